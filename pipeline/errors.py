@@ -1,0 +1,77 @@
+"""The exception tree of adledger.
+
+Every error that a person may see is an `AdledgerError`: it says what is wrong, where, and what to do.
+
+    AdledgerError                  exit code 1
+    ├── UsageError                 exit code 2: the command line or the settings are wrong
+    ├── LogError                   the log is not usable
+    │   ├── CommitFenced           this member no longer owns the lane; another does
+    │   ├── CommitUnknown          no answer to a commit: leave the group, join as a new member
+    │   └── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
+    ├── SinkError                  ClickHouse is not usable
+    │   ├── SinkUnavailable        no connection; nothing was sent
+    │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
+    │   └── InsertUnknown          sent, but no answer: in doubt
+    └── LaneStopped                a lane found what it must not guess about; a person decides
+"""
+
+
+class AdledgerError(Exception):
+    """Base of all errors for people: `message` says what is and where, `remedy` says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  remedy: {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(AdledgerError):
+    """The command line, a setting or a file the user named is wrong."""
+
+    exit_code = 2
+
+
+class LogError(AdledgerError):
+    """The log can't be read or written as asked."""
+
+
+class CommitFenced(LogError):  # noqa: N818 - an outcome, named as Kafka names it
+    """The commit was refused: generation or member id are no longer current."""
+
+
+class CommitUnknown(LogError):  # noqa: N818
+    """The commit's outcome is unknown; it must never be sent again by this member."""
+
+
+class OffsetOutOfRange(LogError):  # noqa: N818
+    """The log does not hold the offset that the ledger says comes next."""
+
+
+class SinkError(AdledgerError):
+    """ClickHouse can't be used as asked."""
+
+
+class SinkUnavailable(SinkError):  # noqa: N818
+    """No connection to ClickHouse; nothing was sent."""
+
+
+class InsertRefused(SinkError):  # noqa: N818
+    """The server answered an insert with an exception. `late`: the block came after its deadline."""
+
+    def __init__(self, message: str, *, late: bool = False, code: int = 0, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.late = late
+        self.code = code
+
+
+class InsertUnknown(SinkError):  # noqa: N818
+    """An insert was sent and no answer came: it may have happened, may yet happen, or never will."""
+
+
+class LaneStopped(AdledgerError):  # noqa: N818
+    """A lane found a state that it must not guess about. It stands still until a person resolves it."""

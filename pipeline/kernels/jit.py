@@ -1,0 +1,47 @@
+"""How kernels are compiled: numba without the GIL, cached on disk under a name made from all kernels' sources.
+
+Numba's own cache looks only at the file of the function itself, so a kernel that inlines another one's old
+code would be served after an upgrade. The digest in the folder's name rules that out.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_ROOMS = ("pipeline/kernels", "loadtest/kernels")
+
+
+def _digest() -> str:
+    h = hashlib.sha256(f"numba {numba.__version__}".encode())
+    for room in _ROOMS:
+        for path in sorted((_ROOT / room).glob("*.py")):
+            h.update(path.name.encode())
+            h.update(path.read_bytes())
+    return h.hexdigest()[:16]
+
+
+def _cache_dir() -> str:
+    base = os.environ.get("ADLEDGER_KERNEL_CACHE") or os.path.join(  # noqa: PTH118
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),  # noqa: PTH111
+        "adledger",
+        "kernels",
+    )
+    return os.path.join(base, _digest())  # noqa: PTH118
+
+
+numba.config.CACHE_DIR = _cache_dir()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function of numpy arrays and scalars: nogil, cached, no bounds checks, integer overflow wraps."""
+    return numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")(function)
+
+
+def inline_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a small function that other kernels inline."""
+    return numba.njit(cache=True, nogil=True, inline="never", error_model="numpy")(function)

@@ -1,0 +1,163 @@
+"""What a lane asks of a log. `files:` and Kafka implement it; one contract suite holds both.
+
+A *lane* is partition number p of all event topics. A worker joins a group and is given lanes; what it was given
+is an `Assignment`, which carries the generation and member id of that moment, and every commit is made in that
+name, so that a member whose lanes were taken away can't commit for them any more.
+
+The log hands out *encoded record batches* (Kafka's v2 format, decompressed, CRC checked), never objects per
+record; `pipeline.kernels.walk` turns them into `RecordRefs`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+U8 = npt.NDArray[np.uint8]
+
+READ_AHEAD_BYTES = 64
+"""Every records buffer has at least this many readable bytes behind its last record: kernels load 8-64 at a time."""
+
+NO_APPEND_TIME = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The event topics of a log: names in topic-index order (impressions first), and their ids and width.
+
+    `kinds[i]` is 1 where topic i carries impressions, 2 for clicks, 0 for both (one combined topic).
+    `topic_ids[i]` changes when a topic is deleted and made again; it is part of the epoch.
+    """
+
+    topics: tuple[str, ...]
+    kinds: tuple[int, ...]
+    topic_ids: tuple[str, ...]
+    partitions: int
+
+    @property
+    def epoch(self) -> str:
+        """Identity of the log as the ledger knows it: topic ids and partition count."""
+        return ",".join(self.topic_ids) + f"/{self.partitions}"
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One lane, given to one member in one generation."""
+
+    lane: int
+    generation: int
+    member_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A committed position and the text committed with it ("" for none)."""
+
+    offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """One record batch: `buffer[start:start + size]` are its records (v2 encoding, after the 61-byte header).
+
+    `append_time` is the one log time (ms) of all records, or `NO_APPEND_TIME`: then a record's own timestamp
+    (`base_timestamp` + delta) is its log time.
+    """
+
+    buffer: U8
+    start: int
+    size: int
+    count: int
+    base_offset: int
+    base_timestamp: int
+    append_time: int = NO_APPEND_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch of one topic's partition brought.
+
+    `batches` may begin before `position`: records below it are to be left out.
+    `next_offset` is the position after this fetch, also past control records and gaps.
+    `end_offset` is the log's end as known at this fetch; the topic is *drained* when next_offset >= end_offset.
+    """
+
+    topic: int
+    position: int
+    next_offset: int
+    end_offset: int
+    batches: Sequence[EncodedBatch] = field(default=())
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing was left behind this fetch when it was asked for."""
+        return self.next_offset >= self.end_offset
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetBounds:
+    """First offset that the log still holds, and the one after its last (the end)."""
+
+    first: int
+    end: int
+
+
+class GroupListener(Protocol):
+    """What a worker is told of its lanes. Neither method raises."""
+
+    async def lanes_assigned(self, assignments: Collection[Assignment]) -> None:
+        """Lanes are now ours. Called after every rebalance with those that are new or have a new generation."""
+
+    async def lanes_revoked(self, lanes: Collection[int]) -> None:
+        """Stop these lanes: finish or abandon their batches in time; no commit is accepted after this returns."""
+
+
+class Group(Protocol):
+    """Membership: who owns which lane."""
+
+    async def join(self, listener: GroupListener) -> Topology:
+        """Join; assignments arrive at the listener. Raises LogError (no broker, topics unfit, second owner)."""
+
+    async def leave(self) -> None:
+        """Leave: lanes are revoked (the listener is called) and free for others."""
+
+    async def rejoin(self) -> None:
+        """Leave and join with a new member id: after a commit whose outcome is unknown."""
+
+
+class Offsets(Protocol):
+    """Committed positions of a lane, one a topic, each with metadata."""
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        """Topic index -> what is committed; topics without a commit are left out. Raises LogError."""
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        """Commit in the assignment's name. Returns only when every topic's partition was accepted.
+
+        Raises CommitFenced when generation or member id are not current, CommitUnknown when there was no answer
+        or some partitions were accepted and some not. Never sends a commit a second time.
+        """
+
+
+class Reader(Protocol):
+    """Reading a lane's records."""
+
+    async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
+        """Topic index -> first and end offset. Raises LogError."""
+
+    async def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
+    ) -> Sequence[Fetched]:
+        """Fetch from each topic at its position; one `Fetched` for each topic in `positions`.
+
+        Waits at most `wait_ms_max` when nothing is there. At least one record batch comes where there is one,
+        however large. Raises OffsetOutOfRange, LogError. Not called for a paused lane, so that not to fetch is
+        the backpressure.
+        """
+
+
+class Source(Group, Offsets, Reader, Protocol):
+    """A log as a worker uses it."""

@@ -1,0 +1,150 @@
+"""The columns that the stages pass on. One row is one record, in the lane's order.
+
+`RecordRefs`  where each record's bytes lie (made by walk, ordered by merge)
+`EventColumns` what decode found in them
+`Decoded`     both, with each record's status and the texts behind its hashes
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+EVENT_DTYPES: dict[str, str] = {
+    "event_type_code": "u1",  # schemas.wire.EventType
+    "event_time": "i8",  # ms since the epoch, UTC
+    "publisher_id": "u4",
+    "site_id": "u4",
+    "campaign_id": "u4",
+    "creative_id": "u4",
+    "advertiser_id": "u4",
+    "placement_id": "u4",  # 0 where absent
+    "id_hash": "u8",  # xxHash64, seed 0, of the unescaped bytes; likewise the other hashes
+    "user_hash": "u8",
+    "ua_hash": "u8",
+    "page_hash": "u8",
+    "impression_hash": "u8",  # of clicks; 0 on impressions
+    "ip_hi": "u8",  # the address as IPv6, big end first; IPv4 as ::ffff:a.b.c.d
+    "ip_lo": "u8",
+    "price_micros": "u4",
+    "currency_code": "u2",  # schemas.wire.currency_code; the deployment's where absent
+    "country_code": "u2",  # schemas.wire.country_code; 0 where absent or ""
+    "width_px": "u2",  # meaningful only with Flag.HAS_WIDTH
+    "height_px": "u2",
+    "flags": "u2",  # bits: schemas.wire.Flag
+}
+
+
+@dataclass(slots=True)
+class EventColumns:
+    """Decoded events, column by column; dtypes in `EVENT_DTYPES`. Rows of malformed records are zero."""
+
+    event_type_code: U8
+    event_time: I64
+    publisher_id: U32
+    site_id: U32
+    campaign_id: U32
+    creative_id: U32
+    advertiser_id: U32
+    placement_id: U32
+    id_hash: U64
+    user_hash: U64
+    ua_hash: U64
+    page_hash: U64
+    impression_hash: U64
+    ip_hi: U64
+    ip_lo: U64
+    price_micros: U32
+    currency_code: U16
+    country_code: U16
+    width_px: U16
+    height_px: U16
+    flags: U16
+
+    def __len__(self) -> int:
+        return len(self.event_time)
+
+    @classmethod
+    def zeros(cls, n: int) -> Self:
+        """Return n rows of zeros."""
+        return cls(**{name: np.zeros(n, dtype) for name, dtype in EVENT_DTYPES.items()})
+
+    def take(self, rows: Array) -> Self:
+        """Return the rows that an index array or a mask selects."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+@dataclass(slots=True)
+class RecordRefs:
+    """Where n records lie in memory, in order. Addresses stay valid while `holders` lives.
+
+    `value_len` / `key_len` are -1 where the record has none (null).
+    At least `READ_AHEAD_BYTES` bytes behind each record can be read.
+    """
+
+    topic: U8  # index into Topology.topics
+    offset: I64
+    log_time: I64  # ms; the broker's append time, or the record's own where the deployment says so
+    value_addr: I64
+    value_len: I32
+    key_addr: I64
+    key_len: I32
+    holders: tuple[object, ...]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return no records."""
+        i8, i4 = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        return cls(np.zeros(0, np.uint8), i8, i8, i8, i4, i8, i4, ())
+
+    def take(self, rows: Array | slice) -> Self:
+        """Return the rows that an index array, a mask or a slice selects."""
+        return type(self)(
+            self.topic[rows], self.offset[rows], self.log_time[rows], self.value_addr[rows],
+            self.value_len[rows], self.key_addr[rows], self.key_len[rows], self.holders,
+        )  # fmt: skip
+
+    @classmethod
+    def concat(cls, parts: Sequence["RecordRefs"]) -> "RecordRefs":
+        """Return the rows of all parts, one after the other."""
+        if not parts:
+            return cls.empty()
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[:-1]),
+            holders=tuple(h for p in parts for h in p.holders),
+        )
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Records after decode: n rows; `status` is schemas.wire.Malformed (0 = decodable).
+
+    `ua_at`/`ua_len`, `page_at`/`page_len` say where the text behind ua_hash and page_hash stands, as an offset
+    from the record's value (fast road: the bytes need no unescaping); rows that the slow road decoded have them
+    in `slow_texts` (row -> (user agent, page)) instead and -1 here.
+    """
+
+    refs: RecordRefs
+    columns: EventColumns
+    status: U8
+    ua_at: I32
+    ua_len: I32
+    page_at: I32
+    page_len: I32
+    slow_texts: dict[int, tuple[bytes, bytes]]

@@ -1,0 +1,1 @@
+"""The contracts: the wire, the classes and reasons, the tables and their migrations."""

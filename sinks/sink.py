@@ -1,0 +1,135 @@
+"""What a lane asks of ClickHouse. The native client and the in-memory fake implement it; one contract suite.
+
+Rows go in by table, as columns (numpy arrays; object arrays or lists for texts and arrays of a few rows), each
+insert with its `Stamp`. Every table that the protocol writes has the columns `lane, batch_no, send_by` and the
+constraint `nowInBlock() <= send_by`, so that the server refuses a block that arrives too late, whoever sent it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.stages.columns import EventColumns
+
+Columns = Mapping[str, Any]
+"""Column name -> values, all of one length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """In whose name rows are written: lane, batch number, and the last server second they may arrive in."""
+
+    lane: int
+    batch_no: int
+    send_by: int
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """Records and money of one class and currency."""
+
+    class_code: int
+    currency_code: int
+    records: int
+    money_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """Offsets [start, end) of one topic, by index."""
+
+    topic: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One batch that is done. `counts` has records by class code, `money` what they are worth."""
+
+    lane: int
+    batch_no: int
+    epoch: str
+    ranges: tuple[OffsetRange, ...]
+    cut_time: int  # log time (ms) of the cut's place
+    cut_topic: int
+    cut_offset: int
+    clock_before: int  # lane clock (ms) before and after the batch
+    clock_after: int
+    records_received: int
+    counts: Mapping[int, int]
+    money: tuple[Money, ...]
+    judge_version: int
+    rollup_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvents:
+    """The event rows of one batch as they stand in `events`, in lane order (topic index, offset as stored)."""
+
+    topic: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    log_time: npt.NDArray[np.int64]
+    lane_clock: npt.NDArray[np.int64]
+    class_code: npt.NDArray[np.uint8]
+    reasons: npt.NDArray[np.uint64]
+    columns: EventColumns
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """A block of first-of-their-key events for the dedupe state: key, fingerprint, lane clock (ms)."""
+
+    key: npt.NDArray[np.uint64]
+    fingerprint: npt.NDArray[np.uint32]
+    lane_clock: npt.NDArray[np.int64]
+
+
+class BatchWriter(Protocol):
+    """Writing, with a deadline."""
+
+    async def server_time(self) -> int:
+        """Return the server's clock, whole seconds since the epoch. Raises SinkUnavailable, SinkError."""
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        """Insert one block into one partition; returns when it is durable.
+
+        Raises SinkUnavailable (nothing was sent), InsertRefused (`late` where the deadline did it),
+        InsertUnknown (sent, no answer). After any of the three the batch is in doubt.
+        """
+
+    async def insert_texts(self, table: str, hashes: Columns) -> None:
+        """Insert distinct strings (`user_agents`, `pages`): idempotent, outside the protocol."""
+
+    async def quiesce(self, lane: int) -> None:
+        """Return when no insert of this lane is running on the server, killing what is left running."""
+
+
+class LaneStore(Protocol):
+    """Reading back: the tables are the state."""
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        """Return the lane's last ledger entry, or None."""
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        """Return table -> rows of that batch, for every table that the protocol writes."""
+
+    async def last_batches(self, lane: int, from_batch_no: int) -> Mapping[str, Sequence[int]]:
+        """Return table -> the batch numbers >= from_batch_no that it holds rows of (ascending)."""
+
+    async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
+        """Return the event rows of one batch."""
+
+
+class StateStore(Protocol):
+    """Reading back the dedupe state."""
+
+    def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
+        """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in lane order."""
+
+
+class Sink(BatchWriter, LaneStore, StateStore, Protocol):
+    """ClickHouse as a lane uses it."""
