@@ -1,0 +1,84 @@
+# What people need, one target each. `make help` lists them.
+# Everything runs in .venv, which is made on first use and made again when pyproject.toml changes.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+# The first interpreter that is new enough; a name on the PATH may be an older one, or a shim that does not run.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; \
+	done)
+
+## demo: real logs and 2 million generated events, end to end, checked against the truth (ARGS="--events 500000")
+.PHONY: demo
+demo: $(READY)
+	@$(BIN)/adledger demo $(ARGS)
+
+## test: unit, property, contract and integration tests (ARGS="-k dedupe")
+.PHONY: test
+test: $(READY)
+	@$(BIN)/pytest -m "not slow and not benchmark" $(ARGS)
+
+## bench: measure the stages one by one (ARGS="-k decode")
+.PHONY: bench
+bench: $(READY)
+	@$(BIN)/pytest -m benchmark -s $(ARGS)
+
+## lint: ruff's rules and format, nothing changed
+.PHONY: lint
+lint: $(READY)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+## types: mypy, strict
+.PHONY: types
+types: $(READY)
+	@$(BIN)/mypy
+
+## format: let ruff mend and format the code
+.PHONY: format
+format: $(READY)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+## ci: what CI runs, on this machine: lint, types, test
+.PHONY: ci
+ci:
+	@bash .ci/run
+
+## setup: make .venv with everything in it (the other targets do this by themselves)
+.PHONY: setup
+setup: $(READY)
+
+## lock: write the installed versions to constraints.txt, after an upgrade that CI accepts
+.PHONY: lock
+lock: $(READY)
+	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^pip=='; } > constraints.new
+	@mv constraints.new constraints.txt
+
+## clean: remove .venv, caches and what builds left (never your data)
+.PHONY: clean
+clean:
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find pipeline schemas sinks loadtest tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## help: this list
+.PHONY: help
+help:
+	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+# pip learnt dependency groups in 25.1; a new venv may begin with an older one.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "adledger needs Python 3.11 or newer, and found none; install one, or: make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "installing adledger into $(VENV) (once; a minute or two)" >&2
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
