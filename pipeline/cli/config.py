@@ -1,0 +1,91 @@
+"""`adledger config`: the settings in force and where each came from."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.output import out, out_json, out_table
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.settings_layers import LoadedSettings
+
+
+def config(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this one setting.")] = None,
+    *,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print the settings in force and where each came from, secrets masked; or explain one.
+
+    \b
+    Examples:
+      adledger config
+      adledger config batch_age_ms_max
+      ADLEDGER_CLICKHOUSE=clickhouse://ads:secret@ch1:9440/?secure=1 adledger config --json
+    """
+    loaded = options.load_settings(config_file, assignments)
+    if name is not None:
+        loaded = _only(loaded, name)
+    rows = _rows(loaded)
+    if as_json:
+        out_json({row["name"]: {k: v for k, v in row.items() if k != "name"} for row in rows})
+    elif name is None:
+        out_table(
+            ("setting", "value", "from"),
+            [(r["name"], r["value"] if r["value"] is None else str(r["value"]), r["from"]) for r in rows],
+        )
+    else:
+        _explain(rows[0])
+
+
+def _only(loaded: "LoadedSettings", name: str) -> "LoadedSettings":
+    from pipeline.settings_layers import LoadedSettings, nearest
+
+    known = name.replace("-", "_")
+    if known not in loaded.origins:
+        raise UsageError(f"there is no setting {name}", remedy=nearest(known, loaded.origins))
+    return LoadedSettings(loaded.settings, {known: loaded.origins[known]})
+
+
+def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
+    from pipeline.settings import Settings
+    from pipeline.settings_layers import masked
+
+    rows = []
+    for name, origin in loaded.origins.items():
+        section, _, key = name.partition(".")
+        value: object
+        default: object = None
+        description: str | None = "A Kafka client property."
+        if key:
+            value = loaded.settings.kafka[key]
+        else:
+            value, setting = getattr(loaded.settings, section), Settings.model_fields[section]
+            default, description = setting.get_default(call_default_factory=True), setting.description
+        rows.append(
+            {
+                "name": name,
+                "value": plain,
+                "from": origin,
+                "default": shown_default,
+                "description": description,
+            }
+        )
+    return rows
+
+
+def _plain(name: str, value: object) -> int | str | None:
+    from pipeline.settings_layers import masked
+
+    return value if isinstance(value, int) or value is None else masked(name, value)
+
+
+def _explain(row: dict[str, Any]) -> None:
+    out(f"{row['name']} = {row['value']}   (from {row['from']}; default {row['default']})")
+    out(f"  {row['description']}")
+    if "." not in row["name"]:
+        out(f"  Set it by --set {row['name']}=..., ADLEDGER_{row['name'].upper()}=..., or in adledger.toml.")

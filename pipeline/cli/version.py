@@ -1,0 +1,29 @@
+"""`adledger version`."""
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.cli.output import out_json, out_table
+
+PARTS = ("chdb-core", "clickhouse-driver", "aiokafka", "numba", "numpy")
+"""What a report of a bug should name beside our own version."""
+
+
+def version(
+    *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
+) -> None:
+    """Print the version of adledger and of the parts it stands on.
+
+    \b
+    Examples:
+      adledger version
+      adledger version --json
+    """
+    parts = {name: metadata.version(name) for name in PARTS}
+    if as_json:
+        out_json({"adledger": __version__} | parts)
+        return
+    out_table(("part", "version"), [("adledger", __version__), *parts.items()])

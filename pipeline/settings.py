@@ -1,0 +1,239 @@
+"""Every setting: its name, unit, default, bounds, and why it is what it is.
+
+`Settings(...)` takes values as they are given and reads nothing else; `pipeline.settings_layers.load` finds the
+values in flags, environment and file. A limit's description says what happens when it is reached.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.addresses import (
+    ClickHouseAddress,
+    EmbeddedAddress,
+    FilesAddress,
+    KafkaAddress,
+    ServerAddress,
+    SourceAddress,
+    parse_clickhouse,
+    parse_source,
+)
+from schemas.wire import RECORD_BYTES_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
+
+KIB, MIB = 1024, 1024 * 1024
+
+KAFKA_PROPERTIES = (
+    "client.id", "connections.max.idle.ms", "group.instance.id", "heartbeat.interval.ms",
+    "max.poll.interval.ms", "metadata.max.age.ms", "request.timeout.ms", "retry.backoff.ms",
+    "sasl.kerberos.service.name", "sasl.mechanism", "sasl.password", "sasl.username", "security.protocol",
+    "session.timeout.ms", "ssl.ca.location", "ssl.certificate.location", "ssl.endpoint.identification.algorithm",
+    "ssl.key.location", "ssl.key.password",
+)  # fmt: skip
+"""What a deployment may say of its Kafka client, under Kafka's own key names."""
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""A ClickHouse identifier that needs no quotes."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _address(parse: object) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)  # type: ignore[operator]
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+_AS_TEXT = PlainSerializer(str, return_type=str)
+
+Source = Annotated[FilesAddress | KafkaAddress, _address(parse_source), _AS_TEXT, NoDecode]
+ClickHouse = Annotated[EmbeddedAddress | ServerAddress, _address(parse_clickhouse), _AS_TEXT, NoDecode]
+Topics = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), NoDecode]
+
+
+class Settings(BaseSettings):
+    """What a run of adledger is told. Immutable; a contradiction is a pydantic ValidationError."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="ADLEDGER_")
+
+    # where
+    source: Source = Field(
+        KafkaAddress(("localhost:9092",)),
+        description="The log: files:DIR, or kafka://HOST:PORT[,HOST:PORT...].",
+    )
+    clickhouse: ClickHouse = Field(
+        ServerAddress("localhost", 9000, 8123),
+        description="ClickHouse: clickhouse://USER:PASSWORD@HOST:PORT/?secure=1&http_port=8443, or embedded:DIR "
+        "for our own server, started and stopped with the command (demos and tests).",
+    )
+    database: str = Field(
+        "adledger", pattern=NAME, max_length=64,
+        description="The database of all tables. Another name lets runs stand side by side.",
+    )  # fmt: skip
+    cluster: str | None = Field(
+        None, pattern=NAME,
+        description="Name of the ClickHouse cluster: tables are then Replicated, made ON CLUSTER, and an insert "
+        "waits for a quorum. None is one server.",
+    )  # fmt: skip
+    topics: Topics = Field(
+        (TOPIC_IMPRESSIONS, TOPIC_CLICKS), min_length=1, max_length=2,
+        description="Topics of impressions and of clicks, in this order, or one topic that carries both.",
+    )  # fmt: skip
+    group: str = Field(
+        "adledger", pattern=r"^[A-Za-z0-9._-]+$", max_length=249,
+        description="The consumer group. Its committed offsets carry the lanes' intents: never share it.",
+    )  # fmt: skip
+    kafka: Mapping[str, str] = Field(
+        {},
+        description="Kafka client properties under Kafka's own names (security.protocol, sasl.mechanism ...): the "
+        "[kafka] section, or ADLEDGER_KAFKA_SASL_PASSWORD and the like.",
+    )
+
+    # what counts
+    currency: str = Field(
+        "USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 currency of events that name none."
+    )
+    log_time: Literal["append", "record"] = Field(
+        "append",
+        description="Which time of a record on Kafka is its log time: the broker's append time, or the record's own "
+        "(imports and backfills only, on topics of their own). A files: log always stores its log time.",
+    )
+    dedupe_window_hours: int = Field(
+        24, ge=1, le=168,
+        description="A later event of the same identity within this much log time of the first is a duplicate. "
+        "State is held for it: about 20 bytes an event. Beyond it, a repeat is expired or counts again.",
+    )  # fmt: skip
+    acceptance_hours_max: int = Field(
+        24, ge=1, le=168,
+        description="An event whose time lies further behind the lane clock is expired: recorded, never billed. At "
+        "most the dedupe window, or a late retry would be billed a second time.",
+    )  # fmt: skip
+    rule_horizon_minutes_max: int = Field(
+        60, ge=1, le=24 * 60,
+        description="The longest window that a fraud rule may look back in. It bounds the rules' memory and the "
+        "rebuild at start; a rule set that asks for more is refused.",
+    )  # fmt: skip
+
+    # batches: one insert a table each, so they set both memory and ClickHouse's load
+    batch_rows_max: int = Field(
+        131_072, ge=1, le=1_048_576,
+        description="A batch is closed at this many records. Columns of 128 Ki rows stay near the caches; "
+        "ClickHouse wants inserts of 10,000 rows and more.",
+    )  # fmt: skip
+    batch_bytes_max: int = Field(
+        64 * MIB, ge=RECORD_BYTES_MAX, le=1024 * MIB,
+        description="A batch is closed at this many bytes of records, so that long records can't make one that "
+        "memory does not hold. At least one record always fits.",
+    )  # fmt: skip
+    batch_age_ms_max: int = Field(
+        1_000, ge=1, le=60_000,
+        description="A batch is closed this long after its first record came. It is what freshness costs: shorter "
+        "means more inserts a second.",
+    )  # fmt: skip
+    fetch_bytes_max: int = Field(
+        8 * MIB, ge=RECORD_BYTES_MAX, le=256 * MIB,
+        description="At most this much is asked for in one fetch of one topic's partition; a larger record batch "
+        "still comes whole. Fetching stops while a lane holds a full batch.",
+    )  # fmt: skip
+    inserts_per_second_max: int = Field(
+        100, ge=1, le=10_000,
+        description="Inserts a second of this worker, all lanes and tables (lanes x tables / batch age: plan it). At "
+        "the limit batches wait and grow, and lanes pause.",
+    )  # fmt: skip
+    cpu_threads: int = Field(
+        default_factory=cores, ge=1, le=256,
+        description="Threads for decoding and counting; kernels run without the GIL. Default: the cores that this "
+        "process may use.",
+    )  # fmt: skip
+
+    # time and patience
+    write_deadline_seconds: int = Field(
+        10, ge=1, le=300,
+        description="ClickHouse refuses a block that arrives later than this after its intent. A lane in doubt "
+        "waits so long; shorter recovers faster, longer tolerates slower inserts.",
+    )  # fmt: skip
+    clock_skew_seconds_max: int = Field(
+        60, ge=1, le=3_600,
+        description="How far the clocks of brokers and ClickHouse may differ. An idle lane's clock is moved to "
+        "ClickHouse's time less this.",
+    )  # fmt: skip
+    retry_attempts_max: int = Field(
+        10, ge=1, le=1_000,
+        description="Tries at reaching a server that does not answer, each shown, before the command gives up with an "
+        "error. Never applied to a commit or insert whose outcome is unknown.",
+    )  # fmt: skip
+    retry_backoff_ms_max: int = Field(
+        5_000, ge=1, le=60_000,
+        description="The longest pause between two tries; pauses double from 100 ms, with jitter, up to it.",
+    )  # fmt: skip
+    revoke_ms_max: int = Field(
+        5_000, ge=100, le=300_000,
+        description="Time for a revoked lane to finish its batch. After it the batch is abandoned, and its next owner "
+        "resolves it.",
+    )  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - pydantic-settings' hook
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Only what the constructor is given: the layers are merged, with their origins, in settings_layers.
+        return (init_settings,)
+
+    @field_validator("topics")
+    @classmethod
+    def _topic_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        for topic in topics:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
+                raise ValueError(
+                    f"{topic!r} is not a name of a Kafka topic: letters, digits, . _ -, at most 249"
+                )
+        if len(set(topics)) < len(topics):
+            raise ValueError(
+                "both topics have the same name; one topic that carries both kinds is named once"
+            )
+        return topics
+
+    @field_validator("acceptance_hours_max")
+    @classmethod
+    def _accepted_within_window(cls, hours: int, info: ValidationInfo) -> int:
+        window = info.data.get("dedupe_window_hours", hours)
+        if hours > window:
+            raise ValueError(
+                f"more than dedupe_window_hours ({window}): a retry after the window would be billed twice"
+            )
+        return hours
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Self:
+        if self.cluster is not None and isinstance(self.clickhouse, EmbeddedAddress):
+            raise ValueError(
+                f"cluster = {self.cluster} contradicts clickhouse = {self.clickhouse}: the embedded server is one "
+                "server; leave cluster out, or name a server of the cluster"
+            )
+        live = (TOPIC_IMPRESSIONS, TOPIC_CLICKS)
+        if (
+            self.log_time == "record"
+            and isinstance(self.source, KafkaAddress)
+            and set(self.topics) & set(live)
+        ):
+            raise ValueError(
+                f"log_time = record contradicts topics = {','.join(self.topics)}: producers could set the clock of "
+                "live topics; give the backfill topics (and a group) of its own, or leave log_time at append"
+            )
+        return self
+
+
+__all__ = ["KAFKA_PROPERTIES", "ClickHouseAddress", "Settings", "SourceAddress", "cores"]

@@ -1,0 +1,222 @@
+"""Where settings come from: flags, then the environment, then a TOML file; the first that names one wins.
+
+Whatever is unknown or contradictory is refused whole, before anything is started: every wrong setting is listed
+with its name, its value, where it came from, and the remedy. Secrets are masked wherever a value is shown.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
+
+from pipeline.errors import UsageError
+from pipeline.settings import KAFKA_PROPERTIES, Settings
+
+ENV_PREFIX = "ADLEDGER_"
+ENV_KAFKA = f"{ENV_PREFIX}KAFKA_"
+ENV_CONFIG = f"{ENV_PREFIX}CONFIG"
+ENV_NOT_SETTINGS = (ENV_CONFIG, f"{ENV_PREFIX}KERNEL_CACHE")
+"""Variables of ours that are no settings: where the file is, and where compiled kernels are kept."""
+
+DEFAULT_FILE = Path("adledger.toml")
+
+_SECRET = re.compile(r"password|secret|jaas|token", re.IGNORECASE)
+_URL_SECRET = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings in force, and where each came from.
+
+    `origins` has every setting's name; the kafka section's have one entry each, as `kafka.NAME`.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Merged:
+    """Values as found, the first layer that names one first, each with its origin; and what was refused."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    kafka: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    def take(self, name: str, value: object, origin: str) -> None:
+        """Set a value where no earlier layer has; refuse a name that is no setting's."""
+        if name == "kafka":
+            self._take_kafka(value, origin)
+        elif name not in Settings.model_fields:
+            self.refuse(name, value, origin, "there is no such setting", nearest(name, Settings.model_fields))
+        elif name not in self.values:
+            self.values[name], self.origins[name] = value, origin
+
+    def _take_kafka(self, section: object, origin: str) -> None:
+        if not isinstance(section, Mapping):
+            self.refuse(
+                "kafka", section, origin, "not a section", "write [kafka] and its properties below it"
+            )
+            return
+        for name, value in _flat(section):
+            if name not in KAFKA_PROPERTIES:
+                remedy = nearest(name, KAFKA_PROPERTIES)
+                self.refuse(
+                    f"kafka.{name}", value, origin, "not a Kafka property that can be set here", remedy
+                )
+            elif name not in self.kafka:
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                self.kafka[name], self.origins[f"kafka.{name}"] = text, origin
+
+    def refuse(self, name: str, value: object, origin: str, why: str, remedy: str) -> None:
+        """Note one wrong setting."""
+        self.refused.append(f"{name} = {masked(name, value)} (from {origin}): {why}\n    remedy: {remedy}")
+
+
+def load(
+    flags: Mapping[str, object] | None = None, assignments: Sequence[str] = (), config: Path | None = None
+) -> LoadedSettings:
+    """Return the settings in force: flags, environment, file.
+
+    `flags` are a command's own (name -> value, None is not given), `assignments` its `--set NAME=VALUE`. The file is `config`, or what ADLEDGER_CONFIG names, or ./adledger.toml where there is one.
+    Raises UsageError listing every setting that is wrong.
+    """
+    merged = _Merged()
+    for name, value in (flags or {}).items():
+        if value is not None:
+            merged.take(name, value, f"flag --{name.replace('_', '-')}")
+    for text in assignments:
+        merged.take(*_assignment(text), "flag --set")
+    _take_environment(merged)
+    _take_file(merged, config)
+    settings = _validated(merged)
+    _raise_refused(merged)
+    assert settings is not None, "what did not validate was refused"
+    origins = {name: merged.origins.get(name, "default") for name in Settings.model_fields if name != "kafka"}
+    return LoadedSettings(
+        settings, origins | {k: v for k, v in merged.origins.items() if k.startswith("kafka.")}
+    )
+
+
+def masked(name: str, value: object) -> str:
+    """Return a value as it may be shown: `***` for a secret, `:***@` for the password in a URL."""
+    if _SECRET.search(name):
+        return "***"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {masked(str(k), v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(part) for part in value)
+    return _URL_SECRET.sub(r"\1:***@", str(value))
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    """Return name and value of NAME=VALUE; a Kafka property is kafka.NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: no value", remedy="write --set NAME=VALUE")
+    if name.startswith("kafka."):
+        return "kafka", {name.removeprefix("kafka."): value}
+    return name.strip().replace("-", "_"), value
+
+
+def _take_environment(merged: _Merged) -> None:
+    for name, value in EnvSettingsSource(Settings, env_parse_none_str="")().items():
+        if name != "kafka":
+            merged.take(name, value, f"environment {ENV_PREFIX}{name.upper()}")
+    for variable, value in sorted(os.environ.items()):
+        if variable.startswith(ENV_KAFKA):
+            name = variable.removeprefix(ENV_KAFKA).lower().replace("_", ".")
+            merged.take("kafka", {name: value}, f"environment {variable}")
+        elif variable.startswith(ENV_PREFIX) and variable not in ENV_NOT_SETTINGS:
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            if name not in Settings.model_fields or name == "kafka":
+                merged.take(name, value, f"environment {variable}")
+
+
+def _take_file(merged: _Merged, config: Path | None) -> None:
+    named = config or os.environ.get(ENV_CONFIG)
+    path = Path(named or DEFAULT_FILE)
+    if not named and not path.exists():
+        return
+    if not path.is_file():
+        raise UsageError(
+            f"no settings file at {path}", remedy="name one that exists, by --config or ADLEDGER_CONFIG"
+        )
+    try:
+        found = TomlConfigSettingsSource(Settings, path)()
+    except tomllib.TOMLDecodeError as e:
+        raise UsageError(f"{path} is not TOML: {e}", remedy="mend that line; the form is NAME = VALUE") from e
+    for name, value in found.items():
+        merged.take(name, value, f"file {path}")
+
+
+def _validated(merged: _Merged) -> Settings | None:
+    values = merged.values | ({"kafka": merged.kafka} if merged.kafka else {})
+    try:
+        return Settings(**values)
+    except ValidationError as e:
+        for error in e.errors(include_url=False):
+            _refuse_invalid(merged, error)
+        return None
+
+
+def _refuse_invalid(merged: _Merged, error: ErrorDetails) -> None:
+    why = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # a contradiction of several settings: the message names them and the remedy
+        merged.refused.append(f"{why}\n    from: {'; '.join(f'{k}: {v}' for k, v in merged.origins.items())}")
+        return
+    name = str(error["loc"][0])
+    origin = merged.origins.get(name, "default")
+    merged.refuse(name, merged.values.get(name, error["input"]), origin, why, _remedy(name))
+
+
+def _remedy(name: str) -> str:
+    setting = Settings.model_fields[name]
+    bounds = " ".join(text for limit in setting.metadata if (text := _bound(limit)))
+    default = masked(name, setting.get_default(call_default_factory=True))
+    return (
+        f"see `adledger config {name}`"
+        + (f"; it must be {bounds}" if bounds else "")
+        + f"; default: {default}"
+    )
+
+
+def _bound(limit: object) -> str:
+    for attribute, word in (("ge", "at least"), ("le", "and at most")):
+        if (bound := getattr(limit, attribute, None)) is not None:
+            return f"{word} {bound}"
+    return ""
+
+
+def _raise_refused(merged: _Merged) -> None:
+    if merged.refused:
+        what = "a setting is" if len(merged.refused) == 1 else f"{len(merged.refused)} settings are"
+        raise UsageError("\n  ".join([f"{what} refused:", *merged.refused]))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a remedy for an unknown name: the nearest known one."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return (
+        f"did you mean {matches[0]}?"
+        if matches
+        else "leave it out; `adledger config` lists all that there are"
+    )
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield dotted names: TOML reads an unquoted `security.protocol` as a section in a section."""
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
