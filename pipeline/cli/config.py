@@ -53,32 +53,22 @@ def _only(loaded: "LoadedSettings", name: str) -> "LoadedSettings":
 
 def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
     from pipeline.settings import Settings
-    from pipeline.settings_layers import masked
 
     rows = []
     for name, origin in loaded.origins.items():
         section, _, key = name.partition(".")
-        value: object
-        default: object = None
-        description: str | None = "A Kafka client property."
         if key:
-            value = loaded.settings.kafka[key]
+            value, default, description = loaded.settings.kafka[key], None, "A Kafka client property."
         else:
-            value, setting = getattr(loaded.settings, section), Settings.model_fields[section]
-            default, description = setting.get_default(call_default_factory=True), setting.description
-        rows.append(
-            {
-                "name": name,
-                "value": plain,
-                "from": origin,
-                "default": shown_default,
-                "description": description,
-            }
-        )
+            setting = Settings.model_fields[name]
+            value, description = getattr(loaded.settings, name), setting.description
+            default = setting.get_default(call_default_factory=True)
+        shown = {"value": _shown(name, value), "from": origin, "default": _shown(name, default)}
+        rows.append({"name": name} | shown | {"description": description})
     return rows
 
 
-def _plain(name: str, value: object) -> int | str | None:
+def _shown(name: str, value: object) -> int | str | None:
     from pipeline.settings_layers import masked
 
     return value if isinstance(value, int) or value is None else masked(name, value)
