@@ -56,9 +56,9 @@ def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
 
     rows = []
     for name, origin in loaded.origins.items():
-        section, _, key = name.partition(".")
-        if key:
-            value, default, description = loaded.settings.kafka[key], None, "A Kafka client property."
+        value, default, description = None, None, "A Kafka client property."  # type: Any, Any, str | None
+        if name.startswith("kafka."):
+            value = loaded.settings.kafka[name.removeprefix("kafka.")]
         else:
             setting = Settings.model_fields[name]
             value, description = getattr(loaded.settings, name), setting.description
