@@ -56,15 +56,15 @@ def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
 
     rows = []
     for name, origin in loaded.origins.items():
-        value, default, description = None, None, "A Kafka client property."  # type: Any, Any, str | None
         if name.startswith("kafka."):
             value = loaded.settings.kafka[name.removeprefix("kafka.")]
+            about: dict[str, Any] = {"default": None, "description": "A Kafka client property."}
         else:
             setting = Settings.model_fields[name]
-            value, description = getattr(loaded.settings, name), setting.description
+            value = getattr(loaded.settings, name)
             default = setting.get_default(call_default_factory=True)
-        shown = {"value": _shown(name, value), "from": origin, "default": _shown(name, default)}
-        rows.append({"name": name} | shown | {"description": description})
+            about = {"default": _shown(name, default), "description": setting.description}
+        rows.append({"name": name, "value": _shown(name, value), "from": origin} | about)
     return rows
 
 
