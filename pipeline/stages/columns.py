@@ -7,10 +7,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.log.source import READ_AHEAD_BYTES
 
 Array = npt.NDArray[np.generic]
 U8 = npt.NDArray[np.uint8]
@@ -106,6 +108,35 @@ class RecordRefs:
         return len(self.offset)
 
     @classmethod
+    def of(
+        cls,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        *,
+        topics: Sequence[int] | None = None,
+        offsets: Sequence[int] | None = None,
+        log_times: Sequence[int] | None = None,
+    ) -> Self:
+        """Copy records into a buffer of their own. Topics default to 0, offsets to 0, 1, 2 ..., log times to 0."""
+        n = len(values)
+        buffer = np.frombuffer(
+            b"".join(v or b"" for v in (*values, *keys)) + bytes(READ_AHEAD_BYTES), np.uint8
+        )
+        lengths = np.array([-1 if v is None else len(v) for v in (*values, *keys)], np.int32)
+        ends = np.cumsum(np.maximum(lengths, 0), dtype=np.int64)
+        addresses = buffer.ctypes.data + ends - np.maximum(lengths, 0)
+        return cls(
+            topic=np.array(topics if topics is not None else [0] * n, np.uint8),
+            offset=np.array(offsets if offsets is not None else range(n), np.int64),
+            log_time=np.array(log_times if log_times is not None else [0] * n, np.int64),
+            value_addr=addresses[:n],
+            value_len=lengths[:n],
+            key_addr=addresses[n:],
+            key_len=lengths[n:],
+            holders=(buffer,),
+        )
+
+    @classmethod
     def empty(cls) -> Self:
         """Return no records."""
         i8, i4 = np.zeros(0, np.int64), np.zeros(0, np.int32)
@@ -125,10 +156,8 @@ class RecordRefs:
             return cls.empty()
         if len(parts) == 1:
             return parts[0]
-        return cls(
-            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[:-1]),
-            holders=tuple(h for p in parts for h in p.holders),
-        )
+        columns: list[Any] = [np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[:-1]]
+        return cls(*columns, tuple(h for p in parts for h in p.holders))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,74 @@
+"""Decode: record bytes into columns, and each record's status."""
+
+import ctypes
+from collections.abc import Iterable
+
+import numpy as np
+
+from pipeline.stages.columns import EVENT_DTYPES, I32, Decoded, EventColumns, RecordRefs
+from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from schemas.wire import Malformed
+
+__all__ = ["DecodeContext", "decode", "pages", "user_agents"]
+
+
+def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
+    """Decode n records, in order. Never raises for what a record holds: see `Decoded.status`."""
+    n = len(refs)
+    decoded = Decoded(
+        refs=refs,
+        columns=EventColumns.zeros(n),
+        status=np.zeros(n, np.uint8),
+        ua_at=np.full(n, -1, np.int32),
+        ua_len=np.full(n, -1, np.int32),
+        page_at=np.full(n, -1, np.int32),
+        page_len=np.full(n, -1, np.int32),
+        slow_texts={},
+    )
+    _decode_slowly(decoded, range(n), context)
+    return decoded
+
+
+def _decode_slowly(decoded: Decoded, rows: Iterable[int], context: DecodeContext) -> None:
+    """Send rows down the slow road and write what it says."""
+    refs = decoded.refs
+    done: list[int] = []
+    events: list[PlainEvent] = []
+    for row in rows:
+        event = decode_plain(
+            _bytes_at(int(refs.value_addr[row]), int(refs.value_len[row])),
+            _bytes_at(int(refs.key_addr[row]), int(refs.key_len[row])),
+            context.kinds[refs.topic[row]],
+            int(refs.log_time[row]),
+            context,
+        )
+        if isinstance(event, Malformed):
+            decoded.status[row] = event
+        else:
+            done.append(row)
+            events.append(event)
+            decoded.slow_texts[row] = (event.user_agent, event.page_url)
+    if not done:
+        return
+    for name, values in zip(EVENT_DTYPES, zip(*events, strict=True), strict=False):
+        getattr(decoded.columns, name)[done] = values
+
+
+def user_agents(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
+    """Return the user agents (UTF-8) of decodable rows; valid while the refs' holders live."""
+    return [_text(decoded, int(row), 0, decoded.ua_at, decoded.ua_len) for row in rows]
+
+
+def pages(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
+    """Return the page URLs (UTF-8) of decodable rows; valid while the refs' holders live."""
+    return [_text(decoded, int(row), 1, decoded.page_at, decoded.page_len) for row in rows]
+
+
+def _text(decoded: Decoded, row: int, which: int, at: I32, length: I32) -> bytes:
+    if row in decoded.slow_texts:
+        return decoded.slow_texts[row][which]
+    return ctypes.string_at(int(decoded.refs.value_addr[row]) + int(at[row]), int(length[row]))
+
+
+def _bytes_at(address: int, length: int) -> bytes | None:
+    return None if length < 0 else ctypes.string_at(address, length)

@@ -1,0 +1,253 @@
+"""The slow road judges: one record, orjson and plain Python. It defines the contract; the fast road must agree.
+
+What events.md leaves open is decided here:
+
+- The reason is the first of `Malformed` that applies to the record as a whole, in the order of its numbers.
+- Valid JSON is RFC 8259 as orjson has it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no
+  number that rounds to an infinite double (1e400), wherever it stands.
+- Depth counts the objects and arrays that are open at one place, the record's own included.
+- A key is repeated where any object in the record, also inside an unknown field, has two members whose names
+  are equal after unescaping.
+- `-0` is the integer 0. An integer of any size has the right type and is at worst out of range; 1.0 and 1e3
+  have the wrong type. `null` is a wrong type for an optional field too.
+- `event_time` as a string is RFC 3339 as in `pipeline.stages.rfc3339`; any other string is out of range.
+- `currency` and `country` are capitals A-Z; which of them ISO has given out is not looked up.
+- `ip` is what Python's `ipaddress` reads (RFC 4291 text, IPv4 without leading zeros) without a zone id;
+  `::ffff:1.2.3.4` and `1.2.3.4` are the same address and stored alike.
+- `impression_id` is a field of clicks; on an impression it is unknown, and ignored.
+- Lengths are those of the unescaped UTF-8 bytes. The hash of an empty text is that of no bytes (not 0).
+- A record is `MISROUTED` where its key is null, is not the bytes of `user_id` (of `ip` as sent where `user_id`
+  is empty), or does not belong to the lane by murmur2.
+"""
+
+import json
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Any, NamedTuple
+
+import orjson
+
+from pipeline.stages.json_text import is_deeper_than, is_valid, repeats_a_key
+from pipeline.stages.plain_hashes import partition_of, xxh64
+from pipeline.stages.rfc3339 import parse_ms
+from schemas import wire
+from schemas.wire import EventType, Flag, Malformed
+
+_INTEGERS = {
+    "publisher_id": wire.UINT32_MAX,
+    "site_id": wire.UINT32_MAX,
+    "campaign_id": wire.UINT32_MAX,
+    "creative_id": wire.UINT32_MAX,
+    "advertiser_id": wire.UINT32_MAX,
+    "placement_id": wire.UINT32_MAX,
+    "price_micros": wire.PRICE_MICROS_MAX,
+    "width": wire.UINT16_MAX,
+    "height": wire.UINT16_MAX,
+}
+"""Integer fields and their largest value; the smallest is 0."""
+
+_TYPES: dict[str, type] = {
+    "event_type": str,
+    "event_id": str,
+    "user_id": str,
+    "ip": str,
+    "user_agent": str,
+    "page_url": str,
+    "currency": str,
+    "country": str,
+    "is_prefetch": bool,
+    "is_test": bool,
+    **dict.fromkeys(_INTEGERS, int),
+}
+_OPTIONAL = {"placement_id", "currency", "width", "height", "country", "is_prefetch", "is_test"}
+_REQUIRED = {"event_time", *_TYPES} - _OPTIONAL
+
+_EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}
+_CAPITALS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeContext:
+    """What decode must know beside the records.
+
+    `kinds` are Topology.kinds by topic index: 1 impressions, 2 clicks, 0 both.
+    `default_currency` is the schemas.wire.currency_code of events that name none.
+    """
+
+    lane: int
+    partitions: int
+    kinds: tuple[int, ...]
+    default_currency: int
+
+
+class PlainEvent(NamedTuple):
+    """One decoded event: the fields of EventColumns, in their order, and the texts behind two of its hashes."""
+
+    event_type_code: int
+    event_time: int
+    publisher_id: int
+    site_id: int
+    campaign_id: int
+    creative_id: int
+    advertiser_id: int
+    placement_id: int
+    id_hash: int
+    user_hash: int
+    ua_hash: int
+    page_hash: int
+    impression_hash: int
+    ip_hi: int
+    ip_lo: int
+    price_micros: int
+    currency_code: int
+    country_code: int
+    width_px: int
+    height_px: int
+    flags: int
+    user_agent: bytes
+    page_url: bytes
+
+
+def decode_plain(
+    value: bytes | None, key: bytes | None, topic_kind: int, log_time: int, context: DecodeContext
+) -> PlainEvent | Malformed:
+    """Decode one record, or say why it is malformed. `topic_kind` is of `DecodeContext.kinds`, log_time in ms."""
+    event = _parse(value)
+    if isinstance(event, Malformed):
+        return event
+    assert value is not None
+    reason = _check_types(value, event)
+    return reason or _decode_fields(event, key, topic_kind, log_time, context)
+
+
+def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
+    """Return the record's object, or why it is none."""
+    if not value:
+        return Malformed.TOMBSTONE
+    if len(value) > wire.RECORD_BYTES_MAX:
+        return Malformed.TOO_LARGE
+    try:
+        tree = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        # orjson has a limit of depth, too; ours is lower, so what it refused for that alone is too deep here.
+        return Malformed.TOO_DEEP if is_valid(value) else Malformed.NOT_JSON
+    if is_deeper_than(value, wire.NESTING_DEPTH_MAX):
+        return Malformed.TOO_DEEP
+    if type(tree) is not dict:
+        return Malformed.NOT_AN_OBJECT
+    return Malformed.REPEATED_KEY if repeats_a_key(value, tree) else tree
+
+
+def _check_types(value: bytes, event: dict[str, Any]) -> Malformed:
+    """Look whether the required fields are there and all known ones have their types."""
+    is_click = event.get("event_type") == "click"
+    if not event.keys() >= _REQUIRED or (is_click and "impression_id" not in event):
+        return Malformed.MISSING_FIELD
+    too_big = False
+    for name, held in event.items():
+        want = _TYPES.get(name)
+        if want is None:
+            if name == "event_time":
+                want = str if type(held) is str else int
+            elif name == "impression_id" and is_click:
+                want = str
+            else:
+                continue
+        if type(held) is not want:
+            if want is not int or not _is_big_integer(value, name, held):
+                return Malformed.WRONG_TYPE
+            too_big = True
+    return Malformed.OUT_OF_RANGE if too_big else Malformed.OK
+
+
+def _is_big_integer(value: bytes, name: str, held: object) -> bool:
+    """Whether a number that orjson read as a float was written as an integer, too big for 64 bits."""
+    return type(held) is float and abs(held) >= _INT64_MAX and type(json.loads(value.decode())[name]) is int
+
+
+def _decode_fields(
+    event: dict[str, Any], key: bytes | None, topic_kind: int, log_time: int, context: DecodeContext
+) -> PlainEvent | Malformed:
+    """Decode an object whose fields are all there and have their types."""
+    event_type = _EVENT_TYPES.get(event["event_type"])
+    event_time = event["event_time"]
+    if type(event_time) is str:
+        event_time = parse_ms(event_time)
+    address = _parse_ip(event["ip"])
+    currency, country = event.get("currency"), event.get("country", "")
+    id_bytes, user_bytes = event["event_id"].encode(), event["user_id"].encode()
+    ua_bytes, page_bytes = event["user_agent"].encode(), event["page_url"].encode()
+    impression_bytes = event["impression_id"].encode() if event_type == EventType.CLICK else b""
+    if (
+        event_type is None
+        or event_time is None
+        or address is None
+        or not wire.EVENT_TIME_MS_MIN <= event_time < wire.EVENT_TIME_MS_MAX
+        or not all(0 <= event.get(name, 0) <= most for name, most in _INTEGERS.items())
+        or not 1 <= len(id_bytes) <= wire.EVENT_ID_BYTES_MAX
+        or len(user_bytes) > wire.USER_ID_BYTES_MAX
+        or len(ua_bytes) > wire.USER_AGENT_BYTES_MAX
+        or len(page_bytes) > wire.PAGE_URL_BYTES_MAX
+        or (event_type == EventType.CLICK and not 1 <= len(impression_bytes) <= wire.IMPRESSION_ID_BYTES_MAX)
+        or not (currency is None or _is_capitals(currency, 3))
+        or not (country == "" or _is_capitals(country, 2))
+    ):
+        return Malformed.OUT_OF_RANGE
+    if topic_kind not in {0, event_type}:
+        return Malformed.WRONG_TOPIC
+    if event_time > log_time + wire.FUTURE_MS_MAX:
+        return Malformed.FROM_THE_FUTURE
+    return PlainEvent(
+        event_type_code=int(event_type),
+        event_time=event_time,
+        publisher_id=event["publisher_id"],
+        site_id=event["site_id"],
+        campaign_id=event["campaign_id"],
+        creative_id=event["creative_id"],
+        advertiser_id=event["advertiser_id"],
+        placement_id=event.get("placement_id", 0),
+        id_hash=xxh64(id_bytes),
+        user_hash=xxh64(user_bytes),
+        ua_hash=xxh64(ua_bytes),
+        page_hash=xxh64(page_bytes),
+        impression_hash=xxh64(impression_bytes) if event_type == EventType.CLICK else 0,
+        ip_hi=address >> 64,
+        ip_lo=address & (2**64 - 1),
+        price_micros=event["price_micros"],
+        currency_code=context.default_currency if currency is None else wire.currency_code(currency),
+        country_code=wire.country_code(country),
+        width_px=event.get("width", 0),
+        height_px=event.get("height", 0),
+        flags=_flags(event, user_bytes, key, context),
+        user_agent=ua_bytes,
+        page_url=page_bytes,
+    )
+
+
+def _flags(event: dict[str, Any], user_bytes: bytes, key: bytes | None, context: DecodeContext) -> int:
+    """Return the bits of `Flag`."""
+    due = user_bytes or event["ip"].encode()
+    routed = key == due and partition_of(due, context.partitions) == context.lane
+    return (
+        ("width" in event) << Flag.HAS_WIDTH
+        | ("height" in event) << Flag.HAS_HEIGHT
+        | event.get("is_prefetch", False) << Flag.PREFETCH
+        | event.get("is_test", False) << Flag.TEST
+        | (not routed) << Flag.MISROUTED
+        | (not user_bytes) << Flag.KEYED_BY_IP
+    )
+
+
+def _is_capitals(text: str, length: int) -> bool:
+    return len(text) == length and _CAPITALS.issuperset(text)
+
+
+def _parse_ip(text: str) -> int | None:
+    """Return the address as the number of an IPv6 address (IPv4 as ::ffff:a.b.c.d), or None."""
+    try:
+        if ":" not in text:
+            return 0xFFFF_0000_0000 | int(IPv4Address(text))
+        return None if "%" in text else int(IPv6Address(text))
+    except AddressValueError:
+        return None
