@@ -1,0 +1,152 @@
+"""Table migrations: numbered SQL files, applied in order, once each, recorded in `schema_migrations`.
+
+A file may hold several statements; each can be run again without harm (a test sees to it), so that a migration
+which broke off, or two workers that migrate at once, end in the same tables. A file that was applied is never
+edited: a change is a new file.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import SinkError
+from schemas.statements import Target, render
+
+FOLDER = Path(__file__).parent / "migrations"
+
+_RECORD = """
+CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
+(
+    version UInt32,
+    name String,
+    checksum String COMMENT 'sha256 of the file',
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC'),
+    release String
+)
+ENGINE = {merge_tree_of_all_shards}
+ORDER BY version
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
+"""
+_FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+
+
+class Client(Protocol):
+    """What migrating needs of clickhouse-driver's client."""
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        """Run one statement; the rows of a SELECT, or insert `params`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: `version` is its number, `checksum` the SHA-256 of its text with newlines as they are on Unix."""
+
+    version: int
+    name: str
+    sql: str
+    checksum: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file it came from."""
+        return f"{self.version:04}_{self.name}.sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One migration that was applied now (or would be, in a dry run), with the statements as they were run."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+
+
+def load(folder: Path = FOLDER) -> list[Migration]:
+    """Return the migrations in order. Raises ValueError unless they are numbered 0001, 0002 ... without a gap."""
+    migrations = []
+    for number, path in enumerate(sorted(folder.glob("*.sql")), start=1):
+        named = _FILE_NAME.fullmatch(path.name)
+        if named is None or int(named.group(1)) != number:
+            raise ValueError(f"{path}: expected {number:04}_name.sql")
+        sql = path.read_text("utf-8").replace("\r\n", "\n")
+        checksum = hashlib.sha256(sql.encode()).hexdigest()
+        migrations.append(Migration(number, named.group(2), sql, checksum))
+    return migrations
+
+
+def pending(
+    migrations: Sequence[Migration], recorded: Sequence[tuple[int, str]], database: str
+) -> list[Migration]:
+    """Return the migrations that are not recorded yet; `recorded` holds (version, checksum).
+
+    Raises SinkError when a recorded one has been edited, or is not known to this release.
+    """
+    known = {m.version: m for m in migrations}
+    for version, checksum in recorded:
+        if version not in known:
+            raise SinkError(
+                f"database {database} is at migration {version}; this release knows {len(known)}",
+                remedy="run the release that migrated it, or a newer one",
+            )
+        if known[version].checksum != checksum:
+            raise SinkError(
+                f"schemas/migrations/{known[version].file_name} was applied to database {database} and edited since",
+                remedy="restore the file as it was released; put the change into a new migration",
+            )
+    done = {version for version, _ in recorded}
+    return [m for m in migrations if m.version not in done]
+
+
+def migrate(
+    client: Client,
+    *,
+    database: str,
+    cluster: str | None = None,
+    release: str,
+    dry_run: bool = False,
+    migrations: Sequence[Migration] | None = None,
+) -> list[Applied]:
+    """Bring the database to this release's tables; return what was applied, in order.
+
+    The client must be connected to a database that exists (`default`), as this one may not yet. A dry run changes
+    nothing. Raises SinkError as `pending` does, and what the client raises.
+    """
+    target = Target(database, cluster)
+    todo = pending(load() if migrations is None else migrations, recorded(client, database), database)
+    plan = [Applied(m.version, m.name, tuple(render(m.sql, target))) for m in todo]
+    if dry_run or not plan:
+        return plan
+    for statement in bootstrap(target):
+        client.execute(statement)
+    for migration, step in zip(todo, plan, strict=True):
+        for statement in step.statements:
+            client.execute(statement)
+        row = (migration.version, migration.name, migration.checksum, release)
+        client.execute(
+            f"INSERT INTO {database}.schema_migrations (version, name, checksum, release) VALUES",
+            [row],
+            settings={"async_insert": 0},
+        )
+    return plan
+
+
+def bootstrap(target: Target) -> list[str]:
+    """Return the statements that stand before every migration: the database and the record of migrations."""
+    return render("CREATE DATABASE IF NOT EXISTS {database} {on_cluster};" + _RECORD, target)
+
+
+def recorded(client: Client, database: str) -> list[tuple[int, str]]:
+    """Return (version, checksum) of every migration that was applied; none where there is no such database yet."""
+    exists = client.execute(
+        "SELECT count() FROM system.tables WHERE database = %(database)s AND name = 'schema_migrations'",
+        {"database": database},
+    )
+    if not exists[0][0]:
+        return []
+    rows = client.execute(
+        f"SELECT DISTINCT version, checksum FROM {database}.schema_migrations ORDER BY version"  # noqa: S608
+    )
+    return [(int(version), str(checksum)) for version, checksum in rows]
