@@ -1,0 +1,206 @@
+"""Whether the ledger adds up, and whether every table still says what it says: pure, on rows that were read.
+
+*Conservation*: in each batch the records received are the sum of the classes, and `events`, `rollup_minute` and
+`dead_letters`, counted again, hold exactly the records and the money that the ledger says.
+*Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the lane
+clock never goes back.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from pipeline.ledger.totals import ClassMoney
+from schemas.classes import CLASS_NAMES, Class
+from schemas.wire import currency_text
+from sinks.sink import LedgerEntry
+
+Kind = Literal["conservation", "continuity"]
+Sums = Mapping[ClassMoney, tuple[int, int]]
+"""(class code, currency code) -> records, money in nanos."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, in one batch; `table` is the one to look at."""
+
+    kind: Kind
+    lane: int
+    batch_no: int
+    table: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"lane {self.lane}, batch {self.batch_no}, {self.table}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetCount:
+    """One topic's rows of a batch in `events` and `dead_letters` together: how many, how many offsets, from, to."""
+
+    topic: int
+    rows: int
+    distinct: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """One batch, counted again in the tables. Clocks are ms; 0 and 0 where the batch has no rows."""
+
+    events: Sums
+    rollups: Sums
+    rollup_rows: int
+    rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
+    dead_letters: int
+    mispriced: int  # events whose money is not what their price makes it
+    offsets: Sequence[OffsetCount]
+    clock_first: int
+    clock_last: int
+
+
+NOTHING = Recount({}, {}, 0, 0, 0, 0, (), 0, 0)
+"""The recount of a batch that has no rows in any table."""
+
+
+def check_entry(entry: LedgerEntry) -> Iterator[Problem]:
+    """Yield what is wrong within one ledger row."""
+
+    def wrong(what: str) -> Problem:
+        return Problem("conservation", entry.lane, entry.batch_no, "ledger", what)
+
+    classes = sum(n for code, n in entry.counts.items() if code != Class.LOST)
+    if entry.records_received != classes:
+        yield wrong(f"{entry.records_received} records received, but its classes sum to {classes}")
+    offsets = sum(r.end - r.start for r in entry.ranges)
+    if entry.records_received > offsets:
+        yield wrong(f"{entry.records_received} records received, but its ranges span only {offsets} offsets")
+    for code in Class:
+        if code not in (Class.MALFORMED, Class.LOST):
+            records = sum(m.records for m in entry.money if m.class_code == code)
+            if records != entry.counts.get(code, 0):
+                yield wrong(
+                    f"{entry.counts.get(code, 0)} records {CLASS_NAMES[code]}, but money of {records}"
+                )
+
+
+def check_continuity(entries: Sequence[LedgerEntry]) -> Iterator[Problem]:
+    """Yield where one lane's entries, ordered by batch number, do not follow on one another."""
+    ends: dict[int, int] = {}
+    for before, entry in pairwise((None, *entries)):
+        assert entry is not None, "only the first has none before it"
+        if before is not None and entry.batch_no == before.batch_no:
+            yield _gap(entry, "there is more than one row for this batch")
+            continue
+        if before is not None:
+            yield from _check_step(before, entry)
+        if entry.clock_after < entry.clock_before:
+            yield _gap(entry, f"its clock goes back, from {entry.clock_before} to {entry.clock_after}")
+        for r in entry.ranges:
+            if r.end < r.start or r.start != ends.get(r.topic, r.start):
+                end = ends.get(r.topic, r.start)
+                yield _gap(
+                    entry,
+                    f"its range of topic {r.topic} is {r.start} to {r.end}, the one before ended at {end}",
+                )
+            ends[r.topic] = r.end
+
+
+def _check_step(before: LedgerEntry, entry: LedgerEntry) -> Iterator[Problem]:
+    if entry.batch_no != before.batch_no + 1:
+        missing = entry.batch_no - before.batch_no - 1
+        yield _gap(entry, f"batches before it are missing: {missing}, the one before is {before.batch_no}")
+    if entry.clock_before != before.clock_after:
+        yield _gap(
+            entry, f"its clock begins at {entry.clock_before}, the one before ended at {before.clock_after}"
+        )
+
+
+def _gap(entry: LedgerEntry, what: str) -> Problem:
+    return Problem("continuity", entry.lane, entry.batch_no, "ledger", what)
+
+
+def check_tables(entry: LedgerEntry, found: Recount) -> Iterator[Problem]:
+    """Yield where the tables, counted again, do not say what the ledger row says."""
+
+    def wrong(table: str, what: str) -> Problem:
+        return Problem("conservation", entry.lane, entry.batch_no, table, what)
+
+    ledger = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
+    agree = {"events": found.events == ledger, "rollup_minute": found.rollups == ledger}
+    if not any(agree.values()) and found.events == found.rollups:
+        yield wrong("ledger", f"events and rollup_minute agree on {_difference(found.events, ledger, 'it')}")
+    else:
+        sums = {"events": found.events, "rollup_minute": found.rollups}
+        for table in (table for table, same in agree.items() if not same):
+            yield wrong(table, _difference(sums[table], ledger, "the ledger"))
+    if all(agree.values()) and found.rollup_differences:
+        yield wrong("events, rollup_minute", f"they disagree in {found.rollup_differences} publisher-minutes")
+    if found.rollup_rows != entry.rollup_rows:
+        yield wrong("rollup_minute", f"{found.rollup_rows} rows, the ledger says {entry.rollup_rows}")
+    malformed = entry.counts.get(Class.MALFORMED, 0)
+    if found.dead_letters != malformed:
+        yield wrong("dead_letters", f"{found.dead_letters} rows, the ledger says {malformed}")
+    if found.mispriced:
+        yield wrong("events", f"{found.mispriced} rows whose money is not what their price makes it")
+    yield from (wrong("events, dead_letters", what) for what in _offset_faults(entry, found))
+    if found.offsets and not (
+        entry.clock_before <= found.clock_first <= found.clock_last == entry.clock_after
+    ):
+        yield wrong(
+            "events, dead_letters",
+            f"lane clocks from {found.clock_first} to {found.clock_last}, the ledger says after {entry.clock_before} "
+            f"and up to {entry.clock_after}",
+        )
+
+
+def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[str]:
+    ranges = {r.topic: r for r in entry.ranges}
+    for count in found.offsets:
+        if count.distinct != count.rows:
+            yield f"{count.rows - count.distinct} offsets of topic {count.topic} stand there twice"
+        r = ranges.get(count.topic)
+        if r is None or count.first < r.start or count.last >= r.end:
+            span = "no range" if r is None else f"the range {r.start} to {r.end - 1}"
+            yield f"offsets {count.first} to {count.last} of topic {count.topic}, the ledger has {span}"
+
+
+def _difference(found: Sums, said: Sums, whose: str) -> str:
+    parts = []
+    for key in sorted({*found, *said}):
+        here, there = found.get(key, (0, 0)), said.get(key, (0, 0))
+        if here != there:
+            name = f"{CLASS_NAMES.get(Class(key[0]), key[0])} {currency_text(key[1])}".strip()
+            parts.append(
+                f"{name} {here[0]} records and {here[1]} nanos, {whose} says {there[0]} and {there[1]}"
+            )
+    return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Unledgered:
+    """Rows of a batch that has no ledger row. `send_by` is the last second that one of them may have arrived in."""
+
+    table: str
+    lane: int
+    batch_no: int
+    rows: int
+    send_by: int
+
+
+def check_unledgered(
+    rows: Iterable[Unledgered], ledger_end: Mapping[int, int], now_seconds: int, patience_seconds: int
+) -> Iterator[Problem]:
+    """Yield the rows that no ledger row covers and no worker is about to cover.
+
+    The batch after a lane's last may be under way: it is left out until `patience_seconds` after its deadline.
+    """
+    for row in rows:
+        next_batch = ledger_end.get(row.lane)
+        under_way = next_batch is None or row.batch_no == next_batch + 1
+        if not under_way or now_seconds > row.send_by + patience_seconds:
+            what = f"{row.rows} rows without a ledger row"
+            remedy = "; a worker that owns the lane would finish the batch" if under_way else ""
+            yield Problem("conservation", row.lane, row.batch_no, row.table, what + remedy)

@@ -1,0 +1,101 @@
+"""What the ledger says, summed: records and money of each class, and the object that `--json` prints of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from schemas.classes import CLASS_NAMES, Class
+from schemas.wire import currency_text
+from sinks.sink import LedgerEntry
+
+_Key = TypeVar("_Key")
+
+ClassMoney = tuple[int, int]
+"""Class code and currency code."""
+
+WITHOUT_MONEY = (Class.MALFORMED, Class.LOST)
+"""Classes whose records could not be read, so that what they are worth is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over ledger entries: `records` by class code, `money` (nanos, exact) by class and currency code."""
+
+    records_received: int
+    records: Mapping[int, int]
+    money: Mapping[ClassMoney, int]
+
+    @classmethod
+    def of(cls, entries: Iterable[LedgerEntry]) -> "Totals":
+        """Return the sums over the entries."""
+        received = 0
+        records: Counter[int] = Counter()
+        money: Counter[ClassMoney] = Counter()
+        for entry in entries:
+            received += entry.records_received
+            records.update(entry.counts)
+            for m in entry.money:
+                money[m.class_code, m.currency_code] += m.money_nanos
+        return cls(received, records, money)
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.records_received + other.records_received,
+            _added(self.records, other.records),
+            _added(self.money, other.money),
+        )
+
+    @property
+    def conserved(self) -> bool:
+        """Whether the records received are the sum of the classes (`lost` stands outside)."""
+        return self.records_received == sum(n for code, n in self.records.items() if code != Class.LOST)
+
+
+def class_summary(totals: Totals) -> dict[str, dict[str, Any]]:
+    """Return class name -> records, `money_nanos`, and `money_by_currency` (nanos).
+
+    `money_nanos` is null for malformed and lost, and where amounts of several currencies would have to be summed.
+    """
+    currencies = {currency for _, currency in totals.money}
+    return {
+        CLASS_NAMES[code]: {
+            "records": totals.records.get(code, 0),
+            "money_nanos": _one_currency(totals, code)
+            if code not in WITHOUT_MONEY and len(currencies) < 2
+            else None,
+            "money_by_currency": {
+                currency_text(currency): nanos
+                for (of_class, currency), nanos in sorted(totals.money.items())
+                if of_class == code
+            },
+        }
+        for code in Class
+    }
+
+
+def summary(
+    totals: Totals,
+    *,
+    conserved: bool,
+    continuous: bool,
+    events_per_second: float | None,
+    cpu_seconds: float | None,
+) -> dict[str, Any]:
+    """Return the object that `demo`, `run --until-caught-up` and `ledger check` print with `--json`."""
+    return {
+        "records_received": totals.records_received,
+        "classes": class_summary(totals),
+        "conserved": conserved,
+        "continuous": continuous,
+        "events_per_second": events_per_second,
+        "cpu_seconds": cpu_seconds,
+    }
+
+
+def _one_currency(totals: Totals, code: int) -> int:
+    return sum(nanos for (of_class, _), nanos in totals.money.items() if of_class == code)
+
+
+def _added(a: Mapping[_Key, int], b: Mapping[_Key, int]) -> dict[_Key, int]:
+    return {key: a.get(key, 0) + b.get(key, 0) for key in {**a, **b}}
