@@ -1,0 +1,126 @@
+"""`adledger ledger check`: the ledger of any span read and checked, and the tables counted again against it.
+
+Memory is bounded: ledger rows come a lane at a time, `LEDGER_ROWS_MAX` of them, and the tables are counted in spans
+of at most `RECORDS_MAX` records.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.ledger import queries
+from pipeline.ledger.check import (
+    NOTHING,
+    Problem,
+    check_continuity,
+    check_entry,
+    check_tables,
+    check_unledgered,
+)
+from pipeline.ledger.queries import Client, Span, Tables
+from pipeline.ledger.totals import Totals
+from sinks.sink import LedgerEntry
+
+LEDGER_ROWS_MAX = 20_000
+RECORDS_MAX = 4_000_000
+PROBLEMS_MAX = 1_000
+"""At this many the check stops looking: what is that wrong needs no longer list."""
+
+PENDING_SECONDS_MAX = 60
+"""How long after its deadline a batch without a ledger row counts as under way: doubt is resolved within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to check: some lanes (none: all), and of them batches by number and by the clock at their end (ms)."""
+
+    lanes: Sequence[int] = ()
+    batch_first: int = 0
+    batch_last: int | None = None
+    clock_from: int | None = None
+    clock_to: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Scope()
+
+    def where(self, lane: int, after_batch: int) -> str:
+        """Return the condition for a lane's ledger rows of this scope above a batch number."""
+        terms = [f"lane = {lane}", f"batch_no >= {max(self.batch_first, after_batch + 1)}"]
+        if self.batch_last is not None:
+            terms.append(f"batch_no <= {self.batch_last}")
+        if self.clock_from is not None:
+            terms.append(f"clock_after >= fromUnixTimestamp64Milli(toInt64({self.clock_from}))")
+        if self.clock_to is not None:
+            terms.append(f"clock_after < fromUnixTimestamp64Milli(toInt64({self.clock_to}))")
+        return " AND ".join(terms)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found."""
+
+    batches: int
+    totals: Totals
+    problems: Sequence[Problem]
+
+    @property
+    def conserved(self) -> bool:
+        """Whether every record and every nano received is in exactly one class, in every table."""
+        return not any(p.kind == "conservation" for p in self.problems)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether every batch begins where the one before it ended."""
+        return not any(p.kind == "continuity" for p in self.problems)
+
+
+def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Report:
+    """Check the ledger, and with `recount` the tables against it. Raises what the client raises."""
+    batches, totals, problems = 0, Totals.of(()), list[Problem]()
+    known = queries.lanes(client, tables)
+    for lane, _ in known:
+        if scope.lanes and lane not in scope.lanes:
+            continue
+        before: LedgerEntry | None = None
+        for page in _pages(client, tables, scope, lane):
+            problems.extend(check_continuity(page if before is None else [before, *page]))
+            problems.extend(p for entry in page for p in check_entry(entry))
+            if recount:
+                problems.extend(_check_page(client, tables, page))
+            batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
+            if len(problems) >= PROBLEMS_MAX:
+                return Report(batches, totals, problems[:PROBLEMS_MAX])
+    if recount and scope.everything:
+        rows = queries.unledgered(client, tables)
+        now = queries.server_seconds(client)
+        problems.extend(check_unledgered(rows, dict(known), now, PENDING_SECONDS_MAX))
+    return Report(batches, totals, problems[:PROBLEMS_MAX])
+
+
+def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[list[LedgerEntry]]:
+    after = -1
+    while page := queries.entries(client, tables, scope.where(lane, after), LEDGER_ROWS_MAX):
+        yield page
+        after = page[-1].batch_no
+
+
+def _check_page(client: Client, tables: Tables, page: Sequence[LedgerEntry]) -> Iterator[Problem]:
+    for part in _by_records(page):
+        found = queries.recounts(client, tables, Span(part[0].lane, part[0].batch_no, part[-1].batch_no))
+        for entry in part:
+            yield from check_tables(entry, found.get(entry.batch_no, NOTHING))
+
+
+def _by_records(page: Sequence[LedgerEntry]) -> Iterator[list[LedgerEntry]]:
+    """Yield consecutive parts of at most RECORDS_MAX records, of at least one entry each."""
+    part: list[LedgerEntry] = []
+    records = 0
+    for entry in page:
+        if part and records + entry.records_received > RECORDS_MAX:
+            yield part
+            part, records = [], 0
+        part.append(entry)
+        records += entry.records_received
+    if part:
+        yield part

@@ -1,0 +1,159 @@
+"""The SQL of the ledger's readers: entries, what the tables hold of a span of batches, and rows without a ledger row.
+
+Every query that counts is bounded to one lane and a span of batch numbers, which the tables' lane order (and the
+projection of `events`) answers without reading the rest.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.ledger.check import OffsetCount, Recount, Unledgered
+from schemas.tables import PROTOCOL_TABLES
+from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
+from sinks.ledger import ledger_entry
+from sinks.sink import LedgerEntry
+
+
+class Client(Protocol):
+    """What reading needs of clickhouse-driver's client."""
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        """Return the rows of a SELECT as tuples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Names of the tables: of one server, or over all shards of a cluster."""
+
+    database: str
+    on_cluster: bool = False
+
+    def __call__(self, table: str) -> str:
+        """Return a table's full name."""
+        return f"{self.database}.{table}{'_all' if self.on_cluster else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Batches of one lane, both ends included."""
+
+    lane: int
+    first: int
+    last: int
+
+    @property
+    def where(self) -> str:
+        """The condition that bounds a query to them."""
+        return f"lane = {self.lane} AND batch_no BETWEEN {self.first} AND {self.last}"
+
+
+def lanes(client: Client, tables: Tables) -> list[tuple[int, int]]:
+    """Return (lane, last batch number) of each lane that the ledger knows, in order."""
+    rows = client.execute(f"SELECT lane, max(batch_no) FROM {tables('ledger')} GROUP BY lane ORDER BY lane")
+    return [(int(lane), int(last)) for lane, last in rows]
+
+
+def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[LedgerEntry]:
+    """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept."""
+    names = [
+        "lane", "batch_no", "epoch", "range_topic", "range_start", "range_end", "cut_topic", "cut_offset",
+        "records_received", "billable", "duplicate", "givt", "sivt", "expired", "malformed", "lost",
+        "money.class_code", "money.currency_code", "money.records", "money.money_nanos", "judge_version",
+        "rollup_rows",
+    ]  # fmt: skip
+    clocks = ["cut_time", "clock_before", "clock_after"]
+    selected = ", ".join([f"`{n}`" for n in names] + [f"toUnixTimestamp64Milli({c})" for c in clocks])
+    rows = client.execute(
+        f"SELECT {selected} FROM {tables('ledger')} WHERE {where} ORDER BY lane, batch_no LIMIT {rows_max} WITH TIES",
+        settings={"strings_as_bytes": True},
+    )
+    return [ledger_entry(dict(zip(names + clocks, row, strict=True))) for row in rows]
+
+
+def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
+    """Return batch number -> what `events`, `rollup_minute` and `dead_letters` hold; batches without rows are absent."""
+    events = _sums(client, f"count(), sum(toInt128(money_nanos)) FROM {tables('events')}", span)
+    rollups = _sums(client, f"sum(records), sum(toInt128(money_nanos)) FROM {tables('rollup_minute')}", span)
+    rollup_rows = _counts(client, f"FROM {tables('rollup_minute')} WHERE {span.where}")
+    dead_letters = _counts(client, f"FROM {tables('dead_letters')} WHERE {span.where}")
+    mispriced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND money_nanos != {_MONEY}")
+    differences = _counts(client, f"FROM ({_differences(tables, span)})")
+    offsets = _offsets(client, tables, span)
+    batches = {*events, *rollups, *rollup_rows, *dead_letters, *offsets}
+    return {
+        batch_no: Recount(
+            events=events.get(batch_no, {}),
+            rollups=rollups.get(batch_no, {}),
+            rollup_rows=rollup_rows.get(batch_no, 0),
+            rollup_differences=differences.get(batch_no, 0),
+            dead_letters=dead_letters.get(batch_no, 0),
+            mispriced=mispriced.get(batch_no, 0),
+            offsets=tuple(count for count, _, _ in offsets.get(batch_no, ())),
+            clock_first=min((first for _, first, _ in offsets.get(batch_no, ())), default=0),
+            clock_last=max((last for _, _, last in offsets.get(batch_no, ())), default=0),
+        )
+        for batch_no in batches
+    }
+
+
+def unledgered(client: Client, tables: Tables) -> Iterator[Unledgered]:
+    """Yield the batches that have rows in a table and no ledger row."""
+    for table in (table for table in PROTOCOL_TABLES if table != "ledger"):
+        rows = client.execute(
+            f"SELECT lane, batch_no, count(), max(send_by) FROM {tables(table)} "
+            f"WHERE (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {tables('ledger')}) "
+            "GROUP BY lane, batch_no ORDER BY lane, batch_no"
+        )
+        yield from (Unledgered(table, *map(int, row)) for row in rows)
+
+
+def server_seconds(client: Client) -> int:
+    """Return the server's clock, seconds since the epoch."""
+    return int(client.execute("SELECT toUnixTimestamp(now())")[0][0])
+
+
+_MONEY = f"toInt64(price_micros) * if(event_type_code = {EventType.CLICK:d}, {NANOS_PER_MICRO_CPC}, {NANOS_PER_MICRO_CPM})"
+
+
+def _sums(client: Client, what: str, span: Span) -> dict[int, dict[tuple[int, int], tuple[int, int]]]:
+    found: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
+    for batch_no, class_code, currency_code, records, nanos in client.execute(
+        f"SELECT batch_no, class_code, currency_code, {what} WHERE {span.where} "
+        "GROUP BY batch_no, class_code, currency_code"
+    ):
+        found.setdefault(batch_no, {})[class_code, currency_code] = (records, nanos)
+    return found
+
+
+def _counts(client: Client, from_where: str) -> dict[int, int]:
+    return dict(client.execute(f"SELECT batch_no, count() {from_where} GROUP BY batch_no"))
+
+
+def _differences(tables: Tables, span: Span) -> str:
+    """Return a query of the rollup's keys in which `events`, rolled up again, and `rollup_minute` disagree."""
+    key = "batch_no, publisher_id, minute, event_type_code, class_code, currency_code"
+    return (
+        f"SELECT {key} FROM ("
+        f"SELECT batch_no, publisher_id, toStartOfMinute(event_time) AS minute, event_type_code, class_code, "
+        f"currency_code, toInt64(1) AS records, toInt128(money_nanos) AS nanos "
+        f"FROM {tables('events')} WHERE {span.where} "
+        f"UNION ALL SELECT {key}, -toInt64(records), -toInt128(money_nanos) "
+        f"FROM {tables('rollup_minute')} WHERE {span.where}"
+        f") GROUP BY {key} HAVING sum(records) != 0 OR sum(nanos) != 0"
+    )
+
+
+def _offsets(client: Client, tables: Tables, span: Span) -> dict[int, list[tuple[OffsetCount, int, int]]]:
+    """Return batch number -> for each topic its offsets, and the first and last lane clock (ms)."""
+    found: dict[int, list[tuple[OffsetCount, int, int]]] = {}
+    columns = "batch_no, topic, offset, lane_clock"
+    for batch_no, *counts, clock_first, clock_last in client.execute(
+        "SELECT batch_no, topic, count(), uniqExact(offset), min(offset), max(offset), "
+        "toUnixTimestamp64Milli(min(lane_clock)), toUnixTimestamp64Milli(max(lane_clock)) FROM ("
+        f"SELECT {columns} FROM {tables('events')} WHERE {span.where} "
+        f"UNION ALL SELECT {columns} FROM {tables('dead_letters')} WHERE {span.where}"
+        ") GROUP BY batch_no, topic ORDER BY batch_no, topic"
+    ):
+        found.setdefault(batch_no, []).append((OffsetCount(*counts), clock_first, clock_last))
+    return found

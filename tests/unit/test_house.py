@@ -1,0 +1,155 @@
+"""The house stays tidy: these laws hold for every file, so that a reader can rely on them."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("pipeline", "schemas", "sinks", "loadtest")
+MODULE_LINES_MAX = 320
+FUNCTION_LINES_MAX = 60
+
+PURE = (
+    "pipeline/stages",
+    "pipeline/kernels",
+    "pipeline/ledger/check.py",
+    "pipeline/ledger/totals.py",
+    "schemas",
+)
+"""The core: functions of values."""
+
+IMPURE_MODULES = {
+    "aiohttp", "aiokafka", "asyncio", "chdb", "clickhouse_driver", "faust", "http", "logging", "mode", "multiprocessing",
+    "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile",
+    "threading", "time", "uuid", "uvloop",
+}  # fmt: skip
+READS_FILES = {"pipeline/kernels/jit.py", "schemas/migrate.py"}
+"""Of the core, these read files of our own: kernels' sources for the cache's name, migrations."""
+
+
+def modules(*rooms: str) -> Iterator[Path]:
+    for room in rooms:
+        path = ROOT / room
+        yield from [path] if path.suffix else sorted(path.rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_files(modules_imported: Iterator[str]) -> set[Path]:
+    found = set()
+    for module in modules_imported:
+        base = ROOT / Path(*module.split("."))
+        found |= {p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()}
+    return found
+
+
+def reachable(path: Path) -> set[Path]:
+    """Every file of ours that importing this one runs."""
+    seen, todo = set(), {path}
+    while todo:
+        here = todo.pop()
+        seen.add(here)
+        todo |= own_files(imported(here)) - seen
+    return seen
+
+
+@pytest.mark.parametrize("path", list(modules(*PURE)), ids=name)
+def test_the_core_is_pure(path):
+    """What decides imports nothing that does I/O, waits, or reads a clock or chance; nor does what it imports."""
+    for used in reachable(path):
+        impure = {m for m in imported(used) if m.split(".")[0] in IMPURE_MODULES}
+        assert not impure, f"{name(path)} imports {', '.join(sorted(impure))}" + (
+            f" through {name(used)}" if used != path else ""
+        )
+
+
+@pytest.mark.parametrize("path", [p for p in modules(*PURE) if name(p) not in READS_FILES], ids=name)
+def test_the_core_opens_no_file_and_asks_no_clock(path):
+    """Time, files and the environment are passed in."""
+    forbidden = {
+        "open",
+        "print",
+        "input",
+        "now",
+        "utcnow",
+        "today",
+        "getenv",
+        "environ",
+        "read_text",
+        "read_bytes",
+    }
+    for node in ast.walk(tree(path)):
+        called = (
+            node.func if isinstance(node, ast.Call) else node if isinstance(node, ast.Attribute) else None
+        )
+        used = getattr(called, "id", None) or getattr(called, "attr", None)
+        assert used not in forbidden, f"{name(path)}:{node.lineno} uses {used}"
+
+
+@pytest.mark.parametrize("path", list(modules(*ROOMS)), ids=name)
+def test_a_module_is_one_idea(path):
+    """A module can be read in one sitting, says what it is, and each function fits in a screen."""
+    lines = path.read_text("utf-8").count("\n")
+    assert lines <= MODULE_LINES_MAX, f"{name(path)} has {lines} lines"
+    parsed = tree(path)
+    assert not parsed.body or ast.get_docstring(parsed), f"{name(path)} does not say what it is"
+    if "kernels" in path.parts:
+        return  # compiled: one loop, no calls that cost
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= FUNCTION_LINES_MAX, f"{name(path)}: {node.name} has {length} lines"
+
+
+def tracked_texts() -> list[Path]:
+    """Files that git keeps, or every file where this is no clone."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else []
+    suffixes = {".py", ".sql", ".md", ".toml", ".yml", ".yaml", ".svg"}
+    return [p for n in names if (p := ROOT / n).suffix in suffixes and p.is_file()]
+
+
+def test_nothing_is_left_for_later():
+    """What is not done is an issue, not a comment."""
+    marks = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3, "HACK"]) + r")\b")
+    left = [name(p) for p in tracked_texts() if p != Path(__file__) and marks.search(p.read_text("utf-8"))]
+    assert left == []
+
+
+def test_nothing_names_one_machine():
+    """A clone works anywhere: no path of the machine that it was written on."""
+    machine = re.compile(r"(?<![\w./-])/(work|root)/")
+    named = [name(p) for p in tracked_texts() if p != Path(__file__) and machine.search(p.read_text("utf-8"))]
+    assert named == []
+
+
+def test_links_in_the_docs_lead_somewhere():
+    """Every relative link of every page is a file."""
+    broken = [
+        f"{name(page)} -> {target}"
+        for page in tracked_texts()
+        if page.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
