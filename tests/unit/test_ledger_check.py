@@ -1,0 +1,222 @@
+"""The ledger check, on rows: what adds up passes, and any one thing altered is found, in its batch."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ledger.check import (
+    NOTHING,
+    OffsetCount,
+    Recount,
+    Unledgered,
+    check_continuity,
+    check_entry,
+    check_tables,
+    check_unledgered,
+)
+from pipeline.ledger.totals import Totals, class_summary, summary
+from schemas.classes import Class
+from schemas.wire import currency_code
+from sinks.sink import LedgerEntry, Money, OffsetRange
+
+USD, EUR = currency_code("USD"), currency_code("EUR")
+DECODABLE = (Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED)
+
+
+def entry_of(batch_no: int, starts: list[int], clock: int, drawn) -> LedgerEntry:
+    """Return a ledger row that adds up: sums as drawn, ranges and clock going on from where they stood."""
+    sums, malformed, gaps, elapsed = drawn
+    money = tuple(Money(c, u, r, m) for (c, u), (r, m) in sorted(sums.items()))
+    counts = {int(c): n for c in DECODABLE if (n := sum(m.records for m in money if m.class_code == c))}
+    if malformed:
+        counts[Class.MALFORMED] = malformed
+    received = sum(counts.values())
+    ranges = (
+        OffsetRange(0, starts[0], starts[0] + received + gaps),
+        OffsetRange(1, starts[1], starts[1] + gaps),
+    )
+    return LedgerEntry(
+        3, batch_no, "epoch", ranges, clock, 0, 0, clock, clock + elapsed, received, counts, money, 1, len(money)
+    )  # fmt: skip
+
+
+sums = st.dictionaries(
+    st.tuples(st.sampled_from(DECODABLE), st.sampled_from([USD, EUR])),
+    st.tuples(st.integers(1, 10**6), st.integers(0, 10**15)),
+)
+drawn_batch = st.tuples(sums, st.integers(0, 1000), st.integers(0, 5), st.integers(0, 10**6))
+
+
+@st.composite
+def lane_of_batches(draw) -> list[LedgerEntry]:
+    entries: list[LedgerEntry] = []
+    starts, clock, first = [0, 7], 1_000, draw(st.integers(0, 9))
+    for drawn in draw(st.lists(drawn_batch, min_size=1, max_size=6)):
+        entry = entry_of(first + len(entries), starts, clock, drawn)
+        starts, clock = [r.end for r in entry.ranges], entry.clock_after
+        entries.append(entry)
+    return entries
+
+
+def counted(entry: LedgerEntry) -> Recount:
+    """Return what the tables of this entry hold when nothing is wrong."""
+    held = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
+    n = entry.records_received
+    start = entry.ranges[0].start
+    offsets = (OffsetCount(0, n, n, start, start + n - 1),) if n else ()
+    first, last = (entry.clock_before, entry.clock_after) if n else (0, 0)
+    return Recount(held, held, len(held), 0, entry.counts.get(Class.MALFORMED, 0), 0, offsets, first, last)
+
+
+@given(lane_of_batches())
+def test_what_adds_up_passes(entries):
+    """A lane whose batches follow on one another, and whose tables say the same, has no problem."""
+    assert list(check_continuity(entries)) == []
+    for entry in entries:
+        assert [*check_entry(entry), *check_tables(entry, counted(entry))] == []
+
+
+@given(lane_of_batches(), st.data())
+def test_a_batch_missing_or_doubled_is_found(entries, data):
+    """A ledger row deleted from the middle, or added twice, is found at the place."""
+    at = data.draw(st.integers(0, len(entries) - 1))
+    doubled = [*entries[: at + 1], entries[at], *entries[at + 1 :]]
+    assert entries[at].batch_no in {p.batch_no for p in check_continuity(doubled)}
+    if 0 < at < len(entries) - 1:
+        missing = entries[:at] + entries[at + 1 :]
+        assert entries[at + 1].batch_no in {p.batch_no for p in check_continuity(missing)}
+
+
+TAMPERED_ROWS = {
+    "records received": lambda e: replace(e, records_received=e.records_received + 1),
+    "a class": lambda e: replace(e, counts={**e.counts, Class.GIVT: e.counts.get(Class.GIVT, 0) + 1}),
+    "money": lambda e: replace(e, money=(*e.money, Money(Class.SIVT, 1, 0, 5))),
+    "money's records": lambda e: replace(e, money=(*e.money, Money(Class.SIVT, 1, 1, 0))),
+    "rollup rows": lambda e: replace(e, rollup_rows=e.rollup_rows + 1),
+    "malformed": lambda e: replace(
+        e,
+        records_received=e.records_received + 1,
+        counts={**e.counts, Class.MALFORMED: e.counts.get(Class.MALFORMED, 0) + 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED_ROWS)
+@given(drawn=drawn_batch)
+def test_a_ledger_row_altered_is_found(what, drawn):
+    """Any figure of a ledger row that is altered no longer agrees with itself or with the tables."""
+    entry = entry_of(1, [0, 0], 0, drawn)
+    altered = TAMPERED_ROWS[what](entry)
+    problems = [*check_entry(altered), *check_tables(altered, counted(entry))]
+    assert problems
+    assert all(p.kind == "conservation" and (p.lane, p.batch_no) == (3, 1) for p in problems)
+
+
+@given(drawn=drawn_batch, what=st.sampled_from(["start", "end", "before", "after"]), by=st.integers(1, 9))
+def test_ranges_and_clocks_altered_are_found(drawn, what, by):
+    """A range or a clock that is altered no longer joins its neighbours."""
+    one = entry_of(1, [0, 0], 0, drawn)
+    ends = [r.end for r in one.ranges]
+    two = entry_of(2, ends, one.clock_after, drawn)
+    three = entry_of(3, [r.end for r in two.ranges], two.clock_after, drawn)
+    r, rest = two.ranges[0], two.ranges[1:]
+    altered = {
+        "start": lambda: replace(two, ranges=(replace(r, start=r.start + by), *rest)),
+        "end": lambda: replace(two, ranges=(replace(r, end=r.end + by), *rest)),
+        "before": lambda: replace(two, clock_before=two.clock_before - by),
+        "after": lambda: replace(two, clock_after=two.clock_after + by),
+    }[what]()
+    problems = list(check_continuity([one, altered, three]))
+    assert problems
+    assert all(p.kind == "continuity" and p.batch_no in (2, 3) for p in problems)
+
+
+ENTRY = entry_of(
+    9, [100, 0], 5_000, ({(Class.BILLABLE, USD): (10, 1_000), (Class.DUPLICATE, USD): (2, 200)}, 3, 0, 60)
+)
+GOOD = counted(ENTRY)
+FEWER = {**GOOD.events, (Class.BILLABLE, USD): (9, 900)}
+TAMPERED_TABLES = {
+    "event deleted": ("events", replace(GOOD, events=FEWER)),
+    "event's class altered": (
+        "events",
+        replace(GOOD, events={(Class.BILLABLE, USD): (11, 1_100), (Class.DUPLICATE, USD): (1, 100)}),
+    ),
+    "event's money altered": (
+        "events",
+        replace(GOOD, events={**GOOD.events, (Class.BILLABLE, USD): (10, 999)}),
+    ),
+    "event's currency altered": ("events", replace(GOOD, events={**FEWER, (Class.BILLABLE, EUR): (1, 100)})),
+    "event's price altered": ("events", replace(GOOD, mispriced=1)),
+    "event added twice": ("events, dead_letters", replace(GOOD, offsets=(OffsetCount(0, 16, 15, 100, 114),))),
+    "event moved": ("events, dead_letters", replace(GOOD, offsets=(OffsetCount(0, 15, 15, 99, 114),))),
+    "event of another topic": (
+        "events, dead_letters",
+        replace(GOOD, offsets=(*GOOD.offsets, OffsetCount(2, 1, 1, 0, 0))),
+    ),
+    "clock altered": ("events, dead_letters", replace(GOOD, clock_first=4_999)),
+    "rollup deleted": ("rollup_minute", replace(GOOD, rollups=FEWER)),
+    "rollup added twice": ("rollup_minute", replace(GOOD, rollup_rows=3)),
+    "rollup's publisher altered": ("events, rollup_minute", replace(GOOD, rollup_differences=2)),
+    "dead letter deleted": ("dead_letters", replace(GOOD, dead_letters=2)),
+    "dead letter added": ("dead_letters", replace(GOOD, dead_letters=4)),
+    "everything deleted": ("ledger", NOTHING),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED_TABLES)
+def test_a_table_altered_is_found_and_named(what):
+    """Each way to alter a table is found, and the table named is the one to look at."""
+    table, found = TAMPERED_TABLES[what]
+    problems = list(check_tables(ENTRY, found))
+    assert table in {p.table for p in problems}
+    assert {(p.kind, p.lane, p.batch_no) for p in problems} == {("conservation", 3, 9)}
+
+
+def test_where_both_tables_agree_the_ledger_is_blamed():
+    """Two against one: events and rollups that agree put the ledger row in doubt."""
+    (problem,) = check_tables(ENTRY, replace(GOOD, events=FEWER, rollups=FEWER))
+    assert problem.table == "ledger"
+    assert "billable USD 9 records and 900 nanos, it says 10 and 1000" in problem.what
+
+
+def test_a_batch_under_way_is_no_problem():
+    """The batch after the last may be in the making, until its deadline is well past; any other row is wrong."""
+    rows = [Unledgered("events", 0, 8, 5, 1_000), Unledgered("events", 1, 1, 5, 1_000)]
+    assert list(check_unledgered(rows, {0: 7}, now_seconds=1_060, patience_seconds=60)) == []
+    late = list(check_unledgered(rows, {0: 7}, now_seconds=1_061, patience_seconds=60))
+    assert [(p.lane, p.batch_no) for p in late] == [(0, 8), (1, 1)]
+    beyond = check_unledgered([Unledgered("events", 0, 9, 5, 1_000)], {0: 7}, 900, 60)
+    assert [p.batch_no for p in beyond] == [9]
+
+
+@given(st.lists(drawn_batch, max_size=4), st.lists(drawn_batch, max_size=4))
+def test_totals_of_parts_are_the_totals_of_the_whole(a, b):
+    """Sums may be taken in any parts."""
+    one = [entry_of(i, [0, 0], 0, drawn) for i, drawn in enumerate(a)]
+    two = [entry_of(i, [0, 0], 0, drawn) for i, drawn in enumerate(b)]
+    assert Totals.of(one) + Totals.of(two) == Totals.of(one + two)
+    assert Totals.of(one).conserved
+
+
+def test_money_of_several_currencies_is_never_summed():
+    """A figure over two currencies is null beside the figures by currency; malformed is worth nothing known."""
+    one = entry_of(1, [0, 0], 0, ({(Class.BILLABLE, USD): (1, 5)}, 2, 0, 0))
+    two = entry_of(2, [0, 0], 0, ({(Class.BILLABLE, EUR): (1, 7)}, 0, 0, 0))
+    alone = class_summary(Totals.of([one]))
+    assert alone["billable"] == {"records": 1, "money_nanos": 5, "money_by_currency": {"USD": 5}}
+    assert alone["givt"] == {"records": 0, "money_nanos": 0, "money_by_currency": {}}
+    assert alone["malformed"]["money_nanos"] is None
+    both = class_summary(Totals.of([one, two]))["billable"]
+    assert both == {"records": 2, "money_nanos": None, "money_by_currency": {"EUR": 7, "USD": 5}}
+
+
+def test_summary_has_the_keys_that_scripts_read():
+    """The object of `--json`, by name."""
+    made = summary(Totals.of([]), conserved=True, continuous=True, events_per_second=None, cpu_seconds=None)
+    assert list(made) == [
+        "records_received", "classes", "conserved", "continuous", "events_per_second", "cpu_seconds",
+    ]  # fmt: skip
+    assert set(made["classes"]) == {"billable", "duplicate", "givt", "sivt", "expired", "malformed", "lost"}
