@@ -20,30 +20,34 @@ WITHOUT_MONEY = (Class.MALFORMED, Class.LOST)
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over ledger entries: `records` by class code, `money` (nanos, exact) by class and currency code."""
+    """Sums over ledger entries, exact: `records` by class code, and those and `nanos` by class and currency code."""
 
     records_received: int
     records: Mapping[int, int]
-    money: Mapping[ClassMoney, int]
+    records_by_currency: Mapping[ClassMoney, int]
+    nanos_by_currency: Mapping[ClassMoney, int]
 
     @classmethod
     def of(cls, entries: Iterable[LedgerEntry]) -> "Totals":
         """Return the sums over the entries."""
         received = 0
         records: Counter[int] = Counter()
-        money: Counter[ClassMoney] = Counter()
+        worth_of: Counter[ClassMoney] = Counter()
+        nanos: Counter[ClassMoney] = Counter()
         for entry in entries:
             received += entry.records_received
             records.update(entry.counts)
             for m in entry.money:
-                money[m.class_code, m.currency_code] += m.money_nanos
-        return cls(received, records, money)
+                worth_of[m.class_code, m.currency_code] += m.records
+                nanos[m.class_code, m.currency_code] += m.money_nanos
+        return cls(received, records, worth_of, nanos)
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
             self.records_received + other.records_received,
             _added(self.records, other.records),
-            _added(self.money, other.money),
+            _added(self.records_by_currency, other.records_by_currency),
+            _added(self.nanos_by_currency, other.nanos_by_currency),
         )
 
     @property
@@ -57,7 +61,7 @@ def class_summary(totals: Totals) -> dict[str, dict[str, Any]]:
 
     `money_nanos` is null for malformed and lost, and where amounts of several currencies would have to be summed.
     """
-    currencies = {currency for _, currency in totals.money}
+    currencies = {currency for _, currency in totals.records_by_currency}
     return {
         CLASS_NAMES[code]: {
             "records": totals.records.get(code, 0),
@@ -66,12 +70,32 @@ def class_summary(totals: Totals) -> dict[str, dict[str, Any]]:
             else None,
             "money_by_currency": {
                 currency_text(currency): nanos
-                for (of_class, currency), nanos in sorted(totals.money.items())
+                for (of_class, currency), nanos in sorted(totals.nanos_by_currency.items())
                 if of_class == code
             },
         }
         for code in Class
     }
+
+
+def class_rows(totals: Totals) -> list[tuple[str, int, str | None, str]]:
+    """Return (class, records, money in the currency, currency) to show to people: a row a class and currency."""
+    rows: list[tuple[str, int, str | None, str]] = []
+    for code in Class:
+        worth = sorted((u, n) for (of_class, u), n in totals.records_by_currency.items() if of_class == code)
+        for currency, records in worth:
+            money = money_text(totals.nanos_by_currency.get((code, currency), 0))
+            rows.append((CLASS_NAMES[code], records, money, currency_text(currency)))
+        if not worth:
+            rows.append((CLASS_NAMES[code], totals.records.get(code, 0), None, ""))
+    return rows
+
+
+def money_text(nanos: int) -> str:
+    """Return nanos as an exact decimal of the currency, thousands set off: 1_234_500_000_000 is 1,234.500000000."""
+    sign = "-" if nanos < 0 else ""
+    whole, rest = divmod(abs(nanos), 10**9)
+    return f"{sign}{whole:,}.{rest:09}"
 
 
 def summary(
@@ -94,7 +118,7 @@ def summary(
 
 
 def _one_currency(totals: Totals, code: int) -> int:
-    return sum(nanos for (of_class, _), nanos in totals.money.items() if of_class == code)
+    return sum(nanos for (of_class, _), nanos in totals.nanos_by_currency.items() if of_class == code)
 
 
 def _added(a: Mapping[_Key, int], b: Mapping[_Key, int]) -> dict[_Key, int]:

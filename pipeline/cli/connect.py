@@ -1,0 +1,54 @@
+"""ClickHouse for the time of one command: a server that runs, or our own, found running or started."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipeline.addresses import EmbeddedAddress, ServerAddress
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from sinks.connection import Client
+
+
+@contextmanager
+def server(settings: "Settings") -> Iterator[ServerAddress]:
+    """Give a server's address: the one that is set, or the embedded one of its directory, started where none runs.
+
+    One that was started here ends with the block. Raises SinkError.
+    """
+    address = settings.clickhouse
+    if not isinstance(address, EmbeddedAddress):
+        yield address
+        return
+    from sinks.embedded import EmbeddedServer, running_server
+
+    running = running_server(address.directory)
+    if running is not None:
+        yield running
+        return
+    with EmbeddedServer.start(address.directory) as started:
+        yield started.address
+
+
+@contextmanager
+def client(settings: "Settings") -> Iterator["Client"]:
+    """Give a connection by the native protocol. What the server refuses is raised as SinkError, with its code."""
+    from clickhouse_driver.errors import ServerException
+
+    from pipeline.errors import SinkUnavailable
+    from sinks.clickhouse import query_refused
+    from sinks.connection import NETWORK_ERRORS, connect, first_line
+
+    with server(settings) as address:
+        connection = connect(address)
+        try:
+            yield connection
+        except ServerException as e:
+            raise query_refused(e) from None
+        except NETWORK_ERRORS as e:
+            raise SinkUnavailable(
+                f"ClickHouse at {address} went away: {first_line(e)}", remedy="try again when it is back"
+            ) from None
+        finally:
+            connection.disconnect()

@@ -1,0 +1,187 @@
+"""`adledger dead-letters list|show`: records that could not be read, with their bytes."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import err, out, out_bytes, out_json, out_table
+from pipeline.errors import AdledgerError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.ledger.dead_letters import DeadLetter
+    from pipeline.settings import Settings
+
+PREVIEW_CHARACTERS = 60
+
+dead_letters = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Malformed records, with their bytes.",
+)
+
+
+@dead_letters.callback()
+def root() -> None:
+    """Look at malformed records: why, where from, and their bytes as they came.
+
+    \b
+    Examples:
+      adledger dead-letters list --reason not_json
+      adledger dead-letters show ad.impressions 3 1042
+    """
+
+
+@dead_letters.command("list")
+def list_(
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this reason, such as not_json.")
+    ] = None,
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the latest first.")] = 50,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """List malformed records, the latest first, and how many there are of each reason.
+
+    \b
+    Examples:
+      adledger dead-letters list --clickhouse embedded:data/clickhouse
+      adledger dead-letters list --reason wrong_type --partition 3 --limit 10 --json
+    """
+    from pipeline.ledger import dead_letters as store
+    from pipeline.ledger.queries import Tables
+
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+    code = None if reason is None else store.reason_code(reason)
+    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+    with connect.client(settings) as client:
+        counts = store.counts(client, tables, partition)
+        letters = store.latest(client, tables, reason_code=code, lane=partition, rows_max=limit)
+    if as_json:
+        listed = [_as_json(settings, letter) for letter in letters]
+        out_json({"counts": counts, "dead_letters": listed})
+        return
+    out_table(
+        ("topic", "partition", "offset", "log time", "reason", "bytes", "value"),
+        [
+            (
+                _topic(settings, d),
+                str(d.lane),
+                str(d.offset),
+                d.log_time_text,
+                d.reason,
+                len(d.value),
+                _preview(d.value),
+            )
+            for d in letters
+        ],
+    )
+    err("; ".join(f"{name}: {n:,}" for name, n in counts.items()) or "no dead letters")
+
+
+@dead_letters.command("show")
+def show(
+    topic: Annotated[str, typer.Argument(help="Name of the topic.")],
+    partition: Annotated[int, typer.Argument(min=0)],
+    offset: Annotated[int, typer.Argument(min=0)],
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    as_hex: Annotated[bool, typer.Option("--hex", help="The value as a hex dump.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="The value's bytes and nothing else.")] = False,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show one malformed record: reason, where from, key and value, with what can't be printed escaped.
+
+    \b
+    Examples:
+      adledger dead-letters show ad.impressions 3 1042
+      adledger dead-letters show ad.impressions 3 1042 --hex
+      adledger dead-letters show ad.impressions 3 1042 --raw > record.json
+    """
+    from pipeline.ledger import dead_letters as store
+    from pipeline.ledger.queries import Tables
+
+    if as_hex + raw + as_json > 1:
+        raise UsageError("--hex, --raw and --json contradict each other", remedy="give one of them")
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+    if topic not in settings.topics:
+        known = ", ".join(settings.topics)
+        raise UsageError(f"{topic} is no event topic; they are {known}", remedy="or set topics=...")
+    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+    with connect.client(settings) as client:
+        found = store.find(client, tables, settings.topics.index(topic), partition, offset)
+    if found is None:
+        raise AdledgerError(
+            f"no dead letter at {topic}, partition {partition}, offset {offset}",
+            remedy="`adledger dead-letters list` shows what there is",
+        )
+    if raw:
+        out_bytes(found.value)
+    elif as_json:
+        out_json(_as_json(settings, found))
+    else:
+        _print(settings, found, as_hex=as_hex)
+
+
+def _print(settings: "Settings", letter: "DeadLetter", *, as_hex: bool) -> None:
+    out(f"{_topic(settings, letter)}, partition {letter.lane}, offset {letter.offset}")
+    out(f"reason    {letter.reason}: {letter.meaning}")
+    out(f"log time  {letter.log_time_text}")
+    out(f"batch     {letter.batch_no}")
+    out(f"key       {_escaped(letter.key)}")
+    out(f"value     {len(letter.value):,} bytes")
+    out(_hex_dump(letter.value) if as_hex else _escaped(letter.value))
+    if not as_hex and sys.stdout.isatty():
+        err("(escaped; --hex and --raw show the bytes)")
+
+
+def _as_json(settings: "Settings", letter: "DeadLetter") -> dict[str, Any]:
+    return {
+        "topic": _topic(settings, letter),
+        "partition": letter.lane,
+        "offset": letter.offset,
+        "log_time": letter.log_time_text,
+        "reason": letter.reason,
+        "batch_no": letter.batch_no,
+        "key_hex": letter.key.hex(),
+        "value_hex": letter.value.hex(),
+        "value_text": letter.value.decode("utf-8", "backslashreplace"),
+    }
+
+
+def _topic(settings: "Settings", letter: "DeadLetter") -> str:
+    return settings.topics[letter.topic] if letter.topic < len(settings.topics) else f"topic {letter.topic}"
+
+
+def _escaped(value: bytes) -> str:
+    """Return text that is safe on a terminal and loses nothing: escapes for what is not printable."""
+    text = value.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _preview(value: bytes) -> str:
+    text = _escaped(value[: PREVIEW_CHARACTERS * 4])
+    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+
+
+def _hex_dump(value: bytes) -> str:
+    lines = []
+    for at in range(0, len(value), 16):
+        row = value[at : at + 16]
+        text = "".join(chr(b) if 32 <= b < 127 else "." for b in row)
+        lines.append(f"{at:06x}  {row.hex(' '):47}  {text}")
+    return "\n".join(lines)

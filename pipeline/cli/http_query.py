@@ -1,0 +1,74 @@
+"""A query over ClickHouse's HTTP interface, where the server itself formats the result."""
+
+import http.client
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import SinkError, SinkUnavailable
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+CONNECT_TIMEOUT_SECONDS = 5
+QUERY_TIMEOUT_SECONDS = 600
+CHUNK_BYTES = 256 * 1024
+
+
+def run_query(address: ServerAddress, sql: str, *, database: str, output_format: str) -> Iterator[bytes]:
+    """Yield the result in pieces, formatted by the server; a FORMAT clause in the query goes before `output_format`.
+
+    The server holds the answer back until the query has ended, so that one that fails yields nothing.
+    Raises SinkUnavailable, and SinkError with what the server said.
+    """
+    connection = _connect(address)
+    try:
+        parameters = {"database": database, "default_format": output_format, "wait_end_of_query": "1"}
+        headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": address.password}
+        connection.request("POST", "/?" + urlencode(parameters), body=sql.encode(), headers=headers)
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise _refused(response)
+        while piece := response.read(CHUNK_BYTES):
+            yield piece
+    except (OSError, http.client.HTTPException) as e:
+        raise SinkUnavailable(
+            f"ClickHouse at {address.host}, HTTP port {address.http_port}, went away in mid-query: {e}",
+            remedy="try again; its log says why",
+        ) from None
+    finally:
+        connection.close()
+
+
+def _connect(address: ServerAddress) -> "HTTPConnection":
+    host, port, seconds = address.host, address.http_port, CONNECT_TIMEOUT_SECONDS
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=seconds, context=ssl.create_default_context())
+        if address.secure
+        else http.client.HTTPConnection(host, port, timeout=seconds)
+    )
+    try:
+        connection.connect()
+    except OSError as e:
+        raise SinkUnavailable(
+            f"no connection to ClickHouse's HTTP port, {host}:{port}: {e}",
+            remedy="check that it is running; queries use HTTP: set its port by http_port=... in the address",
+        ) from None
+    connection.sock.settimeout(QUERY_TIMEOUT_SECONDS)
+    return connection
+
+
+def _refused(response: "HTTPResponse") -> SinkError:
+    text = response.read().decode("utf-8", "replace").strip()
+    said = text.split("Stack trace:")[0].strip() or f"HTTP status {response.status}"
+    code = response.getheader("X-ClickHouse-Exception-Code") or ""
+    return SinkError(f"ClickHouse refused the query: {said}", remedy=_REMEDIES.get(code, ""))
+
+
+_REMEDIES = {
+    "60": "`adledger query 'SHOW TABLES'` lists the tables; `adledger migrate` makes them",
+    "81": "set the database by --database, or make it: adledger migrate",
+    "516": "check user and password in the address",
+}

@@ -1,0 +1,52 @@
+"""`adledger migrate`: bring the database to this release's tables."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.cli import connect, options
+from pipeline.cli.output import out, out_json
+
+
+def migrate(
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements; change nothing.")] = False,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Bring the database to this release's tables: each migration once, in order, recorded.
+
+    A migration that was applied and edited since is refused. Running it again does nothing.
+
+    \b
+    Examples:
+      adledger migrate --clickhouse clickhouse://ads:secret@ch1:9440/?secure=1
+      adledger migrate --dry-run
+      adledger migrate --set cluster=ads
+    """
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+
+    from schemas import migrate as migrations
+
+    with connect.client(settings) as client:
+        applied = migrations.migrate(
+            client, database=settings.database, cluster=settings.cluster, release=__version__, dry_run=dry_run
+        )
+    if as_json:
+        steps = [{"version": a.version, "name": a.name, "statements": a.statements} for a in applied]
+        out_json({"database": settings.database, "dry_run": dry_run, "applied": steps})
+        return
+    for step in applied:
+        if dry_run:
+            out(f"-- {step.version:04} {step.name}")
+            out("\n".join(f"{statement};\n" for statement in step.statements))
+        else:
+            out(f"applied {step.version:04} {step.name}")
+    if not applied:
+        out(f"database {settings.database} is up to date")

@@ -1,0 +1,52 @@
+"""`adledger query`: SQL, with ClickHouse's own output formats."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import out_bytes
+from pipeline.errors import UsageError
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="The query; - reads it from stdin.")],
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="NAME", help="PrettyCompact on a terminal, TSV elsewhere; or any other."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format JSON.")] = False,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+) -> None:
+    """Run a query and print its result in any of ClickHouse's formats.
+
+    The result comes by ClickHouse's HTTP port (8123; 8443 where secure=1; http_port=... in the address). With
+    embedded:DIR a server that runs there is asked; else one is started for the time of the query.
+
+    \b
+    Examples:
+      adledger query "SELECT class, count() FROM events GROUP BY class" --clickhouse embedded:data/clickhouse
+      adledger query "SELECT * FROM v_rollup_minute LIMIT 3" --format Vertical
+      adledger query "SELECT publisher_id, sum(money) FROM v_rollup_minute GROUP BY 1" --format CSVWithNames > money.csv
+      adledger query - < report.sql
+    """
+    if as_json and output_format not in (None, "JSON"):
+        raise UsageError(f"--json contradicts --format {output_format}", remedy="give one of the two")
+    text = sys.stdin.read() if sql == "-" else sql
+    chosen = output_format or (
+        "JSON" if as_json else "PrettyCompact" if sys.stdout.isatty() else "TabSeparated"
+    )
+    loaded = options.load_settings(config_file, assignments, clickhouse=clickhouse, database=database)
+
+    from pipeline.cli.http_query import run_query
+
+    with connect.server(loaded.settings) as address:
+        for piece in run_query(address, text, database=loaded.settings.database, output_format=chosen):
+            out_bytes(piece)

@@ -1,0 +1,105 @@
+"""Reading `dead_letters`: malformed records as they came, and why they are malformed."""
+
+import difflib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.errors import UsageError
+from pipeline.ledger.queries import Client, Tables
+from schemas.wire import Malformed
+
+MEANINGS = {
+    Malformed.TOMBSTONE: "an empty or null value",
+    Malformed.TOO_LARGE: "longer than the contract allows",
+    Malformed.NOT_JSON: "not valid JSON, or not valid UTF-8",
+    Malformed.TOO_DEEP: "nested too deep",
+    Malformed.NOT_AN_OBJECT: "valid JSON, but not an object",
+    Malformed.REPEATED_KEY: "a key stands twice in the object",
+    Malformed.MISSING_FIELD: "a required field is absent",
+    Malformed.WRONG_TYPE: "a field has another JSON type than the contract's",
+    Malformed.OUT_OF_RANGE: "a number, length, currency, country or address outside the contract",
+    Malformed.WRONG_TOPIC: "an event of the other kind's topic",
+    Malformed.FROM_THE_FUTURE: "event_time is too far after its log time",
+    Malformed.REJECTED_EARLIER: "an earlier release rejected it in a batch that was under way",
+}
+
+_COLUMNS = "lane, batch_no, topic, offset, toUnixTimestamp64Milli(log_time), reason_code, key, value"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One malformed record. `topic` is the topic's index, `lane` its partition, `log_time` ms since the epoch."""
+
+    lane: int
+    batch_no: int
+    topic: int
+    offset: int
+    log_time: int
+    reason_code: int
+    key: bytes
+    value: bytes
+
+    @property
+    def reason(self) -> str:
+        """Name of the reason."""
+        return reason_name(self.reason_code)
+
+    @property
+    def meaning(self) -> str:
+        """What the reason means."""
+        return MEANINGS.get(Malformed(self.reason_code), "")
+
+    @property
+    def log_time_text(self) -> str:
+        """Log time, ISO 8601, UTC."""
+        return datetime.fromtimestamp(self.log_time / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def reason_name(code: int) -> str:
+    """Return a reason's name as it is in ClickHouse."""
+    return Malformed(code).name.lower()
+
+
+def reason_code(name: str) -> int:
+    """Return a reason's number. Raises UsageError naming those that there are."""
+    known = {reason_name(code): int(code) for code in Malformed if code != Malformed.OK}
+    if name.lower() not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "they are " + ", ".join(known)
+        raise UsageError(f"{name} is no reason of a dead letter", remedy=remedy)
+    return known[name.lower()]
+
+
+def counts(client: Client, tables: Tables, lane: int | None) -> dict[str, int]:
+    """Return reason name -> dead letters, the most frequent first."""
+    rows = client.execute(
+        f"SELECT reason_code, count() AS n FROM {tables('dead_letters')} WHERE {_of_lane(lane)} "
+        "GROUP BY reason_code ORDER BY n DESC, reason_code"
+    )
+    return {reason_name(code): n for code, n in rows}
+
+
+def latest(
+    client: Client, tables: Tables, *, reason_code: int | None, lane: int | None, rows_max: int
+) -> list[DeadLetter]:
+    """Return the dead letters with the latest log times, latest first."""
+    of_reason = "1" if reason_code is None else f"reason_code = {reason_code:d}"
+    where = f"{_of_lane(lane)} AND {of_reason} ORDER BY log_time DESC, lane, topic, offset DESC LIMIT {rows_max:d}"
+    return _select(client, tables, where)
+
+
+def find(client: Client, tables: Tables, topic: int, lane: int, offset: int) -> DeadLetter | None:
+    """Return the dead letter of one offset, or None."""
+    found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND offset = {offset:d} LIMIT 1")
+    return found[0] if found else None
+
+
+def _select(client: Client, tables: Tables, where: str) -> list[DeadLetter]:
+    rows = client.execute(
+        f"SELECT {_COLUMNS} FROM {tables('dead_letters')} WHERE {where}", settings={"strings_as_bytes": True}
+    )
+    return [DeadLetter(*row) for row in rows]
+
+
+def _of_lane(lane: int | None) -> str:
+    return "1" if lane is None else f"lane = {lane:d}"
