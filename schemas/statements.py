@@ -91,7 +91,7 @@ def _fill(statement: str, values: dict[str, str]) -> str:
             raise ValueError(f"unknown placeholder {{{name}}}; known are {', '.join(sorted(values))}")
         return values[name]
 
-    return _PLACEHOLDER.sub(value, statement)
+    return _PLACEHOLDER.sub(value, statement).strip()
 
 
 def _without_comments(statement: str) -> str:

@@ -1,7 +1,10 @@
 """The columns that workers write, table by table; the SQL in `migrations/` must say the same (a test compares).
 
 `lane`, `batch_no`, `send_by` (the stamp) stand in every protocol table and are added by the sink.
+Types are numpy's: "O" is bytes (texts), and "[u1]" a list of them in each row.
 """
+
+from pipeline.stages.columns import EVENT_DTYPES
 
 PROTOCOL_TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 """Written under the protocol, in this order; the ledger row is last."""
@@ -40,3 +43,51 @@ DEAD_LETTERS = {
     "key": "O",
     "value": "O",
 }
+
+LEDGER = {
+    "epoch": "O",
+    "range_topic": "[u1]",
+    "range_start": "[i8]",
+    "range_end": "[i8]",
+    "cut_time": "i8",
+    "cut_topic": "u1",
+    "cut_offset": "i8",
+    "clock_before": "i8",
+    "clock_after": "i8",
+    "records_received": "u8",
+    "billable": "u8",  # records by class, under the names of schemas.classes.CLASS_NAMES
+    "duplicate": "u8",
+    "givt": "u8",
+    "sivt": "u8",
+    "expired": "u8",
+    "malformed": "u8",
+    "lost": "u8",
+    "money.class_code": "[u1]",
+    "money.currency_code": "[u2]",
+    "money.records": "[u8]",
+    "money.money_nanos": "[i8]",
+    "judge_version": "u8",
+    "rollup_rows": "u8",
+}
+
+PROTOCOL_COLUMNS: dict[str, dict[str, str]] = {
+    "events": {**STAMP_COLUMNS, **EVENT_DTYPES, **EVENTS_EXTRA},
+    "dead_letters": {**STAMP_COLUMNS, **DEAD_LETTERS},
+    "rollup_minute": {**STAMP_COLUMNS, **ROLLUP_MINUTE},
+    "ledger": {**STAMP_COLUMNS, **LEDGER},
+}
+"""Protocol table -> every column that is written to it."""
+
+TEXT_COLUMNS: dict[str, dict[str, str]] = {
+    "user_agents": {"ua_hash": "u8", "text": "O"},
+    "pages": {"page_hash": "u8", "text": "O"},
+}
+"""Text table -> its columns: the texts behind hashes, outside the protocol."""
+
+PARTITION_CLOCKS = {
+    "events": ("lane_clock", 86_400_000),
+    "dead_letters": ("lane_clock", 86_400_000),
+    "rollup_minute": ("clock_day", 86_400),
+    "ledger": ("clock_after", 86_400_000),
+}
+"""Protocol table -> the column whose day is the partition, and how many of its units make a day."""

@@ -1,0 +1,141 @@
+"""What the protocol rests on in ClickHouse, looked at before a lane starts: each finding with what mends it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from schemas.tables import PROTOCOL_TABLES
+from sinks.clickhouse import insert_settings
+from sinks.connection import Client
+from sinks.outcomes import DEADLINE_CONSTRAINT
+
+VERSION_MIN = (25, 8)
+"""The oldest release with long-term support when this was written. Tested on 26.9."""
+
+_CONSTRAINT = f"CONSTRAINT {DEADLINE_CONSTRAINT} CHECK toUnixTimestamp(nowInBlock()) <= send_by"
+_PARTITION_KEYS = {
+    "events": "toYYYYMMDD(lane_clock)",
+    "dead_letters": "toYYYYMMDD(lane_clock)",
+    "rollup_minute": "toYYYYMMDD(clock_day)",
+    "ledger": "toYYYYMMDD(clock_after)",
+}
+_FSYNC = (
+    "fsync_after_insert",
+    "fsync_part_directory",
+    "min_rows_to_fsync_after_merge",
+    "min_compressed_bytes_to_fsync_after_merge",
+)
+_SENT = (
+    "async_insert",
+    "max_partitions_per_insert_block",
+    "min_insert_block_size_rows",
+    "min_insert_block_size_bytes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as the protocol needs it, and the statement or command that mends it."""
+
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """A protocol table as the server has it."""
+
+    engine: str
+    engine_full: str
+    partition_key: str
+    create_query: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """A server as it is; `settings` are those in force for a query that was sent with the sink's."""
+
+    version: str
+    database: str
+    cluster: str | None
+    tables: Mapping[str, TableFacts]
+    settings: Mapping[str, str]
+
+
+def check_server(client: Client, database: str, cluster: str | None = None) -> list[Finding]:
+    """Return what is not as the protocol needs it. Raises SinkUnavailable, and ServerException where it may not look."""
+    return findings(_facts(client, database, cluster))
+
+
+def findings(facts: ServerFacts) -> list[Finding]:
+    """Return what is not as the protocol needs it."""
+    return [
+        *_server_findings(facts),
+        *(f for table in PROTOCOL_TABLES for f in _table_findings(facts, table)),
+    ]
+
+
+def _server_findings(facts: ServerFacts) -> Iterator[Finding]:
+    if tuple(int(part) for part in facts.version.split(".")[:2]) < VERSION_MIN:
+        wanted = ".".join(str(part) for part in VERSION_MIN)
+        yield Finding(
+            f"ClickHouse {facts.version} is older than {wanted}", f"upgrade ClickHouse to {wanted} or newer"
+        )
+    sent = insert_settings()
+    for name in _SENT:
+        if facts.settings.get(name) != str(sent[name]):
+            yield Finding(
+                f"the setting {name} is {facts.settings.get(name)} where the sink sends {sent[name]}",
+                f"lift the constraint on {name} in the profile of the sink's user",
+            )
+
+
+def _table_findings(facts: ServerFacts, table: str) -> Iterator[Finding]:
+    name = f"{facts.database}.{table}"
+    found = facts.tables.get(table)
+    if found is None:
+        yield Finding(f"there is no table {name}", "adledger migrate")
+        return
+    if found.engine.startswith("Replicated") != (facts.cluster is not None):
+        yield Finding(
+            f"{name} has the engine {found.engine}, and cluster is {facts.cluster or 'not set'}",
+            "set cluster as it was when the database was migrated",
+        )
+    if _CONSTRAINT not in found.create_query:
+        yield Finding(
+            f"{name} has no deadline: late inserts would be stored", f"ALTER TABLE {name} ADD {_CONSTRAINT}"
+        )
+    if found.partition_key != _PARTITION_KEYS[table]:
+        yield Finding(
+            f"{name} is partitioned by {found.partition_key}, not {_PARTITION_KEYS[table]}: inserts are not atomic",
+            "a partition key can't be changed: migrate a database of another name",
+        )
+    if missing := [f"{setting} = 1" for setting in _FSYNC if f"{setting} = 1" not in found.engine_full]:
+        yield Finding(
+            f"{name} does not fsync: rows that were answered OK may be lost with the power",
+            f"ALTER TABLE {name} MODIFY SETTING {', '.join(missing)}",
+        )
+    if " TTL " in found.engine_full:
+        yield Finding(
+            f"{name} has a TTL: it runs by the server's clock, and would drop rows of an old log",
+            f"ALTER TABLE {name} REMOVE TTL",
+        )
+
+
+def _facts(client: Client, database: str, cluster: str | None) -> ServerFacts:
+    tables = client.execute(
+        "SELECT name, engine, engine_full, partition_key, create_table_query FROM system.tables "
+        "WHERE database = %(database)s AND name IN %(names)s",
+        {"database": database, "names": PROTOCOL_TABLES},
+    )
+    settings = client.execute(
+        "SELECT name, value FROM system.settings WHERE name IN %(names)s",
+        {"names": _SENT},
+        settings=insert_settings(),
+    )
+    return ServerFacts(
+        version=client.execute("SELECT version()")[0][0],
+        database=database,
+        cluster=cluster,
+        tables={name: TableFacts(*row) for name, *row in tables},
+        settings=dict(settings),
+    )

@@ -1,0 +1,207 @@
+"""The sink over ClickHouse's native protocol."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from clickhouse_driver import errors as driver_errors
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import SinkError, SinkUnavailable
+from pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
+from sinks import queries
+from sinks.blocks import Block, protocol_block, row_count, text_block
+from sinks.connection import NETWORK_ERRORS, Client, Tls, connect, first_line
+from sinks.ledger import ledger_entry
+from sinks.outcomes import insert_outcome
+from sinks.pool import ClientPool
+from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
+
+ANSWER_GRACE_SECONDS = 5  # an insert that began in time may end after its deadline
+QUIESCE_PATIENCE_SECONDS = 2  # running inserts may end by themselves for so long before they are killed
+QUIESCE_SECONDS_MAX = 60
+QUIESCE_POLL_SECONDS = 0.05
+ROWS_PER_BLOCK_MAX = 2**30  # the driver cuts blocks there: never
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """How the sink connects and waits. `cluster`: the tables are Replicated, and an insert waits for a quorum."""
+
+    database: str = "adledger"
+    cluster: str | None = None
+    write_deadline_seconds: int = 10
+    connections_max: int = 8
+    compression: str | None = None
+    tls: Tls | None = None
+
+
+class ClickHouseSink:
+    """`Sink` over clickhouse-driver: numpy columns, native protocol, one block an insert."""
+
+    def __init__(self, address: ServerAddress, options: SinkOptions | None = None) -> None:
+        self._options = options or SinkOptions()
+        self._database = self._options.database
+        self._pool = ClientPool(
+            lambda: connect(address, tls=self._options.tls, compression=self._options.compression),
+            self._options.connections_max,
+        )
+
+    async def close(self) -> None:
+        """Close the connections when the calls under way have ended."""
+        await self._pool.close()
+
+    async def server_time(self) -> int:
+        """Return the server's clock, whole seconds since the epoch. Raises SinkUnavailable, SinkError."""
+        return int((await self._rows(queries.SERVER_TIME))[0][0])
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        """Insert one block into one partition; returns when it is durable. No rows: nothing is sent.
+
+        Raises as `Sink.insert` does, and ValueError where the columns are not one insert of the table.
+        """
+        block = protocol_block(table, columns, stamp)
+        query_id = (
+            f"{queries.insert_id_prefix(self._database, stamp.lane)}{stamp.batch_no}/{table}/{uuid.uuid4()}"
+        )
+        settings = insert_settings() | self._durability(table, stamp)
+        await self._insert(table, block, settings, query_id)
+
+    async def insert_texts(self, table: str, hashes: Columns) -> None:
+        """Insert distinct strings: idempotent, outside the protocol. Raises as `insert`."""
+        await self._insert(
+            table, text_block(table, hashes), {"async_insert": 0, "strings_as_bytes": True}, None
+        )
+
+    async def quiesce(self, lane: int) -> None:
+        """Return when no insert of this lane runs on the server; what runs on is killed.
+
+        Raises SinkError where one is still there after `QUIESCE_SECONDS_MAX`, SinkUnavailable.
+        """
+        began = time.monotonic()
+        whose = (self._database, lane, self._options.cluster)
+        while running := await self._rows(queries.running_inserts(*whose)):
+            waited = time.monotonic() - began
+            if waited > QUIESCE_SECONDS_MAX:
+                raise SinkError(
+                    f"an insert of lane {lane} still runs on ClickHouse after {waited:.0f} s: {running[0][0]}",
+                    remedy="look at system.processes; restart ClickHouse if KILL QUERY does not end it",
+                )
+            if waited > QUIESCE_PATIENCE_SECONDS:
+                await self._rows(queries.kill_inserts(*whose))
+            await asyncio.sleep(QUIESCE_POLL_SECONDS)
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        """Return the lane's last ledger entry, or None. Raises SinkUnavailable, SinkError."""
+        rows = await self._rows(queries.ledger_end(self._database, lane))
+        return ledger_entry(dict(zip(queries.LEDGER_COLUMNS, rows[0], strict=True))) if rows else None
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        """Return table -> rows of that batch, for every table that the protocol writes."""
+        rows = await self._rows(queries.batch_rows(self._database, lane, batch_no))
+        return {table.decode(): int(count) for table, count in rows}
+
+    async def last_batches(self, lane: int, from_batch_no: int) -> Mapping[str, Sequence[int]]:
+        """Return table -> the batch numbers >= from_batch_no that it holds rows of (ascending)."""
+        found: dict[str, list[int]] = {table: [] for table in PROTOCOL_TABLES}
+        for table, batch_no in await self._rows(queries.last_batches(self._database, lane, from_batch_no)):
+            found[table.decode()].append(int(batch_no))
+        return {table: sorted(numbers) for table, numbers in found.items()}
+
+    async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
+        """Return the event rows of one batch, by topic and offset."""
+        query = queries.stored_events(self._database, lane, batch_no)
+        arrays = await self._read(lambda client: client.columns(query, self._consistency()))
+        names = (*queries.STORED_COLUMNS, *EVENT_DTYPES)
+        dtypes = PROTOCOL_COLUMNS["events"]
+        found = dict(zip(names, arrays or [np.zeros(0, dtypes[name]) for name in names], strict=True))
+        return StoredEvents(
+            **{name: found[name] for name in queries.STORED_COLUMNS},
+            columns=EventColumns(**{name: found[name] for name in EVENT_DTYPES}),
+        )
+
+    async def _insert(self, table: str, block: Block, settings: dict[str, Any], query_id: str | None) -> None:
+        if row_count(block) == 0:
+            return
+        numpy = all(isinstance(values, np.ndarray) for values in block.values())
+        columns = [values if numpy else list(values) for values in block.values()]
+        query = queries.insert(self._database, table, list(block))
+
+        def send(client: Client) -> None:
+            try:
+                client.execute(
+                    query,
+                    columns,
+                    columnar=True,
+                    query_id=query_id,
+                    settings={**settings, "use_numpy": numpy},
+                )
+            except SinkUnavailable:
+                raise
+            except Exception as e:
+                raise insert_outcome(table, e) from e
+
+        await self._pool.run(send, self._options.write_deadline_seconds + ANSWER_GRACE_SECONDS)
+
+    async def _rows(self, query: str) -> list[Any]:
+        settings = {"strings_as_bytes": True, **self._consistency()}
+        rows: list[Any] = await self._read(lambda client: client.execute(query, settings=settings))
+        return rows
+
+    async def _read(self, call: Any) -> Any:
+        try:
+            return await self._pool.run(call)
+        except driver_errors.ServerException as e:
+            raise query_refused(e) from None
+        except NETWORK_ERRORS as e:
+            raise SinkUnavailable(f"ClickHouse went away in mid-answer: {first_line(e)}") from None
+
+    def _durability(self, table: str, stamp: Stamp) -> dict[str, Any]:
+        """Return the settings that make OK mean durable: fsync is the table's; replicas need a quorum.
+
+        The token makes an insert that is repeated on replicas the same insert; it never changes for a batch. One
+        server has none: its token log is written before the part, and would answer OK for rows that are not there.
+        """
+        if self._options.cluster is None:
+            return {"insert_deduplicate": 0}
+        return {
+            "insert_quorum": "auto",
+            "insert_quorum_parallel": 0,
+            "insert_quorum_timeout": self._options.write_deadline_seconds * 1000,
+            "insert_deduplicate": 1,
+            "insert_deduplication_token": f"{stamp.lane}/{stamp.batch_no}/{table}",
+        }
+
+    def _consistency(self) -> dict[str, Any]:
+        """Return the settings that make a read see every insert that was answered OK."""
+        return {} if self._options.cluster is None else {"select_sequential_consistency": 1}
+
+
+def insert_settings() -> dict[str, Any]:
+    """Return the settings that make one block one part, or refused, on the server's side as on the driver's.
+
+    Bloom filters are left to merges: they are a quarter of an insert's CPU.
+    """
+    return {
+        "async_insert": 0,
+        "max_insert_threads": 1,
+        "max_insert_block_size": ROWS_PER_BLOCK_MAX,
+        "min_insert_block_size_rows": 0,
+        "min_insert_block_size_bytes": 0,
+        "max_partitions_per_insert_block": 1,
+        "throw_on_max_partitions_per_insert_block": 1,
+        "materialize_skip_indexes_on_insert": 0,
+    }
+
+
+def query_refused(error: driver_errors.ServerException) -> SinkError:
+    """Return the SinkError of a query that the server refused."""
+    return SinkError(
+        f"ClickHouse refused a query with code {error.code}: {first_line(error)}",
+        remedy="adledger migrate" if error.code in (16, 60, 81) else "ClickHouse's log says more",
+    )

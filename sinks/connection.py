@@ -1,0 +1,156 @@
+"""A connection to ClickHouse: clickhouse-driver's client, with its failures told apart.
+
+The driver connects, and connects again after a ping that fails, only before a query is sent; it never sends one a
+second time. `Client` makes that moment visible: what fails before it is `SinkUnavailable`, and nothing was sent.
+"""
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import clickhouse_driver
+import numpy as np
+from clickhouse_driver import errors as driver_errors
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import SinkUnavailable
+
+# Every failure that the driver logs, with a traceback, it also raises; we say it once, with the remedy.
+logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
+
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = (
+    60  # for the next packet of an answer; a running query sends progress ten times a second
+)
+
+AUTHENTICATION_FAILED = 516
+UNKNOWN_DATABASE = 81
+
+NETWORK_ERRORS = (OSError, EOFError, driver_errors.NetworkError, driver_errors.SocketTimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a server that is reached over TLS must show, and what we show it (paths of PEM files)."""
+
+    verify: bool = True
+    ca_certs: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    server_hostname: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return them as clickhouse-driver's options."""
+        files = {"ca_certs": self.ca_certs, "certfile": self.certfile, "keyfile": self.keyfile}
+        named = {**files, "server_hostname": self.server_hostname}
+        return {"verify": self.verify, **{name: value for name, value in named.items() if value is not None}}
+
+
+class Client(clickhouse_driver.Client):  # type: ignore[misc]
+    """clickhouse-driver's client, which raises `SinkUnavailable` where no connection was made.
+
+    Once connected it raises what the driver does: ServerException for the server's answers, `NETWORK_ERRORS` for
+    an answer that did not come. `timeout_seconds` bounds each wait for the server. Used by one thread at a time.
+    """
+
+    def __init__(self, address: ServerAddress, **options: Any) -> None:
+        super().__init__(
+            address.host, port=address.port, user=address.user, password=address.password, **options
+        )
+        self.address = address
+        self.timeout_seconds = float(READ_TIMEOUT_SECONDS)
+        self._aborted = False
+
+    def establish_connection(self, settings: dict[str, Any] | None) -> None:
+        """Connect unless connected and answering. Called by the driver before each query."""
+        try:
+            super().establish_connection(settings)
+            if self._aborted:  # looked at after connecting: abort() found no socket to close before it
+                raise SinkUnavailable(f"the query to ClickHouse at {self.address} was given up")
+            self.connection.socket.settimeout(self.timeout_seconds)
+        except driver_errors.ServerException as e:
+            raise SinkUnavailable(
+                f"ClickHouse at {self.address} refuses {self.address.user!r}: {first_line(e)}",
+                remedy=_refused_remedy(e.code),
+            ) from None
+        except (*NETWORK_ERRORS, driver_errors.UnexpectedPacketFromServerError) as e:
+            raise SinkUnavailable(
+                f"no connection to ClickHouse at {self.address}: {first_line(e) or type(e).__name__}",
+                remedy="check that it is running and that the address is right: host, native port (9000, not 8123), "
+                "secure=0|1",
+            ) from None
+
+    def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[Any]]:
+        """Yield a query's result block by block, as lists of columns: numpy arrays, texts as bytes.
+
+        The connection is closed where the result is not read to its end.
+        """
+        settings = {"use_numpy": True, "strings_as_bytes": True, **(settings or {})}
+        with self.disconnect_on_error(query, settings):
+            self.connection.send_query(query)
+            self.connection.send_external_tables(None)
+            try:
+                for packet in self.packet_generator():
+                    block = getattr(packet, "block", None)
+                    if block is not None and block.num_rows:
+                        yield block.get_columns()
+            except GeneratorExit:
+                self.disconnect()
+                raise
+
+    def columns(self, query: str, settings: dict[str, Any] | None = None) -> list[Any] | None:
+        """Return a query's result as columns, or None where it has no rows."""
+        blocks = list(self.blocks(query, settings))
+        if not blocks:
+            return None
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+    def abort(self) -> None:
+        """Make the thread that uses this client fail now, for good. The one method that any thread may call."""
+        self._aborted = True
+        sock = self.connection.socket
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def connect(
+    address: ServerAddress,
+    *,
+    database: str = "default",
+    tls: Tls | None = None,
+    compression: str | None = None,
+    client_name: str = "adledger",
+) -> Client:
+    """Return a client; it connects with the first query.
+
+    `database` is where names without one are looked up; it must exist. `compression` is lz4 or zstd, for networks.
+    """
+    return Client(
+        address,
+        database=database,
+        client_name=client_name,
+        secure=address.secure,
+        compression=compression or False,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        send_receive_timeout=READ_TIMEOUT_SECONDS,
+        tcp_keepalive=True,
+        **((tls or Tls()).options() if address.secure else {}),
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without the server's stack trace."""
+    text = getattr(error, "message", None) or str(error)
+    return str(text).split("Stack trace:")[0].strip().partition("\n")[0].removesuffix(".").strip()
+
+
+def _refused_remedy(code: int) -> str:
+    if code == AUTHENTICATION_FAILED:
+        return "check user and password in the address, and the user's allowed hosts on the server"
+    if code == UNKNOWN_DATABASE:
+        return "adledger migrate"
+    return "the server's log says more"

@@ -1,0 +1,134 @@
+"""The sink in memory, for tests: the contract of ClickHouse without ClickHouse.
+
+What the protocol rests on is here as it is there: a deadline by the server's own clock, checked when the block
+arrives; one block in one partition, stored whole or not at all; an insert that runs on when its client has gone.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.errors import InsertRefused, InsertUnknown
+from pipeline.stages import identity
+from pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from schemas.classes import Class
+from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
+from sinks.blocks import Block, protocol_block, row_count, text_block
+from sinks.ledger import ledger_entry
+from sinks.queries import STORED_COLUMNS
+from sinks.sink import Columns, Identities, LedgerEntry, Stamp, StoredEvents
+
+
+class Faults:
+    """What happens to an insert on its way. Override to delay (await) or to fail (raise SinkError)."""
+
+    async def request(self, table: str, stamp: Stamp) -> None:
+        """On the wire to the server; raising here means that it never arrived."""
+
+    async def running(self, table: str, stamp: Stamp) -> None:
+        """On the server, past the deadline's check, not stored yet."""
+
+    async def reply(self, table: str, stamp: Stamp) -> None:
+        """On the wire back, the rows stored; raising here means that no answer came."""
+
+
+@dataclass(slots=True)
+class MemorySink:
+    """`Sink` over lists. `clock` is the server's, in seconds; `faults` may be set at any time."""
+
+    clock: Callable[[], float] = time.time
+    faults: Faults = field(default_factory=Faults)
+    tables: dict[str, list[tuple[Stamp, Block]]] = field(
+        default_factory=lambda: {table: [] for table in PROTOCOL_TABLES}
+    )
+    texts: dict[str, dict[int, bytes]] = field(default_factory=lambda: {table: {} for table in TEXT_COLUMNS})
+    _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
+
+    async def server_time(self) -> int:
+        """Return the server's clock, whole seconds since the epoch."""
+        return int(self.clock())
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        """Insert one block, as `Sink.insert`; no rows: nothing is sent. Cancelling it does not stop the server."""
+        block = protocol_block(table, columns, stamp)
+        if row_count(block) == 0:
+            return
+        task = asyncio.create_task(self._serve(table, block, stamp))
+        task.add_done_callback(lambda done: done.exception())  # told to the client, unless that has gone
+        await asyncio.shield(task)
+        await self.faults.reply(table, stamp)
+
+    async def _serve(self, table: str, block: Block, stamp: Stamp) -> None:
+        await self.faults.request(table, stamp)
+        if int(self.clock()) > stamp.send_by:
+            raise InsertRefused(f"an insert into {table} came after its deadline", late=True, code=469)
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = stamp.lane
+        try:
+            await self.faults.running(table, stamp)
+        except asyncio.CancelledError:
+            raise InsertUnknown(f"an insert into {table} was killed") from None
+        finally:
+            del self._running[task]
+        self.tables[table].append((stamp, block))
+
+    async def insert_texts(self, table: str, hashes: Columns) -> None:
+        """Insert distinct strings: idempotent."""
+        key, text = text_block(table, hashes).values()
+        self.texts[table].update(zip(key.tolist(), text, strict=True))
+
+    async def quiesce(self, lane: int) -> None:
+        """Kill the lane's running inserts; return when there are none."""
+        while mine := [task for task, owner in self._running.items() if owner == lane]:
+            for task in mine:
+                task.cancel()
+            await asyncio.wait(mine)
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        """Return the lane's last ledger entry, or None."""
+        rows = [(stamp.batch_no, block) for stamp, block in self.tables["ledger"] if stamp.lane == lane]
+        if not rows:
+            return None
+        last = max(rows, key=lambda row: row[0])[1]
+        return ledger_entry({name: values[0] for name, values in last.items()})
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        """Return table -> rows of that batch."""
+        return {
+            table: sum(row_count(b) for s, b in blocks if (s.lane, s.batch_no) == (lane, batch_no))
+            for table, blocks in self.tables.items()
+        }
+
+    async def last_batches(self, lane: int, from_batch_no: int) -> Mapping[str, Sequence[int]]:
+        """Return table -> the batch numbers >= from_batch_no that it holds rows of (ascending)."""
+        return {
+            table: sorted({s.batch_no for s, _ in blocks if s.lane == lane and s.batch_no >= from_batch_no})
+            for table, blocks in self.tables.items()
+        }
+
+    async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
+        """Return the event rows of one batch, by topic and offset."""
+        blocks = [b for s, b in self.tables["events"] if (s.lane, s.batch_no) == (lane, batch_no)]
+        none = {name: np.zeros(0, dtype) for name, dtype in PROTOCOL_COLUMNS["events"].items()}
+        found = {name: np.concatenate([b[name] for b in (none, *blocks)]) for name in none}
+        order = np.lexsort((found["offset"], found["topic"]))
+        return StoredEvents(
+            **{name: found[name][order] for name in STORED_COLUMNS},
+            columns=EventColumns(**{name: found[name][order] for name in EVENT_DTYPES}),
+        )
+
+    async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
+        """Yield the firsts with lane_clock >= clock_from and batch_no < the given, a block a batch."""
+        for number in (await self.last_batches(lane, 0))["events"]:
+            if number >= before_batch_no:
+                return
+            events = await self.stored_events(lane, number)
+            first = (events.class_code != Class.DUPLICATE) & (events.lane_clock >= clock_from)
+            columns = events.columns.take(first)
+            yield Identities(
+                identity.dedupe_keys(columns), identity.fingerprints(columns), events.lane_clock[first]
+            )

@@ -1,0 +1,63 @@
+"""What became of an insert, told from the way it failed."""
+
+from clickhouse_driver.errors import Error, ServerException
+
+from pipeline.errors import InsertRefused, InsertUnknown, SinkError
+from sinks.connection import NETWORK_ERRORS, first_line
+
+VIOLATED_CONSTRAINT = 469
+DEADLINE_CONSTRAINT = "in_time"
+
+TOO_MANY_PARTS = 252
+
+OUTCOME_UNKNOWN = {
+    159: "TIMEOUT_EXCEEDED",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    236: "ABORTED",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    394: "QUERY_WAS_CANCELLED",
+    735: "QUERY_WAS_CANCELLED_BY_CLIENT",
+    999: "KEEPER_EXCEPTION",
+    1000: "POCO_EXCEPTION",
+    1001: "STD_EXCEPTION",
+    1002: "UNKNOWN_EXCEPTION",
+}
+"""The server's exceptions that don't tell whether the rows were stored: they may come after the part was written."""
+
+
+def insert_outcome(table: str, error: Exception) -> SinkError:
+    """Return the SinkError that an insert's failure is, once it had been sent.
+
+    Raises the error itself where it is neither the server's nor the network's: a bug.
+    """
+    if isinstance(error, ServerException):
+        return _answered(table, error)
+    if isinstance(error, (*NETWORK_ERRORS, Error)):
+        return InsertUnknown(
+            f"no answer to an insert into {table}: {type(error).__name__} {first_line(error)}",
+            remedy="the lane finds out by itself after the deadline; if it lasts, check ClickHouse and the network",
+        )
+    raise error
+
+
+def _answered(table: str, error: ServerException) -> SinkError:
+    said = f"ClickHouse answered an insert into {table} with code {error.code}: {first_line(error)}"
+    if error.code in OUTCOME_UNKNOWN:
+        return InsertUnknown(said, remedy="the lane finds out by itself after the deadline")
+    if error.code == VIOLATED_CONSTRAINT and f"`{DEADLINE_CONSTRAINT}`" in error.message:
+        return InsertRefused(
+            said,
+            late=True,
+            code=error.code,
+            remedy="if this recurs, ClickHouse or the network is slow: raise write_deadline_seconds",
+        )
+    return InsertRefused(said, code=error.code, remedy=_remedy(error.code))
+
+
+def _remedy(code: int) -> str:
+    if code == TOO_MANY_PARTS:
+        return "too many inserts a second, or merges that don't keep up: raise batch_age_ms_max"
+    if code in (16, 60, 81):  # no such column, table, database
+        return "adledger migrate"
+    return "ClickHouse's log says more"

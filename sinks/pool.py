@@ -1,0 +1,72 @@
+"""Blocking clients for an event loop: a bounded number of threads, each call with a connection to itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from sinks.connection import READ_TIMEOUT_SECONDS, Client
+
+T = TypeVar("T")
+
+
+class ClientPool:
+    """Runs calls of clients on at most `size` threads; calls beyond that wait their turn.
+
+    A connection whose call failed is closed and forgotten. A call whose task is cancelled is cut off: its
+    connection is closed at once, what the server does with what it has already received is unknown.
+    """
+
+    def __init__(self, make: Callable[[], Client], size: int) -> None:
+        self._make = make
+        self._idle: list[Client] = []
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="clickhouse")
+
+    async def run(self, call: Callable[[Client], T], timeout_seconds: float = READ_TIMEOUT_SECONDS) -> T:
+        """Return the call's result. Each wait of it for the server is bounded by `timeout_seconds`."""
+        client = self._take(timeout_seconds)
+        future = self._threads.submit(call, client)
+        try:
+            result = await asyncio.wrap_future(future)
+        except BaseException:
+            self._drop(client, future)
+            raise
+        self._idle.append(client)
+        return result
+
+    async def stream(self, call: Callable[[Client], Iterator[T]]) -> AsyncIterator[T]:
+        """Yield what the call's iterator yields, one item ahead of the consumer."""
+        client = self._take(READ_TIMEOUT_SECONDS)
+        items = call(client)
+        ahead: Future[T | None] = self._threads.submit(next, items, None)
+        try:
+            while (item := await asyncio.wrap_future(ahead)) is not None:
+                ahead = self._threads.submit(next, items, None)
+                yield item
+        except BaseException:
+            self._drop(client, ahead)
+            raise
+        self._idle.append(client)
+
+    async def close(self) -> None:
+        """Close the connections when the calls under way have ended."""
+        await asyncio.to_thread(self._threads.shutdown)
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    def _take(self, timeout_seconds: float) -> Client:
+        client = self._idle.pop() if self._idle else self._make()
+        client.timeout_seconds = timeout_seconds
+        return client
+
+    def _drop(self, client: Client, future: "Future[T]") -> None:
+        """Close a connection that must not be used again, from its own thread once that has let go of it."""
+        client.abort()
+
+        def disconnect(done: "Future[T]") -> None:
+            with suppress(BaseException):
+                done.exception()  # has been told to the caller, or nobody waits for it
+            client.disconnect()
+
+        future.add_done_callback(disconnect)

@@ -1,0 +1,78 @@
+"""The SQL that the sink reads with. Every number in it is an integer of ours, so it is put in as text."""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from pipeline.stages.columns import EVENT_DTYPES
+from schemas.tables import LEDGER, PROTOCOL_TABLES
+
+SERVER_TIME = "SELECT toUnixTimestamp(now())"
+
+STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons")
+"""Columns of `events` that StoredEvents has beside EVENT_DTYPES."""
+
+LEDGER_COLUMNS = ("lane", "batch_no", *LEDGER)
+
+_TIMES = {"event_time", "log_time", "lane_clock", "cut_time", "clock_before", "clock_after"}
+
+
+def ledger_end(database: str, lane: int) -> str:
+    """Return the query for the lane's last ledger row: `LEDGER_COLUMNS`."""
+    columns = ", ".join(_read(name) for name in LEDGER_COLUMNS)
+    return f"SELECT {columns} FROM {database}.ledger WHERE lane = {lane:d} ORDER BY batch_no DESC LIMIT 1"
+
+
+def batch_rows(database: str, lane: int, batch_no: int) -> str:
+    """Return the query for (table, rows) of one batch."""
+    return " UNION ALL ".join(
+        f"SELECT '{table}', count() FROM {database}.{table} WHERE lane = {lane:d} AND batch_no = {batch_no:d}"
+        for table in PROTOCOL_TABLES
+    )
+
+
+def last_batches(database: str, lane: int, from_batch_no: int) -> str:
+    """Return the query for (table, batch number) of every batch from `from_batch_no` on."""
+    return " UNION ALL ".join(
+        f"SELECT '{table}', batch_no FROM {database}.{table} "
+        f"WHERE lane = {lane:d} AND batch_no >= {from_batch_no:d} GROUP BY batch_no"
+        for table in PROTOCOL_TABLES
+    )
+
+
+def stored_events(database: str, lane: int, batch_no: int) -> str:
+    """Return the query for the events of one batch: `STORED_COLUMNS`, then those of EVENT_DTYPES."""
+    columns = ", ".join(_read(name) for name in (*STORED_COLUMNS, *EVENT_DTYPES))
+    return (
+        f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no = {batch_no:d} "
+        "ORDER BY lane, batch_no, topic, offset"
+    )
+
+
+def running_inserts(database: str, lane: int, cluster: str | None) -> str:
+    """Return the query for the query ids of the lane's inserts that run now, on every server of a cluster."""
+    processes = (
+        "system.processes" if cluster is None else f"clusterAllReplicas('{cluster}', system.processes)"
+    )
+    return (
+        f"SELECT query_id FROM {processes} WHERE startsWith(query_id, '{insert_id_prefix(database, lane)}')"
+    )
+
+
+def kill_inserts(database: str, lane: int, cluster: str | None) -> str:
+    """Return the query that ends the lane's inserts and returns when they have ended."""
+    where = "" if cluster is None else f"ON CLUSTER {cluster}"
+    return f"KILL QUERY {where} WHERE startsWith(query_id, '{insert_id_prefix(database, lane)}') SYNC"
+
+
+def insert_id_prefix(database: str, lane: int) -> str:
+    """Return what the query ids of the lane's inserts begin with."""
+    return f"adledger/{database}/{lane:d}/"
+
+
+def insert(database: str, table: str, columns: list[str]) -> str:
+    """Return the INSERT that the columns are sent with."""
+    return f"INSERT INTO {database}.{table} ({', '.join(columns)}) VALUES"
+
+
+def _read(name: str) -> str:
+    """Return a column as the number that is stored: the driver would make dates of times."""
+    return f"toUnixTimestamp64Milli({name})" if name in _TIMES else name

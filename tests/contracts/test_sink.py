@@ -1,0 +1,146 @@
+"""Every sink keeps the laws of `sink_suite`."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from pathlib import Path
+from typing import Any
+
+import clickhouse_driver
+import numpy as np
+import pytest
+from sinks.embedded.launch import EmbeddedServer
+
+from pipeline.addresses import ServerAddress
+from schemas.migrate import migrate
+from schemas.tables import PROTOCOL_COLUMNS
+from sinks.clickhouse import ClickHouseSink, SinkOptions
+from sinks.connection import connect
+from sinks.memory import Faults, MemorySink
+from sinks.outcomes import insert_outcome
+from sinks.queries import insert_id_prefix
+from sinks.sink import Stamp
+from tests.contracts.sink_suite import SinkContract, events
+
+
+class _Hold(Faults):
+    """Inserts of the lanes named here run until they are killed."""
+
+    def __init__(self) -> None:
+        self.lanes: set[int] = set()
+        self.arrived = asyncio.Event()
+
+    async def running(self, table: str, stamp: Stamp) -> None:
+        if stamp.lane in self.lanes:
+            self.arrived.set()
+            await asyncio.Event().wait()
+
+
+class MemoryHarness:
+    def __init__(self) -> None:
+        self.faults = _Hold()
+        self.sink = MemorySink(faults=self.faults)
+
+    async def rows(self, table: str, lane: int) -> list[tuple[Any, ...]]:
+        blocks = [block for stamp, block in self.sink.tables[table] if stamp.lane == lane]
+        return [
+            row
+            for block in blocks
+            for row in zip(*(np.asarray(v).tolist() for v in block.values()), strict=True)
+        ]
+
+    async def texts(self, table: str) -> dict[int, bytes]:
+        return self.sink.texts[table]
+
+    async def held_insert(self, stamp: Stamp) -> Awaitable[None]:
+        self.faults.lanes.add(stamp.lane)
+        self.faults.arrived.clear()
+        outcome = asyncio.create_task(self.sink.insert("events", events(3), stamp))
+        await self.faults.arrived.wait()
+        return outcome
+
+
+class TestMemorySink(SinkContract):
+    @pytest.fixture
+    def harness(self) -> MemoryHarness:
+        return MemoryHarness()
+
+
+class ClickHouseHarness:
+    def __init__(self, address: ServerAddress, database: str) -> None:
+        self.address, self.database = address, database
+        self.sink = ClickHouseSink(address, SinkOptions(database=database))
+        self.held: list[clickhouse_driver.Client] = []
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        with connect(self.address) as client:
+            return client.execute(sql, settings={"strings_as_bytes": True})
+
+    async def rows(self, table: str, lane: int) -> list[tuple[Any, ...]]:
+        names = PROTOCOL_COLUMNS[table]
+        times = {"event_time": "toUnixTimestamp64Milli({})", "log_time": "toUnixTimestamp64Milli({})",
+                 "lane_clock": "toUnixTimestamp64Milli({})", "minute": "toUnixTimestamp({})",
+                 "clock_day": "toUnixTimestamp({})"}  # fmt: skip
+        columns = ", ".join(times.get(name, "{}").format(name) for name in names)
+        return await asyncio.to_thread(
+            self._query, f"SELECT {columns} FROM {self.database}.{table} WHERE lane = {lane}"
+        )
+
+    async def texts(self, table: str) -> dict[int, bytes]:
+        return dict(await asyncio.to_thread(self._query, f"SELECT * FROM {self.database}.{table} FINAL"))
+
+    async def held_insert(self, stamp: Stamp) -> Awaitable[None]:
+        """Send the query of an insert, and never its rows: the server waits for them."""
+        client = connect(self.address)
+        self.held.append(client)
+        query_id = f"{insert_id_prefix(self.database, stamp.lane)}{stamp.batch_no}/events/{uuid.uuid4()}"
+
+        def begin() -> None:
+            client.establish_connection({"async_insert": 0})
+            client.connection.send_query(
+                f"INSERT INTO {self.database}.events (lane) VALUES", query_id=query_id
+            )
+            client.connection.send_external_tables(None)
+            client.receive_sample_block()
+
+        def outcome() -> None:
+            try:
+                client.receive_end_of_insert_query()
+            except Exception as e:
+                raise insert_outcome("events", e) from e
+
+        await asyncio.to_thread(begin)
+        return asyncio.create_task(asyncio.to_thread(outcome))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    path: Path = tmp_path_factory.mktemp("clickhouse")
+    with EmbeddedServer.start(path) as running:
+        yield ServerAddress(running.host, running.port, running.http_port)
+
+
+@pytest.fixture(scope="module")
+def database(server: ServerAddress) -> str:
+    with connect(server) as client:
+        migrate(client, database="contract", release="test")
+    return "contract"
+
+
+class TestClickHouseSink(SinkContract):
+    @pytest.fixture
+    async def harness(self, server: ServerAddress, database: str) -> AsyncIterator[ClickHouseHarness]:
+        harness = ClickHouseHarness(server, database)
+        yield harness
+        await harness.sink.close()
+        for client in harness.held:
+            client.disconnect()
+
+    async def test_one_insert_is_one_part(self, harness: ClickHouseHarness) -> None:
+        """A block of a whole batch, however large, becomes a single part."""
+        lane = 60_000
+        await harness.sink.insert("events", events(200_000), Stamp(lane, 1, 2**32 - 1))
+        parts = harness._query(
+            f"SELECT uniqExact(_part) FROM {harness.database}.events WHERE lane = {lane} SETTINGS optimize_use_projections = 0"
+        )
+        assert parts == [(1,)]

@@ -1,0 +1,230 @@
+"""The migrations on the engine: the tables say what `schemas/tables.py` says, and are made once."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from clickhouse_driver.errors import ServerException
+from sinks.embedded.launch import EmbeddedServer
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import SinkError
+from schemas.classes import CLASS_NAMES, Reason
+from schemas.migrate import bootstrap, load, migrate
+from schemas.statements import Target, render
+from schemas.tables import PROTOCOL_COLUMNS, TEXT_COLUMNS
+from schemas.wire import EventType, Flag, Malformed, country_code, currency_code
+from sinks.checks import check_server
+from sinks.connection import Client, connect
+
+STORED_TYPES = {"u1": "UInt8", "u2": "UInt16", "u4": "UInt32", "u8": "UInt64", "i8": "Int64", "O": "String"}
+TIMES = {"Int64": "DateTime64(3, 'UTC')", "UInt32": "DateTime('UTC')"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as running:
+        yield ServerAddress(running.host, running.port, running.http_port)
+
+
+@pytest.fixture
+def client(server: ServerAddress) -> Iterator[Client]:
+    with connect(server) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def database(server: ServerAddress) -> str:
+    with connect(server) as client:
+        migrate(client, database="migrated", release="0.0.1")
+    return "migrated"
+
+
+def stored_type(dtype: str) -> set[str]:
+    """Return the SQL types that may hold a column of a numpy dtype."""
+    if dtype.startswith("["):
+        return {f"Array({STORED_TYPES[dtype[1:-1]]})"}
+    plain = STORED_TYPES[dtype]
+    return {plain, TIMES.get(plain, plain)}
+
+
+@pytest.mark.parametrize("table", [*PROTOCOL_COLUMNS, *TEXT_COLUMNS])
+def test_the_tables_have_the_columns_that_are_written(client: Client, database: str, table: str) -> None:
+    """Every stored column without a default is one that the sink writes, of its type; and the other way round."""
+    found = client.execute(
+        "SELECT name, type FROM system.columns WHERE database = %(d)s AND table = %(t)s AND default_kind = ''",
+        {"d": database, "t": table},
+    )
+    expected = {**PROTOCOL_COLUMNS, **TEXT_COLUMNS}[table]
+    assert {name for name, _ in found} == set(expected)
+    for name, sql_type in found:
+        assert sql_type in stored_type(expected[name]), name
+
+
+def test_names_in_sql_are_the_codes_of_the_contract(client: Client, database: str) -> None:
+    """Classes, event types and reasons of dead letters are Enums of exactly our numbers."""
+    columns = client.execute(
+        "SELECT table, name, type FROM system.columns WHERE database = %(d)s AND default_kind = 'ALIAS'",
+        {"d": database},
+    )
+    types = {(table, name): sql_type for table, name, sql_type in columns}
+
+    def enum(names: dict[str, int]) -> str:
+        return "Enum8(" + ", ".join(f"'{name}' = {code}" for name, code in names.items()) + ")"
+
+    classes = enum({name: int(code) for code, name in CLASS_NAMES.items()})
+    kinds = enum({kind.name.lower(): int(kind) for kind in EventType})
+    for table in ("events", "rollup_minute"):
+        assert types[table, "class"] == classes
+        assert types[table, "event_type"] == kinds
+    assert types["dead_letters", "reason"] == enum({reason.name.lower(): int(reason) for reason in Malformed})
+
+
+def test_reasons_in_v_events_are_the_contracts(client: Client, database: str) -> None:
+    """Each bit has its Reason's name; a bit without one is shown by number."""
+    (query,) = client.execute(
+        "SELECT create_table_query FROM system.tables WHERE database = %(d)s AND name = 'v_events'",
+        {"d": database},
+    )[0]
+    numbers = ", ".join(str(int(reason)) for reason in Reason)
+    names = ", ".join(f"'{reason.name}'" for reason in Reason)
+    assert f"[{numbers}]" in query
+    assert f"[{names}]" in query
+
+
+def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> None:
+    """Codes, flags, address, money and texts of one event, as people read them."""
+    flags = 1 << Flag.HAS_WIDTH | 1 << Flag.PREFETCH | 1 << Flag.MISROUTED
+    reasons = 1 << Reason.MISROUTED | 1 << Reason.PERIODIC | 1 << 63
+    client.execute(
+        f"INSERT INTO {database}.events SELECT * FROM (SELECT 1 AS lane, 4000000000 AS send_by, 2 AS event_type_code, "
+        f"'2026-01-02 03:04:05.678' AS event_time, {currency_code('EUR')} AS currency_code, "
+        f"{country_code('DE')} AS country_code, toUInt64(0x20010db800000000) AS ip_hi, 1 AS ip_lo, 300 AS width_px, "
+        f"250 AS height_px, {flags} AS flags, 4 AS class_code, toUInt64({reasons}) AS reasons, "
+        "-1 AS money_nanos, 7 AS ua_hash, 8 AS page_hash) SETTINGS async_insert = 0"
+    )
+    client.execute(f"INSERT INTO {database}.user_agents SELECT 7, 'Mozilla' FROM numbers(2)")
+    (row,) = client.execute(
+        "SELECT event_type, class, reasons, toString(money), currency, country, toString(ip), width, height, "
+        f"is_prefetch, is_test, misrouted, user_agent, page_url, toString(event_time) FROM {database}.v_events"
+    )
+    assert row == (
+        "click", "sivt", ["MISROUTED", "PERIODIC", "BIT_63"], "-0.000000001", "EUR", "DE", "2001:db8::1", 300, None,
+        True, False, True, "Mozilla", "", "2026-01-02 03:04:05.678",
+    )  # fmt: skip
+
+
+def test_views_sum_beyond_64_bits(client: Client, database: str) -> None:
+    """Money of many rows is exact where Int64 would have overflowed, and the view keeps currencies apart."""
+    greatest = 2**63 - 1
+    for class_code in (1, 2):
+        client.execute(
+            f"INSERT INTO {database}.rollup_minute SELECT * FROM (SELECT 1 AS lane, 1 AS batch_no, 4000000000 AS "
+            f"send_by, 9 AS publisher_id, toDateTime(60, 'UTC') AS minute, 1 AS event_type_code, {class_code} AS "
+            f"class_code, 1 + number % 2 AS currency_code, 5 AS records, {greatest} AS money_nanos FROM numbers(20)) "
+            "SETTINGS async_insert = 0"
+        )
+    rows = client.execute(
+        "SELECT currency, impressions, clicks, ctr, toString(money), duplicates, toString(duplicate_money) "
+        f"FROM {database}.v_rollup_minute WHERE publisher_id = 9 ORDER BY currency"
+    )
+    total = f"{greatest * 10 // 10**9}.{greatest * 10 % 10**9}"
+    assert rows == [("AAA", 50, 0, 0.0, total, 50, total), ("AAB", 50, 0, 0.0, total, 50, total)]
+
+
+def test_migrating_twice_changes_nothing(client: Client) -> None:
+    """The second run applies nothing; each migration is recorded once, with its checksum and release."""
+    first = migrate(client, database="twice", release="1.2.3")
+    assert [step.version for step in first] == [m.version for m in load()]
+    assert migrate(client, database="twice", release="9") == []
+    recorded = client.execute(
+        "SELECT version, name, checksum, release FROM twice.schema_migrations ORDER BY version"
+    )
+    assert recorded == [(m.version, m.name, m.checksum, "1.2.3") for m in load()]
+
+
+def test_a_dry_run_changes_nothing(client: Client) -> None:
+    """It says what it would do, to the statement, and does not even make the database."""
+    plan = migrate(client, database="dry", release="1", dry_run=True)
+    assert [step.version for step in plan] == [m.version for m in load()]
+    assert any("CREATE TABLE IF NOT EXISTS dry.events" in s for step in plan for s in step.statements)
+    assert client.execute("SELECT count() FROM system.databases WHERE name = 'dry'") == [(0,)]
+
+
+def test_an_edited_migration_is_refused_before_anything_runs(client: Client) -> None:
+    """A new one behind an edited one is not applied either."""
+    known = load()
+    migrate(client, database="edited", release="1", migrations=known[:2])
+    changed = [known[0], replace(known[1], checksum="other"), *known[2:]]
+    with pytest.raises(SinkError, match="0002_rollup_minute"):
+        migrate(client, database="edited", release="2", migrations=changed)
+    assert client.execute("SELECT max(version) FROM edited.schema_migrations") == [(2,)]
+
+
+def test_a_migration_that_broke_off_is_run_again(client: Client) -> None:
+    """It is recorded only when all its statements ran; the next run begins with its first."""
+    known = load()
+    broken = replace(
+        known[0], sql=known[0].sql + ";\nCREATE VIEW broken.v AS SELECT nonsense FROM broken.events"
+    )
+    with pytest.raises(ServerException):
+        migrate(client, database="broken", release="1", migrations=[broken])
+    assert [s.version for s in migrate(client, database="broken", release="1")] == [m.version for m in known]
+
+
+def test_two_migrators_at_once_are_harmless(server: ServerAddress) -> None:
+    """Both end well, with every table there, and later runs find nothing to do."""
+
+    def run() -> None:
+        with connect(server) as client:
+            migrate(client, database="both", release="1")
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(run) for _ in range(2)]:
+            done.result()
+    with connect(server) as client:
+        assert migrate(client, database="both", release="1") == []
+        assert check_server(client, "both") == []
+
+
+def test_the_replicated_forms_are_sql(client: Client) -> None:
+    """Parsed by the engine, not run: that takes a cluster. Every table but the record is there on all shards too."""
+    target = Target("db", cluster="main")
+    statements = bootstrap(target) + [s for m in load() for s in render(m.sql, target)]
+    for statement in statements:
+        client.execute(f"EXPLAIN AST {statement}")
+    made = "\n".join(statements)
+    for table in (*PROTOCOL_COLUMNS, *TEXT_COLUMNS):
+        assert f"db.{table}_all ON CLUSTER main AS db.{table}" in made
+    assert made.count("= Replicated") == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + 1
+
+
+def test_migrated_tables_have_nothing_to_find(client: Client, database: str) -> None:
+    """What the migrations make is what the protocol rests on."""
+    assert check_server(client, database) == []
+
+
+def test_a_database_that_is_not_migrated_is_found(client: Client) -> None:
+    """Every missing table is named, with the command."""
+    found = check_server(client, "nothing_here")
+    assert len(found) == len(PROTOCOL_COLUMNS)
+    assert {finding.remedy for finding in found} == {"adledger migrate"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("ALTER TABLE mended.events DROP CONSTRAINT in_time", "no deadline"),
+        ("ALTER TABLE mended.ledger MODIFY SETTING fsync_after_insert = 0", "does not fsync"),
+        ("ALTER TABLE mended.events MODIFY TTL toDateTime(lane_clock) + INTERVAL 1 DAY", "TTL"),
+    ],
+)
+def test_the_statement_of_a_finding_mends_it(client: Client, damage: str, message: str) -> None:
+    """What was changed by hand is found, and its remedy, run as it stands, leaves nothing to find."""
+    migrate(client, database="mended", release="1")
+    client.execute(damage)
+    (finding,) = check_server(client, "mended")
+    assert message in finding.message
+    client.execute(finding.remedy)
+    assert check_server(client, "mended") == []
