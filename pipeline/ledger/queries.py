@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.ledger.check import OffsetCount, Recount, Unledgered
+from pipeline.ledger.totals import Totals
+from schemas.classes import CLASS_NAMES
 from schemas.tables import PROTOCOL_TABLES
 from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
 from sinks.ledger import ledger_entry
@@ -69,6 +71,25 @@ def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[L
         settings={"strings_as_bytes": True},
     )
     return [ledger_entry(dict(zip(names + clocks, row, strict=True))) for row in rows]
+
+
+def totals(client: Client, tables: Tables) -> Totals:
+    """Return the sums over the whole ledger, made by the server."""
+    classes = ", ".join(f"sum({name})" for name in CLASS_NAMES.values())
+    ((received, *counts),) = client.execute(
+        f"SELECT sum(records_received), {classes} FROM {tables('ledger')}"
+    )
+    money = client.execute(
+        "SELECT class_code, currency_code, sum(records), sum(toInt128(nanos)) "
+        f"FROM {tables('ledger')} ARRAY JOIN money.class_code AS class_code, money.currency_code AS currency_code, "
+        "money.records AS records, money.money_nanos AS nanos GROUP BY class_code, currency_code"
+    )
+    return Totals(
+        received,
+        {int(code): n for code, n in zip(CLASS_NAMES, counts, strict=True) if n},
+        {(code, currency): records for code, currency, records, _ in money},
+        {(code, currency): nanos for code, currency, _, nanos in money},
+    )
 
 
 def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:

@@ -1,0 +1,106 @@
+"""`adledger status`: where each lane stands."""
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.addresses import FilesAddress
+from pipeline.cli import connect, options
+from pipeline.cli.output import err, out, out_json, out_table
+
+if TYPE_CHECKING:
+    from pipeline.ledger.status import LaneStatus, LogEnds
+    from pipeline.ledger.totals import Totals
+    from pipeline.settings import Settings
+
+
+def status(
+    *,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show where each lane stands: its last batch, its clock, its lag behind the log; and the counts by class.
+
+    Lag counts offsets of the log that the ledger does not cover yet. It is shown where --source is a log of files.
+
+    \b
+    Examples:
+      adledger status --source files:data/log --clickhouse embedded:data/clickhouse
+      adledger status --json | jq '[.lanes[].lag_records] | add'
+    """
+    loaded = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database
+    )
+    settings = loaded.settings
+
+    from pipeline.ledger import queries
+    from pipeline.ledger.status import lane_statuses
+
+    ends = _log_ends(settings)
+    tables = queries.Tables(settings.database, on_cluster=settings.cluster is not None)
+    with connect.client(settings) as client:
+        lanes = lane_statuses(client, tables, ends)
+        totals = queries.totals(client, tables)
+    if as_json:
+        out_json(_as_json(settings, lanes, totals))
+        return
+    _print(settings, lanes, totals)
+
+
+def _log_ends(settings: "Settings") -> "LogEnds | None":
+    if not isinstance(settings.source, FilesAddress):
+        return None
+    from pipeline.log.files.ends import EndsFile
+    from pipeline.log.files.manifest import read_manifest
+
+    log = settings.source.directory
+    ends = EndsFile(log, read_manifest(log)).refresh()
+    return [[end.offset for end in partitions] for partitions in ends]
+
+
+def _as_json(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") -> dict[str, Any]:
+    from pipeline.ledger.totals import class_summary
+
+    return {
+        "lanes": [
+            {
+                "lane": lane.lane,
+                "batch_no": lane.batch_no,
+                "clock": lane.clock_text,
+                "positions": {_topic(settings, topic): offset for topic, offset in lane.positions.items()},
+                "lag_records": lane.lag_records,
+            }
+            for lane in lanes
+        ],
+        "records_received": totals.records_received,
+        "classes": class_summary(totals),
+    }
+
+
+def _print(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") -> None:
+    from pipeline.ledger.totals import class_rows
+
+    topics = sorted({topic for lane in lanes for topic in lane.positions})
+    out_table(
+        ("lane", "batch", "clock", *(f"{_topic(settings, topic)} at" for topic in topics), "lag"),
+        [
+            (
+                str(lane.lane),
+                lane.batch_no,
+                lane.clock_text,
+                *map(lane.positions.get, topics),
+                lane.lag_records,
+            )
+            for lane in lanes
+        ],
+    )
+    out("")
+    out_table(("class", "records", "money", "currency"), class_rows(totals))
+    if not lanes:
+        err("the ledger is empty: no batch is done yet")
+
+
+def _topic(settings: "Settings", topic: int) -> str:
+    return settings.topics[topic] if topic < len(settings.topics) else f"topic {topic}"
