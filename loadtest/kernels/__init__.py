@@ -1,0 +1,1 @@
+"""The generator's compiled loops: columns in, bytes out."""
