@@ -1,0 +1,1 @@
+"""The log: what a lane asks of it, its record format, and the logs that implement it."""

@@ -1,0 +1,123 @@
+"""Walk the records of v2 record batches: compiled (`walk_batches`), and its plain twin (`walk_plain`).
+
+Both accept the same bytes and refuse the same bytes. A batch is whole when each of its `count` records ends
+where its length says, within the batch; offsets rise; times and lengths are in range; and nothing is left over.
+Headers are passed over by the record's own length.
+"""
+
+import numpy as np
+
+from pipeline.kernels.intrinsics import load8
+from pipeline.kernels.jit import inline_kernel, kernel
+from pipeline.log.record_batch import NUMBER_MAX, read_varint
+from pipeline.log.source import NO_APPEND_TIME, EncodedBatch
+
+VARINT_BYTES_MAX = 10
+INT32_MAX = 2**31 - 1
+
+ADDRESS, SIZE, COUNT, BASE_OFFSET, BASE_TIMESTAMP, APPEND_TIME = range(6)
+"""Columns of the batch table that `walk_batches` takes, i64[n, 6]."""
+
+
+@inline_kernel
+def _varint(p, end):
+    """Return the zigzag varint at p and the address after it; that is 0 when the varint does not end in time."""
+    byte = load8(p) if p < end else np.uint64(0x80)
+    rest = byte & np.uint64(0x7F)
+    shift = np.uint64(7)
+    p += 1
+    read = 1
+    while byte >= np.uint64(0x80):
+        if p >= end or read == VARINT_BYTES_MAX:
+            return np.int64(0), np.int64(0)
+        byte = load8(p)
+        rest |= (byte & np.uint64(0x7F)) << shift
+        shift += np.uint64(7)
+        p += 1
+        read += 1
+    return np.int64(rest >> np.uint64(1)) ^ -np.int64(rest & np.uint64(1)), p
+
+
+@kernel
+def walk_batches(
+    table, position, offset, log_time, value_addr, value_len, key_addr, key_len
+):  # fmt: skip
+    """Write where each record at or after `position` lies; columns as in RecordRefs, with room for all counts.
+
+    Returns (records written, -1), or (records written, number of the first batch that is not whole).
+    """
+    n = 0
+    for b in range(len(table)):
+        p = table[b, ADDRESS]
+        end = p + table[b, SIZE]
+        base_offset = table[b, BASE_OFFSET]
+        base_timestamp = table[b, BASE_TIMESTAMP]
+        append_time = table[b, APPEND_TIME]
+        delta_before = np.int64(-1)
+        for _ in range(table[b, COUNT]):
+            length, p = _varint(p, end)
+            if p == 0 or length < 1 or length > end - p:
+                return n, b
+            record_end = p + length
+            time_delta, p = _varint(
+                p + 1, record_end
+            )  # a byte of attributes, unused by Kafka, is passed over
+            if p == 0 or time_delta >= NUMBER_MAX or time_delta <= -NUMBER_MAX:
+                return n, b
+            delta, p = _varint(p, record_end)
+            if p == 0 or delta <= delta_before or delta > INT32_MAX:
+                return n, b
+            k_len, p = _varint(p, record_end)
+            if p == 0 or k_len < -1 or k_len > record_end - p:
+                return n, b
+            k_addr = p
+            p += max(k_len, 0)
+            v_len, p = _varint(p, record_end)
+            if p == 0 or v_len < -1 or v_len > record_end - p:
+                return n, b
+            v_addr = p
+            p = record_end
+            delta_before = delta
+            if base_offset + delta >= position:
+                offset[n] = base_offset + delta
+                log_time[n] = base_timestamp + time_delta if append_time == NO_APPEND_TIME else append_time
+                value_addr[n] = v_addr
+                value_len[n] = v_len
+                key_addr[n] = k_addr
+                key_len[n] = k_len
+                n += 1
+        if p != end:
+            return n, b
+    return n, -1
+
+
+def walk_plain(batch: EncodedBatch) -> list[tuple[int, int, bytes | None, bytes | None]]:
+    """Return (offset, log time, key, value) of each record of a batch. Raises ValueError if it is not whole."""
+    data = batch.buffer[batch.start : batch.start + batch.size].tobytes()
+    records, at, delta_before = [], 0, -1
+    for _ in range(batch.count):
+        length, at = read_varint(data, at)
+        if not 1 <= length <= len(data) - at:
+            raise ValueError("a record's length is impossible")
+        end = at + length
+        time_delta, at = read_varint(data[:end], at + 1)
+        delta, at = read_varint(data[:end], at)
+        if abs(time_delta) >= NUMBER_MAX or not delta_before < delta <= INT32_MAX:
+            raise ValueError("times are out of range or offsets do not rise")
+        delta_before = delta
+        key, at = _read_bytes(data, at, end)
+        value, at = _read_bytes(data, at, end)
+        at = end
+        time = batch.base_timestamp + time_delta if batch.append_time == NO_APPEND_TIME else batch.append_time
+        records.append((batch.base_offset + delta, time, key, value))
+    if at != len(data):
+        raise ValueError("bytes are left over behind the last record")
+    return records
+
+
+def _read_bytes(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+    """Return the bytes (None for null) whose varint length stands at `at`, and where the next field stands."""
+    length, at = read_varint(data[:end], at)
+    if not -1 <= length <= end - at:
+        raise ValueError("a key or value runs over its record")
+    return (None, at) if length < 0 else (data[at : at + length], at + length)

@@ -1,0 +1,52 @@
+"""Files that survive a crash: written whole or not at all, and on the disk when the call returns."""
+
+import os
+from pathlib import Path
+
+from pipeline.errors import LogError
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries (files made, renamed, removed) on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file's content: readers, and a crash, see the old one or the new one. Raises OSError."""
+    fresh = path.with_name(path.name + ".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        write_all(fd, data, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.replace(path)
+    sync_folder(path.parent)
+
+
+def write_all(fd: int, data: bytes | memoryview, position: int) -> None:
+    """Write all bytes at a position of a file. Raises OSError (a part may have been written)."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, position)
+        view, position = view[written:], position + written
+
+
+def not_written(path: Path, error: OSError) -> LogError:
+    """Return the error for a write to a log's file that the system refused."""
+    return LogError(
+        f"{path} can't be written: {error.strerror}",
+        remedy="Make room or mend the folder's permissions, then run the command again; what was acknowledged is safe.",
+    )
+
+
+def not_read(path: Path, error: OSError) -> LogError:
+    """Return the error for a read of a log's file that the system refused."""
+    return LogError(
+        f"{path} can't be read: {error.strerror}",
+        remedy="Mend the folder or its permissions; a log's files must not be moved or removed by hand.",
+    )

@@ -1,0 +1,41 @@
+"""One owner at a time, by an advisory lock that the system takes back when the owner dies."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from pipeline.errors import LogError
+from pipeline.log.files.durable import not_written
+
+
+class FileLock:
+    """An exclusive lock on a file, which says in its text who holds it (a process id)."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, path: Path, what: str) -> "FileLock":
+        """Take the lock at once. Raises LogError, saying that `what` is in use and by which process, if it is held."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise not_written(path, error) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise LogError(
+                f"{what} is in use by process {holder or '(starting)'}",
+                remedy="Wait until it ends or stop it; one process at a time may use it.",
+            ) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        return cls(fd)
+
+    def release(self) -> None:
+        """Give the lock back. A second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,133 @@
+"""What a `files:` log is: `DIR/manifest.json`, written once, and the folder's layout.
+
+DIR/manifest.json                                   topics, their ids, partitions: fixed from then on
+DIR/ends.json                                       how far each partition is durable (pipeline.log.files.ends)
+DIR/writer.lock                                     who appends
+DIR/<topic>-<partition>/<20-digit base offset>.log  segments of v2 record batches, as Kafka keeps them
+DIR/groups/<group>/                                 committed offsets and who consumes
+"""
+
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from pipeline.errors import LogError, UsageError
+from pipeline.log.files.durable import not_read
+from pipeline.log.source import Topology
+from schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS
+
+FORMAT_VERSION = 1
+PARTITIONS_DEFAULT = 16
+PARTITIONS_MAX = 1_024
+MANIFEST = "manifest.json"
+WRITER_LOCK = "writer.lock"
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+IMPRESSIONS, CLICKS, BOTH = 1, 2, 0
+"""Kinds of topics, as in Topology.kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of a log. `topic_id` (a uuid) tells it from another one of the same name."""
+
+    name: str
+    kind: int
+    topic_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The fixed facts of a log, topics in topic-index order."""
+
+    log_id: str
+    topics: tuple[Topic, ...]
+    partitions: int
+
+    @property
+    def topology(self) -> Topology:
+        """The same facts as a worker takes them."""
+        return Topology(
+            topics=tuple(t.name for t in self.topics),
+            kinds=tuple(t.kind for t in self.topics),
+            topic_ids=tuple(t.topic_id for t in self.topics),
+            partitions=self.partitions,
+        )
+
+    @classmethod
+    def new(
+        cls,
+        partitions: int = PARTITIONS_DEFAULT,
+        topics: tuple[tuple[str, int], ...] = ((TOPIC_IMPRESSIONS, IMPRESSIONS), (TOPIC_CLICKS, CLICKS)),
+    ) -> "Manifest":
+        """Return the manifest of a log yet to be made, with new ids; topics are (name, kind).
+
+        Raises UsageError for a name or a number of partitions that a log can't have.
+        """
+        if not 1 <= partitions <= PARTITIONS_MAX:
+            raise UsageError(
+                f"a log can't have {partitions} partitions", remedy=f"Choose from 1 to {PARTITIONS_MAX}."
+            )
+        for name, _ in topics:
+            check_name(name, "topic")
+        return cls(str(uuid.uuid4()), tuple(Topic(n, k, str(uuid.uuid4())) for n, k in topics), partitions)
+
+    def to_json(self) -> bytes:
+        """Return the manifest's file."""
+        topics = [{"name": t.name, "kind": t.kind, "topic_id": t.topic_id} for t in self.topics]
+        document = {
+            "format": FORMAT_VERSION,
+            "log_id": self.log_id,
+            "partitions": self.partitions,
+            "topics": topics,
+        }
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise UsageError for a name of a topic or a group that can't be a folder's (Kafka's rule for topics)."""
+    if not _NAME.fullmatch(name) or name in {".", ".."}:
+        raise UsageError(
+            f"{name!r} can't be the name of a {what}",
+            remedy="Use letters, digits, '.', '_' and '-', at most 200.",
+        )
+
+
+def partition_folder(log: Path, topic: str, partition: int) -> Path:
+    """Return where a topic's partition lies."""
+    return log / f"{topic}-{partition}"
+
+
+def read_manifest(log: Path) -> Manifest:
+    """Return the manifest of the log in a folder. Raises LogError when there is none or it can't be understood."""
+    path = log / MANIFEST
+    try:
+        document = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LogError(
+            f"{log} is not a log (it has no {MANIFEST})",
+            remedy=f"Name a folder that `adledger import FILE --format ... --to files:{log}` has made.",
+        ) from error
+    except OSError as error:
+        raise not_read(path, error) from error
+    except orjson.JSONDecodeError as error:
+        raise _unfit(path, str(error)) from error
+    try:
+        version = document["format"]
+        if version != FORMAT_VERSION:
+            raise _unfit(path, f"its format is {version}, this release reads {FORMAT_VERSION}")
+        topics = tuple(Topic(str(t["name"]), int(t["kind"]), str(t["topic_id"])) for t in document["topics"])
+        return Manifest(str(document["log_id"]), topics, int(document["partitions"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unfit(path, f"{type(error).__name__}: {error}") from error
+
+
+def _unfit(path: Path, reason: str) -> LogError:
+    return LogError(
+        f"{path} can't be understood: {reason}",
+        remedy="It is written once and must not be changed; restore it, or read the log with its own release.",
+    )

@@ -1,0 +1,86 @@
+"""One topic's partition as its reader sees it: offsets in, record batches out, one open segment at a time."""
+
+import threading
+from bisect import bisect_right
+from pathlib import Path
+
+from pipeline.errors import LogError, OffsetOutOfRange
+from pipeline.log.files.ends import End
+from pipeline.log.files.segments import SegmentFile, segment_bases
+from pipeline.log.source import EncodedBatch
+
+
+class PartitionReader:
+    """Reads a partition below a durable end that the caller gives. Safe to call from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bases: list[int] = []
+        self._segment: SegmentFile | None = None
+        self._cursor = (-1, 0)  # the offset after the last read, and its position in the open segment
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._lock:
+            if self._segment is not None:
+                self._segment.close()
+                self._segment = None
+
+    def first_offset(self, end: End) -> int:
+        """Return the first offset that is still there. Raises LogError."""
+        with self._lock:
+            return self._list(end)[0] if end.offset else 0
+
+    def read(self, offset: int, end: End, bytes_max: int) -> tuple[int, list[EncodedBatch]]:
+        """Return the offset after what was read, and the batches from the one that holds `offset` on.
+
+        At most `bytes_max` bytes, but at least one batch where there is one, and from one segment only.
+        Raises OffsetOutOfRange when the offset is not between the first and the end, LogError on damage.
+        """
+        with self._lock:
+            if offset == end.offset:
+                return offset, []
+            if offset > end.offset:
+                raise self._out_of_range(offset, f"the log ends at {end.offset}")
+            bases = self._list(end)
+            if offset < bases[0]:
+                raise self._out_of_range(offset, f"the log begins at {bases[0]}")
+            segment = self._open(bases[bisect_right(bases, offset) - 1])
+            limit = end.position if segment.base_offset == end.segment else segment.size_bytes()
+            position = self._cursor[1] if self._cursor[0] == offset else segment.locate(offset, limit)
+            if position >= limit:
+                raise segment.damaged(limit, f"it ends before offset {offset}")
+            headers, batches = segment.read_batches(position, limit, bytes_max)
+            if headers[0].base_offset > offset:
+                raise segment.damaged(
+                    position, f"offset {headers[0].base_offset} stands where {offset} should"
+                )
+            self._cursor = headers[-1].next_offset, position + sum(h.size_bytes for h in headers)
+            return headers[-1].next_offset, batches
+
+    def _list(self, end: End) -> list[int]:
+        """Return the segments' base offsets, listed anew when the end lies in one not seen yet."""
+        if not self._bases or self._bases[-1] < end.segment:
+            self._bases = [base for base in segment_bases(self._folder) if base <= end.segment]
+        if not self._bases or self._bases[-1] != end.segment:
+            raise LogError(
+                f"{self._folder.name}: the segment that begins at offset {end.segment} is missing",
+                remedy="A log's files must not be moved or removed by hand; restore the partition from its source.",
+            )
+        return self._bases
+
+    def _open(self, base: int) -> SegmentFile:
+        if self._segment is None or self._segment.base_offset != base:
+            if self._segment is not None:
+                self._segment.close()
+                self._segment = None
+            self._cursor = (-1, 0)
+            self._segment = SegmentFile(self._folder, base)
+        return self._segment
+
+    def _out_of_range(self, offset: int, reason: str) -> OffsetOutOfRange:
+        return OffsetOutOfRange(
+            f"{self._folder.name}: offset {offset} is not in the log, {reason}",
+            remedy="The log was cut or made anew since the offset was committed; restore it from its source.",
+        )

@@ -1,0 +1,145 @@
+"""Reading a partition's segments: which file holds an offset, where in it, and whole batches from there.
+
+Everything here lies below the partition's durable end, so that any defect is damage and raises LogError.
+"""
+
+import os
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import LogError
+from pipeline.log.files.durable import not_read
+from pipeline.log.record_batch import (
+    HEADER_BYTES,
+    BatchHeader,
+    checksum_matches,
+    encoded_batch,
+    parse_header,
+)
+from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
+
+U8 = npt.NDArray[np.uint8]
+
+SEGMENT_SUFFIX = ".log"
+INDEX_INTERVAL_BYTES = 64 * 1024
+"""The sparse index remembers a batch at most every so many bytes; from there the search hops from header to header."""
+
+_DAMAGE = "The log is damaged; restore the partition from its source."
+
+
+def segment_name(base_offset: int) -> str:
+    """Return the file name of the segment that begins at an offset."""
+    return f"{base_offset:020d}{SEGMENT_SUFFIX}"
+
+
+def segment_bases(folder: Path) -> list[int]:
+    """Return the base offsets of a partition's segments, ascending. Raises LogError."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
+    except OSError as error:
+        raise not_read(folder, error) from error
+    stems = (name.removesuffix(SEGMENT_SUFFIX) for name in names if name.endswith(SEGMENT_SUFFIX))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+class SegmentFile:
+    """One open segment with a sparse offset index, which grows as the segment is searched."""
+
+    def __init__(self, folder: Path, base_offset: int) -> None:
+        self.path = folder / segment_name(base_offset)
+        self.base_offset = base_offset
+        self.where = f"{folder.name} ({self.path.name})"
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise not_read(self.path, error) from error
+        self._offsets = [base_offset]
+        self._positions = [0]
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def size_bytes(self) -> int:
+        """Return the file's size."""
+        return os.fstat(self._fd).st_size
+
+    def header(self, position: int, limit: int) -> BatchHeader:
+        """Return the header of the batch at a position; the batch must end at `limit` or before."""
+        header = parse_header(self._read(HEADER_BYTES, position, limit), 0, self.where)
+        if position + header.size_bytes > limit:
+            raise self.damaged(position, "a record batch runs over the end")
+        return header
+
+    def locate(self, offset: int, limit: int) -> int:
+        """Return the position of the first batch that ends after `offset`, or `limit` if none does."""
+        entry = bisect_right(self._offsets, offset) - 1
+        position = self._positions[entry]
+        while position < limit:
+            header = self.header(position, limit)
+            self._remember(header.base_offset, position)
+            if header.next_offset > offset:
+                return position
+            position += header.size_bytes
+        return limit
+
+    def read_batches(
+        self, position: int, limit: int, bytes_max: int
+    ) -> tuple[list[BatchHeader], list[EncodedBatch]]:
+        """Return the headers and records of the batches from a position on, at least one, checksums checked.
+
+        Control batches are among the headers only. `limit` is where the last durable batch ends, `position`
+        below it.
+        """
+        first = self.header(position, limit).size_bytes
+        wanted = min(max(bytes_max, first), limit - position)
+        slab = self._read(wanted, position, limit)
+        headers: list[BatchHeader] = []
+        batches: list[EncodedBatch] = []
+        at = 0
+        while at + HEADER_BYTES <= wanted:
+            header = parse_header(slab, at, self.where)
+            if at + header.size_bytes > wanted:
+                break
+            if not checksum_matches(slab, at, header):
+                raise self.damaged(
+                    position + at, f"the record batch at offset {header.base_offset} fails its checksum"
+                )
+            if headers and header.base_offset != headers[-1].next_offset:
+                raise self.damaged(
+                    position + at, f"offset {header.base_offset} follows {headers[-1].next_offset - 1}"
+                )
+            self._remember(header.base_offset, position + at)
+            headers.append(header)
+            if not header.is_control:
+                batches.append(encoded_batch(slab, at, header, self.where))
+            at += header.size_bytes
+        return headers, batches
+
+    def _remember(self, offset: int, position: int) -> None:
+        if position >= self._positions[-1] + INDEX_INTERVAL_BYTES:
+            self._offsets.append(offset)
+            self._positions.append(position)
+
+    def _read(self, size: int, position: int, limit: int) -> U8:
+        """Return `size` bytes at a position, and READ_AHEAD_BYTES of no meaning behind them."""
+        if position + size > limit:
+            raise self.damaged(position, "the last record batch is cut off")
+        slab = np.empty(size + READ_AHEAD_BYTES, np.uint8)
+        view, got = slab.data[:size], 0
+        while got < size:
+            try:
+                count = os.preadv(self._fd, [view[got:]], position + got)
+            except OSError as error:
+                raise not_read(self.path, error) from error
+            if count == 0:
+                raise self.damaged(position, f"it ends at byte {position + got}, before its durable end")
+            got += count
+        return slab
+
+    def damaged(self, position: int, reason: str) -> LogError:
+        """Return the error for bytes that are not what a writer left there."""
+        return LogError(f"{self.where}, byte {position}: {reason}", remedy=_DAMAGE)

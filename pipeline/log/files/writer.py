@@ -1,0 +1,201 @@
+"""Appending to a `files:` log: one writer at a time; what `flush` returned for is durable and visible."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import LogError, UsageError
+from pipeline.log.files.durable import not_written, sync_folder, write_all, write_whole
+from pipeline.log.files.ends import ENDS, NO_LOG_TIME, End, EndsFile, no_ends, write_ends
+from pipeline.log.files.lock import FileLock
+from pipeline.log.files.manifest import (
+    MANIFEST,
+    WRITER_LOCK,
+    Manifest,
+    partition_folder,
+    read_manifest,
+)
+from pipeline.log.files.recovery import recover
+from pipeline.log.files.segments import segment_name
+from pipeline.log.record_block import RecordBlock, encode_batches
+
+SEGMENT_BYTES_MAX = 256 * 1024 * 1024
+"""A new segment begins before a batch that would make this one larger (under Kafka's 2^31)."""
+
+
+class PartitionWriter:
+    """The end of one partition, and the open segment behind it. `end` counts what is written, durable or not."""
+
+    def __init__(self, folder: Path, end: End, segment_bytes_max: int) -> None:
+        self.end = end
+        self._folder = folder
+        self._segment_bytes_max = segment_bytes_max
+        self._fd = -1
+        self._written = False
+        self._file_made = False
+
+    def append(self, block: RecordBlock) -> None:
+        """Write the block's records as batches at the end. Raises OSError; a part may then be written."""
+        for batch in encode_batches(block, self.end.offset):
+            if self.end.position and self.end.position + len(batch.data) > self._segment_bytes_max:
+                self._roll()
+            self._open()
+            write_all(self._fd, batch.data.data, self.end.position)
+            self._written = True
+            self.end = End(
+                batch.next_offset,
+                self.end.segment,
+                self.end.position + len(batch.data),
+                max(self.end.log_time_max, batch.max_timestamp),
+            )
+
+    def sync(self) -> None:
+        """Put everything that was written on the disk. Raises OSError."""
+        if self._written:
+            os.fdatasync(self._fd)
+            self._written = False
+        if self._file_made:
+            sync_folder(self._folder)
+            self._file_made = False
+
+    def close(self) -> None:
+        """Close the open segment; nothing is synced."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _roll(self) -> None:
+        """Finish the segment: the next batch begins a new one, named after its offset."""
+        self.sync()
+        self.close()
+        self.end = End(self.end.offset, self.end.offset, 0, self.end.log_time_max)
+
+    def _open(self) -> None:
+        if self._fd < 0:
+            path = self._folder / segment_name(self.end.segment)
+            self._file_made = not path.exists()
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+
+
+class FilesLogWriter:
+    """The one writer of a log. Use as a context manager: leaving it flushes and closes."""
+
+    def __init__(self, log: Path, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+        """Open an existing log for appending; a batch that an earlier writer left torn is cut away (and logged).
+
+        Raises LogError: not a log, damaged below its durable end, or in use by another writer (named).
+        """
+        self.manifest = read_manifest(log)
+        self._log = log
+        self._broken = False
+        self._lock = FileLock.acquire(log / WRITER_LOCK, f"the log {log}, for writing,")
+        try:
+            self._durable = EndsFile(log, self.manifest).refresh()
+            self._partitions = tuple(
+                tuple(self._partition(topic, p, segment_bytes_max) for p in range(self.manifest.partitions))
+                for topic in range(len(self.manifest.topics))
+            )
+            self.flush()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @classmethod
+    def create(cls, log: Path, manifest: Manifest, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> Self:
+        """Make a log in a folder that is empty or does not exist, and open it.
+
+        Raises UsageError when something else is there, LogError when it can't be written.
+        """
+        folders = {
+            partition_folder(log, topic.name, p).name
+            for topic in manifest.topics
+            for p in range(manifest.partitions)
+        }
+        try:
+            log.mkdir(parents=True, exist_ok=True)
+            lock = FileLock.acquire(log / WRITER_LOCK, f"the log {log}, for writing,")
+            try:
+                # The manifest is written last: what an attempt that was cut off left behind is taken over.
+                if {entry.name for entry in log.iterdir()} - folders - {WRITER_LOCK, ENDS}:
+                    raise UsageError(
+                        f"{log} is not empty, or a log already", remedy="Name a folder that is new or empty."
+                    )
+                for name in sorted(folders):
+                    (log / name).mkdir(exist_ok=True)
+                write_ends(log, manifest, no_ends(manifest))
+                write_whole(log / MANIFEST, manifest.to_json())
+            finally:
+                lock.release()
+        except OSError as error:
+            raise not_written(log, error) from error
+        return cls(log, segment_bytes_max=segment_bytes_max)
+
+    def append(self, topic: int, partition: int, block: RecordBlock) -> int:
+        """Append records, in order, and return the first one's offset. Durable and visible after `flush`.
+
+        Raises LogError when the system refuses the write. The writer is of no use then; how much of what was not
+        flushed is there, the next one to open the log finds out.
+        """
+        self._usable()
+        writer = self._partitions[topic][partition]
+        first = writer.end.offset
+        try:
+            writer.append(block)
+        except OSError as error:
+            self._broken = True
+            raise not_written(self._folder(topic, partition), error) from error
+        return first
+
+    def log_time_max(self, partition: int) -> int:
+        """Return the largest log time (ms) in a lane, over all its topics, or NO_LOG_TIME when it is empty."""
+        return max((row[partition].end.log_time_max for row in self._partitions), default=NO_LOG_TIME)
+
+    def flush(self) -> None:
+        """Make everything appended durable, then visible to readers, of all partitions at once. Raises LogError."""
+        self._usable()
+        ends = tuple(tuple(writer.end for writer in row) for row in self._partitions)
+        if ends == self._durable:
+            return
+        try:
+            for row in self._partitions:
+                for writer in row:
+                    writer.sync()
+            write_ends(self._log, self.manifest, ends)
+        except OSError as error:
+            self._broken = True
+            raise not_written(self._log, error) from error
+        self._durable = ends
+
+    def close(self) -> None:
+        """Flush, unless a write failed before, and give the log to the next writer. Raises LogError."""
+        try:
+            if not self._broken:
+                self.flush()
+        finally:
+            for row in self._partitions:
+                for writer in row:
+                    writer.close()
+            self._lock.release()
+            self._broken = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _folder(self, topic: int, partition: int) -> Path:
+        return partition_folder(self._log, self.manifest.topics[topic].name, partition)
+
+    def _partition(self, topic: int, partition: int, segment_bytes_max: int) -> PartitionWriter:
+        folder = self._folder(topic, partition)
+        return PartitionWriter(folder, recover(folder, self._durable[topic][partition]), segment_bytes_max)
+
+    def _usable(self) -> None:
+        if self._broken:
+            raise LogError(
+                f"the writer of {self._log} is closed, or a write to it failed", remedy="Open the log again."
+            )

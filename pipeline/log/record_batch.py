@@ -1,0 +1,179 @@
+"""Kafka's record batch format, version 2 ("magic 2"): headers, checksums, varints.
+
+A batch is 61 bytes of header and then its records, big-endian:
+
+    base offset i64 | batch length i32 | leader epoch i32 | magic i8 | CRC32C u32 | attributes i16 |
+    last offset delta i32 | base timestamp i64 | max timestamp i64 | producer id i64 | producer epoch i16 |
+    base sequence i32 | record count i32
+
+`batch length` counts what follows it; the checksum covers everything from `attributes` on. A record is
+zigzag varints around its key and value:
+
+    length | attributes i8 | timestamp delta | offset delta | key length | key | value length | value |
+    header count | headers
+
+Source: https://kafka.apache.org/documentation/#recordbatch. The records' own loops are kernels
+(`pipeline.kernels.walk`, `pipeline.kernels.encode`).
+"""
+
+import struct
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import LogError
+from pipeline.log.source import NO_APPEND_TIME, EncodedBatch
+
+U8 = npt.NDArray[np.uint8]
+
+HEADER_BYTES = 61
+LENGTH_FIELD_END = 12
+"""Bytes of a batch that its own `batch length` does not count."""
+RECORD_BYTES_MIN = 7
+"""The smallest record: seven one-byte fields, no key, no value, no headers."""
+MAGIC = 2
+NUMBER_MAX = 2**62
+"""Offsets and times beyond it are refused, so that their sums never overflow."""
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_CRC_AT = 17
+_ATTRIBUTES_AT = 21
+_CRC = struct.Struct(">I")
+
+_CODEC_MASK = 0x07
+_APPEND_TIME_BIT = 0x08
+_CONTROL_BIT = 0x20
+_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+
+_NO_PRODUCER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    """The header of one record batch. Times are ms since the epoch, `size_bytes` includes the header."""
+
+    base_offset: int
+    size_bytes: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    base_timestamp: int
+    max_timestamp: int
+    count: int
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the batch's last record."""
+        return self.base_offset + self.last_offset_delta + 1
+
+    @property
+    def codec(self) -> str:
+        """The compression of its records: none, gzip, snappy, lz4 or zstd."""
+        code = self.attributes & _CODEC_MASK
+        return _CODECS[code] if code < len(_CODECS) else f"unknown ({code})"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it holds transaction markers and no records for us."""
+        return bool(self.attributes & _CONTROL_BIT)
+
+    @property
+    def append_time(self) -> int:
+        """The broker's append time of all its records, or `NO_APPEND_TIME`."""
+        return self.max_timestamp if self.attributes & _APPEND_TIME_BIT else NO_APPEND_TIME
+
+
+def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
+    """Return the header that stands at `buffer[at : at + HEADER_BYTES]`, all of which must be there.
+
+    Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch.
+    """
+    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, _, _, _, count = _HEADER.unpack_from(
+        buffer.data if isinstance(buffer, np.ndarray) else buffer, at
+    )
+    if magic != MAGIC:
+        raise LogError(
+            f"{where}: no record batch of version {MAGIC} (magic is {magic})",
+            remedy="The log is damaged or was written in an older format; restore it from its source.",
+        )
+    size = length + LENGTH_FIELD_END
+    sizes_fit = size >= HEADER_BYTES and last >= 0 and 0 <= count <= last + 1
+    if not (sizes_fit and 0 <= base < NUMBER_MAX and max(abs(base_ts), abs(max_ts)) < NUMBER_MAX):
+        raise LogError(
+            f"{where}: a record batch's header is impossible (base offset {base}, {size} bytes, "
+            f"{count} records, last offset delta {last})",
+            remedy="The log is damaged; restore it from its source.",
+        )
+    return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count)
+
+
+def checksum_matches(buffer: U8, at: int, header: BatchHeader) -> bool:
+    """Tell whether the batch at `at`, all of which must be in the buffer, has the checksum it says it has."""
+    checked = buffer[at + _ATTRIBUTES_AT : at + header.size_bytes]
+    return bool(google_crc32c.value(checked) == header.crc)
+
+
+def write_header(
+    buffer: U8, size: int, *, base_offset: int, last_offset_delta: int, base_timestamp: int,
+    max_timestamp: int, count: int, append_time: int = NO_APPEND_TIME,
+) -> None:  # fmt: skip
+    """Put the header before records that stand at `buffer[HEADER_BYTES:size]`, and the checksum over both.
+
+    `append_time`, where given, becomes the log time of all records, as a topic with LogAppendTime does it.
+    """
+    stamped = append_time != NO_APPEND_TIME
+    _HEADER.pack_into(
+        buffer.data, 0, base_offset, size - LENGTH_FIELD_END, 0, MAGIC, 0, _APPEND_TIME_BIT if stamped else 0,
+        last_offset_delta, base_timestamp, append_time if stamped else max_timestamp,
+        _NO_PRODUCER, -1, -1, count,
+    )  # fmt: skip
+    _CRC.pack_into(buffer.data, _CRC_AT, google_crc32c.value(buffer[_ATTRIBUTES_AT:size]))
+
+
+def encoded_batch(buffer: U8, at: int, header: BatchHeader, where: str) -> EncodedBatch:
+    """Return the uncompressed batch at `at`, whose checksum was found good, as the lane takes it.
+
+    Raises LogError for a compressed one: decompress it first.
+    """
+    if header.attributes & _CODEC_MASK:
+        raise LogError(
+            f"{where}: the record batch at offset {header.base_offset} is compressed with {header.codec}",
+            remedy="A files: log holds uncompressed batches; import the source again with `adledger import`.",
+        )
+    return EncodedBatch(
+        buffer=buffer,
+        start=at + HEADER_BYTES,
+        size=header.size_bytes - HEADER_BYTES,
+        count=header.count,
+        base_offset=header.base_offset,
+        base_timestamp=header.base_timestamp,
+        append_time=header.append_time,
+    )
+
+
+def varint(value: int) -> bytes:
+    """Return a signed integer as a zigzag varint."""
+    rest = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while rest >= 0x80:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int, bytes_max: int = 10) -> tuple[int, int]:
+    """Return the zigzag varint at `at` and where the next byte stands. Raises ValueError if it does not end."""
+    rest = shift = 0
+    for i in range(bytes_max):
+        if at + i >= len(data):
+            raise ValueError("a varint runs over the end")
+        byte = data[at + i]
+        rest |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            rest &= 2**64 - 1
+            return (rest >> 1) ^ -(rest & 1), at + i + 1
+        shift += 7
+    raise ValueError(f"a varint is longer than {bytes_max} bytes")
