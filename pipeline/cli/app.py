@@ -15,6 +15,12 @@ from pipeline.cli.output import err_error, out
 from pipeline.errors import AdledgerError
 
 COMMANDS = {
+    "run": "pipeline.cli.run:run",
+    "query": "pipeline.cli.query:query",
+    "status": "pipeline.cli.status:status",
+    "ledger": "pipeline.cli.ledger:ledger",
+    "dead-letters": "pipeline.cli.dead_letters:dead_letters",
+    "migrate": "pipeline.cli.migrate:migrate",
     "config": "pipeline.cli.config:config",
     "version": "pipeline.cli.version:version",
 }

@@ -19,7 +19,9 @@ def config(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print the settings in force and where each came from, secrets masked; or explain one.
+    """Print the settings in force and where each came from.
+
+    Secrets are masked. With a NAME, explain that setting: what it does, its unit, and how to set it.
 
     \b
     Examples:

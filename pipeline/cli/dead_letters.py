@@ -25,7 +25,7 @@ dead_letters = typer.Typer(
 
 @dead_letters.callback()
 def root() -> None:
-    """Look at malformed records: why, where from, and their bytes as they came.
+    """Malformed records: why, where from, and their bytes.
 
     \b
     Examples:
@@ -39,16 +39,16 @@ def list_(
     *,
     clickhouse: options.ClickHouse = None,
     database: options.Database = None,
-    reason: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this reason, such as not_json.")
-    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the latest first.")] = 50,
     config_file: options.Config = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """List malformed records, the latest first, and how many there are of each reason.
+    """List malformed records, the latest first.
+
+    How many there are of each reason is told on stderr, or with --json in `counts`.
 
     \b
     Examples:
@@ -102,7 +102,9 @@ def show(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show one malformed record: reason, where from, key and value, with what can't be printed escaped.
+    """Show one malformed record.
+
+    Reason, where from, key and value; what can't be printed is escaped.
 
     \b
     Examples:

@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import connect, options
-from pipeline.cli.output import err, out, out_json, out_table
+from pipeline.cli.output import err, out, out_json, print_summary
 
 if TYPE_CHECKING:
     from pipeline.ledger.audit import Report, Scope
 
 PROBLEMS_SHOWN_MAX = 20
 
-ledger = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The ledger of batches."
-)
+ledger = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-Time = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], metavar="UTC-TIME")]
+TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 
 @ledger.callback()
 def root() -> None:
-    """Read the ledger: one row for each batch that is done.
+    """The ledger of batches: check that everything adds up.
 
     \b
     Examples:
@@ -38,18 +36,24 @@ def check(
     lane: Annotated[list[int] | None, typer.Option(min=0, help="Only this lane. Repeatable.")] = None,
     from_batch: Annotated[int, typer.Option(min=0, help="Only batches from this number on.")] = 0,
     to_batch: Annotated[int | None, typer.Option(min=0, help="Only batches up to this number.")] = None,
-    since: Time = None,
-    until: Time = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Only batches that end at or after."),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Only batches that end before."),
+    ] = None,
     ledger_only: Annotated[bool, typer.Option("--ledger-only", help="Don't count the tables again.")] = False,
     config_file: options.Config = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check conservation and continuity, and count every table again against the ledger.
+    """Check that everything adds up, in every table.
 
     Conservation: in each batch the records received are the sum of the classes, and events, rollup_minute and
     dead_letters hold exactly these records and this money. Continuity: each batch begins where the one before
-    ended. A row deleted, added twice or altered is found, and its batch named. --since and --until are lane clock.
+    ended. A row deleted, added twice or altered is found, and its batch named. --since and --until are lane clock, UTC.
 
     \b
     Examples:
@@ -78,15 +82,9 @@ def _milliseconds(time: datetime | None) -> int | None:
 
 
 def _print_json(report: "Report") -> None:
-    from pipeline.ledger.totals import summary
+    from pipeline.ledger.totals import Summary
 
-    found = summary(
-        report.totals,
-        conserved=report.conserved,
-        continuous=report.continuous,
-        events_per_second=None,
-        cpu_seconds=None,
-    )
+    found = Summary(report.totals, report.conserved, report.continuous).as_json()
     problems = [
         {"kind": p.kind, "lane": p.lane, "batch_no": p.batch_no, "table": p.table, "what": p.what}
         for p in report.problems
@@ -95,18 +93,13 @@ def _print_json(report: "Report") -> None:
 
 
 def _print_text(report: "Report", scope: "Scope") -> None:
-    from pipeline.ledger.totals import class_rows
+    from pipeline.ledger.totals import Summary
 
-    out_table(("class", "records", "money", "currency"), class_rows(report.totals))
-    out(f"{report.batches:,} batches, {report.totals.records_received:,} records received")
-    out(f"conserved: {_yes(report.conserved)}   continuous: {_yes(report.continuous)}")
+    print_summary(Summary(report.totals, report.conserved, report.continuous))
+    out(f"{report.batches:,} batches checked")
     if not report.batches:
         err("the ledger is empty" + ("" if scope.everything else " in this span"))
     for problem in report.problems[:PROBLEMS_SHOWN_MAX]:
         err(f"wrong: {problem}")
     if len(report.problems) > PROBLEMS_SHOWN_MAX:
         err(f"... and {len(report.problems) - PROBLEMS_SHOWN_MAX} more: --json lists them")
-
-
-def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a value
-    return "yes" if holds else "NO"

@@ -18,9 +18,9 @@ def migrate(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Bring the database to this release's tables: each migration once, in order, recorded.
+    """Bring the database to this release's tables.
 
-    A migration that was applied and edited since is refused. Running it again does nothing.
+    Each migration is applied once, in order, and recorded. A migration that was applied and edited since is refused. Running it again does nothing.
 
     \b
     Examples:

@@ -6,11 +6,14 @@ With `--json` stdout carries exactly one JSON object, so that `adledger ... --js
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pipeline.errors import AdledgerError
+
+if TYPE_CHECKING:
+    from pipeline.ledger.totals import Summary
 
 BROKEN_PIPE_EXIT_CODE = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`adledger query ... | head`)."""
@@ -57,6 +60,21 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def print_summary(summary: "Summary") -> None:
+    """Print a summary for people."""
+    from pipeline.ledger.totals import class_rows
+
+    out_table(("class", "records", "money", "currency"), class_rows(summary.totals))
+    out(f"{summary.totals.records_received:,} records received")
+    out(f"conserved: {_yes(summary.conserved)}   continuous: {_yes(summary.continuous)}")
+    if summary.events_per_second is not None and summary.cpu_seconds is not None:
+        out(f"{summary.events_per_second:,.0f} events/s, {summary.cpu_seconds:.2f} CPU seconds")
+
+
+def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a value
+    return "yes" if holds else "NO"
 
 
 def err(text: str) -> None:

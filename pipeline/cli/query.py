@@ -25,7 +25,7 @@ def query(
     config_file: options.Config = None,
     assignments: options.Set = None,
 ) -> None:
-    """Run a query and print its result in any of ClickHouse's formats.
+    """Run SQL, with ClickHouse's own output formats.
 
     The result comes by ClickHouse's HTTP port (8123; 8443 where secure=1; http_port=... in the address). With
     embedded:DIR a server that runs there is asked; else one is started for the time of the query.

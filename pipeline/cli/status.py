@@ -21,9 +21,9 @@ def status(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show where each lane stands: its last batch, its clock, its lag behind the log; and the counts by class.
+    """Show where each lane stands, and the counts by class.
 
-    Lag counts offsets of the log that the ledger does not cover yet. It is shown where --source is a log of files.
+    Of each lane its last batch, its clock, and its lag behind the log. Lag counts offsets of the log that the ledger does not cover yet. It is shown where --source is a log of files.
 
     \b
     Examples:

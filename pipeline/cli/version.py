@@ -15,7 +15,7 @@ PARTS = ("chdb-core", "clickhouse-driver", "aiokafka", "numba", "numpy")
 def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
 ) -> None:
-    """Print the version of adledger and of the parts it stands on.
+    """Print the versions of adledger and of its parts.
 
     \b
     Examples:

@@ -98,23 +98,30 @@ def money_text(nanos: int) -> str:
     return f"{sign}{whole:,}.{rest:09}"
 
 
-def summary(
-    totals: Totals,
-    *,
-    conserved: bool,
-    continuous: bool,
-    events_per_second: float | None,
-    cpu_seconds: float | None,
-) -> dict[str, Any]:
-    """Return the object that `demo`, `run --until-caught-up` and `ledger check` print with `--json`."""
-    return {
-        "records_received": totals.records_received,
-        "classes": class_summary(totals),
-        "conserved": conserved,
-        "continuous": continuous,
-        "events_per_second": events_per_second,
-        "cpu_seconds": cpu_seconds,
-    }
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `demo`, `run --until-caught-up` and `ledger check` report.
+
+    `totals` are of the whole ledger, or of what was checked; events a second and CPU seconds are of this process
+    and its workers, None where nothing was processed.
+    """
+
+    totals: Totals
+    conserved: bool
+    continuous: bool
+    events_per_second: float | None = None
+    cpu_seconds: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "records_received": self.totals.records_received,
+            "classes": class_summary(self.totals),
+            "conserved": self.conserved,
+            "continuous": self.continuous,
+            "events_per_second": self.events_per_second,
+            "cpu_seconds": self.cpu_seconds,
+        }
 
 
 def _one_currency(totals: Totals, code: int) -> int:

@@ -16,7 +16,7 @@ from pipeline.ledger.check import (
     check_tables,
     check_unledgered,
 )
-from pipeline.ledger.totals import Totals, class_summary, summary
+from pipeline.ledger.totals import Summary, Totals, class_rows, class_summary, money_text
 from schemas.classes import Class
 from schemas.wire import currency_code
 from sinks.sink import LedgerEntry, Money, OffsetRange
@@ -213,9 +213,21 @@ def test_money_of_several_currencies_is_never_summed():
     assert both == {"records": 2, "money_nanos": None, "money_by_currency": {"EUR": 7, "USD": 5}}
 
 
+def test_people_see_exact_money():
+    """Money is shown to the nano, a row a class and currency; what has no money shows none."""
+    assert [money_text(n) for n in (0, 1, -1, 1_234_500_000_000)] == [
+        "0.000000000", "0.000000001", "-0.000000001", "1,234.500000000",
+    ]  # fmt: skip
+    entry = entry_of(1, [0, 0], 0, ({(Class.BILLABLE, USD): (1, 5), (Class.BILLABLE, EUR): (2, 7)}, 3, 0, 0))
+    rows = class_rows(Totals.of([entry]))
+    assert rows[:2] == [("billable", 2, "0.000000007", "EUR"), ("billable", 1, "0.000000005", "USD")]
+    assert ("malformed", 3, None, "") in rows
+    assert sum(records for _, records, _, _ in rows) == entry.records_received
+
+
 def test_summary_has_the_keys_that_scripts_read():
     """The object of `--json`, by name."""
-    made = summary(Totals.of([]), conserved=True, continuous=True, events_per_second=None, cpu_seconds=None)
+    made = Summary(Totals.of([]), conserved=True, continuous=True).as_json()
     assert list(made) == [
         "records_received", "classes", "conserved", "continuous", "events_per_second", "cpu_seconds",
     ]  # fmt: skip
