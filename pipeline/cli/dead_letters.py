@@ -15,17 +15,12 @@ if TYPE_CHECKING:
 
 PREVIEW_CHARACTERS = 60
 
-dead_letters = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Malformed records, with their bytes.",
-)
+dead_letters = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @dead_letters.callback()
 def root() -> None:
-    """Malformed records: why, where from, and their bytes.
+    """Look at malformed records: why, where from, and their bytes.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 @ledger.callback()
 def root() -> None:
-    """The ledger of batches: check that everything adds up.
+    """Check the ledger of batches.
 
     \b
     Examples:
