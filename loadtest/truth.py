@@ -147,7 +147,7 @@ class TruthBuilder:
     """Adds up the truth about a model's rows, chunk by chunk, in memory of about 50 bytes a rollup row."""
 
     def __init__(self, model: TrafficModel) -> None:
-        self._currencies = currency_code(model.currency), currency_code(model.second_currency)
+        self._currencies = sorted(map(currency_code, (model.currency, model.second_currency)))
         self._counts = Truth.empty(model.partitions)
         self._keys = np.zeros(_TABLE_PLACES, np.uint64)
         self._records, self._money = np.zeros((2, _TABLE_PLACES), np.int64)
