@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     dedupe_window_hours: int = Field(
         24, ge=1, le=168,
         description="A later event of the same identity within this much log time of the first is a duplicate. "
-        "State is held for it: about 20 bytes an event. Beyond it, a repeat is expired or counts again.",
+        "State is held for it: 27 to 64 bytes an event. Beyond it, a repeat is expired or counts again.",
     )  # fmt: skip
     acceptance_hours_max: int = Field(
         24, ge=1, le=168,
