@@ -1,0 +1,1 @@
+"""Traffic whose truth is known."""

@@ -1,0 +1,1 @@
+"""ClickHouse as a lane uses it: the Protocol and its implementations."""

@@ -1,0 +1,1 @@
+"""The control path: what a few thousand messages a second drive, never events."""

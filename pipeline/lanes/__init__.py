@@ -1,0 +1,1 @@
+"""The lane: batches, intents, the protocol, and the worker that runs it."""

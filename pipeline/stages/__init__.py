@@ -1,0 +1,1 @@
+"""The stages: pure functions of columns, in the order that a lane calls them."""
