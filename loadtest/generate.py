@@ -16,7 +16,7 @@ from loadtest.kernels.fill import fill_rows
 from loadtest.kernels.keys import KEY_BYTES_MAX
 from loadtest.kernels.memory import SLACK_BYTES
 from loadtest.kernels.render import NULL, VALUE_BYTES_MAX, render_rows
-from loadtest.kernels.shapes import PLANNED, ROW, I64, Records, U8
+from loadtest.kernels.shapes import I64, PLANNED, ROW, U8, Records
 from loadtest.model import TrafficModel
 from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
 from loadtest.tables import Lookup
@@ -48,7 +48,11 @@ class Generator:
     """Generates what a model says, or the part of it that lies in some `partitions`."""
 
     def __init__(
-        self, model: TrafficModel, *, partitions: Collection[int] | None = None, chunk_slots: int = CHUNK_SLOTS
+        self,
+        model: TrafficModel,
+        *,
+        partitions: Collection[int] | None = None,
+        chunk_slots: int = CHUNK_SLOTS,
     ) -> None:
         self.model = model
         self._lookup = Lookup(model, malformed_recipes=len(MALFORMED_RECIPES), odd_recipes=len(ODD_RECIPES))
@@ -79,7 +83,9 @@ class Generator:
         """
         model, size = self.model, self._chunk_slots
         chunks = -(-model.events // size)
-        begins = np.append(self._times(0, size, chunks), self._times(model.events, 1, 1))  # and the latest end
+        begins = np.append(
+            self._times(0, size, chunks), self._times(model.events, 1, 1)
+        )  # and the latest end
         waiting: list[list[Records]] = [[] for _ in range(chunks + 1)]
         left = model.events
         for chunk in range(chunks):

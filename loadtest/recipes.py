@@ -85,7 +85,9 @@ MALFORMED_RECIPES = (
     Recipe("truncated", Malformed.NOT_JSON, lambda value, _: value[: len(value) * 2 // 3]),
     Recipe("no JSON", Malformed.NOT_JSON, lambda _v, _t: b"impression;83.149.9.216;300x250"),
     Recipe("NUL bytes behind", Malformed.NOT_JSON, lambda value, _: value + b"\0\0\0"),
-    Recipe("NUL byte in a text", Malformed.NOT_JSON, lambda value, _: value.replace(b"Mozilla", b"Moz\0illa")),
+    Recipe(
+        "NUL byte in a text", Malformed.NOT_JSON, lambda value, _: value.replace(b"Mozilla", b"Moz\0illa")
+    ),
     Recipe("two objects", Malformed.NOT_JSON, lambda value, _: value + value),
     Recipe("comma at the end", Malformed.NOT_JSON, lambda value, _: value[:-1] + b",}"),
     Recipe("NaN", Malformed.NOT_JSON, _literal("price_micros", "NaN")),
@@ -102,7 +104,9 @@ MALFORMED_RECIPES = (
     Recipe("no event_id", Malformed.MISSING_FIELD, _without("event_id")),
     Recipe("no price", Malformed.MISSING_FIELD, _without("price_micros")),
     Recipe("no user_id", Malformed.MISSING_FIELD, _without("user_id")),
-    Recipe("click without impression_id", Malformed.MISSING_FIELD, _with(event_type="click"), other_topic=True),
+    Recipe(
+        "click without impression_id", Malformed.MISSING_FIELD, _with(event_type="click"), other_topic=True
+    ),
     Recipe("price as text", Malformed.WRONG_TYPE, _as_text("price_micros")),
     Recipe("price with a fraction", Malformed.WRONG_TYPE, _with(price_micros=1.5)),
     Recipe("price with an exponent", Malformed.WRONG_TYPE, _literal("price_micros", "1e3")),
@@ -114,13 +118,17 @@ MALFORMED_RECIPES = (
     Recipe("publisher over 32 bits", Malformed.OUT_OF_RANGE, _with(publisher_id=wire.UINT32_MAX + 1)),
     Recipe("publisher over 64 bits", Malformed.OUT_OF_RANGE, _with(publisher_id=10**30)),
     Recipe("empty event_id", Malformed.OUT_OF_RANGE, _with(event_id="")),
-    Recipe("event_id of 65 bytes", Malformed.OUT_OF_RANGE, _with(event_id="e" * (wire.EVENT_ID_BYTES_MAX + 1))),
+    Recipe(
+        "event_id of 65 bytes", Malformed.OUT_OF_RANGE, _with(event_id="e" * (wire.EVENT_ID_BYTES_MAX + 1))
+    ),
     Recipe("user_agent of 1,025 bytes", Malformed.OUT_OF_RANGE, _with(user_agent="u" * 1_025)),
     Recipe("currency of four letters", Malformed.OUT_OF_RANGE, _with(currency="EURO")),
     Recipe("country in small letters", Malformed.OUT_OF_RANGE, _with(country="de")),
     Recipe("no address", Malformed.OUT_OF_RANGE, _with(ip="256.1.2.3")),
     Recipe("unknown event_type", Malformed.OUT_OF_RANGE, _with(event_type="view")),
-    Recipe("seconds for milliseconds", Malformed.OUT_OF_RANGE, lambda v, t: _with(event_time=t // 1000)(v, t)),
+    Recipe(
+        "seconds for milliseconds", Malformed.OUT_OF_RANGE, lambda v, t: _with(event_time=t // 1000)(v, t)
+    ),
     Recipe("time as a phrase", Malformed.OUT_OF_RANGE, _with(event_time="yesterday")),
     Recipe("impression among clicks", Malformed.WRONG_TOPIC, lambda value, _: value, other_topic=True),
     Recipe("click among impressions", Malformed.WRONG_TOPIC, _as_click),
@@ -134,7 +142,7 @@ MALFORMED_RECIPES = (
 
 
 def _escaped(value: bytes, _: int) -> bytes:
-    """Write every letter of the page's address and of the id as \\uXXXX."""
+    """Write every letter of the page's address and of the id as an escape."""
     event = json.loads(value)
     text = json.dumps({**event, "page_url": "\ue000", "event_id": "\ue001"}, separators=(",", ":"))
     for mark, name in (("\\ue000", "page_url"), ("\\ue001", "event_id")):
@@ -166,7 +174,9 @@ def _unknown_fields(value: bytes, _: int) -> bytes:
 
 
 ODD_RECIPES = (
-    Recipe("pretty-printed", Malformed.OK, lambda value, _: json.dumps(json.loads(value), indent="\t").encode()),
+    Recipe(
+        "pretty-printed", Malformed.OK, lambda value, _: json.dumps(json.loads(value), indent="\t").encode()
+    ),
     Recipe("space around", Malformed.OK, lambda value, _: b"\r\n " + value + b" \n"),
     Recipe("reversed", Malformed.OK, lambda v, _: _dump(dict(reversed(json.loads(v).items())))),
     Recipe("escaped", Malformed.OK, _escaped),

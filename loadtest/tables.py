@@ -93,7 +93,9 @@ def _text_table(texts: Sequence[bytes]) -> Array:
     """Return a text table: for each entry (offset << 16 | length) as uint64, then the texts, then the slack."""
     offsets = np.cumsum([8 * len(texts), *map(len, texts)])[:-1]
     index = np.array([int(at) << 16 | len(text) for at, text in zip(offsets, texts, strict=True)], np.uint64)
-    return np.concatenate([index.view(np.uint8), np.frombuffer(b"".join(texts) + bytes(SLACK_BYTES), np.uint8)])
+    return np.concatenate(
+        [index.view(np.uint8), np.frombuffer(b"".join(texts) + bytes(SLACK_BYTES), np.uint8)]
+    )
 
 
 def catalog_rows(name: str) -> list[list[str]]:
@@ -177,7 +179,9 @@ class Lookup:
             words=self._keep(_text_table([word.encode() for word in WORDS])),
             fields=self._keep(_text_table([*compact, *(token + b" " for token in compact)])),
             layouts=self._keep(layouts()),
-            currencies=self._keep(_text_table([f'"{c}"'.encode() for c in (model.currency, model.second_currency)])),
+            currencies=self._keep(
+                _text_table([f'"{c}"'.encode() for c in (model.currency, model.second_currency)])
+            ),
             literals=self._keep(_text_table(LITERALS)),
         )
 

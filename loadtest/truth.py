@@ -45,7 +45,10 @@ EXPECTED = np.dtype(
         ("money_nanos", "i8"),
         ("conflict", "u1"),
         ("misrouted", "u1"),
-        ("malformed", "u1"),  # schemas.wire.Malformed; then only topic, partition, offset and class_code are set
+        (
+            "malformed",
+            "u1",
+        ),  # schemas.wire.Malformed; then only topic, partition, offset and class_code are set
         ("label", "u1"),
     ]
 )
@@ -81,10 +84,10 @@ class Truth:
     def money(self) -> dict[tuple[int, int], tuple[int, int]]:
         """Return (class code, currency code) -> (records, nanos), both exact."""
         totals = {}
-        for class_code, currency_code in np.unique(self.rollup[["class_code", "currency_code"]]).tolist():
-            of = (self.rollup["class_code"] == class_code) & (self.rollup["currency_code"] == currency_code)
-            rows = self.rollup[of]
-            totals[class_code, currency_code] = int(rows["records"].sum()), exact_sum(rows["money_nanos"])
+        kind = self.rollup["class_code"].astype(np.uint32) << np.uint32(16) | self.rollup["currency_code"]
+        for code in np.unique(kind).tolist():
+            rows = self.rollup[kind == code]
+            totals[code >> 16, code & 0xFFFF] = int(rows["records"].sum()), exact_sum(rows["money_nanos"])
         return totals
 
     def merge(self, other: "Truth") -> "Truth":
@@ -95,7 +98,7 @@ class Truth:
                 remedy="generate both for one log",
             )
         return Truth(
-            _added(np.concatenate([self.rollup, other.rollup])),
+            added(np.concatenate([self.rollup, other.rollup])),
             self.classes + other.classes,
             self.malformed + other.malformed,
             self.misrouted + other.misrouted,
@@ -135,7 +138,7 @@ class Truth:
         rollup["records"] = 1
         lane = expected["partition"]
         return cls(
-            _added(rollup),
+            added(rollup),
             _count(lane, expected["class_code"], partitions),
             np.bincount(expected["malformed"][expected["malformed"] > 0], minlength=REASONS).astype(np.int64),
             np.bincount(lane[expected["misrouted"] > 0], minlength=partitions).astype(np.int64),
@@ -179,7 +182,11 @@ class TruthBuilder:
         rollup["money_nanos"] = self._money[places]
         counts = self._counts
         return Truth(
-            rollup, counts.classes.copy(), counts.malformed.copy(), counts.misrouted.copy(), counts.conflicts.copy()
+            rollup,
+            counts.classes.copy(),
+            counts.malformed.copy(),
+            counts.misrouted.copy(),
+            counts.conflicts.copy(),
         )
 
     def _grow(self) -> None:
@@ -222,7 +229,7 @@ def _count(lane: npt.NDArray[np.uint16], class_code: npt.NDArray[np.uint8], part
     return cells.reshape(partitions, CLASSES).astype(np.int64)
 
 
-def _added(rollup: Records) -> Records:
+def added(rollup: Records) -> Records:
     """Return rows (ROLLUP) sorted, those of one key added up."""
     if not len(rollup):
         return rollup
@@ -240,4 +247,6 @@ def _added(rollup: Records) -> Records:
 
 def _starts(sorted_key: npt.NDArray[np.unsignedinteger]) -> I64:
     """Return where each run of equal keys begins."""
-    return np.flatnonzero(np.concatenate([[len(sorted_key) > 0], sorted_key[1:] != sorted_key[:-1]])).astype(np.int64)
+    return np.flatnonzero(np.concatenate([[len(sorted_key) > 0], sorted_key[1:] != sorted_key[:-1]])).astype(
+        np.int64
+    )

@@ -1,0 +1,1 @@
+"""What real traffic is made of: browsers and consumer networks, with weights."""

@@ -7,7 +7,7 @@ own counter; so a copy is equal to its first, a session stays with its user, a p
 import numpy as np
 
 from loadtest.kernels.arrive import HOUR_MS, click_delay, slot_base
-from loadtest.kernels.draw import GOLDEN, alias, below, draw, high, low, mix64, quantile
+from loadtest.kernels.draw import alias, below, draw, high, low, mix64, quantile
 from loadtest.kernels.keys import (
     crc32_partition,
     key_partition,
@@ -45,9 +45,7 @@ _CARRIER_ADDRESSES = 2_048  # a carrier's NAT shows so many addresses of a block
 _HOT_USERS = 10
 _ONE = np.uint64(1)
 
-_SIZES = np.array(
-    [300, 250, 728, 90, 320, 50, 160, 600, 970, 250, 300, 600, 336, 280, 320, 100], np.int64
-)
+_SIZES = np.array([300, 250, 728, 90, 320, 50, 160, 600, 970, 250, 300, 600, 336, 280, 320, 100], np.int64)
 
 # purposes of a slot beyond arrive's (which end below 8), of a session, a user, a producer and a campaign
 P_SESSION, P_CAMPAIGN, P_WHERE, P_PRICE, P_TRANSPORT, P_LATE, P_EXPIRED = range(8, 15)
@@ -71,7 +69,7 @@ def _session(tb, base, slot_time):
     window = into // tb.session_ms
     sessions = np.int64(load64(tb.sessions + 8 * min(window, tb.windows - 1)))
     if (low(bits) >> 3) % 3 == 0:
-        sessions = max(1, sessions >> 3)
+        sessions = max(np.int64(1), sessions >> np.int64(3))
     number = below(bits, sessions)
     session = mix64(_SESSION ^ tb.key ^ np.uint64((window << 3 | stagger) << 32 | number))
     visit = (into - window * tb.session_ms) * 3 // tb.session_ms

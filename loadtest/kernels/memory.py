@@ -81,5 +81,3 @@ def put_decimal(at, value):
     if k > at:
         store8(at, np.uint64(48 + value))
     return at + digits
-
-

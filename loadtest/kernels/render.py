@@ -41,6 +41,7 @@ NULL = -1
 
 _COMMA_SPACE = np.uint64(0x202C)
 
+
 @inline_kernel
 def _quote(at):
     return put_byte(at, 34)
@@ -131,7 +132,7 @@ def _put_record(at, tb, texts, row):
     at = put_byte(at, 123)
     spaced = np.int64(row.spaced)
     order = texts.layouts + np.int64(row.layout) * FIELDS
-    gap = 0  # the first field's comma is overwritten
+    gap = np.int64(0)  # the first field's comma is overwritten
     for k in range(FIELDS):
         field = np.int64(load8(order + k))
         if not _sent(row, field):

@@ -35,7 +35,9 @@ def rollup_key(row, currency_code):
 
 
 @kernel
-def tally(rows, first, currency_code, reasons, keys, records, money, used, classes, malformed, misrouted, conflicts):
+def tally(
+    rows, first, currency_code, reasons, keys, records, money, used, classes, malformed, misrouted, conflicts
+):
     """Add rows from `first` on into the table (keys, records, money; 2^k places, `used` taken) and the counts.
 
     Returns (the row it stopped at, places used): it stops where the table must grow first.

@@ -1,0 +1,135 @@
+"""What became of the events behind a difference: each named by topic, lane and offset, expected against found."""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from loadtest.compare import RollupDifference
+from loadtest.expected import ExpectedRecords
+from loadtest.labels import Label
+from loadtest.truth import EXPECTED, ROLLUP_KEY
+from pipeline.ledger.queries import Tables
+from schemas.classes import CLASS_NAMES, Class
+from schemas.wire import Malformed
+
+EXPLANATIONS_MAX = 200
+
+Place = tuple[int, int, int]
+"""Topic index, lane, offset."""
+
+
+class Client(Protocol):
+    """What explaining needs of sinks.connection.Client."""
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        """Return the rows of a SELECT as tuples."""
+
+
+class Fate(NamedTuple):
+    """What is said of an event: publisher, minute, type, class, currency as in ROLLUP_KEY, and its nanos."""
+
+    key: tuple[int, ...]
+    money_nanos: int
+    label: int = Label.HONEST
+
+    def __str__(self) -> str:
+        publisher, _, _, code, _ = self.key
+        why = "" if self.label == Label.HONEST else f" ({Label(self.label).name.lower()})"
+        return f"{CLASS_NAMES[Class(code)]} of publisher {publisher}, {self.money_nanos:,} nanos{why}"
+
+
+def explain(
+    wrong: Sequence[RollupDifference], client: Client, tables: Tables, records: Sequence[ExpectedRecords]
+) -> list[str]:
+    """Return a line for each event behind the wrong rows, and for each malformed record, that is not as expected."""
+    expected = _expected(wrong, records)
+    found = _events(client, tables, _in_publisher_minutes(wrong)) if wrong else {}
+    missing = sorted(place for place in expected if place not in found)
+    found |= _events(client, tables, _at_places(missing)) if missing else {}
+    letters = _dead_letters(client, tables)
+    lines = [*_events_explained(expected, found, letters), *_letters_explained(records, letters)]
+    if wrong and not lines and records:
+        lines.append(
+            "every event behind these rows stands in `events` as expected: it is the rollup that is wrong"
+        )
+    return lines[:EXPLANATIONS_MAX]
+
+
+def _events_explained(
+    expected: dict[Place, Fate], found: dict[Place, list[Fate]], letters: dict[Place, int]
+) -> Iterator[str]:
+    for place in sorted({*expected, *found}):
+        fates, due = found.get(place, []), expected.get(place)
+        if due is None:
+            yield f"{_name(place)}: in `events` as {fates[0]}, but no such event was expected"
+        elif not fates:
+            where = f"a dead letter ({Malformed(letters[place]).name})" if place in letters else "in no table"
+            yield f"{_name(place)}: expected {due}, but it is {where}"
+        elif len(fates) > 1:
+            yield f"{_name(place)}: stands {len(fates)} times in `events`, expected once as {due}"
+        elif (fates[0].key, fates[0].money_nanos) != (due.key, due.money_nanos):
+            yield f"{_name(place)}: expected {due}, but it is {fates[0]}"
+
+
+def _letters_explained(records: Sequence[ExpectedRecords], letters: dict[Place, int]) -> Iterator[str]:
+    """Yield what is wrong with dead letters, where any is expected or there."""
+    due = {
+        (row["topic"], row["partition"], row["offset"]): int(row["malformed"])
+        for source in records
+        for row in source.malformed()
+    }
+    for place in sorted({*due, *letters}):
+        want, have = (Malformed(reasons.get(place, 0)).name for reasons in (due, letters))
+        if want != have and records:
+            yield f"{_name(place)}: expected as dead letter {want}, but it is {have}"
+
+
+def _expected(wrong: Sequence[RollupDifference], records: Sequence[ExpectedRecords]) -> dict[Place, Fate]:
+    pairs = np.array([row.key[0] << 32 | row.key[1] for row in wrong], np.uint64)
+    rows = [source.of_publisher_minutes(pairs) for source in records]
+    return {
+        (row["topic"], row["partition"], row["offset"]): Fate(
+            tuple(int(row[name]) for name in ROLLUP_KEY), int(row["money_nanos"]), int(row["label"])
+        )
+        for row in np.concatenate([*rows, np.zeros(0, EXPECTED)])
+    }
+
+
+def _in_publisher_minutes(wrong: Sequence[RollupDifference]) -> str:
+    pairs = sorted({row.key[:2] for row in wrong})
+    listed = ", ".join(f"({publisher:d}, {minute:d})" for publisher, minute in pairs)
+    publishers = ", ".join(str(publisher) for publisher in sorted({publisher for publisher, _ in pairs}))
+    return (
+        f"publisher_id IN ({publishers}) "
+        f"AND (publisher_id, toUnixTimestamp(toStartOfMinute(event_time))) IN ({listed})"
+    )
+
+
+def _at_places(places: Sequence[Place]) -> str:
+    listed = ", ".join(
+        f"({topic:d}, {lane:d}, {offset:d})" for topic, lane, offset in places[:EXPLANATIONS_MAX]
+    )
+    return f"(topic, lane, offset) IN ({listed})"
+
+
+def _events(client: Client, tables: Tables, where: str) -> dict[Place, list[Fate]]:
+    found: dict[Place, list[Fate]] = {}
+    for topic, lane, offset, *key, money in client.execute(
+        "SELECT topic, lane, offset, publisher_id, toUnixTimestamp(toStartOfMinute(event_time)), event_type_code, "
+        f"class_code, currency_code, money_nanos FROM {tables('events')} WHERE {where}"
+    ):
+        found.setdefault((topic, lane, offset), []).append(Fate(tuple(key), money))
+    return found
+
+
+def _dead_letters(client: Client, tables: Tables) -> dict[Place, int]:
+    rows = client.execute(f"SELECT topic, lane, offset, reason_code FROM {tables('dead_letters')}")
+    return {(topic, lane, offset): reason for topic, lane, offset, reason in rows}
+
+
+def _name(place: Place) -> str:
+    topic, lane, offset = place
+    return f"topic {topic}, partition {lane}, offset {offset:,}"

@@ -1,0 +1,143 @@
+"""Verification: every table against the truth, row by row, to the nano; and each difference explained by event."""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from loadtest.compare import RollupDifference, differences, differing, publisher_spans
+from loadtest.expected import ExpectedRecords
+from loadtest.explain import explain
+from loadtest.kernels.shapes import I64, Records
+from loadtest.truth import CLASSES, REASONS, ROLLUP, Truth
+from pipeline.ledger.queries import Tables, totals
+from pipeline.ledger.totals import Totals
+from schemas.classes import CLASS_NAMES, Class, Reason
+from schemas.wire import currency_text
+
+DIFFERENCES_MAX = 50
+"""Rows that are listed and explained; all are counted."""
+
+
+class Client(Protocol):
+    """What verification needs of sinks.connection.Client."""
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        """Return the rows of a SELECT as tuples."""
+
+    def columns(self, query: str) -> list[Any] | None:
+        """Return the columns of a SELECT as arrays, or None where there are no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What verification found.
+
+    `totals` are the ledger's, `wrong_counts` say in words which counts are not the truth's, `differences` are the
+    first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
+    """
+
+    truth: Truth
+    totals: Totals
+    rows_compared: int
+    rows_wrong: int
+    wrong_counts: tuple[str, ...]
+    differences: tuple[RollupDifference, ...]
+    explanations: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything is as the truth has it."""
+        return not self.rows_wrong and not self.wrong_counts
+
+
+def verify(truth: Truth, client: Client, database: str, records: Sequence[ExpectedRecords] = ()) -> Report:
+    """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the truth about the whole log.
+
+    `records` explain differences by event; what none of them knows is not explained. Raises what the client does.
+    """
+    tables = Tables(database)
+    ledger = totals(client, tables)
+    wrong = [*_ledger_differences(truth, ledger), *_count_differences(truth, client, tables)]
+    rows_wrong, found = 0, list[RollupDifference]()
+    for table, records_of_row in (("rollup_minute", "sum(records)"), ("events", "count()")):
+        for span in publisher_spans(truth.rollup):
+            in_span = (truth.rollup["publisher_id"] >= span[0]) & (truth.rollup["publisher_id"] < span[1])
+            expected, stored = truth.rollup[in_span], _stored(client, tables, table, records_of_row, span)
+            keys = differing(expected, stored)
+            rows_wrong += len(keys)
+            room = DIFFERENCES_MAX - len(found)
+            found += differences(table, expected, stored, keys[:room])
+    explanations = explain(found, client, tables, records) if found or wrong else []
+    return Report(
+        truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations)
+    )
+
+
+def _stored(client: Client, tables: Tables, table: str, records: str, span: tuple[int, int]) -> Records:
+    """Return a table's rows of a span of publishers, added up over lanes and batches (ROLLUP, sorted)."""
+    minute = "minute" if table == "rollup_minute" else "toStartOfMinute(event_time)"
+    columns = client.columns(
+        f"SELECT publisher_id, toUnixTimestamp({minute}) AS m, event_type_code, class_code, currency_code, "
+        f"toInt64({records}), sum(money_nanos) FROM {tables(table)} "
+        f"WHERE publisher_id >= {span[0]:d} AND publisher_id < {span[1]:d} "
+        "GROUP BY publisher_id, m, event_type_code, class_code, currency_code "
+        "ORDER BY publisher_id, m, event_type_code, class_code, currency_code"
+    )
+    rollup = np.empty(len(columns[0]) if columns else 0, ROLLUP)
+    for name, column in zip(ROLLUP.names or (), columns or (), strict=bool(columns)):
+        rollup[name] = column
+    return rollup
+
+
+def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
+    """Return where the ledger's totals are not the truth's: received, each class, each class's money."""
+    wrong = []
+    if ledger.records_received != truth.records_received:
+        wrong.append(f"ledger: {ledger.records_received:,} records received, not {truth.records_received:,}")
+    expected_classes = truth.classes.sum(axis=0)
+    for code in Class:
+        found, expected = ledger.records.get(code, 0), int(expected_classes[code])
+        if found != expected:
+            wrong.append(f"ledger: {found:,} records {CLASS_NAMES[code]}, not {expected:,}")
+    money = truth.money()
+    for key in sorted({*money, *ledger.nanos_by_currency}):
+        nanos, due = ledger.nanos_by_currency.get(key, 0), money.get(key, (0, 0))[1]
+        if nanos != due:
+            of_class = f"{CLASS_NAMES[Class(key[0])]} in {currency_text(key[1])}"
+            wrong.append(f"ledger: {nanos:,} nanos {of_class}, not {due:,}")
+    return wrong
+
+
+def _count_differences(truth: Truth, client: Client, tables: Tables) -> list[str]:
+    """Return where counts by lane, or of dead letters by reason, are not the truth's."""
+    lanes = len(truth.misrouted)
+    classes = np.zeros((lanes, CLASSES), np.int64)
+    misrouted, conflicts = np.zeros((2, lanes), np.int64)
+    for lane, code, records, flagged, conflicting in client.execute(
+        f"SELECT lane, class_code, count(), countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
+        f"countIf(bitTest(reasons, {Reason.DUPLICATE_CONFLICT:d})) FROM {tables('events')} GROUP BY lane, class_code"
+    ):
+        classes[lane, code] = records
+        misrouted[lane] += flagged
+        conflicts[lane] += conflicting
+    malformed = np.zeros(REASONS, np.int64)
+    for lane, reason, records in client.execute(
+        f"SELECT lane, reason_code, count() FROM {tables('dead_letters')} GROUP BY lane, reason_code"
+    ):
+        classes[lane, Class.MALFORMED] += records
+        malformed[reason] += records
+    return [
+        *_unequal("records of lane {0} in class {1}", classes, truth.classes),
+        *_unequal("misrouted records of lane {0}", misrouted, truth.misrouted),
+        *_unequal("conflicting duplicates of lane {0}", conflicts, truth.conflicts),
+        *_unequal("dead letters with reason {0}", malformed, truth.malformed),
+    ]
+
+
+def _unequal(what: str, found: I64, expected: I64) -> list[str]:
+    places = np.argwhere(found != expected).tolist()
+    return [f"{what.format(*at)}: {found[tuple(at)]:,}, not {expected[tuple(at)]:,}" for at in places]
