@@ -44,4 +44,4 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inline_kernel(function: Callable[..., Any]) -> Any:
     """Compile a small function that other kernels inline."""
-    return numba.njit(cache=True, nogil=True, inline="never", error_model="numpy")(function)
+    return numba.njit(cache=True, nogil=True, forceinline=True, error_model="numpy")(function)

@@ -157,7 +157,8 @@ class RecordRefs:
         if len(parts) == 1:
             return parts[0]
         columns: list[Any] = [np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)[:-1]]
-        return cls(*columns, tuple(h for p in parts for h in p.holders))
+        columns.append(tuple(holder for part in parts for holder in part.holders))
+        return cls(*columns)
 
 
 @dataclass(slots=True)

@@ -1,11 +1,18 @@
-"""Decode: record bytes into columns, and each record's status."""
+"""Decode: record bytes into columns, and each record's status.
+
+The fast road (pipeline.kernels.decode) takes what it recognises; the slow road (pipeline.stages.slow_road) decides
+about the rest, one record at a time.
+"""
 
 import ctypes
 from collections.abc import Iterable
 
 import numpy as np
+import orjson
 
-from pipeline.stages.columns import EVENT_DTYPES, I32, Decoded, EventColumns, RecordRefs
+from pipeline.kernels import decode as kernels
+from pipeline.kernels.memo import new_memo
+from pipeline.stages.columns import EVENT_DTYPES, I32, I64, Decoded, EventColumns, RecordRefs
 from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
 from schemas.wire import Malformed
 
@@ -18,23 +25,38 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
     decoded = Decoded(
         refs=refs,
         columns=EventColumns.zeros(n),
-        status=np.zeros(n, np.uint8),
+        status=np.empty(n, np.uint8),
         ua_at=np.full(n, -1, np.int32),
         ua_len=np.full(n, -1, np.int32),
         page_at=np.full(n, -1, np.int32),
         page_len=np.full(n, -1, np.int32),
         slow_texts={},
     )
-    _decode_slowly(decoded, range(n), context)
+    kernels.decode(
+        kernels.Records(
+            refs.topic, refs.log_time, refs.value_addr, refs.value_len, refs.key_addr, refs.key_len
+        ),
+        kernels.Context(
+            np.uint64(context.lane),
+            np.uint64(context.partitions),
+            np.array(context.kinds, np.int64),
+            np.uint64(context.default_currency),
+        ),
+        new_memo(len(context.kinds)),
+        decoded.status,
+        kernels.Places(decoded.ua_at, decoded.ua_len, decoded.page_at, decoded.page_len),
+        kernels.Columns(*(getattr(decoded.columns, name) for name in EVENT_DTYPES)),
+    )
+    _decode_slowly(decoded, np.flatnonzero(decoded.status == kernels.UNSURE), context)
     return decoded
 
 
-def _decode_slowly(decoded: Decoded, rows: Iterable[int], context: DecodeContext) -> None:
+def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
     """Send rows down the slow road and write what it says."""
     refs = decoded.refs
     done: list[int] = []
     events: list[PlainEvent] = []
-    for row in rows:
+    for row in rows.tolist():
         event = decode_plain(
             _bytes_at(int(refs.value_addr[row]), int(refs.value_len[row])),
             _bytes_at(int(refs.key_addr[row]), int(refs.key_len[row])),
@@ -45,13 +67,13 @@ def _decode_slowly(decoded: Decoded, rows: Iterable[int], context: DecodeContext
         if isinstance(event, Malformed):
             decoded.status[row] = event
         else:
+            decoded.status[row] = Malformed.OK
             done.append(row)
             events.append(event)
             decoded.slow_texts[row] = (event.user_agent, event.page_url)
-    if not done:
-        return
-    for name, values in zip(EVENT_DTYPES, zip(*events, strict=True), strict=False):
-        getattr(decoded.columns, name)[done] = values
+    if done:
+        for name, values in zip(EVENT_DTYPES, zip(*events, strict=True), strict=False):
+            getattr(decoded.columns, name)[done] = values
 
 
 def user_agents(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
@@ -65,9 +87,13 @@ def pages(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
 
 
 def _text(decoded: Decoded, row: int, which: int, at: I32, length: I32) -> bytes:
-    if row in decoded.slow_texts:
+    if at[row] < 0:
         return decoded.slow_texts[row][which]
-    return ctypes.string_at(int(decoded.refs.value_addr[row]) + int(at[row]), int(length[row]))
+    raw = ctypes.string_at(int(decoded.refs.value_addr[row]) + int(at[row]), int(length[row]))
+    if b"\\" not in raw:
+        return raw
+    text: str = orjson.loads(b'"' + raw + b'"')
+    return text.encode()
 
 
 def _bytes_at(address: int, length: int) -> bytes | None:

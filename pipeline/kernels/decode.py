@@ -1,0 +1,260 @@
+"""The fast road: records of JSON into columns, in one pass, making nothing on the way.
+
+It recognises. What it accepts it has understood to the last byte; any other record is left `UNSURE`, and the slow
+road (pipeline.stages.slow_road) decides about it.
+
+What makes it fast: the *separator* from the end of one value to the beginning of the next (`,"site_id":`) is
+compared, 32 bytes at once, with the one that came after the same field in the record before. It names the next
+field, whatever the order, white space and unknown fields that a producer is fond of. A string's end is found 32
+bytes at once too, and a number is eight digits in three multiplications.
+"""
+
+from collections import namedtuple
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.kernels import fields as f
+from pipeline.kernels import memo as m
+from pipeline.kernels.hashing import partition_of
+from pipeline.kernels.intrinsics import load8, load64, same32
+from pipeline.kernels.jit import inline_kernel, kernel
+from pipeline.kernels.separators import bits_below, learn, skip_space, unpack
+from pipeline.kernels.values import (
+    CLICK,
+    read_boolean,
+    read_capitals,
+    read_event_type,
+    read_integer,
+    read_ip,
+    read_text,
+    read_timestamp,
+    skip_scalar,
+    skip_text,
+)
+from pipeline.stages.columns import EVENT_DTYPES, I32, I64, U8
+from schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
+
+UNSURE = 255
+"""Status of records that the slow road is to decide about; schemas.wire.Malformed uses lower numbers."""
+
+_NONE = np.uint64(0)
+_ONE = np.uint64(1)
+_QUOTE = 0x22
+_HAS_WIDTH, _HAS_HEIGHT, _PREFETCH, _TEST, _MISROUTED, _KEYED_BY_IP = (
+    np.uint64(flag)
+    for flag in (
+        Flag.HAS_WIDTH,
+        Flag.HAS_HEIGHT,
+        Flag.PREFETCH,
+        Flag.TEST,
+        Flag.MISROUTED,
+        Flag.KEYED_BY_IP,
+    )
+)
+
+
+class Records(NamedTuple):
+    """The columns of a RecordRefs that decode reads."""
+
+    topic: U8
+    log_time: I64
+    value_addr: I64
+    value_len: I32
+    key_addr: I64
+    key_len: I32
+
+
+class Context(NamedTuple):
+    """A DecodeContext, as numbers of fixed types."""
+
+    lane: np.uint64
+    partitions: np.uint64
+    kinds: I64
+    default_currency: np.uint64
+
+
+class Places(NamedTuple):
+    """Where the strings of user agent and page stand: offset from the record's value, and length."""
+
+    ua_at: I32
+    ua_len: I32
+    page_at: I32
+    page_len: I32
+
+
+Columns = namedtuple("Columns", tuple(EVENT_DTYPES))  # type: ignore[misc]  # noqa: PYI024 - one array each, typed by EVENT_DTYPES
+"""The arrays of an EventColumns."""
+
+
+@kernel
+def _read_fields(p, end, separators, memo):
+    """Read the record [p, end) into the memo. Returns one bit for each field that it has, or none where unsure.
+
+    `separators` is the address of the rows of the record's topic.
+    """
+    seen = _NONE
+    state = f.START
+    while True:
+        row = separators + state * m.ROW_BYTES
+        leads_to = np.int64(load64(row + m.ROW_LEADS_TO))
+        mask = load64(row + m.ROW_MASK)
+        if leads_to == 0 or same32(p, row) & mask != mask:
+            leads_to = learn(p, end, state, row, memo)
+            if leads_to == 0:
+                return _NONE
+        number, length = unpack(leads_to)
+        p += length
+        if number == f.END:
+            return seen if skip_space(p, end) == end else _NONE
+        bit = _ONE << np.uint64(number)
+        if p >= end or seen & bit != 0:
+            return _NONE
+        seen |= bit
+        state = number
+        if number < f.TEXTS_END:
+            p = read_text(p, end, number, memo)
+        elif number < f.INTEGERS_END:
+            if number == f.EVENT_TIME and load8(p) == _QUOTE:
+                p = read_timestamp(p + 1, end, memo)
+            else:
+                p = read_integer(p, number, memo)
+        elif number == f.EVENT_TYPE:
+            p = read_event_type(p, memo)
+        elif number == f.IP:
+            p = read_ip(p, end, memo)
+        elif number == f.CURRENCY:
+            p = read_capitals(p, 3, number, memo)
+        elif number == f.COUNTRY:
+            if load8(p) == _QUOTE:
+                m.put(memo, m.FOUND, number, 0)
+                p += 1
+            else:
+                p = read_capitals(p, 2, number, memo)
+        elif number < f.KNOWN_END:
+            p = read_boolean(p, number, memo)
+        else:
+            p = skip_text(p + 1, end, memo) if load8(p) == _QUOTE else skip_scalar(p)
+        if p < 0:
+            return _NONE
+
+
+@inline_kernel
+def _has(seen, number):
+    return (seen >> np.uint64(number)) & _ONE
+
+
+@inline_kernel
+def _found(memo, number):
+    return m.get(memo, m.FOUND, number)
+
+
+@inline_kernel
+def _found_or_zero(seen, number, memo):
+    return _found(memo, number) if _has(seen, number) else _NONE
+
+
+@inline_kernel
+def _is_acceptable(seen, kind, log_time, memo):
+    """Whether the fields that were found make an event of that topic and time."""
+    event_type = np.int64(_found(memo, f.EVENT_TYPE))
+    return (
+        seen & f.REQUIRED == f.REQUIRED
+        and (event_type != CLICK or _has(seen, f.IMPRESSION_ID) != 0)
+        and (kind == 0 or kind == event_type)  # noqa: PLR1714
+        and np.int64(_found(memo, f.EVENT_TIME)) <= log_time + FUTURE_MS_MAX
+    )
+
+
+@inline_kernel
+def _is_routed(key, key_length, due, due_length, lane, partitions):
+    """Whether the key is the one that is due (at most 64 bytes), and belongs to the lane."""
+    if key_length != due_length:
+        return False
+    inside = bits_below(min(due_length, 32))
+    if same32(key, due) & inside != inside:
+        return False
+    if due_length > 32:
+        inside = bits_below(due_length - 32)
+        if same32(key + 32, due + 32) & inside != inside:
+            return False
+    return partition_of(key, key_length, partitions) == lane
+
+
+@inline_kernel
+def _flags(seen, key, key_length, lane, partitions, memo):
+    """Return the bits of schemas.wire.Flag."""
+    due = np.int64(m.get(memo, m.TEXT_AT, f.USER_ID))
+    due_length = np.int64(m.get(memo, m.TEXT_LENGTH, f.USER_ID))
+    by_ip = due_length == 0
+    if by_ip:
+        due = np.int64(m.get(memo, m.IP_AT, 0))
+        due_length = np.int64(m.get(memo, m.IP_LENGTH, 0))
+    misrouted = not _is_routed(key, key_length, due, due_length, lane, partitions)
+    return (
+        _has(seen, f.WIDTH) << _HAS_WIDTH
+        | _has(seen, f.HEIGHT) << _HAS_HEIGHT
+        | _found_or_zero(seen, f.IS_PREFETCH, memo) << _PREFETCH
+        | _found_or_zero(seen, f.IS_TEST, memo) << _TEST
+        | np.uint64(misrouted) << _MISROUTED
+        | np.uint64(by_ip) << _KEYED_BY_IP
+    )
+
+
+@kernel
+def decode(records, context, memo_words, status, places, out):
+    """Decode n records: set status[i] to 0 and write row i of `places` and `out`, or set it to UNSURE.
+
+    records: `Records` of n rows; context: `Context`; memo_words: a new memo of as many topics as the context has;
+    status: u8[n]; places: `Places`; out: `Columns`.
+    """
+    memo = np.int64(memo_words.ctypes.data)
+    for i in range(len(status)):
+        status[i] = UNSURE
+        if m.get(memo, m.SLOTS_WANTING, 0) != 0:
+            m.forget_names(memo, len(context.kinds))
+        length = np.int64(records.value_len[i])
+        if length < 2 or length > RECORD_BYTES_MAX:
+            continue
+        value = records.value_addr[i]
+        topic = np.int64(records.topic[i])
+        separators = memo + m.SEPARATORS + topic * m.SEPARATORS_BYTES
+        seen = _read_fields(value, value + length, separators, memo)
+        if not _is_acceptable(seen, context.kinds[topic], records.log_time[i], memo):
+            continue
+        status[i] = 0
+        places.ua_at[i] = np.int64(m.get(memo, m.RAW_AT, f.USER_AGENT)) - value
+        places.ua_len[i] = m.get(memo, m.RAW_LENGTH, f.USER_AGENT)
+        places.page_at[i] = np.int64(m.get(memo, m.RAW_AT, f.PAGE_URL)) - value
+        places.page_len[i] = m.get(memo, m.RAW_LENGTH, f.PAGE_URL)
+        event_type = _found(memo, f.EVENT_TYPE)
+        out.event_type_code[i] = event_type
+        out.event_time[i] = _found(memo, f.EVENT_TIME)
+        out.publisher_id[i] = _found(memo, f.PUBLISHER_ID)
+        out.site_id[i] = _found(memo, f.SITE_ID)
+        out.campaign_id[i] = _found(memo, f.CAMPAIGN_ID)
+        out.creative_id[i] = _found(memo, f.CREATIVE_ID)
+        out.advertiser_id[i] = _found(memo, f.ADVERTISER_ID)
+        out.placement_id[i] = _found_or_zero(seen, f.PLACEMENT_ID, memo)
+        out.id_hash[i] = _found(memo, f.EVENT_ID)
+        out.user_hash[i] = _found(memo, f.USER_ID)
+        out.ua_hash[i] = _found(memo, f.USER_AGENT)
+        out.page_hash[i] = _found(memo, f.PAGE_URL)
+        out.impression_hash[i] = _found(memo, f.IMPRESSION_ID) if event_type == CLICK else _NONE
+        out.ip_hi[i] = _found(memo, m.IP_HIGH)
+        out.ip_lo[i] = _found(memo, f.IP)
+        out.price_micros[i] = _found(memo, f.PRICE_MICROS)
+        out.currency_code[i] = (
+            _found(memo, f.CURRENCY) if _has(seen, f.CURRENCY) else context.default_currency
+        )
+        out.country_code[i] = _found_or_zero(seen, f.COUNTRY, memo)
+        out.width_px[i] = _found_or_zero(seen, f.WIDTH, memo)
+        out.height_px[i] = _found_or_zero(seen, f.HEIGHT, memo)
+        out.flags[i] = _flags(
+            seen,
+            records.key_addr[i],
+            np.int64(records.key_len[i]),
+            context.lane,
+            context.partitions,
+            memo,
+        )

@@ -1,0 +1,99 @@
+"""Separators: what stands between two values of a record, and names the second (`,"site_id":`).
+
+A producer writes them alike in every record, so the kernel compares them as a whole with what it saw last time
+after the same field; only where that fails are they read here.
+"""
+
+import numpy as np
+
+from pipeline.kernels import fields as f
+from pipeline.kernels import memo as m
+from pipeline.kernels.intrinsics import copy32, load8, same32, store64
+from pipeline.kernels.jit import inline_kernel, kernel
+from pipeline.kernels.text import ascii_end
+
+_ONE = np.uint64(1)
+_QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = (ord(c) for c in '",:{}')
+
+
+@inline_kernel
+def bits_below(n):
+    """Return a mask of n < 64 bits."""
+    return (_ONE << np.uint64(n)) - _ONE
+
+
+@inline_kernel
+def skip_space(p, end):
+    """Return the address of the first byte in [p, end) that is not white space, or `end`."""
+    while p < end:
+        byte = load8(p)
+        if byte != 0x20 and byte != 0x0A and byte != 0x0D and byte != 0x09:  # noqa: PLR1714
+            break
+        p += 1
+    return p
+
+
+@inline_kernel
+def _number_of(name, length, memo):
+    """Return the number of the field of that name, a slot's where it is unknown, or -1."""
+    if length > f.NAME_BYTES_MAX:
+        return -1
+    inside = bits_below(length)
+    for number in range(f.FIELDS_END):
+        stored = memo + m.NAMES + number * f.NAME_BYTES_MAX
+        known = np.int64(m.get(memo, m.NAME_LENGTHS, number))
+        if known == m.FREE_SLOT:
+            copy32(stored, name)
+            m.put(memo, m.NAME_LENGTHS, number, length)
+            return number
+        if known == length and same32(name, stored) & inside == inside:
+            return number
+    m.put(memo, m.SLOTS_WANTING, 0, 1)
+    return -1
+
+
+@inline_kernel
+def unpack(leads_to):
+    """Return (field number, length of the separator) of what `learn` returns."""
+    return leads_to & 0xFF, leads_to >> 8
+
+
+@kernel
+def learn(p, end, state, row, memo):  # noqa: PLR0911
+    """Read the separator at p, after the field `state`, and keep it in the row at address `row`.
+
+    The quote of a field that must be a string is part of the separator. Returns what it leads to (see `unpack`),
+    or 0 where it isn't understood.
+    """
+    start = p
+    p = skip_space(p, end)
+    if p >= end:
+        return 0
+    number = f.END
+    if load8(p) == _CLOSE and state != f.START:
+        p += 1
+    else:
+        if load8(p) != (_OPEN if state == f.START else _COMMA):
+            return 0
+        name = skip_space(p + 1, end) + 1
+        if name > end or load8(name - 1) != _QUOTE:
+            return 0
+        p = ascii_end(name, end)
+        if p < 0:
+            return 0
+        number = _number_of(name, p - name, memo)
+        p = skip_space(p + 1, end)
+        if number < 0 or p >= end or load8(p) != _COLON:
+            return 0
+        p = skip_space(p + 1, end)
+        if number < f.KNOWN_END and (f.QUOTED >> number) & 1:
+            if load8(p) != _QUOTE:
+                return 0
+            p += 1
+    length = p - start
+    leads_to = number | length << 8
+    if length <= m.SEPARATOR_BYTES_MAX:
+        copy32(row, start)
+        store64(row + m.ROW_MASK, bits_below(length))
+        store64(row + m.ROW_LEADS_TO, np.uint64(leads_to))
+    return leads_to

@@ -1,0 +1,162 @@
+"""Reading the values of an event's fields. Each reader returns the address after the value, or -1 where unsure.
+
+What it read is in the memo. Readers look only at the value; that a separator follows is seen when that is read.
+"""
+
+import numpy as np
+
+from pipeline.kernels import fields as f
+from pipeline.kernels import memo as m
+from pipeline.kernels.hashing import xxh64
+from pipeline.kernels.intrinsics import digits16, load8, load32, load64, lowest_bit
+from pipeline.kernels.ip import IPV4_MAPPED, NO_IPV4, parse_ipv4, parse_ipv6
+from pipeline.kernels.jit import inline_kernel
+from pipeline.kernels.numbers import digits_value
+from pipeline.kernels.text import any_end, ascii_end, unescape
+from pipeline.kernels.timestamps import parse_timestamp
+from schemas import wire
+
+IMPRESSION, CLICK = int(wire.EventType.IMPRESSION), int(wire.EventType.CLICK)
+
+_QUOTE, _MINUS, _DOT, _ZERO, _A = (ord(c) for c in '"-.0A')
+_IMPRESS = np.uint64(int.from_bytes(b"impressi", "little"))
+_ION_QUOTE = np.uint64(int.from_bytes(b'ion"', "little"))
+_CLICK_QUOTE = np.uint64(int.from_bytes(b'click"', "little"))
+_TRUE = np.uint64(int.from_bytes(b"true", "little"))
+_FALSE = np.uint64(int.from_bytes(b"false", "little"))
+_NULL = np.uint64(int.from_bytes(b"null", "little"))
+_LOW40, _LOW48 = np.uint64(2**40 - 1), np.uint64(2**48 - 1)
+_FRACTION_DIGITS_MAX = 15  # of an unknown number, before and after the point each
+
+
+@inline_kernel
+def read_text(p, end, number, memo):
+    """Read the rest of a string, hash it and note its place."""
+    stop = ascii_end(p, end)
+    at = p
+    length = stop - p
+    if stop < 0:
+        stop = any_end(p, end)
+        if stop < 0:
+            return -1
+        at = memo + m.ROOM + (m.TEXT_ROOM if number == f.USER_ID else 0)
+        length = unescape(p, stop, at)
+    if length < np.int64(m.get(memo, m.LEAST, number)) or length > np.int64(m.get(memo, m.MOST, number)):
+        return -1
+    m.put(memo, m.FOUND, number, xxh64(at, length))
+    m.put(memo, m.TEXT_AT, number, at)
+    m.put(memo, m.TEXT_LENGTH, number, length)
+    m.put(memo, m.RAW_AT, number, p)
+    m.put(memo, m.RAW_LENGTH, number, stop - p)
+    return stop + 1
+
+
+@inline_kernel
+def skip_text(p, end, memo):
+    """Skip the rest of a string."""
+    stop = ascii_end(p, end)
+    if stop < 0:
+        stop = any_end(p, end)
+        if stop < 0 or unescape(p, stop, memo + m.ROOM) < 0:
+            return -1
+    return stop + 1
+
+
+@inline_kernel
+def read_integer(p, number, memo):
+    """Read an integer of at most 16 digits."""
+    digits = lowest_bit(~digits16(p))
+    if digits == 0 or (digits > 1 and load8(p) == _ZERO):
+        return -1
+    value = digits_value(p, digits)
+    if value < m.get(memo, m.LEAST, number) or value > m.get(memo, m.MOST, number):
+        return -1
+    m.put(memo, m.FOUND, number, value)
+    return p + digits
+
+
+@inline_kernel
+def read_timestamp(p, end, memo):
+    """Read the rest of an event time that is a string."""
+    stop = ascii_end(p, end)
+    time = parse_timestamp(p, stop)
+    if time < wire.EVENT_TIME_MS_MIN or time >= wire.EVENT_TIME_MS_MAX:
+        return -1
+    m.put(memo, m.FOUND, f.EVENT_TIME, time)
+    return stop + 1
+
+
+@inline_kernel
+def read_event_type(p, memo):
+    """Read the rest of `"impression"` or `"click"`."""
+    word = load64(p)
+    if word == _IMPRESS and load32(p + 7) == _ION_QUOTE:
+        m.put(memo, m.FOUND, f.EVENT_TYPE, IMPRESSION)
+        return p + 11
+    m.put(memo, m.FOUND, f.EVENT_TYPE, CLICK)
+    return p + 6 if word & _LOW48 == _CLICK_QUOTE else -1
+
+
+@inline_kernel
+def read_ip(p, end, memo):
+    """Read the rest of an address."""
+    stop = ascii_end(p, end)
+    high = np.uint64(0)
+    low = parse_ipv4(p, stop - p)
+    if low == NO_IPV4:
+        is_ip, high, low = parse_ipv6(p, stop - p)
+        if not is_ip:
+            return -1
+    else:
+        low |= IPV4_MAPPED
+    m.put(memo, m.FOUND, f.IP, low)
+    m.put(memo, m.FOUND, m.IP_HIGH, high)
+    m.put(memo, m.IP_AT, 0, p)
+    m.put(memo, m.IP_LENGTH, 0, stop - p)
+    return stop + 1
+
+
+@inline_kernel
+def read_capitals(p, count, number, memo):
+    """Read the rest of a string of `count` capitals, as a number in base 26, plus 1."""
+    code = np.uint64(0)
+    for i in range(count):
+        letter = load8(p + i) - np.uint64(_A)
+        if letter > 25:
+            return -1
+        code = code * np.uint64(26) + letter
+    m.put(memo, m.FOUND, number, code + np.uint64(1))
+    return p + count + 1 if load8(p + count) == _QUOTE else -1
+
+
+@inline_kernel
+def read_boolean(p, number, memo):
+    """Read true or false."""
+    word = load64(p)
+    is_true = load32(p) == _TRUE
+    m.put(memo, m.FOUND, number, 1 if is_true else 0)
+    if is_true:
+        return p + 4
+    return p + 5 if word & _LOW40 == _FALSE else -1
+
+
+@inline_kernel
+def skip_scalar(p):
+    """Skip true, false, null or a number without exponent and with few digits."""
+    word = load32(p)
+    if word == _TRUE or word == _NULL:  # noqa: PLR1714, SIM109 - numba has no fast `in`
+        return p + 4
+    if load64(p) & _LOW40 == _FALSE:
+        return p + 5
+    if load8(p) == _MINUS:
+        p += 1
+    digits = lowest_bit(~digits16(p))
+    if digits == 0 or digits > _FRACTION_DIGITS_MAX or (digits > 1 and load8(p) == _ZERO):
+        return -1
+    p += digits
+    if load8(p) == _DOT:
+        digits = lowest_bit(~digits16(p + 1))
+        if digits == 0 or digits > _FRACTION_DIGITS_MAX:
+            return -1
+        p += 1 + digits
+    return p

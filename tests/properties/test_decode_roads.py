@@ -1,0 +1,114 @@
+"""Both roads agree: what decode says of a record is what the slow road says of it, whatever came before."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.stages.columns import EVENT_DTYPES, Decoded, RecordRefs
+from pipeline.stages.decode import DecodeContext, decode, pages, user_agents
+from pipeline.stages.plain_hashes import xxh64
+from pipeline.stages.slow_road import PlainEvent, decode_plain
+from schemas.wire import Malformed
+from tests.support import wire_texts as wt
+
+CONTEXT = DecodeContext(lane=wt.LANE, partitions=wt.PARTITIONS, kinds=(1, 2, 0), default_currency=4_711)
+
+
+def plain_row(decoded: Decoded, row: int) -> PlainEvent | Malformed:
+    """Return row `row` in the slow road's words."""
+    if decoded.status[row]:
+        return Malformed(decoded.status[row])
+    numbers = (int(getattr(decoded.columns, name)[row]) for name in EVENT_DTYPES)
+    return PlainEvent(*numbers, *user_agents(decoded, [row]), *pages(decoded, [row]))
+
+
+def assert_roads_agree(records: list[tuple[bytes | None, bytes | None]], topics: list[int]) -> Decoded:
+    values, keys = [v for v, _ in records], [k for _, k in records]
+    log_times = [wt.LOG_TIME] * len(records)
+    decoded = decode(RecordRefs.of(values, keys, topics=topics, log_times=log_times), CONTEXT)
+    for row, (value, key) in enumerate(records):
+        kind = CONTEXT.kinds[topics[row]]
+        assert plain_row(decoded, row) == decode_plain(value, key, kind, wt.LOG_TIME, CONTEXT), value
+    for row in (decoded.status != 0).nonzero()[0]:
+        assert all(getattr(decoded.columns, name)[row] == 0 for name in EVENT_DTYPES), (
+            "malformed rows are zero"
+        )
+    return decoded
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fuzzed_records(seed):
+    """Law: on spoiled events of every kind, in one batch, the roads agree on each record."""
+    rng = random.Random(seed)
+    records = [wt.fuzzed(rng) for _ in range(1_000)]
+    decoded = assert_roads_agree(records, [rng.randrange(3) for _ in records])
+    assert {Malformed(reason) for reason in set(decoded.status.tolist())} >= {
+        Malformed.OK, Malformed.NOT_JSON, Malformed.REPEATED_KEY, Malformed.MISSING_FIELD,
+        Malformed.WRONG_TYPE, Malformed.OUT_OF_RANGE, Malformed.WRONG_TOPIC,
+    }, "the fuzzing must reach them"  # fmt: skip
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=5,
+)
+
+
+texts = st.text(max_size=70) | st.from_regex(r"[ -~]{0,70}", fullmatch=True)
+odd_fields = st.dictionaries(
+    st.sampled_from(list(wt.CLICK)) | st.text(max_size=40), json_values | texts, max_size=3
+)
+styles = st.sampled_from(((",", ":"), (", ", ": "), (" ,\n\t", " : ")))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((wt.IMPRESSION, wt.CLICK)), odd_fields, styles, st.booleans()), max_size=6
+    )
+)
+def test_any_values(drawn):
+    """Law: whatever JSON value a field or an unknown one has, in whatever style it is written, the roads agree."""
+    values = [
+        json.dumps(event | odd, separators=style, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+        for event, odd, style, ascii_only in drawn
+    ]
+    assert_roads_agree([(value, b"u-14") for value in values], [2] * len(values))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.none() | st.binary(max_size=40) | texts.map(str.encode), max_size=10))
+def test_any_bytes(values):
+    """Law: on bytes that are hardly ever JSON the roads agree."""
+    assert_roads_agree([(value, value) for value in values], [0] * len(values))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 600))
+def test_a_torn_record_is_read_no_further_than_its_end(rng, length):
+    """Law: what lies behind a record is never taken for a part of it, though it would complete it."""
+    whole = wt.json_text(wt.members_of(wt.CLICK), rng.choice(("", " "))).encode()
+    refs = RecordRefs.of([whole, whole], [b"u-14"] * 2, topics=[2, 2], log_times=[wt.LOG_TIME] * 2)
+    refs.value_len[1] = min(length, len(whole))
+    decoded = decode(refs, CONTEXT)
+    torn = decode_plain(whole[:length], b"u-14", 0, wt.LOG_TIME, CONTEXT)
+    assert plain_row(decoded, 1) == torn
+    assert isinstance(torn, Malformed) == (len(whole[:length].rstrip()) < len(whole.rstrip()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts, texts)
+def test_texts_are_hashed_unescaped(page, agent):
+    """Law: hashes are of the unescaped UTF-8 bytes, and the texts given back are those bytes."""
+    event = wt.IMPRESSION | {"page_url": page, "user_agent": agent}
+    values = [json.dumps(event, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)]
+    decoded = decode(RecordRefs.of(values, [b"u-14"] * 2, log_times=[wt.LOG_TIME] * 2), CONTEXT)
+    assert decoded.status.tolist() == [0, 0]
+    assert decoded.columns.page_hash.tolist() == [xxh64(page.encode())] * 2
+    assert decoded.columns.ua_hash.tolist() == [xxh64(agent.encode())] * 2
+    assert pages(decoded, [0, 1]) == [page.encode()] * 2
+    assert user_agents(decoded, [0, 1]) == [agent.encode()] * 2
