@@ -25,7 +25,7 @@ PARTITIONS_MAX = 1_024
 MANIFEST = "manifest.json"
 WRITER_LOCK = "writer.lock"
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 IMPRESSIONS, CLICKS, BOTH = 1, 2, 0
 """Kinds of topics, as in Topology.kinds."""
@@ -93,7 +93,7 @@ def check_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name) or name in {".", ".."}:
         raise UsageError(
             f"{name!r} can't be the name of a {what}",
-            remedy="Use letters, digits, '.', '_' and '-', at most 200.",
+            remedy="Use letters, digits, '.', '_' and '-', at most 249.",
         )
 
 

@@ -1,0 +1,71 @@
+"""Reading a file of lines, plain or gzip, in pieces of bounded size."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pipeline.errors import UsageError
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""So much is read, parsed and appended at a time: it bounds the importer's memory."""
+LINE_BYTES_MAX = 16 * 1024 * 1024
+"""A longer line (the contract's limit is 16 KiB) means that the file is not one of lines; the import ends with it."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive lines without their ends (LF or CRLF); the first has number `first_line`, from 1.
+
+    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far.
+    """
+
+    lines: list[bytes]
+    first_line: int
+    bytes_done: int
+
+
+def read_chunks(path: Path) -> Iterator[Chunk]:
+    """Yield a file's lines. Raises UsageError: it is not there, not readable, damaged, or not one of lines."""
+    try:
+        with path.open("rb") as raw:
+            is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+            raw.seek(0)
+            stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if is_gzip else raw
+            yield from _chunks(path, raw, stream)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(
+            f"{path} is a damaged gzip file: {error}", remedy="Fetch or pack it again, then import it again."
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} can't be read: {error.strerror}", remedy="Name a file that this user may read."
+        ) from error
+
+
+def file_bytes(path: Path) -> int:
+    """Return a file's size, or 0 when it has none that is known (a pipe, or it is not there)."""
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - follows /dev/stdin too
+    except OSError:
+        return 0
+
+
+def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
+    number, rest = 1, b""
+    while data := stream.read(CHUNK_BYTES):
+        *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            raise UsageError(
+                f"{path}, line {number + len(lines)} is longer than {LINE_BYTES_MAX:,} bytes",
+                remedy="Name a file of lines; packed archives other than gzip must be unpacked first.",
+            )
+        yield Chunk([line.removesuffix(b"\r") for line in lines], number, raw.tell())
+        number += len(lines)
+    if rest:
+        yield Chunk([rest.removesuffix(b"\r")], number, raw.tell())

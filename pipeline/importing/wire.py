@@ -1,0 +1,37 @@
+"""The wire format itself: one JSON object a line, written as it is."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from pipeline.importing.records import ParsedRecord, unreadable
+from pipeline.stages.rfc3339 import parse_ms
+from schemas.wire import EventType
+
+_EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}
+
+
+class Wire:
+    """Takes from each line its topic, key and event time, and nothing else: the pipeline judges it."""
+
+    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:  # noqa: ARG002
+        """Return a record a line that is not blank, its value the line."""
+        return [_record(line) for line in lines if line and not line.isspace()]
+
+
+def _record(line: bytes) -> ParsedRecord:
+    try:
+        event = orjson.loads(line)
+        event_type = _EVENT_TYPES[event["event_type"]]
+        key = event["user_id"] or event["ip"]
+        if not key or event["user_id"].__class__ is not str:
+            return unreadable(line)
+        return ParsedRecord(event_type, key.encode(), _event_time(event.get("event_time")), line)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):  # not JSON, or not of this shape
+        return unreadable(line)
+
+
+def _event_time(value: object) -> int | None:
+    if type(value) is int:
+        return value
+    return parse_ms(value) if type(value) is str else None
