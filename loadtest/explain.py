@@ -82,9 +82,15 @@ def _letters_explained(records: Sequence[ExpectedRecords], letters: dict[Place, 
         for row in source.malformed()
     }
     for place in sorted({*due, *letters}):
-        want, have = (Malformed(reasons.get(place, 0)).name for reasons in (due, letters))
-        if want != have and records:
-            yield f"{_name(place)}: expected as dead letter {want}, but it is {have}"
+        want, have = due.get(place), letters.get(place)
+        if want == have or not records:
+            continue
+        if have is None:
+            yield f"{_name(place)}: malformed ({Malformed(want or 0).name}), but not among the dead letters"
+        elif want is None:
+            yield f"{_name(place)}: a dead letter ({Malformed(have).name}), but no malformed record was expected"
+        else:
+            yield f"{_name(place)}: a dead letter for {Malformed(have).name}, expected {Malformed(want).name}"
 
 
 def _expected(wrong: Sequence[RollupDifference], records: Sequence[ExpectedRecords]) -> dict[Place, Fate]:
