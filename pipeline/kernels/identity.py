@@ -1,0 +1,44 @@
+"""Dedupe keys and fingerprints from columns, compiled. Defined in pipeline.stages.identity."""
+
+import numpy as np
+
+from pipeline.kernels.hashing import splitmix64
+from pipeline.kernels.jit import kernel
+from schemas.wire import EventType
+
+_CLICK = int(EventType.CLICK)
+
+
+@kernel
+def dedupe_keys(event_type_code, publisher_id, id_hash, keys):
+    """Write the key of each of n events to `keys` (u64[n])."""
+    for i in range(len(keys)):
+        kind = np.uint64(event_type_code[i] == _CLICK)
+        source = np.uint64(publisher_id[i]) * np.uint64(2) + kind
+        keys[i] = splitmix64(id_hash[i] ^ splitmix64(source))
+
+
+@kernel
+def fingerprints(
+    event_time,
+    site_id,
+    campaign_id,
+    creative_id,
+    advertiser_id,
+    user_hash,
+    price_micros,
+    currency_code,
+    impression_hash,
+    prints,
+):
+    """Write the fingerprint of each of n events to `prints` (u32[n])."""
+    for i in range(len(prints)):
+        h = splitmix64(np.uint64(event_time[i]))
+        h = splitmix64(h ^ np.uint64(site_id[i]))
+        h = splitmix64(h ^ np.uint64(campaign_id[i]))
+        h = splitmix64(h ^ np.uint64(creative_id[i]))
+        h = splitmix64(h ^ np.uint64(advertiser_id[i]))
+        h = splitmix64(h ^ user_hash[i])
+        h = splitmix64(h ^ np.uint64(price_micros[i]))
+        h = splitmix64(h ^ np.uint64(currency_code[i]))
+        prints[i] = splitmix64(h ^ impression_hash[i])

@@ -1,0 +1,68 @@
+"""Identity: which events are the same event, and whether two of the same carry the same payload.
+
+Both numbers are made from columns of `events` alone, so that state can be rebuilt from ClickHouse, also in SQL.
+With splitmix64(z) of pipeline.stages.plain_hashes, all in UInt64 that wraps:
+
+    key          splitmix64(id_hash xor splitmix64(2 * publisher_id + (1 for a click, else 0)))
+    fingerprint  h = 0, then h = splitmix64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
+                 UInt64; the low 32 bits of the last h
+"""
+
+import numpy as np
+
+from pipeline.kernels import identity as kernels
+from pipeline.stages.columns import EVENT_DTYPES, U32, U64, Array, EventColumns
+from pipeline.stages.plain_hashes import splitmix64
+from schemas.wire import EventType
+
+FINGERPRINTED = (
+    "event_time",
+    "site_id",
+    "campaign_id",
+    "creative_id",
+    "advertiser_id",
+    "user_hash",
+    "price_micros",
+    "currency_code",
+    "impression_hash",
+)
+"""The columns that a fingerprint covers, in its order."""
+
+_KEYED = ("event_type_code", "publisher_id", "id_hash")
+
+
+def identity(columns: EventColumns) -> tuple[U64, U32]:
+    """Return the dedupe keys and the fingerprints of n events."""
+    return dedupe_keys(columns), fingerprints(columns)
+
+
+def dedupe_keys(columns: EventColumns) -> U64:
+    """Return the dedupe keys of n events."""
+    keys = np.empty(len(columns), np.uint64)
+    kernels.dedupe_keys(*_arrays(columns, _KEYED), keys)
+    return keys
+
+
+def fingerprints(columns: EventColumns) -> U32:
+    """Return the fingerprints of n events."""
+    prints = np.empty(len(columns), np.uint32)
+    kernels.fingerprints(*_arrays(columns, FINGERPRINTED), prints)
+    return prints
+
+
+def _arrays(columns: EventColumns, names: tuple[str, ...]) -> list[Array]:
+    """Return columns as the one kind of array that the kernels are compiled for."""
+    return [np.require(getattr(columns, name), EVENT_DTYPES[name], ["C", "W"]) for name in names]
+
+
+def plain_key(event_type_code: int, publisher_id: int, id_hash: int) -> int:
+    """Return the dedupe key of one event: the plain twin."""
+    return splitmix64(id_hash ^ splitmix64(2 * publisher_id + (event_type_code == EventType.CLICK)))
+
+
+def plain_fingerprint(values: tuple[int, ...]) -> int:
+    """Return the fingerprint of one event from its values of `FINGERPRINTED`: the plain twin."""
+    h = 0
+    for value in values:
+        h = splitmix64(h ^ value)
+    return h & 0xFFFFFFFF
