@@ -22,7 +22,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class Chunk:
     """Consecutive lines without their ends (LF or CRLF); the first has number `first_line`, from 1.
 
-    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far.
+    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far (0: not known).
     """
 
     lines: list[bytes]
@@ -34,8 +34,7 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     """Yield a file's lines. Raises UsageError: it is not there, not readable, damaged, or not one of lines."""
     try:
         with path.open("rb") as raw:
-            is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-            raw.seek(0)
+            is_gzip = raw.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
             stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if is_gzip else raw
             yield from _chunks(path, raw, stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -65,7 +64,11 @@ def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
                 f"{path}, line {number + len(lines)} is longer than {LINE_BYTES_MAX:,} bytes",
                 remedy="Name a file of lines; packed archives other than gzip must be unpacked first.",
             )
-        yield Chunk([line.removesuffix(b"\r") for line in lines], number, raw.tell())
+        yield Chunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
         number += len(lines)
     if rest:
-        yield Chunk([rest.removesuffix(b"\r")], number, raw.tell())
+        yield Chunk([rest.removesuffix(b"\r")], number, _place(raw))
+
+
+def _place(raw: BinaryIO) -> int:
+    return raw.tell() if raw.seekable() else 0  # a pipe has no place

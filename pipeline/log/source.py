@@ -119,7 +119,10 @@ class Group(Protocol):
     """Membership: who owns which lane."""
 
     async def join(self, listener: GroupListener) -> Topology:
-        """Join; assignments arrive at the listener. Raises LogError (no broker, topics unfit, second owner)."""
+        """Join; assignments arrive at the listener after this has returned.
+
+        Raises LogError (no broker, topics unfit, second owner).
+        """
 
     async def leave(self) -> None:
         """Leave: lanes are revoked (the listener is called) and free for others."""
@@ -153,8 +156,8 @@ class Reader(Protocol):
     ) -> Sequence[Fetched]:
         """Fetch from each topic at its position; one `Fetched` for each topic in `positions`.
 
-        Waits at most `wait_ms_max` when nothing is there. At least one record batch comes where there is one,
-        however large. Raises OffsetOutOfRange, LogError. Not called for a paused lane, so that not to fetch is
+        Waits at most `wait_ms_max` when nothing is there. At most `bytes_max` of each topic come, but at least one
+        record batch where there is one, however large. Raises OffsetOutOfRange, LogError. Not called for a paused lane, so that not to fetch is
         the backpressure.
         """
 

@@ -51,7 +51,7 @@ class EndsFile:
         self._path = log / ENDS
         self._log_id = manifest.log_id
         self._shape = [manifest.partitions] * len(manifest.topics)
-        self._text = b""
+        self._text: bytes | None = None
         self._ends: Ends = ()
 
     def refresh(self) -> Ends:

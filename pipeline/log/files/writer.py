@@ -117,9 +117,13 @@ class FilesLogWriter:
             lock = FileLock.acquire(log / WRITER_LOCK, f"the log {log}, for writing,")
             try:
                 # The manifest is written last: what an attempt that was cut off left behind is taken over.
-                if {entry.name for entry in log.iterdir()} - folders - {WRITER_LOCK, ENDS}:
+                found = {entry.name for entry in log.iterdir()}
+                if MANIFEST in found:
+                    raise UsageError(f"{log} is a log already", remedy="Open it, or name another folder.")
+                if found - folders - {WRITER_LOCK, ENDS}:
                     raise UsageError(
-                        f"{log} is not empty, or a log already", remedy="Name a folder that is new or empty."
+                        f"{log} is not empty and not a log",
+                        remedy="Name a folder that is new or empty, or a log.",
                     )
                 for name in sorted(folders):
                     (log / name).mkdir(exist_ok=True)
