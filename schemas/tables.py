@@ -68,6 +68,9 @@ LEDGER = {
     "money.money_nanos": "[i8]",
     "judge_version": "u8",
     "rollup_rows": "u8",
+    "events_digest": "u8",  # pipeline.stages.digest
+    "dead_letters_digest": "u8",
+    "seal": "u8",  # sinks.seal
 }
 
 PROTOCOL_COLUMNS: dict[str, dict[str, str]] = {

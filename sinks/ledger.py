@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from schemas.classes import CLASS_NAMES, Class
+from sinks.seal import seal
 from sinks.sink import Columns, LedgerEntry, Money, OffsetRange
 
 
@@ -27,6 +28,9 @@ def ledger_columns(entry: LedgerEntry) -> Columns:
         "money.money_nanos": [[m.money_nanos for m in entry.money]],
         "judge_version": [entry.judge_version],
         "rollup_rows": [entry.rollup_rows],
+        "events_digest": [entry.events_digest],
+        "dead_letters_digest": [entry.dead_letters_digest],
+        "seal": [seal(entry)],
     }
 
 
@@ -55,6 +59,8 @@ def ledger_entry(row: Mapping[str, Any]) -> LedgerEntry:
         ),
         judge_version=int(row["judge_version"]),
         rollup_rows=int(row["rollup_rows"]),
+        events_digest=int(row["events_digest"]),
+        dead_letters_digest=int(row["dead_letters_digest"]),
     )
 
 

@@ -48,7 +48,10 @@ class OffsetRange:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One batch that is done. `counts` has records by class code, `money` what they are worth."""
+    """One batch that is done. `counts` has records by class code, `money` what they are worth.
+
+    The digests (pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
+    """
 
     lane: int
     batch_no: int
@@ -64,6 +67,8 @@ class LedgerEntry:
     money: tuple[Money, ...]
     judge_version: int
     rollup_rows: int
+    events_digest: int
+    dead_letters_digest: int
 
 
 @dataclass(frozen=True, slots=True)

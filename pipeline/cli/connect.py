@@ -21,14 +21,10 @@ def server(settings: "Settings") -> Iterator[ServerAddress]:
     if not isinstance(address, EmbeddedAddress):
         yield address
         return
-    from sinks.embedded import EmbeddedServer, running_server
+    from sinks.embedded.launch import EmbeddedServer
 
-    running = running_server(address.directory)
-    if running is not None:
-        yield running
-        return
-    with EmbeddedServer.start(address.directory) as started:
-        yield started.address
+    with EmbeddedServer.start(address.directory) as running:
+        yield ServerAddress(running.host, running.port, running.http_port)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pipeline.cli import connect, options
 from pipeline.cli.output import err, out, out_json, print_summary
 
 if TYPE_CHECKING:
-    from pipeline.ledger.audit import Report, Scope
+    from pipeline.ledger.audit import Report
 
 PROBLEMS_SHOWN_MAX = 20
 
@@ -72,7 +72,7 @@ def check(
     with connect.client(settings) as client:
         tables = Tables(settings.database, on_cluster=settings.cluster is not None)
         report = audit(client, tables, scope, recount=not ledger_only)
-    _print_json(report) if as_json else _print_text(report, scope)
+    _print_json(report) if as_json else _print_text(report)
     if report.problems:
         raise typer.Exit(1)
 
@@ -92,13 +92,13 @@ def _print_json(report: "Report") -> None:
     out_json(found | {"batches": report.batches, "problems": problems})
 
 
-def _print_text(report: "Report", scope: "Scope") -> None:
+def _print_text(report: "Report") -> None:
     from pipeline.ledger.totals import Summary
 
     print_summary(Summary(report.totals, report.conserved, report.continuous))
     out(f"{report.batches:,} batches checked")
     if not report.batches:
-        err("the ledger is empty" + ("" if scope.everything else " in this span"))
+        err("no batch of the ledger lies in this span")
     for problem in report.problems[:PROBLEMS_SHOWN_MAX]:
         err(f"wrong: {problem}")
     if len(report.problems) > PROBLEMS_SHOWN_MAX:

@@ -11,6 +11,7 @@ from pipeline.ledger import queries
 from pipeline.ledger.check import (
     NOTHING,
     Problem,
+    SealedEntry,
     check_continuity,
     check_entry,
     check_tables,
@@ -40,9 +41,9 @@ class Scope:
     clock_to: int | None = None
 
     @property
-    def everything(self) -> bool:
-        """Whether nothing is left out."""
-        return self == Scope()
+    def whole_lanes(self) -> bool:
+        """Whether every batch of its lanes is in it."""
+        return self == Scope(lanes=self.lanes)
 
     def where(self, lane: int, after_batch: int) -> str:
         """Return the condition for a lane's ledger rows of this scope above a batch number."""
@@ -83,26 +84,27 @@ def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Rep
         if scope.lanes and lane not in scope.lanes:
             continue
         before: LedgerEntry | None = None
-        for page in _pages(client, tables, scope, lane):
+        for sealed in _pages(client, tables, scope, lane):
+            page = [row.entry for row in sealed]
             problems.extend(check_continuity(page if before is None else [before, *page]))
-            problems.extend(p for entry in page for p in check_entry(entry))
+            problems.extend(p for row in sealed for p in check_entry(row))
             if recount:
                 problems.extend(_check_page(client, tables, page))
             batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
             if len(problems) >= PROBLEMS_MAX:
                 return Report(batches, totals, problems[:PROBLEMS_MAX])
-    if recount and scope.everything:
-        rows = queries.unledgered(client, tables)
+    if recount and scope.whole_lanes:
+        rows = queries.unledgered(client, tables, scope.lanes)
         now = queries.server_seconds(client)
         problems.extend(check_unledgered(rows, dict(known), now, PENDING_SECONDS_MAX))
     return Report(batches, totals, problems[:PROBLEMS_MAX])
 
 
-def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[list[LedgerEntry]]:
+def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[list[SealedEntry]]:
     after = -1
     while page := queries.entries(client, tables, scope.where(lane, after), LEDGER_ROWS_MAX):
         yield page
-        after = page[-1].batch_no
+        after = page[-1].entry.batch_no
 
 
 def _check_page(client: Client, tables: Tables, page: Sequence[LedgerEntry]) -> Iterator[Problem]:

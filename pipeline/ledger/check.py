@@ -14,11 +14,20 @@ from typing import Literal
 from pipeline.ledger.totals import ClassMoney
 from schemas.classes import CLASS_NAMES, Class
 from schemas.wire import currency_text
+from sinks.seal import seal
 from sinks.sink import LedgerEntry
 
 Kind = Literal["conservation", "continuity"]
 Sums = Mapping[ClassMoney, tuple[int, int]]
 """(class code, currency code) -> records, money in nanos."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    """A ledger row as it stands in the table: the entry, and the seal that was written with it."""
+
+    entry: LedgerEntry
+    seal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +65,19 @@ class Recount:
     rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
     dead_letters: int
     mispriced: int  # events whose money is not what their price makes it
+    digests: Mapping[str, int]  # table -> pipeline.stages.digest of its rows
     offsets: Sequence[OffsetCount]
     clock_first: int
     clock_last: int
 
 
-NOTHING = Recount({}, {}, 0, 0, 0, 0, (), 0, 0)
+NOTHING = Recount({}, {}, 0, 0, 0, 0, {}, (), 0, 0)
 """The recount of a batch that has no rows in any table."""
 
 
-def check_entry(entry: LedgerEntry) -> Iterator[Problem]:
+def check_entry(sealed: SealedEntry) -> Iterator[Problem]:
     """Yield what is wrong within one ledger row."""
+    entry = sealed.entry
 
     def wrong(what: str) -> Problem:
         return Problem("conservation", entry.lane, entry.batch_no, "ledger", what)
@@ -78,12 +89,12 @@ def check_entry(entry: LedgerEntry) -> Iterator[Problem]:
     if entry.records_received > offsets:
         yield wrong(f"{entry.records_received} records received, but its ranges span only {offsets} offsets")
     for code in Class:
-        if code not in (Class.MALFORMED, Class.LOST):
-            records = sum(m.records for m in entry.money if m.class_code == code)
-            if records != entry.counts.get(code, 0):
-                yield wrong(
-                    f"{entry.counts.get(code, 0)} records {CLASS_NAMES[code]}, but money of {records}"
-                )
+        said = entry.counts.get(code, 0)
+        records = sum(m.records for m in entry.money if m.class_code == code)
+        if records != said and code not in (Class.MALFORMED, Class.LOST):
+            yield wrong(f"{said} records {CLASS_NAMES[code]}, but money of {records}")
+    if seal(entry) != sealed.seal:
+        yield wrong("a figure was altered after it was written: the row does not have its seal")
 
 
 def check_continuity(entries: Sequence[LedgerEntry]) -> Iterator[Problem]:
@@ -124,47 +135,54 @@ def _gap(entry: LedgerEntry, what: str) -> Problem:
 
 def check_tables(entry: LedgerEntry, found: Recount) -> Iterator[Problem]:
     """Yield where the tables, counted again, do not say what the ledger row says."""
+    faults = (_sum_faults, _row_faults, _offset_faults)
+    for table, what in (fault for of_kind in faults for fault in of_kind(entry, found)):
+        yield Problem("conservation", entry.lane, entry.batch_no, table, what)
 
-    def wrong(table: str, what: str) -> Problem:
-        return Problem("conservation", entry.lane, entry.batch_no, table, what)
 
+def _sum_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]:
+    """Yield (table, what is wrong) with records and money by class and currency."""
     ledger = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
-    agree = {"events": found.events == ledger, "rollup_minute": found.rollups == ledger}
-    if not any(agree.values()) and found.events == found.rollups:
-        yield wrong("ledger", f"events and rollup_minute agree on {_difference(found.events, ledger, 'it')}")
+    sums = {"events": found.events, "rollup_minute": found.rollups}
+    wrong = [table for table, found_sums in sums.items() if found_sums != ledger]
+    if len(wrong) == len(sums) and found.events == found.rollups:
+        yield "ledger", f"events and rollup_minute agree on {_difference(found.events, ledger, 'it')}"
     else:
-        sums = {"events": found.events, "rollup_minute": found.rollups}
-        for table in (table for table, same in agree.items() if not same):
-            yield wrong(table, _difference(sums[table], ledger, "the ledger"))
-    if all(agree.values()) and found.rollup_differences:
-        yield wrong("events, rollup_minute", f"they disagree in {found.rollup_differences} publisher-minutes")
-    if found.rollup_rows != entry.rollup_rows:
-        yield wrong("rollup_minute", f"{found.rollup_rows} rows, the ledger says {entry.rollup_rows}")
+        yield from ((table, _difference(sums[table], ledger, "the ledger")) for table in wrong)
+    if not wrong and found.rollup_differences:
+        yield "events, rollup_minute", f"they disagree in {found.rollup_differences} publisher-minutes"
+
+
+def _row_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]:
+    """Yield (table, what is wrong) with single rows: one too few or too many, or one that was altered."""
     malformed = entry.counts.get(Class.MALFORMED, 0)
+    if found.rollup_rows != entry.rollup_rows:
+        yield "rollup_minute", f"{found.rollup_rows} rows, the ledger says {entry.rollup_rows}"
     if found.dead_letters != malformed:
-        yield wrong("dead_letters", f"{found.dead_letters} rows, the ledger says {malformed}")
+        yield "dead_letters", f"{found.dead_letters} rows, the ledger says {malformed}"
     if found.mispriced:
-        yield wrong("events", f"{found.mispriced} rows whose money is not what their price makes it")
-    yield from (wrong("events, dead_letters", what) for what in _offset_faults(entry, found))
-    if found.offsets and not (
-        entry.clock_before <= found.clock_first <= found.clock_last == entry.clock_after
-    ):
-        yield wrong(
-            "events, dead_letters",
-            f"lane clocks from {found.clock_first} to {found.clock_last}, the ledger says after {entry.clock_before} "
-            f"and up to {entry.clock_after}",
-        )
+        yield "events", f"{found.mispriced} rows whose money is not what their price makes it"
+    for table, digest in (("events", entry.events_digest), ("dead_letters", entry.dead_letters_digest)):
+        if found.digests.get(table, 0) != digest:
+            yield table, "its rows are not those that were written: they do not have the batch's digest"
 
 
-def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[str]:
+def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]:
+    """Yield (table, what is wrong) with the offsets and clocks of the batch's rows."""
+    both = "events, dead_letters"
     ranges = {r.topic: r for r in entry.ranges}
     for count in found.offsets:
         if count.distinct != count.rows:
-            yield f"{count.rows - count.distinct} offsets of topic {count.topic} stand there twice"
+            yield both, f"{count.rows - count.distinct} offsets of topic {count.topic} stand there twice"
         r = ranges.get(count.topic)
         if r is None or count.first < r.start or count.last >= r.end:
             span = "no range" if r is None else f"the range {r.start} to {r.end - 1}"
-            yield f"offsets {count.first} to {count.last} of topic {count.topic}, the ledger has {span}"
+            yield both, f"offsets {count.first} to {count.last} of topic {count.topic}, the ledger has {span}"
+    if found.offsets and not (
+        entry.clock_before <= found.clock_first <= found.clock_last == entry.clock_after
+    ):
+        clocks = f"lane clocks from {found.clock_first} to {found.clock_last}"
+        yield both, f"{clocks}, the ledger says after {entry.clock_before} and up to {entry.clock_after}"
 
 
 def _difference(found: Sums, said: Sums, whose: str) -> str:

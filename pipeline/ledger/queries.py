@@ -4,17 +4,20 @@ Every query that counts is bounded to one lane and a span of batch numbers, whic
 projection of `events`) answers without reading the rest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.ledger.check import OffsetCount, Recount, Unledgered
+from pipeline.ledger.check import OffsetCount, Recount, SealedEntry, Unledgered
 from pipeline.ledger.totals import Totals
+from pipeline.stages import digest
 from schemas.classes import CLASS_NAMES
 from schemas.tables import PROTOCOL_TABLES
 from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
 from sinks.ledger import ledger_entry
-from sinks.sink import LedgerEntry
+from sinks.queries import LEDGER_COLUMNS
+
+_TIMES = ("cut_time", "clock_before", "clock_after")
 
 
 class Client(Protocol):
@@ -56,21 +59,18 @@ def lanes(client: Client, tables: Tables) -> list[tuple[int, int]]:
     return [(int(lane), int(last)) for lane, last in rows]
 
 
-def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[LedgerEntry]:
-    """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept."""
-    names = [
-        "lane", "batch_no", "epoch", "range_topic", "range_start", "range_end", "cut_topic", "cut_offset",
-        "records_received", "billable", "duplicate", "givt", "sivt", "expired", "malformed", "lost",
-        "money.class_code", "money.currency_code", "money.records", "money.money_nanos", "judge_version",
-        "rollup_rows",
-    ]  # fmt: skip
-    clocks = ["cut_time", "clock_before", "clock_after"]
-    selected = ", ".join([f"`{n}`" for n in names] + [f"toUnixTimestamp64Milli({c})" for c in clocks])
+def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[SealedEntry]:
+    """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept.
+
+    Of more than `rows_max` the first are returned, whole batches.
+    """
+    columns = ", ".join(f"toUnixTimestamp64Milli({n})" if n in _TIMES else f"`{n}`" for n in LEDGER_COLUMNS)
     rows = client.execute(
-        f"SELECT {selected} FROM {tables('ledger')} WHERE {where} ORDER BY lane, batch_no LIMIT {rows_max} WITH TIES",
+        f"SELECT {columns} FROM {tables('ledger')} WHERE {where} ORDER BY lane, batch_no LIMIT {rows_max} WITH TIES",
         settings={"strings_as_bytes": True},
     )
-    return [ledger_entry(dict(zip(names + clocks, row, strict=True))) for row in rows]
+    named = [dict(zip(LEDGER_COLUMNS, row, strict=True)) for row in rows]
+    return [SealedEntry(ledger_entry(row), int(row["seal"])) for row in named]
 
 
 def totals(client: Client, tables: Tables) -> Totals:
@@ -98,6 +98,7 @@ def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
     rollups = _sums(client, f"sum(records), sum(toInt128(money_nanos)) FROM {tables('rollup_minute')}", span)
     rollup_rows = _counts(client, f"FROM {tables('rollup_minute')} WHERE {span.where}")
     dead_letters = _counts(client, f"FROM {tables('dead_letters')} WHERE {span.where}")
+    digests = {table: _digests(client, tables, table, span) for table in digest.DIGESTED}
     mispriced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND money_nanos != {_MONEY}")
     differences = _counts(client, f"FROM ({_differences(tables, span)})")
     offsets = _offsets(client, tables, span)
@@ -110,6 +111,7 @@ def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
             rollup_differences=differences.get(batch_no, 0),
             dead_letters=dead_letters.get(batch_no, 0),
             mispriced=mispriced.get(batch_no, 0),
+            digests={table: found.get(batch_no, 0) for table, found in digests.items()},
             offsets=tuple(count for count, _, _ in offsets.get(batch_no, ())),
             clock_first=min((first for _, first, _ in offsets.get(batch_no, ())), default=0),
             clock_last=max((last for _, _, last in offsets.get(batch_no, ())), default=0),
@@ -118,12 +120,13 @@ def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
     }
 
 
-def unledgered(client: Client, tables: Tables) -> Iterator[Unledgered]:
-    """Yield the batches that have rows in a table and no ledger row."""
+def unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator[Unledgered]:
+    """Yield the batches (of some lanes; none: all) that have rows in a table and no ledger row."""
+    of_lanes = f"lane IN ({', '.join(map(str, lanes))}) AND " if lanes else ""
     for table in (table for table in PROTOCOL_TABLES if table != "ledger"):
         rows = client.execute(
             f"SELECT lane, batch_no, count(), max(send_by) FROM {tables(table)} "
-            f"WHERE (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {tables('ledger')}) "
+            f"WHERE {of_lanes}(lane, batch_no) NOT IN (SELECT lane, batch_no FROM {tables('ledger')}) "
             "GROUP BY lane, batch_no ORDER BY lane, batch_no"
         )
         yield from (Unledgered(table, *map(int, row)) for row in rows)
@@ -149,6 +152,14 @@ def _sums(client: Client, what: str, span: Span) -> dict[int, dict[tuple[int, in
 
 def _counts(client: Client, from_where: str) -> dict[int, int]:
     return dict(client.execute(f"SELECT batch_no, count() {from_where} GROUP BY batch_no"))
+
+
+def _digests(client: Client, tables: Tables, table: str, span: Span) -> dict[int, int]:
+    return dict(
+        client.execute(
+            f"SELECT batch_no, {digest.sql(table)} FROM {tables(table)} WHERE {span.where} GROUP BY batch_no"
+        )
+    )
 
 
 def _differences(tables: Tables, span: Span) -> str:

@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS {database}.ledger {on_cluster}
     money Nested(class_code UInt8, currency_code UInt16, records UInt64, money_nanos Int64),
     judge_version UInt64,
     rollup_rows UInt64,
+    events_digest UInt64 COMMENT 'of the rows written into events; adledger ledger check compares',
+    dead_letters_digest UInt64,
+    seal UInt64 COMMENT 'hash of this row',
     written_at DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') COMMENT 'for people; nothing reads it',
 
     CONSTRAINT in_time CHECK toUnixTimestamp(nowInBlock()) <= send_by

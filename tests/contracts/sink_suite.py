@@ -92,6 +92,8 @@ def entry(lane: int, batch_no: int) -> LedgerEntry:
         money=(Money(Class.BILLABLE, 65_535, 2**64 - 1, 2**63 - 1), Money(Class.GIVT, 1, 1, -1)),
         judge_version=2**64 - 1,
         rollup_rows=2**40,
+        events_digest=2**64 - 1,
+        dead_letters_digest=1,
     )
 
 

@@ -10,6 +10,7 @@ from pipeline.ledger.check import (
     NOTHING,
     OffsetCount,
     Recount,
+    SealedEntry,
     Unledgered,
     check_continuity,
     check_entry,
@@ -19,6 +20,7 @@ from pipeline.ledger.check import (
 from pipeline.ledger.totals import Summary, Totals, class_rows, class_summary, money_text
 from schemas.classes import Class
 from schemas.wire import currency_code
+from sinks.seal import seal
 from sinks.sink import LedgerEntry, Money, OffsetRange
 
 USD, EUR = currency_code("USD"), currency_code("EUR")
@@ -38,7 +40,8 @@ def entry_of(batch_no: int, starts: list[int], clock: int, drawn) -> LedgerEntry
         OffsetRange(1, starts[1], starts[1] + gaps),
     )
     return LedgerEntry(
-        3, batch_no, "epoch", ranges, clock, 0, 0, clock, clock + elapsed, received, counts, money, 1, len(money)
+        3, batch_no, "epoch", ranges, clock, 0, 0, clock, clock + elapsed, received, counts, money, 1, len(money),
+        events_digest=received, dead_letters_digest=malformed,
     )  # fmt: skip
 
 
@@ -60,6 +63,10 @@ def lane_of_batches(draw) -> list[LedgerEntry]:
     return entries
 
 
+def sealed(entry: LedgerEntry) -> SealedEntry:
+    return SealedEntry(entry, seal(entry))
+
+
 def counted(entry: LedgerEntry) -> Recount:
     """Return what the tables of this entry hold when nothing is wrong."""
     held = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
@@ -67,7 +74,10 @@ def counted(entry: LedgerEntry) -> Recount:
     start = entry.ranges[0].start
     offsets = (OffsetCount(0, n, n, start, start + n - 1),) if n else ()
     first, last = (entry.clock_before, entry.clock_after) if n else (0, 0)
-    return Recount(held, held, len(held), 0, entry.counts.get(Class.MALFORMED, 0), 0, offsets, first, last)
+    digests = {"events": entry.events_digest, "dead_letters": entry.dead_letters_digest}
+    return Recount(
+        held, held, len(held), 0, entry.counts.get(Class.MALFORMED, 0), 0, digests, offsets, first, last
+    )
 
 
 @given(lane_of_batches())
@@ -75,7 +85,7 @@ def test_what_adds_up_passes(entries):
     """A lane whose batches follow on one another, and whose tables say the same, has no problem."""
     assert list(check_continuity(entries)) == []
     for entry in entries:
-        assert [*check_entry(entry), *check_tables(entry, counted(entry))] == []
+        assert [*check_entry(sealed(entry)), *check_tables(entry, counted(entry))] == []
 
 
 @given(lane_of_batches(), st.data())
@@ -95,6 +105,9 @@ TAMPERED_ROWS = {
     "money": lambda e: replace(e, money=(*e.money, Money(Class.SIVT, 1, 0, 5))),
     "money's records": lambda e: replace(e, money=(*e.money, Money(Class.SIVT, 1, 1, 0))),
     "rollup rows": lambda e: replace(e, rollup_rows=e.rollup_rows + 1),
+    "cut": lambda e: replace(e, cut_offset=e.cut_offset + 1),
+    "epoch": lambda e: replace(e, epoch="another"),
+    "judge version": lambda e: replace(e, judge_version=2),
     "malformed": lambda e: replace(
         e,
         records_received=e.records_received + 1,
@@ -109,7 +122,7 @@ def test_a_ledger_row_altered_is_found(what, drawn):
     """Any figure of a ledger row that is altered no longer agrees with itself or with the tables."""
     entry = entry_of(1, [0, 0], 0, drawn)
     altered = TAMPERED_ROWS[what](entry)
-    problems = [*check_entry(altered), *check_tables(altered, counted(entry))]
+    problems = [*check_entry(SealedEntry(altered, seal(entry))), *check_tables(altered, counted(entry))]
     assert problems
     assert all(p.kind == "conservation" and (p.lane, p.batch_no) == (3, 1) for p in problems)
 
@@ -150,6 +163,11 @@ TAMPERED_TABLES = {
     ),
     "event's currency altered": ("events", replace(GOOD, events={**FEWER, (Class.BILLABLE, EUR): (1, 100)})),
     "event's price altered": ("events", replace(GOOD, mispriced=1)),
+    "event's user altered": ("events", replace(GOOD, digests={**GOOD.digests, "events": 1})),
+    "dead letter's bytes altered": (
+        "dead_letters",
+        replace(GOOD, digests={**GOOD.digests, "dead_letters": 0}),
+    ),
     "event added twice": ("events, dead_letters", replace(GOOD, offsets=(OffsetCount(0, 16, 15, 100, 114),))),
     "event moved": ("events, dead_letters", replace(GOOD, offsets=(OffsetCount(0, 15, 15, 99, 114),))),
     "event of another topic": (

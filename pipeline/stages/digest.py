@@ -1,0 +1,57 @@
+"""Digests: one number for all the rows that a batch wrote into a table, kept in the ledger.
+
+Whoever alters, removes or adds a row by hand later, in whichever column, no longer has the batch's digest; ClickHouse
+computes the same number in SQL (`sql`). It finds accidents and meddling, and is no signature: whoever may write the
+ledger can write a digest too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from pipeline.kernels.digest import MULTIPLIER, fold
+from schemas.tables import PROTOCOL_COLUMNS, STAMP_COLUMNS
+
+DIGESTED: dict[str, dict[str, str]] = {
+    table: {name: dtype for name, dtype in PROTOCOL_COLUMNS[table].items() if name not in STAMP_COLUMNS}
+    for table in ("events", "dead_letters")
+}
+"""Table -> the columns that its digest covers, in this order, and their dtypes. rollup_minute follows from events."""
+
+ROWS_AT_ONCE = 8_192
+"""The digests of so many rows stay in the first-level cache while every column is folded in."""
+
+_TIMES = {"event_time", "log_time", "lane_clock"}
+
+
+def digest(table: str, columns: Mapping[str, Any]) -> int:
+    """Return the digest of rows of a table (columns as they are inserted), 0 <= digest < 2^64; order doesn't matter."""
+    arrays = [_numbers(columns[name], dtype) for name, dtype in DIGESTED[table].items()]
+    total = 0
+    for start in range(0, len(arrays[0]), ROWS_AT_ONCE):
+        digests = np.zeros(min(ROWS_AT_ONCE, len(arrays[0]) - start), np.uint64)
+        for array in arrays:
+            fold(digests, array[start : start + ROWS_AT_ONCE])
+        total += int(digests.sum(dtype=np.uint64))
+    return total % 2**64
+
+
+def sql(table: str) -> str:
+    """Return the same as an expression of ClickHouse over a group of rows."""
+    row = "toUInt64(0)"
+    for name, dtype in DIGESTED[table].items():
+        column = f"xxHash64({name})" if dtype == "O" else f"toUInt64({_milliseconds(name)})"
+        row = f"bitXor({row}, {column}) * toUInt64({MULTIPLIER})"
+    return f"sumWithOverflow({row})"
+
+
+def _numbers(values: Any, dtype: str) -> np.ndarray[Any, Any]:
+    if dtype == "O":
+        return np.fromiter((xxhash.xxh64_intdigest(v or b"") for v in values), np.uint64, len(values))
+    return np.ascontiguousarray(values, dtype)
+
+
+def _milliseconds(name: str) -> str:
+    return f"toUnixTimestamp64Milli({name})" if name in _TIMES else name
