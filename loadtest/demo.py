@@ -1,0 +1,129 @@
+"""The demo's procedure: real logs, then generated traffic, run end to end and held against the truth."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from loadtest.expected import GeneratedRecords, ListedRecords
+from loadtest.kernels.shapes import I64
+from loadtest.model import TrafficModel
+from loadtest.real_truth import expected_of_files
+from loadtest.truth import Truth
+from loadtest.verify import Client, Report, verify
+from loadtest.write import write_traffic
+from pipeline.errors import UsageError
+from pipeline.importing import import_file
+from pipeline.log.files.writer import FilesLogWriter
+
+REAL_LOGS = (("access-log", "apache_access.log.gz"), ("open-bandit", "open_bandit_women.csv.gz"))
+"""Format and file of the real logs, the older one first: log time only rises."""
+
+LOG, CLICKHOUSE = "log", "clickhouse"
+"""Folders in the demo's own."""
+
+TOP_PUBLISHERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A log that was filled, what must come of it, and what it took."""
+
+    real_records: int
+    generated_records: int
+    generate_seconds: float
+    truth: Truth
+    expected: tuple[ListedRecords, GeneratedRecords]
+
+    @property
+    def lane_records(self) -> I64:
+        """Records of each lane."""
+        return self.truth.classes.sum(axis=1)
+
+
+class Shown(Protocol):
+    """What is shown while the log is filled."""
+
+    def importing(self, name: str) -> Callable[[int, int], None]:
+        """Begin to show an import; returns what is told the bytes read, of how many."""
+
+    def generating(self, events: int) -> Callable[[int], None]:
+        """Begin to show the generator; returns what is told how many records each step wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopPublisher:
+    """One row of the top publishers: billable impressions and clicks, and money as ClickHouse writes it."""
+
+    publisher_id: int
+    impressions: int
+    clicks: int
+    money: str
+
+
+def fresh_folder(wanted: Path | None) -> Path:
+    """Return a folder that is empty or not there yet: the wanted one, or data/demo, data/demo-2, ...
+
+    Raises UsageError when the wanted one holds something.
+    """
+    if wanted is not None:
+        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            raise UsageError(f"{wanted} is not an empty folder", remedy="Name a folder that is new or empty.")
+        return wanted
+    base = Path("data") / "demo"
+    number = 2
+    folder = base
+    while folder.exists():
+        folder = base.with_name(f"demo-{number}")
+        number += 1
+    return folder
+
+
+def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
+    """Make a log of the real logs and the model's traffic. Raises UsageError, LogError."""
+    with _real_files() as files:
+        records = 0
+        for kind, path in files:
+            records += import_file(
+                path,
+                kind,
+                log,
+                started_at_ms=time.time_ns() // 1_000_000,
+                partitions=model.partitions,
+                progress=shown.importing(path.name),
+            ).records
+        real = expected_of_files(files, model.partitions, model.currency)
+    begin = time.monotonic()
+    with FilesLogWriter(log) as writer:
+        written = write_traffic(model, writer, shown.generating(model.events))
+    seconds = time.monotonic() - begin
+    truth = Truth.of(real, model.partitions).merge(written.truth)
+    return Filled(records, model.events, seconds, truth, (ListedRecords(real), GeneratedRecords(written)))
+
+
+def check(filled: Filled, client: Client, database: str) -> Report:
+    """Hold all tables against the truth, and explain what is not equal."""
+    return verify(filled.truth, client, database, filled.expected)
+
+
+def top_publishers(client: Client, database: str) -> list[TopPublisher]:
+    """Return the publishers who earned most, from the view that people use."""
+    rows = client.execute(
+        "SELECT publisher_id, sum(impressions), sum(clicks), toString(sum(money)) "
+        f"FROM {database}.v_rollup_minute GROUP BY publisher_id ORDER BY sum(money) DESC, publisher_id "
+        f"LIMIT {TOP_PUBLISHERS}"
+    )
+    return [TopPublisher(*row) for row in rows]
+
+
+@contextmanager
+def _real_files() -> Iterator[Sequence[tuple[str, Path]]]:
+    """Give (format, path) of the real logs, which are package data."""
+    with ExitStack() as stack:
+        yield [
+            (kind, stack.enter_context(resources.as_file(resources.files("loadtest.data") / name)))
+            for kind, name in REAL_LOGS
+        ]

@@ -1,0 +1,152 @@
+"""What the demo shows on stderr while it works: bars on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from pipeline.cli.output import err
+from pipeline.errors import SinkError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn, Task
+
+POLL_SECONDS = 0.5
+LINE_SECONDS = 5.0
+"""Between two lines where there is no terminal."""
+
+LaneCounts = Callable[[], Sequence[int]]
+"""Records of each lane that the ledger has so far. Raises SinkError while the tables are not there yet."""
+
+
+class Screen:
+    """Bars on a terminal."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+
+    def importing(self, name: str) -> Callable[[int, int], None]:
+        """Begin a bar of bytes read."""
+        task = self._progress.add_task(f"import {name}", total=None, unit="bytes")
+        return lambda done, of: self._progress.update(task, completed=done, total=of or None)
+
+    def generating(self, events: int) -> Callable[[int], None]:
+        """Begin a bar of records written."""
+        task = self._progress.add_task("generate", total=events, unit="events")
+        return lambda written: self._progress.advance(task, written)
+
+    @contextmanager
+    def running(self, lane_records: Sequence[int], counts: LaneCounts) -> Iterator[None]:
+        """Show a bar for the run and one for each lane, as the ledger fills."""
+        total = self._progress.add_task("run", total=sum(lane_records), unit="events")
+        lanes = [
+            self._progress.add_task(f"  lane {lane}", total=records, unit="events")
+            for lane, records in enumerate(lane_records)
+        ]
+
+        def show(done: Sequence[int]) -> None:
+            self._progress.update(total, completed=sum(done))
+            for task, records in zip(lanes, done, strict=True):
+                self._progress.update(task, completed=records)
+
+        with _polled(counts, show):
+            yield
+        for task in lanes:
+            self._progress.remove_task(task)
+
+    def say(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+
+class Lines:
+    """A line for each step, and one every few seconds of the run."""
+
+    def importing(self, name: str) -> Callable[[int, int], None]:
+        """Say that an import begins."""
+        err(f"importing {name}")
+        return lambda _done, _of: None
+
+    def generating(self, events: int) -> Callable[[int], None]:
+        """Say that the generator begins."""
+        err(f"generating {events:,} events")
+        return lambda _written: None
+
+    @contextmanager
+    def running(self, lane_records: Sequence[int], counts: LaneCounts) -> Iterator[None]:
+        """Say how far the ledger is."""
+        of, begin = sum(lane_records), time.monotonic()
+        told = begin
+
+        def show(done: Sequence[int]) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= LINE_SECONDS:
+                told = now
+                lanes = sum(records >= all_of for records, all_of in zip(done, lane_records, strict=True))
+                err(
+                    f"running: {sum(done):,} of {of:,} events, {sum(done) / (now - begin):,.0f}/s, "
+                    f"{lanes} of {len(lane_records)} lanes done"
+                )
+
+        err(f"running {of:,} events through {len(lane_records)} lanes")
+        with _polled(counts, show):
+            yield
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        err(text)
+
+
+@contextmanager
+def shown() -> Iterator[Screen | Lines]:
+    """Give what suits stderr."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns: tuple[ProgressColumn, ...] = (
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), _rate_column(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield Screen(progress)
+
+
+def _rate_column() -> "ProgressColumn":
+    from rich.progress import ProgressColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """Units a second."""
+
+        def render(self, task: "Task") -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
+
+    return RateColumn()
+
+
+@contextmanager
+def _polled(counts: LaneCounts, show: Callable[[Sequence[int]], None]) -> Iterator[None]:
+    """Show the counts now and then, from a thread, and once more at the end."""
+    done = Event()
+
+    def poll() -> None:
+        while not done.wait(POLL_SECONDS):
+            try:
+                show(counts())
+            except SinkError:  # not there yet, or busy: the next time tells
+                continue
+
+    thread = Thread(target=poll, name="demo-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    show(counts())
