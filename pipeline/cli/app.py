@@ -15,6 +15,8 @@ from pipeline.cli.output import err_error, out
 from pipeline.errors import AdledgerError
 
 COMMANDS = {
+    "demo": "pipeline.cli.demo:demo",
+    "import": "pipeline.cli.importing:import_command",
     "run": "pipeline.cli.run:run",
     "query": "pipeline.cli.query:query",
     "status": "pipeline.cli.status:status",

@@ -36,7 +36,7 @@ def demo(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run the whole pipeline on real and generated events, and hold every table against the truth.
+    """Run everything end to end, and hold it against the truth.
 
     It imports two real logs (a web server's, an ad network's), generates events whose truth is known (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers), runs them through the pipeline into an embedded ClickHouse, and compares the ledger, events and rollups with the truth, row by row, to the nano. Exits with 1 if anything differs. The folder is kept, to look around in.
 

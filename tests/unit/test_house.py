@@ -83,7 +83,9 @@ def test_the_core_is_pure(path):
         )
 
 
-@pytest.mark.parametrize("path", [p for p in modules(*PURE) if name(p) not in READS_FILES and "kernels" not in p.parts], ids=name)
+@pytest.mark.parametrize(
+    "path", [p for p in modules(*PURE) if name(p) not in READS_FILES and "kernels" not in p.parts], ids=name
+)
 def test_the_core_opens_no_file_and_asks_no_clock(path):
     """Time, files and the environment are passed in. (A compiled kernel could not reach them.)"""
     forbidden = {
