@@ -238,15 +238,13 @@ def added(rollup: Records) -> Records:
     kind |= rollup["class_code"].astype(np.uint32) << np.uint32(16) | rollup["currency_code"]
     order = np.lexsort((kind, where))
     rollup = rollup[order]
-    starts = np.union1d(_starts(where[order]), _starts(kind[order]))
+    starts = np.flatnonzero(_begins(where[order]) | _begins(kind[order]))
     added = rollup[starts]
     added["records"] = np.add.reduceat(rollup["records"], starts)
     added["money_nanos"] = np.add.reduceat(rollup["money_nanos"], starts)
     return added
 
 
-def _starts(sorted_key: npt.NDArray[np.unsignedinteger]) -> I64:
-    """Return where each run of equal keys begins."""
-    return np.flatnonzero(np.concatenate([[len(sorted_key) > 0], sorted_key[1:] != sorted_key[:-1]])).astype(
-        np.int64
-    )
+def _begins(sorted_key: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
+    """Tell at which rows a run of equal keys begins."""
+    return np.concatenate([[len(sorted_key) > 0], sorted_key[1:] != sorted_key[:-1]])
