@@ -39,7 +39,8 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
             yield from _chunks(path, raw, stream)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(
-            f"{path} is a damaged gzip file: {error}", remedy="Fetch or pack it again, then import it again."
+            f"{path} is a damaged gzip file: {error}",
+            remedy="Fetch or pack it again and import it again; what was written before bills once all the same.",
         ) from error
     except OSError as error:
         raise UsageError(
@@ -64,7 +65,8 @@ def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
                 f"{path}, line {number + len(lines)} is longer than {LINE_BYTES_MAX:,} bytes",
                 remedy="Name a file of lines; packed archives other than gzip must be unpacked first.",
             )
-        yield Chunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
+        if lines:
+            yield Chunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
         number += len(lines)
     if rest:
         yield Chunk([rest.removesuffix(b"\r")], number, _place(raw))

@@ -79,6 +79,8 @@ class OpenBandit:
         if len(fields) != self._width:
             raise ValueError("another number of fields than the header's")
         timestamp, item, position, clicked, *features = (fields[place] for place in self._places)
+        if clicked not in {"0", "1"}:
+            raise ValueError("click is 0 or 1")
         user_id, ip = _user("|".join(features))
         event_id = f"{self._id_prefix}-{self._rows}"
         impression = {
@@ -98,7 +100,7 @@ class OpenBandit:
             "price_micros": IMPRESSION_PRICE_MICROS,
         }
         records = [_record(EventType.IMPRESSION, impression)]
-        if _number(clicked):
+        if clicked == "1":
             click = {
                 **impression,
                 "event_type": "click",
