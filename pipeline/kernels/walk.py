@@ -39,7 +39,7 @@ def _varint(p, end):
 
 
 @kernel
-def walk_batches(
+def walk_batches(  # noqa: PLR0911 - each return is a way for a batch not to be whole
     table, position, offset, log_time, value_addr, value_len, key_addr, key_len
 ):  # fmt: skip
     """Write where each record at or after `position` lies; columns as in RecordRefs, with room for all counts.

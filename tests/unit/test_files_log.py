@@ -231,6 +231,29 @@ def test_a_killed_writer_leaves_whole_batches(tmp_path):
     assert read(log) == stored([(5, b"k", b"v")] * 10)
 
 
+def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path):
+    """A write that the system refuses is an error with a remedy; the log opens again with all that was flushed."""
+    log = tmp_path / "log"
+    script = (
+        "import resource, sys, pathlib; from pipeline.log.files import *; from pipeline.log.record_block import *\n"
+        "from pipeline.errors import LogError\n"
+        "writer = FilesLogWriter.create(pathlib.Path(sys.argv[1]), Manifest.new(1))\n"
+        "writer.append(0, 0, RecordBlock.of([(5, b'k', b'v')] * 10))\n"
+        "writer.flush()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "for wanted in ('File too large', 'a write to it failed'):\n"
+        "    try: writer.append(0, 0, RecordBlock.of([(5, b'k', b'v' * 1_000)] * 100))\n"
+        "    except LogError as error: assert wanted in error.message and error.remedy, error\n"
+        "    else: raise AssertionError\n"
+        "writer.close()"
+    )
+    subprocess.run([sys.executable, "-c", script, str(log)], check=True)
+    assert read(log) == stored([(5, b"k", b"v")] * 10)
+    with FilesLogWriter(log) as writer:
+        assert writer.append(0, 0, RecordBlock.of(records_of(1))) == 10
+    assert len(read(log)) == 11
+
+
 def test_an_attempt_to_make_a_log_may_be_repeated(tmp_path):
     """What a `create` left behind that was killed before the manifest does not stand in the next one's way."""
     log = tmp_path / "log"
