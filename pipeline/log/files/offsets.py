@@ -25,7 +25,7 @@ METADATA_BYTES_MAX = 4_096
 JOURNAL_BYTES_MAX = 8 * 1024 * 1024
 """A journal longer than this is written anew, without the commits that later ones replaced."""
 
-_CHECK_CHARS = 8
+_CHECK_CHARS = 9
 """Each line begins with the CRC32C of its JSON text in hex, and a space."""
 
 Positions = Mapping[int, Committed]
@@ -66,7 +66,7 @@ def read_state(path: Path) -> GroupState:
     for number, line in enumerate(lines, 1):
         if not _is_whole(line):
             raise _damaged(path, number)
-    documents = [orjson.loads(line[_CHECK_CHARS + 1 :]) for line in lines]
+    documents = [orjson.loads(line[_CHECK_CHARS:]) for line in lines]
     if not documents or "generation" not in documents[0]:
         raise _damaged(path, 1)
     state = GroupState(documents[0]["generation"], documents[0]["member_id"])
@@ -181,7 +181,7 @@ def _line(document: dict[str, Any]) -> bytes:
 
 
 def _is_whole(line: bytes) -> bool:
-    return line[:_CHECK_CHARS] == b"%08x" % google_crc32c.value(line[_CHECK_CHARS + 1 :])
+    return line[:_CHECK_CHARS] == b"%08x " % google_crc32c.value(line[_CHECK_CHARS:])
 
 
 def _damaged(path: Path, number: int) -> LogError:
