@@ -19,6 +19,7 @@ from loadtest.kernels.render import NULL, VALUE_BYTES_MAX, render_rows
 from loadtest.kernels.shapes import I64, PLANNED, ROW, U8, Records
 from loadtest.model import TrafficModel
 from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
+from loadtest.scenarios import scenario_rows
 from loadtest.tables import Lookup
 from pipeline.log.record_block import RecordBlock
 
@@ -65,20 +66,18 @@ class Generator:
 
     def rows(self) -> Iterator[Chunk]:
         """Yield all chunks without their bytes: what the truth knows of each record."""
-        for planned in self._planned():
-            rows, order = self._filled(planned)
+        for rows, order in self._filled():
             yield Chunk(rows, order, ())
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield all chunks with their bytes."""
-        for planned in self._planned():
-            rows, order = self._filled(planned)
+        for rows, order in self._filled():
             yield Chunk(rows, order, self._rendered(rows, order))
 
-    def _planned(self) -> Iterator[Records]:
-        """Yield PLANNED records in log order, chunk by chunk, until the model's events are there.
+    def _planned(self) -> Iterator[tuple[Records, int]]:
+        """Yield PLANNED records in log order, chunk by chunk, until the model's events are there; and each one's end.
 
-        A chunk holds what lies before the next chunk's first slot; what derives from its slots and comes later
+        The end is the log time that none of the chunk's records has reached, and all later ones have. A chunk holds what lies before the next chunk's first slot; what derives from its slots and comes later
         waits in the bucket of the chunk in which it will lie.
         """
         model, size = self.model, self._chunk_slots
@@ -101,7 +100,7 @@ class Generator:
             waiting[chunk] = []
             due = due[np.lexsort((due["variant"], due["slot"], due["log_time"]))][:left]
             left -= len(due)
-            yield due
+            yield due, int(begins[chunk + 1] if left else due["log_time"][-1] + 1)
             if not left:
                 return
 
@@ -110,12 +109,21 @@ class Generator:
         slot_times(self._lookup.tables, self._lookup.minutes, self._lookup.slot_weight, first, stride, out)
         return out
 
-    def _filled(self, planned: Records) -> tuple[Records, I64]:
-        rows = np.empty(len(planned), ROW)
-        rows = rows[: fill_rows(self._lookup.tables, planned, self._mine, self._scratch, rows)]
-        rows["topic"] ^= _OTHER_TOPIC[rows["recipe"]]
-        lane = rows["topic"] * np.uint16(self.model.partitions) + rows["partition"]
-        return rows, np.argsort(lane, kind="stable")
+    def _filled(self) -> Iterator[tuple[Records, I64]]:
+        """Yield our rows in log order, and their order by (topic, partition)."""
+        scripted = scenario_rows(self.model, self._lookup)
+        scripted = scripted[self._mine[scripted["partition"]] > 0]
+        for planned, end in self._planned():
+            rows = np.empty(len(planned), ROW)
+            rows = rows[: fill_rows(self._lookup.tables, planned, self._mine, self._scratch, rows)]
+            rows["topic"] ^= _OTHER_TOPIC[rows["recipe"]]
+            due = int(np.searchsorted(scripted["log_time"], end))
+            if due:
+                rows = np.concatenate([rows, scripted[:due]])
+                rows = rows[np.lexsort((rows["variant"], rows["slot"], rows["log_time"]))]
+                scripted = scripted[due:]
+            lane = rows["topic"] * np.uint16(self.model.partitions) + rows["partition"]
+            yield rows, np.argsort(lane, kind="stable")
 
     def _rendered(self, rows: Records, order: I64) -> tuple[tuple[int, int, RecordBlock], ...]:
         given, lengths = self._given(rows, order)

@@ -14,6 +14,19 @@ class Label(IntEnum):
     RETRY_BEYOND = 5
     CONFLICT = 6
     RESENT_TEXT = 7
+    # attacks: what the rules must find
+    REPLAY = 16
+    DATACENTRE_BOT = 17
+    IMPOSTOR = 18
+    DOUBLE_CLICK = 19
+    CLICK_FLOOD = 20
+    INJECTED_CLICK = 21
+    PRICE_CONFLICT = 22
+    # honest look-alikes: what they must leave alone
+    OFFICE = 48
+    CARRIER_NAT = 49
+    DOUBLE_TAP = 50
+    SLOW_PHONE = 51
 
 
 COPY_LABELS = (

@@ -21,10 +21,25 @@ class Burst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Labelled actors within the traffic: `kind` is a name in `scenarios.SCENARIOS`.
+
+    Each of `actors` does `events_per_actor` things (an impression with what belongs to it, a few records at most),
+    spread over `hours` from `start_hour` of the run on.
+    """
+
+    kind: str
+    actors: int = 20
+    events_per_actor: int = 50
+    start_hour: float = 1.0
+    hours: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficModel:
     """What traffic is like. A `_share` is a probability; other numbers carry their unit in the name.
 
-    `events` counts records of every class, exactly. Equal models give equal bytes, in whatever pieces and by
+    `events` counts records of every class, exactly; those of scenarios come on top. Equal models give equal bytes, in whatever pieces and by
     however many processes they are made. Raises UsageError when a knob is out of its bounds.
     """
 
@@ -94,6 +109,8 @@ class TrafficModel:
     cookie_appears_share: float = 0.05  # of cookieless clicks: keyed by a cookie that the impression had not
     roaming_share: float = 0.05  # of cookieless clicks: from another address than the impression
 
+    scenarios: tuple[Scenario, ...] = ()  # attacks and honest look-alikes, labelled
+
     # what the deployment is set to; the truth rests on it
     dedupe_window_hours: int = 24
     acceptance_hours_max: int = 24
@@ -136,6 +153,7 @@ class TrafficModel:
         unknown = set(knobs) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise UsageError(f"unknown knobs: {', '.join(sorted(unknown))}", remedy="see loadtest/model.py")
+        knobs["scenarios"] = tuple(Scenario(**scenario) for scenario in knobs.get("scenarios", ()))
         knobs["bursts"] = tuple(Burst(**burst) for burst in knobs.get("bursts", ()))
         return cls(**knobs)
 

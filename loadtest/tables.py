@@ -120,6 +120,20 @@ def networks() -> tuple[tuple[tuple[Network, str, int], ...], int]:
     return tuple((ipaddress.ip_network(row[0]), row[1], int(row[2])) for row in rows), homes
 
 
+@cache
+def bots() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return user agents of crawlers, and of programs that use a library."""
+    rows = catalog_rows("bots.tsv")
+    crawlers, libraries = (tuple(row[2] for row in rows if row[1] == kind) for kind in ("crawler", "library"))
+    return crawlers, libraries
+
+
+@cache
+def datacentres() -> tuple[Network, ...]:
+    """Return networks of hosting providers."""
+    return tuple(ipaddress.ip_network(row[0]) for row in catalog_rows("datacentres.tsv"))
+
+
 def layouts() -> Array:
     """Return the producers' orders of fields, flat: the contract's own first, then shuffled ones."""
     fields = range(len(FIELD_NAMES))
@@ -175,7 +189,7 @@ class Lookup:
     def _make_texts(self, model: TrafficModel) -> Texts:
         compact = [f'"{name}":'.encode() for name in FIELD_NAMES]
         return Texts(
-            user_agents=self._keep(_text_table([agent.encode() for agent in user_agents()[0]])),
+            user_agents=self._keep(_text_table([agent.encode() for agent in all_user_agents()])),
             words=self._keep(_text_table([word.encode() for word in WORDS])),
             fields=self._keep(_text_table([*compact, *(token + b" " for token in compact)])),
             layouts=self._keep(layouts()),
@@ -230,6 +244,12 @@ class Lookup:
             ),
             "copy_kinds": self._keep(np.rint(kinds * 2**32).astype(np.int64)),
         }
+
+
+def all_user_agents() -> tuple[str, ...]:
+    """Return the texts that a row's `user_agent` counts: desktops', phones', crawlers', libraries'."""
+    crawlers, libraries = bots()
+    return (*user_agents()[0], *crawlers, *libraries)
 
 
 def _thresholds(model: TrafficModel) -> dict[str, int]:

@@ -172,3 +172,10 @@ def plan_slots(tb, first, times, slots, derived):
 def click_delay(tb, base):
     """Return how long the human took to click (ms)."""
     return quantile(tb.q_click, high(draw(base, P_CLICK_DELAY)))
+
+
+@kernel
+def click_delays(tb, slots, out):
+    """Fill out with how long the humans took to click (ms) on the impressions of these slots."""
+    for i in range(len(slots)):
+        out[i] = click_delay(tb, slot_base(tb, slots[i]))

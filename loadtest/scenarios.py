@@ -1,0 +1,143 @@
+"""The scripted attacks and the honest look-alikes, each a function of its script.
+
+What a rule should find has the attack's label, what surrounds it is HONEST: the impression before an injected
+click, the first click of two.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from loadtest.kernels.shapes import ROW, Records
+from loadtest.labels import Label
+from loadtest.model import HOUR_MS, TrafficModel
+from loadtest.script import Script
+from loadtest.tables import Lookup, all_user_agents, bots, user_agents
+from pipeline.errors import UsageError
+
+MINUTE_MS = 60_000
+
+
+def replay(script: Script) -> Records:
+    """Send captured impressions again, minutes to hours later, with a fresh time: conflicting duplicates."""
+    seen = script.impressions(script.times())
+    window = script.model.dedupe_window_hours * HOUR_MS
+    again = script.copies(seen, script.between(1, MINUTE_MS, min(12 * HOUR_MS, window)), Label.REPLAY)
+    again["event_time"] = again["log_time"] - 300
+    again["conflict"] = 1
+    return script.finished(seen, again)
+
+
+def price_conflict(script: Script) -> Records:
+    """Send an impression again, within ten minutes, at twice the price."""
+    seen = script.impressions(script.times())
+    again = script.copies(seen, script.between(1, 1, 10 * MINUTE_MS), Label.PRICE_CONFLICT)
+    again["price_micros"] = 2 * again["price_micros"] + 1
+    again["conflict"] = 1
+    return script.finished(seen, again)
+
+
+def datacentre_bot(script: Script) -> Records:
+    """Browse by program from data centres: an address and a user for each bot; one impression in ten is clicked."""
+    seen = script.impressions(script.times(), Label.DATACENTRE_BOT)
+    script.set_users(seen, script.actor_draws(1))
+    script.set_datacentre(seen, script.actor_draws(2))
+    clicked = script.draws(3) % np.uint64(10) == 0
+    clicks = script.clicks(seen, script.between(4, 1_000, 5_000), Label.DATACENTRE_BOT)
+    return script.finished(seen, clicks[clicked])
+
+
+def impostor(script: Script) -> Records:
+    """Pretend to be a crawler, from a consumer's address."""
+    seen = script.impressions(script.times(), Label.IMPOSTOR)
+    crawlers = len(bots()[0])
+    seen["user_agent"] = len(user_agents()[0]) + (script.actor_draws(1) % np.uint64(crawlers)).astype(
+        np.int64
+    )
+    return script.finished(seen)
+
+
+def double_click(script: Script) -> Records:
+    """Click the same creative a second time, 50 ms to 1.9 s after an honest first."""
+    return _two_clicks(script, 50, 1_900, Label.DOUBLE_CLICK)
+
+
+def double_tap(script: Script) -> Records:
+    """Tap twice, as a nervous thumb does: 80 to 300 ms apart."""
+    return _two_clicks(script, 80, 300, Label.DOUBLE_TAP)
+
+
+def click_flood(script: Script) -> Records:
+    """Let few users click on all that one publisher shows them, all the time."""
+    seen = script.impressions(script.times(), Label.CLICK_FLOOD)
+    script.set_users(seen, script.actor_draws(1))
+    seen["publisher_id"] = seen["publisher_id"][:1]
+    seen["site_id"] = seen["site_id"][:1]
+    return script.finished(seen, script.clicks(seen, script.between(2, 600, 3_000), Label.CLICK_FLOOD))
+
+
+def injected_click(script: Script) -> Records:
+    """Click 5 to 450 ms after the impression: no hand is so fast."""
+    seen = script.impressions(script.times())
+    return script.finished(seen, script.clicks(seen, script.between(1, 5, 450), Label.INJECTED_CLICK))
+
+
+def office(script: Script) -> Records:
+    """Put many people behind one address, each with a cookie: all actors are one office."""
+    seen = script.impressions(script.times(), Label.OFFICE)
+    script.set_users(seen, script.actor_draws(1))
+    script.set_ipv4(
+        seen, np.full(script.events, 0x5680_0A17, np.uint64)
+    )  # 86.128.10.23, a line for businesses
+    clicked = script.draws(2) % np.uint64(50) == 0
+    return script.finished(seen, script.clicks(seen, script.human_delays(), Label.OFFICE)[clicked])
+
+
+def carrier_nat(script: Script) -> Records:
+    """Put phones of one carrier behind four addresses, between which they change."""
+    seen = script.impressions(script.times(), Label.CARRIER_NAT)
+    script.set_users(seen, script.actor_draws(1))
+    script.set_ipv4(seen, np.uint64(0x3120_5010) + script.draws(2) % np.uint64(4))  # 49.32.80.16 ff.
+    clicked = script.draws(3) % np.uint64(50) == 0
+    return script.finished(seen, script.clicks(seen, script.human_delays(), Label.CARRIER_NAT)[clicked])
+
+
+def slow_phone(script: Script) -> Records:
+    """Hand in ten minutes of events at once, as a phone does that was offline."""
+    spread = script.between(1, 0, 10 * MINUTE_MS)
+    flush = script.times()[script.actor * script.scenario.events_per_actor] + script.between(2, 0, 2_000)
+    seen = script.impressions(flush, Label.SLOW_PHONE)
+    script.set_users(seen, script.actor_draws(3))
+    seen["event_time"] = flush - spread - 500
+    return script.finished(seen)
+
+
+def _two_clicks(script: Script, least_ms: int, most_ms: int, label: Label) -> Records:
+    seen = script.impressions(script.times())
+    delays = script.human_delays()
+    first = script.clicks(seen, delays)
+    second = script.clicks(seen, delays + script.between(1, least_ms, most_ms), label, more=1)
+    return script.finished(seen, first, second)
+
+
+SCENARIOS: Mapping[str, Callable[[Script], Records]] = {
+    function.__name__: function
+    for function in (
+        replay, datacentre_bot, impostor, double_click, click_flood, injected_click, price_conflict,
+        office, carrier_nat, double_tap, slow_phone,
+    )
+}  # fmt: skip
+
+ATTACKS: Sequence[str] = tuple(SCENARIOS)[:7]
+LOOK_ALIKES: Sequence[str] = tuple(SCENARIOS)[7:]
+
+
+def scenario_rows(model: TrafficModel, lookup: Lookup) -> Records:
+    """Return all rows (ROW) of the model's scenarios in log order. Raises UsageError for an unknown kind."""
+    unknown = [scenario.kind for scenario in model.scenarios if scenario.kind not in SCENARIOS]
+    if unknown:
+        raise UsageError(f"there is no scenario {unknown[0]!r}", remedy=f"Known are {', '.join(SCENARIOS)}.")
+    assert len(all_user_agents()) < 2**16, "a row counts user agents in 16 bits"
+    parts = [SCENARIOS[s.kind](Script(model, lookup, number)) for number, s in enumerate(model.scenarios)]
+    rows = np.concatenate([np.zeros(0, ROW), *parts])
+    return rows[np.lexsort((rows["variant"], rows["slot"], rows["log_time"]))]

@@ -1,0 +1,149 @@
+"""Each scenario does what its label says, and nothing else that a rule would find."""
+
+import ipaddress
+
+import numpy as np
+import pytest
+
+from loadtest.generate import Generator
+from loadtest.labels import Label
+from loadtest.model import Scenario, TrafficModel
+from loadtest.scenarios import ATTACKS, LOOK_ALIKES, SCENARIOS
+from loadtest.tables import bots, datacentres, user_agents
+from pipeline.errors import UsageError
+from schemas.classes import Class
+
+ACTORS, EVENTS = 5, 40
+
+
+def played(kind: str) -> np.ndarray:
+    """Return the scenario's own rows, in log order."""
+    scenario = Scenario(kind=kind, actors=ACTORS, events_per_actor=EVENTS, start_hour=0.5, hours=1.0)
+    model = TrafficModel(events=20_000, duration_hours=30, scenarios=(scenario,))
+    rows = np.concatenate([chunk.rows.copy() for chunk in Generator(model).rows()])
+    return rows[rows["slot"] >= 2**40]
+
+
+def by_slot(rows: np.ndarray, **columns) -> np.ndarray:
+    for name, value in columns.items():
+        rows = rows[rows[name] == value]
+    return rows[np.argsort(rows["slot"])]
+
+
+def seen(rows: np.ndarray) -> np.ndarray:
+    return by_slot(rows, variant=0)
+
+
+@pytest.mark.parametrize("kind", SCENARIOS)
+def test_every_event_is_played(kind: str):
+    """Each actor's events come, in their hours, labelled; none is malformed or misrouted; ids are unique but copies'."""
+    rows = played(kind)
+    assert len(seen(rows)) == ACTORS * EVENTS
+    assert (rows["label"] == Label[kind.upper()]).sum() > 0
+    assert set(rows["label"].tolist()) <= {Label.HONEST, Label[kind.upper()]}
+    assert not rows["misrouted"].any()
+    assert (rows["class_code"] != Class.MALFORMED).all()
+    begin = TrafficModel().start_ms + 1_800_000
+    assert (seen(rows)["log_time"] >= begin).all()
+    assert (seen(rows)["log_time"] <= begin + 3_600_000 + 2_000).all()
+    firsts = rows[rows["class_code"] != Class.DUPLICATE]
+    assert len(np.unique(firsts[["event_no", "event_type"]])) == len(firsts)
+
+
+def test_attacks_and_look_alikes_are_told_apart():
+    """Every scenario is one of the two, and their labels lie apart."""
+    assert {*ATTACKS, *LOOK_ALIKES} == set(SCENARIOS)
+    assert all(Label.REPLAY <= Label[kind.upper()] < Label.OFFICE for kind in ATTACKS)
+    assert all(Label[kind.upper()] >= Label.OFFICE for kind in LOOK_ALIKES)
+
+
+@pytest.mark.parametrize("kind", ["replay", "price_conflict"])
+def test_copies_are_conflicting_duplicates(kind: str):
+    """They follow their firsts within the window, in the same lane, with another payload."""
+    rows = played(kind)
+    again = by_slot(rows, variant=2)
+    first = seen(rows)[np.searchsorted(seen(rows)["slot"], again["slot"])]
+    assert (again["class_code"] == Class.DUPLICATE).all()
+    assert again["conflict"].all()
+    assert (again["partition"] == first["partition"]).all()
+    changed = (again["price_micros"] != first["price_micros"]) | (again["event_time"] != first["event_time"])
+    assert changed.all()
+    delay = again["log_time"] - first["log_time"]
+    assert delay.min() > 0
+    assert delay.max() <= 12 * 3_600_000
+
+
+def test_bots_live_in_data_centres():
+    """Each bot has one address, of a hosting provider, and calls itself a browser."""
+    rows = played("datacentre_bot")
+    assert len(np.unique(rows[["user_no", "ip_lo"]])) == ACTORS
+    for number in np.unique(rows["ip_lo"] & 0xFFFFFFFF).tolist():
+        assert any(ipaddress.ip_address(number) in net for net in datacentres())
+    assert (rows["user_agent"] < len(user_agents()[0])).all()
+    assert 0.02 < (rows["event_type"] == 2).mean() < 0.2
+
+
+def test_impostors_call_themselves_crawlers():
+    """The user agent is a crawler's; the address is not a data centre's."""
+    rows = played("impostor")
+    first = len(user_agents()[0])
+    assert ((rows["user_agent"] >= first) & (rows["user_agent"] < first + len(bots()[0]))).all()
+    assert len(np.unique(rows["ip_lo"])) > ACTORS
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("double_click", 50, 1_900), ("double_tap", 80, 300)])
+def test_second_clicks(kind: str, least: int, most: int):
+    """The second click follows the first by the same user on the same creative; only the second is labelled."""
+    rows = played(kind)
+    one, two = by_slot(rows, variant=1), by_slot(rows, variant=3)
+    assert len(one) == len(two) == ACTORS * EVENTS
+    assert set(one["label"].tolist()) == {Label.HONEST}
+    assert set(two["label"].tolist()) == {Label[kind.upper()]}
+    for name in ("user_no", "creative_id", "impression_no", "publisher_id", "partition"):
+        assert (one[name] == two[name]).all()
+    gap = two["event_time"] - one["event_time"]
+    assert gap.min() >= least
+    assert gap.max() <= most
+    assert (one["event_time"] - seen(rows)["event_time"]).min() >= 1_000
+
+
+def test_injected_clicks_are_too_fast():
+    """Under half a second after an honest impression, which comes first in the log."""
+    rows = played("injected_click")
+    gap = by_slot(rows, variant=1)["event_time"] - seen(rows)["event_time"]
+    assert 0 < gap.min() <= gap.max() < 500
+    assert (by_slot(rows, variant=1)["log_time"] > seen(rows)["log_time"]).all()
+
+
+def test_a_flood_is_of_few_users_on_one_publisher():
+    """As many clicks as impressions, by as many users as actors, on one publisher."""
+    rows = played("click_flood")
+    assert len(np.unique(rows["publisher_id"])) == 1
+    assert len(np.unique(rows["user_no"])) == ACTORS
+    assert (rows["event_type"] == 2).sum() == ACTORS * EVENTS
+
+
+def test_look_alikes_share_addresses_not_cookies():
+    """An office is one address, a carrier few; people in them are told apart by their cookies."""
+    assert len(np.unique(played("office")["ip_lo"])) == 1
+    assert len(np.unique(played("carrier_nat")["ip_lo"])) == 4
+    for kind in ("office", "carrier_nat"):
+        assert len(np.unique(played(kind)["user_no"])) == ACTORS
+
+
+def test_slow_phones_hand_in_at_once():
+    """A phone's events arrive within seconds, and happened over minutes."""
+    rows = seen(played("slow_phone"))
+    for user in np.unique(rows["user_no"]):
+        mine = rows[rows["user_no"] == user]
+        assert np.ptp(mine["log_time"]) <= 2_000
+        assert np.ptp(mine["event_time"]) > 300_000
+        assert (mine["event_time"] < mine["log_time"]).all()
+
+
+def test_an_unknown_scenario_is_refused_by_name():
+    """The error lists those that there are."""
+    model = TrafficModel(events=10, scenarios=(Scenario(kind="heist"),))
+    with pytest.raises(UsageError, match="heist") as caught:
+        list(Generator(model).rows())
+    assert "click_flood" in caught.value.remedy
