@@ -1,0 +1,98 @@
+"""What the demo's log must come to is what a plain count finds in that log: real files, generated events, offsets."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.demo import Filled, fill_log
+from loadtest.expected import publisher_minutes
+from loadtest.model import Scenario, TrafficModel
+from loadtest.real_truth import SITE
+from pipeline.errors import UsageError
+from schemas.classes import Class
+from schemas.wire import Malformed
+from tests.support.files_log import read_log
+from tests.support.plain_count import Counted, LogRecord, count
+
+MODEL = TrafficModel(
+    events=20_000,
+    partitions=4,
+    duration_hours=30,
+    second_currency_share=0.1,
+    duplicate_share=0.05,
+    scenarios=(Scenario(kind="replay"), Scenario(kind="double_click")),
+)
+
+
+class Silent:
+    """Shows nothing."""
+
+    def importing(self, name: str):
+        return lambda _done, _of: None
+
+    def generating(self, events: int):
+        return lambda _written: None
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> tuple[Path, Filled]:
+    log = tmp_path_factory.mktemp("demo") / "log"
+    return log, fill_log(log, MODEL, Silent())
+
+
+@pytest.fixture(scope="module")
+def counted(filled) -> Counted:
+    lanes = defaultdict(list)
+    for (topic, lane), records in read_log(filled[0]).items():
+        lanes[lane] += [LogRecord(time, topic, offset, key, value) for offset, time, key, value in records]
+    return count(lanes, partitions=MODEL.partitions)
+
+
+def test_the_truth_is_what_lies_in_the_log(filled, counted: Counted):
+    """Rollup, classes by lane, reasons, wrong keys and conflicts: all equal the plain count of the log."""
+    truth = filled[1].truth
+    found = {tuple(row[:5]): tuple(row[5:]) for row in truth.rollup.tolist()}
+    assert found == counted.rollup
+    lanes = range(MODEL.partitions)
+    assert truth.classes.tolist() == [[counted.classes[lane, code] for code in range(8)] for lane in lanes]
+    assert truth.malformed.tolist() == [counted.malformed[reason] for reason in range(len(truth.malformed))]
+    assert truth.misrouted.tolist() == [counted.misrouted[lane] for lane in lanes]
+    assert truth.conflicts.tolist() == [counted.conflicts[lane] for lane in lanes]
+
+
+def test_the_real_logs_are_counted_in_full(filled):
+    """20,046 records, one of them malformed; each impression a milli, each of 46 clicks half a unit."""
+    real, _ = filled[1].expected
+    assert filled[1].real_records == len(real.records) == 20_046
+    assert real.malformed()["malformed"].tolist() == [Malformed.NOT_JSON]
+    assert (real.records["class_code"] == Class.BILLABLE).sum() == 20_045
+    assert real.records["money_nanos"].sum() == 19_999 * 1_000_000 + 46 * 500_000_000
+    assert (real.records["publisher_id"] == SITE).sum() == 9_999
+
+
+def test_each_record_is_expected_where_it_lies(filled):
+    """What is expected of single records names each offset of the log once, and adds up to the truth."""
+    log, result = filled
+    places = defaultdict(set)
+    for source in result.expected:
+        rows = np.concatenate(
+            [source.of_publisher_minutes(publisher_minutes(result.truth.rollup)), source.malformed()]
+        )
+        for topic, lane, offset in rows[["topic", "partition", "offset"]].tolist():
+            assert offset not in places[topic, lane]
+            places[topic, lane].add(offset)
+    assert places == {place: set(range(len(records))) for place, records in read_log(log).items() if records}
+
+
+def test_traffic_must_fit_the_log(filled):
+    """Other partitions, or log times that would fall, are refused before anything is written."""
+    from loadtest.write import write_traffic
+    from pipeline.log.files.writer import FilesLogWriter
+
+    with FilesLogWriter(filled[0]) as writer:
+        with pytest.raises(UsageError, match="partitions"):
+            write_traffic(TrafficModel(events=10, partitions=3), writer, lambda _: None)
+        with pytest.raises(UsageError, match="log time would fall"):
+            write_traffic(MODEL, writer, lambda _: None)
