@@ -19,7 +19,8 @@ from pipeline.kernels import memo as m
 from pipeline.kernels.hashing import partition_of
 from pipeline.kernels.intrinsics import load8, load64, same32
 from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.separators import bits_below, learn, skip_space, unpack
+from pipeline.kernels.separators import bits_below, learn, unpack
+from pipeline.kernels.skip import skip_space, skip_value
 from pipeline.kernels.values import (
     CLICK,
     read_boolean,
@@ -29,8 +30,6 @@ from pipeline.kernels.values import (
     read_ip,
     read_text,
     read_timestamp,
-    skip_scalar,
-    skip_text,
 )
 from pipeline.stages.columns import EVENT_DTYPES, I32, I64, U8
 from schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
@@ -134,7 +133,7 @@ def _read_fields(p, end, separators, memo):
         elif number < f.KNOWN_END:
             p = read_boolean(p, number, memo)
         else:
-            p = skip_text(p + 1, end, memo) if load8(p) == _QUOTE else skip_scalar(p)
+            p = skip_value(p, end, memo)
         if p < 0:
             return _NONE
 

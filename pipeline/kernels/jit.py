@@ -1,4 +1,4 @@
-"""How kernels are compiled: numba without the GIL, cached on disk under a name made from all kernels' sources.
+"""How kernels are compiled: numba without the GIL, cached on disk under a name made from all their sources.
 
 Numba's own cache looks only at the file of the function itself, so a kernel that inlines another one's old
 code would be served after an upgrade. The digest in the folder's name rules that out.
@@ -13,13 +13,14 @@ from typing import Any
 import numba
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_ROOMS = ("pipeline/kernels", "loadtest/kernels")
+_SOURCES = ("pipeline/kernels/*.py", "loadtest/kernels/*.py", "schemas/*.py", "pipeline/stages/columns.py")
+"""What kernels are made of: their rooms, and those that they take constants from."""
 
 
 def _digest() -> str:
     h = hashlib.sha256(f"numba {numba.__version__}".encode())
-    for room in _ROOMS:
-        for path in sorted((_ROOT / room).glob("*.py")):
+    for pattern in _SOURCES:
+        for path in sorted(_ROOT.glob(pattern)):
             h.update(path.name.encode())
             h.update(path.read_bytes())
     return h.hexdigest()[:16]

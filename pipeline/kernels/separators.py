@@ -10,6 +10,7 @@ from pipeline.kernels import fields as f
 from pipeline.kernels import memo as m
 from pipeline.kernels.intrinsics import copy32, load8, same32, store64
 from pipeline.kernels.jit import inline_kernel, kernel
+from pipeline.kernels.skip import skip_space
 from pipeline.kernels.text import ascii_end
 
 _ONE = np.uint64(1)
@@ -20,17 +21,6 @@ _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = (ord(c) for c in '",:{}')
 def bits_below(n):
     """Return a mask of n < 64 bits."""
     return (_ONE << np.uint64(n)) - _ONE
-
-
-@inline_kernel
-def skip_space(p, end):
-    """Return the address of the first byte in [p, end) that is not white space, or `end`."""
-    while p < end:
-        byte = load8(p)
-        if byte != 0x20 and byte != 0x0A and byte != 0x0D and byte != 0x09:  # noqa: PLR1714
-            break
-        p += 1
-    return p
 
 
 @inline_kernel

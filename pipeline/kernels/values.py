@@ -18,15 +18,13 @@ from schemas import wire
 
 IMPRESSION, CLICK = int(wire.EventType.IMPRESSION), int(wire.EventType.CLICK)
 
-_QUOTE, _MINUS, _DOT, _ZERO, _A = (ord(c) for c in '"-.0A')
+_QUOTE, _ZERO, _A = (ord(c) for c in '"0A')
 _IMPRESS = np.uint64(int.from_bytes(b"impressi", "little"))
 _ION_QUOTE = np.uint64(int.from_bytes(b'ion"', "little"))
 _CLICK_QUOTE = np.uint64(int.from_bytes(b'click"', "little"))
 _TRUE = np.uint64(int.from_bytes(b"true", "little"))
 _FALSE = np.uint64(int.from_bytes(b"false", "little"))
-_NULL = np.uint64(int.from_bytes(b"null", "little"))
 _LOW40, _LOW48 = np.uint64(2**40 - 1), np.uint64(2**48 - 1)
-_FRACTION_DIGITS_MAX = 15  # of an unknown number, before and after the point each
 
 
 @inline_kernel
@@ -48,17 +46,6 @@ def read_text(p, end, number, memo):
     m.put(memo, m.TEXT_LENGTH, number, length)
     m.put(memo, m.RAW_AT, number, p)
     m.put(memo, m.RAW_LENGTH, number, stop - p)
-    return stop + 1
-
-
-@inline_kernel
-def skip_text(p, end, memo):
-    """Skip the rest of a string."""
-    stop = ascii_end(p, end)
-    if stop < 0:
-        stop = any_end(p, end)
-        if stop < 0 or unescape(p, stop, memo + m.ROOM) < 0:
-            return -1
     return stop + 1
 
 
@@ -138,25 +125,3 @@ def read_boolean(p, number, memo):
     if is_true:
         return p + 4
     return p + 5 if word & _LOW40 == _FALSE else -1
-
-
-@inline_kernel
-def skip_scalar(p):
-    """Skip true, false, null or a number without exponent and with few digits."""
-    word = load32(p)
-    if word == _TRUE or word == _NULL:  # noqa: PLR1714, SIM109 - numba has no fast `in`
-        return p + 4
-    if load64(p) & _LOW40 == _FALSE:
-        return p + 5
-    if load8(p) == _MINUS:
-        p += 1
-    digits = lowest_bit(~digits16(p))
-    if digits == 0 or digits > _FRACTION_DIGITS_MAX or (digits > 1 and load8(p) == _ZERO):
-        return -1
-    p += digits
-    if load8(p) == _DOT:
-        digits = lowest_bit(~digits16(p + 1))
-        if digits == 0 or digits > _FRACTION_DIGITS_MAX:
-            return -1
-        p += 1 + digits
-    return p

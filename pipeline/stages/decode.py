@@ -53,17 +53,21 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
     """Send rows down the slow road and write what it says."""
-    refs = decoded.refs
+    refs = decoded.refs.take(rows)
     done: list[int] = []
     events: list[PlainEvent] = []
-    for row in rows.tolist():
-        event = decode_plain(
-            _bytes_at(int(refs.value_addr[row]), int(refs.value_len[row])),
-            _bytes_at(int(refs.key_addr[row]), int(refs.key_len[row])),
-            context.kinds[refs.topic[row]],
-            int(refs.log_time[row]),
-            context,
-        )
+    for row, topic, log_time, value_addr, value_len, key_addr, key_len in zip(
+        rows.tolist(),
+        refs.topic.tolist(),
+        refs.log_time.tolist(),
+        refs.value_addr.tolist(),
+        refs.value_len.tolist(),
+        refs.key_addr.tolist(),
+        refs.key_len.tolist(),
+        strict=True,
+    ):
+        value, key = _bytes_at(value_addr, value_len), _bytes_at(key_addr, key_len)
+        event = decode_plain(value, key, context.kinds[topic], log_time, context)
         if isinstance(event, Malformed):
             decoded.status[row] = event
         else:

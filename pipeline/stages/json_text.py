@@ -1,31 +1,36 @@
-"""What orjson does not tell about a JSON text: repeated keys, how deep it is, and whether a very deep one is valid.
+"""What orjson does not tell of a JSON text: a repeated key, how deep it is, whether a very deep one is valid.
 
-All functions are linear in the text and never recurse, whatever the text is.
+All functions are linear in the text, and none recurses deeper than the text was found to be.
 """
 
+import json
 import re
 from collections.abc import Iterable
 
 import orjson
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _KEYS = re.compile(_STRING + rb"[ \t\n\r]*+:", re.DOTALL)
-_TOKENS = re.compile(rb"[ \t\n\r]*+(?:([\[\]{},:])|(" + _STRING + rb'|[^ \t\n\r\[\]{},:"]++)|\Z)', re.DOTALL)
+_SCALARS = re.compile(_STRING + rb'|[^ \t\n\r\[\]{},:"]++', re.DOTALL)
 
-# What may come next, as the kinds of tokens that may; a string is a key where it comes first.
-_KEY = '"'
-_VALUE = '0"[{'
-_END = "$"
+# What may come next in the bare structure of a text, one character a token.
+_STRING_MARK, _OTHER_MARK = "\x01", "\x02"
+_NAME = _STRING_MARK
+_VALUE = _OTHER_MARK + _STRING_MARK + "[{"
+_END = ""
 
 
 def repeats_a_key(text: bytes, tree: object) -> bool:
-    """Whether some object in the valid JSON `text` has two members of one (unescaped) name.
+    """Whether the object that the valid JSON `text` is has two members of one (unescaped) name.
 
     `tree` is what the text parsed to. A parser that keeps one member of each name has lost a key exactly where
-    one was repeated, so counting is enough: a string before a colon is always a key.
+    one was repeated, and a string before a colon is always a key: so counting acquits nearly every text.
     """
-    return len(_KEYS.findall(text)) != _count_keys(tree)
+    if len(_KEYS.findall(text)) == _count_keys(tree):
+        return False
+    members = json.loads(text.decode(), object_pairs_hook=tuple)
+    return len({name for name, _ in members}) < len(members)
 
 
 def _count_keys(tree: object) -> int:
@@ -45,7 +50,7 @@ def _count_keys(tree: object) -> int:
 
 def is_deeper_than(text: bytes, depth_max: int) -> bool:
     """Whether more than `depth_max` objects and arrays are open at one place of the valid JSON `text`."""
-    if text.count(b"[") + text.count(b"{") <= depth_max:
+    if not may_be_deeper_than(text, depth_max):
         return False
     depth = 0
     for byte in _STRINGS.sub(b"", text):
@@ -58,46 +63,43 @@ def is_deeper_than(text: bytes, depth_max: int) -> bool:
     return False
 
 
+def may_be_deeper_than(text: bytes, depth_max: int) -> bool:
+    """Whether the text has brackets enough."""
+    return text.count(b"[") + text.count(b"{") > depth_max
+
+
 def is_valid(text: bytes) -> bool:
-    """Whether `text` is valid JSON, however deep: structure by a stack, strings and numbers by orjson."""
+    """Whether `text` is valid JSON, however deep: strings and numbers by orjson, structure by a stack."""
+    try:
+        orjson.loads(b"[" + b",".join(_SCALARS.findall(text)) + b"]")
+    except orjson.JSONDecodeError:
+        return False
     closers: list[str] = []  # of the brackets that are open
     expect = _VALUE
-    position = 0
-    while (token := _TOKENS.match(text, position)) is not None:
-        position = token.end()
-        kind = _kind(token)
-        if kind not in expect:
+    for mark in _structure(text):
+        if mark not in expect:
             return False
-        if kind == _END:
-            return True
-        if kind == "[":
+        if mark == "[":
             closers.append("]")
             expect = _VALUE + "]"
-        elif kind == "{":
+        elif mark == "{":
             closers.append("}")
-            expect = _KEY + "}"
-        elif kind == ":":
+            expect = _NAME + "}"
+        elif mark == ":":
             expect = _VALUE
-        elif kind == ",":
-            expect = _VALUE if closers[-1] == "]" else _KEY
-        elif kind == _KEY and expect.startswith(_KEY):
+        elif mark == ",":
+            expect = _VALUE if closers[-1] == "]" else _NAME
+        elif mark == _NAME and expect.startswith(_NAME):
             expect = ":"
         else:  # a value ends here
-            if kind in "]}":
+            if mark in "]}":
                 closers.pop()
             expect = "," + closers[-1] if closers else _END
-    return False
+    return expect == _END
 
 
-def _kind(token: re.Match[bytes]) -> str:
-    """Return the bracket, comma or colon itself, _KEY for a string, 0 for another scalar, ? for neither."""
-    mark, scalar = token.groups()
-    if mark is not None:
-        return str(mark, "ascii")
-    if scalar is None:
-        return _END
-    try:
-        orjson.loads(scalar)
-    except orjson.JSONDecodeError:
-        return "?"
-    return _KEY if scalar.startswith(b'"') else "0"
+def _structure(text: bytes) -> str:
+    """Return the text without white space, with one character for each string and each other scalar."""
+    marked = _STRINGS.sub(_STRING_MARK.encode(), text)
+    marked = re.sub(rb'[^ \t\n\r\[\]{},:"\x01]++', _OTHER_MARK.encode(), marked)
+    return marked.translate(None, b" \t\n\r").decode("latin-1")

@@ -1,11 +1,14 @@
 """The hashes of the contract in plain Python: the twins of pipeline.kernels.hashing."""
 
+import struct
+
 import xxhash
 
 _U64 = 2**64 - 1
 _U32 = 2**32 - 1
 _MURMUR_SEED = 0x9747B28C
 _MURMUR_M = 0x5BD1E995
+_WORDS = struct.Struct("<I")
 
 xxh64 = xxhash.xxh64_intdigest
 """xxHash64 of bytes; its default seed is 0, as in ClickHouse's xxHash64()."""
@@ -23,8 +26,8 @@ def murmur2(data: bytes) -> int:
     """Return Kafka's murmur2 of a key (Java's default partitioner), as u32."""
     h = _MURMUR_SEED ^ len(data)
     whole = len(data) & ~3
-    for at in range(0, whole, 4):
-        k = (int.from_bytes(data[at : at + 4], "little") * _MURMUR_M) & _U32
+    for (word,) in _WORDS.iter_unpack(data[:whole]):
+        k = (word * _MURMUR_M) & _U32
         k ^= k >> 24
         h = ((h * _MURMUR_M) & _U32) ^ ((k * _MURMUR_M) & _U32)
     if whole < len(data):

@@ -6,8 +6,8 @@ What events.md leaves open is decided here:
 - Valid JSON is RFC 8259 as orjson has it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no
   number that rounds to an infinite double (1e400), wherever it stands.
 - Depth counts the objects and arrays that are open at one place, the record's own included.
-- A key is repeated where any object in the record, also inside an unknown field, has two members whose names
-  are equal after unescaping.
+- A key is repeated where the record's object has two members whose names are equal after unescaping. Objects
+  inside unknown fields are not looked into: they are ignored, so long as they are valid JSON.
 - `-0` is the integer 0. An integer of any size has the right type and is at worst out of range; 1.0 and 1e3
   have the wrong type. `null` is a wrong type for an optional field too.
 - `event_time` as a string is RFC 3339 as in `pipeline.stages.rfc3339`; any other string is out of range.
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pipeline.stages.json_text import is_deeper_than, is_valid, repeats_a_key
+from pipeline.stages.json_text import is_deeper_than, is_valid, may_be_deeper_than, repeats_a_key
 from pipeline.stages.plain_hashes import partition_of, xxh64
 from pipeline.stages.rfc3339 import parse_ms
 from schemas import wire
@@ -131,7 +131,8 @@ def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
         tree = orjson.loads(value)
     except orjson.JSONDecodeError:
         # orjson has a limit of depth, too; ours is lower, so what it refused for that alone is too deep here.
-        return Malformed.TOO_DEEP if is_valid(value) else Malformed.NOT_JSON
+        is_deep = may_be_deeper_than(value, wire.NESTING_DEPTH_MAX) and is_valid(value)
+        return Malformed.TOO_DEEP if is_deep else Malformed.NOT_JSON
     if is_deeper_than(value, wire.NESTING_DEPTH_MAX):
         return Malformed.TOO_DEEP
     if type(tree) is not dict:
@@ -184,7 +185,7 @@ def _decode_fields(
         or event_time is None
         or address is None
         or not wire.EVENT_TIME_MS_MIN <= event_time < wire.EVENT_TIME_MS_MAX
-        or not all(0 <= event.get(name, 0) <= most for name, most in _INTEGERS.items())
+        or not _are_in_range(event)
         or not 1 <= len(id_bytes) <= wire.EVENT_ID_BYTES_MAX
         or len(user_bytes) > wire.USER_ID_BYTES_MAX
         or len(ua_bytes) > wire.USER_AGENT_BYTES_MAX
@@ -237,6 +238,14 @@ def _flags(event: dict[str, Any], user_bytes: bytes, key: bytes | None, context:
         | (not routed) << Flag.MISROUTED
         | (not user_bytes) << Flag.KEYED_BY_IP
     )
+
+
+def _are_in_range(event: dict[str, Any]) -> bool:
+    for name, most in _INTEGERS.items():
+        value = event.get(name)
+        if value is not None and not 0 <= value <= most:
+            return False
+    return True
 
 
 def _is_capitals(text: str, length: int) -> bool:

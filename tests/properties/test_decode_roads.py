@@ -80,6 +80,42 @@ def test_any_values(drawn):
     assert_roads_agree([(value, b"u-14") for value in values], [2] * len(values))
 
 
+ip_like = (
+    st.ip_addresses().map(str)
+    | st.ip_addresses(v=6).map(lambda address: address.exploded)
+    | st.ip_addresses(v=4).map(lambda address: f"::ffff:{address}")
+    | st.from_regex(r"[0-9a-fA-F:.%]{0,46}", fullmatch=True)
+    | st.lists(
+        st.sampled_from(["", "0", "1", "255", "256", "01", "ffff", "12345", "1.2.3.4"]), max_size=10
+    ).map(":".join)
+    | st.lists(st.integers(0, 300).map(str), min_size=3, max_size=5).map(".".join)
+)
+time_like = st.builds(
+    "{:04}-{:02}-{:02}{}{:02}:{:02}:{:02}{}{}".format,
+    st.integers(1969, 2101),
+    st.integers(0, 13),
+    st.integers(0, 32),
+    st.sampled_from("TTTt x"),
+    st.integers(0, 24),
+    st.integers(0, 60),
+    st.integers(0, 61),
+    st.from_regex(r"(\.[0-9]{0,18})?", fullmatch=True),
+    st.sampled_from(["Z", "z", "", "+00:00", "-23:59", "+24:00", "-00:60", "+0100", " Z"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(ip_like, time_like | st.datetimes().map(lambda t: t.isoformat() + "Z")), max_size=20)
+)
+def test_addresses_and_times(drawn):
+    """Law: the compiled readers of addresses and RFC 3339 times are those of the slow road."""
+    values = [json.dumps(wt.IMPRESSION | {"ip": ip, "event_time": time}).encode() for ip, time in drawn]
+    values += [json.dumps(wt.IMPRESSION | {"ip": ip}).encode() for ip, _ in drawn]
+    values += [json.dumps(wt.IMPRESSION | {"event_time": time}).encode() for _, time in drawn]
+    assert_roads_agree([(value, b"u-14") for value in values], [0] * len(values))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | texts.map(str.encode), max_size=10))
 def test_any_bytes(values):

@@ -35,9 +35,9 @@ IMPRESSION: dict[str, Any] = {
 CLICK = IMPRESSION | {"event_type": "click", "event_id": "c-1", "impression_id": "7ed4d57b1e2feb89"}
 
 HOSTILE_VALUES = (
-    "0", "-0", "00", "01", "-1", "+1", "1.0", "1e3", "1E400", "-1e400", "1.5", ".5", "1.", "1e-400", "NaN", "Infinity",
+    "0", "-0", "00", "01", "-1", "+1", "1.0", "1e3", "1E400", "-1e400", "1E+99", "1e100", "1.25e-07", "1e", "1e+", "1.5", ".5", "1.", "1e-400", "NaN", "Infinity",
     "65535", "65536", "1000000000", "1000000001", "4294967295", "4294967296", "18446744073709551615",
-    "18446744073709551616", "9999999999999999", "10000000000000000", "1" * 300, "1" * 400, "0." + "1" * 40,
+    "18446744073709551616", "9999999999999999", "10000000000000000", "1" * 300, "1" * 400, "0." + "1" * 40, "1" * 101,
     "946684799999", "946684800000", "4102444799999", "4102444800000", "1700000300000", "1700000300001",
     "true", "false", "null", "tru", "True", "{}", "[]", '{"a":1}', '[1,[2,{"b":null}]]', '{"a":1,"a":2}',
     '{"a":{"b":1,"\\u0062":2}}', "[" * 63 + "]" * 63, "[" * 64 + "]" * 64, "[" * 65, "[1,]", "{,}", "[}",
@@ -58,7 +58,7 @@ HOSTILE_NAMES = (
     '"event_id"', '"user_id"', '"price_micros"', '"event\\u005fid"', '"Event_id"', '"x"', '"y"', '""', '"\\u0078"', '"ü"',
     '"impression_id"', '"is_test"', '"' + "n" * 32 + '"', '"' + "n" * 33 + '"', '"event_id', "event_id", "1",
 )  # fmt: skip
-SPACES = ("", "", "", "", " ", "\n", "\t", "\r\n", "    ", " " * 40, "\x0b", "\u00a0")
+SPACES = ("",) * 12 + (" ", " ", "\n", "\t", "\r\n", "    ", " " * 40, "\x0b", "\u00a0")
 HOSTILE_BYTES = (b"\x00", b"\x1f", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"0", b"e", b"-")  # fmt: skip
 
 
@@ -92,10 +92,22 @@ def fuzzed(rng: random.Random) -> tuple[bytes | None, bytes | None]:
     return (None if rng.random() < 0.005 else value), key
 
 
+def nested(rng: random.Random, levels: int = 4) -> str:
+    """Return an array or object of hostile values, by hostile names."""
+    space = rng.choice(SPACES)
+    items = [
+        nested(rng, levels - 1) if levels and rng.random() < 0.4 else rng.choice(HOSTILE_VALUES)
+        for _ in range(rng.randrange(3))
+    ]
+    if rng.random() < 0.5:
+        return f"{space}[{space}{','.join(items)}]{space}"
+    return json_text([(rng.choice(HOSTILE_NAMES), item) for item in items], space)
+
+
 def _spoil_members(members: list[tuple[str, str]], rng: random.Random) -> None:
     at = rng.randrange(len(members))
     name, _ = members[at]
-    match rng.randrange(7):
+    match rng.randrange(8):
         case 0 | 1:
             members[at] = (name, rng.choice(HOSTILE_VALUES))
         case 2:
@@ -107,6 +119,8 @@ def _spoil_members(members: list[tuple[str, str]], rng: random.Random) -> None:
         case 5:
             members.insert(at, rng.choice(members))
         case 6:
+            members.insert(at, ('"x"', nested(rng)))
+        case 7:
             del members[at]
 
 
