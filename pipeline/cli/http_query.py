@@ -33,6 +33,8 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
             raise _refused(response)
         while piece := response.read(CHUNK_BYTES):
             yield piece
+        if response.length:  # http.client ends such an answer in silence
+            raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException) as e:
         raise SinkUnavailable(
             f"ClickHouse at {address.host}, HTTP port {address.http_port}, went away in mid-query: {e}",

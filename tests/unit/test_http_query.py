@@ -1,0 +1,86 @@
+"""Queries over HTTP: what is asked, and what each kind of answer becomes."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from pipeline.addresses import ServerAddress
+from pipeline.cli.http_query import run_query
+from pipeline.errors import SinkError, SinkUnavailable
+
+
+class FakeClickHouse(BaseHTTPRequestHandler):
+    """Answers every POST with what a test has put into `answer`, and keeps what it was asked."""
+
+    answer: ClassVar[tuple[int, dict[str, str], bytes]]
+    asked: ClassVar[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        asked = {
+            "sql": body.decode(),
+            "headers": dict(self.headers),
+            "query": parse_qs(urlsplit(self.path).query),
+        }
+        type(self).asked = asked
+        status, headers, answer = self.answer
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(answer))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[ServerAddress]:
+    with HTTPServer(("127.0.0.1", 0), FakeClickHouse) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield ServerAddress("127.0.0.1", 1, listening.server_port, "ana", "p:w")
+        listening.shutdown()
+        thread.join()
+
+
+def ask(server: ServerAddress, status: int, answer: bytes, **headers: str) -> bytes:
+    FakeClickHouse.answer = (status, {k.replace("_", "-"): v for k, v in headers.items()}, answer)
+    return b"".join(run_query(server, "SELECT 1", database="ads", output_format="CSV"))
+
+
+def test_the_server_is_told_all_it_needs(server):
+    """Database, format, and credentials in headers, never in the address, which logs keep."""
+    assert ask(server, 200, b"1\n") == b"1\n"
+    asked = FakeClickHouse.asked
+    assert asked["sql"] == "SELECT 1"
+    assert asked["query"] == {"database": ["ads"], "default_format": ["CSV"], "wait_end_of_query": ["1"]}
+    assert asked["headers"]["X-ClickHouse-User"] == "ana"
+    assert asked["headers"]["X-ClickHouse-Key"] == "p:w"
+
+
+def test_long_answers_come_whole(server):
+    """An answer of any length comes through, byte by byte the same."""
+    answer = bytes(range(256)) * 4_096
+    assert ask(server, 200, answer) == answer
+
+
+def test_a_refusal_is_the_servers_words_and_a_remedy(server):
+    """The server's message without its stack trace, and what to do."""
+    said = b"Code: 60. DB::Exception: Table ads.x does not exist. Stack trace:\n\n0. DB::..."
+    with pytest.raises(SinkError, match=r"Table ads\.x does not exist") as refused:
+        ask(server, 404, said, X_ClickHouse_Exception_Code="60")
+    assert "Stack" not in refused.value.message
+    assert "adledger migrate" in refused.value.remedy
+    with pytest.raises(SinkError, match="HTTP status 503"):
+        ask(server, 503, b"")
+
+
+def test_an_answer_cut_short_is_no_answer(server):
+    """A connection that ends before the answer does is an error, not a shorter result."""
+    with pytest.raises(SinkUnavailable, match="went away"):
+        ask(server, 200, b"1\n", Content_Length="100")
