@@ -1,0 +1,165 @@
+"""What decode costs an event, on records that lie out of cache: CPU of one core, best of five.
+
+Wanted: at most 0.25 us for ordinary records; 1 % odd ones must not double it.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+import pytest
+
+from loadtest.recipes import MALFORMED_RECIPES
+from pipeline.stages.columns import RecordRefs
+from pipeline.stages.decode import DecodeContext, decode
+from pipeline.stages.identity import identity
+from schemas import wire
+
+RECORDS = 100_000
+RUNS = 5
+START = 1_700_000_000_000
+CONTEXT = DecodeContext(lane=3, partitions=16, kinds=(1, 2), default_currency=wire.currency_code("USD"))
+COMPACT, DUMPS = (",", ":"), (", ", ": ")
+
+AGENTS = (
+    *(
+        f"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{v}.0.0.0 Safari/537.36"
+        for v in range(90, 125)
+    ),
+    *(
+        f"Mozilla/5.0 (iPhone; CPU iPhone OS 17_{v} like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.{v} Mobile/15E148 Safari/604.1"
+        for v in range(9)
+    ),
+    *(f"Mozilla/5.0 (X11; Linux x86_64; rv:{v}.0) Gecko/20100101 Firefox/{v}.0" for v in range(60, 90)),
+)
+
+pytestmark = pytest.mark.benchmark
+
+
+def an_event(rng: random.Random, n: int) -> dict[str, Any]:
+    is_click = rng.random() < 0.02
+    event = {
+        "event_type": "click" if is_click else "impression",
+        "event_id": f"{rng.getrandbits(128):032x}",
+        "event_time": START + n,
+        "publisher_id": int(rng.paretovariate(0.5)) % 400_000,
+        "site_id": rng.randrange(10**6),
+        "campaign_id": rng.randrange(10_000),
+        "creative_id": rng.randrange(50_000),
+        "advertiser_id": rng.randrange(1_000),
+        "placement_id": rng.randrange(30),
+        "user_id": "" if rng.random() < 0.03 else f"{rng.getrandbits(64):016x}",
+        "ip": str(IPv4Address(rng.getrandbits(32))),
+        "user_agent": rng.choice(AGENTS),
+        "page_url": f"https://www.site{rng.randrange(1_000)}.example/news/article-{rng.randrange(10 ** rng.randrange(1, 8))}",
+        "price_micros": rng.randrange(100_000, 9_000_000),
+        "currency": "USD",
+        "country": "DE",
+        "width": 300,
+        "height": 250,
+    }
+    return event | {"impression_id": f"{rng.getrandbits(128):032x}"} if is_click else event
+
+
+Change = Callable[[random.Random, dict[str, Any]], dict[str, Any]]
+
+
+def measure(
+    what: str,
+    *,
+    separators: tuple[str, str] = COMPACT,
+    change: Change = lambda _rng, event: event,
+    spoil: Callable[[random.Random, bytes], bytes] = lambda _rng, value: value,
+) -> None:
+    """Decode `RECORDS` events, each changed before or spoiled after it is written, and print what one costs."""
+    rng = random.Random(1)
+    events = [change(rng, an_event(rng, n)) for n in range(RECORDS)]
+    refs = RecordRefs.of(
+        [
+            spoil(rng, json.dumps(event, separators=separators, ensure_ascii=False).encode())
+            for event in events
+        ],
+        [(event["user_id"] or event["ip"]).encode() for event in events],
+        topics=[int(event["event_type"] == "click") for event in events],
+        log_times=[START + n for n in range(RECORDS)],
+    )
+    seconds = []
+    for _ in range(RUNS):
+        begin = time.process_time()
+        decoded = decode(refs, CONTEXT)
+        seconds.append(time.process_time() - begin)
+    cost = min(seconds) / RECORDS * 1e6
+    slow = len(decoded.slow_texts) + int((decoded.status > 0).sum())
+    print(  # noqa: T201 - what a benchmark is for
+        f"\n{what}: {cost:.3f} us an event ({refs.value_len.mean() / cost / 1e3:.1f} GB/s, "
+        f"{refs.value_len.mean():.0f} bytes each, {slow / RECORDS:.1%} on the slow road)"
+    )
+
+
+def test_ordinary():
+    """Compact JSON, as most producers write it."""
+    measure("compact", change=lambda _rng, event: event)
+    measure("with json.dumps's spaces", separators=DUMPS)
+
+
+def test_kinds_of_content():
+    """IPv6, fields that come and go, UTF-8, escapes, unknown fields: all on the fast road."""
+    measure(
+        "IPv6",
+        change=lambda rng, event: event | {"ip": str(IPv6Address(0x20010DB8 << 96 | rng.getrandbits(64)))},
+    )
+    measure(
+        "a fifth without size, a fifth without country",
+        change=lambda rng, event: {
+            name: value
+            for (name, value), absent in zip(
+                event.items(),
+                [False] * 15 + [rng.random() < 0.2, *[rng.random() < 0.2] * 2, False],
+                strict=False,
+            )
+            if not absent
+        },
+    )
+    measure("UTF-8 pages", change=lambda _rng, event: event | {"page_url": event["page_url"] + "/zürich"})
+    measure("escaped slashes", spoil=lambda _rng, value: value.replace(b"/", b"\\/"))
+    measure(
+        "unknown fields",
+        change=lambda _rng, event: event | {"sdk": {"name": "pixel", "v": [1, 2.5]}, "x": None},
+    )
+    measure("RFC 3339 times", change=lambda _rng, event: event | {"event_time": "2023-11-14T22:13:20.123Z"})
+
+
+def test_one_percent_odd():
+    """Records that the slow road decides about."""
+    longest_name = "n" * 33
+    measure(
+        "1 % unknown to the fast road",
+        change=lambda rng, event: event | {longest_name: 1} if rng.random() < 0.01 else event,
+    )
+    recipes = [recipe for recipe in MALFORMED_RECIPES if not recipe.other_topic]
+
+    def spoil(rng: random.Random, value: bytes) -> bytes:
+        return rng.choice(recipes).make(value, START) or b"" if rng.random() < 0.01 else value
+
+    measure("1 % malformed, of every kind", spoil=spoil)
+
+
+def test_slow_road():
+    """Nothing but records that the slow road decides about."""
+    measure("slow road alone", change=lambda _rng, event: event | {"n" * 33: 1})
+
+
+def test_identity():
+    """Keys and fingerprints from columns."""
+    rng = random.Random(1)
+    values = [json.dumps(an_event(rng, n)).encode() for n in range(RECORDS)]
+    columns = decode(RecordRefs.of(values, [None] * RECORDS), CONTEXT).columns
+    seconds = []
+    for _ in range(RUNS):
+        begin = time.process_time()
+        identity(columns)
+        seconds.append(time.process_time() - begin)
+    print(f"\nidentity: {min(seconds) / RECORDS * 1e6:.4f} us an event")  # noqa: T201

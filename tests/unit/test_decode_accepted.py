@@ -1,0 +1,179 @@
+"""What is decodable and to what, by name: every decision of the wire contract that accepts a record."""
+
+import json
+
+import pytest
+
+from pipeline.stages.columns import RecordRefs
+from pipeline.stages.decode import DecodeContext, decode
+from pipeline.stages.plain_hashes import partition_of, xxh64
+from schemas import wire
+from schemas.wire import Flag, Malformed
+from tests.support.one_record import CLICKS, CONTEXT, GOOD, KEY, REQUIRED, decode_one, nest, raw, text_of
+from tests.support.wire_texts import CLICK, IMPRESSION, LANE, LOG_TIME, PARTITIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("1.2.3.4", 0xFFFF_0102_0304),
+        ("0.0.0.0", 0xFFFF_0000_0000),
+        ("255.255.255.255", 0xFFFF_FFFF_FFFF),
+        ("::ffff:1.2.3.4", 0xFFFF_0102_0304),
+        ("::FFFF:102:304", 0xFFFF_0102_0304),
+        ("::", 0),
+        ("::1", 1),
+        ("1::", 1 << 112),
+        ("2001:0db8:0000:0000:0000:ff00:0042:8329", 0x20010DB8_00000000_0000FF00_00428329),
+        ("2001:db8::ff00:42:8329", 0x20010DB8_00000000_0000FF00_00428329),
+        ("1:2:3:4:5:6:7::", 0x00010002_00030004_00050006_00070000),
+        ("::2:3:4:5:6:7:8", 0x00000002_00030004_00050006_00070008),
+        ("1:2:3:4:5:6:1.2.3.4", 0x00010002_00030004_00050006_01020304),
+    ],
+)
+def test_addresses(text, address):
+    """Law: an address is stored as IPv6, IPv4 as ::ffff:a.b.c.d, whichever way it was written."""
+    event = decode_one(text_of(IMPRESSION, ip=text))[1]
+    assert event["ip_hi"] << 64 | event["ip_lo"] == address
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2023-11-14T22:13:20Z", LOG_TIME),
+        ("2023-11-14t22:13:20.123z", LOG_TIME + 123),
+        ("2023-11-14 22:13:20.9Z", LOG_TIME + 900),
+        ("2023-11-15T07:13:20.000999999999999999+09:00", LOG_TIME),
+        ("2023-11-14T18:43:20-03:30", LOG_TIME),
+        ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+        ("2000-01-01T00:00:00Z", wire.EVENT_TIME_MS_MIN),
+    ],
+)
+def test_times_as_text(text, ms):
+    """Law: RFC 3339 event times are milliseconds, cut off."""
+    assert decode_one(text_of(IMPRESSION, event_time=text))[1]["event_time"] == ms
+
+
+def test_all_columns():
+    """Law: each field is in its column."""
+    reason, event = decode_one(text_of(CLICK, ip="2001:db8::1"), topic=CLICKS)
+    assert reason == Malformed.OK
+    assert event == {
+        "event_type_code": 2, "event_time": LOG_TIME, "publisher_id": 399_999, "site_id": 220_153, "campaign_id": 0,
+        "creative_id": 2**32 - 1, "advertiser_id": 29, "placement_id": 28, "id_hash": xxh64(b"c-1"),
+        "user_hash": xxh64(b"u-14"), "ua_hash": xxh64(CLICK["user_agent"].encode()),
+        "page_hash": xxh64(CLICK["page_url"].encode()), "impression_hash": xxh64(b"7ed4d57b1e2feb89"),
+        "ip_hi": 0x20010DB8_00000000, "ip_lo": 1, "price_micros": 10**9, "currency_code": wire.currency_code("EUR"),
+        "country_code": wire.country_code("DE"), "width_px": 300, "height_px": 65_535,
+        "flags": 1 << Flag.HAS_WIDTH | 1 << Flag.HAS_HEIGHT | 1 << Flag.TEST,
+        "user_agent": CLICK["user_agent"].encode(), "page_url": CLICK["page_url"].encode(),
+    }  # fmt: skip
+
+
+def test_absent_optional_fields():
+    """Law: absent fields have their defaults, whatever the record before had; width 0 is not an absent width."""
+    bare = {name: value for name, value in IMPRESSION.items() if name in REQUIRED}
+    values = [text_of(IMPRESSION, is_prefetch=True), text_of(bare), text_of(bare, width=0, country="")]
+    decoded = decode(RecordRefs.of(values, [KEY] * 3, log_times=[LOG_TIME] * 3), CONTEXT)
+    columns = decoded.columns.take(slice(1, 3))
+    assert columns.currency_code.tolist() == [CONTEXT.default_currency] * 2
+    for name in ("placement_id", "country_code", "width_px", "height_px", "impression_hash"):
+        assert getattr(columns, name).tolist() == [0, 0]
+    assert columns.flags.tolist() == [0, 1 << Flag.HAS_WIDTH]
+
+
+def test_texts_at_their_limits():
+    """Law: lengths count unescaped UTF-8 bytes; the longest and the empty ones are accepted."""
+    longest = {
+        "event_id": "é" * 32,
+        "user_id": "ü" * 32,
+        "user_agent": '"\\' * 512,
+        "page_url": "😀" * 512,
+    }
+    for ascii_only in (True, False):
+        value = json.dumps(IMPRESSION | longest, ensure_ascii=ascii_only).encode()
+        event = decode_one(value)[1]
+        assert event["id_hash"] == xxh64(longest["event_id"].encode())
+        assert event["page_url"] == longest["page_url"].encode()
+        assert event["user_agent"] == longest["user_agent"].encode()
+    event = decode_one(text_of(IMPRESSION, event_id="\0", user_id="", user_agent="", page_url=""))[1]
+    assert event["user_hash"] == event["ua_hash"] == event["page_hash"] == xxh64(b"")
+    assert event["user_agent"] == event["page_url"] == b""
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"x": None}, {"": 0}, {"x": [1, {"a": [True]}]}, {"sdk": {"v": "1.2", "n": []}}, {"n" * 400: 1}, {"ü": "ü"},
+        {"Event_id": 1}, {"x": -1.5e-3, "y": 1e22, "z": 10**30}, {f"n{i}": i for i in range(100)},
+    ],
+)  # fmt: skip
+def test_unknown_fields_are_ignored(unknown):
+    """Law: fields that the contract does not name change nothing, first, last, or on both sides."""
+    plain = decode_one(GOOD)
+    assert decode_one(text_of(IMPRESSION | unknown)) == plain
+    assert decode_one(text_of(unknown | IMPRESSION)) == plain
+    assert decode_one(text_of({"before": 1} | IMPRESSION | unknown)) == plain
+
+
+@pytest.mark.parametrize("value", ["", 5, None, [], "x" * 99])
+def test_an_impressions_impression_id_is_unknown(value):
+    """Law: impression_id on an impression is ignored, whatever it is."""
+    assert decode_one(text_of(IMPRESSION, impression_id=value)) == decode_one(GOOD)
+
+
+def test_repeated_keys_inside_unknown_fields_are_ignored():
+    """Law: only the record's own keys may not be repeated."""
+    assert decode_one(raw(IMPRESSION, "x", b'{"a":1,"a":2,"\\u0061":{"b":1,"b":2}}')) == decode_one(GOOD)
+
+
+def test_spelling():
+    """Law: white space, order of fields and escapes are free."""
+    plain = decode_one(GOOD)
+    assert decode_one(json.dumps(IMPRESSION, indent="\t").encode()) == plain
+    assert decode_one(json.dumps(IMPRESSION, separators=(",", ":")).encode()) == plain
+    assert decode_one(b"\r\n\t " + GOOD + b"\n  ") == plain
+    assert decode_one(text_of(dict(reversed(IMPRESSION.items())))) == plain
+    assert decode_one(GOOD.replace(b"/", b"\\/")) == plain
+    assert decode_one(GOOD.replace(b'"event_id"', rb'"\u0065vent_id"')) == plain
+    assert decode_one(GOOD.replace(b'"impression"', rb'"\u0069mpression"')) == plain
+    assert decode_one(GOOD.replace(b'"195', rb'"\u0031\u0039\u0035')) == plain
+    assert decode_one(GOOD.replace(b'"EUR"', rb'"\u0045UR"')) == plain
+    assert decode_one(GOOD.ljust(wire.RECORD_BYTES_MAX)) == plain
+    assert decode_one(nest(64)) == plain
+
+
+@pytest.mark.parametrize(
+    ("changed", "key", "flags"),
+    [
+        ({}, KEY, []),
+        ({}, None, [Flag.MISROUTED]),
+        ({}, b"", [Flag.MISROUTED]),
+        ({}, b"u-1", [Flag.MISROUTED]),
+        ({}, b"u-15", [Flag.MISROUTED]),
+        ({}, b"195.134.187.196", [Flag.MISROUTED]),
+        ({"user_id": "ü\n"}, "ü\n".encode(), []),
+        ({"user_id": "x" * 64}, b"x" * 64, []),
+        ({"user_id": "x" * 64}, b"x" * 63 + b"y", [Flag.MISROUTED]),
+        ({"user_id": ""}, b"195.134.187.196", [Flag.KEYED_BY_IP]),
+        ({"user_id": ""}, b"195.134.187.197", [Flag.KEYED_BY_IP, Flag.MISROUTED]),
+        ({"user_id": ""}, b"", [Flag.KEYED_BY_IP, Flag.MISROUTED]),
+        ({"user_id": "", "ip": "2001:DB8:0::1"}, b"2001:DB8:0::1", [Flag.KEYED_BY_IP]),
+        ({"user_id": "", "ip": "2001:DB8:0::1"}, b"2001:db8::1", [Flag.KEYED_BY_IP, Flag.MISROUTED]),
+    ],
+)
+def test_keys(changed, key, flags):
+    """Law: the key is user_id, or ip as sent where that is empty; what has another is misrouted."""
+    lane = partition_of(key or b"", PARTITIONS)
+    context = DecodeContext(lane, PARTITIONS, CONTEXT.kinds, CONTEXT.default_currency)
+    value = text_of(IMPRESSION | {"is_test": False, "width": 1, "height": 1} | changed)
+    sized = 1 << Flag.HAS_WIDTH | 1 << Flag.HAS_HEIGHT
+    assert decode_one(value, key, context=context)[1]["flags"] == sized | sum(1 << flag for flag in flags)
+
+
+def test_the_right_key_in_another_lane():
+    """Law: a record that does not lie in the partition of its key is misrouted."""
+    for lane in range(PARTITIONS):
+        context = DecodeContext(lane, PARTITIONS, CONTEXT.kinds, CONTEXT.default_currency)
+        flags = decode_one(GOOD, context=context)[1]["flags"]
+        assert bool(flags >> Flag.MISROUTED & 1) == (lane != LANE)
