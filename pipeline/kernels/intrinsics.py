@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I64 = ir.IntType(64)
 _QUOTE, _BACKSLASH, _SPACE, _ZERO, _NINE, _DOT = (ord(c) for c in '"\\ 09.')
 
 
@@ -169,28 +169,4 @@ def lowest_bit(_typing, mask):
 
 
 @intrinsic
-def prefetch(_typing, address):
-    """Ask for the cache line at an address, which need not be readable."""
-
-    def codegen(_c, builder, _s, args):
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-        read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
-        builder.call(function, [_at(builder, args[0], ir.IntType(8)), read, keep, data])
-
-    return types.void(types.int64), codegen
-
-
-@intrinsic
 def copy_bytes(_typing, to, source, count):
-    """Copy `count` bytes between two places that do not overlap."""
-
-    def codegen(context, builder, _s, args):
-        pointer = ir.IntType(8)
-        cgutils.raw_memcpy(
-            builder, _at(builder, args[0], pointer), _at(builder, args[1], pointer), args[2], 1
-        )
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen

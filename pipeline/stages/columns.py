@@ -165,9 +165,9 @@ class RecordRefs:
 class Decoded:
     """Records after decode: n rows; `status` is schemas.wire.Malformed (0 = decodable).
 
-    `ua_at`/`ua_len`, `page_at`/`page_len` say where the text behind ua_hash and page_hash stands, as an offset
-    from the record's value (fast road: the bytes need no unescaping); rows that the slow road decoded have them
-    in `slow_texts` (row -> (user agent, page)) instead and -1 here.
+    `ua_at`/`ua_len`, `page_at`/`page_len` say where the JSON string behind ua_hash and page_hash stands (escapes
+    and all; pipeline.stages.decode.user_agents and pages give the text), as an offset from the record's value.
+    Rows that the slow road decoded have the texts in `slow_texts` (row -> (user agent, page)) instead and -1 here.
     """
 
     refs: RecordRefs

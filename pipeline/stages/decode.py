@@ -22,6 +22,9 @@ __all__ = ["DecodeContext", "decode", "pages", "user_agents"]
 def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
     """Decode n records, in order. Never raises for what a record holds: see `Decoded.status`."""
     n = len(refs)
+    assert refs.topic.max(initial=0) < len(context.kinds), (
+        "a record of a topic that the context does not know"
+    )
     decoded = Decoded(
         refs=refs,
         columns=EventColumns.zeros(n),
@@ -33,9 +36,7 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
         slow_texts={},
     )
     kernels.decode(
-        kernels.Records(
-            refs.topic, refs.log_time, refs.value_addr, refs.value_len, refs.key_addr, refs.key_len
-        ),
+        _records(refs),
         kernels.Context(
             np.uint64(context.lane),
             np.uint64(context.partitions),
@@ -49,6 +50,13 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
     )
     _decode_slowly(decoded, np.flatnonzero(decoded.status == kernels.UNSURE), context)
     return decoded
+
+
+def _records(refs: RecordRefs) -> kernels.Records:
+    """Return columns as the one kind of array that the kernel is compiled for."""
+    return kernels.Records(
+        *(np.require(getattr(refs, name), None, ["C", "W"]) for name in kernels.Records._fields)
+    )
 
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:

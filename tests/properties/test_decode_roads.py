@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -148,3 +150,10 @@ def test_texts_are_hashed_unescaped(page, agent):
     assert decoded.columns.ua_hash.tolist() == [xxh64(agent.encode())] * 2
     assert pages(decoded, [0, 1]) == [page.encode()] * 2
     assert user_agents(decoded, [0, 1]) == [agent.encode()] * 2
+
+
+def test_nothing_is_read_far_behind_a_record():
+    """Law: decode touches at most READ_AHEAD_BYTES behind a record; what it does touch there changes nothing."""
+    program = [sys.executable, "-m", "tests.support.guarded_decode", "1"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
