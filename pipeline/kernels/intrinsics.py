@@ -170,3 +170,13 @@ def lowest_bit(_typing, mask):
 
 @intrinsic
 def copy_bytes(_typing, to, source, count):
+    """Copy `count` bytes between two places that do not overlap."""
+
+    def codegen(context, builder, _s, args):
+        pointer = ir.IntType(8)
+        cgutils.raw_memcpy(
+            builder, _at(builder, args[0], pointer), _at(builder, args[1], pointer), args[2], 1
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
