@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.kernels.arrive import DERIVED_MAX, plan_slots, slot_times
+from loadtest.kernels.arrive import DERIVED_MAX, merge_planned, plan_slots, slot_times
 from loadtest.kernels.fill import fill_rows
 from loadtest.kernels.keys import KEY_BYTES_MAX
 from loadtest.kernels.memory import SLACK_BYTES
@@ -96,9 +96,8 @@ class Generator:
             last = chunk == chunks - 1
             for part in (slots, derived):
                 _sort_into(part, begins, chunk, waiting)
-            due = np.concatenate(waiting[chunk] + (waiting[chunk + 1] if last else []))
+            due = _in_log_order(waiting[chunk] + (waiting[chunk + 1] if last else []))[:left]
             waiting[chunk] = []
-            due = due[np.lexsort((due["variant"], due["slot"], due["log_time"]))][:left]
             left -= len(due)
             yield due, int(begins[chunk + 1] if left else due["log_time"][-1] + 1)
             if not left:
@@ -169,6 +168,16 @@ def _sort_into(part: Records, begins: I64, chunk: int, waiting: list[list[Record
         rows = part[bucket == target]
         if len(rows):
             waiting[target].append(rows)
+
+
+def _in_log_order(parts: list[Records]) -> Records:
+    """Return planned records by (log time, slot, variant). Parts of slots are in order, each after the one before."""
+    slots = np.concatenate([np.empty(0, PLANNED), *(part for part in parts if not part["variant"][0])])
+    derived = np.concatenate([np.empty(0, PLANNED), *(part for part in parts if part["variant"][0])])
+    derived = derived[np.lexsort((derived["variant"], derived["slot"], derived["log_time"]))]
+    out = np.empty(len(slots) + len(derived), PLANNED)
+    merge_planned(derived, slots, out)
+    return out
 
 
 def _room(buffer: U8, size: int) -> U8:

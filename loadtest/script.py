@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtest.kernels.arrive import click_delays
-from loadtest.kernels.fill import fill_rows, finish_rows
+from loadtest.kernels.fill import fill_rows
+from loadtest.kernels.finish import finish_rows
 from loadtest.kernels.keys import KEY_BYTES_MAX
 from loadtest.kernels.memory import SLACK_BYTES
 from loadtest.kernels.shapes import I64, PLANNED, ROW, Records

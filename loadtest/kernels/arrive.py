@@ -179,3 +179,20 @@ def click_delays(tb, slots, out):
     """Fill out with how long the humans took to click (ms) on the impressions of these slots."""
     for i in range(len(slots)):
         out[i] = click_delay(tb, slot_base(tb, slots[i]))
+
+
+@kernel
+def merge_planned(derived, slots, out):
+    """Merge two runs of PLANNED records in log order into one.
+
+    Where log times are equal, what derives goes first: it comes later than its slot, so that its slot is an
+    earlier one.
+    """
+    n = 0
+    for i in range(len(slots)):
+        while n < len(derived) and derived[n].log_time <= slots[i].log_time:
+            out[i + n] = derived[n]
+            n += 1
+        out[i + n] = slots[i]
+    for k in range(n, len(derived)):
+        out[len(slots) + k] = derived[k]

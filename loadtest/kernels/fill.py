@@ -257,13 +257,17 @@ def fill_rows(tb, plans, mine, scratch, rows):
             elif low(draw(base, P_ROAM)) < tb.roaming_t:
                 roam = 1
         row.user_no = draw(user, U_NUMBER)
+        by_user = row.key_kind == KEY_USER
         _put_habits(tb, row, producer)
-        _put_address(tb, row, user if mobile else household, mobile, roam)
+        if not by_user:
+            _put_address(tb, row, user if mobile else household, mobile, roam)
         row.event_type = CLICK if is_click else IMPRESSION
         _put_route(tb, row, plan, base, producer, key)
         if mine[row.partition] == 0:
             continue
 
+        if by_user:  # the address was not needed for the key
+            _put_address(tb, row, user if mobile else household, mobile, roam)
         row.log_time = plan.log_time
         row.slot = plan.slot
         row.variant = plan.variant
@@ -295,26 +299,3 @@ def fill_rows(tb, plans, mine, scratch, rows):
         _put_truth(tb, row, plan)
         n += 1
     return n
-
-
-@kernel
-def finish_rows(tb, rows, scratch):
-    """Make key, partition, money and class of rows fit what else stands in them.
-
-    Rows of class DUPLICATE stay what they are; `scratch` is as for fill_rows.
-    """
-    key = np.int64(scratch.ctypes.data)
-    for i in range(len(rows)):
-        row = rows[i]
-        row.topic = row.event_type - 1
-        if row.has_user:
-            row.key_kind = KEY_USER
-            n = put_id(key, row.user_no, row.long_ids) - key
-        else:
-            row.key_kind = KEY_IP
-            n = put_ip(key, row.ip_hi, row.ip_lo, row.ip6) - key
-        row.partition = key_partition(key, n, tb.partitions)
-        row.misrouted = 0
-        row.money_nanos = np.int64(row.price_micros) * (1 if row.event_type == IMPRESSION else 1_000)
-        if row.class_code != DUPLICATE:
-            row.class_code = EXPIRED if row.log_time - row.event_time > tb.acceptance_ms else BILLABLE
