@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from schemas import wire
 
-U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
 NAMES = (
@@ -109,13 +108,3 @@ QUOTED = sum(1 << n for n in range(KNOWN_END) if n < TEXTS_END or n in {EVENT_TY
 _OPTIONAL = {IMPRESSION_ID, PLACEMENT_ID, WIDTH, HEIGHT, CURRENCY, COUNTRY, IS_PREFETCH, IS_TEST}
 REQUIRED = np.uint64(sum(1 << n for n in range(KNOWN_END) if n not in _OPTIONAL))
 """One bit a field; clicks also need IMPRESSION_ID."""
-
-
-def name_table() -> tuple[U8, I64]:
-    """Return names u8[FIELDS_END, NAME_BYTES_MAX] and their lengths i64[FIELDS_END] (-1 where a slot is free)."""
-    names = np.zeros((FIELDS_END, NAME_BYTES_MAX), np.uint8)
-    lengths = np.full(FIELDS_END, -1, np.int64)
-    for number, name in enumerate(NAMES):
-        names[number, : len(name)] = list(name.encode())
-        lengths[number] = len(name)
-    return names, lengths

@@ -12,6 +12,9 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _SCALARS = re.compile(_STRING + rb'|[^ \t\n\r\[\]{},:"]++', re.DOTALL)
 
+_RUNS = re.compile(r"\[+|[\]}]+|.", re.DOTALL)
+"""In the bare structure: a nested bomb is mostly runs of brackets, which are taken at once."""
+
 # What may come next in the bare structure of a text, one character a token.
 _STRING_MARK, _OTHER_MARK = "\x01", "\x02"
 _NAME = _STRING_MARK
@@ -77,16 +80,22 @@ def is_valid(text: bytes) -> bool:
         orjson.loads(b"[" + b",".join(_SCALARS.findall(text)) + b"]")
     except orjson.JSONDecodeError:
         return False
-    closers: list[str] = []  # of the brackets that are open
+    return _is_sound(_structure(text))
+
+
+def _is_sound(structure: str) -> bool:
+    """Whether tokens follow each other as JSON has it, and every bracket is closed by its like."""
+    closers = ""  # of the brackets that are open, the innermost last
     expect = _VALUE
-    for mark in _structure(text):
+    for run in _RUNS.findall(structure):
+        mark = run[0]
         if mark not in expect:
             return False
         if mark == "[":
-            closers.append("]")
+            closers += "]" * len(run)
             expect = _VALUE + "]"
         elif mark == "{":
-            closers.append("}")
+            closers += "}"
             expect = _NAME + "}"
         elif mark == ":":
             expect = _VALUE
@@ -94,9 +103,11 @@ def is_valid(text: bytes) -> bool:
             expect = _VALUE if closers[-1] == "]" else _NAME
         elif mark == _NAME and expect.startswith(_NAME):
             expect = ":"
-        else:  # a value ends here
+        else:  # a value ends here, and with brackets those around it
             if mark in "]}":
-                closers.pop()
+                if not closers.endswith(run[::-1]):
+                    return False
+                closers = closers[: -len(run)]
             expect = "," + closers[-1] if closers else _END
     return expect == _END
 
