@@ -92,12 +92,12 @@ def events_of(at: npt.NDArray[np.int64], start: int, clock: int) -> dict[str, An
         "lane_clock": clock + at,
         "event_time": clock + at,
     }
-    columns |= {"publisher_id": at % PUBLISHERS, "user_hash": at * 2**40 + 2**63, "ip_lo": at}
+    columns |= {"publisher_id": at % PUBLISHERS, "user_hash": at * 2**40 + 2**62, "ip_lo": at}
     for name, value in {
         "event_type_code": EventType.IMPRESSION, "class_code": Class.BILLABLE, "currency_code": USD,
         "price_micros": 1_000, "money_nanos": 1_000, "judge_version": 1,
     }.items():  # fmt: skip
-        columns[name] += value
+        columns[name] += int(value)
     return {
         name: np.asarray(values, {**EVENT_DTYPES, **EVENTS_EXTRA}[name]) for name, values in columns.items()
     }
