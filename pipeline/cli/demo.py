@@ -1,6 +1,7 @@
 """`adledger demo`: everything once, end to end, held against the truth."""
 
 import resource
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _print_text(result: Result) -> None:
             f"({per_million:.2f} a million events), {_peak_memory_bytes() / 2**20:,.0f} MiB at most"
         )
     out("")
-    out(WAYS.format(folder=result.folder, tables=result.folder / "clickhouse"))
+    out(WAYS.format(adledger=_program(), folder=result.folder, tables=result.folder / "clickhouse"))
 
 
 def _class_rows(report: "Report") -> list[tuple[object, ...]]:
@@ -212,13 +213,19 @@ def _class_rows(report: "Report") -> list[tuple[object, ...]]:
 
 WAYS = """\
 everything is in {folder}; to look around:
-  adledger query 'SELECT * FROM v_events LIMIT 3' --format Vertical --clickhouse embedded:{tables}
-  adledger dead-letters list --clickhouse embedded:{tables}
-  adledger ledger check --clickhouse embedded:{tables}
+  {adledger} query 'SELECT * FROM v_events LIMIT 3' --format Vertical --clickhouse embedded:{tables}
+  {adledger} dead-letters list --clickhouse embedded:{tables}
+  {adledger} ledger check --clickhouse embedded:{tables}
 or serve it, for other clients:
-  adledger clickhouse serve {tables}
+  {adledger} clickhouse serve {tables}
   clickhouse-client --database adledger --query 'SELECT class, count() FROM events GROUP BY class'
   curl 'http://localhost:8123/?database=adledger' -d 'SELECT * FROM v_rollup_minute LIMIT 3 FORMAT Pretty'"""
+
+
+def _program() -> str:
+    """Return how this program is called from here: by its name where the PATH knows it, else as it was called."""
+    called = sys.argv[0]
+    return "adledger" if shutil.which("adledger") or called.endswith(".py") else called
 
 
 def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a value
