@@ -57,7 +57,7 @@ def _stored(table: str, name: str, values: Any, dtype: str) -> Any:
         return [list(row) for row in values]
     if dtype == "O":
         return np.fromiter((b"" if v is None else v for v in values), object, len(values))
-    array = np.asarray(values)
+    array = values if isinstance(values, np.ndarray) else np.array(values, object)
     if array.dtype != np.dtype(dtype):
         array = _cast(table, name, array, np.dtype(dtype))
     return np.ascontiguousarray(array)
@@ -65,7 +65,8 @@ def _stored(table: str, name: str, values: Any, dtype: str) -> Any:
 
 def _cast(table: str, name: str, array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Return the integers in another width. Raises ValueError where a value does not fit: it must not wrap."""
-    if array.dtype.kind not in "iub":
+    integers = all(isinstance(v, int) for v in array) if array.dtype == object else array.dtype.kind in "iub"
+    if not integers:
         raise ValueError(f"{table}.{name}: {array.dtype} is not of integers")
     limits = np.iinfo(dtype)
     if len(array) and not (limits.min <= int(array.min()) and int(array.max()) <= limits.max):

@@ -3,8 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from clickhouse_driver import errors as driver_errors
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable
 from pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from pipeline.stages.identity import identity
 from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
 from sinks import queries
 from sinks.blocks import Block, protocol_block, row_count, text_block
@@ -20,12 +22,13 @@ from sinks.connection import NETWORK_ERRORS, Client, Tls, connect, first_line
 from sinks.ledger import ledger_entry
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
-from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LedgerEntry, Stamp, StoredEvents
 
 ANSWER_GRACE_SECONDS = 5  # an insert that began in time may end after its deadline
 QUIESCE_PATIENCE_SECONDS = 2  # running inserts may end by themselves for so long before they are killed
 QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
+IDENTITY_ROWS_PER_BLOCK = 2**17
 ROWS_PER_BLOCK_MAX = 2**30  # the driver cuts blocks there: never
 
 
@@ -125,6 +128,19 @@ class ClickHouseSink:
             columns=EventColumns(**{name: found[name] for name in EVENT_DTYPES}),
         )
 
+    async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
+        """Yield the firsts with lane_clock >= clock_from (ms) and batch_no < the given, by batch, topic and offset.
+
+        Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
+        """
+        query = queries.identities(self._database, lane, clock_from, before_batch_no)
+        settings = {"max_block_size": IDENTITY_ROWS_PER_BLOCK, **self._consistency()}
+        stream = self._pool.stream(lambda client: map(_identities, client.blocks(query, settings)))
+        async with aclosing(stream):
+            with _as_sink_errors():
+                async for found in stream:
+                    yield found
+
     async def _insert(self, table: str, block: Block, settings: dict[str, Any], query_id: str | None) -> None:
         if row_count(block) == 0:
             return
@@ -132,14 +148,12 @@ class ClickHouseSink:
         columns = [values if numpy else list(values) for values in block.values()]
         query = queries.insert(self._database, table, list(block))
 
+        driver = {"use_numpy": numpy, "strings_as_bytes": True, "insert_block_size": ROWS_PER_BLOCK_MAX}
+
         def send(client: Client) -> None:
             try:
                 client.execute(
-                    query,
-                    columns,
-                    columnar=True,
-                    query_id=query_id,
-                    settings={**settings, "use_numpy": numpy},
+                    query, columns, columnar=True, query_id=query_id, settings={**settings, **driver}
                 )
             except SinkUnavailable:
                 raise
@@ -154,12 +168,8 @@ class ClickHouseSink:
         return rows
 
     async def _read(self, call: Any) -> Any:
-        try:
+        with _as_sink_errors():
             return await self._pool.run(call)
-        except driver_errors.ServerException as e:
-            raise query_refused(e) from None
-        except NETWORK_ERRORS as e:
-            raise SinkUnavailable(f"ClickHouse went away in mid-answer: {first_line(e)}") from None
 
     def _durability(self, table: str, stamp: Stamp) -> dict[str, Any]:
         """Return the settings that make OK mean durable: fsync is the table's; replicas need a quorum.
@@ -197,6 +207,24 @@ def insert_settings() -> dict[str, Any]:
         "throw_on_max_partitions_per_insert_block": 1,
         "materialize_skip_indexes_on_insert": 0,
     }
+
+
+def _identities(arrays: list[Any]) -> Identities:
+    """Return a block of `IDENTITY_COLUMNS` as keys and fingerprints. Runs in the reading thread, without the GIL."""
+    clocks, *rest = arrays
+    columns = replace(EventColumns.zeros(0), **dict(zip(queries.IDENTITY_COLUMNS[1:], rest, strict=True)))
+    return Identities(*identity(columns), clocks)
+
+
+@contextmanager
+def _as_sink_errors() -> Iterator[None]:
+    """Raise what fails in reading as SinkError: the server's refusals, and a connection that was lost."""
+    try:
+        yield
+    except driver_errors.ServerException as e:
+        raise query_refused(e) from None
+    except NETWORK_ERRORS as e:
+        raise SinkUnavailable(f"ClickHouse went away in mid-answer: {first_line(e)}") from None
 
 
 def query_refused(error: driver_errors.ServerException) -> SinkError:

@@ -1,7 +1,7 @@
 """Blocking clients for an event loop: a bounded number of threads, each call with a connection to itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -35,7 +35,7 @@ class ClientPool:
         self._idle.append(client)
         return result
 
-    async def stream(self, call: Callable[[Client], Iterator[T]]) -> AsyncIterator[T]:
+    async def stream(self, call: Callable[[Client], Iterator[T]]) -> AsyncGenerator[T, None]:
         """Yield what the call's iterator yields, one item ahead of the consumer."""
         client = self._take(READ_TIMEOUT_SECONDS)
         items = call(client)

@@ -3,12 +3,17 @@
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
 from pipeline.stages.columns import EVENT_DTYPES
+from pipeline.stages.identity import FINGERPRINTED
+from schemas.classes import Class
 from schemas.tables import LEDGER, PROTOCOL_TABLES
 
 SERVER_TIME = "SELECT toUnixTimestamp(now())"
 
 STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons")
 """Columns of `events` that StoredEvents has beside EVENT_DTYPES."""
+
+IDENTITY_COLUMNS = ("lane_clock", "event_type_code", "publisher_id", "id_hash", *FINGERPRINTED)
+"""What dedupe keys, fingerprints and their expiry are made from."""
 
 LEDGER_COLUMNS = ("lane", "batch_no", *LEDGER)
 
@@ -43,6 +48,16 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
     columns = ", ".join(_read(name) for name in (*STORED_COLUMNS, *EVENT_DTYPES))
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no = {batch_no:d} "
+        "ORDER BY lane, batch_no, topic, offset"
+    )
+
+
+def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
+    """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch: `IDENTITY_COLUMNS`."""
+    columns = ", ".join(_read(name) for name in IDENTITY_COLUMNS)
+    return (
+        f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
+        f"AND lane_clock >= fromUnixTimestamp64Milli({clock_from:d}, 'UTC') AND class_code != {Class.DUPLICATE:d} "
         "ORDER BY lane, batch_no, topic, offset"
     )
 

@@ -5,7 +5,6 @@ Each test uses a lane of its own, so that one database serves them all.
 
 import asyncio
 import itertools
-from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -38,7 +37,7 @@ class Harness(Protocol):
     async def texts(self, table: str) -> dict[int, bytes]:
         """Return what a text table holds, each hash once."""
 
-    async def held_insert(self, stamp: Stamp) -> Awaitable[None]:
+    async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
         """Start an insert into events that runs on the server until it is killed; return its outcome."""
 
 
@@ -93,7 +92,7 @@ def entry(lane: int, batch_no: int) -> LedgerEntry:
         judge_version=2**64 - 1,
         rollup_rows=2**40,
         events_digest=2**64 - 1,
-        dead_letters_digest=1,
+        dead_letters_digest=2**63,
     )
 
 
@@ -240,7 +239,7 @@ class SinkContract:
 
     async def test_an_empty_batch_is_a_ledger_entry_too(self, harness: Harness, lane: int) -> None:
         """No ranges, no counts, no money: as an idle lane writes it."""
-        empty = LedgerEntry(lane, 7, "e", (), 0, 0, -1, CLOCK, CLOCK, 0, {}, (), 0, 0)
+        empty = LedgerEntry(lane, 7, "e", (), 0, 0, -1, CLOCK, CLOCK, 0, {}, (), 0, 0, 0, 0)
         await harness.sink.insert("ledger", ledger_columns(empty), await self.stamp(harness, lane, 7))
         assert await harness.sink.ledger_end(lane) == empty
 
@@ -336,7 +335,7 @@ class SinkContract:
         await harness.sink.quiesce(lane)
         with pytest.raises(InsertUnknown):
             await mine
-        assert not asyncio.ensure_future(theirs).done()
+        assert not theirs.done()
         assert (await harness.sink.batch_rows(lane, 1))["events"] == 0
         await harness.sink.quiesce(other)
         with pytest.raises(InsertUnknown):

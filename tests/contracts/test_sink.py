@@ -2,11 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import clickhouse_driver
 import numpy as np
 import pytest
 from sinks.embedded.launch import EmbeddedServer
@@ -52,7 +51,7 @@ class MemoryHarness:
     async def texts(self, table: str) -> dict[int, bytes]:
         return self.sink.texts[table]
 
-    async def held_insert(self, stamp: Stamp) -> Awaitable[None]:
+    async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
         self.faults.lanes.add(stamp.lane)
         self.faults.arrived.clear()
         outcome = asyncio.create_task(self.sink.insert("events", events(3), stamp))
@@ -70,7 +69,6 @@ class ClickHouseHarness:
     def __init__(self, address: ServerAddress, database: str) -> None:
         self.address, self.database = address, database
         self.sink = ClickHouseSink(address, SinkOptions(database=database))
-        self.held: list[clickhouse_driver.Client] = []
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         with connect(self.address) as client:
@@ -89,28 +87,30 @@ class ClickHouseHarness:
     async def texts(self, table: str) -> dict[int, bytes]:
         return dict(await asyncio.to_thread(self._query, f"SELECT * FROM {self.database}.{table} FINAL"))
 
-    async def held_insert(self, stamp: Stamp) -> Awaitable[None]:
-        """Send the query of an insert, and never its rows: the server waits for them."""
+    async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
+        """Run an insert whose rows take the server for ever to make."""
         client = connect(self.address)
-        self.held.append(client)
         query_id = f"{insert_id_prefix(self.database, stamp.lane)}{stamp.batch_no}/events/{uuid.uuid4()}"
+        slow = (
+            f"INSERT INTO {self.database}.events (lane, batch_no, send_by) SELECT {stamp.lane}, {stamp.batch_no}, "
+            f"{stamp.send_by} FROM numbers(1000000) WHERE sleepEachRow(0.01) = 0 SETTINGS max_block_size = 5, "
+            "async_insert = 0"
+        )
 
-        def begin() -> None:
-            client.establish_connection({"async_insert": 0})
-            client.connection.send_query(
-                f"INSERT INTO {self.database}.events (lane) VALUES", query_id=query_id
-            )
-            client.connection.send_external_tables(None)
-            client.receive_sample_block()
-
-        def outcome() -> None:
+        def run() -> None:
             try:
-                client.receive_end_of_insert_query()
+                client.execute(slow, query_id=query_id)
             except Exception as e:
                 raise insert_outcome("events", e) from e
+            finally:
+                client.disconnect()
 
-        await asyncio.to_thread(begin)
-        return asyncio.create_task(asyncio.to_thread(outcome))
+        outcome = asyncio.create_task(asyncio.to_thread(run))
+        while not await asyncio.to_thread(
+            self._query, f"SELECT 1 FROM system.processes WHERE query_id = '{query_id}'"
+        ):
+            assert not outcome.done(), await outcome
+        return outcome
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +133,6 @@ class TestClickHouseSink(SinkContract):
         harness = ClickHouseHarness(server, database)
         yield harness
         await harness.sink.close()
-        for client in harness.held:
-            client.disconnect()
 
     async def test_one_insert_is_one_part(self, harness: ClickHouseHarness) -> None:
         """A block of a whole batch, however large, becomes a single part."""
