@@ -20,6 +20,7 @@ class ClientPool:
 
     def __init__(self, make: Callable[[], Client], size: int) -> None:
         self._make = make
+        self._size = size
         self._idle: list[Client] = []
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="clickhouse")
 
@@ -32,7 +33,7 @@ class ClientPool:
         except BaseException:
             self._drop(client, future)
             raise
-        self._idle.append(client)
+        self._give_back(client)
         return result
 
     async def stream(self, call: Callable[[Client], Iterator[T]]) -> AsyncGenerator[T, None]:
@@ -47,7 +48,7 @@ class ClientPool:
         except BaseException:
             self._drop(client, ahead)
             raise
-        self._idle.append(client)
+        self._give_back(client)
 
     async def close(self) -> None:
         """Close the connections when the calls under way have ended."""
@@ -59,6 +60,12 @@ class ClientPool:
         client = self._idle.pop() if self._idle else self._make()
         client.timeout_seconds = timeout_seconds
         return client
+
+    def _give_back(self, client: Client) -> None:
+        if len(self._idle) < self._size:
+            self._idle.append(client)
+        else:
+            client.disconnect()
 
     def _drop(self, client: Client, future: "Future[T]") -> None:
         """Close a connection that must not be used again, from its own thread once that has let go of it."""
