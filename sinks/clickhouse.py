@@ -145,7 +145,7 @@ class ClickHouseSink:
         if row_count(block) == 0:
             return
         numpy = all(isinstance(values, np.ndarray) for values in block.values())
-        columns = [values if numpy else list(values) for values in block.values()]
+        columns = [v.tolist() if isinstance(v, np.ndarray) and not numpy else v for v in block.values()]
         query = queries.insert(self._database, table, list(block))
 
         driver = {"use_numpy": numpy, "strings_as_bytes": True, "insert_block_size": ROWS_PER_BLOCK_MAX}

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_driver.errors import ServerException
 from sinks.embedded.launch import EmbeddedServer
 
 from pipeline.addresses import ServerAddress
 from schemas.migrate import migrate
 from schemas.tables import PROTOCOL_COLUMNS
-from sinks.clickhouse import ClickHouseSink, SinkOptions
+from sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
 from sinks.connection import connect
 from sinks.memory import Faults, MemorySink
-from sinks.outcomes import insert_outcome
+from sinks.outcomes import TOO_MANY_PARTS, insert_outcome
 from sinks.queries import insert_id_prefix
 from sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract, events
@@ -142,3 +143,14 @@ class TestClickHouseSink(SinkContract):
             f"SELECT uniqExact(_part) FROM {harness.database}.events WHERE lane = {lane} SETTINGS optimize_use_projections = 0"
         )
         assert parts == [(1,)]
+
+    async def test_the_server_too_refuses_two_partitions(self, harness: ClickHouseHarness) -> None:
+        """Were our own check to miss it: with the sink's settings ClickHouse stores nothing of such a block."""
+        two_days = (
+            f"INSERT INTO {harness.database}.dead_letters (lane, batch_no, send_by, lane_clock) "
+            "SELECT 60001, 1, 4000000000, toDateTime64(number * 86400, 3, 'UTC') FROM numbers(2)"
+        )
+        with connect(harness.address) as client, pytest.raises(ServerException) as refused:
+            client.execute(two_days, settings=insert_settings())
+        assert refused.value.code == TOO_MANY_PARTS
+        assert (await harness.sink.batch_rows(60_001, 1))["dead_letters"] == 0

@@ -49,6 +49,14 @@ def stored_type(dtype: str) -> set[str]:
     return {plain, TIMES.get(plain, plain)}
 
 
+def insert(client: Client, table: str, rows: int = 1, **columns: int | str) -> None:
+    """Insert rows made of SQL expressions; `number` counts them."""
+    client.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(str(v) for v in columns.values())} "
+        f"FROM numbers({rows}) SETTINGS async_insert = 0"
+    )
+
+
 @pytest.mark.parametrize("table", [*PROTOCOL_COLUMNS, *TEXT_COLUMNS])
 def test_the_tables_have_the_columns_that_are_written(client: Client, database: str, table: str) -> None:
     """Every stored column without a default is one that the sink writes, of its type; and the other way round."""
@@ -97,13 +105,12 @@ def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> N
     """Codes, flags, address, money and texts of one event, as people read them."""
     flags = 1 << Flag.HAS_WIDTH | 1 << Flag.PREFETCH | 1 << Flag.MISROUTED
     reasons = 1 << Reason.MISROUTED | 1 << Reason.PERIODIC | 1 << 63
-    client.execute(
-        f"INSERT INTO {database}.events SELECT * FROM (SELECT 1 AS lane, 4000000000 AS send_by, 2 AS event_type_code, "
-        f"'2026-01-02 03:04:05.678' AS event_time, {currency_code('EUR')} AS currency_code, "
-        f"{country_code('DE')} AS country_code, toUInt64(0x20010db800000000) AS ip_hi, 1 AS ip_lo, 300 AS width_px, "
-        f"250 AS height_px, {flags} AS flags, 4 AS class_code, toUInt64({reasons}) AS reasons, "
-        "-1 AS money_nanos, 7 AS ua_hash, 8 AS page_hash) SETTINGS async_insert = 0"
-    )
+    insert(
+        client, f"{database}.events", lane=1, send_by=4_000_000_000, event_type_code=2,
+        event_time="'2026-01-02 03:04:05.678'", currency_code=currency_code("EUR"), country_code=country_code("DE"),
+        ip_hi=0x20010DB800000000, ip_lo=1, width_px=300, height_px=250, flags=flags, class_code=4, reasons=reasons,
+        money_nanos=-1, ua_hash=7, page_hash=8,
+    )  # fmt: skip
     client.execute(f"INSERT INTO {database}.user_agents SELECT 7, 'Mozilla' FROM numbers(2)")
     (row,) = client.execute(
         "SELECT event_type, class, reasons, toString(money), currency, country, toString(ip), width, height, "
@@ -119,14 +126,13 @@ def test_views_sum_beyond_64_bits(client: Client, database: str) -> None:
     """Money of many rows is exact where Int64 would have overflowed, and the view keeps currencies apart."""
     greatest = 2**63 - 1
     for class_code in (1, 2):
-        client.execute(
-            f"INSERT INTO {database}.rollup_minute SELECT * FROM (SELECT 1 AS lane, 1 AS batch_no, 4000000000 AS "
-            f"send_by, 9 AS publisher_id, toDateTime(60, 'UTC') AS minute, 1 AS event_type_code, {class_code} AS "
-            f"class_code, 1 + number % 2 AS currency_code, 5 AS records, {greatest} AS money_nanos FROM numbers(20)) "
-            "SETTINGS async_insert = 0"
-        )
+        insert(
+            client, f"{database}.rollup_minute", rows=20, lane=1, batch_no=1, send_by=4_000_000_000, publisher_id=9,
+            minute=60, event_type_code=1, class_code=class_code, currency_code="1 + number % 2", records=5,
+            money_nanos=greatest,
+        )  # fmt: skip
     rows = client.execute(
-        "SELECT currency, impressions, clicks, ctr, toString(money), duplicates, toString(duplicate_money) "
+        "SELECT currency, impressions, clicks, ctr, toDecimalString(money, 9), duplicates, toDecimalString(duplicate_money, 9) "
         f"FROM {database}.v_rollup_minute WHERE publisher_id = 9 ORDER BY currency"
     )
     total = f"{greatest * 10 // 10**9}.{greatest * 10 % 10**9}"
