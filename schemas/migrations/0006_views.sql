@@ -1,5 +1,7 @@
 -- Views for people: names for numbers, texts for hashes, money as Decimal(38, 9) of its currency.
 -- {all} is nothing on one server, and _all, the tables over all shards, on a cluster.
+-- v_events joins by sorting: the texts are read in the order of their hashes, and only those of the events at hand. A
+-- hash join would read all of them, and hold them in memory, for every query (5 million pages: 0.2 s against 0.04 s).
 
 CREATE OR REPLACE VIEW {database}.v_events {on_cluster} AS
 SELECT
@@ -46,7 +48,8 @@ SELECT
     e.judge_version AS judge_version
 FROM {database}.events{all} AS e
 GLOBAL ANY LEFT JOIN {database}.user_agents{all} AS u ON e.ua_hash = u.ua_hash
-GLOBAL ANY LEFT JOIN {database}.pages{all} AS p ON e.page_hash = p.page_hash;
+GLOBAL ANY LEFT JOIN {database}.pages{all} AS p ON e.page_hash = p.page_hash
+SETTINGS join_algorithm = 'full_sorting_merge';
 
 CREATE OR REPLACE VIEW {database}.v_rollup_minute {on_cluster} AS
 SELECT
