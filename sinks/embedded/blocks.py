@@ -1,0 +1,82 @@
+"""Native blocks at the head of a stream: where one ends, and what its columns are called."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sinks.embedded.buffers import BytesInbound, Disconnected, Inbound
+from sinks.embedded.columns import Walk, walker
+
+COLUMNS_MAX = 100_000
+_HEAD_BYTES = 20  # two varints
+
+BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
+"""Field 1, no overflow rows; field 2, bucket -1; end. Every block on the wire has it in front, no Native file has."""
+
+EMPTY_BLOCK = BLOCK_INFO + b"\x00\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block that was walked over: columns as (name, type), rows, and its bytes in Native format from `mark`."""
+
+    columns: tuple[tuple[bytes, bytes], ...]
+    rows: int
+    mark: int
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is the block without columns that ends a transfer."""
+        return not self.columns
+
+
+def walk_block(inbound: Inbound) -> Block:
+    """Step over a block with its information in front; `inbound.since(block.mark)` are then its bytes."""
+    _skip_info(inbound)
+    return _walk_columns(inbound)
+
+
+def split_blocks(data: bytes) -> list[bytes]:
+    """Return the blocks of a result in Native format."""
+    inbound = BytesInbound(data)
+    found = []
+    while inbound.at < len(data):
+        start = inbound.at
+        _walk_columns(inbound)
+        found.append(data[start : inbound.at])
+    return found
+
+
+def block_rows(data: bytes) -> int:
+    """Return how many rows a block in Native format has."""
+    inbound = BytesInbound(data[:_HEAD_BYTES])
+    inbound.varint()
+    return inbound.varint()
+
+
+def _walk_columns(inbound: Inbound) -> Block:
+    mark = inbound.mark()
+    count, rows = inbound.varint(), inbound.varint()
+    if count > COLUMNS_MAX:
+        raise Disconnected(f"a block of {count} columns")
+    columns = []
+    for _ in range(count):
+        name, type_name = inbound.string(), inbound.string()
+        if rows:
+            _walker(type_name)(inbound, rows)
+        columns.append((name, type_name))
+    return Block(tuple(columns), rows, mark)
+
+
+def _skip_info(inbound: Inbound) -> None:
+    while field := inbound.varint():
+        if field == 1:
+            inbound.skip(1)
+        elif field == 2:
+            inbound.skip(4)
+        else:
+            raise Disconnected(f"unknown field {field} before a block")
+
+
+@lru_cache(maxsize=4096)
+def _walker(type_name: bytes) -> Walk:
+    return walker(type_name.decode())

@@ -1,0 +1,208 @@
+"""chDB as the server uses it: one engine on a folder, and sessions that each run one query at a time.
+
+Sessions of one engine run side by side; chDB lets go of the GIL while a query runs.
+
+Rows of an INSERT reach the engine as a file in memory (`INSERT ... FROM INFILE`), never by chDB's `send_insert`: that
+one answers OK where the table refused the rows (a violated constraint, verified with 26.9).
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from chdb import _chdb
+
+from sinks.embedded.errors import UNKNOWN_SETTING, ServerError
+from sinks.embedded.insert_query import Insert
+from sinks.embedded.sql import quote, quote_name
+
+DATA = "data"
+CONFIG = "engine.xml"
+NOT_STREAMED = "Streaming query is not supported for query"
+
+SESSION_SETTINGS = {"implicit_select": "0"}
+"""What chDB has otherwise than clickhouse-server."""
+
+
+Columns = tuple[tuple[bytes, bytes], ...]
+"""Names and types."""
+
+_SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+class Engine:
+    """The engine on the folder `directory`, which becomes the process's working directory.
+
+    Its connection string would misread a path with `?` or `&` in it, so that it is given relative ones.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        os.chdir(directory)
+        shutil.copyfile(str(files("sinks.embedded") / CONFIG), CONFIG)
+        self.schema_version = 0
+        self._keeps_open = Session(self)
+        version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(b"\t")
+        major, minor, patch = version.split(b".")[:3]
+        self.version = int(major), int(minor), int(patch)
+        self.timezone = timezone.strip()
+
+    def session(self, database: bytes = b"") -> "Session":
+        """Return a new session. Raises ServerError where the database does not exist."""
+        session = Session(self)
+        if database:
+            try:
+                session.run(b"USE " + quote_name(database))
+            except ServerError:
+                session.close()
+                raise
+        return session
+
+    def close(self) -> None:
+        """Close the engine. Every session must have been closed."""
+        self._keeps_open.close()
+
+
+class Session:
+    """One connection to the engine, used by one thread at a time. Every method raises ServerError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._described: dict[Insert, tuple[int, Columns]] = {}
+        try:
+            self._chdb = _chdb.connect(f"{DATA}?config-file={CONFIG}")
+        except RuntimeError as e:
+            raise ServerError.stated(str(e)) from None
+        self._applied: dict[str, str] = {}
+        self.configure({})
+
+    def close(self) -> None:
+        """Close it; not while a query runs."""
+        self._chdb.close()
+
+    def configure(self, settings: Mapping[str, str], required: frozenset[str] = frozenset()) -> None:
+        """Make these the settings of the queries that follow. Unknown ones are left out unless `required`."""
+        wanted = {**SESSION_SETTINGS, **settings}
+        for name in wanted:
+            if not _SETTING_NAME.fullmatch(name):
+                raise ServerError(UNKNOWN_SETTING, f"Unknown setting '{name}'. (UNKNOWN_SETTING)")
+        changes = {name: "DEFAULT" for name in self._applied.keys() - wanted.keys()}
+        changes |= {
+            name: quote(value.encode()).decode()
+            for name, value in wanted.items()
+            if self._applied.get(name) != value
+        }
+        if not changes:
+            return
+        self._applied |= wanted  # whatever becomes of it, the next call knows what to undo
+        try:
+            self._set(changes)
+        except ServerError as e:
+            if e.code != UNKNOWN_SETTING:
+                raise
+            for name, value in changes.items():
+                self._set_if_known(name, value, required)
+        self._applied = wanted
+
+    def run(self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None) -> Any:
+        """Return the whole result of a query, or of several, as a buffer in the given format."""
+        try:
+            return self._chdb.query(sql, output_format, params=dict(parameters or {}))
+        except RuntimeError as e:
+            raise ServerError.stated(str(e)) from None
+
+    def stream(self, sql: bytes) -> Iterator[Any] | None:
+        """Return the blocks of a SELECT's result, each in Native format; None for other statements, not run."""
+        try:
+            handle = self._chdb.send_query(sql, "Native")
+        except RuntimeError as e:
+            if NOT_STREAMED in str(e):
+                return None
+            raise ServerError.stated(str(e)) from None
+        return self._blocks(handle)
+
+    def change(self, sql: bytes) -> Any:
+        """Run a statement that may change tables or the session, and return its result in Native format."""
+        self._engine.schema_version += 1
+        try:
+            return self.run(sql)
+        finally:
+            self._engine.schema_version += 1
+
+    def columns(self, insert: Insert) -> Columns:
+        """Return the names and types of the columns that rows of an INSERT must have.
+
+        Remembered until the next statement of any session that may change tables.
+        """
+        version = self._engine.schema_version
+        known_at, columns = self._described.get(insert, (-1, ()))
+        if known_at != version:
+            columns = self.described(insert.describe())
+            self._described = {**self._described, insert: (version, columns)} if len(self._described) < 64 else {}
+        return columns
+
+    def described(self, describe: bytes) -> Columns:
+        """Return the names and types that a DESCRIBE statement tells."""
+        rows = map(json.loads, self.run(describe, "JSONCompactEachRow").bytes().splitlines())
+        return tuple((name.encode(), type_name.encode()) for name, type_name, *_ in rows)
+
+    def insert(self, insert: Insert, rows: "RowsFile", input_format: bytes = b"Native") -> int:
+        """Insert the rows of a file; return how many."""
+        return int(self.run(insert.from_file(rows.path, input_format)).rows_written())
+
+    def _blocks(self, handle: Any) -> Iterator[Any]:
+        ended = False
+        try:
+            while True:
+                block = self._chdb.streaming_fetch_result(handle)
+                if block.rows_read() == 0:
+                    ended = True
+                    return
+                yield block
+        except RuntimeError as e:
+            ended = True
+            raise ServerError.stated(str(e)) from None
+        finally:
+            if not ended:
+                self._chdb.streaming_cancel_query(handle)
+
+    def _set(self, changes: Mapping[str, str]) -> None:
+        self.run(b"SET " + ", ".join(f"{name} = {value}" for name, value in changes.items()).encode())
+
+    def _set_if_known(self, name: str, value: str, required: frozenset[str]) -> None:
+        try:
+            self._set({name: value})
+        except ServerError as e:
+            if e.code != UNKNOWN_SETTING or name in required:
+                raise
+
+
+class RowsFile:
+    """Rows on their way into the engine: a file in memory where the system has such files, else a temporary one."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self._file: BinaryIO = os.fdopen(os.memfd_create("rows"), "wb", buffering=0)
+            self.path = f"/proc/self/fd/{self._file.fileno()}"
+        else:
+            self._file = tempfile.NamedTemporaryFile(buffering=0)  # type: ignore[assignment]
+            self.path = self._file.name
+        self.size = 0
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        view = memoryview(data).cast("B")
+        self.size += len(view)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def __enter__(self) -> "RowsFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

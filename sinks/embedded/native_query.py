@@ -1,0 +1,197 @@
+"""One query of the native protocol, from its packet to its answer.
+
+An INSERT is given to the engine when all its rows are here, as one insert: a client that goes away before has
+inserted nothing.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sinks.embedded import packets
+from sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
+from sinks.embedded.buffers import Disconnected, Inbound
+from sinks.embedded.columns import walker
+from sinks.embedded.compression import LZ4, ZSTD, FrameInbound
+from sinks.embedded.engine import RowsFile, Session
+from sinks.embedded.errors import (
+    QUERY_WAS_CANCELLED,
+    QUERY_WAS_CANCELLED_BY_CLIENT,
+    ServerError,
+)
+from sinks.embedded.insert_query import Insert
+from sinks.embedded.packets import Query
+from sinks.embedded.running import TAG, Running
+from sinks.embedded.sql import quote_name, without_format
+from sinks.embedded.statements import given_rows, prepare
+
+if TYPE_CHECKING:
+    from sinks.embedded.native import NativeClient
+
+CANCELLED = ServerError(QUERY_WAS_CANCELLED, "Query was cancelled. (QUERY_WAS_CANCELLED)")
+CANCELLED_BY_CLIENT = ServerError(
+    QUERY_WAS_CANCELLED_BY_CLIENT, "Query was cancelled by the client. (QUERY_WAS_CANCELLED_BY_CLIENT)"
+)
+
+
+def answer(client: "NativeClient", query: Query) -> None:
+    """Run a query whose packet was read, and send all of its answer."""
+    client.inbound.release()
+    client.cancelled = False
+    running = Running(
+        query.query_id or str(uuid.uuid4()),
+        query.sql,
+        client.user,
+        interrupt=client.interrupt,
+        progress=lambda figures: client.progress(running, figures),
+        gone=client.gone,
+    )
+    work = _Query(client, query, running)
+    try:
+        tables = work.external_tables()
+        client.register.add(running)
+        try:
+            work.run(tables)
+        finally:
+            client.register.remove(running)
+    except ServerError as e:
+        cancelled_read = client.cancelled and e.code == QUERY_WAS_CANCELLED
+        client.send(packets.END_OF_STREAM if cancelled_read else packets.exception(e))
+    else:
+        client.send(packets.END_OF_STREAM)
+
+
+class _Query:
+    """A query under way."""
+
+    def __init__(self, client: "NativeClient", query: Query, running: Running) -> None:
+        assert client.session is not None
+        self._client = client
+        self._session: Session = client.session
+        self._query = query
+        self._running = running
+        self._blocks: Inbound = FrameInbound(client.inbound) if query.compressed else client.inbound
+        method = query.settings.get("network_compression_method", "LZ4").upper()
+        self._compression = (ZSTD if method == "ZSTD" else LZ4) if query.compressed else None
+
+    def external_tables(self) -> list[tuple[bytes, Block, RowsFile]]:
+        """Read the tables that a client may send with any query."""
+        found = []
+        for name, block in self._receive():
+            rows = RowsFile()
+            self._keep(block, rows)
+            found.append((name, block, rows))
+        return found
+
+    def run(self, tables: list[tuple[bytes, Block, RowsFile]]) -> None:
+        """Run the query and send its result, all but the packet that ends it."""
+        settings = {**self._query.settings, TAG: self._running.query_id}
+        self._session.configure(settings, self._query.required)
+        insert, inline = given_rows(self._query.sql)
+        with self._temporary(tables):
+            if insert is None:
+                self._result(prepare(self._query.sql, self._session, self._client.register, self._running))
+            elif inline.strip(b" \t\r\n;"):
+                with self._engine():
+                    self._session.run(self._query.sql)
+            else:
+                self._insert(insert)
+
+    def _result(self, sql: bytes) -> None:
+        sql = without_format(sql)
+        with self._engine():
+            blocks = self._session.stream(sql)
+            if blocks is None:
+                for block in split_blocks(self._session.change(sql).bytes()):
+                    self._send(block)
+                return
+            count = rows = size = 0
+            for block in blocks:
+                data = block.bytes()
+                assert block_rows(data) == block.rows_read(), "the engine gave several blocks as one"
+                self._send(data)
+                count, rows, size = count + 1, rows + block.rows_read(), size + len(data)
+                if self._running.killed:
+                    blocks.close()
+                    raise CANCELLED
+        if not count:
+            self._send(packets.sample_block(self._session.described(b"DESCRIBE TABLE (%s)" % sql)))
+        self._client.send(packets.profile(rows, count, size))
+
+    def _insert(self, insert: Insert) -> None:
+        columns = self._session.columns(insert)
+        for _, type_name in columns:
+            walker(type_name.decode())  # refuses what can't be received, before the client sends it
+        self._send(packets.sample_block(columns))
+        with RowsFile() as rows:
+            for _, block in self._receive():
+                self._keep(block, rows)
+            if rows.size:
+                with self._engine():
+                    self._session.insert(insert, rows)
+
+    def _receive(self) -> Iterator[tuple[bytes, Block]]:
+        """Yield (table, block) of the data packets that come, up to the empty block that ends them."""
+        try:
+            while True:
+                kind = self._client.inbound.varint()
+                if kind == packets.CANCEL:
+                    raise CANCELLED_BY_CLIENT
+                if kind != packets.DATA:
+                    raise Disconnected(f"unexpected packet {kind} among data")
+                name = self._client.inbound.string()
+                block = self._block()
+                if block.is_end:
+                    self._blocks.release()
+                    return
+                yield name, block
+        except Disconnected:
+            if self._running.killed:
+                self._client.send(packets.exception(CANCELLED))
+            raise
+
+    def _block(self) -> Block:
+        try:
+            return walk_block(self._blocks)
+        except ServerError as e:  # of a type that can't be walked over: what follows can't be read any more
+            self._client.send(packets.exception(e))
+            raise Disconnected("unreadable data") from None
+
+    def _keep(self, block: Block, rows: RowsFile) -> None:
+        if block.rows:
+            with self._blocks.since(block.mark) as data:
+                rows.append(data)
+        self._blocks.release()
+
+    def _send(self, block: bytes) -> None:
+        self._client.send_block(block, self._compression)
+
+    @contextmanager
+    def _engine(self) -> Iterator[None]:
+        """While the engine works: it can be killed there, and the client hears how far it is."""
+        self._running.in_engine = True
+        try:
+            if self._running.killed:
+                raise CANCELLED
+            yield
+        finally:
+            self._client.leave_engine(self._running)
+
+    @contextmanager
+    def _temporary(self, tables: list[tuple[bytes, Block, RowsFile]]) -> Iterator[None]:
+        """Have the client's own tables there, for the time of the query."""
+        made = []
+        try:
+            for name, block, rows in tables:
+                table = quote_name(name)
+                columns = b", ".join(quote_name(n) + b" " + t for n, t in block.columns)
+                self._session.run(b"CREATE TEMPORARY TABLE IF NOT EXISTS %s (%s)" % (table, columns))
+                made.append(table)
+                with rows:
+                    if rows.size:
+                        self._session.insert(Insert(b"INSERT INTO " + table, table, b"*", b"", b"Native", 0), rows)
+            yield
+        finally:
+            for table in made:
+                self._session.run(b"DROP TEMPORARY TABLE IF EXISTS " + table)

@@ -1,0 +1,87 @@
+"""Who serves a folder: one process at a time, which holds a lock as long as it lives, and says in it where it listens."""
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.errors import SinkError
+
+LOCK = "server.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A server that runs: its process and where it listens."""
+
+    pid: int
+    host: str
+    port: int
+    http_port: int
+
+
+class Ownership:
+    """The right to serve `directory`, held until `release` or the end of the process, however it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raise SinkError where another process has it, or where the folder can't be written."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as e:
+            raise SinkError(
+                f"the embedded ClickHouse can't use {directory}: {e.strerror}",
+                remedy="name a folder that can be written",
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _read(self._file)
+            os.close(self._file)
+            raise _taken(directory, owner) from None
+        os.truncate(self._file, 0)
+
+    def tell(self, listening: Listening) -> None:
+        """Say in the lock where the server listens."""
+        os.pwrite(self._file, json.dumps(asdict(listening)).encode(), 0)
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        os.truncate(self._file, 0)
+        os.close(self._file)
+
+
+def find(directory: Path) -> Listening | None:
+    """Return the server that serves a folder now, None where none does or where it has not started yet."""
+    try:
+        file = os.open(directory / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(file)
+    finally:
+        os.close(file)
+    return None
+
+
+def _read(file: int) -> Listening | None:
+    try:
+        return Listening(**json.loads(os.pread(file, 4096, 0)))
+    except (ValueError, TypeError):
+        return None  # it starts or stops just now
+
+
+def _taken(directory: Path, owner: Listening | None) -> SinkError:
+    if owner is None:
+        return SinkError(
+            f"the embedded ClickHouse of {directory} is starting or stopping in another process",
+            remedy="try again in a moment",
+        )
+    return SinkError(
+        f"the embedded ClickHouse of {directory} is run by process {owner.pid}: one at a time",
+        remedy=f"use that one, --clickhouse 'clickhouse://{owner.host}:{owner.port}/?http_port={owner.http_port}', "
+        f"or end it: kill {owner.pid}",
+    )

@@ -1,0 +1,132 @@
+"""The server: an engine, what runs on it, and the two ports through which clients come."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import SinkError
+from sinks.embedded.engine import Engine
+from sinks.embedded.http_client import HttpClient
+from sinks.embedded.native import NativeClient
+from sinks.embedded.running import Register
+from sinks.embedded.watch import Watch
+
+HOST = "127.0.0.1"
+BACKLOG = 128
+FINISH_SECONDS_MAX = 10
+"""Queries that run when the server is told to stop have so long before they are killed."""
+
+
+class Client(Protocol):
+    """A connection that is served."""
+
+    def serve(self) -> None:
+        """Return when the connection is closed."""
+
+    def close(self) -> None:
+        """Have `serve` return soon; from any thread."""
+
+
+class Port:
+    """A listening port; every connection is served by a thread of its own."""
+
+    def __init__(self, sock: socket.socket, name: str, client: Callable[[socket.socket], Client]) -> None:
+        self.number = int(sock.getsockname()[1])
+        self._socket = sock
+        self._client = client
+        self._clients: dict[Client, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._name = name
+        self._thread = threading.Thread(target=self._accept, name=f"accept-{name}", daemon=True)
+
+    def open(self) -> None:
+        """Begin to accept connections."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def close_clients(self) -> None:
+        """Close the connections that are there; returns when their threads have ended."""
+        with self._lock:
+            clients = dict(self._clients)
+        for client in clients:
+            client.close()
+        for thread in clients.values():
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            client = self._client(sock)
+            thread = threading.Thread(target=self._serve, args=(client,), name=self._name, daemon=True)
+            with self._lock:
+                self._clients[client] = thread
+            thread.start()
+
+    def _serve(self, client: Client) -> None:
+        try:
+            client.serve()
+        finally:
+            with self._lock:
+                del self._clients[client]
+
+
+class Server:
+    """ClickHouse on a folder, on the loopback. Raises SinkError where a port is taken."""
+
+    def __init__(self, directory: Path, port: int, http_port: int) -> None:
+        native, http = listen(port, "--port"), listen(http_port, "--http-port")
+        self._engine = Engine(directory)
+        self._register = Register()
+        self._watch = Watch(self._register, self._engine.session())
+        self._http = Port(http, "http", lambda sock: HttpClient(sock, self._engine, self._register))
+        self._native = Port(
+            native, "native", lambda sock: NativeClient(sock, self._engine, self._register, self.http_port)
+        )
+        self.port, self.http_port = self._native.number, self._http.number
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._watch.start()
+        self._native.open()
+        self._http.open()
+
+    def stop(self) -> None:
+        """Let the queries that the engine runs now end, at most `FINISH_SECONDS_MAX`, and close everything."""
+        self._native.close()
+        self._http.close()
+        until = time.monotonic() + FINISH_SECONDS_MAX
+        for query in self._register.all():
+            if query.in_engine:
+                query.ended.wait(max(0.0, until - time.monotonic()))
+        self._register.kill(query.query_id for query in self._register.all())
+        self._native.close_clients()
+        self._http.close_clients()
+        self._watch.stop()
+        self._engine.close()
+
+
+def listen(port: int, option: str) -> socket.socket:
+    """Return a socket that listens on the loopback. Raises SinkError where the port is taken or not allowed."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((HOST, port))
+        sock.listen(BACKLOG)
+    except (OSError, OverflowError) as e:
+        sock.close()
+        raise SinkError(
+            f"the embedded ClickHouse can't listen on {HOST}:{port}: {getattr(e, 'strerror', None) or e}",
+            remedy=f"end what listens there, or choose another port: {option} PORT (0 takes a free one)",
+        ) from None
+    return sock

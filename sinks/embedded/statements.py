@@ -1,0 +1,72 @@
+"""What the server does with a statement itself, before the engine runs what is left of it."""
+
+from sinks.embedded.engine import Session
+from sinks.embedded.errors import SYNTAX_ERROR, ServerError
+from sinks.embedded.insert_query import Insert, parse_insert
+from sinks.embedded.running import Register, Running
+from sinks.embedded.sql import quote, second_statement, tokens
+
+_WAIT_MODES = {b"SYNC": True, b"ASYNC": False}
+
+
+def given_rows(sql: bytes) -> tuple[Insert | None, bytes]:
+    """Return an INSERT that is to be given rows, and those that stand in the statement itself."""
+    insert = parse_insert(sql)
+    return (insert, sql[insert.data_at :]) if insert else (None, b"")
+
+
+def prepare(sql: bytes, session: Session, register: Register, by: Running) -> bytes:
+    """Return what the engine is to run for a statement other than an INSERT with rows.
+
+    KILL QUERY is done here, and what is left is the SELECT of its result. Raises ServerError.
+    """
+    second = second_statement(sql)
+    if second is not None:
+        raise ServerError(
+            SYNTAX_ERROR,
+            f"Syntax error (Multi-statements are not allowed): failed at position {second + 1}. (SYNTAX_ERROR)",
+        )
+    words = [token.keyword for _, token in zip(range(2), tokens(sql), strict=False)]
+    if words == [b"KILL", b"QUERY"]:
+        return _kill(sql, session, register, by)
+    if words == [b"SHOW", b"PROCESSLIST"]:
+        return b"SELECT * FROM " + register.processes(by)
+    if words[:1] in ([b"SELECT"], [b"WITH"], [b"("]):
+        return register.with_processes(sql, by)
+    return sql
+
+
+def _kill(sql: bytes, session: Session, register: Register, by: Running) -> bytes:
+    """Kill the queries that match, wait for their end if asked to, and return the query for what was done."""
+    condition, waits, behind = _kill_parts(sql)
+    matching = b"SELECT query_id, user, query FROM %s WHERE %s" % (register.processes(by), condition)
+    found = session.run(b"SELECT query_id FROM (%s) FORMAT TSVRaw" % matching).bytes().decode().splitlines()
+    killed = [query for query in register.kill(q for q in found if q != by.query_id)]
+    if waits:
+        for query in killed:
+            query.ended.wait()
+    rows = b", ".join(
+        b"('%s', %s, %s, %s)"
+        % (b"finished" if waits else b"waiting", *(quote(t) for t in (q.query_id.encode(), q.user.encode(), q.sql)))
+        for q in killed
+    )
+    columns = b"'kill_status String, query_id String, user String, query String'"
+    values = b"values(%s, %s)" % (columns, rows) if rows else b"null(%s)" % columns
+    return b"SELECT * FROM %s %s" % (values, behind)
+
+
+def _kill_parts(sql: bytes) -> tuple[bytes, bool, bytes]:
+    """Return a KILL QUERY's condition, whether it waits, and its FORMAT clause."""
+    found = [token for token in tokens(sql) if token.keyword != b";"]
+    behind = b""
+    if len(found) > 4 and found[-2].keyword == b"FORMAT":
+        behind = sql[found[-2].start : found[-1].end]
+        del found[-2:]
+    waits = _WAIT_MODES.get(found[-1].keyword)
+    if waits is not None:
+        found.pop()
+    if len(found) < 4 or found[2].keyword != b"WHERE" or found[-1].keyword == b"TEST":
+        raise ServerError(
+            SYNTAX_ERROR, "Syntax error: KILL QUERY WHERE condition [SYNC|ASYNC] is what is known. (SYNTAX_ERROR)"
+        )
+    return sql[found[3].start : found[-1].end], bool(waits), behind
