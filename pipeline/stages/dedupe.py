@@ -1,0 +1,161 @@
+"""Dedupe: the first of its key within the window counts; a later one is a duplicate.
+
+State is a function of the lane's earlier events and nothing else: key, fingerprint and lane clock of the firsts.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from pipeline.kernels import dedupe as kernels
+from pipeline.stages.columns import I64, U8, U32, U64, Bool
+
+CAPACITY_MIN = 1 << 12
+LOAD_MAX = 0.6
+"""Slots taken at most, as a share of capacity; at the limit the table is made anew without expired entries."""
+CLOCK_SPAN_MS = 2**32 - 2
+"""Clocks are kept as 32-bit offsets from the base (49 days); beyond that the base moves up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Which rows are duplicates, and which of those have another payload than the first (u8, 0 or 1)."""
+
+    duplicate: U8
+    conflict: U8
+
+
+class DedupeState:
+    """The ids of the window. Memory: 16 bytes a slot, 27 to 64 bytes an id."""
+
+    def __init__(self, window_ms: int) -> None:
+        if not 0 < window_ms < CLOCK_SPAN_MS // 2:
+            raise ValueError(f"window_ms must be in 1..{CLOCK_SPAN_MS // 2 - 1}, not {window_ms}")
+        self.window_ms = window_ms
+        self._table = np.zeros(2 * CAPACITY_MIN, np.uint64)
+        self._taken = 0
+        self._base = 0
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the table."""
+        return len(self._table) // 2
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of memory that the table takes."""
+        return self._table.nbytes
+
+    def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
+        """Judge n rows in lane order and enter the firsts. `clocks` is the lane clock (ms), not falling."""
+        n = len(keys)
+        out = Duplicates(np.zeros(n, np.uint8), np.zeros(n, np.uint8))
+        if n:
+            self._reserve(n, int(clocks[0]), int(clocks[-1]))
+            self._taken += kernels.dedupe(
+                self._table, np.uint64(self.capacity - 1), self._base, self.window_ms,
+                keys, fingerprints, clocks, live, out.duplicate, out.conflict,
+            )  # fmt: skip
+        return out
+
+    def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
+        """Enter firsts read back from `events`, in lane order."""
+        if len(keys):
+            self._reserve(len(keys), int(clocks[0]), int(clocks[-1]))
+            self._taken += kernels.load(
+                self._table, np.uint64(self.capacity - 1), self._base, keys, fingerprints, clocks
+            )
+
+    def entries(self, clock: int) -> dict[int, tuple[int, int]]:
+        """Return key -> (fingerprint, clock ms) of what is within the window at `clock`, for comparison."""
+        words = self._table.reshape(-1, 2)
+        words = words[words[:, 1] != 0]
+        clocks = (words[:, 1] >> np.uint64(32)).astype(np.int64) - 1 + self._base
+        keep = clock - clocks <= self.window_ms
+        prints = words[:, 1] & np.uint64(0xFFFFFFFF)
+        return {
+            int(k): (int(f), int(c))
+            for k, f, c in zip(words[keep, 0], prints[keep], clocks[keep], strict=True)
+        }
+
+    def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
+        """Make room for n more entries up to `clock_last`; drops what is expired at `clock_first`."""
+        if self._taken == 0:
+            self._base = clock_first
+        fits = self._taken + n <= LOAD_MAX * self.capacity
+        if fits and clock_last - self._base < CLOCK_SPAN_MS:
+            return
+        base = max(self._base, clock_first - self.window_ms)
+        if clock_last - base >= CLOCK_SPAN_MS:
+            raise ValueError(
+                f"one batch spans {clock_last - clock_first} ms of lane clock; cut it at the log day"
+            )
+        oldest = base - self._base + 1
+        live = kernels.count_live(self._table, oldest) if self._taken else 0
+        capacity = CAPACITY_MIN
+        while live + n > LOAD_MAX * capacity * 0.75:
+            capacity *= 2
+        table = np.zeros(2 * capacity, np.uint64)
+        if live:
+            kernels.rehash(self._table, oldest, base - self._base, table, np.uint64(capacity - 1))
+        self._table, self._taken, self._base = table, live, base
+
+
+class PlainDedupe:
+    """The plain twin: a dictionary."""
+
+    def __init__(self, window_ms: int) -> None:
+        self.window_ms = window_ms
+        self._firsts: dict[int, tuple[int, int]] = {}
+
+    def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
+        """Judge rows one by one."""
+        out = Duplicates(np.zeros(len(keys), np.uint8), np.zeros(len(keys), np.uint8))
+        for i in range(len(keys)):
+            if not live[i]:
+                continue
+            key, fingerprint, clock = int(keys[i]), int(fingerprints[i]), int(clocks[i])
+            first = self._firsts.get(key)
+            if first is not None and clock - first[1] <= self.window_ms:
+                out.duplicate[i] = 1
+                out.conflict[i] = first[0] != fingerprint
+            else:
+                self._firsts[key] = (fingerprint, clock)
+        return out
+
+    def entries(self, clock: int) -> dict[int, tuple[int, int]]:
+        """Return key -> (fingerprint, clock ms) of what is within the window at `clock`."""
+        return {k: v for k, v in self._firsts.items() if clock - v[1] <= self.window_ms}
+
+
+class SeenHashes:
+    """Which texts this lane has written lately: a bounded set, emptied when half full (writing again is harmless)."""
+
+    def __init__(self, capacity: int = 1 << 17) -> None:
+        self._table = np.zeros(capacity, np.uint64)
+        self._taken = 0
+
+    @classmethod
+    def of(cls, capacity: int) -> Self:
+        """Return an empty set of at least `capacity` slots (rounded up to a power of two)."""
+        return cls(1 << max(4, (capacity - 1).bit_length()))
+
+    def unseen(self, hashes: U64, live: Bool) -> I64:
+        """Return one row (ascending) for each hash not seen lately, and remember it. hashes u64[n], live bool[n]."""
+        parts: list[I64] = []
+        start = 0
+        while start < len(hashes):
+            if self._taken * 2 >= len(self._table):
+                self._table[:] = 0
+                self._taken = 0
+            rows = np.empty(len(hashes) - start, np.int64)
+            found, looked = kernels.unseen(
+                self._table, np.uint64(len(self._table) - 1), hashes[start:], live[start:], rows
+            )
+            parts.append(rows[:found] + start)
+            self._taken += found
+            if looked < len(hashes) - start:
+                self._taken = len(self._table)
+            start += looked
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
