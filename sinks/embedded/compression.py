@@ -2,9 +2,9 @@
 
 from struct import Struct
 
-import lz4.block
-import zstd
-from clickhouse_cityhash.cityhash import CityHash128
+import lz4.block  # type: ignore[import-untyped]
+import zstd  # type: ignore[import-untyped]
+from clickhouse_cityhash.cityhash import CityHash128  # type: ignore[import-untyped]
 
 from sinks.embedded.buffers import Disconnected, Inbound
 

@@ -11,10 +11,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from chdb import _chdb
 
@@ -47,7 +47,9 @@ class Engine:
         shutil.copyfile(str(files("sinks.embedded") / CONFIG), CONFIG)
         self.schema_version = 0
         self._keeps_open = Session(self)
-        version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(b"\t")
+        version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(
+            b"\t"
+        )
         major, minor, patch = version.split(b".")[:3]
         self.version = int(major), int(minor), int(patch)
         self.timezone = timezone.strip()
@@ -75,7 +77,9 @@ class Session:
         self._engine = engine
         self._described: dict[Insert, tuple[int, Columns]] = {}
         try:
-            self._chdb = _chdb.connect(f"{DATA}?config-file={CONFIG}")
+            self._chdb = _chdb.connect(  # type: ignore[attr-defined]
+                f"{DATA}?config-file={CONFIG}"
+            )
         except RuntimeError as e:
             raise ServerError.stated(str(e)) from None
         self._applied: dict[str, str] = {}
@@ -91,7 +95,7 @@ class Session:
         for name in wanted:
             if not _SETTING_NAME.fullmatch(name):
                 raise ServerError(UNKNOWN_SETTING, f"Unknown setting '{name}'. (UNKNOWN_SETTING)")
-        changes = {name: "DEFAULT" for name in self._applied.keys() - wanted.keys()}
+        changes = dict.fromkeys(self._applied.keys() - wanted.keys(), "DEFAULT")
         changes |= {
             name: quote(value.encode()).decode()
             for name, value in wanted.items()
@@ -109,14 +113,16 @@ class Session:
                 self._set_if_known(name, value, required)
         self._applied = wanted
 
-    def run(self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None) -> Any:
+    def run(
+        self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None
+    ) -> Any:
         """Return the whole result of a query, or of several, as a buffer in the given format."""
         try:
             return self._chdb.query(sql, output_format, params=dict(parameters or {}))
         except RuntimeError as e:
             raise ServerError.stated(str(e)) from None
 
-    def stream(self, sql: bytes) -> Iterator[Any] | None:
+    def stream(self, sql: bytes) -> Generator[Any] | None:
         """Return the blocks of a SELECT's result, each in Native format; None for other statements, not run."""
         try:
             handle = self._chdb.send_query(sql, "Native")
@@ -126,11 +132,13 @@ class Session:
             raise ServerError.stated(str(e)) from None
         return self._blocks(handle)
 
-    def change(self, sql: bytes) -> Any:
-        """Run a statement that may change tables or the session, and return its result in Native format."""
+    def change(
+        self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None
+    ) -> Any:
+        """Run a statement that may change tables or the session; otherwise as `run`."""
         self._engine.schema_version += 1
         try:
-            return self.run(sql)
+            return self.run(sql, output_format, parameters)
         finally:
             self._engine.schema_version += 1
 
@@ -143,7 +151,9 @@ class Session:
         known_at, columns = self._described.get(insert, (-1, ()))
         if known_at != version:
             columns = self.described(insert.describe())
-            self._described = {**self._described, insert: (version, columns)} if len(self._described) < 64 else {}
+            self._described = (
+                {**self._described, insert: (version, columns)} if len(self._described) < 64 else {}
+            )
         return columns
 
     def described(self, describe: bytes) -> Columns:
@@ -155,7 +165,7 @@ class Session:
         """Insert the rows of a file; return how many."""
         return int(self.run(insert.from_file(rows.path, input_format)).rows_written())
 
-    def _blocks(self, handle: Any) -> Iterator[Any]:
+    def _blocks(self, handle: Any) -> Generator[Any]:
         ended = False
         try:
             while True:
@@ -190,7 +200,7 @@ class RowsFile:
             self._file: BinaryIO = os.fdopen(os.memfd_create("rows"), "wb", buffering=0)
             self.path = f"/proc/self/fd/{self._file.fileno()}"
         else:
-            self._file = tempfile.NamedTemporaryFile(buffering=0)  # type: ignore[assignment]
+            self._file = tempfile.NamedTemporaryFile(buffering=0)  # type: ignore[assignment]  # noqa: SIM115 - closed by __exit__
             self.path = self._file.name
         self.size = 0
 
@@ -201,7 +211,7 @@ class RowsFile:
         while view:
             view = view[self._file.write(view) :]
 
-    def __enter__(self) -> "RowsFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

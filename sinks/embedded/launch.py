@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from select import select
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pipeline.errors import SinkError
 from sinks.embedded.owner import Listening, find
@@ -81,7 +81,9 @@ class EmbeddedServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -92,7 +94,7 @@ def _command(directory: Path, port: int, http_port: int) -> list[str]:
         "--port", str(port), "--http-port", str(http_port), "--owner-pipe",
     ]  # fmt: skip
     if threading.current_thread() is threading.main_thread():
-        command += ["--die-with", str(os.getpid())]
+        command += ["--parent", str(os.getpid())]
     return command
 
 
@@ -113,7 +115,7 @@ def _make(directory: Path) -> None:
         ) from None
 
 
-def _first_line(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, int]:
+def _first_line(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]:
     """Return where the server listens. Raises SinkError with what it says instead."""
     assert process.stdout is not None
     ready, _, _ = select([process.stdout], [], [], START_SECONDS_MAX)
@@ -124,7 +126,7 @@ def _first_line(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, int]
             + (f" within {START_SECONDS_MAX} s" if not ready else f": exit code {process.wait()}"),
             remedy=f"look at {log}",
         )
-    said: dict[str, int] = json.loads(line)
+    said: dict[str, Any] = json.loads(line)
     if "error" in said:
         raise SinkError(str(said["error"]), remedy=str(said["remedy"]))
     return said

@@ -11,7 +11,7 @@ from sinks.embedded.blocks import BLOCK_INFO
 from sinks.embedded.buffers import Disconnected, SocketInbound
 from sinks.embedded.compression import frames
 from sinks.embedded.engine import Engine, Session
-from sinks.embedded.errors import NOT_IMPLEMENTED, ServerError
+from sinks.embedded.errors import ServerError
 from sinks.embedded.native_query import answer
 from sinks.embedded.running import Figures, Register, Running
 
@@ -88,7 +88,10 @@ class NativeClient:
         try:
             if query.in_engine and self._writable():
                 since, self._reported = self._reported, figures
-                read = max(0, figures.read_rows - since.read_rows), max(0, figures.read_bytes - since.read_bytes)
+                read = (
+                    max(0, figures.read_rows - since.read_rows),
+                    max(0, figures.read_bytes - since.read_bytes),
+                )
                 written = (
                     max(0, figures.written_rows - since.written_rows),
                     max(0, figures.written_bytes - since.written_bytes),
@@ -133,12 +136,7 @@ class NativeClient:
         self.inbound.release()
         self.user, self.revision = hello.user.decode("utf-8", "replace") or "default", hello.revision
         try:
-            if hello.revision < packets.REVISION_MIN:
-                raise ServerError(
-                    NOT_IMPLEMENTED,
-                    f"The client speaks revision {hello.revision} of the protocol, this server {packets.REVISION_MIN} "
-                    "and later: use a ClickHouse client of 2020 or later. (NOT_IMPLEMENTED)",
-                )
+            packets.check_revision(hello.revision)
             self.session = self._engine.session(hello.database)
         except ServerError as e:
             self.send(packets.exception(e))
@@ -153,4 +151,3 @@ class NativeClient:
             self.send(packets.PONG)
         elif kind != packets.CANCEL:  # one that comes after its query has ended means nothing
             raise Disconnected(f"unexpected packet {kind}")
-

@@ -133,27 +133,27 @@ class _Query:
 
     def _receive(self) -> Iterator[tuple[bytes, Block]]:
         """Yield (table, block) of the data packets that come, up to the empty block that ends them."""
-        try:
-            while True:
-                kind = self._client.inbound.varint()
-                if kind == packets.CANCEL:
-                    raise CANCELLED_BY_CLIENT
-                if kind != packets.DATA:
-                    raise Disconnected(f"unexpected packet {kind} among data")
-                name = self._client.inbound.string()
-                block = self._block()
-                if block.is_end:
-                    self._blocks.release()
-                    return
-                yield name, block
-        except Disconnected:
-            if self._running.killed:
-                self._client.send(packets.exception(CANCELLED))
-            raise
+        while True:
+            try:
+                name, block = self._data_packet()
+            except Disconnected:
+                if self._running.killed:
+                    self._client.send(packets.exception(CANCELLED))
+                raise
+            if block.is_end:
+                self._blocks.release()
+                return
+            yield name, block
 
-    def _block(self) -> Block:
+    def _data_packet(self) -> tuple[bytes, Block]:
+        kind = self._client.inbound.varint()
+        if kind == packets.CANCEL:
+            raise CANCELLED_BY_CLIENT
+        if kind != packets.DATA:
+            raise Disconnected(f"unexpected packet {kind} among data")
+        name = self._client.inbound.string()
         try:
-            return walk_block(self._blocks)
+            return name, walk_block(self._blocks)
         except ServerError as e:  # of a type that can't be walked over: what follows can't be read any more
             self._client.send(packets.exception(e))
             raise Disconnected("unreadable data") from None
@@ -190,7 +190,9 @@ class _Query:
                 made.append(table)
                 with rows:
                     if rows.size:
-                        self._session.insert(Insert(b"INSERT INTO " + table, table, b"*", b"", b"Native", 0), rows)
+                        self._session.insert(
+                            Insert(b"INSERT INTO " + table, table, b"*", b"", b"Native", 0), rows
+                        )
             yield
         finally:
             for table in made:

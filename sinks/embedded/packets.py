@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sinks.embedded.buffers import Inbound
-from sinks.embedded.errors import ServerError
+from sinks.embedded.errors import NOT_IMPLEMENTED, ServerError
 
 REVISION = 54453
 REVISION_MIN = 54429
@@ -69,6 +69,16 @@ def read_hello(inbound: Inbound) -> Hello:
     return Hello(client, min(revision, REVISION), database, user)
 
 
+def check_revision(revision: int) -> None:
+    """Raise ServerError for a client whose protocol is too old."""
+    if revision < REVISION_MIN:
+        raise ServerError(
+            NOT_IMPLEMENTED,
+            f"The client speaks revision {revision} of the protocol, this server {REVISION_MIN} and later: "
+            "use a ClickHouse client of 2020 or later. (NOT_IMPLEMENTED)",
+        )
+
+
 def read_query(inbound: Inbound, revision: int) -> Query:
     """Read a query packet, its type already read."""
     query_id = inbound.string().decode("utf-8", "replace")
@@ -87,7 +97,7 @@ def read_query(inbound: Inbound, revision: int) -> Query:
     return Query(query_id, settings, frozenset(required), compressed, inbound.string())
 
 
-def _skip_client_info(inbound: Inbound, revision: int) -> None:
+def _skip_client_info(inbound: Inbound, revision: int) -> None:  # noqa: C901 - a list of fields, each since a revision
     if inbound.byte() == _QUERY_KIND_NONE:
         return
     for _ in range(3):

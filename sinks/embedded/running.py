@@ -98,7 +98,8 @@ class Register:
         """Return a table function with the rows of `system.processes`, one for each query that runs."""
         now = time.monotonic()
         rows = b", ".join(
-            b"(%s, %s, %s, %.6f)" % (quote(q.query_id.encode()), quote(q.sql), quote(q.user.encode()), now - q.began)
+            b"(%s, %s, %s, %.6f)"
+            % (quote(q.query_id.encode()), quote(q.sql), quote(q.user.encode()), now - q.began)
             for q in [by, *(q for q in self.all() if q is not by)]
         )
         return (

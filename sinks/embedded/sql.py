@@ -77,7 +77,9 @@ def format_clause(sql: bytes) -> tuple[int, Token] | None:
     for i in range(len(found) - 2, -1, -1):
         if found[i].keyword == b"FORMAT":
             ends = i + 2 == len(found) or found[i + 2].keyword == b"SETTINGS"
-            return (found[i].start, found[i + 1]) if ends and found[i + 1].kind in ("word", "quoted") else None
+            return (
+                (found[i].start, found[i + 1]) if ends and found[i + 1].kind in ("word", "quoted") else None
+            )
     return None
 
 

@@ -41,13 +41,16 @@ def _kill(sql: bytes, session: Session, register: Register, by: Running) -> byte
     condition, waits, behind = _kill_parts(sql)
     matching = b"SELECT query_id, user, query FROM %s WHERE %s" % (register.processes(by), condition)
     found = session.run(b"SELECT query_id FROM (%s) FORMAT TSVRaw" % matching).bytes().decode().splitlines()
-    killed = [query for query in register.kill(q for q in found if q != by.query_id)]
+    killed = register.kill(q for q in found if q != by.query_id)
     if waits:
         for query in killed:
             query.ended.wait()
     rows = b", ".join(
         b"('%s', %s, %s, %s)"
-        % (b"finished" if waits else b"waiting", *(quote(t) for t in (q.query_id.encode(), q.user.encode(), q.sql)))
+        % (
+            b"finished" if waits else b"waiting",
+            *(quote(t) for t in (q.query_id.encode(), q.user.encode(), q.sql)),
+        )
         for q in killed
     )
     columns = b"'kill_status String, query_id String, user String, query String'"
@@ -67,6 +70,7 @@ def _kill_parts(sql: bytes) -> tuple[bytes, bool, bytes]:
         found.pop()
     if len(found) < 4 or found[2].keyword != b"WHERE" or found[-1].keyword == b"TEST":
         raise ServerError(
-            SYNTAX_ERROR, "Syntax error: KILL QUERY WHERE condition [SYNC|ASYNC] is what is known. (SYNTAX_ERROR)"
+            SYNTAX_ERROR,
+            "Syntax error: KILL QUERY WHERE condition [SYNC|ASYNC] is what is known. (SYNTAX_ERROR)",
         )
     return sql[found[3].start : found[-1].end], bool(waits), behind

@@ -1,0 +1,57 @@
+"""`adledger clickhouse`: the embedded server by itself, for several workers and for looking around."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.output import err
+
+if TYPE_CHECKING:
+    from sinks.embedded.owner import Listening
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def clickhouse() -> None:
+    """The embedded ClickHouse server by itself.
+
+    \b
+    Examples:
+      adledger clickhouse serve data/clickhouse
+    """
+
+
+@app.command()
+def serve(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data are; made where needed.")],
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Native protocol; 0 takes a free one.")
+    ] = 9000,
+    http_port: Annotated[
+        int, typer.Option("--http-port", min=0, max=65535, help="HTTP; 0 takes a free one.")
+    ] = 8123,
+) -> None:
+    """Serve DIR on the loopback until interrupted (Ctrl-C or SIGTERM).
+
+    The real engine, for demos and tests: one process, no passwords, one server a folder. Several workers and other commands then share it by the clickhouse:// address that is printed.
+
+    \b
+    Examples:
+      adledger clickhouse serve data/clickhouse
+      adledger clickhouse serve data/clickhouse --port 0 --http-port 0
+    """
+    from sinks.embedded import process
+
+    process.serve(directory, port, http_port, _tell)
+
+
+def _tell(listening: "Listening") -> None:
+    host, port, http_port = listening.host, listening.port, listening.http_port
+    err(
+        f"""process {listening.pid} answers on {host}:{port} (native) and {http_port} (HTTP); Ctrl-C ends it
+  adledger query 'SHOW DATABASES' --clickhouse 'clickhouse://{host}:{port}/?http_port={http_port}'
+  clickhouse-client --host {host} --port {port}
+  curl 'http://{host}:{http_port}/?query=SHOW+DATABASES'"""
+    )
