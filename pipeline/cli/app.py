@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "pipeline.cli.status:status",
     "ledger": "pipeline.cli.ledger:ledger",
     "dead-letters": "pipeline.cli.dead_letters:dead_letters",
+    "clickhouse": "pipeline.cli.clickhouse:app",
     "migrate": "pipeline.cli.migrate:migrate",
     "config": "pipeline.cli.config:config",
     "version": "pipeline.cli.version:version",

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 @app.callback()
 def clickhouse() -> None:
-    """The embedded ClickHouse server by itself.
+    """Run the embedded ClickHouse server by itself.
 
     \b
     Examples:

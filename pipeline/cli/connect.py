@@ -21,8 +21,11 @@ def server(settings: "Settings") -> Iterator[ServerAddress]:
     if not isinstance(address, EmbeddedAddress):
         yield address
         return
-    from sinks.embedded.launch import EmbeddedServer
+    from sinks.embedded.launch import EmbeddedServer, find
 
+    if (found := find(address.directory)) is not None:
+        yield ServerAddress(found.host, found.port, found.http_port)
+        return
     with EmbeddedServer.start(address.directory) as running:
         yield ServerAddress(running.host, running.port, running.http_port)
 
