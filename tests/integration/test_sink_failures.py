@@ -1,0 +1,61 @@
+"""The sink while ClickHouse dies and comes back: each failure has its name, and none outlives its cause."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import InsertRefused, InsertUnknown, SinkError, SinkUnavailable
+from schemas.migrate import migrate
+from sinks.clickhouse import ClickHouseSink, SinkOptions
+from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
+from sinks.queries import running_inserts
+from sinks.sink import Stamp
+from tests.contracts.sink_suite import events, rollups
+
+STAMP = Stamp(1, 1, 2**32 - 1)
+
+
+async def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """In mid-insert: unknown. While it is away: unavailable. Back again: the same sink works, and sees what was OK."""
+    with EmbeddedServer.start(tmp_path) as server:
+        address = ServerAddress(server.host, server.port, server.http_port)
+        with connect(address) as client:
+            migrate(client, database="db", release="test")
+        sink = ClickHouseSink(address, SinkOptions(database="db"))
+        await sink.insert("events", events(1000), STAMP)
+        with connect(address) as client:
+            client.execute("ALTER TABLE db.events ADD CONSTRAINT slow CHECK sleepEachRow(0.01) = 0")
+            insert = asyncio.create_task(sink.insert("events", events(250), STAMP))
+            while not await asyncio.to_thread(client.execute, running_inserts("db", 1, None)):
+                assert not insert.done()
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+        with pytest.raises(InsertUnknown):
+            await insert
+    with pytest.raises(SinkUnavailable):
+        await sink.insert("rollup_minute", rollups(1), STAMP)
+    with pytest.raises(SinkUnavailable):
+        await sink.server_time()
+    with EmbeddedServer.start(tmp_path, port=address.port):
+        assert (await sink.batch_rows(1, 1))["events"] == 1000
+        await sink.insert("rollup_minute", rollups(1), STAMP)
+        assert (await sink.batch_rows(1, 1))["rollup_minute"] == 1
+    await sink.close()
+
+
+async def test_tables_that_are_not_there_are_refused_with_the_command(tmp_path: Path) -> None:
+    """Before `adledger migrate`: inserts and reads say so."""
+    with EmbeddedServer.start(tmp_path) as server:
+        sink = ClickHouseSink(ServerAddress(server.host, server.port, server.http_port))
+        with pytest.raises(InsertRefused) as refused:
+            await sink.insert("events", events(1), STAMP)
+        assert (refused.value.late, refused.value.remedy) == (False, "adledger migrate")
+        with pytest.raises(SinkError) as unread:
+            await sink.ledger_end(1)
+        assert unread.value.remedy == "adledger migrate"
+        await sink.close()
