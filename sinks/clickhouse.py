@@ -77,9 +77,7 @@ class ClickHouseSink:
 
     async def insert_texts(self, table: str, hashes: Columns) -> None:
         """Insert distinct strings: idempotent, outside the protocol. Raises as `insert`."""
-        await self._insert(
-            table, text_block(table, hashes), {"async_insert": 0, "strings_as_bytes": True}, None
-        )
+        await self._insert(table, text_block(table, hashes), {"async_insert": 0}, None)
 
     async def quiesce(self, lane: int) -> None:
         """Return when no insert of this lane runs on the server; what runs on is killed.
