@@ -102,7 +102,7 @@ class Result:
 
 
 def _run(settings: "Settings", say: "Callable[[str], None]") -> "Summary":
-    from pipeline.lanes.worker import run_worker
+    from pipeline.lanes.start import run_worker
 
     summary = run_worker(settings, until_caught_up=True, progress=say)
     if summary is None:  # stopped by a signal before the end

@@ -41,7 +41,7 @@ def run(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
     ).settings
 
-    from pipeline.lanes.worker import run_worker
+    from pipeline.lanes.start import run_worker
 
     summary = run_worker(settings, until_caught_up=until_caught_up, progress=err)
     if summary is None:

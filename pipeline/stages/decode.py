@@ -74,7 +74,7 @@ def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
         refs.key_len.tolist(),
         strict=True,
     ):
-        value, key = _bytes_at(value_addr, value_len), _bytes_at(key_addr, key_len)
+        value, key = bytes_at(value_addr, value_len), bytes_at(key_addr, key_len)
         event = decode_plain(value, key, context.kinds[topic], log_time, context)
         if isinstance(event, Malformed):
             decoded.status[row] = event
@@ -108,5 +108,6 @@ def _text(decoded: Decoded, row: int, which: int, at: I32, length: I32) -> bytes
     return text.encode()
 
 
-def _bytes_at(address: int, length: int) -> bytes | None:
+def bytes_at(address: int, length: int) -> bytes | None:
+    """Return the bytes at an address that refs hold; None for a length of -1 (null)."""
     return None if length < 0 else ctypes.string_at(address, length)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.kernels import dedupe as kernels
 from pipeline.stages.columns import I64, U8, U32, U64, Bool
+from pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12
 LOAD_MAX = 0.6
@@ -60,9 +61,9 @@ class DedupeState:
         return out
 
     def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
-        """Enter firsts read back from `events`, in lane order."""
+        """Enter firsts read back from `events`, batch by batch; within a batch those of one key in order."""
         if len(keys):
-            self._reserve(len(keys), int(clocks[0]), int(clocks[-1]))
+            self._reserve(len(keys), int(clocks.min()), int(clocks.max()))
             self._taken += kernels.load(
                 self._table, np.uint64(self.capacity - 1), self._base, keys, fingerprints, clocks
             )
@@ -82,11 +83,12 @@ class DedupeState:
     def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
         """Make room for n more entries up to `clock_last`; drops what is expired at `clock_first`."""
         if self._taken == 0:
-            self._base = clock_first
+            # Blocks read back are ordered by batch, and within one by topic: a later one may begin up to a day before.
+            self._base = clock_first - DAY_MS
         fits = self._taken + n <= LOAD_MAX * self.capacity
         if fits and clock_last - self._base < CLOCK_SPAN_MS:
             return
-        base = max(self._base, clock_first - self.window_ms)
+        base = max(self._base, clock_first - self.window_ms - DAY_MS)
         if clock_last - base >= CLOCK_SPAN_MS:
             raise ValueError(
                 f"one batch spans {clock_last - clock_first} ms of lane clock; cut it at the log day"

@@ -1,0 +1,140 @@
+"""What a lane has fetched and not yet put into a batch; it says what to fetch next and cuts batches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.log.source import Fetched
+from pipeline.stages.columns import I64, RecordRefs
+from pipeline.stages.merge import Cut, Pending, Place, cut
+from pipeline.stages.walk import walk
+from sinks.sink import OffsetRange
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """When a batch is closed (settings of the same names)."""
+
+    rows_max: int
+    bytes_max: int
+    age_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch's records in the lane's order, with the lane clock (ms) at each, its ranges and its cut."""
+
+    refs: RecordRefs
+    clock: I64
+    ranges: tuple[OffsetRange, ...]
+    place: Place
+    clock_before: int
+
+
+@dataclass(slots=True)
+class _Topic:
+    """One topic's part: `start` is where the next batch begins, `position` where the next fetch does."""
+
+    start: int
+    position: int
+    drained: bool = False
+    parts: list[RecordRefs] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
+
+    def refs(self) -> RecordRefs:
+        return RecordRefs.concat(self.parts)
+
+    def drop(self, count: int) -> None:
+        """Forget the first `count` records; what is left keeps only the buffers that it lies in."""
+        while count:
+            part = self.parts[0]
+            self.parts.pop(0)
+            if len(part) > count:
+                self.parts.insert(0, part.take(slice(count, None)))
+            used = min(count, len(part))
+            self.rows -= used
+            self.size -= _size(part.take(slice(0, used)))
+            count -= used
+
+
+class LaneBuffer:
+    """Fetched records of one lane, bounded: a topic that holds a full batch is not fetched."""
+
+    def __init__(
+        self, lane: int, topics: Sequence[str], starts: Mapping[int, int], limits: BatchLimits
+    ) -> None:
+        self._lane = lane
+        self._names = topics
+        self._limits = limits
+        self._topics = [_Topic(starts[t], starts[t]) for t in range(len(topics))]
+
+    def wanted(self) -> dict[int, int]:
+        """Return topic -> position of what to fetch: every topic that does not hold a full batch already."""
+        return {t: topic.position for t, topic in enumerate(self._topics) if not self._full(topic)}
+
+    def add(self, fetched: Sequence[Fetched]) -> None:
+        """Take in what a fetch brought."""
+        for f in fetched:
+            topic = self._topics[f.topic]
+            assert f.position == topic.position, "a fetch goes on where the one before ended"
+            refs = walk(f, f"{self._names[f.topic]}-{self._lane}")
+            if len(refs):
+                topic.parts.append(refs)
+                topic.rows += len(refs)
+                topic.size += _size(refs)
+            topic.position = f.next_offset
+            topic.drained = f.drained
+
+    @property
+    def rows(self) -> int:
+        """Records held."""
+        return sum(t.rows for t in self._topics)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is a batch by rows or bytes."""
+        return any(self._full(t) for t in self._topics) or (
+            self.rows >= self._limits.rows_max or sum(t.size for t in self._topics) >= self._limits.bytes_max
+        )
+
+    @property
+    def drained(self) -> bool:
+        """Whether every topic was at its end when last fetched."""
+        return all(t.drained for t in self._topics)
+
+    def positions(self) -> dict[int, int]:
+        """Return topic -> where the next batch begins."""
+        return {t: topic.start for t, topic in enumerate(self._topics)}
+
+    def cut(self, clock_before: int) -> Batch | None:
+        """Return the next batch and forget its records, or None where more must be fetched first.
+
+        Where only offsets without records remain (control records, gaps), that is a batch of no records.
+        """
+        found = cut(
+            [Pending(t.refs(), t.drained) for t in self._topics],
+            clock_before, self._limits.rows_max, self._limits.bytes_max,
+        )  # fmt: skip
+        if found is None:
+            if self.rows or not self.drained or all(t.start == t.position for t in self._topics):
+                return None
+            empty = RecordRefs.empty()
+            found = Cut((0,) * len(self._topics), empty, empty.offset, Place(clock_before, 0, -1))
+        for topic, taken in zip(self._topics, found.taken, strict=True):
+            topic.drop(taken)
+        return Batch(found.refs, found.clock, self._advance(), found.place, clock_before)
+
+    def _advance(self) -> tuple[OffsetRange, ...]:
+        ranges = []
+        for t, topic in enumerate(self._topics):
+            end = int(topic.parts[0].offset[0]) if topic.parts else topic.position
+            ranges.append(OffsetRange(t, topic.start, end))
+            topic.start = end
+        return tuple(ranges)
+
+    def _full(self, topic: _Topic) -> bool:
+        return topic.rows >= self._limits.rows_max or topic.size >= self._limits.bytes_max
+
+
+def _size(refs: RecordRefs) -> int:
+    return int(refs.value_len.sum(where=refs.value_len > 0, dtype="i8"))

@@ -1,0 +1,168 @@
+"""From a batch's records to the rows of every table: pure, a function of the records, the clock and the state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pipeline.lanes.intent import Intent
+from pipeline.stages.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
+from pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
+from pipeline.stages.dedupe import DedupeState, SeenHashes
+from pipeline.stages.digest import digest
+from pipeline.stages.identity import identity
+from pipeline.stages.judge import JUDGE_VERSION, Verdicts, judge
+from pipeline.stages.merge import DAY_MS
+from pipeline.stages.rollup import roll_up
+from schemas.classes import Class
+from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Malformed
+from sinks.sink import Columns, LedgerEntry, Money, StoredEvents
+
+
+@dataclass(slots=True)
+class LaneState:
+    """What a lane remembers: a function of its earlier events; the texts seen are only a cache."""
+
+    dedupe: DedupeState
+    user_agents: SeenHashes
+    pages: SeenHashes
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A batch's rows by table, but for the stamp. `texts` are user agents and pages not written lately."""
+
+    events: Columns
+    dead_letters: Columns
+    texts: Mapping[str, Columns]
+    judge_version: int
+
+    @property
+    def event_rows(self) -> int:
+        """Rows for `events`."""
+        return len(self.events["offset"])
+
+    @property
+    def dead_rows(self) -> int:
+        """Rows for `dead_letters`."""
+        return len(self.dead_letters["offset"])
+
+
+def compute(
+    refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, acceptance_ms: int
+) -> Computed:
+    """Decode, dedupe and judge a batch's records (in the lane's order, with the lane clock at each); changes `state`."""
+    decoded = decode(refs, context)
+    live = decoded.status == Malformed.OK
+    keys, fingerprints = identity(decoded.columns)
+    duplicates = state.dedupe.apply(keys, fingerprints, clock, live)
+    verdicts = judge(decoded, clock, duplicates, acceptance_ms)
+    texts = {
+        "user_agents": _texts(
+            "ua_hash", user_agents, decoded, state.user_agents.unseen(decoded.columns.ua_hash, live)
+        ),
+        "pages": _texts("page_hash", pages, decoded, state.pages.unseen(decoded.columns.page_hash, live)),
+    }
+    dead = np.flatnonzero(~live)
+    return Computed(
+        _events(decoded, clock, verdicts, None if not len(dead) else live),
+        dead_letters(refs.take(dead), clock[dead], decoded.status[dead]),
+        {table: columns for table, columns in texts.items() if len(columns["text"])},
+        JUDGE_VERSION,
+    )
+
+
+def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
+    """Return the rows of `dead_letters` for malformed records; a null key or value is stored empty."""
+    addresses = zip(refs.key_addr, refs.key_len, refs.value_addr, refs.value_len, strict=True)
+    texts = [(bytes_at(int(ka), int(kl)), bytes_at(int(va), int(vl))) for ka, kl, va, vl in addresses]
+    return {
+        "topic": refs.topic,
+        "offset": refs.offset,
+        "log_time": refs.log_time,
+        "lane_clock": clock,
+        "reason_code": reason,
+        "key": _objects([key or b"" for key, _ in texts]),
+        "value": _objects([value or b"" for _, value in texts]),
+    }
+
+
+def stored_columns(stored: StoredEvents, judge_version: int) -> Columns:
+    """Return event rows that were read back as they were inserted, money made again from price and type."""
+    click = stored.columns.event_type_code == EventType.CLICK
+    per_micro = np.where(click, np.int64(NANOS_PER_MICRO_CPC), np.int64(NANOS_PER_MICRO_CPM))
+    return {
+        **{f.name: getattr(stored.columns, f.name) for f in fields(EventColumns)},
+        "topic": stored.topic,
+        "offset": stored.offset,
+        "log_time": stored.log_time,
+        "lane_clock": stored.lane_clock,
+        "class_code": stored.class_code,
+        "reasons": stored.reasons,
+        "money_nanos": stored.columns.price_micros * per_micro,
+        "judge_version": np.full(len(stored.offset), judge_version, np.uint64),
+    }
+
+
+def rollup_rows(events: Columns, clock_after: int) -> Columns:
+    """Return the rows of `rollup_minute` that follow from a batch's event rows."""
+    columns = EventColumns(**{f.name: events[f.name] for f in fields(EventColumns)})
+    rollup = roll_up(columns, events["class_code"], events["money_nanos"])
+    day = clock_after // DAY_MS * (DAY_MS // 1000)
+    return {**rollup, "clock_day": np.full(len(rollup["records"]), day, np.uint32)}
+
+
+def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) -> LedgerEntry:
+    """Return the ledger entry of a batch from the rows that it wrote."""
+    money = _money(rollup)
+    counts = {int(c): int(n) for c, n in enumerate(np.bincount(events["class_code"], minlength=8)) if n}
+    malformed = len(dead["offset"])
+    if malformed:
+        counts[int(Class.MALFORMED)] = malformed
+    return LedgerEntry(
+        lane=intent.lane, batch_no=intent.batch_no, epoch=intent.epoch, ranges=intent.ranges,
+        cut_time=intent.cut_time, cut_topic=intent.cut_topic, cut_offset=intent.cut_offset,
+        clock_before=intent.clock_before, clock_after=intent.clock_after,
+        records_received=sum(counts.values()), counts=counts, money=money,
+        judge_version=intent.judge_version, rollup_rows=len(rollup["records"]),
+        events_digest=digest("events", events), dead_letters_digest=digest("dead_letters", dead),
+    )  # fmt: skip
+
+
+def _money(rollup: Columns) -> tuple[Money, ...]:
+    """Return records and money by class and currency; one batch's nanos fit 64 bits (2^20 rows of at most 10^12)."""
+    key = rollup["class_code"].astype(np.uint32) << 16 | rollup["currency_code"]
+    groups, group = np.unique(key, return_inverse=True)
+    nanos, records = np.zeros(len(groups), np.int64), np.zeros(len(groups), np.int64)
+    np.add.at(nanos, group, rollup["money_nanos"])
+    np.add.at(records, group, rollup["records"].astype(np.int64))
+    return tuple(
+        Money(int(k) >> 16, int(k) & 0xFFFF, int(r), int(n))
+        for k, r, n in zip(groups, records, nanos, strict=True)
+    )
+
+
+def _events(decoded: Decoded, clock: I64, verdicts: Verdicts, live: Any) -> Columns:
+    refs = decoded.refs
+    columns = {
+        **{f.name: getattr(decoded.columns, f.name) for f in fields(EventColumns)},
+        "topic": refs.topic,
+        "offset": refs.offset,
+        "log_time": refs.log_time,
+        "lane_clock": clock,
+        "class_code": verdicts.class_code,
+        "reasons": verdicts.reasons,
+        "money_nanos": verdicts.money_nanos,
+        "judge_version": np.full(len(clock), JUDGE_VERSION, np.uint64),
+    }
+    return columns if live is None else {name: values[live] for name, values in columns.items()}
+
+
+def _texts(hash_column: str, texts: Any, decoded: Decoded, rows: I64) -> Columns:
+    hashes: U64 = getattr(decoded.columns, hash_column)[rows]
+    return {hash_column: hashes, "text": _objects(texts(decoded, rows.tolist()))}
+
+
+def _objects(values: list[bytes]) -> Any:
+    return np.fromiter(values, object, len(values))

@@ -1,0 +1,222 @@
+"""Exactly once: intend, write, done; and the procedure in doubt.
+
+The order is law. `intend` commits, on every topic's partition, what the batch will be and until when it may arrive;
+only then anything is inserted: events first, everything derived from them after, the ledger row last. If any answer
+is missing, the batch is *in doubt*: wait until the server itself would refuse what is still on its way, wait until
+nothing of this lane runs there, intend the same batch again with a new deadline, and look at what is there.
+Leaving out any one of these steps loses or doubles a batch (docs/architecture.md).
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.errors import InsertRefused, InsertUnknown, LaneStopped, SinkError, SinkUnavailable
+from pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.ports import Ports
+from pipeline.log.source import Assignment, Committed
+from pipeline.stages.columns import I64, RecordRefs
+from pipeline.stages.decode import DecodeContext, decode
+from schemas.wire import Malformed
+from sinks.ledger import ledger_columns
+from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
+
+T = TypeVar("T")
+
+CLOCK_POLL_SECONDS_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A batch's records in the lane's order, with the lane clock (ms) at each."""
+
+    refs: RecordRefs
+    clock: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch that is done after doubt. `stored`: its event rows stood there already; None: they were inserted now."""
+
+    entry: LedgerEntry
+    stored: StoredEvents | None
+
+
+class Delivery:
+    """Delivers one lane's batches in the name of one assignment. Raises CommitFenced, CommitUnknown, LaneStopped."""
+
+    def __init__(self, ports: Ports, assignment: Assignment, context: DecodeContext) -> None:
+        self._ports = ports
+        self._assignment = assignment
+        self._context = context
+        self._lane = assignment.lane
+
+    async def deliver(self, intent: Intent, records: Records, computed: Computed) -> LedgerEntry:
+        """Write a batch; returns when its ledger row is in, by the straight way or through doubt."""
+        await self.patiently(lambda: self._ports.write_texts(computed.texts))
+        intent = await self.patiently(lambda: self._intend(intent))
+        try:
+            return await self._write(intent, computed)
+        except (SinkUnavailable, InsertRefused, InsertUnknown) as error:
+            self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: in doubt. {error.message}")
+
+        async def as_before() -> Computed:
+            return computed
+
+        settled = await self.settle(intent, records, as_before)
+        return settled.entry
+
+    async def settle(
+        self, intent: Intent, records: Records, compute: Callable[[], Awaitable[Computed]]
+    ) -> Settled:
+        """Bring a batch in doubt to its end. `compute` is asked only where no event row is there."""
+        deadline = self._ports.limits.write_deadline_seconds
+        # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
+        last = max(intent.send_by, await self.patiently(self._ports.sink.server_time) + deadline)
+        for attempt in range(self._ports.limits.retry_attempts_max):
+            try:
+                await self.patiently(lambda last=last: self._wait_past(last))  # type: ignore[misc]
+                await self._ports.sink.quiesce(self._lane)
+                intent = await self._intend(intent)
+                last = intent.send_by
+                there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+                computed = None
+                if not (there["ledger"] or there["events"]):
+                    computed = await compute()
+                    intent = await self._as_computed(intent, computed)
+                settled = await self._finish(intent, records, there, computed)
+            except SinkError as error:
+                self._ports.say(
+                    f"lane {self._lane}, batch {intent.batch_no}: still in doubt. {error.message}"
+                )
+                await self._pause(attempt)
+            else:
+                self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: settled")
+                return settled
+        raise LaneStopped(
+            f"lane {self._lane}: batch {intent.batch_no} could not be settled in "
+            f"{self._ports.limits.retry_attempts_max} tries",
+            remedy="mend ClickHouse (its messages stand above), then start the worker again",
+        )
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call what may be repeated, again and again while ClickHouse does not answer, `retry_attempts_max` times."""
+        for attempt in range(self._ports.limits.retry_attempts_max):
+            try:
+                return await call()
+            except (SinkUnavailable, InsertUnknown) as error:
+                self._ports.say(
+                    f"lane {self._lane}: {error.message}; try {attempt + 1} of {self._ports.limits.retry_attempts_max}"
+                )
+                await self._pause(attempt)
+        return await call()
+
+    async def _intend(self, intent: Intent) -> Intent:
+        """Commit the intent with a new deadline, on every topic's partition, and return it as committed."""
+        now = await self._ports.sink.server_time()
+        intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
+        text = intent.text()
+        await self._ports.source.commit(
+            self._assignment, {r.topic: Committed(r.start, text) for r in intent.ranges}
+        )
+        return intent
+
+    async def _write(self, intent: Intent, computed: Computed) -> LedgerEntry:
+        """Insert a batch's rows, in this order and no other."""
+        stamp = Stamp(intent.lane, intent.batch_no, intent.send_by)
+        sink = self._ports.sink
+        await sink.insert("events", computed.events, stamp)
+        if computed.dead_rows:
+            await sink.insert("dead_letters", computed.dead_letters, stamp)
+        rollup, entry = await self._derive(intent, computed.events, computed.dead_letters)
+        await sink.insert("rollup_minute", rollup, stamp)
+        await sink.insert("ledger", ledger_columns(entry), stamp)
+        return entry
+
+    async def _derive(self, intent: Intent, events: Columns, dead: Columns) -> tuple[Columns, LedgerEntry]:
+        def derive() -> tuple[Columns, LedgerEntry]:
+            rollup = rollup_rows(events, intent.clock_after)
+            return rollup, ledger_row(intent, events, dead, rollup)
+
+        return await self._ports.run_cpu(derive)
+
+    async def _finish(
+        self, intent: Intent, records: Records, there: Mapping[str, int], computed: Computed | None
+    ) -> Settled:
+        """Insert what is not `there` (table -> rows). Everything but events is made from the event rows read back.
+
+        `computed` is given where no event row is there.
+        """
+        sink = self._ports.sink
+        if there["ledger"]:
+            entry = await sink.ledger_end(self._lane)
+            assert entry is not None, "its row was counted"
+            return Settled(entry, await sink.stored_events(self._lane, intent.batch_no))
+        if computed is not None:
+            await sink.insert("events", computed.events, _stamp(intent))
+        stored = await sink.stored_events(self._lane, intent.batch_no)
+        self._whole("events", len(stored.offset), intent.event_rows)
+        events = stored_columns(stored, intent.judge_version)
+        dead = self._dead_letters(intent, records, stored)
+        rollup, entry = await self._derive(intent, events, dead)
+        for table, columns, rows in (
+            ("dead_letters", dead, intent.dead_rows),
+            ("rollup_minute", rollup, entry.rollup_rows),
+        ):
+            if there[table]:
+                self._whole(table, there[table], rows)
+            else:
+                await sink.insert(table, columns, _stamp(intent))
+        await sink.insert("ledger", ledger_columns(entry), _stamp(intent))
+        return Settled(entry, stored if computed is None else None)
+
+    async def _as_computed(self, intent: Intent, computed: Computed) -> Intent:
+        """Return the intent of what this release makes of the batch, committed anew where it differs."""
+        now = replace(
+            intent,
+            event_rows=computed.event_rows,
+            dead_rows=computed.dead_rows,
+            judge_version=computed.judge_version,
+        )
+        return intent if now == intent else await self._intend(now)
+
+    def _dead_letters(self, intent: Intent, records: Records, stored: StoredEvents) -> Columns:
+        """Return the dead letters: the batch's records that are no event rows, with the reason found now."""
+        is_event = np.zeros(len(records.refs), bool)
+        for topic in range(len(self._ports.topology.topics)):
+            of_topic = records.refs.topic == topic
+            is_event[of_topic] = np.isin(
+                records.refs.offset[of_topic], stored.offset[stored.topic == topic], assume_unique=True
+            )
+        dead = np.flatnonzero(~is_event)
+        self._whole("dead_letters (by the log)", len(dead), intent.dead_rows)
+        refs = records.refs.take(dead)
+        reason = decode(refs, self._context).status.copy()
+        reason[reason == Malformed.OK] = Malformed.REJECTED_EARLIER
+        return dead_letters(refs, records.clock[dead], reason)
+
+    def _whole(self, table: str, found: int, intended: int) -> None:
+        if found != intended:
+            raise LaneStopped(
+                f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
+                remedy="an insert was not atomic or rows were altered: compare the table with the log before you "
+                "delete the batch's rows and start the worker again",
+            )
+
+    async def _wait_past(self, second: int) -> None:
+        """Return when the server's clock is past a second."""
+        while (now := await self._ports.sink.server_time()) <= second:  # noqa: ASYNC110 - another machine's clock
+            await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
+
+    async def _pause(self, attempt: int) -> None:
+        longest = self._ports.limits.retry_backoff_ms_max / 1000
+        await asyncio.sleep(min(longest, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+
+def _stamp(intent: Intent) -> Stamp:
+    return Stamp(intent.lane, intent.batch_no, intent.send_by)

@@ -1,0 +1,72 @@
+"""Intents: what a lane is about to write, as the text that is committed with its offsets."""
+
+from dataclasses import dataclass, replace
+
+import orjson
+
+from pipeline.errors import LaneStopped
+from sinks.sink import OffsetRange
+
+METADATA_BYTES_MAX = 4_096
+"""Kafka's default limit for a commit's metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The next batch of a lane: what it consists of, what it will write, and until when it may arrive.
+
+    `event_rows` and `dead_rows` pin how many rows the batch has in `events` and `dead_letters`, so that a later
+    release can tell "all" from "some" without decoding as this one does.
+    """
+
+    epoch: str
+    lane: int
+    batch_no: int
+    ranges: tuple[OffsetRange, ...]
+    cut_time: int
+    cut_topic: int
+    cut_offset: int
+    clock_before: int
+    clock_after: int
+    event_rows: int
+    dead_rows: int
+    judge_version: int
+    send_by: int
+
+    def with_send_by(self, send_by: int) -> "Intent":
+        """Return the same intent with another deadline (server second)."""
+        return replace(self, send_by=send_by)
+
+    def text(self) -> str:
+        """Return the metadata to commit, at most METADATA_BYTES_MAX bytes."""
+        fields = {
+            "v": 1, "epoch": self.epoch, "lane": self.lane, "batch": self.batch_no,
+            "ranges": [[r.topic, r.start, r.end] for r in self.ranges],
+            "cut": [self.cut_time, self.cut_topic, self.cut_offset],
+            "clock": [self.clock_before, self.clock_after],
+            "rows": [self.event_rows, self.dead_rows],
+            "judge": self.judge_version, "send_by": self.send_by,
+        }  # fmt: skip
+        text = orjson.dumps(fields).decode()
+        assert len(text) <= METADATA_BYTES_MAX, f"an intent of {len(text)} bytes"
+        return text
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> "Intent":
+        """Return the intent of a commit's metadata. Raises LaneStopped where the text is not one."""
+        try:
+            f = orjson.loads(text)
+            version = f["v"]
+            cut_time, cut_topic, cut_offset = f["cut"]
+            clock_before, clock_after = f["clock"]
+            event_rows, dead_rows = f["rows"]
+            found = cls(
+                f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
+                cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
+                f["judge"], f["send_by"],
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise LaneStopped(
+                f"{where}: the committed metadata is not an intent of this release: {text[:200]!r} ({error})",
+                remedy="another program commits for this group, or a newer release did; give adledger a group of its own",
+            ) from None

@@ -1,0 +1,179 @@
+"""A lane, read top to bottom: recover, then fetch, cut, compute, deliver, for as long as it is ours."""
+
+import asyncio
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipeline.errors import OffsetOutOfRange
+from pipeline.lanes.buffer import Batch, LaneBuffer
+from pipeline.lanes.compute import Computed, LaneState, compute
+from pipeline.lanes.deliver import Delivery, Records
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.ports import Ports
+from pipeline.lanes.recovery import Start, find_start
+from pipeline.log.source import Assignment
+from pipeline.stages.columns import RecordRefs
+from pipeline.stages.decode import DecodeContext
+from pipeline.stages.dedupe import DedupeState, SeenHashes
+from pipeline.stages.identity import identity
+from pipeline.stages.merge import merge_all
+from pipeline.stages.walk import walk
+from schemas.classes import Class
+from sinks.sink import LedgerEntry, StoredEvents
+
+FETCH_WAIT_MS_MAX = 200
+USER_AGENTS_SEEN_MAX = 1 << 16
+PAGES_SEEN_MAX = 1 << 18
+
+
+class Lane:
+    """One lane in one assignment. `run` ends when it is told to stop, or has reached `until` (topic -> offset)."""
+
+    def __init__(
+        self, ports: Ports, assignment: Assignment, slots: asyncio.Semaphore, until: Mapping[int, int] | None
+    ) -> None:
+        self.lane = assignment.lane
+        self.records = 0
+        self._ports = ports
+        self._slots = slots
+        self._until = until
+        self._stopping = asyncio.Event()
+        topology, limits = ports.topology, ports.limits
+        self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
+        self._delivery = Delivery(ports, assignment, self._context)
+        self._state = LaneState(
+            DedupeState(limits.window_ms), SeenHashes.of(USER_AGENTS_SEEN_MAX), SeenHashes.of(PAGES_SEEN_MAX)
+        )
+
+    def stop(self) -> None:
+        """Ask the lane to finish the batch under way and to end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work. Raises CommitFenced, CommitUnknown, LaneStopped, LogError, SinkError."""
+        start = await self._delivery.patiently(lambda: find_start(self._ports, self.lane))
+        await self._rebuild(start)
+        batch_no, clock, positions = start.batch_no, start.clock, start.positions
+        if start.pending is not None:
+            entry = await self._settle(start.pending)
+            batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
+        buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
+        while not self._stopping.is_set() and not self._reached(buffer):
+            await self._gather_some(buffer)
+            if not buffer.rows and buffer.drained and not self._reached_end(buffer):
+                continue
+            async with self._slots:
+                batch = await self._gather_batch(buffer, clock)
+                if batch is None:
+                    continue
+                entry = await self._deliver(batch, batch_no)
+            batch_no, clock = entry.batch_no + 1, entry.clock_after
+            self.records += entry.records_received
+
+    async def _rebuild(self, start: Start) -> None:
+        """Make the dedupe state from ClickHouse: the firsts within the window, without those of a pending batch."""
+        clock_from = max(0, start.clock - self._ports.limits.window_ms)
+        dedupe = self._state.dedupe
+        async for block in self._ports.sink.identities(self.lane, clock_from, start.batch_no):
+            await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
+
+    async def _settle(self, intent: Intent) -> LedgerEntry:
+        """End the batch that a former owner, or this worker before it died, had intended."""
+        self._ports.say(
+            f"lane {self.lane}: batch {intent.batch_no} was intended and is not in the ledger: in doubt"
+        )
+        records = await self._fetch_again(intent)
+        computed_now: list[Computed] = []
+
+        async def again() -> Computed:
+            if not computed_now:
+                computed_now.append(await self._compute(records))
+            return computed_now[0]
+
+        settled = await self._delivery.settle(intent, records, again)
+        if settled.stored is not None and not computed_now:
+            self._absorb(settled.stored)
+        if computed_now:
+            await self._delivery.patiently(lambda: self._ports.write_texts(computed_now[0].texts))
+        return settled.entry
+
+    async def _fetch_again(self, intent: Intent) -> Records:
+        """Return the records of an intent's ranges, in the order they had then."""
+        parts: list[list[RecordRefs]] = [[] for _ in self._ports.topology.topics]
+        positions = {r.topic: r.start for r in intent.ranges if r.start < r.end}
+        ends = {r.topic: r.end for r in intent.ranges}
+        while positions:
+            fetched = await self._ports.source.fetch(
+                self.lane, positions, self._ports.limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
+            )
+            for f in fetched:
+                refs = walk(f, f"{self._ports.topology.topics[f.topic]}-{self.lane}")
+                parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
+                if f.drained and f.next_offset < ends[f.topic]:
+                    raise OffsetOutOfRange(
+                        f"lane {self.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
+                        f"{self._ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
+                        remedy="the log was truncated: restore it",
+                    )
+                positions[f.topic] = f.next_offset
+            positions = {t: p for t, p in positions.items() if p < ends[t]}
+        return Records(*merge_all([RecordRefs.concat(p) for p in parts], intent.clock_before))
+
+    def _absorb(self, stored: StoredEvents) -> None:
+        """Enter the firsts of a batch whose event rows stood there already."""
+        first = stored.class_code != Class.DUPLICATE
+        order = np.argsort(stored.lane_clock[first], kind="stable")
+        columns = stored.columns.take(first).take(order)
+        self._state.dedupe.load(*identity(columns), stored.lane_clock[first][order])
+
+    async def _gather_some(self, buffer: LaneBuffer) -> None:
+        wanted = buffer.wanted()
+        if wanted:
+            limits = self._ports.limits
+            buffer.add(
+                await self._ports.source.fetch(self.lane, wanted, limits.fetch_bytes_max, FETCH_WAIT_MS_MAX)
+            )
+
+    async def _gather_batch(self, buffer: LaneBuffer, clock: int) -> Batch | None:
+        """Fetch until a batch is full, old enough, or all there is; None where there is none after all."""
+        loop = asyncio.get_running_loop()
+        closes = loop.time() + self._ports.limits.batch.age_ms_max / 1000
+        while not self._stopping.is_set():
+            ready = buffer.full or (buffer.drained and (self._until is not None or loop.time() >= closes))
+            if ready and (batch := buffer.cut(clock)) is not None:
+                return batch
+            if ready and not buffer.rows:
+                return None
+            await self._gather_some(buffer)
+        return None
+
+    async def _compute(self, records: Records) -> Computed:
+        acceptance_ms = self._ports.limits.acceptance_ms
+        return await self._ports.run_cpu(
+            lambda: compute(records.refs, records.clock, self._state, self._context, acceptance_ms)
+        )
+
+    async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
+        records = Records(batch.refs, batch.clock)
+        computed = await self._compute(records)
+        intent = Intent(
+            epoch=self._ports.topology.epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
+            cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
+            clock_before=batch.clock_before, clock_after=int(batch.clock[-1]) if len(batch.clock) else batch.clock_before,
+            event_rows=computed.event_rows, dead_rows=computed.dead_rows,
+            judge_version=computed.judge_version, send_by=0,
+        )  # fmt: skip
+        return await self._delivery.deliver(intent, records, computed)
+
+    def _reached(self, buffer: LaneBuffer) -> bool:
+        """Whether the ledger has reached `until`."""
+        return self._until is not None and all(buffer.positions()[t] >= end for t, end in self._until.items())
+
+    def _reached_end(self, buffer: LaneBuffer) -> bool:
+        """Whether only offsets without records are left up to `until`, which take a batch of none."""
+        return self._until is not None and not self._reached(buffer)
+
+
+def _ends(entry: LedgerEntry) -> dict[int, int]:
+    return {r.topic: r.end for r in entry.ranges}

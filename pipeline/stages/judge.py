@@ -1,0 +1,43 @@
+"""Judge: the class, reasons and money of every record, the first class that fits.
+
+malformed, duplicate, expired, then what the rules say (none yet), else billable.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from pipeline.stages.columns import I64, U8, U64, Decoded
+from pipeline.stages.dedupe import Duplicates
+from schemas.classes import Class, Reason
+from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
+
+JUDGE_VERSION = xxhash.xxh64_intdigest(b"adledger judge 1: contract, no rules")
+"""Names the logic and the rules that gave a verdict; changes when either does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """n rows: class_code u8 (schemas.classes.Class), reasons u64 (bits of Reason), money_nanos i64 (0 if malformed)."""
+
+    class_code: U8
+    reasons: U64
+    money_nanos: I64
+
+
+def judge(decoded: Decoded, clock: I64, duplicates: Duplicates, acceptance_ms: int) -> Verdicts:
+    """Return the verdict of each record; `clock` is the lane clock (ms) at it."""
+    columns = decoded.columns
+    class_code = np.full(len(clock), Class.BILLABLE, np.uint8)
+    class_code[clock - columns.event_time > acceptance_ms] = Class.EXPIRED
+    class_code[duplicates.duplicate != 0] = Class.DUPLICATE
+    class_code[decoded.status != 0] = Class.MALFORMED
+    misrouted = (columns.flags.astype(np.uint64) >> np.uint64(Flag.MISROUTED)) & np.uint64(1)
+    reasons = (misrouted << np.uint64(Reason.MISROUTED)) | (
+        duplicates.conflict.astype(np.uint64) << np.uint64(Reason.DUPLICATE_CONFLICT)
+    )
+    click = columns.event_type_code == EventType.CLICK
+    per_micro = np.where(click, np.int64(NANOS_PER_MICRO_CPC), np.int64(NANOS_PER_MICRO_CPM))
+    money = columns.price_micros.astype(np.int64) * per_micro
+    return Verdicts(class_code, reasons, money)

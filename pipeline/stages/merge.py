@@ -1,0 +1,96 @@
+"""Merge: the records of a lane's topics in one order, and where a batch is cut.
+
+The order is (time, topic, offset), where a record's *time* is the running maximum of its topic's log times, begun
+at the lane clock before the batch; it is the lane clock at that record. So the order of a batch is a function of
+the records in its ranges and of `clock_before`, both of which the ledger keeps.
+
+A batch is cut at a place in that order, inclusively: the smallest place among the last fetched records of the
+topics that are not drained to their end, or earlier at a limit or at the end of the log day.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.stages.columns import I64, RecordRefs
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What was fetched of one topic and is in no batch yet, in offset order; `drained`: nothing was left behind it."""
+
+    refs: RecordRefs
+    drained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the lane's order: time (ms), topic index, offset."""
+
+    time: int
+    topic: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A batch's records in order: `taken[t]` of topic t's pending, `clock` the lane clock (ms) at each record."""
+
+    taken: tuple[int, ...]
+    refs: RecordRefs
+    clock: I64
+    place: Place
+
+
+def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max: int) -> Cut | None:
+    """Return the next batch, or None while nothing can be cut: a topic that may bring earlier records has none here."""
+    times = [_times(p.refs, clock_before) for p in pending]
+    counts = _cuttable(pending, times)
+    if counts is None or not any(counts):
+        return None
+    first = min(int(t[0]) for t, n in zip(times, counts, strict=True) if n)
+    day_end = (first // DAY_MS + 1) * DAY_MS
+    counts = [min(n, int(np.searchsorted(t, day_end))) for t, n in zip(times, counts, strict=True)]
+    refs = RecordRefs.concat([p.refs.take(slice(0, n)) for p, n in zip(pending, counts, strict=True) if n])
+    clock = np.concatenate([t[:n] for t, n in zip(times, counts, strict=True)])
+    # Topics stand one behind the other, each ascending: a stable sort by time merges the runs, ties by topic, offset.
+    order = np.argsort(clock, kind="stable")[:rows_max]
+    size = np.cumsum(np.maximum(refs.value_len[order], 0), dtype=np.int64)
+    order = order[: max(1, int(np.searchsorted(size, bytes_max, side="right")))]
+    refs, clock = refs.take(order), clock[order]
+    taken = tuple(int(n) for n in np.bincount(refs.topic, minlength=len(pending)))
+    last = Place(int(clock[-1]), int(refs.topic[-1]), int(refs.offset[-1]))
+    return Cut(taken, refs, clock, last)
+
+
+def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> tuple[RecordRefs, I64]:
+    """Return the records of known ranges in the lane's order, and the lane clock at each: a batch made again."""
+    refs = RecordRefs.concat([p for p in parts if len(p)])
+    clock = np.concatenate([_times(p, clock_before) for p in parts]) if parts else np.zeros(0, np.int64)
+    order = np.argsort(clock, kind="stable")
+    return refs.take(order), clock[order]
+
+
+def _times(refs: RecordRefs, clock_before: int) -> I64:
+    times: I64 = np.maximum.accumulate(np.maximum(refs.log_time, clock_before))
+    return times
+
+
+def _cuttable(pending: Sequence[Pending], times: Sequence[I64]) -> list[int] | None:
+    """Return how many records of each topic lie at or before the smallest last place of the topics not drained."""
+    bounds = []
+    for topic, p in enumerate(pending):
+        if p.drained:
+            continue
+        if not len(p.refs):
+            return None
+        bounds.append((int(times[topic][-1]), topic))
+    if not bounds:
+        return [len(p.refs) for p in pending]
+    time, topic = min(bounds)
+    return [
+        int(np.searchsorted(t, time, side="right" if i <= topic else "left")) for i, t in enumerate(times)
+    ]
