@@ -70,3 +70,9 @@ class Intent:
                 f"{where}: the committed metadata is not an intent of this release: {text[:200]!r} ({error})",
                 remedy="another program commits for this group, or a newer release did; give adledger a group of its own",
             ) from None
+        if version != 1:
+            raise LaneStopped(
+                f"{where}: the committed intent has version {version}, this release knows 1",
+                remedy="run the release that committed it, or a newer one",
+            )
+        return found
