@@ -188,7 +188,7 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("lane", range(100, 100 + len(TAMPERED)), ids=list(TAMPERED))
-def test_what_was_tampered_with_is_found(client, lane):
+def test_what_was_tampered_with_is_found(address, client, lane):
     """A row deleted, added twice or altered by hand: exit code 1, and the problem names table and batch."""
     table, statement = list(TAMPERED.values())[lane - 100]
     fill(address, lane)
@@ -308,6 +308,6 @@ def test_a_database_without_tables_is_told_what_to_do(address):
 
 def test_an_embedded_directory_is_served_for_one_command(tmp_path: Path):
     """embedded:DIR starts a server where none runs, and leaves none behind; the data stay."""
-    where = ("--clickhouse", f"embedded:{tmp_path / 'ch'}")
+    where = ("--clickhouse", f"embedded:{tmp_path / 'ch'}", "--database", "default")
     assert run("query", "CREATE DATABASE d", *where).exit_code == 0
     assert run("query", "EXISTS DATABASE d", *where).stdout == "1\n"
