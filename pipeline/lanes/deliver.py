@@ -59,6 +59,7 @@ class Delivery:
     async def deliver(self, intent: Intent, records: Records, computed: Computed) -> LedgerEntry:
         """Write a batch; returns when its ledger row is in, by the straight way or through doubt."""
         await self.patiently(lambda: self._ports.write_texts(computed.texts))
+        await self._ports.pace()
         intent = await self.patiently(lambda: self._intend(intent))
         try:
             return await self._write(intent, computed)

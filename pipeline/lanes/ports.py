@@ -50,3 +50,4 @@ class Ports:
     run_cpu: RunCpu
     say: Callable[[str], None]
     write_texts: WriteTexts
+    pace: Callable[[], Awaitable[None]]  # returns when this worker may send another batch's inserts

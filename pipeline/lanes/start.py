@@ -1,6 +1,7 @@
 """Bringing a worker up from its settings: the server, the tables, the log, and the loop it runs in."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import uvloop
 
 from pipeline import __version__
 from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
-from pipeline.errors import SinkError, UsageError
+from pipeline.errors import SinkError, SinkUnavailable, UsageError
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.lanes.ports import LaneLimits
 from pipeline.lanes.worker import Meter, Worker, run_until_signal
@@ -39,7 +40,7 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
     """
     source = _source(settings)
     with _server(settings) as (address, embedded):
-        _prepare(settings, address, progress)
+        _prepare_patiently(settings, address, progress)
         meter = Meter()
         worker_records, caught_up = uvloop.run(
             _run(settings, source, address, embedded, until_caught_up, progress)
@@ -94,6 +95,17 @@ def _server(settings: Settings) -> Iterator[tuple[ServerAddress, _Embedded | Non
         embedded.server.stop()
 
 
+def _prepare_patiently(settings: Settings, address: ServerAddress, progress: Progress) -> None:
+    """Prepare the server, which may still be starting: `retry_attempts_max` tries, each shown."""
+    for attempt in range(1, settings.retry_attempts_max):
+        try:
+            return _prepare(settings, address, progress)
+        except SinkUnavailable as error:
+            progress(f"{error.message}; try {attempt} of {settings.retry_attempts_max}")
+            time.sleep(min(settings.retry_backoff_ms_max / 1000, 0.1 * 2**attempt))
+    return _prepare(settings, address, progress)
+
+
 def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
     """Make missing tables, and refuse a server that the protocol can't rest on."""
     client = connect(address)
@@ -127,7 +139,7 @@ async def _run(
     )
     sink = ClickHouseSink(address, options)
     worker = Worker(
-        source, sink, _limits(settings), cpu_threads=settings.cpu_threads, revoke_ms_max=settings.revoke_ms_max,
+        source, sink, _limits(settings), cpu_threads=settings.cpu_threads, inserts_per_second_max=settings.inserts_per_second_max, revoke_ms_max=settings.revoke_ms_max,
         until_caught_up=until_caught_up, say=progress,
     )  # fmt: skip
     keeper = asyncio.create_task(embedded.keep_alive(progress)) if embedded else None

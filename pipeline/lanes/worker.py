@@ -13,6 +13,9 @@ from pipeline.lanes.texts import TextWriter
 from pipeline.log.source import Assignment, Source
 from sinks.sink import Sink
 
+INSERTS_PER_BATCH = 4
+"""events, dead_letters, rollup_minute, ledger."""
+
 SLOTS_BEYOND_THREADS = 2
 """So many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
 
@@ -27,6 +30,7 @@ class Worker:
         limits: LaneLimits,
         *,
         cpu_threads: int,
+        inserts_per_second_max: int,
         revoke_ms_max: int,
         until_caught_up: bool,
         say: Callable[[str], None],
@@ -34,6 +38,7 @@ class Worker:
         self._source, self._sink, self._limits, self._say = source, sink, limits, say
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
+        self._pace = Pace(inserts_per_second_max, INSERTS_PER_BATCH)
         self._pool = ThreadPoolExecutor(cpu_threads, thread_name_prefix="cpu")
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
@@ -55,6 +60,7 @@ class Worker:
             self._run_cpu,
             self._say,
             TextWriter(self._sink).write,
+            self._pace.turn,
         )
         try:
             await self._ended.wait()
@@ -134,6 +140,21 @@ async def run_until_signal(worker: Worker) -> bool:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+class Pace:
+    """Turns, each of `cost` units, at most `per_second` units a second; a second's worth may come at once."""
+
+    def __init__(self, per_second: int, cost: int) -> None:
+        self._seconds = cost / per_second
+        self._free_at = 0.0
+
+    async def turn(self) -> None:
+        """Return when it is the caller's turn."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now - 1.0) + self._seconds
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
 
 
 class Meter:

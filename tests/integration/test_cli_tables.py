@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sinks.embedded.launch import EmbeddedServer
 from typer.testing import CliRunner
 
 from pipeline.addresses import ServerAddress
@@ -22,6 +21,7 @@ from schemas.tables import EVENTS_EXTRA
 from schemas.wire import EventType, Malformed, currency_code
 from sinks.clickhouse import ClickHouseSink
 from sinks.connection import Client, connect
+from sinks.embedded.launch import EmbeddedServer
 from sinks.ledger import ledger_columns
 from sinks.sink import LedgerEntry, Money, OffsetRange, Stamp
 
