@@ -96,7 +96,7 @@ def load(table, mask, base, keys, fingerprints, clocks):
 def unseen(table, mask, hashes, live, rows):
     """Write to `rows` (i64[n]) the first row of each hash that the set `table` lacks, and enter it.
 
-    table: u64[capacity], 0 marks empty (the hash 0 is kept as 1: at worst one text is written twice).
+    table: u64[capacity], 0 marks empty, so the hash 0 is never kept: its text is written every time.
     Stops when the set is half full. Returns (rows found, rows looked at).
     """
     found = 0
@@ -106,7 +106,9 @@ def unseen(table, mask, hashes, live, rows):
             continue
         key = hashes[i]
         if key == 0:
-            key = np.uint64(1)
+            rows[found] = i
+            found += 1
+            continue
         slot = key & mask
         while table[slot] != 0 and table[slot] != key:
             slot = (slot + np.uint64(1)) & mask
