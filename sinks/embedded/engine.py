@@ -33,7 +33,13 @@ SESSION_SETTINGS = {"implicit_select": "0"}
 Columns = tuple[tuple[bytes, bytes], ...]
 """Names and types."""
 
+DESCRIBED_MAX = 64
+"""INSERTs whose columns a session remembers."""
+
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+
+INSERT_SETTINGS = {"max_threads": "1"}
+"""Of INSERTs with rows, unless their client says otherwise: more threads cost a small one a quarter of its CPU."""
 
 
 class Engine:
@@ -114,13 +120,24 @@ class Session:
         self._applied = wanted
 
     def run(
-        self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None
+        self,
+        sql: bytes,
+        output_format: str = "Native",
+        parameters: Mapping[str, str] | None = None,
+        *,
+        reads: bool = True,
     ) -> Any:
-        """Return the whole result of a query, or of several, as a buffer in the given format."""
+        """Return the whole result of a statement, chDB's query_result, in the given format.
+
+        One that is not said to be of those that only read makes every session forget the columns that it knows.
+        """
+        if reads:
+            return self._run(sql, output_format, parameters)
+        self._engine.schema_version += 1
         try:
-            return self._chdb.query(sql, output_format, params=dict(parameters or {}))
-        except RuntimeError as e:
-            raise ServerError.stated(str(e)) from None
+            return self._run(sql, output_format, parameters)
+        finally:
+            self._engine.schema_version += 1
 
     def stream(self, sql: bytes) -> Generator[Any] | None:
         """Return the blocks of a SELECT's result, each in Native format; None for other statements, not run."""
@@ -132,16 +149,6 @@ class Session:
             raise ServerError.stated(str(e)) from None
         return self._blocks(handle)
 
-    def change(
-        self, sql: bytes, output_format: str = "Native", parameters: Mapping[str, str] | None = None
-    ) -> Any:
-        """Run a statement that may change tables or the session; otherwise as `run`."""
-        self._engine.schema_version += 1
-        try:
-            return self.run(sql, output_format, parameters)
-        finally:
-            self._engine.schema_version += 1
-
     def columns(self, insert: Insert) -> Columns:
         """Return the names and types of the columns that rows of an INSERT must have.
 
@@ -151,9 +158,9 @@ class Session:
         known_at, columns = self._described.get(insert, (-1, ()))
         if known_at != version:
             columns = self.described(insert.describe())
-            self._described = (
-                {**self._described, insert: (version, columns)} if len(self._described) < 64 else {}
-            )
+            if len(self._described) >= DESCRIBED_MAX:
+                self._described.clear()
+            self._described[insert] = version, columns
         return columns
 
     def described(self, describe: bytes) -> Columns:
@@ -180,6 +187,12 @@ class Session:
         finally:
             if not ended:
                 self._chdb.streaming_cancel_query(handle)
+
+    def _run(self, sql: bytes, output_format: str, parameters: Mapping[str, str] | None) -> Any:
+        try:
+            return self._chdb.query(sql, output_format, params=dict(parameters or {}))
+        except RuntimeError as e:
+            raise ServerError.stated(str(e)) from None
 
     def _set(self, changes: Mapping[str, str]) -> None:
         self.run(b"SET " + ", ".join(f"{name} = {value}" for name, value in changes.items()).encode())

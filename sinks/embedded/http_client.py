@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from sinks.embedded.engine import Engine, RowsFile, Session
+from sinks.embedded.engine import INSERT_SETTINGS, Engine, RowsFile, Session
 from sinks.embedded.errors import BAD_ARGUMENTS, ServerError
 from sinks.embedded.http_request import Request, content_type, http_status, read_request, skip_to_rows
 from sinks.embedded.insert_query import Insert
@@ -127,19 +127,20 @@ class _Handler(BaseHTTPRequestHandler):
         register = self.server.register
         register.add(running)
         try:
-            session.configure({**request.settings, TAG: query_id}, request.required)
-            prepared = sql if insert else prepare(sql, session, register, running)
-            clause = format_clause(prepared) if insert is None else None
-            named = clause[1].text.strip(b'`"').decode() if clause else request.default_format
-            running.in_engine = True
-            if insert is None:
-                result = session.change(prepared, named, request.parameters)
-            elif rows.size:
+            settings = {**(INSERT_SETTINGS if insert else {}), **request.settings, TAG: query_id}
+            session.configure(settings, request.required)
+            named = request.default_format
+            if insert is not None:
+                running.in_engine = True
                 result = session.run(
                     insert.from_file(rows.path, insert.format), parameters=request.parameters
                 )
             else:
-                return b"", {}
+                prepared = prepare(sql, session, register, running)
+                clause = format_clause(prepared.sql)
+                named = clause[1].text.strip(b'`"').decode() if clause else named
+                running.in_engine = True
+                result = session.run(prepared.sql, named, request.parameters, reads=prepared.reads)
         finally:
             running.in_engine = False
             register.remove(running)
@@ -194,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             yield from self._chunks()
             return
-        left = int(self.headers.get("Content-Length") or 0)
+        left = _size(self.headers.get("Content-Length") or "0", 10)
         if left > BODY_BYTES_MAX:
             raise _too_large(left)
         while left:
@@ -206,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunks(self) -> Iterator[bytes]:
         total = 0
-        while size := int(self.rfile.readline(CHUNK_HEAD_BYTES_MAX).partition(b";")[0].strip() or b"bad", 16):
+        while size := _size(self._line().partition(";")[0], 16):
             total += size
             if total > BODY_BYTES_MAX:
                 raise _too_large(total)
@@ -214,8 +215,18 @@ class _Handler(BaseHTTPRequestHandler):
             if len(piece) < size + 2:
                 raise ConnectionError("the client went away in mid-request")
             yield piece[:-2]
-        while self.rfile.readline(CHUNK_HEAD_BYTES_MAX).strip():
+        while self._line():
             pass  # trailers
+
+    def _line(self) -> str:
+        return self.rfile.readline(CHUNK_HEAD_BYTES_MAX).decode("latin-1").strip()
+
+
+def _size(text: str, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError:
+        raise ServerError(BAD_ARGUMENTS, f"{text!r} is no size of a body. (BAD_ARGUMENTS)") from None
 
 
 def _too_large(size: int) -> ServerError:

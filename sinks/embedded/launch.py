@@ -47,6 +47,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                start_new_session=True,  # Ctrl-C is for its owner, which may have a batch to finish
                 env=os.environ | {"PYTHONPATH": _search_path()},
             )
         try:

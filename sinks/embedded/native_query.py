@@ -14,7 +14,7 @@ from sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
 from sinks.embedded.buffers import Disconnected, Inbound
 from sinks.embedded.columns import walker
 from sinks.embedded.compression import LZ4, ZSTD, FrameInbound
-from sinks.embedded.engine import RowsFile, Session
+from sinks.embedded.engine import INSERT_SETTINGS, RowsFile, Session
 from sinks.embedded.errors import (
     QUERY_WAS_CANCELLED,
     QUERY_WAS_CANCELLED_BY_CLIENT,
@@ -22,9 +22,9 @@ from sinks.embedded.errors import (
 )
 from sinks.embedded.insert_query import Insert
 from sinks.embedded.packets import Query
-from sinks.embedded.running import TAG, Running
+from sinks.embedded.running import TAG, Figures, Running
 from sinks.embedded.sql import quote_name, without_format
-from sinks.embedded.statements import given_rows, prepare
+from sinks.embedded.statements import Prepared, given_rows, prepare
 
 if TYPE_CHECKING:
     from sinks.embedded.native import NativeClient
@@ -86,9 +86,13 @@ class _Query:
 
     def run(self, tables: list[tuple[bytes, Block, RowsFile]]) -> None:
         """Run the query and send its result, all but the packet that ends it."""
-        settings = {**self._query.settings, TAG: self._running.query_id}
-        self._session.configure(settings, self._query.required)
         insert, inline = given_rows(self._query.sql)
+        settings = {
+            **(INSERT_SETTINGS if insert else {}),
+            **self._query.settings,
+            TAG: self._running.query_id,
+        }
+        self._session.configure(settings, self._query.required)
         with self._temporary(tables):
             if insert is None:
                 self._result(prepare(self._query.sql, self._session, self._client.register, self._running))
@@ -98,23 +102,26 @@ class _Query:
             else:
                 self._insert(insert)
 
-    def _result(self, sql: bytes) -> None:
-        sql = without_format(sql)
+    def _result(self, prepared: Prepared) -> None:
+        sql = without_format(prepared.sql)
         with self._engine():
             blocks = self._session.stream(sql)
             if blocks is None:
-                for block in split_blocks(self._session.change(sql).bytes()):
+                for block in split_blocks(self._session.run(sql, reads=prepared.reads).bytes()):
                     self._send(block)
                 return
-            count = rows = size = 0
+            count = rows = size = read_rows = read_bytes = 0
             for block in blocks:
                 data = block.bytes()
                 assert block_rows(data) == block.rows_read(), "the engine gave several blocks as one"
                 self._send(data)
                 count, rows, size = count + 1, rows + block.rows_read(), size + len(data)
+                read_rows += block.storage_rows_read()
+                read_bytes += block.storage_bytes_read()
                 if self._running.killed:
                     blocks.close()
                     raise CANCELLED
+            self._running.progress(Figures(read_rows=read_rows, read_bytes=read_bytes))
         if not count:
             self._send(packets.sample_block(self._session.described(b"DESCRIBE TABLE (%s)" % sql)))
         self._client.send(packets.profile(rows, count, size))
@@ -129,7 +136,8 @@ class _Query:
                 self._keep(block, rows)
             if rows.size:
                 with self._engine():
-                    self._session.insert(insert, rows)
+                    written = self._session.insert(insert, rows)
+                    self._running.progress(Figures(written_rows=written, written_bytes=rows.size))
 
     def _receive(self) -> Iterator[tuple[bytes, Block]]:
         """Yield (table, block) of the data packets that come, up to the empty block that ends them."""

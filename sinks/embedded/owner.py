@@ -3,12 +3,21 @@
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.errors import SinkError
 
 LOCK = "server.lock"
+
+NOTICING_SECONDS = 0.5
+"""A server whose own owner has just been killed may still have to notice."""
+
+LEAVING_SECONDS_MAX = 20
+"""A server that is leaving finishes its queries first; one that is starting up opens its tables."""
+
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +43,22 @@ class Ownership:
                 f"the embedded ClickHouse can't use {directory}: {e.strerror}",
                 remedy="name a folder that can be written",
             ) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        began = time.monotonic()
+        while not _locked(self._file):
             owner = _read(self._file)
-            os.close(self._file)
-            raise _taken(directory, owner) from None
+            if time.monotonic() - began > (LEAVING_SECONDS_MAX if owner is None else NOTICING_SECONDS):
+                os.close(self._file)
+                raise _taken(directory, owner)
+            time.sleep(POLL_SECONDS)
         os.truncate(self._file, 0)
 
     def tell(self, listening: Listening) -> None:
         """Say in the lock where the server listens."""
         os.pwrite(self._file, json.dumps(asdict(listening)).encode(), 0)
+
+    def untell(self) -> None:
+        """Say that the server is leaving."""
+        os.truncate(self._file, 0)
 
     def release(self) -> None:
         """Let another process have the folder."""
@@ -65,6 +79,15 @@ def find(directory: Path) -> Listening | None:
     finally:
         os.close(file)
     return None
+
+
+def _locked(file: int) -> bool:
+    """Take the lock if it is free."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(file: int) -> Listening | None:

@@ -45,6 +45,7 @@ def serve(
         ownership.tell(listening)
         ready(listening)
         _wait(wake_read, owner_pipe, parent)
+        ownership.untell()
         server.stop()
     finally:
         ownership.release()

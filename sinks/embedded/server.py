@@ -4,11 +4,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import SinkError
 from sinks.embedded.engine import Engine
+from sinks.embedded.errors import ServerError
 from sinks.embedded.http_client import HttpClient
 from sinks.embedded.native import NativeClient
 from sinks.embedded.running import Register
@@ -39,6 +41,7 @@ class Port:
         self._client = client
         self._clients: dict[Client, threading.Thread] = {}
         self._lock = threading.Lock()
+        self._closing = False
         self._name = name
         self._thread = threading.Thread(target=self._accept, name=f"accept-{name}", daemon=True)
 
@@ -48,7 +51,9 @@ class Port:
 
     def close(self) -> None:
         """Accept no more."""
-        self._socket.shutdown(socket.SHUT_RDWR)
+        self._closing = True
+        with suppress(OSError):
+            socket.create_connection((HOST, self.number)).close()  # wakes the thread
         self._thread.join()
         self._socket.close()
 
@@ -63,10 +68,10 @@ class Port:
 
     def _accept(self) -> None:
         while True:
-            try:
-                sock, _ = self._socket.accept()
-            except OSError:
-                return  # closed
+            sock, _ = self._socket.accept()
+            if self._closing:
+                sock.close()
+                return
             client = self._client(sock)
             thread = threading.Thread(target=self._serve, args=(client,), name=self._name, daemon=True)
             with self._lock:
@@ -86,7 +91,7 @@ class Server:
 
     def __init__(self, directory: Path, port: int, http_port: int) -> None:
         native, http = listen(port, "--port"), listen(http_port, "--http-port")
-        self._engine = Engine(directory)
+        self._engine = _engine(directory)
         self._register = Register()
         self._watch = Watch(self._register, self._engine.session())
         self._http = Port(http, "http", lambda sock: HttpClient(sock, self._engine, self._register))
@@ -114,6 +119,16 @@ class Server:
         self._http.close_clients()
         self._watch.stop()
         self._engine.close()
+
+
+def _engine(directory: Path) -> Engine:
+    try:
+        return Engine(directory)
+    except ServerError as e:
+        raise SinkError(
+            f"the embedded ClickHouse can't open the data in {directory}: {e.message}",
+            remedy="the disk may be full, or the data of a later release or damaged: free space, or name another folder",
+        ) from None
 
 
 def listen(port: int, option: str) -> socket.socket:

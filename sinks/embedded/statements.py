@@ -1,5 +1,8 @@
 """What the server does with a statement itself, before the engine runs what is left of it."""
 
+from dataclasses import dataclass
+from itertools import islice
+
 from sinks.embedded.engine import Session
 from sinks.embedded.errors import SYNTAX_ERROR, ServerError
 from sinks.embedded.insert_query import Insert, parse_insert
@@ -7,6 +10,16 @@ from sinks.embedded.running import Register, Running
 from sinks.embedded.sql import quote, second_statement, tokens
 
 _WAIT_MODES = {b"SYNC": True, b"ASYNC": False}
+_SELECTS = frozenset({b"SELECT", b"WITH", b"FROM", b"("})
+_READS = _SELECTS | {b"SHOW", b"DESCRIBE", b"DESC", b"EXPLAIN", b"EXISTS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is left for the engine to run; `reads` where it can't change tables or the session."""
+
+    sql: bytes
+    reads: bool
 
 
 def given_rows(sql: bytes) -> tuple[Insert | None, bytes]:
@@ -15,7 +28,7 @@ def given_rows(sql: bytes) -> tuple[Insert | None, bytes]:
     return (insert, sql[insert.data_at :]) if insert else (None, b"")
 
 
-def prepare(sql: bytes, session: Session, register: Register, by: Running) -> bytes:
+def prepare(sql: bytes, session: Session, register: Register, by: Running) -> Prepared:
     """Return what the engine is to run for a statement other than an INSERT with rows.
 
     KILL QUERY is done here, and what is left is the SELECT of its result. Raises ServerError.
@@ -26,14 +39,15 @@ def prepare(sql: bytes, session: Session, register: Register, by: Running) -> by
             SYNTAX_ERROR,
             f"Syntax error (Multi-statements are not allowed): failed at position {second + 1}. (SYNTAX_ERROR)",
         )
-    words = [token.keyword for _, token in zip(range(2), tokens(sql), strict=False)]
+    words = [token.keyword for token in islice(tokens(sql), 2)]
     if words == [b"KILL", b"QUERY"]:
-        return _kill(sql, session, register, by)
+        return Prepared(_kill(sql, session, register, by), reads=True)
     if words == [b"SHOW", b"PROCESSLIST"]:
-        return b"SELECT * FROM " + register.processes(by)
-    if words[:1] in ([b"SELECT"], [b"WITH"], [b"("]):
-        return register.with_processes(sql, by)
-    return sql
+        return Prepared(b"SELECT * FROM " + register.processes(by), reads=True)
+    first = words[0] if words else b""
+    if first in _SELECTS:
+        return Prepared(register.with_processes(sql, by), reads=True)
+    return Prepared(sql, reads=first in _READS)
 
 
 def _kill(sql: bytes, session: Session, register: Register, by: Running) -> bytes:
