@@ -1,1 +1,0 @@
-"""The control path: what a few thousand messages a second drive, never events."""
