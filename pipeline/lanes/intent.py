@@ -10,6 +10,9 @@ from sinks.sink import OffsetRange
 METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""
 
+VERSION = 1
+"""Of the text; raised when an older release could not read it any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -40,7 +43,7 @@ class Intent:
     def text(self) -> str:
         """Return the metadata to commit, at most METADATA_BYTES_MAX bytes."""
         fields = {
-            "v": 1, "epoch": self.epoch, "lane": self.lane, "batch": self.batch_no,
+            "v": VERSION, "epoch": self.epoch, "lane": self.lane, "batch": self.batch_no,
             "ranges": [[r.topic, r.start, r.end] for r in self.ranges],
             "cut": [self.cut_time, self.cut_topic, self.cut_offset],
             "clock": [self.clock_before, self.clock_after],
@@ -56,7 +59,8 @@ class Intent:
         """Return the intent of a commit's metadata. Raises LaneStopped where the text is not one."""
         try:
             f = orjson.loads(text)
-            version = f["v"]
+            if f["v"] != VERSION:  # first: another version may have other fields
+                _stop_version(where, f["v"])
             cut_time, cut_topic, cut_offset = f["cut"]
             clock_before, clock_after = f["clock"]
             event_rows, dead_rows = f["rows"]
@@ -70,9 +74,11 @@ class Intent:
                 f"{where}: the committed metadata is not an intent of this release: {text[:200]!r} ({error})",
                 remedy="another program commits for this group, or a newer release did; give adledger a group of its own",
             ) from None
-        if version != 1:
-            raise LaneStopped(
-                f"{where}: the committed intent has version {version}, this release knows 1",
-                remedy="run the release that committed it, or a newer one",
-            )
         return found
+
+
+def _stop_version(where: str, version: object) -> None:
+    raise LaneStopped(
+        f"{where}: the committed intent has version {version}, this release knows {VERSION}",
+        remedy="run the release that committed it, or a newer one",
+    )

@@ -1,0 +1,151 @@
+"""The lane's buffer: ranges join without a gap, offsets without records belong to them, memory is bounded."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.lanes.buffer import Batch, BatchLimits, LaneBuffer
+from pipeline.log.record_batch import encoded_batch, parse_header
+from pipeline.log.record_block import RecordBlock, encode_batches
+from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched
+from sinks.sink import OffsetRange
+from tests.support.records import read_back
+
+TOPICS = ("ad.impressions", "ad.clicks")
+LIMITS = BatchLimits(rows_max=100, bytes_max=10_000, age_ms_max=1_000)
+
+
+def encoded(base_offset: int, log_times: list[int], value: bytes = b"x") -> list[EncodedBatch]:
+    """Return records as a log hands them out."""
+    block = RecordBlock.of([(time, b"key", value) for time in log_times])
+    batches = []
+    for written in encode_batches(block, base_offset):
+        buffer = np.concatenate([written.data, np.zeros(READ_AHEAD_BYTES, np.uint8)])
+        batches.append(encoded_batch(buffer, 0, parse_header(buffer, 0, "here"), "here"))
+    return batches
+
+
+def fetched(
+    topic: int, position: int, next_offset: int, *batches: EncodedBatch, end: int | None = None
+) -> Fetched:
+    """Return a fetch; drained unless `end` says that the log goes on."""
+    return Fetched(topic, position, next_offset, next_offset if end is None else end, batches)
+
+
+def buffer(starts: tuple[int, ...] = (0, 0), limits: BatchLimits = LIMITS) -> LaneBuffer:
+    return LaneBuffer(3, TOPICS, dict(enumerate(starts)), limits)
+
+
+def offsets(batch: Batch | None, topic: int) -> list[int]:
+    assert batch is not None
+    return batch.refs.offset[batch.refs.topic == topic].tolist()
+
+
+def test_a_range_ends_at_the_first_record_left_over():
+    """What a cut leaves begins the next range; no offset stands between two ranges."""
+    held = buffer((10, 20), BatchLimits(3, 10_000, 1_000))
+    held.add([fetched(0, 10, 14, *encoded(10, [1, 3, 5, 7])), fetched(1, 20, 22, *encoded(20, [2, 9]))])
+    first = held.cut(0)
+    assert first is not None
+    assert first.ranges == (OffsetRange(0, 10, 12), OffsetRange(1, 20, 21))
+    assert (first.clock.tolist(), first.clock_before, held.rows) == ([1, 2, 3], 0, 3)
+    assert held.positions() == {0: 12, 1: 21}
+    second = held.cut(3)
+    assert second is not None
+    assert second.ranges == (OffsetRange(0, 12, 14), OffsetRange(1, 21, 22))
+    assert held.cut(9) is None
+
+
+def test_gaps_and_control_records_belong_to_the_range_before_them():
+    """Offsets without a record are in exactly one range: of the batch whose records they follow."""
+    held = buffer(limits=BatchLimits(2, 10_000, 1_000))
+    held.add([fetched(0, 0, 30, *encoded(5, [1, 2]), *encoded(20, [3])), fetched(1, 0, 0)])
+    first, second = held.cut(0), held.cut(2)
+    assert offsets(first, 0) == [5, 6]
+    assert first.ranges == (OffsetRange(0, 0, 20), OffsetRange(1, 0, 0))
+    assert offsets(second, 0) == [20]
+    assert second.ranges == (OffsetRange(0, 20, 30), OffsetRange(1, 0, 0))
+
+
+def test_offsets_that_moved_without_records_make_a_batch_of_none():
+    """Control records at the end still move the lane on; where nothing moved there is no batch."""
+    held = buffer((7, 4))
+    assert held.cut(50) is None
+    held.add([fetched(0, 7, 9), fetched(1, 4, 4)])
+    batch = held.cut(50)
+    assert batch is not None
+    assert (len(batch.refs), len(batch.clock), batch.place.time) == (0, 0, 50)
+    assert batch.ranges == (OffsetRange(0, 7, 9), OffsetRange(1, 4, 4))
+    assert held.cut(50) is None
+
+
+def test_a_topic_that_is_not_drained_holds_the_cut_back():
+    """While a topic may still bring an earlier record, no batch is cut, of none or of some."""
+    held = buffer()
+    held.add([fetched(0, 0, 2, *encoded(0, [1, 2])), fetched(1, 0, 3, end=9)])
+    assert held.cut(0) is None
+    assert not held.drained
+    held.add([fetched(1, 3, 9)])
+    assert offsets(held.cut(0), 0) == [0, 1]
+
+
+def test_records_below_the_position_are_left_out():
+    """A log hands out whole record batches: what lies before the position was in an earlier batch."""
+    held = buffer((2, 0))
+    held.add([fetched(0, 2, 4, *encoded(0, [1, 2, 3, 4])), fetched(1, 0, 0)])
+    assert held.rows == 2
+    assert offsets(held.cut(0), 0) == [2, 3]
+
+
+def test_a_full_topic_is_not_fetched():
+    """A topic that holds a batch, by rows or bytes, is not wanted until that is cut: so memory is bounded."""
+    for limits in (BatchLimits(3, 10_000, 1_000), BatchLimits(100, 30, 1_000)):
+        held = buffer(limits=limits)
+        assert held.wanted() == {0: 0, 1: 0}
+        held.add([fetched(0, 0, 3, *encoded(0, [1, 2, 3], b"x" * 10), end=50), fetched(1, 0, 0)])
+        assert held.full
+        assert held.wanted() == {1: 0}
+        assert offsets(held.cut(0), 0) == [0, 1, 2]
+        assert not held.full
+        assert held.wanted() == {0: 3, 1: 0}
+
+
+def test_two_halves_make_a_full_batch():
+    """Topics that are each below the limit, and at it together, are a batch; both go on being fetched."""
+    held = buffer(limits=BatchLimits(4, 10_000, 1_000))
+    held.add([fetched(0, 0, 2, *encoded(0, [1, 2])), fetched(1, 0, 2, *encoded(0, [1, 2]))])
+    assert held.full
+    assert held.wanted() == {0: 2, 1: 2}
+
+
+RECORDS = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3), st.integers(0, 20)), max_size=40)
+
+
+@given(RECORDS, st.integers(1, 7), st.integers(1, 5))
+def test_batches_cover_the_log_once(records, rows_max, at_a_time):
+    """However it was fetched: ranges join without gap or overlap, each holds its records, and all are covered."""
+    held = buffer(limits=BatchLimits(rows_max, 10_000, 1_000))
+    log: list[list[tuple[int, int]]] = [[], []]
+    for topic, gap, time in records:
+        log[topic].append((log[topic][-1][0] + gap if log[topic] else gap, time))
+    ends = [rows[-1][0] + 2 if rows else 0 for rows in log]
+    seen: list[list[int]] = [[], []]
+    starts, clock = [0, 0], 0
+    while any(start < end for start, end in zip(starts, ends, strict=True)):
+        for topic, position in held.wanted().items():
+            left = [row for row in log[topic] if row[0] >= position]
+            batches = [b for offset, time in left[:at_a_time] for b in encoded(offset, [time])]
+            reached = left[at_a_time][0] if len(left) > at_a_time else ends[topic]
+            held.add([fetched(topic, position, reached, *batches, end=ends[topic])])
+        while (batch := held.cut(clock)) is not None:
+            assert len(batch.refs) <= rows_max
+            assert [len(row[3] or b"") for row in read_back(batch.refs)] == [1] * len(batch.refs)
+            clock = int(batch.clock[-1]) if len(batch.clock) else clock
+            for r in batch.ranges:
+                assert r.start == starts[r.topic]
+                found = offsets(batch, r.topic)
+                assert found == [o for o, _ in log[r.topic] if r.start <= o < r.end]
+                seen[r.topic] += found
+                starts[r.topic] = r.end
+    assert seen == [[offset for offset, _ in rows] for rows in log]
+    assert held.rows == 0
