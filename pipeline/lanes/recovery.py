@@ -3,14 +3,14 @@
 Nothing here guesses: what does not fit stops the lane, and says what was found.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import LaneStopped
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.ports import Ports
 from pipeline.log.source import OffsetBounds
-from sinks.sink import LedgerEntry
+from sinks.sink import LedgerEntry, OffsetRange
 
 FIRST_BATCH = 1
 
@@ -70,6 +70,12 @@ def _agree(
             "--group), or begin with a new database and a new group",
         )
     if intent.batch_no == done and entry is not None and ends is not None:
+        if intent.ranges != entry.ranges:
+            raise LaneStopped(
+                f"lane {lane}: batch {done} is {_span(entry.ranges)} in the ledger, {_span(intent.ranges)} in the "
+                "group's committed intent",
+                remedy="this database and this group do not belong together: name the pair that does",
+            )
         return Start(ends, done + 1, entry.clock_after, None)
     starts = {r.topic: r.start for r in intent.ranges}
     if (
@@ -94,6 +100,10 @@ async def _check_beyond(ports: Ports, lane: int, start: Start) -> None:
                 f"{'intended' if start.pending else 'not intended yet'}",
                 remedy="the log's offsets were reset, or another group writes into this database",
             )
+
+
+def _span(ranges: Sequence[OffsetRange]) -> str:
+    return ", ".join(f"{r.start} to {r.end - 1} of topic {r.topic}" for r in ranges)
 
 
 def _stop_epoch(lane: int, then: str, now: str) -> None:
