@@ -15,6 +15,7 @@ from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable, UsageError
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.lanes.ports import LaneLimits
+from pipeline.lanes.warm import compile_kernels
 from pipeline.lanes.worker import Meter, Worker, run_until_signal
 from pipeline.ledger.audit import Scope, audit
 from pipeline.ledger.queries import Tables
@@ -44,6 +45,7 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
     source = _source(settings)
     with _server(settings) as (address, embedded):
         _prepare_patiently(settings, address, progress)
+        compile_kernels()
         # What was imported lives to the end, and batches leave no cycles: the collector was a tenth of the CPU.
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
