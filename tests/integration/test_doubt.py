@@ -1,0 +1,283 @@
+"""In doubt: whatever becomes of each insert, and wherever a worker dies, the tables end as if nothing had happened."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadtest.model import TrafficModel
+from loadtest.write import write_traffic
+from pipeline.errors import AdledgerError, InsertUnknown, LaneStopped, SinkUnavailable
+from pipeline.importing.run import open_log
+from pipeline.lanes import deliver, lane
+from pipeline.lanes.buffer import BatchLimits
+from pipeline.lanes.deliver import Delivery, Records, Settled
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.ports import LaneLimits
+from pipeline.lanes.worker import Worker
+from pipeline.log.files import FilesSource
+from schemas.wire import currency_code
+from sinks.blocks import Block
+from sinks.memory import Faults, MemorySink
+from sinks.sink import Columns, Stamp
+
+MODEL = TrafficModel(
+    seed=11, events=900, partitions=1, duration_hours=30, duplicate_share=0.1, malformed_share=0.05
+)
+BATCH_ROWS = 300
+DEADLINE_SECONDS = 3
+HOUR_MS = 3_600_000
+TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
+
+OK, UNAVAILABLE, LOST, KILLED, UNANSWERED, LATE, ON_THE_WIRE, RUNNING_ON = (
+    "ok", "unavailable", "lost", "killed", "unanswered", "late", "on the wire", "running on",
+)  # fmt: skip
+"""What becomes of an insert: stored and answered; never sent; lost before it ran; ended while it ran; stored, its
+answer lost; at the server after its deadline; given up by the client while it is under way, to arrive when the lane
+looks what is there; given up while it runs, for ever if nobody ends it."""
+
+CRASH_BEFORE, CRASH_AFTER, CRASH_ON_THE_WIRE = "crash before", "crash after", "crash on the wire"
+"""The worker dies: before the insert is sent, when it was stored, or while it is under way as above."""
+
+FATES = (
+    UNAVAILABLE, LOST, KILLED, UNANSWERED, LATE, ON_THE_WIRE, RUNNING_ON,
+    CRASH_BEFORE, CRASH_AFTER, CRASH_ON_THE_WIRE,
+)  # fmt: skip
+
+
+class Crash(Exception):  # noqa: N818 - not an error: what is done to the worker
+    """The worker dies here."""
+
+
+class Clock:
+    """The server's: a second passes whenever it is asked for, and more when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TickingSink(MemorySink):
+    """A sink whose clock goes on when it is read, so that nobody waits, and whose client may give an insert up."""
+
+    gone: asyncio.Future[None]
+    looked: asyncio.Event
+
+    async def server_time(self) -> int:
+        self.clock.now += 1
+        return int(self.clock())
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        there = await super().batch_rows(lane, batch_no)
+        self.looked.set()
+        await asyncio.sleep(0)  # what is on the wire arrives now
+        return there
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        self.gone, self.looked = asyncio.get_running_loop().create_future(), asyncio.Event()
+        insert = asyncio.create_task(super().insert(table, columns, stamp))
+        await asyncio.wait({insert, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if self.gone.done():
+            insert.cancel()
+            self.gone.result()
+        await insert
+
+
+class Fates(Faults):
+    """Gives each insert the next fate; OK when they are used up."""
+
+    def __init__(self, fates: Sequence[str], sink: TickingSink) -> None:
+        self._left, self._sink, self._fate = list(fates), sink, OK
+        self.met: list[tuple[str, str]] = []
+
+    async def request(self, table: str, stamp: Stamp) -> None:
+        self._fate = fate = self.next_fate(table, stamp)
+        self.met.append((table, fate))
+        if fate == UNAVAILABLE:
+            raise SinkUnavailable("no connection")
+        if fate == LOST:
+            raise InsertUnknown("lost on its way")
+        if fate == CRASH_BEFORE:
+            raise Crash
+        if fate == LATE:
+            self._sink.clock.now = stamp.send_by + 1.0
+        if fate in {ON_THE_WIRE, CRASH_ON_THE_WIRE}:
+            self._sink.gone.set_exception(Crash() if fate == CRASH_ON_THE_WIRE else InsertUnknown("given up"))
+            await self._sink.looked.wait()
+
+    async def running(self, table: str, stamp: Stamp) -> None:
+        if self._fate == KILLED:
+            raise InsertUnknown("killed")
+        if self._fate == RUNNING_ON:
+            self._sink.gone.set_exception(InsertUnknown("given up"))
+            await asyncio.Event().wait()
+
+    async def reply(self, table: str, stamp: Stamp) -> None:
+        if self._fate == UNANSWERED:
+            raise InsertUnknown("no answer")
+        if self._fate == CRASH_AFTER:
+            raise Crash
+
+    def next_fate(self, table: str, stamp: Stamp) -> str:
+        return self._left.pop(0) if self._left else OK
+
+
+class FateOf(Fates):
+    """One fate, for one table's first insert of one batch."""
+
+    def __init__(self, table: str, batch_no: int, fate: str, sink: TickingSink) -> None:
+        super().__init__([fate], sink)
+        self._where = (table, batch_no)
+
+    def next_fate(self, table: str, stamp: Stamp) -> str:
+        return super().next_fate(table, stamp) if (table, stamp.batch_no) == self._where else OK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """The server's clock goes on by being looked at, and the log is all there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("doubt") / "log"
+    with open_log(folder, MODEL.partitions) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    return folder
+
+
+LIMITS = LaneLimits(
+    batch=BatchLimits(BATCH_ROWS, 1 << 24, 10),
+    fetch_bytes_max=1 << 20,
+    window_ms=24 * HOUR_MS,
+    acceptance_ms=24 * HOUR_MS,
+    write_deadline_seconds=DEADLINE_SECONDS,
+    retry_attempts_max=20,
+    retry_backoff_ms_max=1,
+    default_currency=currency_code("USD"),
+)
+
+
+def rows_of(block: Block) -> Iterator[tuple[str, ...]]:
+    columns = [map(str, block[name]) for name in sorted(block) if name != "send_by"]
+    return zip(*columns, strict=True)
+
+
+class Runs:
+    """Workers one after the other, on one log, one group and one sink, until one has caught up."""
+
+    count = 0
+
+    def __init__(self, log: Path) -> None:
+        Runs.count += 1
+        self._log, self._group = log, f"run-{Runs.count}"
+        self.sink = TickingSink(clock=Clock())
+        self.said: list[str] = []
+        self.crashes = 0
+
+    async def to_the_end(self) -> None:
+        while True:
+            worker = Worker(
+                FilesSource(self._log, self._group), self.sink, LIMITS,
+                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
+            )  # fmt: skip
+            try:
+                assert await worker.run()
+            except AdledgerError as error:
+                if "Crash()" not in error.message:
+                    raise
+                self.crashes += 1
+            else:
+                return
+
+    def rows(self) -> dict[str, list[tuple[str, ...]]]:
+        """Return table -> its rows in some fixed order, without the deadlines, which are never the same."""
+        return {
+            table: sorted(row for _, block in self.sink.tables[table] for row in rows_of(block))
+            for table in TABLES
+        }
+
+    def batches(self) -> list[int]:
+        return [stamp.batch_no for stamp, _ in self.sink.tables["ledger"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(log: Path) -> Runs:
+    runs = Runs(log)
+    asyncio.run(runs.to_the_end())
+    assert not any("doubt" in line for line in runs.said)
+    assert len(runs.batches()) >= 3
+    return runs
+
+
+def assert_as_undisturbed(runs: Runs, undisturbed: Runs) -> None:
+    assert runs.batches() == undisturbed.batches() == list(range(1, len(runs.batches()) + 1))
+    assert runs.rows() == undisturbed.rows()
+    assert runs.sink.texts == undisturbed.sink.texts
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize("table", TABLES)
+def test_one_insert_goes_wrong(table: str, fate: str, log: Path, undisturbed: Runs) -> None:
+    """Any table's insert, in any way: the tables are those of a run without faults, the batches without a gap."""
+    runs = Runs(log)
+    runs.sink.faults = faults = FateOf(table, 2, fate, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert (table, fate) in faults.met
+    assert runs.crashes == fate.startswith("crash")
+    done = (table, fate) == ("ledger", CRASH_AFTER)  # dead, but the batch was at its end
+    assert any("in doubt" in line for line in runs.said) != done
+    assert_as_undisturbed(runs, undisturbed)
+
+
+@given(st.lists(st.sampled_from((OK, *FATES)), max_size=14))
+@settings(max_examples=25)
+def test_anything_goes_wrong(log: Path, undisturbed: Runs, fates: list[str]) -> None:
+    """Whatever becomes of the first inserts, also of those that settle a doubt, the tables end the same."""
+    runs = Runs(log)
+    runs.sink.faults = Fates(fates, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes == sum(fate.startswith("crash") for fate in fates)
+    assert_as_undisturbed(runs, undisturbed)
+
+
+def test_control_a_blind_second_insert_doubles(
+    log: Path, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were doubt answered by inserting again, a lost answer would double rows: the tests above would see it."""
+
+    async def insert_again(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+        return Settled(await self._write(await self._intend(intent), await compute()), None)
+
+    monkeypatch.setattr(Delivery, "settle", insert_again)
+    runs = Runs(log)
+    runs.sink.faults = FateOf("events", 2, UNANSWERED, runs.sink)
+    asyncio.run(runs.to_the_end())
+    of_batch = [row for row in undisturbed.sink.tables["events"] if row[0].batch_no == 2]
+    doubled = len(runs.rows()["events"]) - len(undisturbed.rows()["events"])
+    assert doubled == len(of_batch[0][1]["offset"]) > 0
+
+
+def test_control_looking_too_early_doubles(
+    log: Path, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the deadline not waited for, what is still on the wire would arrive after the look, and double rows."""
+
+    async def at_once(self: Delivery, second: int) -> None:
+        return
+
+    monkeypatch.setattr(Delivery, "_wait_past", at_once)
+    runs = Runs(log)
+    runs.sink.faults = FateOf("events", 2, ON_THE_WIRE, runs.sink)
+    with pytest.raises(LaneStopped, match="were intended"):
+        asyncio.run(runs.to_the_end())
