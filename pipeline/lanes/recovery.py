@@ -52,6 +52,12 @@ async def _committed_intent(ports: Ports, lane: int) -> Intent | None:
         Intent.parse(c.metadata, f"lane {lane}, {ports.topology.topics[t]}")
         for t, c in (await ports.source.committed(lane)).items()
     ]
+    for intent in found:
+        if intent.lane != lane:
+            raise LaneStopped(
+                f"lane {lane}: the committed intent is of lane {intent.lane}",
+                remedy="offsets were committed by hand, or copied between partitions: restore the group's offsets",
+            )
     return max(found, key=lambda i: (i.batch_no, i.send_by), default=None)
 
 
