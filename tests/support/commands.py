@@ -1,0 +1,66 @@
+"""Running `adledger` as a process of its own, and waiting for what it does."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOOK_SECONDS = 0.02
+PATIENCE_SECONDS = 120
+
+
+class Command:
+    """One `adledger` process; what it says goes to files, so that it never waits for a reader."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.cli", *arguments], stdout=out, stderr=err
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text("utf-8")
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text("utf-8")
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def wait(self) -> int:
+        """Return the exit code (negative: the signal that ended it)."""
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def until(self, what: Callable[[], bool]) -> None:
+        """Return when `what` holds; fails where the process ends first, or patience does."""
+        last = time.monotonic() + PATIENCE_SECONDS
+        while not what():
+            assert not self.ended, f"ended with {self.process.returncode}: {self.err}"
+            assert time.monotonic() < last, f"not within {PATIENCE_SECONDS} s: {self.err}"
+            time.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[Command]:
+    """Start `adledger`; it does not outlive the block."""
+    command = Command(folder, *arguments)
+    try:
+        yield command
+    finally:
+        if not command.ended:
+            command.process.kill()
+        command.process.wait()
+
+
+def adledger(folder: Path, *arguments: str) -> Command:
+    """Run `adledger` to its end."""
+    with started(folder, *arguments) as command:
+        command.wait()
+    return command
