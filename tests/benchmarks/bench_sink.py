@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sinks.embedded.launch import EmbeddedServer
 
 from pipeline.addresses import ServerAddress
 from pipeline.stages.columns import U64
@@ -20,6 +19,7 @@ from schemas.classes import Class
 from schemas.migrate import migrate
 from sinks.clickhouse import ClickHouseSink, SinkOptions
 from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
 from sinks.sink import Columns, Stamp
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]

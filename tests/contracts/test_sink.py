@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from clickhouse_driver.errors import ServerException
-from sinks.embedded.launch import EmbeddedServer
 
 from pipeline.addresses import ServerAddress
 from schemas.migrate import migrate
 from schemas.tables import PROTOCOL_COLUMNS
 from sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
 from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
 from sinks.memory import Faults, MemorySink
 from sinks.outcomes import TOO_MANY_PARTS, insert_outcome
 from sinks.queries import insert_id_prefix

@@ -26,7 +26,7 @@ from tests.support.commands import Command, adledger, started
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
 DATABASE = "adledger"
 QUICK = ("--set", "write_deadline_seconds=1", "--set", "batch_rows_max=4096")
-KILLS = 2
+WORKER_KILLS, SERVER_KILLS = 3, 2
 BATCHES_BETWEEN = 3
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_is_killed_again_and_again(tmp_path: Path, server: Embedde
     truth = filled(log, MODEL)
     arguments = run_arguments(log, server, "--until-caught-up")
     with connect(address(server)) as client:
-        for kill in range(KILLS):
+        for kill in range(WORKER_KILLS):
             with started(tmp_path / str(kill), *arguments) as worker:
                 wait_for_batches(worker, client, BATCHES_BETWEEN)
                 stop_in_mid_batch(worker, client)
@@ -125,7 +125,7 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
     arguments = ("run", "--source", f"files:{log}", "--clickhouse", f"embedded:{data}", *QUICK)
     with started(tmp_path / "worker", *arguments, "--until-caught-up") as worker:
         killed: set[int] = set()
-        for _ in range(KILLS):
+        for _ in range(SERVER_KILLS):
             worker.until(lambda: (found := find(data)) is not None and found.pid not in killed)
             listening = find(data)
             assert listening is not None

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from clickhouse_driver.errors import ServerException
-from sinks.embedded.launch import EmbeddedServer
 
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError
@@ -17,6 +16,7 @@ from schemas.tables import PROTOCOL_COLUMNS, TEXT_COLUMNS
 from schemas.wire import EventType, Flag, Malformed, country_code, currency_code
 from sinks.checks import check_server
 from sinks.connection import Client, connect
+from sinks.embedded.launch import EmbeddedServer
 
 STORED_TYPES = {"u1": "UInt8", "u2": "UInt16", "u4": "UInt32", "u8": "UInt64", "i8": "Int64", "O": "String"}
 TIMES = {"Int64": "DateTime64(3, 'UTC')", "UInt32": "DateTime('UTC')"}

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import pytest
-from sinks.embedded.launch import EmbeddedServer
 
 from pipeline.addresses import ServerAddress
 from schemas.migrate import migrate
 from sinks import queries
 from sinks.clickhouse import ClickHouseSink, SinkOptions
 from sinks.connection import Client, connect
+from sinks.embedded.launch import EmbeddedServer
 from sinks.ledger import ledger_columns
 from sinks.sink import Stamp
 from tests.contracts.sink_suite import CLOCK, entry, events, rollups
