@@ -15,11 +15,15 @@ BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
 EMPTY_BLOCK = BLOCK_INFO + b"\x00\x00"
 
 
+Columns = tuple[tuple[bytes, bytes], ...]
+"""Names and types."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A block that was walked over: columns as (name, type), rows, and its bytes in Native format from `mark`."""
 
-    columns: tuple[tuple[bytes, bytes], ...]
+    columns: Columns
     rows: int
     mark: int
 
@@ -35,14 +39,14 @@ def walk_block(inbound: Inbound) -> Block:
     return _walk_columns(inbound)
 
 
-def split_blocks(data: bytes) -> list[bytes]:
-    """Return the blocks of a result in Native format."""
+def split_blocks(data: bytes) -> list[tuple[Columns, bytes]]:
+    """Return the blocks of a result in Native format, each with its columns."""
     inbound = BytesInbound(data)
     found = []
     while inbound.at < len(data):
         start = inbound.at
-        _walk_columns(inbound)
-        found.append(data[start : inbound.at])
+        block = _walk_columns(inbound)
+        found.append((block.columns, data[start : inbound.at]))
     return found
 
 

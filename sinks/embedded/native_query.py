@@ -5,9 +5,9 @@ inserted nothing.
 """
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from sinks.embedded import packets
 from sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
@@ -106,25 +106,41 @@ class _Query:
         sql = without_format(prepared.sql)
         with self._engine():
             blocks = self._session.stream(sql)
-            if blocks is None:
-                for block in split_blocks(self._session.run(sql, reads=prepared.reads).bytes()):
-                    self._send(block)
+            if blocks is not None:
+                self._stream(sql, blocks)
                 return
-            count = rows = size = read_rows = read_bytes = 0
+            found = split_blocks(self._session.run(sql, reads=prepared.reads).bytes())
+        for i, (columns, block) in enumerate(found):
+            if i == 0:
+                self._send(packets.sample_block(columns))
+            self._send(block)
+
+    def _stream(self, sql: bytes, blocks: Generator[Any]) -> None:
+        """Send a SELECT's result as it comes: a block without rows first, from which clients learn the columns."""
+        count = rows = size = read_rows = read_bytes = 0
+        with closing(blocks):
             for block in blocks:
                 data = block.bytes()
                 assert block_rows(data) == block.rows_read(), "the engine gave several blocks as one"
+                if count == 0:
+                    self._head(data)
                 self._send(data)
                 count, rows, size = count + 1, rows + block.rows_read(), size + len(data)
                 read_rows += block.storage_rows_read()
                 read_bytes += block.storage_bytes_read()
                 if self._running.killed:
-                    blocks.close()
                     raise CANCELLED
-            self._running.progress(Figures(read_rows=read_rows, read_bytes=read_bytes))
-        if not count:
-            self._send(packets.sample_block(self._session.described(b"DESCRIBE TABLE (%s)" % sql)))
+        if count == 0:
+            with suppress(ServerError):  # of SELECTs that can't stand within another, INTO OUTFILE say
+                self._send(packets.sample_block(self._session.described(b"DESCRIBE TABLE (%s)" % sql)))
+        self._running.progress(Figures(read_rows=read_rows, read_bytes=read_bytes))
         self._client.send(packets.profile(rows, count, size))
+
+    def _head(self, block: bytes) -> None:
+        """Send the columns of a result's first block, where its types can be walked over."""
+        with suppress(ServerError):
+            ((columns, _),) = split_blocks(block)
+            self._send(packets.sample_block(columns))
 
     def _insert(self, insert: Insert) -> None:
         columns = self._session.columns(insert)
