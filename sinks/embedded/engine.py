@@ -12,7 +12,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -52,7 +51,6 @@ class Engine:
         shutil.copyfile(str(files("sinks.embedded") / CONFIG), CONFIG)
         self.schema_version = 0
         self._keeps_open = Session(self)
-        self._keeps_open.make_default_plain()
         version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(
             b"\t"
         )
@@ -167,19 +165,6 @@ class Session:
         """Return the names and types that a DESCRIBE statement tells."""
         rows = map(json.loads, self.run(describe, "JSONCompactEachRow").bytes().splitlines())
         return tuple((name.encode(), type_name.encode()) for name, type_name, *_ in rows)
-
-    def make_default_plain(self) -> None:
-        """Make the database `default` what it is in clickhouse-server.
-
-        chDB lays one over it in which every table that does not exist is looked for among the files.
-        """
-        engine = self.run(b"SELECT engine FROM system.databases WHERE name = 'default'", "TSVRaw")
-        if bytes(engine.bytes()).strip() != b"Overlay":
-            return
-        self.run(b"DETACH DATABASE default")
-        with suppress(ServerError):  # in a new folder there is none below it
-            self.run(b"ATTACH DATABASE default")
-        self.run(b"CREATE DATABASE IF NOT EXISTS default ENGINE = Atomic")
 
     def insert(self, insert: Insert, rows: "RowsFile", input_format: bytes = b"Native") -> int:
         """Insert the rows of a file; return how many."""

@@ -20,7 +20,7 @@ UNKNOWN_TABLE, UNKNOWN_DATABASE, SYNTAX_ERROR, UNKNOWN_SETTING, CANCELLED = 60, 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer.start(tmp_path_factory.mktemp("a folder, with ? and & in its name")) as running:
+    with EmbeddedServer.start(tmp_path_factory.mktemp("a folder, its name with & and %41 in it")) as running:
         yield running
 
 
