@@ -83,4 +83,4 @@ def _skip_info(inbound: Inbound) -> None:
 
 @lru_cache(maxsize=4096)
 def _walker(type_name: bytes) -> Walk:
-    return walker(type_name.decode())
+    return walker(type_name.decode("utf-8", "replace"))

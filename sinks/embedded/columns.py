@@ -41,7 +41,10 @@ _ELEMENT_NAME = re.compile(r"(?:[A-Za-z_]\w*|`(?:[^`\\]|\\.)*`)\s+(?=\S)")
 def walker(type_name: str) -> Walk:
     """Return what steps over a column of this type. Raises ServerError for types of no fixed form (JSON, Variant)."""
     prefixes = type_name.count("LowCardinality(") * LOW_CARDINALITY_PREFIX_BYTES
-    data = _data(type_name)
+    try:
+        data = _data(type_name)
+    except (ValueError, IndexError, RecursionError):
+        raise _unknown(type_name) from None
     if prefixes == 0:
         return data
 
@@ -64,7 +67,11 @@ def _data(type_name: str) -> Walk:
         return _data(GEO[family])
     if family in _COMPOSITES:
         return _COMPOSITES[family](arguments)
-    raise ServerError(
+    raise _unknown(type_name)
+
+
+def _unknown(type_name: str) -> ServerError:
+    return ServerError(
         UNKNOWN_TYPE,
         f"Rows of type {type_name} can't be inserted by the native protocol of the embedded server: "
         "insert them over HTTP. (UNKNOWN_TYPE)",

@@ -40,8 +40,13 @@ class HttpClient:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _Handler(self._socket, self._socket.getpeername(), self)  # type: ignore[arg-type]
 
+    def interrupt(self) -> None:
+        """Have `serve` return when it has answered what it has read. May be called from any thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
-        """Have `serve` return. May be called from any thread."""
+        """Have `serve` return now. May be called from any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

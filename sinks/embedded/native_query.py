@@ -145,7 +145,9 @@ class _Query:
     def _insert(self, insert: Insert) -> None:
         columns = self._session.columns(insert)
         for _, type_name in columns:
-            walker(type_name.decode())  # refuses what can't be received, before the client sends it
+            walker(
+                type_name.decode("utf-8", "replace")
+            )  # refuses what can't be received, before the client sends it
         self._send(packets.sample_block(columns))
         with RowsFile() as rows:
             for _, block in self._receive():

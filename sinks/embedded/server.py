@@ -1,6 +1,8 @@
 """The server: an engine, what runs on it, and the two ports through which clients come."""
 
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,14 @@ BACKLOG = 128
 FINISH_SECONDS_MAX = 10
 """Queries that run when the server is told to stop have so long before they are killed."""
 
+ACCEPT_AGAIN_SECONDS = 0.2
+
+ANSWER_SECONDS_MAX = 2
+"""Answers that are ready have so long to be taken by their clients."""
+
+STOP_SECONDS_MAX = 25
+STUCK_EXIT_CODE = 75
+
 
 class Client(Protocol):
     """A connection that is served."""
@@ -28,8 +38,11 @@ class Client(Protocol):
     def serve(self) -> None:
         """Return when the connection is closed."""
 
+    def interrupt(self) -> None:
+        """Have `serve` return when it has answered what it has read; from any thread."""
+
     def close(self) -> None:
-        """Have `serve` return soon; from any thread."""
+        """Have `serve` return now; from any thread."""
 
 
 class Port:
@@ -58,17 +71,25 @@ class Port:
         self._socket.close()
 
     def close_clients(self) -> None:
-        """Close the connections that are there; returns when their threads have ended."""
+        """Close the connections that are there, answers under way first; returns when their threads have ended."""
         with self._lock:
             clients = dict(self._clients)
         for client in clients:
+            client.interrupt()
+        until = time.monotonic() + ANSWER_SECONDS_MAX
+        for client, thread in clients.items():
+            thread.join(max(0.0, until - time.monotonic()))
             client.close()
-        for thread in clients.values():
             thread.join()
 
     def _accept(self) -> None:
         while True:
-            sock, _ = self._socket.accept()
+            try:
+                sock, _ = self._socket.accept()
+            except OSError as e:  # out of file descriptors, say
+                print(f"embedded ClickHouse: {self._name} port: {e}", file=sys.stderr)  # noqa: T201
+                time.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
             if self._closing:
                 sock.close()
                 return
@@ -107,7 +128,14 @@ class Server:
         self._http.open()
 
     def stop(self) -> None:
-        """Let the queries that the engine runs now end, at most `FINISH_SECONDS_MAX`, and close everything."""
+        """Let the queries that the engine runs now end, at most `FINISH_SECONDS_MAX`, and close everything.
+
+        A query that can't be killed either does not keep the process: after `STOP_SECONDS_MAX` it exits. The data are
+        then what they are after a crash, which the engine is made for.
+        """
+        patience = threading.Timer(STOP_SECONDS_MAX, os._exit, (STUCK_EXIT_CODE,))
+        patience.daemon = True
+        patience.start()
         self._native.close()
         self._http.close()
         until = time.monotonic() + FINISH_SECONDS_MAX
@@ -119,6 +147,7 @@ class Server:
         self._http.close_clients()
         self._watch.stop()
         self._engine.close()
+        patience.cancel()
 
 
 def _engine(directory: Path) -> Engine:

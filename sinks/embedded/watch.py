@@ -4,9 +4,11 @@ It sleeps while nothing runs. A query that takes less than a tick is never looke
 """
 
 import json
+import os
 import sys
 import threading
 import time
+import traceback
 
 from sinks.embedded.engine import Session
 from sinks.embedded.errors import ServerError
@@ -14,6 +16,7 @@ from sinks.embedded.running import TAG, Figures, Register, Running
 from sinks.embedded.sql import quote
 
 TICK_SECONDS = 0.1
+CRASHED_EXIT_CODE = 70
 
 _FIGURES = (
     f"SELECT Settings['{TAG}'], read_rows, read_bytes, total_rows_approx, written_rows, written_bytes "  # noqa: S608
@@ -31,12 +34,19 @@ class Watch(threading.Thread):
         self._stopping = False
 
     def run(self) -> None:
-        """Tick while queries run, until `stop`."""
-        while not self._stopping:
-            self._register.busy.wait()
-            self._register.asked_to_kill.wait(TICK_SECONDS)
-            self._register.asked_to_kill.clear()
-            self._tick()
+        """Tick while queries run, until `stop`.
+
+        A failure that is no answer of the engine's ends the process: nothing could be killed any more.
+        """
+        try:
+            while not self._stopping:
+                self._register.busy.wait()
+                self._register.asked_to_kill.wait(TICK_SECONDS)
+                self._register.asked_to_kill.clear()
+                self._tick()
+        except BaseException:  # noqa: BLE001 - printed, and the process ends
+            traceback.print_exc()
+            os._exit(CRASHED_EXIT_CODE)
         self._session.close()
 
     def stop(self) -> None:

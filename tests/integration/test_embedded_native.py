@@ -194,6 +194,17 @@ def test_progress_tells_what_was_read_and_written(client):
     assert client.last_query.profile_info.rows == 1
 
 
+def test_a_long_query_tells_that_it_goes_on(client):
+    """Ten times a second, with how much was read: a client that waits knows that the server lives."""
+    running = client.execute_with_progress(
+        "SELECT sum(sleepEachRow(0.02)) FROM numbers(25) SETTINGS max_block_size = 1"
+    )
+    told = list(running)
+    assert len(told) >= 2
+    assert told[-1][0] == 25
+    assert running.get_result() == [(0,)]
+
+
 def test_two_queries_run_side_by_side(server):
     """Each of two waits until it sees the other run: there is no global lock."""
     watch = "SELECT count() FROM system.processes WHERE startsWith(query_id, 'pair/') AND query_id != '{}'"

@@ -196,7 +196,19 @@ def test_data_of_more_than_a_frame_is_several_frames():
 
 
 @pytest.mark.parametrize(
-    "type_name", ["JSON", "Dynamic", "Variant(String, UInt8)", "Array(JSON)", "AggregateFunction(sum, UInt8)"]
+    "type_name",
+    [
+        "JSON",
+        "Dynamic",
+        "Variant(String, UInt8)",
+        "Array(JSON)",
+        "AggregateFunction(sum, UInt8)",
+        "",
+        "Array()",
+        "FixedString(x)",
+        "Decimal",
+        "Array(" * 5000,
+    ],
 )
 def test_types_without_a_fixed_form_are_refused(type_name):
     """An error that says what to do, not a misread stream."""
