@@ -1,6 +1,24 @@
 """What all tests share."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+
+from loadtest.broker import LocalBroker
+from loadtest.kafka_jars import KafkaMissing, kafka_jars
+from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)
 settings.load_profile("adledger")
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """One broker for all tests: topics and groups have names of their own. A test that hurts it starts another."""
+    try:
+        kafka_jars()
+    except KafkaMissing as error:
+        missing("Kafka", error)
+    with LocalBroker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker

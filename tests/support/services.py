@@ -1,0 +1,16 @@
+"""Servers that tests need and a laptop may lack: absent, their tests skip there, and fail in CI."""
+
+import os
+from typing import NoReturn
+
+import pytest
+
+from pipeline.errors import AdledgerError
+
+
+def missing(service: str, error: AdledgerError) -> NoReturn:
+    """Skip the test, with the reason; in CI (the variable CI is set) fail it."""
+    reason = f"{service}: {error.message}. To mend it: {error.remedy}"
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
