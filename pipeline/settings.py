@@ -29,11 +29,11 @@ KIB, MIB = 1024, 1024 * 1024
 KAFKA_PROPERTIES = (
     "client.id", "connections.max.idle.ms", "group.instance.id", "heartbeat.interval.ms",
     "max.poll.interval.ms", "metadata.max.age.ms", "request.timeout.ms", "retry.backoff.ms",
-    "sasl.kerberos.service.name", "sasl.mechanism", "sasl.password", "sasl.username", "security.protocol",
-    "session.timeout.ms", "ssl.ca.location", "ssl.certificate.location", "ssl.endpoint.identification.algorithm",
-    "ssl.key.location", "ssl.key.password",
+    "sasl.kerberos.service.name", "sasl.mechanism", "sasl.password", "sasl.password.file", "sasl.username",
+    "security.protocol", "session.timeout.ms", "ssl.ca.location", "ssl.certificate.location",
+    "ssl.endpoint.identification.algorithm", "ssl.key.location", "ssl.key.password", "ssl.key.password.file",
 )  # fmt: skip
-"""What a deployment may say of its Kafka client, under Kafka's own key names."""
+"""What a deployment may say of its Kafka client, under Kafka's own key names (and files for the two secrets)."""
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """A ClickHouse identifier that needs no quotes."""
@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     kafka: Mapping[str, str] = Field(
         {},
+        repr=False,  # it may hold passwords
         description="Kafka client properties under Kafka's own names (security.protocol, sasl.mechanism ...): the "
         "[kafka] section, or ADLEDGER_KAFKA_SASL_PASSWORD and the like.",
     )
