@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         "adledger", pattern=r"^[A-Za-z0-9._-]+$", max_length=249,
         description="The consumer group. Its committed offsets carry the lanes' intents: never share it.",
     )  # fmt: skip
+    rollups_topic: str = Field(
+        "ad.rollups", pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="The topic of one message a done batch, for the live pages and for readers of your own. A message "
+        "may repeat: drop repeats by lane and batch number.",
+    )  # fmt: skip
     kafka: Mapping[str, str] = Field(
         {},
         repr=False,  # it may hold passwords
@@ -179,6 +184,18 @@ class Settings(BaseSettings):
         5_000, ge=100, le=300_000,
         description="Time for a revoked lane to finish its batch. After it the batch is abandoned, and its next owner "
         "resolves it.",
+    )  # fmt: skip
+
+    # pages
+    web_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - probes come from outside; pages show no secrets and change nothing
+        min_length=1, max_length=253,
+        description="The address that a Kafka worker's pages listen on: 127.0.0.1 is this machine only.",
+    )  # fmt: skip
+    web_port: int = Field(
+        6066, ge=0, le=65_535,
+        description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live). 0 lets the "
+        "system choose one, said at start: for several workers on a machine.",
     )  # fmt: skip
 
     @classmethod
