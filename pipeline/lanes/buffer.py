@@ -29,6 +29,11 @@ class Batch:
     place: Place
     clock_before: int
 
+    @property
+    def clock_after(self) -> int:
+        """The lane clock behind the batch: at its last record; a batch of none goes up to its place."""
+        return int(self.clock[-1]) if len(self.clock) else self.place.time
+
 
 @dataclass(slots=True)
 class _Topic:
@@ -123,6 +128,13 @@ class LaneBuffer:
         for topic, taken in zip(self._topics, found.taken, strict=True):
             topic.drop(taken)
         return Batch(found.refs, found.clock, self._advance(), found.place, clock_before)
+
+    def idle(self, clock_before: int, clock_after: int) -> Batch:
+        """Return a batch of no records and no offsets, which only moves the lane's clock."""
+        assert not self.rows, "an idle lane holds no records"
+        assert all(t.start == t.position for t in self._topics), "nor offsets without records"
+        empty = RecordRefs.empty()
+        return Batch(empty, empty.offset, self._advance(), Place(clock_after, 0, -1), clock_before)
 
     def _advance(self) -> tuple[OffsetRange, ...]:
         ranges = []

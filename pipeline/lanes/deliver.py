@@ -8,8 +8,11 @@ Leaving out any one of these steps loses or doubles a batch (docs/architecture.m
 """
 
 import asyncio
+import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -18,7 +21,7 @@ import numpy as np
 from pipeline.errors import InsertRefused, InsertUnknown, LaneStopped, SinkError, SinkUnavailable
 from pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from pipeline.lanes.intent import Intent
-from pipeline.lanes.ports import Ports
+from pipeline.lanes.ports import Phase, Ports, RolledUp
 from pipeline.log.source import Assignment, Committed
 from pipeline.stages.columns import I64, RecordRefs
 from pipeline.stages.decode import DecodeContext, decode
@@ -29,6 +32,9 @@ from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
 T = TypeVar("T")
 
 CLOCK_POLL_SECONDS_MAX = 1.0
+TRIES_SHOWN = 5
+TRIES_BETWEEN_LINES = 12
+"""The first tries are shown one by one, then every twelfth: once a minute at the longest pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,12 @@ class Delivery:
 
     async def deliver(self, intent: Intent, records: Records, computed: Computed) -> LedgerEntry:
         """Write a batch; returns when its ledger row is in, by the straight way or through doubt."""
-        await self.patiently(lambda: self._ports.write_texts(computed.texts))
-        await self._ports.pace()
-        intent = await self.patiently(lambda: self._intend(intent))
+        async with self._stage("texts"):
+            await self.patiently(lambda: self._ports.write_texts(computed.texts))
+        async with self._stage("pace"):
+            await self._ports.pace()
+        async with self._stage("intend"):
+            intent = await self.patiently(lambda: self._intend(intent))
         try:
             return await self._write(intent, computed)
         except (SinkUnavailable, InsertRefused, InsertUnknown) as error:
@@ -79,7 +88,8 @@ class Delivery:
         deadline = self._ports.limits.write_deadline_seconds
         # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
         last = max(intent.send_by, await self.patiently(self._ports.sink.server_time) + deadline)
-        for attempt in range(self._ports.limits.retry_attempts_max):
+        for attempt in self._attempts():
+            self._ports.observer.phase(self._lane, Phase.IN_DOUBT, f"batch {intent.batch_no}")
             try:
                 await self.patiently(lambda last=last: self._wait_past(last))  # type: ignore[misc]
                 await self._ports.sink.quiesce(self._lane)
@@ -92,12 +102,11 @@ class Delivery:
                     intent = await self._as_computed(intent, computed)
                 settled = await self._finish(intent, records, there, computed)
             except SinkError as error:
-                self._ports.say(
-                    f"lane {self._lane}, batch {intent.batch_no}: still in doubt. {error.message}"
-                )
+                self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
                 await self._pause(attempt)
             else:
                 self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: settled")
+                self._ports.observer.phase(self._lane, Phase.RUNNING)
                 return settled
         raise LaneStopped(
             f"lane {self._lane}: batch {intent.batch_no} could not be settled in "
@@ -106,16 +115,46 @@ class Delivery:
         )
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call what may be repeated, again and again while ClickHouse does not answer, `retry_attempts_max` times."""
-        for attempt in range(self._ports.limits.retry_attempts_max):
+        """Call what may be repeated, again and again while ClickHouse does not answer, up to `retry_attempts_max` times."""
+        for attempt in self._attempts():
             try:
-                return await call()
+                found = await call()
             except (SinkUnavailable, InsertUnknown) as error:
-                self._ports.say(
-                    f"lane {self._lane}: {error.message}; try {attempt + 1} of {self._ports.limits.retry_attempts_max}"
-                )
+                self._say_try(attempt, error.message)
+                self._ports.observer.phase(self._lane, Phase.WAITING, error.message)
                 await self._pause(attempt)
+            else:
+                if attempt:
+                    self._ports.observer.phase(self._lane, Phase.RUNNING)
+                return found
         return await call()
+
+    def _attempts(self) -> Iterator[int]:
+        most = self._ports.limits.retry_attempts_max
+        return iter(itertools.count() if most is None else range(most))
+
+    def _say_try(self, attempt: int, what: str) -> None:
+        if attempt < TRIES_SHOWN or attempt % TRIES_BETWEEN_LINES == 0:
+            most = self._ports.limits.retry_attempts_max
+            self._ports.say(f"lane {self._lane}: {what}; try {attempt + 1}{f' of {most}' if most else ''}")
+
+    @asynccontextmanager
+    async def _stage(self, name: str) -> AsyncIterator[None]:
+        began = time.perf_counter()
+        yield
+        self._ports.observer.stage(name, time.perf_counter() - began)
+
+    async def _insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        """Insert, where there are rows, and tell the observer what came of it."""
+        if not len(next(iter(columns.values()))):
+            return
+        try:
+            async with self._stage(table):
+                await self._ports.sink.insert(table, columns, stamp)
+        except SinkError as error:
+            self._ports.observer.inserted(table, type(error).__name__)
+            raise
+        self._ports.observer.inserted(table, "ok")
 
     async def _intend(self, intent: Intent) -> Intent:
         """Commit the intent with a new deadline, on every topic's partition, and return it as committed."""
@@ -130,14 +169,21 @@ class Delivery:
     async def _write(self, intent: Intent, computed: Computed) -> LedgerEntry:
         """Insert a batch's rows, in this order and no other."""
         stamp = Stamp(intent.lane, intent.batch_no, intent.send_by)
-        sink = self._ports.sink
-        await sink.insert("events", computed.events, stamp)
+        await self._insert("events", computed.events, stamp)
         if computed.dead_rows:
-            await sink.insert("dead_letters", computed.dead_letters, stamp)
+            await self._insert("dead_letters", computed.dead_letters, stamp)
         rollup, entry = await self._derive(intent, computed.events, computed.dead_letters)
-        await sink.insert("rollup_minute", rollup, stamp)
-        await sink.insert("ledger", ledger_columns(entry), stamp)
+        await self._insert("rollup_minute", rollup, stamp)
+        await self._announce(entry, rollup)
+        await self._insert("ledger", ledger_columns(entry), stamp)
         return entry
+
+    async def _announce(self, entry: LedgerEntry, rollup: Columns) -> None:
+        """Tell the control path, before the ledger row: a message may come twice, and never not at all."""
+        async with self._stage("announce"):
+            await self._ports.announce(
+                RolledUp(entry.epoch, entry.lane, entry.batch_no, entry.clock_after, rollup)
+            )
 
     async def _derive(self, intent: Intent, events: Columns, dead: Columns) -> tuple[Columns, LedgerEntry]:
         def derive() -> tuple[Columns, LedgerEntry]:
@@ -159,7 +205,7 @@ class Delivery:
             assert entry is not None, "its row was counted"
             return Settled(entry, await sink.stored_events(self._lane, intent.batch_no))
         if computed is not None:
-            await sink.insert("events", computed.events, _stamp(intent))
+            await self._insert("events", computed.events, _stamp(intent))
         stored = await sink.stored_events(self._lane, intent.batch_no)
         self._whole("events", len(stored.offset), intent.event_rows)
         events = stored_columns(stored, intent.judge_version)
@@ -172,8 +218,9 @@ class Delivery:
             if there[table]:
                 self._whole(table, there[table], rows)
             else:
-                await sink.insert(table, columns, _stamp(intent))
-        await sink.insert("ledger", ledger_columns(entry), _stamp(intent))
+                await self._insert(table, columns, _stamp(intent))
+        await self._announce(entry, rollup)
+        await self._insert("ledger", ledger_columns(entry), _stamp(intent))
         return Settled(entry, stored if computed is None else None)
 
     async def _as_computed(self, intent: Intent, computed: Computed) -> Intent:

@@ -1,6 +1,7 @@
 """A lane, read top to bottom: recover, then fetch, cut, compute, deliver, for as long as it is ours."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipeline.lanes.buffer import Batch, LaneBuffer
 from pipeline.lanes.compute import Computed, LaneState, compute
 from pipeline.lanes.deliver import Delivery, Records
 from pipeline.lanes.intent import Intent
-from pipeline.lanes.ports import Ports
+from pipeline.lanes.ports import Phase, Ports
 from pipeline.lanes.recovery import Start, find_start
 from pipeline.log.source import Assignment
 from pipeline.stages.columns import RecordRefs
@@ -52,6 +53,7 @@ class Lane:
 
     async def run(self) -> None:
         """Work. Raises CommitFenced, CommitUnknown, LaneStopped, LogError, SinkError."""
+        self._ports.observer.phase(self.lane, Phase.REBUILDING)
         start = await self._delivery.patiently(lambda: find_start(self._ports, self.lane))
         await self._rebuild(start)
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
@@ -59,17 +61,26 @@ class Lane:
             entry = await self._settle(start.pending)
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
         buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
+        idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):
             await self._gather_some(buffer)
             if not buffer.rows and buffer.drained and not self._reached_end(buffer):
-                continue
-            async with self._slots:
-                batch = await self._gather_batch(buffer, clock)
+                self._ports.observer.phase(self.lane, Phase.IDLE)
+                batch = await self._idle_batch(buffer, clock, idle_since)
                 if batch is None:
                     continue
                 entry = await self._deliver(batch, batch_no)
+            else:
+                self._ports.observer.phase(self.lane, Phase.RUNNING)
+                async with self._slots:
+                    batch = await self._gather_batch(buffer, clock)
+                    if batch is None:
+                        continue
+                    entry = await self._deliver(batch, batch_no)
             batch_no, clock = entry.batch_no + 1, entry.clock_after
             self.records += entry.records_received
+            idle_since = asyncio.get_running_loop().time()
+            self._ports.observer.batch_done(entry, self._state.dedupe.taken)
 
     async def _rebuild(self, start: Start) -> None:
         """Make the dedupe state from ClickHouse: the firsts within the window, without those of a pending batch."""
@@ -131,9 +142,25 @@ class Lane:
         wanted = buffer.wanted()
         if wanted:
             limits = self._ports.limits
-            buffer.add(
-                await self._ports.source.fetch(self.lane, wanted, limits.fetch_bytes_max, FETCH_WAIT_MS_MAX)
+            fetched = await self._ports.source.fetch(
+                self.lane, wanted, limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
             )
+            buffer.add(fetched)
+            for f in fetched:
+                size = sum(batch.size for batch in f.batches)
+                name = self._ports.topology.topics[f.topic]
+                self._ports.observer.fetched(self.lane, name, size, max(0, f.end_offset - f.next_offset))
+
+    async def _idle_batch(self, buffer: LaneBuffer, clock: int, idle_since: float) -> Batch | None:
+        """Return the empty batch that an idle lane owes its clock, or None where it owes none now."""
+        idle_clock = self._ports.limits.idle_clock
+        if idle_clock is None or self._until is not None:
+            return None
+        if asyncio.get_running_loop().time() < idle_since + idle_clock.every_seconds:
+            return None
+        now = await self._delivery.patiently(self._ports.sink.server_time)
+        clock_after = (now - idle_clock.skew_seconds) * 1000
+        return buffer.idle(clock, clock_after) if clock_after > clock else None
 
     async def _gather_batch(self, buffer: LaneBuffer, clock: int) -> Batch | None:
         """Fetch until a batch is full, old enough, or all there is; None where there is none after all."""
@@ -150,9 +177,14 @@ class Lane:
 
     async def _compute(self, records: Records) -> Computed:
         acceptance_ms = self._ports.limits.acceptance_ms
-        return await self._ports.run_cpu(
-            lambda: compute(records.refs, records.clock, self._state, self._context, acceptance_ms)
-        )
+
+        def timed() -> Computed:
+            began = time.perf_counter()
+            computed = compute(records.refs, records.clock, self._state, self._context, acceptance_ms)
+            self._ports.observer.stage("compute", time.perf_counter() - began)
+            return computed
+
+        return await self._ports.run_cpu(timed)
 
     async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
         records = Records(batch.refs, batch.clock)
@@ -160,7 +192,7 @@ class Lane:
         intent = Intent(
             epoch=self._ports.topology.epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
             cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
-            clock_before=batch.clock_before, clock_after=int(batch.clock[-1]) if len(batch.clock) else batch.clock_before,
+            clock_before=batch.clock_before, clock_after=batch.clock_after,
             event_rows=computed.event_rows, dead_rows=computed.dead_rows,
             judge_version=computed.judge_version, send_by=0,
         )  # fmt: skip

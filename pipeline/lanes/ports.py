@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.log.source import Source, Topology
-from sinks.sink import Columns, Sink
+from sinks.sink import Columns, LedgerEntry, Sink
 
 T = TypeVar("T")
 
@@ -25,18 +26,110 @@ class WriteTexts(Protocol):
         """Write them."""
 
 
+class Announce(Protocol):
+    """Tells the control path of a batch whose rollups are in (the `ad.rollups` message)."""
+
+    def __call__(self, batch: "RolledUp", /) -> Awaitable[None]:
+        """Return when the message is accepted; it may be sent again. Raises SinkUnavailable: the batch is in doubt."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolledUp:
+    """A batch's rollup rows, as columns of `rollup_minute`."""
+
+    epoch: str
+    lane: int
+    batch_no: int
+    clock_after: int  # lane clock (ms)
+    rollup: Columns
+
+
+class Phase(StrEnum):
+    """What a lane does."""
+
+    REBUILDING = "rebuilding"  # reads its state back from ClickHouse
+    RUNNING = "running"
+    IDLE = "idle"  # all that was there is in the ledger
+    WAITING = "waiting"  # for ClickHouse, which does not answer
+    IN_DOUBT = "in_doubt"  # settles a batch whose outcome is unknown
+    STOPPED = "stopped"  # found what a person must decide about
+
+
+class Observer(Protocol):
+    """Is told what lanes do, a few calls a batch, from the loop or from CPU threads. Never raises."""
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        """Hear that a lane is in a phase now."""
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Hear that a stage of one batch took so long (wall time)."""
+
+    def inserted(self, table: str, outcome: str) -> None:
+        """Hear that an insert ended: "ok", or the name of its error."""
+
+    def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
+        """Hear that a fetch brought `size` bytes of records; `lag` records of the topic's partition wait behind it."""
+
+    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+        """Hear that a batch is in the ledger; the lane's dedupe state holds so many ids."""
+
+    def forget(self, lane: int) -> None:
+        """Hear that a lane is not ours any more."""
+
+
+class NoObserver:
+    """Looks away."""
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        """Do nothing."""
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def inserted(self, table: str, outcome: str) -> None:
+        """Do nothing."""
+
+    def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
+        """Do nothing."""
+
+    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+        """Do nothing."""
+
+    def forget(self, lane: int) -> None:
+        """Do nothing."""
+
+
+NO_OBSERVER = NoObserver()
+
+
+async def announce_to_nobody(_: RolledUp) -> None:
+    """Return at once: a log in a directory has no control path."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdleClock:
+    """An idle lane writes an empty batch every so often, which moves its clock to the server's time less the skew."""
+
+    every_seconds: int
+    skew_seconds: int
+
+
 @dataclass(frozen=True, slots=True)
 class LaneLimits:
-    """Limits and times of a lane, from the settings of the same names."""
+    """Limits and times of a lane, from the settings of the same names.
+
+    `retry_attempts_max` None: a lane waits for ClickHouse for as long as it is away.
+    """
 
     batch: BatchLimits
     fetch_bytes_max: int
     window_ms: int
     acceptance_ms: int
     write_deadline_seconds: int
-    retry_attempts_max: int
+    retry_attempts_max: int | None
     retry_backoff_ms_max: int
     default_currency: int
+    idle_clock: IdleClock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +144,5 @@ class Ports:
     say: Callable[[str], None]
     write_texts: WriteTexts
     pace: Callable[[], Awaitable[None]]  # returns when this worker may send another batch's inserts
+    announce: Announce = announce_to_nobody
+    observer: Observer = NO_OBSERVER

@@ -44,6 +44,11 @@ class DedupeState:
         return len(self._table) // 2
 
     @property
+    def taken(self) -> int:
+        """Slots in use, by ids of the window and by expired ones that were not dropped yet."""
+        return self._taken
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of memory that the table takes."""
         return self._table.nbytes
