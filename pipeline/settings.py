@@ -171,10 +171,16 @@ class Settings(BaseSettings):
         description="How far the clocks of brokers and ClickHouse may differ. An idle lane's clock is moved to "
         "ClickHouse's time less this.",
     )  # fmt: skip
+    idle_clock_seconds: int = Field(
+        60, ge=1, le=3_600,
+        description="On Kafka, a lane that had nothing to do for this long writes an empty batch that moves its clock, so "
+        "that its periods can close. More often costs a ledger row each.",
+    )  # fmt: skip
     retry_attempts_max: int = Field(
         10, ge=1, le=1_000,
         description="Tries at reaching a server that does not answer, each shown, before the command gives up with an "
-        "error. Never applied to a commit or insert whose outcome is unknown.",
+        "error: at start, and with --until-caught-up. A worker that runs waits as long as the server is away. Never "
+        "applied to a commit or insert whose outcome is unknown.",
     )  # fmt: skip
     retry_backoff_ms_max: int = Field(
         5_000, ge=1, le=60_000,

@@ -11,10 +11,10 @@ import uvloop
 from clickhouse_driver.errors import ServerException
 
 from pipeline import __version__
-from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
+from pipeline.addresses import EmbeddedAddress, FilesAddress, KafkaAddress, ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable, UsageError
 from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.ports import LaneLimits
+from pipeline.lanes.ports import IdleClock, LaneLimits
 from pipeline.lanes.warm import compile_kernels
 from pipeline.lanes.worker import Meter, Worker, run_until_signal
 from pipeline.ledger.audit import Scope, audit
@@ -158,7 +158,7 @@ async def _run(
     )
     sink = ClickHouseSink(address, options)
     worker = Worker(
-        source, sink, _limits(settings), cpu_threads=settings.cpu_threads, inserts_per_second_max=settings.inserts_per_second_max, revoke_ms_max=settings.revoke_ms_max,
+        source, sink, limits(settings, until_caught_up=until_caught_up), cpu_threads=settings.cpu_threads, inserts_per_second_max=settings.inserts_per_second_max, revoke_ms_max=settings.revoke_ms_max,
         until_caught_up=until_caught_up, say=progress,
     )  # fmt: skip
     keeper = asyncio.create_task(embedded.keep_alive(progress)) if embedded else None
@@ -171,16 +171,19 @@ async def _run(
     return worker.records, caught_up
 
 
-def _limits(settings: Settings) -> LaneLimits:
+def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
+    """Return a lane's limits; one that runs on waits for ClickHouse as long as it is away."""
+    live = isinstance(settings.source, KafkaAddress) and settings.log_time == "append"
     return LaneLimits(
         batch=BatchLimits(settings.batch_rows_max, settings.batch_bytes_max, settings.batch_age_ms_max),
         fetch_bytes_max=settings.fetch_bytes_max,
         window_ms=settings.dedupe_window_hours * HOUR_MS,
         acceptance_ms=settings.acceptance_hours_max * HOUR_MS,
         write_deadline_seconds=settings.write_deadline_seconds,
-        retry_attempts_max=settings.retry_attempts_max,
+        retry_attempts_max=settings.retry_attempts_max if until_caught_up else None,
         retry_backoff_ms_max=settings.retry_backoff_ms_max,
         default_currency=currency_code(settings.currency),
+        idle_clock=IdleClock(settings.idle_clock_seconds, settings.clock_skew_seconds_max) if live else None,
     )
 
 

@@ -8,7 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.errors import AdledgerError, CommitFenced, CommitUnknown
 from pipeline.lanes.lane import Lane
-from pipeline.lanes.ports import LaneLimits, Ports, T
+from pipeline.lanes.ports import (
+    NO_OBSERVER,
+    Announce,
+    LaneLimits,
+    Observer,
+    Phase,
+    Ports,
+    T,
+    announce_to_nobody,
+)
 from pipeline.lanes.texts import TextWriter
 from pipeline.log.source import Assignment, Source
 from sinks.sink import Sink
@@ -34,8 +43,11 @@ class Worker:
         revoke_ms_max: int,
         until_caught_up: bool,
         say: Callable[[str], None],
+        observer: Observer = NO_OBSERVER,
+        announce: Announce = announce_to_nobody,
     ) -> None:
         self._source, self._sink, self._limits, self._say = source, sink, limits, say
+        self._observer, self._announce = observer, announce
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
         self._pace = Pace(inserts_per_second_max, INSERTS_PER_BATCH)
@@ -61,6 +73,8 @@ class Worker:
             self._say,
             TextWriter(self._sink).write,
             self._pace.turn,
+            self._announce,
+            self._observer,
         )
         try:
             await self._ended.wait()
@@ -96,6 +110,8 @@ class Worker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        for lane, _ in ending:
+            self._observer.forget(lane.lane)
 
     async def _until(self, lane: int) -> Mapping[int, int]:
         return {topic: b.end for topic, b in (await self._source.bounds(lane)).items()}
@@ -112,6 +128,7 @@ class Worker:
             return
         except AdledgerError as error:
             self._say(f"lane {lane.lane} stands still. {error.message}")
+            self._observer.phase(lane.lane, Phase.STOPPED, error.message)
             self._errors.append(error)
         except Exception as error:  # an impossible state never continues: the worker ends with it
             self._errors.append(
