@@ -1,0 +1,152 @@
+"""Kafka's Metadata request, version 12: the one that tells a topic's id, which aiokafka (to 0.14) does not speak.
+
+https://kafka.apache.org/protocol#The_Messages_Metadata; versions 9 and up are "flexible": compact arrays and
+strings, and tagged fields at each end. Brokers since Kafka 3.0 answer it.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import AbstractType as WireType
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
+
+_API_KEY = 3
+_VERSION = 12
+_NO_ID = bytes(16)
+_MAKE_NONE_TELL_NO_RIGHTS = (False, False)
+
+
+class Uuid(WireType):  # type: ignore[misc] # aiokafka is untyped
+    """16 bytes; in text as Kafka's own tools print it, base64 for URLs without padding."""
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        """Return the bytes."""
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> str:
+        """Return the text."""
+        return base64.urlsafe_b64encode(data.read(16)).rstrip(b"=").decode()
+
+
+class MetadataResponse(Response):  # type: ignore[misc]
+    """Brokers, and of each topic its id and partitions."""
+
+    API_KEY = _API_KEY
+    API_VERSION = _VERSION
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("cluster_id", CompactString("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", CompactString("utf-8")),
+                ("topic_id", Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _MetadataRequestV12(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = _API_KEY
+    API_VERSION = _VERSION
+    RESPONSE_TYPE = MetadataResponse
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(("topic_id", Uuid), ("name", CompactString("utf-8")), ("tags", TaggedFields)),
+        ),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class MetadataRequest(Request[_MetadataRequestV12]):  # type: ignore[misc]
+    """Ask about these topics, without making any of them."""
+
+    API_KEY = _API_KEY
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self._topics = topics
+
+    def build(self, request_struct_class: type[Any]) -> Any:
+        """Return the request as aiokafka sends it."""
+        return request_struct_class(
+            [(_NO_ID, name, {}) for name in self._topics], *_MAKE_NONE_TELL_NO_RIGHTS, {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """A topic as the brokers have it. `error_code` is Kafka's, 0 for none; then id and partitions are set."""
+
+    name: str
+    error_code: int
+    topic_id: str
+    leaders: tuple[int, ...]  # the broker that leads each partition, in partition order; -1 for none
+    replication_factor: int
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions it has."""
+        return len(self.leaders)
+
+
+async def topic_facts(client: AIOKafkaClient, topics: Sequence[str]) -> list[TopicFacts]:
+    """Return what the brokers know of these topics, in the order asked. Raises KafkaError, NotImplementedError (old brokers)."""
+    response = await client.send(client.get_random_node(), MetadataRequest(topics))
+    found = {topic[1]: _facts(*topic) for topic in response.topics}
+    return [found[name] for name in topics]
+
+
+def _facts(
+    error_code: int, name: str, topic_id: str, _internal: object, partitions: list[Any], *_: object
+) -> TopicFacts:
+    ordered = sorted(partitions, key=lambda p: p[1])
+    replicas = min((len(p[4]) for p in ordered), default=0)
+    return TopicFacts(name, error_code, topic_id, tuple(p[2] for p in ordered), replicas)

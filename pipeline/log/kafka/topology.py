@@ -1,0 +1,83 @@
+"""The event topics as the brokers have them: ids, kinds and width, or why no lane can be made of them."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
+
+from pipeline.errors import LogError
+from pipeline.log.kafka.findings import Finding, listed
+from pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from pipeline.log.source import Topology
+from schemas.wire import EventType
+
+BOTH_KINDS = 0
+
+_UNKNOWN, _NO_LEADER, _UNAUTHORISED = (
+    error.errno
+    for error in (
+        errors.UnknownTopicOrPartitionError,
+        errors.LeaderNotAvailableError,
+        errors.TopicAuthorizationFailedError,
+    )
+)
+
+
+async def read_topology(client: AIOKafkaClient, topics: Sequence[str]) -> Topology:
+    """Return the topology of the event topics (impressions and clicks, or one for both).
+
+    The topic ids are Kafka's own, as `kafka-topics.sh --describe` prints them. Raises LogError naming everything
+    that keeps them from being lanes, each with the command that mends it; KafkaError.
+    """
+    return topology(await topic_facts(client, topics))
+
+
+def topology(facts: Sequence[TopicFacts]) -> Topology:
+    """Return the topology of topics in topic-index order. Raises LogError."""
+    if found := list(unfit_topics(facts)):
+        raise LogError(listed("the topics can't be read as lanes:", found))
+    return Topology(
+        topics=tuple(topic.name for topic in facts),
+        kinds=topic_kinds(len(facts)),
+        topic_ids=tuple(topic.topic_id for topic in facts),
+        partitions=facts[0].partitions,
+    )
+
+
+def topic_kinds(topics: int) -> tuple[int, ...]:
+    """Return which events each of one or two topics carries: 1 impressions, 2 clicks, 0 both."""
+    return (BOTH_KINDS,) if topics == 1 else (int(EventType.IMPRESSION), int(EventType.CLICK))
+
+
+def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
+    """Yield what keeps topics from being lanes: missing, without a leader, forbidden, of different widths."""
+    for topic in facts:
+        if topic.error_code == _UNKNOWN:
+            yield Finding(f"there is no topic {topic.name}", "adledger topics create")
+        elif topic.error_code == _UNAUTHORISED:
+            yield Finding(
+                f"this user may not see the topic {topic.name}",
+                f"kafka-acls.sh --add --allow-principal User:NAME --operation Read --operation Describe --topic {shlex.quote(topic.name)}",
+            )
+        elif topic.error_code == _NO_LEADER or -1 in topic.leaders:
+            yield Finding(
+                f"the topic {topic.name} has partitions without a leader",
+                "start the brokers that hold its replicas: kafka-topics.sh --describe --unavailable-partitions",
+            )
+        elif topic.error_code:
+            yield Finding(
+                f"the topic {topic.name} can't be described: {errors.for_code(topic.error_code).__name__}",
+                "look at the brokers' log",
+            )
+    widths = {topic.name: topic.partitions for topic in facts if not topic.error_code}
+    if len(set(widths.values())) > 1:
+        widest = max(widths.values())
+        narrow = [name for name, width in widths.items() if width < widest]
+        told = ", ".join(f"{name} has {width}" for name, width in widths.items())
+        yield Finding(
+            f"the event topics differ in partitions ({told}): a click would not lie in its impression's lane",
+            "while they are still empty: "
+            + "; ".join(f"kafka-topics.sh --alter --topic {name} --partitions {widest}" for name in narrow)
+            + ". Where events were produced already, make new topics (adledger topics create) of another name",
+        )
