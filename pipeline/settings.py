@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         5_000, ge=1, le=60_000,
         description="The longest pause between two tries; pauses double from 100 ms, with jitter, up to it.",
     )  # fmt: skip
+    outage_hours_max: int = Field(
+        72, ge=1, le=8_760,
+        description="How long workers may stand still and still find every record: a weekend. Kafka's topics must "
+        "retain this and the dedupe window, and its committed offsets this; a run with less is refused at start.",
+    )  # fmt: skip
     revoke_ms_max: int = Field(
         5_000, ge=100, le=300_000,
         description="Time for a revoked lane to finish its batch. After it the batch is abandoned, and its next owner "
