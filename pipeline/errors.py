@@ -6,6 +6,7 @@ Every error that a person may see is an `AdledgerError`: it says what is wrong, 
     ├── UsageError                 exit code 2: the command line or the settings are wrong
     ├── LogError                   the log is not usable
     │   ├── CommitFenced           this member no longer owns the lane; another does
+    │   ├── CommitRefused          surely not committed, and this member may still own the lane: it may intend anew
     │   ├── CommitUnknown          no answer to a commit: leave the group, join as a new member
     │   └── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
     ├── SinkError                  ClickHouse is not usable
@@ -42,6 +43,10 @@ class LogError(AdledgerError):
 
 class CommitFenced(LogError):  # noqa: N818 - an outcome, named as Kafka names it
     """The commit was refused: generation or member id are no longer current."""
+
+
+class CommitRefused(LogError):  # noqa: N818
+    """Nothing was committed nor will be, for another reason than ownership; a new intent may be committed."""
 
 
 class CommitUnknown(LogError):  # noqa: N818

@@ -1,0 +1,183 @@
+"""Who gets which lane: partition p of every topic goes to one member, balanced, and few lanes move.
+
+`assign_lanes` decides, a function of what the members claim; `LaneAssignor` is the shell that speaks aiokafka's
+assignor interface and Kafka's `consumer` protocol (version 0), so that Kafka's own tools show who has what.
+
+**What a member claims.** With every join it sends, as user data, the lanes it was last given, the *round* that gave
+them, and its `group.instance.id`. Where two claim a lane the newer round wins. A round is a number of our own that
+each leader counts up by one from the newest it sees: aiokafka tells an assignor neither the group's generation nor
+the members' instance ids, and a generation starts again when the group was empty for long. Claims only decide what
+moves, never who may commit: that is the broker's generation (`commits.py`).
+
+**Static members.** While one restarts within its session timeout the broker gives it its old lanes back and no round
+takes place. Members are ordered by instance id (else member id), so that a group in which everyone has forgotten
+(all restarted at once) is given the same lanes as the time before.
+
+**Eager, not cooperative.** aiokafka revokes every lane of every member before a join and assigns them anew after it,
+so a rebalance stops all lanes for its length, also those that do not move. A lane that comes back has a new
+generation and so a new `Assignment`; in the name of the old one nothing is accepted any more. Its state in memory would
+still be right if the committed intent and the ledger's end are those it left behind, since only an owner writes them.
+The worker does not build on that: it starts the lane again, from ClickHouse.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+
+from pipeline.errors import LogError
+
+NAME = "adledger-lanes"
+"""Of the protocol, as the group's members agree on it. It changes when claims or assignments change their meaning."""
+
+PROTOCOL_VERSION = 0
+"""Of Kafka's `consumer` embedded protocol: the one that every tool reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a member says it had: `lanes`, given to it in `round` (0: never any). `instance` is "" if not static."""
+
+    round: int = 0
+    lanes: tuple[int, ...] = ()
+    instance: str = ""
+
+
+def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tuple[int, ...]]:
+    """Return the lanes of each member: all of 0..partitions-1, each once, numbers of lanes within one of each other.
+
+    As many lanes as balance allows stay with the member whose claim is the newest. The result does not depend on the
+    mapping's order. There is at least one member.
+    """
+    order = sorted(members, key=lambda member: (members[member].instance or member, member))
+    held = _held(members, order, partitions)
+    fewest, rest = divmod(partitions, len(order))
+    # The larger shares go to those who hold most: only so the fewest lanes have to move.
+    by_held = sorted(order, key=lambda member: -len(held[member]))
+    share = {member: fewest + (place < rest) for place, member in enumerate(by_held)}
+    kept = {member: held[member][: share[member]] for member in order}
+    free = iter(sorted(set(range(partitions)).difference(*kept.values())))
+    return {
+        member: tuple(
+            sorted([*kept[member], *(next(free) for _ in range(share[member] - len(kept[member])))])
+        )
+        for member in order
+    }
+
+
+def _held(members: Mapping[str, Claim], order: Iterable[str], partitions: int) -> dict[str, list[int]]:
+    """Return the lanes that each member holds, in order: of several claims the newest, then the first in `order`."""
+    owner: dict[int, str] = {}
+    for member in order:
+        for lane in members[member].lanes:
+            if lane not in owner or members[member].round > members[owner[lane]].round:
+                owner[lane] = member
+    held: dict[str, list[int]] = {member: [] for member in members}
+    for lane in range(partitions):
+        if lane in owner:
+            held[owner[lane]].append(lane)
+    return held
+
+
+def lanes_of(partitions: Mapping[str, int]) -> int:
+    """Return the number of lanes of topics (name -> partitions). Raises LogError where they are not all alike."""
+    counts = set(partitions.values())
+    if len(counts) != 1 or 0 in counts:
+        found = ", ".join(f"{topic} has {count}" for topic, count in sorted(partitions.items()))
+        raise LogError(
+            f"partition p of every topic is one lane, but the topics' partition counts differ: {found}",
+            remedy="make them equal (`adledger topics check` says how), or name other topics in the settings; "
+            "partitions can be added, but then keys move to other lanes",
+        )
+    return counts.pop()
+
+
+class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
+    """One member's assignor: `partition_assignment_strategy=[LaneAssignor(...)]`, an instance a consumer.
+
+    aiokafka asks it for its claim before each join (`metadata`), for everyone's lanes where this member leads
+    (`assign`), and tells it what it was given (`on_assignment`).
+    """
+
+    name = NAME
+
+    def __init__(
+        self, instance: str | None = None, *, refused: Callable[[LogError], None] | None = None
+    ) -> None:
+        """Make an assignor for a member with this `group.instance.id`.
+
+        `refused` is told when the group can't be assigned: aiokafka wraps what `assign` raises and keeps it until
+        somebody polls.
+        """
+        self._claim = Claim(instance=instance or "")
+        self._refused = refused
+
+    @property
+    def claim(self) -> Claim:
+        """What this member was last given."""
+        return self._claim
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        """Return the subscription to send with a join: the topics, and the claim as user data."""
+        return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), _encode_claim(self._claim))
+
+    def assign(
+        self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Assign lanes to all members. Raises LogError: topics of different widths, members of different topics."""
+        try:
+            topics = _common_topics(members)
+            lanes = lanes_of({topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics})
+        except LogError as error:
+            if self._refused is not None:
+                self._refused(error)
+            raise
+        claims = {member: _decode_claim(metadata.user_data) for member, metadata in members.items()}
+        given = assign_lanes(claims, lanes)
+        number = 1 + max(claim.round for claim in claims.values())
+        return {
+            member: ConsumerProtocolMemberAssignment(
+                PROTOCOL_VERSION,
+                [(topic, list(mine)) for topic in topics if mine],
+                orjson.dumps({"round": number}),
+            )
+            for member, mine in given.items()
+        }
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Remember what was given, to claim it in the next round."""
+        lanes = {tuple(sorted(partitions)) for _, partitions in assignment.assignment} or {()}
+        assert len(lanes) == 1, (
+            f"an assignment by {NAME} has the same partitions of every topic: {assignment}"
+        )
+        self._claim = Claim(orjson.loads(assignment.user_data)["round"], lanes.pop(), self._claim.instance)
+
+
+def _common_topics(members: Mapping[str, ConsumerProtocolMemberMetadata]) -> list[str]:
+    """Return the topics that every member subscribes to. Raises LogError where they differ."""
+    subscriptions = {tuple(sorted(metadata.subscription)): member for member, metadata in members.items()}
+    if len(subscriptions) != 1:
+        found = "; ".join(
+            f"{member}: {', '.join(topics)}" for topics, member in sorted(subscriptions.items())
+        )
+        raise LogError(
+            f"workers of one group have different topics, so no lane is whole: {found}",
+            remedy="give all workers of the group the same topics settings, or another group",
+        )
+    return list(next(iter(subscriptions)))
+
+
+def _encode_claim(claim: Claim) -> bytes:
+    return orjson.dumps({"round": claim.round, "lanes": claim.lanes, "instance": claim.instance})
+
+
+def _decode_claim(user_data: bytes | None) -> Claim:
+    """Return a member's claim. What can't be read claims nothing: claims only spare moves."""
+    try:
+        said = orjson.loads(user_data or b"{}")
+        return Claim(int(said["round"]), tuple(int(lane) for lane in said["lanes"]), str(said["instance"]))
+    except (KeyError, TypeError, ValueError):
+        return Claim()

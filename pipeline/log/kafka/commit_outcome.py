@@ -1,0 +1,101 @@
+"""What the broker's answers to an OffsetCommit mean for the lane that sent it.
+
+| answer of a partition | verdict | when all are of it |
+| --- | --- | --- |
+| 0 | DONE | - |
+| ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, REBALANCE_IN_PROGRESS | FENCED | CommitFenced |
+| COORDINATOR_LOAD_IN_PROGRESS, OFFSET_METADATA_TOO_LARGE, UNKNOWN_TOPIC_OR_PARTITION, not authorised ... | NOT_DONE | CommitRefused |
+| NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE, none, any other | UNKNOWN | CommitUnknown |
+
+Some accepted and some not is CommitUnknown too; some fenced and some not done is CommitFenced.
+
+NOT_COORDINATOR and COORDINATOR_NOT_AVAILABLE read like "ask elsewhere", and stock clients then send again. But a
+broker also gives them for a commit that it *has* written and not seen replicated (its replicas were slow, or it lost
+the partition in between: Kafka's GroupMetadataManager.storeOffsets, CoordinatorRuntime), which the next coordinator
+may hold as accepted. So they tell nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from enum import Enum
+
+from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError
+
+METADATA_BYTES_MAX = 4096
+"""The brokers' `offset.metadata.max.bytes`, by default."""
+
+
+class Verdict(Enum):
+    """What one partition's answer says of the commit."""
+
+    DONE = "accepted"
+    FENCED = "refused, the lane has been given away"
+    NOT_DONE = "refused, surely not done"
+    UNKNOWN = "unknown"
+
+
+NAMES: Mapping[int, tuple[str, Verdict]] = {
+    -1: ("UNKNOWN_SERVER_ERROR", Verdict.UNKNOWN),
+    0: ("NONE", Verdict.DONE),
+    3: ("UNKNOWN_TOPIC_OR_PARTITION", Verdict.NOT_DONE),
+    7: ("REQUEST_TIMED_OUT", Verdict.UNKNOWN),
+    12: ("OFFSET_METADATA_TOO_LARGE", Verdict.NOT_DONE),
+    14: ("COORDINATOR_LOAD_IN_PROGRESS", Verdict.NOT_DONE),
+    15: ("COORDINATOR_NOT_AVAILABLE", Verdict.UNKNOWN),
+    16: ("NOT_COORDINATOR", Verdict.UNKNOWN),
+    22: ("ILLEGAL_GENERATION", Verdict.FENCED),
+    24: ("INVALID_GROUP_ID", Verdict.NOT_DONE),
+    25: ("UNKNOWN_MEMBER_ID", Verdict.FENCED),
+    27: ("REBALANCE_IN_PROGRESS", Verdict.FENCED),
+    28: ("INVALID_COMMIT_OFFSET_SIZE", Verdict.NOT_DONE),
+    29: ("TOPIC_AUTHORIZATION_FAILED", Verdict.NOT_DONE),
+    30: ("GROUP_AUTHORIZATION_FAILED", Verdict.NOT_DONE),
+    82: ("FENCED_INSTANCE_ID", Verdict.FENCED),
+    88: ("UNSTABLE_OFFSET_COMMIT", Verdict.UNKNOWN),
+}
+"""Kafka's error codes that OffsetCommit and OffsetFetch may answer with. Others are UNKNOWN."""
+
+REMEDIES: Mapping[int, str] = {
+    3: "make the topic, or name another in the settings (`adledger topics check`)",
+    12: f"set the brokers' offset.metadata.max.bytes to {METADATA_BYTES_MAX} (Kafka's default) or more",
+    14: "wait: the broker reads the group's offsets after its start",
+    29: "allow the worker's user to read the topic (`kafka-acls --add --operation Read --topic ...`)",
+    30: "allow the worker's user to read the group (`kafka-acls --add --operation Read --group ...`)",
+}
+LOOK = "look at the brokers' logs"
+
+TopicAndPartition = tuple[str, int]
+
+
+def error_name(code: int) -> str:
+    """Return Kafka's name of an error code."""
+    return NAMES[code][0] if code in NAMES else f"error code {code}"
+
+
+def remedy(code: int) -> str:
+    """Return what a person can do about an error code."""
+    return REMEDIES.get(code, LOOK)
+
+
+def outcome(
+    where: str, asked: Collection[TopicAndPartition], answers: Mapping[TopicAndPartition, int]
+) -> LogError | None:
+    """Return the error that the answers to one commit amount to, None where every partition asked for was accepted."""
+    verdicts = {NAMES[answers[at]][1] if answers.get(at) in NAMES else Verdict.UNKNOWN for at in asked}
+    if verdicts == {Verdict.DONE}:
+        return None
+    found = ", ".join(
+        f"{topic} {error_name(answers[topic, partition]) if (topic, partition) in answers else 'no answer'}"
+        for topic, partition in sorted(asked)
+    )
+    if verdicts & {Verdict.DONE, Verdict.UNKNOWN}:
+        return CommitUnknown(
+            f"{where}: whether the commit was accepted is unknown: {found}",
+            remedy="the worker leaves the group and joins as a new member; if that goes on, look at the brokers' logs",
+        )
+    if Verdict.FENCED in verdicts:
+        return CommitFenced(
+            f"{where}: the commit was refused: {found}", remedy="none: the lane has another owner"
+        )
+    return CommitRefused(
+        f"{where}: the commit was refused: {found}", remedy=remedy(max(answers[at] for at in asked))
+    )

@@ -1,0 +1,193 @@
+"""A group's committed positions on Kafka: each commit in its assignment's name, sent once.
+
+Stock aiokafka sends a commit again when the answer is one that passes, and under the generation and member id that
+are current *then*: an old intent so overwrites the one of the lane's next owner. Here a request carries what the
+assignment was made with, is sent once, and what its answer means is in `commit_outcome`.
+
+All lanes of a worker share one connection to the coordinator, with the group's heartbeats. The broker takes one
+request of a connection at a time, so commits are done in the order in which they were sent.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaError, NodeNotReadyError
+
+from pipeline.errors import CommitRefused, CommitUnknown, LogError
+from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
+from pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
+from pipeline.log.source import Assignment, Committed
+
+ANSWER_SECONDS_MAX = 10.0
+"""Patience for an answer: about the write deadline, since an intent that is accepted later is of no use."""
+
+RETRY_SECONDS = 0.1
+
+PASSING = frozenset({14, 15, 16, 88})
+"""Answers to OffsetFetch that pass: loading, not available, not coordinator, a commit that is not stable yet."""
+
+
+class GroupCommits:
+    """The `Offsets` of one group, through an aiokafka client that was bootstrapped. It finds the coordinator itself."""
+
+    def __init__(
+        self,
+        client: AIOKafkaClient,
+        group: str,
+        topics: tuple[str, ...],
+        *,
+        instance: str | None = None,
+        answer_seconds_max: float = ANSWER_SECONDS_MAX,
+    ) -> None:
+        """`topics` are in topic-index order; `instance` is the member's `group.instance.id`, where it has one."""
+        self._client, self._group, self._topics, self._instance = client, group, topics, instance
+        self._answer_seconds_max = answer_seconds_max
+        self._node: int | None = None
+        self._finding = asyncio.Lock()
+        self._in_doubt: dict[int, Assignment] = {}
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        """Commit a lane's positions (topic index -> position) in the assignment's name, in exactly one request.
+
+        Raises CommitFenced; CommitRefused, then nothing was committed or will be; CommitUnknown. After CommitUnknown,
+        and after a commit that was cancelled, nothing more is sent for this lane under this assignment: the earlier
+        request may still be on its way and would overwrite what came after it.
+        """
+        lane = assignment.lane
+        where = f"lane {lane}, group {self._group}"
+        self._check(assignment, positions, where)
+        node = await self._reached(where)
+        request = OffsetCommit(
+            self._group, assignment.generation, assignment.member_id, self._instance,
+            [(self._topics[topic], [(lane, at.offset, NO_LEADER_EPOCH, at.metadata)]) for topic, at in positions.items()],
+        )  # fmt: skip
+        self._in_doubt[lane] = assignment  # until an answer says otherwise, also when this is cancelled
+        try:
+            response = await self._answer(node, request)
+        except NodeNotReadyError as error:
+            del self._in_doubt[lane]
+            raise _not_sent(where, error) from error
+        except LogError:
+            del self._in_doubt[lane]
+            raise
+        except (KafkaError, TimeoutError) as error:
+            raise CommitUnknown(
+                f"{where}: no answer to a commit: {error!r}",
+                remedy="the worker leaves the group and joins as a new member; if that goes on, look at the brokers",
+            ) from error
+        answers = {(topic, p): code for topic, partitions in response.topics for p, code in partitions}
+        failure = outcome(where, [(self._topics[topic], lane) for topic in positions], answers)
+        if not isinstance(failure, CommitUnknown):
+            del self._in_doubt[lane]
+        if failure is not None:
+            self._node = None  # it may have moved; to ask costs little
+            raise failure
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        """Return topic index -> what the group has committed; topics without a commit are left out.
+
+        Asks again while the coordinator is not ready, as long as an answer may take. Raises LogError.
+        """
+        where, why = f"lane {lane}, group {self._group}", "no answer"
+        request = OffsetFetch(self._group, self._topics, lane)
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                while True:
+                    try:
+                        response = await self._answer(await self._reached(where), request)
+                    except (KafkaError, CommitRefused) as error:
+                        why = repr(error)
+                    else:
+                        code = _first_error(response)
+                        if code not in PASSING:
+                            return self._positions(where, response, code)
+                        why = error_name(code)
+                    self._node = None
+                    await asyncio.sleep(RETRY_SECONDS)
+        except TimeoutError as error:
+            raise LogError(
+                f"{where}: what was committed can't be read: {why}",
+                remedy="look at the brokers: is the group's coordinator up?",
+            ) from error
+
+    def _check(self, assignment: Assignment, positions: Mapping[int, Committed], where: str) -> None:
+        if self._in_doubt.get(assignment.lane) == assignment:
+            raise CommitUnknown(
+                f"{where}: what became of an earlier commit is unknown, so this member sends no other",
+                remedy="the worker leaves the group and joins as a new member",
+            )
+        longest = max(len(at.metadata.encode()) for at in positions.values())
+        assert longest <= METADATA_BYTES_MAX, f"{where}: {longest} bytes of metadata"
+
+    async def _reached(self, where: str) -> int:
+        """Return the coordinator's node, connected to. Raises CommitRefused, nothing having been sent."""
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                while True:
+                    try:
+                        node = await self._coordinator()
+                    except KafkaError as error:
+                        if not error.retriable:
+                            raise _not_sent(where, error) from error
+                    else:
+                        if await self._client.ready(node, group=ConnectionGroup.COORDINATION):
+                            return node
+                        self._node = None
+                    await asyncio.sleep(RETRY_SECONDS)
+                    await self._client.force_metadata_update()
+        except TimeoutError as error:
+            raise _not_sent(where, error) from error
+
+    async def _coordinator(self) -> int:
+        async with self._finding:
+            if self._node is None:
+                self._node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)
+            return self._node
+
+    async def _answer(self, node: int, request: OffsetCommit | OffsetFetch) -> Any:
+        """Send once and return the response. Raises NodeNotReadyError or LogError: nothing was sent; KafkaError, TimeoutError."""
+        try:
+            async with asyncio.timeout(self._answer_seconds_max):
+                return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+        except NotImplementedError as error:  # aiokafka's word for a broker that lacks the request's version
+            raise LogError(
+                f"the broker is too old: {error}", remedy="Kafka 2.8 or newer is needed"
+            ) from error
+        except (KafkaError, TimeoutError):
+            self._node = None
+            self._disconnect(node)
+            raise
+
+    def _disconnect(self, node: int) -> None:
+        """Close the connection: behind a request without an answer nothing else would be answered."""
+        connection = self._client._conns.get((node, ConnectionGroup.COORDINATION))  # noqa: SLF001 - see findings.py
+        if connection is not None:
+            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+
+    def _positions(self, where: str, response: Any, code: int) -> dict[int, Committed]:
+        if code:
+            raise LogError(
+                f"{where}: what was committed can't be read: {error_name(code)}", remedy=remedy(code)
+            )
+        index = {topic: i for i, topic in enumerate(self._topics)}
+        return {
+            index[topic]: Committed(offset, metadata or "")
+            for topic, partitions, _ in response.topics
+            for _, offset, _, metadata, _, _ in partitions
+            if offset != NO_OFFSET
+        }
+
+
+def _first_error(response: Any) -> int:
+    codes = [response.error_code, *(p[4] for _, partitions, _ in response.topics for p in partitions)]
+    return next((code for code in codes if code), 0)
+
+
+def _not_sent(where: str, error: Exception) -> CommitRefused:
+    return CommitRefused(
+        f"{where}: no connection to the group's coordinator, nothing was sent: {error!r}",
+        remedy="look at the brokers: is the group's coordinator up, and reachable under its advertised name?",
+    )
