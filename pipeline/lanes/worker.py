@@ -1,13 +1,25 @@
-"""A worker: joins the group, runs a lane for each assignment, and ends when told, or when it has caught up."""
+"""A worker: joins the group, runs a lane for each assignment, and ends when told, or when the group has caught up."""
 
 import asyncio
+import itertools
 import signal
-import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import traceback
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
-from pipeline.errors import AdledgerError, CommitFenced, CommitUnknown
+from pipeline.errors import (
+    AdledgerError,
+    CommitFenced,
+    CommitUnknown,
+    LaneStopped,
+    LogError,
+    OffsetOutOfRange,
+    SinkError,
+)
+from pipeline.lanes.catch_up import CatchUp
 from pipeline.lanes.lane import Lane
+from pipeline.lanes.pace import Pace
 from pipeline.lanes.ports import (
     NO_OBSERVER,
     Announce,
@@ -28,6 +40,38 @@ INSERTS_PER_BATCH = 4
 SLOTS_BEYOND_THREADS = 2
 """So many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
 
+STANDS_STILL_SAY_SECONDS = 60
+"""A lane that stands still says so this often."""
+
+LANE_RETRY_SECONDS = 15
+"""A lane that a server refused starts anew after this: what was wrong may have been mended."""
+
+LEDGER_LOOK_SECONDS = 1.0
+"""How often a worker that has caught up looks whether the others have."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A lane that is ours. `lane` is made anew when it starts anew."""
+
+    assignment: Assignment
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    lane: Lane | None = None
+    task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self.lane is not None:
+            self.lane.stop()
+
+    async def stopped_within(self, seconds: float) -> bool:
+        """Return whether the lane was told to stop within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.stopping.wait()
+        except TimeoutError:
+            return False
+
 
 class Worker:
     """Runs the lanes that a group gives it. A `GroupListener`."""
@@ -43,10 +87,13 @@ class Worker:
         revoke_ms_max: int,
         until_caught_up: bool,
         say: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
         observer: Observer = NO_OBSERVER,
         announce: Announce = announce_to_nobody,
     ) -> None:
-        self._source, self._sink, self._limits, self._say = source, sink, limits, say
+        """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too)."""
+        self._source, self._sink, self._limits = source, sink, limits
+        self._say, self._warn = say, warn or say
         self._observer, self._announce = observer, announce
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
@@ -54,15 +101,22 @@ class Worker:
         self._pool = ThreadPoolExecutor(cpu_threads, thread_name_prefix="cpu")
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
-        self._lanes: dict[int, tuple[Lane, asyncio.Task[None]]] = {}
-        self._errors: list[AdledgerError] = []
+        self._held: dict[int, _Held] = {}
+        self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
+        self._catch_up: asyncio.Task[CatchUp] | None = None
+        self._rejoining: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopped = False
-        self._caught_up: set[int] = set()
         self.records = 0
 
+    @property
+    def joined(self) -> bool:
+        """Whether this worker is a member of the group."""
+        return self._ports is not None and self._rejoining is None and not self._ended.is_set()
+
     async def run(self) -> bool:
-        """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane."""
+        """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
         topology = await self._source.join(self)
         self._ports = Ports(
             self._source,
@@ -76,71 +130,149 @@ class Worker:
             self._announce,
             self._observer,
         )
+        if self._until_caught_up:
+            self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
         try:
+            if self._catch_up is not None:
+                await self._until_all_caught_up(await self._catch_up)
             await self._ended.wait()
         finally:
+            self._ended.set()
+            if self._rejoining is not None:
+                self._rejoining.cancel()
+                await asyncio.gather(self._rejoining, return_exceptions=True)
             await self._source.leave()
             await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
         if self._errors:
-            raise self._errors[0]
+            raise self._errors[min(self._errors)]
         return not self._stopped
 
     def stop(self) -> None:
         """Finish the batches under way and end."""
         self._stopped = True
         self._ended.set()
+        self._changed.set()
 
     async def lanes_assigned(self, assignments: Collection[Assignment]) -> None:
         """Start a lane for each assignment."""
         assert self._ports is not None, "assignments come after join has returned"
+        if self._catch_up is not None:
+            await asyncio.wait([self._catch_up])  # what it raises, `run` raises
         for assignment in assignments:
             await self.lanes_revoked([assignment.lane])
-            until = await self._until(assignment.lane) if self._until_caught_up else None
-            lane = Lane(self._ports, assignment, self._slots, until)
-            self._lanes[assignment.lane] = (lane, asyncio.create_task(self._run_lane(lane)))
+            held = self._held[assignment.lane] = _Held(assignment)
+            held.task = asyncio.create_task(self._hold(held))
+        self._changed.set()
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
         """End lanes: each finishes its batch within `revoke_ms_max`, or abandons it to its next owner."""
-        ending = [self._lanes.pop(lane) for lane in lanes if lane in self._lanes]
-        for lane, _ in ending:
-            lane.stop()
-        tasks = [task for _, task in ending]
+        ending = [self._held.pop(lane) for lane in lanes if lane in self._held]
+        for held in ending:
+            held.stop()
+        tasks = [held.task for held in ending if held.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._revoke_ms_max / 1000)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for lane, _ in ending:
-            self._observer.forget(lane.lane)
+        for held in ending:
+            self._observer.forget(held.assignment.lane)
+            if not self._ended.is_set():  # another worker's from now on
+                self._errors.pop(held.assignment.lane, None)
 
-    async def _until(self, lane: int) -> Mapping[int, int]:
-        return {topic: b.end for topic, b in (await self._source.bounds(lane)).items()}
+    async def _hold(self, held: _Held) -> None:
+        """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
+        number = held.assignment.lane
+        assert self._ports is not None
+        while not held.stopping.is_set():
+            until = self._catch_up.result().until(number) if self._catch_up is not None else None
+            held.lane = Lane(self._ports, held.assignment, self._slots, until)
+            try:
+                await self._run_lane(held.lane)
+            except (LaneStopped, OffsetOutOfRange) as error:
+                return await self._stand_still(held, error)
+            except (LogError, SinkError) as error:
+                if self._until_caught_up:
+                    return await self._stand_still(held, error)
+                self._warn(f"lane {number}: {error}; it starts anew in {LANE_RETRY_SECONDS} s")
+                self._observer.phase(number, Phase.WAITING, error.message)
+                await held.stopped_within(LANE_RETRY_SECONDS)
+            else:
+                return None
+        return None
 
     async def _run_lane(self, lane: Lane) -> None:
+        """Run a lane once. Raises LaneStopped, LogError, SinkError."""
         try:
             await lane.run()
         except CommitFenced as error:
             self._say(f"lane {lane.lane}: given to another worker. {error.message}")
             return
         except CommitUnknown as error:
-            self._say(f"lane {lane.lane}: {error.message}; leaving the group to join as a new member")
-            asyncio.get_running_loop().create_task(self._source.rejoin())
+            self._warn(f"lane {lane.lane}: {error.message}; leaving the group to join as a new member")
+            if self._rejoining is None:
+                self._rejoining = asyncio.create_task(self._rejoin())
             return
-        except AdledgerError as error:
-            self._say(f"lane {lane.lane} stands still. {error.message}")
-            self._observer.phase(lane.lane, Phase.STOPPED, error.message)
-            self._errors.append(error)
+        except AdledgerError:
+            raise
         except Exception as error:  # an impossible state never continues: the worker ends with it
-            self._errors.append(
-                AdledgerError(f"lane {lane.lane}: a bug: {error!r}", remedy="report it, with this message")
+            self._warn(f"lane {lane.lane}: a bug. " + "".join(traceback.format_exception(error)).rstrip())
+            self._errors[lane.lane] = AdledgerError(
+                f"lane {lane.lane}: a bug: {error!r}", remedy="report it, with this message"
             )
             self._ended.set()
+            self._changed.set()
             raise
         finally:
             self.records += lane.records
-        self._caught_up.add(lane.lane)
-        if self._until_caught_up and self._ports and len(self._caught_up) == self._ports.topology.partitions:
-            self._ended.set()
+        held = self._held.get(lane.lane)
+        if held is not None and held.lane is lane:  # nobody took it away: it has reached its end
+            self._reached(lane.lane)
+
+    def _reached(self, lane: int) -> None:
+        if self._catch_up is not None:
+            self._catch_up.result().reached(lane)
+        self._changed.set()
+
+    async def _stand_still(self, held: _Held, error: AdledgerError) -> None:
+        """Say that a lane stands still, again and again, until somebody else has it. Other lanes go on."""
+        lane = held.assignment.lane
+        self._errors[lane] = error
+        self._observer.phase(lane, Phase.STOPPED, error.message)
+        self._warn(f"lane {lane} stands still. {error}")
+        if self._until_caught_up:
+            return self._reached(lane)
+        while not await held.stopped_within(STANDS_STILL_SAY_SECONDS):
+            self._warn(f"lane {lane} stands still. {error}")
+        return None
+
+    async def _until_all_caught_up(self, catch_up: CatchUp) -> None:
+        """Return when every lane of the group has reached its end, or the worker is to end."""
+        while catch_up.missing and not self._ended.is_set():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(LEDGER_LOOK_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                try:
+                    await catch_up.look(self._sink, catch_up.missing - self._held.keys())
+                except SinkError as error:
+                    self._say(f"the ledger can't be read: {error.message}")
+        self._ended.set()
+
+    async def _rejoin(self) -> None:
+        """Leave and join as a new member, for as long as it takes."""
+        for attempt in itertools.count():
+            try:
+                await self._source.rejoin()
+            except LogError as error:
+                self._warn(f"the group can't be joined again: {error}; try {attempt + 1}")
+                await asyncio.sleep(
+                    min(self._limits.retry_backoff_ms_max / 1000, 0.1 * 2 ** min(attempt, 16))
+                )
+            else:
+                break
+        self._rejoining = None
 
     def _run_cpu(self, function: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, function)
@@ -157,29 +289,3 @@ async def run_until_signal(worker: Worker) -> bool:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-class Pace:
-    """Turns, each of `cost` units, at most `per_second` units a second; a second's worth may come at once."""
-
-    def __init__(self, per_second: int, cost: int) -> None:
-        self._seconds = cost / per_second
-        self._free_at = 0.0
-
-    async def turn(self) -> None:
-        """Return when it is the caller's turn."""
-        now = asyncio.get_running_loop().time()
-        self._free_at = max(self._free_at, now - 1.0) + self._seconds
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)
-
-
-class Meter:
-    """Wall and CPU time of this process since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.monotonic(), time.process_time()
-
-    def seconds(self) -> tuple[float, float]:
-        """Return wall and CPU seconds."""
-        return time.monotonic() - self._wall, time.process_time() - self._cpu

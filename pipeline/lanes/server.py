@@ -1,0 +1,125 @@
+"""The ClickHouse that a worker writes to: its own embedded one or a server, made ready before the lanes start."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clickhouse_driver.errors import ServerException
+
+from pipeline import __version__
+from pipeline.addresses import EmbeddedAddress, ServerAddress
+from pipeline.errors import SinkError, SinkUnavailable
+from pipeline.ledger.audit import Scope, audit
+from pipeline.ledger.queries import Tables
+from pipeline.ledger.totals import Summary
+from pipeline.settings import Settings
+from schemas.migrate import migrate
+from sinks.checks import check_server
+from sinks.clickhouse import query_refused
+from sinks.connection import NETWORK_ERRORS, Client, connect, first_line
+from sinks.embedded.launch import EmbeddedServer
+
+SERVER_LOOK_SECONDS = 0.2
+
+Progress = Callable[[str], None]
+
+
+class Server:
+    """A server that runs; where it is the embedded one, it is started again when it dies."""
+
+    def __init__(self, address: ServerAddress, embedded: EmbeddedServer | None = None) -> None:
+        self.address = address
+        self._embedded = embedded
+
+    @classmethod
+    def start_embedded(cls, directory: Path) -> "Server":
+        """Start the embedded server of a directory. Raises SinkError."""
+        server = EmbeddedServer.start(directory)
+        return cls(ServerAddress(server.host, server.port, server.http_port), server)
+
+    async def keep_alive(self, progress: Progress) -> None:
+        """Start the embedded server again, on the same ports, when it dies; lanes that wrote are then in doubt."""
+        while self._embedded is not None:
+            await asyncio.sleep(SERVER_LOOK_SECONDS)
+            if self._embedded.alive():
+                continue
+            progress(f"the embedded ClickHouse (process {self._embedded.pid}) died: starting it again")
+            try:
+                # Not in a thread: Linux ends the server with the thread that started it.
+                self._embedded = EmbeddedServer.start(
+                    self._embedded.directory, port=self.address.port, http_port=self.address.http_port
+                )
+            except SinkError as error:
+                progress(error.message)
+
+    def stop(self) -> None:
+        """Stop the embedded server; any other goes on."""
+        if self._embedded is not None:
+            self._embedded.stop()
+
+
+@contextmanager
+def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
+    """Give a server that has its tables and is as the protocol needs it. Raises SinkError.
+
+    A server may still be starting: `retry_attempts_max` tries, each shown.
+    """
+    if isinstance(settings.clickhouse, EmbeddedAddress):
+        server = Server.start_embedded(settings.clickhouse.directory)
+    else:
+        server = Server(settings.clickhouse)
+    try:
+        _prepare_patiently(settings, server.address, progress)
+        yield server
+    finally:
+        server.stop()
+
+
+def summarize(
+    settings: Settings, address: ServerAddress, events_per_second: float, cpu_seconds: float
+) -> Summary:
+    """Return the whole ledger's totals beside what this process did. Raises SinkError."""
+    with _client(address) as client:
+        report = audit(client, Tables(settings.database), Scope(), recount=False)
+    return Summary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
+
+
+def _prepare_patiently(settings: Settings, address: ServerAddress, progress: Progress) -> None:
+    for attempt in range(1, settings.retry_attempts_max):
+        try:
+            return _prepare(settings, address, progress)
+        except SinkUnavailable as error:
+            progress(f"{error.message}; try {attempt} of {settings.retry_attempts_max}")
+            time.sleep(min(settings.retry_backoff_ms_max / 1000, 0.1 * 2**attempt))
+    return _prepare(settings, address, progress)
+
+
+def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
+    """Make missing tables, and refuse a server that the protocol can't rest on."""
+    with _client(address) as client:
+        for applied in migrate(
+            client, database=settings.database, cluster=settings.cluster, release=__version__
+        ):
+            progress(f"migration {applied.version:04} {applied.name} applied")
+        if found := check_server(client, settings.database, settings.cluster):
+            raise SinkError(
+                f"ClickHouse at {address} is not as the protocol needs it: "
+                + "; ".join(f.message for f in found),
+                remedy="; ".join(f.remedy for f in found),
+            )
+
+
+@contextmanager
+def _client(address: ServerAddress) -> Iterator[Client]:
+    """Give a connection; what the server refuses, or its going away, is a SinkError."""
+    client = connect(address)
+    try:
+        yield client
+    except ServerException as error:
+        raise query_refused(error) from None
+    except NETWORK_ERRORS as error:
+        raise SinkUnavailable(f"ClickHouse at {address} went away: {first_line(error)}") from None
+    finally:
+        client.disconnect()
