@@ -7,6 +7,8 @@ from pipeline.stages.identity import FINGERPRINTED
 from schemas.classes import Class
 from schemas.tables import LEDGER, PROTOCOL_TABLES
 
+CLOCK_FROM = "fromUnixTimestamp64Milli({:d}, 'UTC')"
+
 SERVER_TIME = "SELECT toUnixTimestamp(now())"
 
 STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons")
@@ -57,7 +59,7 @@ def identities(database: str, lane: int, clock_from: int, before_batch_no: int) 
     columns = ", ".join(_read(name) for name in IDENTITY_COLUMNS)
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
-        f"AND lane_clock >= fromUnixTimestamp64Milli({clock_from:d}, 'UTC') AND class_code != {Class.DUPLICATE:d} "
+        f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d} "
         "ORDER BY lane, batch_no, topic, offset"
     )
 
