@@ -151,5 +151,7 @@ class OffsetFetch(Request[OffsetFetchRequestV7]):  # type: ignore[misc]
 
     def build(self, request_struct_class: type[OffsetFetchRequestV7]) -> OffsetFetchRequestV7:
         """Return the request as it goes on the wire."""
-        topics = [(topic, [self._partition], {}) for topic in self._topics]
+        topics: list[tuple[str, list[int], dict[int, bytes]]] = [
+            (topic, [self._partition], {}) for topic in self._topics
+        ]
         return request_struct_class(group_id=self._group, topics=topics, require_stable=True, tags={})
