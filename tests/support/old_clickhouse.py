@@ -34,7 +34,7 @@ _USERS = """<yandex><profiles><default/></profiles><quotas><default/></quotas><u
 <networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users></yandex>"""
 
 
-class OldServerMissing(AdledgerError):
+class OldServerMissing(AdledgerError):  # noqa: N818
     """The server is not installed."""
 
 
