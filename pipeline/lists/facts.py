@@ -1,0 +1,79 @@
+"""What is known of a list: where it comes from, how old it is, and whether rules may use it.
+
+Age is judged once, where the lists are loaded, against a date that is passed in, and the outcome is part of
+`Lists.version` and so of the judge version. So no clock is read on the data path, a batch is judged by what its
+intent names, and a list that grows old while a worker runs does so at the next load, at a batch boundary.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+KNOWN_BOTS = "known-bots"
+NON_BROWSERS = "non-browsers"
+DATACENTRES = "datacentres"
+RESERVED = "reserved"
+CRAWLER_RANGES = "crawler-ranges"
+
+PACKAGED = (KNOWN_BOTS, NON_BROWSERS, DATACENTRES, RESERVED, CRAWLER_RANGES)
+"""Lists that every installation has; a deployment's own have names of their own."""
+
+
+class State(StrEnum):
+    """Whether a list can be used."""
+
+    FRESH = "fresh"
+    AGEING = "ageing"  # past half of its limit: time to upgrade
+    TOO_OLD = "too old"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class ListFacts:
+    """One list. `version` is what its makers call it, `content` the SHA-256 (hex) of what we use of it.
+
+    `made`: the date of its data; None where it is missing. `age_days_max` None: it does not grow old.
+    `problem`: why it is missing, "" where it is not.
+    """
+
+    name: str
+    source: str
+    licence: str
+    version: str
+    made: date | None
+    entries: int
+    content: str
+    age_days_max: int | None
+    problem: str = ""
+
+    def age_days(self, now: date) -> int | None:
+        """Return its age in days at `now`, at least 0."""
+        return None if self.made is None else max(0, (now - self.made).days)
+
+    def state(self, now: date) -> State:
+        """Return whether it can be used at `now`."""
+        age = self.age_days(now)
+        if self.problem or age is None:
+            return State.MISSING
+        if self.age_days_max is None or 2 * age <= self.age_days_max:
+            return State.FRESH
+        return State.AGEING if age <= self.age_days_max else State.TOO_OLD
+
+    def why_not(self, now: date) -> str:
+        """Return why rules that need it are not evaluated at `now`; "" where they are."""
+        state = self.state(now)
+        if state is State.MISSING:
+            return f"the list {self.name} is missing: {self.problem}"
+        if state is State.TOO_OLD:
+            return f"the list {self.name} is of {self.made}, older than {self.age_days_max} days"
+        return ""
+
+
+def content_hash(lines: Iterable[str]) -> str:
+    """Return the SHA-256 (hex) of texts, each ended by a line feed."""
+    h = hashlib.sha256()
+    for line in lines:
+        h.update(line.encode() + b"\n")
+    return h.hexdigest()
