@@ -23,6 +23,7 @@ COMMANDS = {
     "ledger": "pipeline.cli.ledger:ledger",
     "dead-letters": "pipeline.cli.dead_letters:dead_letters",
     "clickhouse": "pipeline.cli.clickhouse:app",
+    "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "config": "pipeline.cli.config:config",
     "version": "pipeline.cli.version:version",

@@ -1,0 +1,131 @@
+"""`adledger topics`: Kafka topics with the settings that the protocol needs."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.output import err, out, out_json, out_table
+
+if TYPE_CHECKING:
+    from pipeline.log.kafka.topics import Checked
+    from pipeline.settings import Settings
+
+topics = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@topics.callback()
+def root() -> None:
+    """Make and check the topics of a deployment on Kafka.
+
+    \b
+    Examples:
+      adledger topics create --source kafka://localhost:9092
+      adledger topics check
+    """
+
+
+@topics.command("create")
+def create(
+    *,
+    source: options.Source = None,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, metavar="N", help="Lanes: partitions of each event topic (16)."),
+    ] = None,
+    replication_factor: Annotated[
+        int, typer.Option("--replication-factor", min=1, max=100, metavar="N", help="Copies of each event.")
+    ] = 1,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make the topics that lack: impressions, clicks, and the one of rolled-up batches.
+
+    With append time, without compaction, retained for longer than the dedupe window and an outage together. What exists is never altered: what is wrong with it is told, with the command that mends it. Running it again does nothing. More partitions later would tear users from their lanes: choose for growth.
+
+    \b
+    Examples:
+      adledger topics create --source kafka://localhost:9092
+      adledger topics create --partitions 64 --replication-factor 3
+      adledger topics create --set topics=ad.backfill --set log_time=record --json
+    """
+    settings = options.load_settings(config_file, assignments, source=source).settings
+
+    from pipeline.log.kafka.topics import check_topics, create_topics
+
+    _quiet_client()
+
+    async def made_and_checked() -> "tuple[tuple[str, ...], Checked]":
+        return await create_topics(settings, partitions, replication_factor), await check_topics(settings)
+
+    made, checked = asyncio.run(made_and_checked())
+    _report(settings, checked, made, as_json=as_json)
+
+
+@topics.command("check")
+def check(
+    *,
+    source: options.Source = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check that topics and brokers are as the protocol needs them: append time, no compaction, retention, widths.
+
+    Exit code 1 where a worker would refuse to start. Each finding comes with the command that mends it; what is only risky (few copies) is marked as advice.
+
+    \b
+    Examples:
+      adledger topics check --source kafka://localhost:9092
+      adledger topics check --json | jq .findings
+    """
+    settings = options.load_settings(config_file, assignments, source=source).settings
+
+    from pipeline.log.kafka.topics import check_topics
+
+    _quiet_client()
+    _report(settings, asyncio.run(check_topics(settings)), (), as_json=as_json)
+
+
+def _report(settings: "Settings", checked: "Checked", made: tuple[str, ...], *, as_json: bool) -> None:
+    """Print topics and findings; end with 1 where a worker would not start."""
+    if as_json:
+        out_json({
+            "log": str(settings.source),
+            "topics": [
+                {
+                    "name": t.name, "exists": not t.error_code, "made": t.name in made, "id": t.topic_id,
+                    "partitions": t.partitions, "replication_factor": t.replication_factor,
+                }
+                for t in checked.topics
+            ],
+            "findings": [
+                {"message": f.message, "remedy": f.remedy, "advice": f.advice} for f in checked.findings
+            ],
+            "fit": checked.fit,
+        })  # fmt: skip
+    else:
+        rows = [
+            (t.name, t.partitions, t.replication_factor, t.topic_id, "made" if t.name in made else "")
+            for t in checked.topics
+            if not t.error_code
+        ]
+        if rows:
+            out_table(("topic", "partitions", "copies", "id", ""), rows)
+        for finding in checked.findings:
+            err(
+                f"{'advice: ' if finding.advice else ''}{finding.message}\n"
+                f"  {'better' if finding.advice else 'remedy'}: {finding.remedy}"
+            )
+        out("fit: yes" if checked.fit else "fit: NO")
+    if not checked.fit:
+        raise typer.Exit(1)
+
+
+def _quiet_client() -> None:
+    """Let aiokafka be silent: what goes wrong is told once, with its cause and remedy."""
+    import logging
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -1,0 +1,215 @@
+"""What the protocol needs of topics and brokers, as a function of their settings: each finding with what mends it."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.log.kafka.findings import Finding
+from pipeline.log.kafka.metadata import TopicFacts
+from pipeline.log.kafka.topology import unfit_topics
+from pipeline.settings import Settings
+from schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
+
+HOUR_MS = 60 * 60 * 1000
+RETENTION_HOURS_MIN = 7 * 24
+"""What a topic that we make retains at least: Kafka's own default."""
+MESSAGE_BYTES_MIN = RECORD_BYTES_MAX + USER_ID_BYTES_MAX + 128
+"""The largest record of the contract with its key, in a batch of its own: 61 bytes of header, and the record's."""
+ROLLUP_MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""What `rollups_topic` takes: one message holds the columns of a whole batch."""
+
+CREATE_TIME, APPEND_TIME = "CreateTime", "LogAppendTime"
+FOREVER = -1
+_NO_BOUND_MS = 2**62
+"""Kafka's default of message.timestamp.before.max.ms is the largest of int64; what is near it is no bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """The cluster as far as the protocol rests on it.
+
+    `topics` are the event topics in topic-index order, then `rollups`. `configs` has each topic's settings by name,
+    and is without those that this user may not see; `broker` one broker's, empty where it may not see them.
+    """
+
+    servers: str
+    brokers: int
+    topics: Sequence[TopicFacts]
+    rollups: TopicFacts
+    configs: Mapping[str, Mapping[str, str]]
+    broker: Mapping[str, str]
+
+
+def findings(facts: ClusterFacts, settings: Settings) -> list[Finding]:
+    """Return what is not as these settings need it, advice last."""
+    found = [
+        *unfit_topics(facts.topics),
+        *(finding for topic in facts.topics for finding in _event_topic(facts, topic, settings)),
+        *_rollups_topic(facts),
+        *_broker(facts, settings),
+    ]
+    return sorted(found, key=lambda finding: finding.advice)
+
+
+def wanted_retention_ms(settings: Settings) -> int:
+    """Return how long event topics must retain a record: FOREVER (-1), or ms."""
+    if settings.log_time == "record":
+        return FOREVER
+    return (settings.dedupe_window_hours + settings.outage_hours_max) * HOUR_MS
+
+
+def event_topic_configs(settings: Settings, replication_factor: int) -> dict[str, str]:
+    """Return the settings that an event topic is made with."""
+    retention = wanted_retention_ms(settings)
+    return {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": _timestamp_type(settings),
+        "retention.ms": str(
+            retention if retention == FOREVER else max(retention, RETENTION_HOURS_MIN * HOUR_MS)
+        ),
+        "min.insync.replicas": _min_insync(replication_factor),
+    }
+
+
+def rollups_topic_configs(replication_factor: int) -> dict[str, str]:
+    """Return the settings that `rollups_topic` is made with. Its messages are live figures: a day is plenty."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(24 * HOUR_MS),
+        "max.message.bytes": str(ROLLUP_MESSAGE_BYTES_MAX),
+        "min.insync.replicas": _min_insync(replication_factor),
+    }
+
+
+def _min_insync(replication_factor: int) -> str:
+    return "2" if replication_factor >= 3 else "1"
+
+
+def _timestamp_type(settings: Settings) -> str:
+    return CREATE_TIME if settings.log_time == "record" else APPEND_TIME
+
+
+def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> Iterator[Finding]:
+    if topic.error_code:
+        return
+    config = facts.configs.get(topic.name)
+    if config is None:
+        yield Finding(
+            f"this user may not see the settings of the topic {topic.name}",
+            "kafka-acls.sh --add --allow-principal User:NAME --operation DescribeConfigs --topic "
+            + shlex.quote(topic.name),
+        )
+        return
+    if "compact" in config["cleanup.policy"]:
+        yield Finding(
+            f"{topic.name} has cleanup.policy = {config['cleanup.policy']}: compaction would remove events",
+            _alter(facts, topic.name, "cleanup.policy", "delete"),
+        )
+    wanted = _timestamp_type(settings)
+    if (timestamps := config["message.timestamp.type"]) != wanted:
+        yield Finding(
+            f"{topic.name} has message.timestamp.type = {timestamps}, and log_time = {settings.log_time} needs {wanted}"
+            + (": producers could set the lanes' clocks" if wanted == APPEND_TIME else ""),
+            _alter(facts, topic.name, "message.timestamp.type", wanted),
+        )
+    yield from _retention(facts, topic.name, config, settings)
+    if int(config["max.message.bytes"]) < MESSAGE_BYTES_MIN:
+        yield Finding(
+            f"{topic.name} has max.message.bytes = {config['max.message.bytes']}: the largest event is {MESSAGE_BYTES_MIN}",
+            _alter(facts, topic.name, "max.message.bytes", str(1024 * 1024)),
+        )
+    yield from _durability(facts, topic, config)
+
+
+def _retention(
+    facts: ClusterFacts, topic: str, config: Mapping[str, str], settings: Settings
+) -> Iterator[Finding]:
+    retained, wanted = int(config["retention.ms"]), wanted_retention_ms(settings)
+    if wanted == FOREVER and retained != FOREVER:
+        yield Finding(
+            f"{topic} has retention.ms = {retained}, and log_time = record: old events would be deleted as they come",
+            _alter(facts, topic, "retention.ms", str(FOREVER)),
+        )
+    elif retained != FOREVER and retained < wanted:
+        yield Finding(
+            f"{topic} has retention.ms = {retained} ({retained / HOUR_MS:.3g} h): less than dedupe_window_hours + "
+            f"outage_hours_max = {wanted // HOUR_MS} h, so an outage could lose events",
+            _alter(facts, topic, "retention.ms", str(wanted)),
+        )
+    if int(config["retention.bytes"]) != FOREVER:
+        yield Finding(
+            f"{topic} has retention.bytes = {config['retention.bytes']}: a flood deletes events before their time",
+            _alter(facts, topic, "retention.bytes", str(FOREVER)),
+            advice=True,
+        )
+    if settings.log_time == "record" and int(config["message.timestamp.before.max.ms"]) < _NO_BOUND_MS:
+        yield Finding(
+            f"{topic} has message.timestamp.before.max.ms = {config['message.timestamp.before.max.ms']}: "
+            "older events of an import would be refused",
+            _alter(facts, topic, "message.timestamp.before.max.ms", str(2**63 - 1)),
+        )
+
+
+def _durability(facts: ClusterFacts, topic: TopicFacts, config: Mapping[str, str]) -> Iterator[Finding]:
+    if topic.replication_factor < 3:
+        yield Finding(
+            f"{topic.name} has {topic.replication_factor} "
+            + ("copy" if topic.replication_factor == 1 else "copies")
+            + f" on {facts.brokers} broker{'s' * (facts.brokers > 1)}: a lost disk may lose events",
+            "keep 3 copies: kafka-reassign-partitions.sh",
+            advice=True,
+        )
+    elif int(config["min.insync.replicas"]) < 2:
+        yield Finding(
+            f"{topic.name} has min.insync.replicas = 1: an event may be acknowledged while one broker alone has it",
+            _alter(facts, topic.name, "min.insync.replicas", "2"),
+            advice=True,
+        )
+    if config.get("unclean.leader.election.enable") == "true":
+        yield Finding(
+            f"{topic.name} has unclean.leader.election.enable = true: a broker that lags may become leader, and events go",
+            _alter(facts, topic.name, "unclean.leader.election.enable", "false"),
+            advice=True,
+        )
+
+
+def _rollups_topic(facts: ClusterFacts) -> Iterator[Finding]:
+    name = facts.rollups.name
+    if facts.rollups.error_code:
+        yield from unfit_topics([facts.rollups])
+        return
+    config = facts.configs.get(name, {})
+    if "compact" in config.get("cleanup.policy", ""):
+        yield Finding(
+            f"{name} has cleanup.policy = {config['cleanup.policy']}: messages have no key to keep the last of",
+            _alter(facts, name, "cleanup.policy", "delete"),
+        )
+    if int(config.get("max.message.bytes", ROLLUP_MESSAGE_BYTES_MAX)) < ROLLUP_MESSAGE_BYTES_MAX:
+        yield Finding(
+            f"{name} has max.message.bytes = {config['max.message.bytes']}: the message of a large batch may not fit",
+            _alter(facts, name, "max.message.bytes", str(ROLLUP_MESSAGE_BYTES_MAX)),
+            advice=True,
+        )
+
+
+def _broker(facts: ClusterFacts, settings: Settings) -> Iterator[Finding]:
+    minutes = facts.broker.get("offsets.retention.minutes")
+    if minutes is None:
+        yield Finding(
+            "this user may not see the brokers' settings: offsets.retention.minutes is not checked",
+            "kafka-acls.sh --add --allow-principal User:NAME --operation DescribeConfigs --cluster",
+            advice=True,
+        )
+    elif int(minutes) < settings.outage_hours_max * 60:
+        yield Finding(
+            f"the brokers have offsets.retention.minutes = {minutes}: committed offsets, and the intents in them, would "
+            f"be gone after an outage of outage_hours_max = {settings.outage_hours_max} h",
+            f"set offsets.retention.minutes={settings.outage_hours_max * 60} or more in every broker's server.properties",
+        )
+
+
+def _alter(facts: ClusterFacts, topic: str, name: str, value: str) -> str:
+    return (
+        f"kafka-configs.sh --bootstrap-server {facts.servers} --alter --entity-type topics "
+        f"--entity-name {shlex.quote(topic)} --add-config {name}={value}"
+    )

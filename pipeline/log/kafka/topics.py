@@ -1,0 +1,192 @@
+"""Topics fit for the protocol: looked at before a run, and made where they lack."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import errors
+from aiokafka.admin import NewTopic
+from aiokafka.admin.config_resource import ConfigResourceType
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+
+from pipeline.addresses import KafkaAddress
+from pipeline.errors import LogError, UsageError
+from pipeline.log.kafka.failures import connected
+from pipeline.log.kafka.findings import Finding, listed
+from pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from pipeline.log.kafka.properties import client_options
+from pipeline.log.kafka.topic_checks import (
+    ClusterFacts,
+    event_topic_configs,
+    findings,
+    rollups_topic_configs,
+)
+from pipeline.settings import Settings
+
+PARTITIONS_DEFAULT = 16
+"""Lanes of a deployment that says nothing else: they bound how many workers can share the work, and can't be fewer later."""
+
+CREATE_SECONDS_MAX = 30
+LOOK_SECONDS = 0.1
+
+_NO_TOPIC = errors.UnknownTopicOrPartitionError.errno
+_EXISTS = errors.TopicAlreadyExistsError.errno
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The topics of a deployment (events first, rollups last), and all that is wrong with them."""
+
+    topics: Sequence[TopicFacts]
+    findings: Sequence[Finding]
+
+    @property
+    def fit(self) -> bool:
+        """Whether a worker may start: nothing was found but advice."""
+        return all(finding.advice for finding in self.findings)
+
+
+async def check_topics(settings: Settings) -> Checked:
+    """Look at topics and brokers. Raises UsageError (properties, no Kafka set), LogError (no broker, refused)."""
+    async with connected(kafka_options(settings)) as client:
+        facts = await _facts(client, settings)
+    return Checked([*facts.topics, facts.rollups], findings(facts, settings))
+
+
+async def require_fit_topics(settings: Settings) -> None:
+    """Return where a worker may start. Raises LogError listing what it must not start on; otherwise as `check_topics`."""
+    checked = await check_topics(settings)
+    if not checked.fit:
+        refused = [finding for finding in checked.findings if not finding.advice]
+        raise LogError(listed("the topics are not as the pipeline needs them:", refused))
+
+
+async def create_topics(
+    settings: Settings, partitions: int | None = None, replication_factor: int = 1
+) -> tuple[str, ...]:
+    """Make the topics that lack, with the settings the protocol needs, and return their names.
+
+    What exists is never altered; `check_topics` tells what is wrong with it. Without `partitions` the event topics
+    that lack get as many as the one that exists, or 16. Raises UsageError where that one has others, LogError.
+    """
+    async with connected(kafka_options(settings)) as client:
+        named = (*settings.topics, settings.rollups_topic)
+        found = await topic_facts(client, named)
+        width = _width(found[:-1], partitions)
+        lacking = [
+            NewTopic(
+                topic.name,
+                width,
+                replication_factor,
+                topic_configs=rollups_topic_configs(replication_factor)
+                if topic.name == settings.rollups_topic
+                else event_topic_configs(settings, replication_factor),
+            )
+            for topic in found
+            if topic.error_code == _NO_TOPIC
+        ]
+        if not lacking:
+            return ()
+        made = await _create(client, lacking)
+        await _until_there(client, [topic.name for topic in lacking])
+        return made
+
+
+def kafka_options(settings: Settings) -> dict[str, object]:
+    """Return what aiokafka's clients are made with. Raises UsageError: properties, or another log than Kafka."""
+    if not isinstance(settings.source, KafkaAddress):
+        raise UsageError(
+            f"source = {settings.source}: topics are Kafka's",
+            remedy="name brokers: --source kafka://HOST:PORT",
+        )
+    return client_options(settings.source.servers, settings.kafka)
+
+
+def _width(topics: Sequence[TopicFacts], wanted: int | None) -> int:
+    for topic in topics:
+        if topic.error_code:
+            continue
+        if wanted not in {None, topic.partitions}:
+            raise UsageError(
+                f"the topic {topic.name} has {topic.partitions} partitions, not {wanted}",
+                remedy="leave --partitions out: event topics have equally many, and a key must stay in its lane",
+            )
+        return topic.partitions
+    return PARTITIONS_DEFAULT if wanted is None else wanted
+
+
+async def _create(client: AIOKafkaClient, topics: Sequence[NewTopic]) -> tuple[str, ...]:
+    request = CreateTopicsRequest(
+        create_topic_requests=[
+            (t.name, t.num_partitions, t.replication_factor, [], list(t.topic_configs.items()))
+            for t in topics
+        ],
+        timeout=CREATE_SECONDS_MAX * 1000,
+        validate_only=False,
+    )
+    response = await client.send(await _controller(client), request)
+    refused = [
+        f"{name}: {message or errors.for_code(code).__name__}"
+        for name, code, message in response.topic_errors
+        if code not in {0, _EXISTS}
+    ]
+    if refused:
+        raise LogError(
+            "Kafka did not make the topics: " + "; ".join(refused),
+            remedy="no more copies (--replication-factor) than there are brokers; let this user Create and Alter on the cluster "
+            "(kafka-acls.sh); or ask those who run it",
+        )
+    return tuple(name for name, code, _ in response.topic_errors if code == 0)
+
+
+async def _controller(client: AIOKafkaClient) -> int:
+    if client.cluster.controller is None:
+        await client.force_metadata_update()
+    assert client.cluster.controller is not None, "a cluster that answers has a controller"
+    return int(client.cluster.controller.nodeId)
+
+
+async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
+    """Wait until the brokers tell of new topics, each partition with a leader."""
+    try:
+        async with asyncio.timeout(CREATE_SECONDS_MAX):
+            while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, topics)):  # noqa: ASYNC110 - Kafka tells nobody
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise LogError(
+            f"the topics {', '.join(topics)} were made, and have no leaders after {CREATE_SECONDS_MAX} s",
+            remedy="adledger topics check, when the brokers are all up",
+        ) from error
+
+
+async def _facts(client: AIOKafkaClient, settings: Settings) -> ClusterFacts:
+    *topics, rollups = await topic_facts(client, (*settings.topics, settings.rollups_topic))
+    there = [topic.name for topic in (*topics, rollups) if not topic.error_code]
+    node = client.get_random_node()
+    broker = await _configs(client, node, ConfigResourceType.BROKER, [str(node)])
+    return ClusterFacts(
+        servers=str(settings.source).removeprefix("kafka://"),
+        brokers=len(client.cluster.brokers()),
+        topics=topics,
+        rollups=rollups,
+        configs=await _configs(client, node, ConfigResourceType.TOPIC, there),
+        broker=broker.get(str(node), {}),
+    )
+
+
+async def _configs(
+    client: AIOKafkaClient, node: int, kind: ConfigResourceType, names: Sequence[str]
+) -> Mapping[str, Mapping[str, str]]:
+    """Return each resource's settings; those that this user may not see are left out."""
+    if not names:
+        return {}
+    request = DescribeConfigsRequest(
+        resources=[(int(kind), name, None) for name in names], include_synonyms=False
+    )
+    response = await client.send(node, request)
+    return {
+        name: {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+        for code, _message, _kind, name, entries in response.resources
+        if not code
+    }
