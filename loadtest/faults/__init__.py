@@ -1,0 +1,1 @@
+"""Harm on purpose, for tests of what the pipeline does then."""
