@@ -44,6 +44,7 @@ _CRC = struct.Struct(">I")
 
 _CODEC_MASK = 0x07
 _APPEND_TIME_BIT = 0x08
+_TRANSACTIONAL_BIT = 0x10
 _CONTROL_BIT = 0x20
 _CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -62,6 +63,7 @@ class BatchHeader:
     base_timestamp: int
     max_timestamp: int
     count: int
+    producer_id: int
 
     @property
     def next_offset(self) -> int:
@@ -80,6 +82,11 @@ class BatchHeader:
         return bool(self.attributes & _CONTROL_BIT)
 
     @property
+    def is_transactional(self) -> bool:
+        """Whether it is part of a transaction of `producer_id`."""
+        return bool(self.attributes & _TRANSACTIONAL_BIT)
+
+    @property
     def append_time(self) -> int:
         """The broker's append time of all its records, or `NO_APPEND_TIME`."""
         return self.max_timestamp if self.attributes & _APPEND_TIME_BIT else NO_APPEND_TIME
@@ -90,7 +97,7 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
 
     Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch.
     """
-    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, _, _, _, count = _HEADER.unpack_from(
+    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = _HEADER.unpack_from(
         buffer.data if isinstance(buffer, np.ndarray) else buffer, at
     )
     if magic != MAGIC:
@@ -106,7 +113,7 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
             f"{count} records, last offset delta {last})",
             remedy="The log is damaged; restore it from its source.",
         )
-    return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count)
+    return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count, producer)
 
 
 def checksum_matches(buffer: U8, at: int, header: BatchHeader) -> bool:

@@ -1,0 +1,140 @@
+"""From the bytes of a fetch to encoded batches: whole, checked, decompressed, and only what was committed.
+
+What a broker sends for a partition are record batches one behind the other, the last perhaps cut off. With
+isolation `read_committed` it also names the aborted transactions among them (producer id, first offset): a
+producer's transactional batches from there on are left out, until its abort marker. Markers themselves (control
+batches) and batches that compaction emptied bring no records, but move the next offset.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import LogError
+from pipeline.log.kafka.codecs import U8, Arena, UndecodableError
+from pipeline.log.record_batch import (
+    HEADER_BYTES,
+    LENGTH_FIELD_END,
+    MAGIC,
+    BatchHeader,
+    checksum_matches,
+    parse_header,
+    read_varint,
+)
+from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
+
+_LENGTH_AT, _MAGIC_AT = 8, 16
+_CODEC_MASK = 0x07
+_ABORT = b"\x00\x00"
+"""The type in a marker's key, behind its version (both i16): 0 abort, 1 commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Batches with records for us, in offset order, and the position after all that was read."""
+
+    batches: tuple[EncodedBatch, ...]
+    next_offset: int
+
+
+def decode_batches(
+    data: bytes, position: int, aborted: Iterable[tuple[int, int]] | None, where: str
+) -> Decoded:
+    """Decode what a fetch at `position` brought of one partition; nothing before `position` is decoded.
+
+    `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Raises LogError for a
+    checksum that does not match, a format older than Kafka 0.11's, a codec that is not known, broken bytes.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    transactions = _Aborted(aborted or ())
+    arena = Arena(len(data))
+    batches = []
+    at, next_offset = 0, position
+    while len(data) - at >= LENGTH_FIELD_END:
+        size = LENGTH_FIELD_END + int.from_bytes(
+            data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big", signed=True
+        )
+        if LENGTH_FIELD_END < size > len(data) - at:
+            break  # cut off: it comes whole with the next fetch
+        header = _header(data, at, size, where)
+        if not checksum_matches(buffer, at, header):
+            raise LogError(
+                f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
+                remedy="Look at the broker's disk and the network; the batch is fetched again after a restart.",
+            )
+        wanted = transactions.wants(header, data, at) and header.next_offset > position and header.count
+        if wanted:
+            batches.append(_encoded(buffer, at, header, arena, where))
+        next_offset = max(next_offset, header.next_offset)
+        at += size
+    return Decoded(tuple(batches), next_offset)
+
+
+class _Aborted:
+    """Which batches belong to aborted transactions, told batch by batch in offset order."""
+
+    def __init__(self, aborted: Iterable[tuple[int, int]]) -> None:
+        self._coming = sorted(((first, producer) for producer, first in aborted), reverse=True)
+        self._open: set[int] = set()
+
+    def wants(self, header: BatchHeader, data: bytes, at: int) -> bool:
+        """Return whether the batch's records are for us."""
+        while self._coming and self._coming[-1][0] < header.next_offset:
+            self._open.add(self._coming.pop()[1])
+        if header.is_control:
+            if _is_abort(data, at):
+                self._open.discard(header.producer_id)
+            return False
+        return not (header.is_transactional and header.producer_id in self._open)
+
+
+def _is_abort(data: bytes, at: int) -> bool:
+    """Tell whether a control batch, which is never compressed, is an abort marker."""
+    at += HEADER_BYTES
+    _, at = read_varint(data, at)  # length
+    at += 1  # attributes
+    for _ in range(3):  # time delta, offset delta, length of the key
+        _, at = read_varint(data, at)
+    return data[at + 2 : at + 4] == _ABORT
+
+
+def _header(data: bytes, at: int, size: int, where: str) -> BatchHeader:
+    if size > _MAGIC_AT and 0 <= data[at + _MAGIC_AT] < MAGIC:
+        raise LogError(
+            f"{where}: records of message format {data[at + _MAGIC_AT]}, from before Kafka 0.11",
+            remedy="Copy the topic with a current producer (its records then have format 2), or begin behind them: "
+            "kafka-consumer-groups.sh --reset-offsets.",
+        )
+    if size < HEADER_BYTES:
+        raise LogError(
+            f"{where}: a record batch of {size} bytes, less than a header's",
+            remedy="The log is damaged; restore it from its source.",
+        )
+    return parse_header(data, at, where)
+
+
+def _encoded(buffer: U8, at: int, header: BatchHeader, arena: Arena, where: str) -> EncodedBatch:
+    start, size = at + HEADER_BYTES, header.size_bytes - HEADER_BYTES
+    memory = buffer
+    codec = header.attributes & _CODEC_MASK
+    if codec:
+        try:
+            memory, start, size = arena.decompress(buffer.data[start : start + size], codec)
+        except UndecodableError as error:
+            raise LogError(
+                f"{where}: the record batch at offset {header.base_offset} can't be decompressed as {header.codec}: {error}",
+                remedy="Its checksum is right, so its producer wrote it so: look for what is wrong with that producer.",
+            ) from error
+    elif start + size + READ_AHEAD_BYTES > len(buffer):
+        arena.room(size)[:size] = buffer.data[start : start + size]
+        memory, start = arena.take(size)
+    return EncodedBatch(
+        buffer=memory,
+        start=start,
+        size=size,
+        count=header.count,
+        base_offset=header.base_offset,
+        base_timestamp=header.base_timestamp,
+        append_time=header.append_time,
+    )
