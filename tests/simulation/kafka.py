@@ -1,0 +1,513 @@
+"""A simulated Kafka: partitions, a group with generations and member ids, commits with metadata.
+
+`Broker` is what survives everybody; `SimSource` is a worker's client, a `Source`. As in Kafka, a commit is refused
+for a member id or generation that is not current, and not for another member's partition.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import CommitFenced, CommitUnknown, LogError, OffsetOutOfRange
+from pipeline.lanes.intent import METADATA_BYTES_MAX
+from pipeline.log.record_batch import HEADER_BYTES
+from pipeline.log.record_block import RecordBlock, encode_batches
+from pipeline.log.source import (
+    READ_AHEAD_BYTES,
+    Assignment,
+    Committed,
+    EncodedBatch,
+    Fetched,
+    GroupListener,
+    OffsetBounds,
+    Topology,
+)
+from tests.simulation.world import World, who
+
+CLOCK_BEGINS_MS = (1_767_225_600 - 15) * 1000
+"""Log time at the start: 15 s before a day begins."""
+SESSION_SECONDS = 5.0
+HEARTBEAT_SECONDS = 1.5
+REBALANCE_SECONDS = 6.0
+TOPICS = ("ad.impressions", "ad.clicks")
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record, as it was appended."""
+
+    topic: int
+    offset: int
+    log_time: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(slots=True)
+class Partition:
+    """One topic's partition. `history` keeps every record there ever was, for the truth."""
+
+    first: int = 0
+    end: int = 0
+    last_time: int = 0
+    batches: list[tuple[int, int, EncodedBatch | None]] = field(default_factory=list)
+    history: dict[int, LogRecord] = field(default_factory=dict)
+    frozen: bool = False
+
+
+@dataclass(slots=True)
+class Member:
+    """A member of the group."""
+
+    instance: str | None
+    seen: float
+    reply: Callable[[Any], None] | None = None
+    lanes: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Broker:
+    """The cluster: the log, and the coordinator of the one group. `fences` and `checks_cut` are for controls."""
+
+    world: World
+    lanes: int
+    clock_skew_ms: tuple[int, int] = (0, 0)
+    fences: bool = True
+    ids: list[str] = field(default_factory=lambda: ["A0", "B0"])
+    logs: dict[tuple[str, int], Partition] = field(default_factory=dict)
+    commits: dict[tuple[int, int], Committed] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    generation: int = 0
+    preparing: bool = False
+    waiters: list[Callable[[], None]] = field(default_factory=list)
+    cut_problems: list[str] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.world.loop.on_network(1.0, self._expire)
+
+    # the log
+
+    def topology(self) -> Topology:
+        return Topology(TOPICS, (1, 2), tuple(self.ids), self.lanes)
+
+    def log(self, topic: int, lane: int) -> Partition:
+        return self.logs.setdefault((self.ids[topic], lane), Partition())
+
+    def time_ms(self, topic: int) -> int:
+        """The append time of a topic's leader."""
+        return int(CLOCK_BEGINS_MS + self.clock_skew_ms[topic] + self.world.now * 1000)
+
+    def append(self, topic: int, lane: int, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """Append a record batch; all its records have its append time."""
+        log = self.log(topic, lane)
+        if log.frozen:
+            return
+        time = self.time_ms(topic)
+        block = RecordBlock.of((time, key, value) for key, value in records)
+        for written in encode_batches(block, log.end):
+            buffer = np.concatenate([written.data, np.zeros(READ_AHEAD_BYTES, np.uint8)])
+            count = written.next_offset - written.base_offset
+            batch = EncodedBatch(
+                buffer, HEADER_BYTES, len(written.data) - HEADER_BYTES, count, written.base_offset, time, time
+            )
+            log.batches.append((written.base_offset, written.next_offset, batch))
+        for key, value in records:
+            log.history[log.end] = LogRecord(topic, log.end, time, key, value)
+            log.end += 1
+        self.changed()
+
+    def gap(self, topic: int, lane: int, count: int) -> None:
+        """Offsets without records, as transaction markers leave them."""
+        log = self.log(topic, lane)
+        if log.frozen:
+            return
+        self.world.fault("offsets without records", "kafka", f"{TOPICS[topic]}-{lane}")
+        log.batches.append((log.end, log.end + count, None))
+        log.end += count
+        self.changed()
+
+    def changed(self) -> None:
+        """Look again for those who wait for records."""
+        waiting, self.waiters = self.waiters, []
+        for look in waiting:
+            look()
+
+    def fetch(self, lane: int, positions: Mapping[int, int]) -> list[Fetched]:
+        return [self._fetch_one(topic, lane, position) for topic, position in positions.items()]
+
+    def _fetch_one(self, topic: int, lane: int, position: int) -> Fetched:
+        log = self.log(topic, lane)
+        if not log.first <= position <= log.end:
+            raise OffsetOutOfRange(
+                f"{TOPICS[topic]}-{lane}: offset {position} is not in {log.first} to {log.end}",
+                remedy="restore the log",
+            )
+        behind = [b for b in log.batches if b[1] > position]
+        if behind and not self.world.quiet and self.world.rng.random() < 0.15:
+            self.world.fault("topic lags", "kafka", f"{TOPICS[topic]}-{lane} at {position}")
+            return Fetched(topic, position, position, log.end)
+        if len(behind) > 1 and self.world.rng.random() < 0.4:
+            behind = behind[: self.world.rng.randrange(1, len(behind) + 1)]
+        if behind and behind[0][0] < position:
+            self.world.fault("fetched again", "kafka", f"{TOPICS[topic]}-{lane}, {behind[0][0]} to {position - 1}")
+        batches = tuple(b for _, _, b in behind if b is not None)
+        return Fetched(topic, position, behind[-1][1] if behind else position, log.end, batches)
+
+    # commits
+
+    def is_current(self, member_id: str, generation: int) -> bool:
+        return not self.fences or (member_id in self.members and generation == self.generation)
+
+    def commit(self, member_id: str, generation: int, lane: int, positions: Mapping[int, Committed]) -> None:
+        """Accept, or raise CommitFenced."""
+        if not self.is_current(member_id, generation):
+            self.world.fault("commit fenced", "kafka", f"{member_id}, generation {generation}, lane {lane}")
+            raise CommitFenced(f"lane {lane}: {member_id} in generation {generation} is not current")
+        for topic, committed in positions.items():
+            self.commits[topic, lane] = committed
+            self.world.say(
+                "kafka", f"committed {TOPICS[topic]}-{lane} at {committed.offset}: {_batch(committed.metadata)}"
+            )
+
+    # the group
+
+    def join(self, member_id: str, instance: str | None, reply: Callable[[Any], None]) -> None:
+        """A JoinGroup: answered with (member id, generation, lanes), or None where the member id is unknown."""
+        if member_id and member_id not in self.members:
+            reply(None)
+            return
+        if not member_id:
+            self._count += 1
+            member_id = f"m{self._count}"
+            former = next((m for m, x in self.members.items() if instance and x.instance == instance), None)
+            if former is not None:
+                old = self.members.pop(former)
+                self.members[member_id] = Member(instance, self.world.now, None, old.lanes)
+                self.world.fault("static member returned", "kafka", f"{former} is {member_id} now")
+                if not self.preparing:
+                    reply((member_id, self.generation, old.lanes))
+                    return
+            else:
+                self.members[member_id] = Member(instance, self.world.now)
+        self.members[member_id].reply = reply
+        self.members[member_id].seen = self.world.now
+        self.rebalance()
+        self._complete()
+
+    def rebalance(self) -> None:
+        """Ask every member to join again."""
+        if self.preparing or not self.members:
+            return
+        self.preparing = True
+        generation = self.generation
+        self.world.fault("rebalance", "kafka", f"generation {generation} ends")
+        self.world.loop.on_network(REBALANCE_SECONDS, self._late, generation)
+
+    def _late(self, generation: int) -> None:
+        if self.preparing and generation == self.generation:
+            self._complete(wait=False)
+
+    def _complete(self, *, wait: bool = True) -> None:
+        if not self.preparing or (wait and any(m.reply is None for m in self.members.values())):
+            return
+        for member_id in [i for i, m in self.members.items() if m.reply is None]:
+            del self.members[member_id]
+        self.preparing = False
+        self.generation += 1
+        order = list(self.members)
+        self.world.rng.shuffle(order)
+        for place, member_id in enumerate(order):
+            member = self.members[member_id]
+            member.lanes = tuple(range(place, self.lanes, len(order)))
+            member.seen = self.world.now
+            reply, member.reply = member.reply, None
+            if reply:
+                reply((member_id, self.generation, member.lanes))
+        self.world.say("kafka", f"generation {self.generation}: { {m: x.lanes for m, x in self.members.items()} }")
+
+    def leave(self, member_id: str) -> None:
+        if self.members.pop(member_id, None) is not None:
+            self.rebalance()
+            self._complete()
+
+    def heartbeat(self, member_id: str, generation: int) -> str:
+        member = self.members.get(member_id)
+        if member is None:
+            return "unknown"
+        member.seen = self.world.now
+        return "rebalance" if self.preparing or generation != self.generation else "ok"
+
+    def _expire(self) -> None:
+        late = [
+            i for i, m in self.members.items() if m.reply is None and self.world.now - m.seen > SESSION_SECONDS
+        ]
+        for member_id in late:
+            self.world.fault("member expired", "kafka", member_id)
+            self.leave(member_id)
+        self.world.loop.on_network(1.0, self._expire)
+
+
+@dataclass(eq=False, slots=True)
+class SimSource:
+    """A worker's client. `cooperative`: lanes that stay ours are not revoked before we join again."""
+
+    world: World
+    broker: Broker
+    instance: str | None = None
+    cooperative: bool = False
+    _listener: GroupListener | None = None
+    _topology: Topology | None = None
+    _member: str = ""
+    _generation: int = -1
+    _mine: tuple[int, ...] = ()
+    _task: Any = None
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _leaving: bool = False
+    _again: Any = None
+    _ends: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    # group
+
+    async def join(self, listener: GroupListener) -> Topology:
+        self._listener = listener
+        self._topology = await self.world.ask(self.broker.topology)
+        self._task = self.world.loop.create_task(self._membership())
+        return self._topology
+
+    async def leave(self) -> None:
+        if self._task is None:
+            return
+        self._leaving = True
+        self._wake.set()
+        await asyncio.wait([self._task])
+        await self._revoke(self._mine)
+        member, self._member = self._member, ""
+        await self.world.ask(lambda: self.broker.leave(member))
+
+    async def rejoin(self) -> None:
+        if self._again is None:
+            self._again = self.world.loop.create_future()
+        self._wake.set()
+        if not self._leaving:
+            await asyncio.shield(self._again)
+
+    async def _membership(self) -> None:
+        while not self._leaving:
+            joined = await self._join_group()
+            if joined is None:
+                self._member = ""
+                continue
+            self._member, self._generation, lanes = joined
+            await self._revoke([lane for lane in self._mine if lane not in lanes])
+            self._mine = lanes
+            assert self._listener is not None
+            await self._listener.lanes_assigned(
+                [Assignment(lane, self._generation, self._member) for lane in lanes]
+            )
+            await self._beat()
+
+    async def _join_group(self) -> Any:
+        reply = self.world.loop.create_future()
+        loop, member = self.world.loop, self._member
+
+        def answer(found: Any) -> None:
+            loop.on_network(self.world.latency(), lambda: reply.done() or reply.set_result(found))
+
+        loop.on_network(self.world.latency(), self.broker.join, member, self.instance, answer)
+        return await reply
+
+    async def _beat(self) -> None:
+        """Stay a member until the group wants us to join again."""
+        while not self._leaving:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if self._leaving:
+                return
+            if self._again is not None:
+                await self._revoke(self._mine)
+                member, self._member = self._member, ""
+                await self.world.ask(lambda: self.broker.leave(member))
+                again, self._again = self._again, None
+                again.set_result(None)
+                return
+            member, generation = self._member, self._generation
+            state = await self.world.ask(lambda: self.broker.heartbeat(member, generation))
+            if state == "unknown":
+                await self._revoke(self._mine)
+                self._member = ""
+                return
+            if state == "rebalance":
+                if not self.cooperative:
+                    await self._revoke(self._mine)
+                return
+
+    async def _revoke(self, lanes: Collection[int]) -> None:
+        if lanes:
+            assert self._listener is not None
+            await self._listener.lanes_revoked(lanes)
+            self._mine = tuple(lane for lane in self._mine if lane not in lanes)
+
+    # offsets
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        self._check_lane(lane)
+        await self.world.point(f"before reading lane {lane}'s commits")
+
+        def found() -> dict[int, Committed]:
+            commits = self.broker.commits
+            return {t: commits[t, lane] for t in range(len(TOPICS)) if (t, lane) in commits}
+
+        return await self.world.ask(found)
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        self._check_lane(assignment.lane)
+        for committed in positions.values():
+            if len(committed.metadata.encode()) > METADATA_BYTES_MAX:
+                raise LogError("the metadata of a commit is too long")
+        await self.world.point(f"before a commit of lane {assignment.lane}")
+        self._check_cut(assignment.lane, positions)
+        await self.send_commit(assignment, positions)
+        await self.world.point(f"after a commit of lane {assignment.lane}")
+
+    async def send_commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        """Send it once. Raises CommitFenced, CommitUnknown."""
+        world, lane = self.world, assignment.lane
+        reply = world.loop.create_future()
+        reply.add_done_callback(lambda done: done.cancelled() or done.exception())
+        name = f"lane {lane}: {_batch(next(iter(positions.values())).metadata)}"
+        chances = world.chances
+        there, back = world.latency(), world.latency()
+        lost = CommitUnknown(f"lane {lane}: no answer to a commit")
+        if world.chance(chances.commit_lost):
+            world.fault("commit lost", who(), name)
+            parts: list[tuple[float, Mapping[int, Committed]]] = []
+            error: Exception | None = lost
+        elif len(positions) > 1 and world.chance(chances.commit_half):
+            world.fault("commit half done", who(), name)
+            taken = world.rng.choice(list(positions))
+            parts = [(there, {taken: positions[taken]})]
+            rest = {t: c for t, c in positions.items() if t != taken}
+            if world.chance(0.5):
+                parts.append((world.rng.uniform(0.05, 3.0), rest))
+            error = CommitUnknown(f"lane {lane}: accepted for some partitions only")
+        elif world.chance(chances.commit_delayed):
+            there = world.rng.uniform(0.2, 8.0)
+            world.fault("commit delayed", who(), f"{name}, {there:.1f} s")
+            parts, error = [(there, positions)], None
+        elif world.chance(chances.commit_reply_lost):
+            world.fault("commit reply lost", who(), name)
+            parts, error = [(there, positions)], lost
+        else:
+            parts, error = [(there, positions)], None
+
+        def arrive(part: Mapping[int, Committed]) -> None:
+            try:
+                self.broker.commit(assignment.member_id, assignment.generation, lane, part)
+            except CommitFenced as fenced:
+                answer: Exception | None = fenced
+            else:
+                answer = error
+            if error is not lost:
+                world.loop.on_network(back, lambda: _land(reply, answer))
+
+        for delay, part in parts:
+            world.loop.on_network(delay, arrive, part)
+        world.loop.on_network(world.rng.uniform(0.3, 2.0), lambda: _land(reply, lost))
+        await world.point(f"after sending a commit of {name}")
+        await reply
+
+    def _check_cut(self, lane: int, positions: Mapping[int, Committed]) -> None:
+        """The cut's law: no record that the lane knew of, at or before the cut's place, is left out of the batch."""
+        try:
+            intent = json.loads(next(iter(positions.values())).metadata)
+            cut, before, ranges = tuple(intent["cut"]), intent["clock"][0], intent["ranges"]
+        except (ValueError, KeyError, TypeError):
+            return  # no intent: the contract suite's texts
+        for topic, start, end in ranges:
+            clock = before
+            log = self.broker.log(topic, lane)
+            for offset in range(start, self._ends.get((lane, topic), end)):
+                record = log.history.get(offset)
+                if record is None:
+                    continue
+                clock = max(clock, record.log_time)
+                if offset >= end and (clock, topic, offset) <= cut:
+                    self.broker.cut_problems.append(
+                        f"lane {lane}, batch {intent['batch']}: cut at {cut}, but offset {offset} of topic {topic} lies "
+                        f"before that, at {clock}, and is left out"
+                    )
+                    return
+
+    # reading
+
+    async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
+        self._check_lane(lane)
+        broker = self.broker
+
+        def found() -> dict[int, OffsetBounds]:
+            logs = (broker.log(t, lane) for t in range(len(TOPICS)))
+            return {t: OffsetBounds(log.first, log.end) for t, log in enumerate(logs)}
+
+        return await self.world.ask(found)
+
+    async def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
+    ) -> Sequence[Fetched]:
+        self._check_lane(lane)
+        positions = dict(positions)
+        broker = self.broker
+        if self._topology is not None and tuple(broker.ids) != self._topology.topic_ids:
+            raise LogError("a topic was made anew", remedy="start the worker again")
+        found = await self.world.ask(lambda: broker.fetch(lane, positions))
+        if wait_ms_max and not any(f.next_offset > f.position for f in found):
+            await self._wait(lane, positions, wait_ms_max / 1000)
+            found = await self.world.ask(lambda: broker.fetch(lane, positions), slow=False)
+        for f in found:
+            self._ends[lane, f.topic] = f.end_offset
+        return found
+
+    async def _wait(self, lane: int, positions: Mapping[int, int], seconds: float) -> None:
+        """Wait until a topic has something behind its position."""
+        future = self.world.loop.create_future()
+
+        def look() -> None:
+            if future.done():
+                return
+            if any(self.broker.log(t, lane).end != p for t, p in positions.items()):
+                future.set_result(None)
+            else:
+                self.broker.waiters.append(look)
+
+        look()
+        self.world.loop.on_network(seconds, lambda: future.done() or future.set_result(None))
+        await future
+
+    def _check_lane(self, lane: int) -> None:
+        if not 0 <= lane < self.broker.lanes:
+            raise LogError(f"there is no lane {lane}")
+
+
+def _land(reply: Any, error: Exception | None) -> None:
+    if not reply.done():
+        if error is None:
+            reply.set_result(None)
+        else:
+            reply.set_exception(error)
+
+
+def _batch(metadata: str) -> str:
+    try:
+        intent = json.loads(metadata)
+        ranges = ", ".join(f"{s}-{e}" for _, s, e in intent["ranges"])
+        return f"batch {intent['batch']} [{ranges}), send_by {intent['send_by'] % 1000}"
+    except (ValueError, KeyError, TypeError):
+        return repr(metadata[:20])

@@ -1,0 +1,236 @@
+"""The machine room of one run: producers, workers that come and go, an operator who restarts what stands still."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange
+from pipeline.lanes import deliver
+from pipeline.lanes.buffer import BatchLimits
+from pipeline.lanes.compute import Computed
+from pipeline.lanes.ports import IdleClock, LaneLimits
+from pipeline.lanes.worker import Worker
+from schemas.classes import Class
+from schemas.wire import currency_code
+from tests.simulation import truth
+from tests.simulation.clickhouse import Server, SimSink
+from tests.simulation.kafka import CLOCK_BEGINS_MS, TOPICS, Broker, SimSource
+from tests.simulation.loop import Node
+from tests.simulation.world import World
+
+FAULT_SECONDS = 40.0
+"""Faults happen for so long; producers end before."""
+PATIENCE_SECONDS = 240.0
+"""After the faults every lane must be at its end within this."""
+DEADLINE_SECONDS = 4
+
+
+@dataclass(slots=True)
+class Process:
+    """A worker's place: its node is another one after each restart."""
+
+    name: str
+    instance: str | None
+    release: int = 0
+    node: Node | None = None
+    worker: Worker | None = None
+    count: int = 0
+    restarting: bool = False
+
+
+@dataclass(slots=True)
+class Room:
+    """One run. `stopped` maps a lane to what it said when it stopped for good."""
+
+    world: World
+    broker: Broker
+    server: Server
+    cooperative: bool = False
+    make_sink: Callable[..., SimSink] = SimSink
+    make_source: Callable[..., SimSource] = SimSource
+    processes: list[Process] = field(default_factory=list)
+    stopped: dict[int, str] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    damaged: bool = False
+    closed: bool = False
+    idle_clock: IdleClock | None = None
+    restarts: int = 0
+    _ids: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+
+    # workers
+
+    def limits(self) -> LaneLimits:
+        return LaneLimits(
+            batch=BatchLimits(rows_max=9, bytes_max=4_000, age_ms_max=400),
+            fetch_bytes_max=1 << 20,
+            window_ms=truth.WINDOW_MS,
+            acceptance_ms=truth.ACCEPTANCE_MS,
+            write_deadline_seconds=DEADLINE_SECONDS,
+            retry_attempts_max=None,
+            retry_backoff_ms_max=1_000,
+            default_currency=currency_code("USD"),
+            idle_clock=self.idle_clock,
+        )
+
+    def start(self, process: Process) -> None:
+        """Start a worker as a process of its own."""
+        process.count += 1
+        process.restarting = False
+        node = process.node = Node(f"{process.name}.{process.count}")
+        self.world.loop.add(node)
+        self.world.say(node.name, f"starts, release {process.release}")
+        self.world.loop.on_node(node, self._begin, process, node)
+
+    def _begin(self, process: Process, node: Node) -> None:
+        process.worker = Worker(
+            self.make_source(self.world, self.broker, process.instance, self.cooperative),
+            self.make_sink(self.world, self.server, DEADLINE_SECONDS),
+            self.limits(),
+            cpu_threads=1, inserts_per_second_max=200, revoke_ms_max=1_500, until_caught_up=False,
+            say=lambda text: self._said(process, node, text),
+        )  # fmt: skip
+        self.world.loop.create_task(self._work(process, node, process.worker))
+
+    async def _work(self, process: Process, node: Node, worker: Worker) -> None:
+        try:
+            await worker.run()
+        except AdledgerError as error:
+            if "a bug:" in error.message:
+                self.failures.append(f"crash of an invariant in {node.name}: {error.message}")
+        self.world.say(node.name, "has ended")
+        if process.node is node:
+            node.dead = True
+            self.world.loop.remove(node)
+            self.restart_later(process)
+
+    def _said(self, process: Process, node: Node, text: str) -> None:
+        self.world.say(node.name, text)
+        if "stands still" not in text or process.worker is None:
+            return
+        error = process.worker._errors[-1]
+        if isinstance(error, LaneStopped | OffsetOutOfRange):
+            lane = int(text.split()[1])
+            self.stopped[lane] = error.message
+            if not self.damaged:
+                self.failures.append(f"stopped: {error.message}")
+            return
+        self.restarts += 1
+        self.world.say("operator", f"restarts {node.name}")
+        process.worker.stop()
+
+    def crashed(self, node: Node) -> None:
+        """A node is gone: its process is started again, unless the room is closed."""
+        for process in self.processes:
+            if process.node is node:
+                self.restart_later(process)
+
+    def restart_later(self, process: Process) -> None:
+        if self.closed or process.restarting:
+            return
+        process.restarting = True
+        if self.world.rng.random() < 0.15:
+            process.release = (process.release + 1) % truth.RELEASES
+            self.world.fault("new release", process.name, f"release {process.release}")
+        delay = self.world.rng.choice((0.1, 1.0, 3.0, 9.0)) * self.world.rng.random()
+        self.world.loop.on_network(delay, self._restart, process)
+
+    def _restart(self, process: Process) -> None:
+        if not self.closed and process.restarting:
+            self.start(process)
+
+    def worked(self, node: Node | None, found: Any) -> Any:
+        """What a newer release makes of a batch: some billable events are givt."""
+        release = next((p.release for p in self.processes if p.node is node), 0)
+        if not isinstance(found, Computed) or not release:
+            return found
+        events = dict(found.events)
+        givt = (events["class_code"] == Class.BILLABLE) & (events["publisher_id"] % 3 == 0)
+        events["class_code"] = np.where(givt, Class.GIVT, events["class_code"]).astype(np.uint8)
+        version = truth.judge_version(release)
+        events["judge_version"] = np.full(len(events["offset"]), version, np.uint64)
+        return dataclasses.replace(found, events=events, judge_version=version)
+
+    # producers
+
+    def produce(self, topic: int, lane: int) -> None:
+        """Append a few records to one partition."""
+        rng = self.world.rng
+        if rng.random() < 0.04:
+            self.broker.gap(topic, lane, rng.randrange(1, 3))
+        self.broker.append(topic, lane, [self._record(topic) for _ in range(rng.randrange(1, 5))])
+
+    def _record(self, topic: int) -> tuple[bytes | None, bytes | None]:
+        rng = self.world.rng
+        dice = rng.random()
+        mine = [known for known in self._ids if known[0] == topic]
+        if mine and dice < 0.25:
+            _, user, fields = rng.choice(mine)
+            self.world.fault("duplicate record", "producer", fields["event_id"])
+            if rng.random() < 0.2:
+                fields = {**fields, "price_micros": fields["price_micros"] + 1}
+        elif dice > 0.93:
+            return None, rng.choice((None, b"", b"{", b'{"event_type":"click"}'))
+        else:
+            user = f"u{rng.randrange(9)}"
+            fields = self._fields(topic, user)
+            self._ids.append((topic, user, fields))
+        return user.encode(), json.dumps(fields, separators=(",", ":")).encode()
+
+    def _fields(self, topic: int, user: str) -> dict[str, Any]:
+        rng = self.world.rng
+        late = rng.choice((0, 0, 0, 5_000, 25_000))
+        fields = {
+            "event_type": ("impression", "click")[topic],
+            "event_id": f"e{len(self._ids)}",
+            "event_time": int(CLOCK_BEGINS_MS + self.world.now * 1000) - rng.randrange(500) - late,
+            "publisher_id": rng.randrange(5), "site_id": 1, "campaign_id": rng.randrange(9), "creative_id": 3,
+            "advertiser_id": 4, "user_id": user, "ip": "192.0.2.1", "user_agent": f"agent {rng.randrange(4)}",
+            "page_url": f"/{rng.randrange(6)}", "price_micros": rng.randrange(1, 10**6),
+        }  # fmt: skip
+        if rng.random() < 0.3:
+            fields["currency"] = "EUR"
+        if topic == 1:
+            fields["impression_id"] = "e0"
+        return fields
+
+    # the end
+
+    def positions(self) -> dict[int, dict[int, int]]:
+        """Return lane -> topic -> the ledger's end."""
+        ends: dict[int, dict[int, int]] = {}
+        for part in self.server.parts:
+            if part.table == "ledger" and part.shown:
+                of_lane = ends.setdefault(part.stamp.lane, {})
+                topics, last = part.block["range_topic"][0], part.block["range_end"][0]
+                for topic, end in zip(topics, last, strict=True):
+                    of_lane[int(topic)] = max(of_lane.get(int(topic), 0), int(end))
+        return ends
+
+    def behind(self) -> list[int]:
+        """Return the lanes whose ledger is not at the log's end, and that did not say why."""
+        ends = self.positions()
+        return [
+            lane
+            for lane in range(self.broker.lanes)
+            if lane not in self.stopped
+            and any(
+                ends.get(lane, {}).get(t, self.broker.log(t, lane).first) < self.broker.log(t, lane).end
+                for t in range(len(TOPICS))
+            )
+        ]
+
+
+def seeded_jitter(world: World) -> Any:
+    """Return what `deliver` uses as `random`, drawn from the seed."""
+
+    class Jitter:
+        uniform = staticmethod(world.rng.uniform)
+
+    return Jitter
+
+
+__all__ = ["Process", "Room", "deliver", "seeded_jitter"]

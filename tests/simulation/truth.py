@@ -1,0 +1,188 @@
+"""What the tables must hold: computed from the log alone, in plain Python, and compared row by row, column by column.
+
+Of the ledger only the ranges, the clock before and the release that judged are taken: a verdict is a function of the
+log and the cuts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.ledger.check import SealedEntry, check_continuity, check_entry
+from pipeline.stages.columns import EVENT_DTYPES
+from pipeline.stages.judge import JUDGE_VERSION
+from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from schemas.classes import Class, Reason
+from schemas.tables import PROTOCOL_COLUMNS
+from schemas.wire import EventType, Flag, Malformed, currency_code
+from sinks.blocks import Block
+from sinks.ledger import ledger_entry
+from sinks.sink import LedgerEntry
+from tests.simulation.clickhouse import Server
+from tests.simulation.kafka import Broker, LogRecord
+
+WINDOW_MS = 18_000
+ACCEPTANCE_MS = 14_000
+"""The dedupe window and how late an event may be: seconds, so that a run sees both edges many times."""
+RELEASES = 2
+
+
+def judge_version(release: int) -> int:
+    """Release 0 is the pipeline's own; later ones have a rule more, and another number."""
+    return JUDGE_VERSION + release
+
+
+def is_givt(release: int, publisher_id: int) -> bool:
+    """The rule that release 1 has and release 0 has not."""
+    return release > 0 and publisher_id % 3 == 0
+
+
+Row = tuple[Any, ...]
+
+
+def problems(broker: Broker, server: Server) -> Iterator[str]:
+    """Yield what is wrong with the tables."""
+    rows = {table: _rows(server, table) for table in PROTOCOL_COLUMNS}
+    ledger = sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no))
+    lanes: dict[int, list[LedgerEntry]] = {}
+    for sealed in ledger:
+        lanes.setdefault(sealed.entry.lane, []).append(sealed.entry)
+        yield from (f"conservation: {p}" for p in check_entry(sealed))
+    texts: dict[str, dict[int, bytes]] = {"user_agents": {}, "pages": {}}
+    for lane, entries in lanes.items():
+        yield from (f"continuity: {p}" for p in check_continuity(entries))
+        if entries[0].batch_no != 1 or any(r.start for r in entries[0].ranges):
+            yield f"continuity: lane {lane} does not begin at the log's beginning"
+        expected = _Lane(broker, lane)
+        for entry in entries:
+            for table, wanted in expected.batch(entry, texts).items():
+                yield from _compare(table, lane, entry.batch_no, wanted, rows[table].pop((lane, entry.batch_no), []))
+            yield from expected.entry_problems(entry)
+    for table in ("events", "dead_letters", "rollup_minute"):
+        for lane, batch_no in rows[table]:
+            yield f"conservation: {table} holds rows of lane {lane}, batch {batch_no}, without a ledger row"
+    for table, held in texts.items():
+        if any(server.texts[table].get(key) != text for key, text in held.items()):
+            yield f"texts: {table} lacks the text of a hash in events"
+
+
+def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: list[Row]) -> Iterator[str]:
+    if sorted(wanted) != sorted(found):
+        missing, extra = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
+        yield (
+            f"truth: {table} of lane {lane}, batch {batch_no}: {missing.total()} rows missing, {extra.total()} too many; "
+            f"first missing {next(iter(missing), None)}, first extra {next(iter(extra), None)}"
+        )
+
+
+class _Lane:
+    """A lane's truth, batch by batch."""
+
+    def __init__(self, broker: Broker, lane: int) -> None:
+        self._broker, self._lane = broker, lane
+        self._context = DecodeContext(lane, broker.lanes, (1, 2), currency_code("USD"))
+        self._firsts: dict[tuple[int, int, int], tuple[int, tuple[object, ...]]] = {}
+        self._clock = self._records = self._malformed = 0
+        self._last: tuple[int, int, int] | None = None
+        self._classes: Counter[tuple[int, int]] = Counter()
+        self._money: Counter[tuple[int, int]] = Counter()
+
+    def batch(self, entry: LedgerEntry, texts: Mapping[str, dict[int, bytes]]) -> dict[str, list[Row]]:
+        """Return table -> the batch's rows, but for send_by."""
+        events: list[Row] = []
+        dead: list[Row] = []
+        rollup: dict[tuple[int, ...], list[int]] = {}
+        release = entry.judge_version - JUDGE_VERSION
+        self._last, self._classes, self._money, self._malformed = None, Counter(), Counter(), 0
+        ordered = self._ordered(entry)
+        stamp = (self._lane, entry.batch_no)
+        for clock, record in ordered:
+            event = decode_plain(record.value, record.key, record.topic + 1, record.log_time, self._context)
+            self._last = (clock, record.topic, record.offset)
+            at = (record.topic, record.offset, record.log_time, clock)
+            if isinstance(event, Malformed):
+                self._malformed += 1
+                dead.append((*stamp, *at, int(event), record.key or b"", record.value or b""))
+                continue
+            verdict, reasons = self._judge(event, clock, release)
+            money = event.price_micros * (1 if event.event_type_code == EventType.IMPRESSION else 1000)
+            columns = tuple(getattr(event, name) for name in EVENT_DTYPES)
+            events.append((*stamp, *columns, *at, int(verdict), reasons, money, entry.judge_version))
+            texts["user_agents"][event.ua_hash] = event.user_agent
+            texts["pages"][event.page_hash] = event.page_url
+            key = (event.publisher_id, event.event_time // 60_000 * 60, event.event_type_code, int(verdict), event.currency_code)
+            group = rollup.setdefault(key, [0, 0])
+            group[0] += 1
+            group[1] += money
+            self._classes[int(verdict), event.currency_code] += 1
+            self._money[int(verdict), event.currency_code] += money
+        self._records = len(ordered)
+        self._clock = ordered[-1][0] if ordered else entry.clock_after
+        day = entry.clock_after // 86_400_000 * 86_400
+        rollups = [(*stamp, *key, *sums, day) for key, sums in rollup.items()]
+        return {"events": events, "dead_letters": dead, "rollup_minute": rollups}
+
+    def entry_problems(self, entry: LedgerEntry) -> Iterator[str]:
+        """Yield where the ledger row says something else than the batch."""
+        name = f"truth: ledger of lane {self._lane}, batch {entry.batch_no}"
+        if entry.records_received != self._records:
+            yield f"{name}: {entry.records_received} records, the log has {self._records}"
+        if entry.clock_after != self._clock:
+            yield f"{name}: clock {entry.clock_after}, should be {self._clock}"
+        if self._last and (entry.cut_time, entry.cut_topic, entry.cut_offset) != self._last:
+            yield f"{name}: cut at {entry.cut_time, entry.cut_topic, entry.cut_offset}, should be {self._last}"
+        found = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
+        wanted = {key: (n, self._money[key]) for key, n in self._classes.items()}
+        if found != wanted or entry.counts.get(Class.MALFORMED, 0) != self._malformed:
+            yield f"{name}: money {found}, should be {wanted}"
+
+    def _ordered(self, entry: LedgerEntry) -> list[tuple[int, LogRecord]]:
+        """Return the batch's records with the lane clock at each, in the lane's order."""
+        ids = entry.epoch.split("/")[0].split(",")
+        placed = []
+        for r in entry.ranges:
+            clock = entry.clock_before
+            log = self._broker.logs[ids[r.topic], self._lane]
+            for offset in range(r.start, r.end):
+                record = log.history.get(offset)
+                if record is not None:
+                    clock = max(clock, record.log_time)
+                    placed.append((clock, record))
+        return sorted(placed, key=lambda p: (p[0], p[1].topic, p[1].offset))
+
+    def _judge(self, event: PlainEvent, clock: int, release: int) -> tuple[Class, int]:
+        reasons = (event.flags >> Flag.MISROUTED & 1) << Reason.MISROUTED
+        name = (event.event_type_code, event.publisher_id, event.id_hash)
+        payload = (
+            event.event_time, event.site_id, event.campaign_id, event.creative_id, event.advertiser_id,
+            event.user_hash, event.price_micros, event.currency_code, event.impression_hash,
+        )  # fmt: skip
+        first = self._firsts.get(name)
+        if first is not None and clock - first[0] <= WINDOW_MS:
+            return Class.DUPLICATE, reasons | (first[1] != payload) << Reason.DUPLICATE_CONFLICT
+        self._firsts[name] = clock, payload
+        if clock - event.event_time > ACCEPTANCE_MS:
+            return Class.EXPIRED, reasons
+        return (Class.GIVT if is_givt(release, event.publisher_id) else Class.BILLABLE), reasons
+
+
+def _rows(server: Server, table: str) -> dict[tuple[int, int], list[Row]]:
+    """Return (lane, batch) -> its rows, without send_by, columns in the order of PROTOCOL_COLUMNS."""
+    found: dict[tuple[int, int], list[Row]] = {}
+    names = [name for name in PROTOCOL_COLUMNS[table] if name != "send_by"]
+    if table == "ledger":
+        return found
+    for part in server.parts:
+        if part.table == table:
+            rows = zip(*(np.asarray(part.block[name]).tolist() for name in names), strict=True)
+            found.setdefault((part.stamp.lane, part.stamp.batch_no), []).extend(rows)
+    return found
+
+
+def _entries(server: Server) -> Iterator[SealedEntry]:
+    for part in server.parts:
+        if part.table == "ledger":
+            row: Block = {name: values[0] for name, values in part.block.items()}
+            yield SealedEntry(ledger_entry(row), int(row["seal"]))
