@@ -82,7 +82,7 @@ class AddressLists:
 
 def _text(first: int, last: int, bits: int) -> str:
     kind = ipaddress.IPv4Address if bits == 32 else ipaddress.IPv6Address
-    nets = list(ipaddress.summarize_address_range(kind(first), kind(last)))  # type: ignore[type-var]
+    nets = list(ipaddress.summarize_address_range(kind(first), kind(last)))
     return str(nets[0]) if len(nets) == 1 else f"{kind(first)}-{kind(last)}"
 
 

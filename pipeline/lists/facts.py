@@ -34,8 +34,8 @@ class State(StrEnum):
 class ListFacts:
     """One list. `version` is what its makers call it, `content` the SHA-256 (hex) of what we use of it.
 
-    `made`: the date of its data; None where it is missing. `age_days_max` None: it does not grow old.
-    `problem`: why it is missing, "" where it is not.
+    `made`: the date of its data, of its oldest part where it has several; None where it is missing. `age_days_max`
+    None: it does not grow old. `left_out`: entries that can't be used. `problem`: why it is missing, "" where it is not.
     """
 
     name: str
@@ -46,6 +46,7 @@ class ListFacts:
     entries: int
     content: str
     age_days_max: int | None
+    left_out: int = 0
     problem: str = ""
 
     def age_days(self, now: date) -> int | None:
@@ -69,6 +70,10 @@ class ListFacts:
         if state is State.TOO_OLD:
             return f"the list {self.name} is of {self.made}, older than {self.age_days_max} days"
         return ""
+
+
+class NotAsKnownError(Exception):
+    """A package's data is not in the form that we know: its list is missing."""
 
 
 def content_hash(lines: Iterable[str]) -> str:

@@ -16,6 +16,9 @@ BLANK = frozenset((b"", b"-"))
 
 SLOTS_DEFAULT = 1 << 16
 
+Opinion = Callable[[str], bool]
+"""Whether a detector takes a user agent for something else than a browser."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -52,7 +55,7 @@ class UserAgentLists:
     """
 
     known: PatternList
-    opinions: tuple[Callable[[str], bool], ...]
+    opinions: tuple[Opinion, ...]
     allowed: tuple[PatternList, ...] = ()
     denied: tuple[PatternList, ...] = ()
 

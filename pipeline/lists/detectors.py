@@ -1,0 +1,47 @@
+"""General detectors of what is no browser: two packages' opinions, of which neither is exact enough alone.
+
+is-crawler takes feature phones for programs (29.4 % of hits on the real log), crawlerdetect text browsers; no honest
+browser has been seen that both take for one. See docs/adr/0013.
+"""
+
+import re
+from collections.abc import Callable
+
+import re2
+from crawlerdetect.providers.crawlers import data as crawler_patterns
+from crawlerdetect.providers.exclusions import data as exclusion_patterns
+from is_crawler import is_crawler
+
+from pipeline.lists.patterns import options, refused
+
+PATTERNS: tuple[str, ...] = (*exclusion_patterns, *crawler_patterns)
+ENTRIES = len(crawler_patterns)
+
+by_signature: Callable[[str], bool] = getattr(is_crawler, "__wrapped__", is_crawler)
+"""is-crawler's opinion, 2 us a text. Without its cache of 32,768 texts: ours, of hashes, stands before it."""
+
+
+class ByPatterns:
+    """crawlerdetect's opinion: what is left of a user agent without browsers' own words holds a crawler's word.
+
+    Its patterns run in RE2, 7 times as fast as in `re`; the few that RE2 does not take run there.
+    """
+
+    def __init__(self) -> None:
+        plain = [pattern for pattern in crawler_patterns if refused(pattern)]
+        fast = [pattern for pattern in crawler_patterns if pattern not in set(plain)]
+        self._exclusions = re2.compile(_any(exclusion_patterns), options(ignore_case=True))
+        self._fast = re2.compile(_any(fast), options(ignore_case=True))
+        self._plain = re.compile(_any(plain), re.IGNORECASE) if plain else None
+
+    def __call__(self, text: str) -> bool:
+        """Return whether it takes a user agent for a crawler's or a library's."""
+        rest = self._exclusions.sub("", text.strip())
+        if not rest:
+            return False
+        found = self._fast.search(rest) or (self._plain is not None and self._plain.search(rest))
+        return bool(found)
+
+
+def _any(patterns: list[str]) -> str:
+    return "|".join(f"(?:{pattern})" for pattern in patterns)

@@ -1,0 +1,73 @@
+"""Loading all lists, where a rule set is loaded: reads files and packages, asks no clock."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from pipeline.lists import deployment, known_addresses, known_agents
+from pipeline.lists.addresses import AddressLists
+from pipeline.lists.facts import ListFacts, State, content_hash
+from pipeline.lists.user_agents import UserAgentLists
+
+LOGIC_VERSION = 1
+"""Raised with every change of code here that can change a flag: it is part of `Lists.version`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """All lists as of one date. Immutable, shared by all lanes.
+
+    `version`: 16 hex digits over the contents of all lists, which of them may be used, and the code that reads them.
+    """
+
+    now: date
+    facts: tuple[ListFacts, ...]
+    user_agents: UserAgentLists
+    addresses: AddressLists
+    version: str
+
+    def available(self, name: str) -> bool:
+        """Return whether rules may use a list: it is there, and not older than its limit."""
+        return not self.why_not((name,))
+
+    def why_not(self, needed: Iterable[str]) -> str:
+        """Return why a rule that needs some lists is not evaluated: the first reason; "" where it is."""
+        by_name = {facts.name: facts for facts in self.facts}
+        return next((why for name in needed if (why := by_name[name].why_not(self.now))), "")
+
+
+def load_lists(now: date, *, directory: Path | None = None, age_days_max: int) -> Lists:
+    """Load the lists of packages and, from a directory, of the deployment.
+
+    `now` is the date that ages are judged by: the caller's, at a batch boundary. A package's list that can't be used is
+    `missing` or `too old`. Raises UsageError for a file of the deployment that is wrong: nothing is loaded then.
+    """
+    bots = known_agents.known_bots(age_days_max)
+    detectors = known_agents.non_browsers(age_days_max)
+    hosts = known_addresses.data_centres(age_days_max)
+    reserved = known_addresses.reserved()
+    crawlers = known_addresses.crawler_ranges(age_days_max)
+    own = deployment.load_directory(directory, now) if directory is not None else ()
+    used = [part for part in own if part.facts.state(now) is not State.TOO_OLD]
+    facts = (
+        *(loaded.facts for loaded in (bots, detectors, hosts, reserved, crawlers)),
+        *(part.facts for part in own),
+    )
+    return Lists(
+        now,
+        facts,
+        UserAgentLists(
+            bots.value,
+            detectors.value,
+            allowed=tuple(part.user_agents for part in used if part.allows and part.user_agents.names),
+            denied=tuple(part.user_agents for part in used if not part.allows and part.user_agents.names),
+        ),
+        AddressLists([hosts.value, reserved.value, *crawlers.value, *(part.addresses for part in used)]),
+        _version(facts, now),
+    )
+
+
+def _version(facts: Iterable[ListFacts], now: date) -> str:
+    lines = (f"{each.name} {each.content} {not each.why_not(now)}" for each in facts)
+    return content_hash((f"logic {LOGIC_VERSION}", *lines))[:16]
