@@ -2,20 +2,21 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.addresses import FilesAddress, parse_source
+from pipeline.addresses import FilesAddress, SourceAddress, parse_source
 from pipeline.cli import options
 from pipeline.cli.output import err, out, out_json
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.importing.run import ImportSummary, Progress
+    from pipeline.importing.run import ImportSummary, LogWriter, Progress
+    from pipeline.settings import Settings
 
 
 def import_command(
@@ -25,11 +26,12 @@ def import_command(
         str, typer.Option("--format", metavar="NAME", help="wire, access-log or open-bandit.")
     ],
     to: Annotated[
-        str, typer.Option("--to", metavar="files:DIR", help="The log; it is made where there is none.")
+        str,
+        typer.Option("--to", metavar="ADDRESS", help="The log: files:DIR, or kafka://HOST:PORT[,...]."),
     ],
     partitions: Annotated[
         int | None,
-        typer.Option("--partitions", metavar="N", help="Partitions of a log that is yet to be made (16)."),
+        typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16)."),
     ] = None,
     id_prefix: Annotated[
         str | None,
@@ -51,43 +53,61 @@ def import_command(
       access-log   a web server's log in Apache's combined format; each hit is an impression
       open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, a clicked one also a click
 
-    Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is and ends in the dead letters. A file imported a second time bills nothing.
+    Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is and ends in the dead letters. A file imported a second time bills nothing. A folder is made where there is none; on Kafka make the topics first (adledger topics create).
+
+    On Kafka brokers stamp what they take: old events are expired there. To judge them as of then, import to topics of their own with log_time = record.
 
     \b
     Examples:
       adledger import access.log.gz --format access-log --to files:data/log
       adledger import events.ndjson --format wire --to files:data/log --partitions 64
       adledger import june.csv --format open-bandit --id-prefix ob-june --to files:data/log --json
+      adledger import events.ndjson --format wire --to kafka://localhost:9092
+      adledger import june.ndjson --format wire --to kafka://localhost:9092 --set topics=ad.june --set log_time=record
     """
-    log = _folder(to)
-    loaded = options.load_settings(config_file, assignments)
+    address = _address(to)
+    loaded = options.load_settings(config_file, assignments, source=to)
 
-    from pipeline.importing import import_file
+    from pipeline.importing import import_into
 
     with _progress(file) as progress:
-        summary = import_file(
+        summary = import_into(
             file,
             format_name,
-            log,
+            _writer(address, loaded.settings, partitions),
             started_at_ms=time.time_ns() // 1_000_000,
             id_prefix=id_prefix,
-            partitions=partitions,
-            topics=loaded.settings.topics,
             progress=progress,
         )
     _print(summary, to, as_json=as_json)
 
 
-def _folder(to: str) -> Path:
+def _address(to: str) -> SourceAddress:
     try:
-        address = parse_source(to)
+        return parse_source(to)
     except ValueError as error:
-        raise UsageError(f"--to {to}: {error}", remedy="Name a folder: --to files:DIR.") from error
-    if not isinstance(address, FilesAddress):
         raise UsageError(
-            f"--to {to}: this release imports into files only", remedy="Name a folder: --to files:DIR."
+            f"--to {to}: {error}", remedy="Name a folder, --to files:DIR, or brokers, --to kafka://HOST:PORT."
+        ) from error
+
+
+def _writer(
+    address: SourceAddress, settings: "Settings", partitions: int | None
+) -> "Callable[[], LogWriter]":
+    """Return what opens the log."""
+    if isinstance(address, FilesAddress):
+        from pipeline.importing.run import open_log
+
+        folder = address.directory
+        return lambda: open_log(folder, partitions, settings.topics)
+    if partitions is not None:
+        raise UsageError(
+            f"--partitions {partitions}: topics on Kafka are there before an import",
+            remedy="Leave it out, or make the topics: adledger topics create --partitions N.",
         )
-    return address.directory
+    from pipeline.log.kafka.writer import KafkaLogWriter
+
+    return lambda: KafkaLogWriter(settings)
 
 
 @contextmanager

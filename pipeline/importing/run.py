@@ -1,13 +1,15 @@
 """Import one file: parse, place, stamp, append, in the file's own order."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from pipeline.errors import UsageError
+from pipeline.errors import AdledgerError, LogError, UsageError
 from pipeline.importing.formats import line_format
 from pipeline.importing.lines import file_bytes, read_chunks
 from pipeline.importing.records import ParsedRecord
@@ -16,14 +18,39 @@ from pipeline.kernels.hashing import hash_all
 from pipeline.log.files.manifest import BOTH, CLICKS, IMPRESSIONS, MANIFEST, Manifest
 from pipeline.log.files.writer import FilesLogWriter
 from pipeline.log.record_block import Record, RecordBlock
-from pipeline.log.source import READ_AHEAD_BYTES
+from pipeline.log.source import READ_AHEAD_BYTES, Topology
 from schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
 
 FLUSH_CHUNKS = 16
 """How many chunks are appended between two flushes: what an import that is cut off may lose, and readers wait for."""
 
+_AGAIN = "import the whole file again: what is there already bills nothing"
+
 Progress = Callable[[int, int], None]
 """Told how many bytes of the file were read, of how many (0: unknown)."""
+
+
+class LogWriter(AbstractContextManager["LogWriter"], Protocol):
+    """A log that is written to. Leaving its context flushes and closes it."""
+
+    @property
+    def topology(self) -> Topology:
+        """Its topics, their kinds and width."""
+
+    def append(self, topic: int, partition: int, block: RecordBlock) -> object:
+        """Append records, in order; durable and visible after `flush`. Raises LogError."""
+
+    def log_time_max(self, partition: int) -> int:
+        """Return the largest log time (ms) that a lane held before, over all its topics; -1 when it was empty."""
+
+    def flush(self) -> None:
+        """Make everything appended durable and visible. Raises LogError."""
+
+
+class ImportInterrupted(AdledgerError):  # noqa: N818 - an outcome
+    """A person stopped the import."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +79,51 @@ def import_file(
     `partitions` and `topics` (impressions and clicks, or one for both) are those of a log that is yet to be made.
     Raises UsageError (the file, the format, other partitions than the log has), LogError.
     """
+    return import_into(
+        path,
+        format_name,
+        lambda: open_log(log, partitions, topics),
+        started_at_ms=started_at_ms,
+        id_prefix=id_prefix,
+        progress=progress,
+    )
+
+
+def import_into(
+    path: Path,
+    format_name: str,
+    open_writer: Callable[[], LogWriter],
+    *,
+    started_at_ms: int,
+    id_prefix: str | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> ImportSummary:
+    """Append a file's records to a log and make them durable. The log is opened when the file proved to be readable.
+
+    Raises UsageError (the file, the format), LogError and ImportInterrupted, which say what was written before.
+    """
     reader = line_format(format_name, id_prefix)
     size = file_bytes(path)
     parsed = ((reader.parse(c.lines, c.first_line), c.bytes_done) for c in read_chunks(path))
     first = next(
         parsed, ([], 0)
     )  # a file that is not what it should be is refused before a log is made of it
-    with open_log(log, partitions, topics) as writer:
+    with open_writer() as writer:
         importer = _Importer(writer, started_at_ms)
-        for number, (records, bytes_done) in enumerate(chain([first], parsed), 1):
-            importer.append(records)
-            if number % FLUSH_CHUNKS == 0:
-                writer.flush()
-            progress(bytes_done, size)
-        writer.flush()
+        try:
+            for number, (records, bytes_done) in enumerate(chain([first], parsed), 1):
+                importer.append(records)
+                if number % FLUSH_CHUNKS == 0:
+                    importer.flush()
+                progress(bytes_done, size)
+            importer.flush()
+        except LogError as error:
+            raise LogError(
+                f"{error.message}\n  {importer.written()} before",
+                remedy=f"{error.remedy}; then {_AGAIN}" if error.remedy else _AGAIN,
+            ) from error
+        except KeyboardInterrupt:
+            raise ImportInterrupted(f"interrupted: {importer.written()} before", remedy=_AGAIN) from None
         return importer.summary()
 
 
@@ -93,16 +151,18 @@ def open_log(
 class _Importer:
     """Appends parsed records to a log, each to its topic and partition, with its log time."""
 
-    def __init__(self, writer: FilesLogWriter, started_at_ms: int) -> None:
+    def __init__(self, writer: LogWriter, started_at_ms: int) -> None:
         self._writer = writer
-        self._partitions = writer.manifest.partitions
+        self._topology = writer.topology
+        self._partitions = self._topology.partitions
         self._clock = LogClock([writer.log_time_max(p) for p in range(self._partitions)], started_at_ms)
-        kinds = [topic.kind for topic in writer.manifest.topics]
+        kinds = self._topology.kinds
         self._topic_of = {
             event_type: next(i for i, kind in enumerate(kinds) if kind in {BOTH, event_type})
             for event_type in EventType
         }
         self._counts = [0] * len(kinds)
+        self._flushed = 0
         self._unreadable = 0
 
     def append(self, records: Sequence[ParsedRecord]) -> None:
@@ -116,10 +176,18 @@ class _Importer:
             self._writer.append(topic, partition, RecordBlock.of(block))
             self._counts[topic] += len(block)
 
+    def flush(self) -> None:
+        """Make durable what was appended."""
+        self._writer.flush()
+        self._flushed = sum(self._counts)
+
+    def written(self) -> str:
+        """Return what is certainly in the log."""
+        return f"at least {self._flushed:,} records were written"
+
     def summary(self) -> ImportSummary:
         """Return what was appended."""
-        names = [topic.name for topic in self._writer.manifest.topics]
-        by_topic = dict(zip(names, self._counts, strict=True))
+        by_topic = dict(zip(self._topology.topics, self._counts, strict=True))
         return ImportSummary(sum(self._counts), by_topic, self._unreadable, self._partitions)
 
 

@@ -19,6 +19,7 @@ from pipeline.log.files.manifest import (
 from pipeline.log.files.recovery import recover
 from pipeline.log.files.segments import segment_name
 from pipeline.log.record_block import RecordBlock, encode_batches
+from pipeline.log.source import Topology
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 """A new segment begins before a batch that would make this one larger (under Kafka's 2^31)."""
@@ -134,6 +135,11 @@ class FilesLogWriter:
         except OSError as error:
             raise not_written(log, error) from error
         return cls(log, segment_bytes_max=segment_bytes_max)
+
+    @property
+    def topology(self) -> Topology:
+        """The log's topics and width."""
+        return self.manifest.topology
 
     def append(self, topic: int, partition: int, block: RecordBlock) -> int:
         """Append records, in order, and return the first one's offset. Durable and visible after `flush`.

@@ -40,6 +40,8 @@ class Checked:
 
     topics: Sequence[TopicFacts]
     findings: Sequence[Finding]
+    batch_bytes_max: int
+    """The largest record batch that all event topics take; 0 where none tells."""
 
     @property
     def fit(self) -> bool:
@@ -51,15 +53,24 @@ async def check_topics(settings: Settings) -> Checked:
     """Look at topics and brokers. Raises UsageError (properties, no Kafka set), LogError (no broker, refused)."""
     async with connected(kafka_options(settings)) as client:
         facts = await _facts(client, settings)
-    return Checked([*facts.topics, facts.rollups], findings(facts, settings))
+    limits = [
+        int(facts.configs[topic.name]["max.message.bytes"])
+        for topic in facts.topics
+        if topic.name in facts.configs
+    ]
+    return Checked([*facts.topics, facts.rollups], findings(facts, settings), min(limits, default=0))
 
 
-async def require_fit_topics(settings: Settings) -> None:
-    """Return where a worker may start. Raises LogError listing what it must not start on; otherwise as `check_topics`."""
+async def require_fit_topics(settings: Settings) -> Checked:
+    """Return what was found where a worker may start: advice at most.
+
+    Raises LogError listing what it must not start on; otherwise as `check_topics`.
+    """
     checked = await check_topics(settings)
     if not checked.fit:
         refused = [finding for finding in checked.findings if not finding.advice]
         raise LogError(listed("the topics are not as the pipeline needs them:", refused))
+    return checked
 
 
 async def create_topics(

@@ -1,0 +1,153 @@
+"""A log on Kafka as an importer writes it: blocks of records into topics' partitions, from one ordinary thread."""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pipeline.log.kafka.failures import connected
+from pipeline.log.kafka.log_times import NO_TIME, largest_log_times
+from pipeline.log.kafka.producer import BatchProducer, batch_producer
+from pipeline.log.kafka.topics import kafka_options, require_fit_topics
+from pipeline.log.kafka.topology import topology
+from pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
+from pipeline.log.source import Topology
+from pipeline.settings import Settings
+
+QUEUED_BATCHES_MAX = 256
+"""So many encoded batches may wait for the sending thread, so that parsing and sending overlap in bounded memory."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger("adledger.kafka")
+
+
+class KafkaLogWriter:
+    """Writes to the event topics of these settings. Use as a context manager: leaving it flushes and closes.
+
+    Record timestamps are the blocks' log times; brokers replace them by the append time, unless log_time = record.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect. Raises UsageError (properties), LogError (no broker, topics that a worker would refuse)."""
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_note)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-writer", daemon=True)
+        self._thread.start()
+        self._queued: deque[Future[None]] = deque()
+        self._stack = AsyncExitStack()
+        try:
+            self._run(self._open(settings))
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def topology(self) -> Topology:
+        """The log's topics and width."""
+        return self._topology
+
+    def append(self, topic: int, partition: int, block: RecordBlock) -> None:
+        """Send records of one partition, in order. Written when `flush` has returned. Raises LogError."""
+        name = self._topology.topics[topic]
+        for batch in encode_batches(block, 0, bytes_max=self._batch_bytes_max):
+            count = batch.next_offset - batch.base_offset
+            # The encoder uses its buffer again: what is queued is a copy.
+            self._queue(self._producer.append_encoded(name, partition, bytearray(batch.data), count))
+
+    def log_time_max(self, partition: int) -> int:
+        """Return the largest log time (ms) that a lane held when this writer was opened; -1 where it was empty.
+
+        It is -1 too where brokers give the log times.
+        """
+        return self._log_times[partition]
+
+    def flush(self) -> None:
+        """Wait until everything appended is acknowledged by all in-sync replicas. Raises LogError."""
+        while self._queued:
+            self._queued.popleft().result()
+        self._run(self._producer.flush())
+
+    def close(self) -> None:
+        """Flush and disconnect. Raises LogError."""
+        try:
+            self.flush()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        self.__exit__(None, None, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop.is_closed():
+            return
+        if error is None:
+            try:
+                self.flush()
+            except BaseException as failed:
+                self.__exit__(type(failed), failed, failed.__traceback__)
+                raise
+        for waiting in self._queued:
+            waiting.cancel()
+        try:
+            self._run(self._leave(kind, error, trace))
+        finally:
+            self._end()
+
+    async def _open(self, settings: Settings) -> None:
+        options = kafka_options(settings)
+        checked = await require_fit_topics(settings)
+        events = checked.topics[: len(settings.topics)]
+        self._topology = topology(events)
+        self._batch_bytes_max = min(BATCH_BYTES_MAX, checked.batch_bytes_max)
+        self._log_times = [NO_TIME] * self._topology.partitions
+        if settings.log_time == "record":
+            async with connected(options) as client:
+                self._log_times = await largest_log_times(client, events)
+        self._producer: BatchProducer = await self._stack.enter_async_context(batch_producer(options))
+
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The stack gives the error back to its contexts, which raise it again: the caller has it already.
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        except BaseException as raised:
+            if raised is not error:
+                raise
+
+    def _queue(self, sending: Coroutine[Any, Any, None]) -> None:
+        self._queued.append(asyncio.run_coroutine_threadsafe(sending, self._loop))
+        while len(self._queued) > QUEUED_BATCHES_MAX or (self._queued and self._queued[0].done()):
+            self._queued.popleft().result()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _end(self) -> None:
+        """End the loop and its thread; what still runs in it is cancelled."""
+
+        async def cancel_rest() -> None:
+            rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        self._run(cancel_rest())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep futures of aiokafka that nobody waits for quiet: their errors are those that the writer raises."""
+    _log.debug("%s: %r", context.get("message"), context.get("exception"))
