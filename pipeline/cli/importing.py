@@ -16,7 +16,6 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.importing.run import ImportSummary, LogWriter, Progress
-    from pipeline.settings import Settings
 
 
 def import_command(
@@ -26,8 +25,7 @@ def import_command(
         str, typer.Option("--format", metavar="NAME", help="wire, access-log or open-bandit.")
     ],
     to: Annotated[
-        str,
-        typer.Option("--to", metavar="ADDRESS", help="The log: files:DIR, or kafka://HOST:PORT[,...]."),
+        str, typer.Option("--to", metavar="ADDRESS", help="files:DIR, or kafka://HOST:PORT[,...].")
     ],
     partitions: Annotated[
         int | None,
@@ -36,9 +34,7 @@ def import_command(
     id_prefix: Annotated[
         str | None,
         typer.Option(
-            "--id-prefix",
-            metavar="TEXT",
-            help="Event ids begin with it: set it for a second file of a format.",
+            "--id-prefix", metavar="TEXT", help="Event ids begin with it: for a second file of a format."
         ),
     ] = None,
     config_file: options.Config = None,
@@ -65,8 +61,7 @@ def import_command(
       adledger import events.ndjson --format wire --to kafka://localhost:9092
       adledger import june.ndjson --format wire --to kafka://localhost:9092 --set topics=ad.june --set log_time=record
     """
-    address = _address(to)
-    loaded = options.load_settings(config_file, assignments, source=to)
+    open_writer = _writer(_address(to), to, partitions, config_file, assignments)
 
     from pipeline.importing import import_into
 
@@ -74,7 +69,7 @@ def import_command(
         summary = import_into(
             file,
             format_name,
-            _writer(address, loaded.settings, partitions),
+            open_writer,
             started_at_ms=time.time_ns() // 1_000_000,
             id_prefix=id_prefix,
             progress=progress,
@@ -92,9 +87,14 @@ def _address(to: str) -> SourceAddress:
 
 
 def _writer(
-    address: SourceAddress, settings: "Settings", partitions: int | None
+    address: SourceAddress,
+    to: str,
+    partitions: int | None,
+    config: Path | None,
+    assignments: list[str] | None,
 ) -> "Callable[[], LogWriter]":
     """Return what opens the log."""
+    settings = options.load_settings(config, assignments, source=to).settings
     if isinstance(address, FilesAddress):
         from pipeline.importing.run import open_log
 

@@ -1,6 +1,5 @@
 """`adledger topics`: Kafka topics with the settings that the protocol needs."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +52,8 @@ def create(
     """
     settings = options.load_settings(config_file, assignments, source=source).settings
 
+    import asyncio
+
     from pipeline.log.kafka.topics import check_topics, create_topics
 
     _quiet_client()
@@ -82,6 +83,8 @@ def check(
       adledger topics check --json | jq .findings
     """
     settings = options.load_settings(config_file, assignments, source=source).settings
+
+    import asyncio
 
     from pipeline.log.kafka.topics import check_topics
 
