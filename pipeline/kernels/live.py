@@ -1,0 +1,67 @@
+"""The live counts of one minute, in an open-addressed table of publishers; its plain twin stands in the monitor's test.
+
+A table is u32[capacity, 6], capacity a power of two: publisher id, then received, impressions, clicks, duplicates and
+invalid records. A slot without received records is free.
+"""
+
+import numpy as np
+
+from pipeline.kernels.jit import inline_kernel, kernel
+from schemas.classes import Class
+from schemas.wire import EventType
+
+BILLABLE, DUPLICATE, GIVT, SIVT = int(Class.BILLABLE), int(Class.DUPLICATE), int(Class.GIVT), int(Class.SIVT)
+CLICK = int(EventType.CLICK)
+
+RECEIVED, IMPRESSIONS, CLICKS, DUPLICATES, INVALID = range(1, 6)
+"""Columns of a table behind the publisher."""
+
+WIDTH = 6
+
+
+@inline_kernel
+def _slot(table, publisher):
+    """Return where a publisher is, or the free slot where it would be. The table has one."""
+    mask = np.uint64(len(table) - 1)
+    slot = (np.uint64(publisher) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
+    while table[slot, RECEIVED] != 0 and table[slot, 0] != publisher:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@kernel
+def add_rows(table, taken, taken_max, begin, publisher, event_type, class_code, records):
+    """Add rows from `begin` on; return (the first row that was not added, slots taken now).
+
+    Ends early where a row needs a slot and `taken_max` (below the capacity) are taken. Counts wrap at 2^32.
+    """
+    for i in range(begin, len(publisher)):
+        slot = _slot(table, publisher[i])
+        if table[slot, RECEIVED] == 0:
+            if taken >= taken_max:
+                return i, taken
+            taken += 1
+            table[slot, 0] = publisher[i]
+        table[slot, RECEIVED] += records[i]
+        code = class_code[i]
+        if code == BILLABLE:
+            table[slot, CLICKS if event_type[i] == CLICK else IMPRESSIONS] += records[i]
+        elif code == DUPLICATE:
+            table[slot, DUPLICATES] += records[i]
+        elif code in (GIVT, SIVT):
+            table[slot, INVALID] += records[i]
+    return len(publisher), taken
+
+
+@kernel
+def move(table, larger):
+    """Move all slots into an empty table that is larger."""
+    for i in range(len(table)):
+        if table[i, RECEIVED] != 0:
+            larger[_slot(larger, table[i, 0])] = table[i]
+
+
+@kernel
+def find(table, publisher):
+    """Return a publisher's slot; it is free where there is no such publisher."""
+    return np.int64(_slot(table, publisher))
