@@ -56,6 +56,7 @@ class TcpProxy:
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._released = asyncio.Event()
+        self._paused = False
         self.connections = 0
         """Accepted so far."""
         self.held = asyncio.Event()
@@ -104,6 +105,14 @@ class TcpProxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def pause(self) -> None:
+        """From now on reset every new connection at once, as a port where nobody listens."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Accept connections again."""
+        self._paused = False
+
     async def __aenter__(self) -> Self:
         return await self.start()
 
@@ -118,6 +127,8 @@ class TcpProxy:
         self._links.add(task)
         self.connections += 1
         try:
+            if self._paused:
+                raise ConnectionRefusedError
             server_reader, server_writer = await asyncio.open_connection(*self._upstream)
             await self._link(reader, writer, server_reader, server_writer)
         except OSError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import CloseReason
-from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NodeNotReadyError
 
 from pipeline.errors import CommitRefused, CommitUnknown, LogError
 from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
@@ -26,8 +26,11 @@ ANSWER_SECONDS_MAX = 10.0
 
 RETRY_SECONDS = 0.1
 
-PASSING = frozenset({14, 15, 16, 88})
-"""Answers to OffsetFetch that pass: loading, not available, not coordinator, a commit that is not stable yet."""
+NOT_READY = frozenset({14, 15, 16})
+"""Answers to OffsetFetch: loading, not available, not coordinator."""
+
+PASSING = NOT_READY | {88}
+"""Answers to OffsetFetch that pass by themselves: also a commit that is not stable yet."""
 
 
 class GroupCommits:
@@ -142,9 +145,18 @@ class GroupCommits:
             raise _not_sent(where, error) from error
 
     async def _coordinator(self) -> int:
+        """Return the coordinator's node. Raises KafkaError.
+
+        One that was found anew is asked for the group's offsets first: while it is not ready for the group (after its
+        start, say) it would answer a commit with NOT_COORDINATOR, which tells nothing.
+        """
         async with self._finding:
             if self._node is None:
-                self._node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)
+                node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)
+                code = _first_error(await self._answer(node, OffsetFetch(self._group, self._topics, 0)))
+                if code in NOT_READY:
+                    raise GroupCoordinatorNotAvailableError(error_name(code))
+                self._node = node
             return self._node
 
     async def _answer(self, node: int, request: OffsetCommit | OffsetFetch) -> Any:

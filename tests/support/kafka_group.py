@@ -1,0 +1,137 @@
+"""Members of a Kafka group that take each step of joining by order, and topics to commit for."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.cluster import BrokerMetadata
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
+
+from pipeline.log.source import Assignment
+
+SESSION_MS = 30_000
+"""Steps are taken by order and without heartbeats: no test takes so long."""
+LOOK_SECONDS = 0.05
+
+NOT_YET = {14, 15, 16}
+"""Loading, not available, not coordinator: a new broker makes its offsets topic when it is asked first."""
+MEMBER_ID_REQUIRED = 79
+
+
+def fresh(name: str) -> str:
+    """A name that no other test has."""
+    return f"{name}-{uuid4().hex[:12]}"
+
+
+async def make_topics(servers: str, partitions: int, count: int = 2) -> tuple[str, ...]:
+    """Make topics of one width."""
+    topics = tuple(fresh("topic") for _ in range(count))
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
+    finally:
+        await admin.close()
+    return topics
+
+
+class Member:
+    """One member: `join` (which waits for the others), then `sync`, and it has its lanes."""
+
+    def __init__(
+        self, client: AIOKafkaClient, group: str, topics: Sequence[str], instance: str | None = None
+    ) -> None:
+        self.client, self.group, self._instance = client, group, instance
+        self._metadata = ConsumerProtocolMemberMetadata(0, list(topics), b"").encode()
+        self.member_id, self.generation = "", -1
+
+    async def join(self) -> None:
+        """Ask to be a member of the next generation; returns when all members have."""
+        while True:
+            answer = await self._ask(
+                JoinGroupRequest(
+                    self.group, SESSION_MS, SESSION_MS, self.member_id, self._instance, "consumer",  # type: ignore[arg-type]
+                    [("by-order", self._metadata)],
+                )
+            )  # fmt: skip
+            if answer.error_code in NOT_YET:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            self.member_id = answer.member_id
+            if answer.error_code != MEMBER_ID_REQUIRED:  # else once more, with the id it was given
+                assert answer.error_code == 0, for_code(answer.error_code)
+                self.generation, self.leads = answer.generation_id, answer.leader_id == answer.member_id
+                return
+
+    async def sync(self) -> None:
+        """Take the assignment; returns when the leader has."""
+        assignments = [(self.member_id, b"")] if self.leads else []
+        answer = await self._ask(
+            SyncGroupRequest(self.group, self.generation, self.member_id, self._instance, assignments)  # type: ignore[arg-type]
+        )
+        assert answer.error_code == 0, for_code(answer.error_code)
+
+    async def leave(self) -> None:
+        """Leave the group."""
+        answer = await self._ask(LeaveGroupRequest(self.group, self.member_id))
+        assert answer.error_code == 0, for_code(answer.error_code)
+
+    def owns(self, lane: int) -> Assignment:
+        """What this member was given, in the generation it is in now."""
+        return Assignment(lane, self.generation, self.member_id)
+
+    async def _ask(self, request: Any) -> Any:
+        while True:
+            try:
+                node = await self.client.coordinator_lookup(CoordinationType.GROUP, self.group)
+            except (
+                GroupCoordinatorNotAvailableError
+            ):  # a new broker makes its offsets topic when it is asked first
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                return await self.client.send(node, request)
+
+
+async def assemble(*members: Member) -> None:
+    """One rebalance: all join, all sync. At most one of them is new to the group, and all others of it are here.
+
+    The new one asks first, and the others when the broker awaits them, so that there is one new generation.
+    """
+    new = [member for member in members if not member.member_id]
+    assert len(new) <= 1, "a group without members begins with the first one that comes"
+    async with asyncio.TaskGroup() as joining:
+        for member in new:
+            joining.create_task(member.join())
+        if new and len(members) > 1:
+            await awaits_members(new[0])
+        for member in members:
+            if member not in new:
+                joining.create_task(member.join())
+    async with asyncio.TaskGroup() as syncing:
+        for member in members:
+            syncing.create_task(member.sync())
+
+
+async def awaits_members(member: Member) -> None:
+    """Return when the broker waits for the members of a group to join again."""
+    other = AIOKafkaClient(bootstrap_servers=member.client._bootstrap_servers)
+    await other.bootstrap()
+    try:
+        state = ""
+        while state != "PreparingRebalance":
+            node = await other.coordinator_lookup(CoordinationType.GROUP, member.group)
+            (described,) = (await other.send(node, DescribeGroupsRequest([member.group]))).groups
+            state = described[2]
+    finally:
+        await other.close()
+
+
+def reach_through(client: AIOKafkaClient, host: str, port: int) -> None:
+    """Lead a client's connections to a proxy, as the broker's advertised listener would."""
+    client.cluster.broker_metadata = lambda node: BrokerMetadata(node, host, port, None)
