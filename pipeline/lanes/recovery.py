@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.errors import LaneStopped
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.ports import Ports
-from pipeline.log.source import OffsetBounds
+from pipeline.log.source import Committed, OffsetBounds
 from sinks.sink import LedgerEntry, OffsetRange
 
 FIRST_BATCH = 1
@@ -27,7 +27,19 @@ class Start:
 
 async def find_start(ports: Ports, lane: int) -> Start:
     """Return where the lane goes on. Raises LaneStopped, LogError, SinkError."""
-    intent = await _committed_intent(ports, lane)
+    while True:
+        committed = await ports.source.committed(lane)
+        try:
+            return await _find_start(ports, lane, _highest(ports, lane, committed))
+        except LaneStopped:
+            # Whoever lost the lane while it looked sees some of it as it was and some as it is now: no reason to
+            # alarm anybody. Nothing is inserted without a commit before it, so where the commits have not moved,
+            # what was found is so.
+            if await ports.source.committed(lane) == committed:
+                raise
+
+
+async def _find_start(ports: Ports, lane: int, intent: Intent | None) -> Start:
     entry = await ports.sink.ledger_end(lane)
     bounds = await ports.source.bounds(lane)
     start = _agree(lane, entry, intent, bounds)
@@ -46,11 +58,10 @@ async def find_start(ports: Ports, lane: int) -> Start:
     return start
 
 
-async def _committed_intent(ports: Ports, lane: int) -> Intent | None:
+def _highest(ports: Ports, lane: int, committed: Mapping[int, Committed]) -> Intent | None:
     """Return the intent with the highest batch number among the topics' partitions."""
     found = [
-        Intent.parse(c.metadata, f"lane {lane}, {ports.topology.topics[t]}")
-        for t, c in (await ports.source.committed(lane)).items()
+        Intent.parse(c.metadata, f"lane {lane}, {ports.topology.topics[t]}") for t, c in committed.items()
     ]
     for intent in found:
         if intent.lane != lane:

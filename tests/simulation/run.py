@@ -69,7 +69,7 @@ def _problems(world: World, room: Room) -> list[str]:
     if room.behind():
         ends = {lane: room.positions().get(lane, {}) for lane in room.behind()}
         found.append(f"stuck: lanes {ends} are not at the log's end, {PATIENCE_SECONDS:.0f} s after the last fault")
-    found.extend(truth.problems(room.broker, room.server))
+    found.extend(truth.problems(room.broker, room.server, room.stopped))
     return found
 
 
