@@ -35,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, n
 
 
 def load_settings(
-    config: Path | None, assignments: list[str] | None, **flags: str | None
+    config: Path | None, assignments: list[str] | None, **flags: str | int | None
 ) -> "LoadedSettings":
     """Return the settings in force with a command's flags before environment and file. Raises UsageError."""
     from pipeline.settings_layers import load  # start-up: pydantic takes 0.2 s

@@ -1,12 +1,46 @@
 """`adledger run`: a worker."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import options
 from pipeline.cli.output import err, out_json, print_summary
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.ledger.totals import Summary
+    from pipeline.settings import Settings
+
+LogLevel = Annotated[
+    str | None,
+    typer.Option(
+        "--loglevel", "-l", metavar="LEVEL", help="Kafka: CRIT, ERROR, WARN, INFO (default) or DEBUG."
+    ),
+]
+LogFile = Annotated[
+    Path | None, typer.Option("--logfile", "-f", metavar="FILE", help="Kafka: log there, not to stderr.")
+]
+WebHost = Annotated[
+    str | None, typer.Option("--web-host", metavar="ADDRESS", help="Kafka: where the pages listen.")
+]
+WebPort = Annotated[
+    int | None,
+    typer.Option(
+        "--web-port", "-p", metavar="PORT", help="Kafka: the pages' port (6066); 0 takes a free one."
+    ),
+]
+WithWeb = Annotated[bool, typer.Option("--with-web/--without-web", help="Kafka: whether there are pages.")]
+BlockingTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--blocking-timeout",
+        metavar="SECONDS",
+        help="Kafka: say where the event loop stands still for so long.",
+    ),
+]
+"""Faust's names for a worker's options."""
 
 
 def run(
@@ -18,6 +52,12 @@ def run(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when the ledger has reached the log's end of now.")
     ] = False,
+    loglevel: LogLevel = None,
+    logfile: LogFile = None,
+    web_host: WebHost = None,
+    web_port: WebPort = None,
+    with_web: WithWeb = True,
+    blocking_timeout: BlockingTimeout = None,
     config_file: options.Config = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
@@ -26,11 +66,13 @@ def run(
 
     It reads the log's lanes and writes events, rollups and the ledger. It makes missing tables, goes on where the ledger ends, and stops cleanly on SIGTERM or Ctrl-C. With
     --until-caught-up it ends by itself, prints the totals of the whole ledger, and exits with 1 if they don't add up.
+    On Kafka it is a worker of the Faust app (`faust -A pipeline.app worker` is the same): start as many as you like.
 
     \b
     Examples:
       adledger run --source files:data/log --clickhouse embedded:data/clickhouse --until-caught-up
-      adledger run --source files:data/log --clickhouse clickhouse://ads@ch1:9000 --set batch_age_ms_max=500
+      adledger run --source kafka://k1:9092,k2:9092 --clickhouse clickhouse://ads@ch1:9000
+      adledger run --source kafka://localhost --web-port 0 --loglevel warn
       adledger run --config adledger.toml --until-caught-up --json
     """
     if as_json and not until_caught_up:
@@ -38,14 +80,34 @@ def run(
             "--json without --until-caught-up has nothing to report", remedy="give both, or neither"
         )
     settings = options.load_settings(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    ).settings
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group,
+        web_host=web_host, web_port=web_port,
+    ).settings  # fmt: skip
 
-    from pipeline.lanes.start import run_worker
-
-    summary = run_worker(settings, until_caught_up=until_caught_up, progress=err)
+    faust = {
+        "loglevel": loglevel, "logfile": logfile, "with_web": with_web, "blocking_timeout": blocking_timeout,
+    }  # fmt: skip
+    summary = _run(settings, faust, until_caught_up=until_caught_up)
     if summary is None:
         return
     out_json(summary.as_json()) if as_json else print_summary(summary)
     if not (summary.conserved and summary.continuous):
         raise typer.Exit(1)
+
+
+def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) -> "Summary | None":
+    from pipeline.addresses import FilesAddress
+
+    if not isinstance(settings.source, FilesAddress):
+        from pipeline.app import run_app
+
+        return run_app(settings, until_caught_up=until_caught_up, **faust)
+    given = [name for name, value in faust.items() if value not in {None, True}]
+    if given:
+        raise UsageError(
+            f"{', '.join(given).replace('with_web', 'without-web').replace('_', '-')}: options of a worker on Kafka",
+            remedy="leave them out: on a files: log there is no Faust app, no page and no log file",
+        )
+    from pipeline.lanes.start import run_worker
+
+    return run_worker(settings, until_caught_up=until_caught_up, progress=err)

@@ -1,0 +1,200 @@
+"""The Faust app: lanes as a service, an agent that watches publishers, and pages.
+
+    adledger run --source kafka://...          the worker, by our command line
+    faust -A pipeline.app worker -l info       the same worker, by Faust's; also `agents`, `send` ...
+
+`create_app` takes settings as given. The module's `app` is made at its first use, with the settings of environment
+and file; importing the module reads and starts nothing.
+"""
+
+import asyncio
+import functools
+import sys
+from collections.abc import AsyncIterable
+from pathlib import Path
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import faust
+import uvloop
+
+from pipeline.addresses import KafkaAddress
+from pipeline.control import logs
+from pipeline.control.announcer import Announcer
+from pipeline.control.metrics import PrometheusObserver
+from pipeline.control.monitor import PublisherMonitor
+from pipeline.control.observers import Observers
+from pipeline.control.readiness import Readiness
+from pipeline.control.recent import RecentTransport
+from pipeline.control.service import LanesService
+from pipeline.control.watch import PublisherWatch
+from pipeline.errors import AdledgerError, UsageError
+from pipeline.ledger.totals import Summary
+from pipeline.log.kafka.properties import CLIENT_ID, faust_credentials
+from pipeline.settings import Settings
+from pipeline.web.pages import Shown, add_pages
+from pipeline.web.server import Pages
+
+AGENT = "publisher_monitor"
+
+ROLLUPS_REQUEST_BYTES_MAX = 1024 * 1024
+"""A rollups message is smaller (pipeline.control.rollups_message.PART_ROWS_MAX)."""
+
+
+class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
+    """A worker's Faust app. Its group is its own, so that every worker's pages know every publisher (ADR 10)."""
+
+    lanes: LanesService
+
+    def __init__(self, settings: Settings) -> None:
+        if not isinstance(settings.source, KafkaAddress):
+            raise UsageError(
+                f"source = {settings.source}: the Faust app works on Kafka",
+                remedy="name brokers: --source kafka://HOST:PORT, or `source` in adledger.toml",
+            )
+        self._web_port = settings.web_port
+        super().__init__(
+            f"{settings.group}-pages-{uuid4().hex[:12]}",
+            broker=[f"kafka://{server}" for server in settings.source.servers],
+            broker_client_id=f"{settings.kafka.get('client.id', CLIENT_ID)}-pages",
+            broker_credentials=faust_credentials(settings.kafka),
+            autodiscover=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            store="memory://",
+            key_serializer="raw",
+            value_serializer="raw",
+            producer_max_request_size=ROLLUPS_REQUEST_BYTES_MAX,
+            web_bind=settings.web_host,
+            Worker=LedgerWorker,
+        )
+
+    def _new_transport(self) -> RecentTransport:
+        return RecentTransport(self.conf.broker_consumer, self)
+
+    def _new_web(self) -> Pages:
+        return Pages(self, self._web_port)
+
+    def _create_directories(self) -> None:
+        """Make none: there are no tables to keep in them."""
+
+
+class LedgerWorker(faust.Worker):  # type: ignore[misc]
+    """Faust's worker for the app: plain log lines, everything made ready first, an end when the group caught up."""
+
+    def __init__(self, app: LedgerApp, *services: Any, **options: Any) -> None:
+        options |= {"override_logging": False, "redirect_stdouts": False}
+        super().__init__(app, *services, **options)
+        self.spinner = None
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run to the end and exit: 0, or an error for people and its exit code. What `faust worker` calls."""
+        try:
+            self.work()
+        except AdledgerError as error:
+            sys.stderr.write(f"adledger: {error}\n")
+            sys.exit(error.exit_code)
+        sys.exit(0)
+
+    def work(self) -> Summary | None:
+        """Run to the end; returns the whole ledger's totals when the group has caught up, None after a signal.
+
+        Raises UsageError, LogError, SinkError, LaneStopped.
+        """
+        logs.set_up(str(self.loglevel or "INFO"), Path(self.logfile) if self.logfile else None)
+        web = self.app.web if self.app.conf.web_enabled else None
+        try:
+            if web is not None:
+                logs.APP.info("pages at %s", web.bind())
+            with self.app.lanes.ready():
+                try:
+                    super().execute_from_commandline()
+                except SystemExit as end:  # how Faust's worker always ends
+                    failed = bool(end.code)
+                summary = self.app.lanes.summary()
+        finally:
+            if web is not None:
+                web.close()
+        if failed:
+            raise AdledgerError(
+                f"the Faust part of this worker ended with an error: {self.crash_reason!r}",
+                remedy="its log lines stand above; start the worker again",
+            )
+        return summary
+
+    async def on_started(self) -> None:
+        """Wait for a signal, or for the lanes to end by themselves."""
+        await self.wait_for_stopped(self.app.lanes.ended)
+
+    def _on_sigint(self) -> None:
+        self._on_sigterm()
+
+
+def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerApp:
+    """Return a worker's app. Does no I/O. Raises UsageError: not on Kafka, or its properties are wrong."""
+    uvloop.install()  # before Faust makes its first loop
+    app = LedgerApp(settings)
+    readiness, metrics, watch = Readiness(), PrometheusObserver(), PublisherWatch(PublisherMonitor())
+    topic = app.topic(settings.rollups_topic, key_serializer="raw", value_serializer="raw", acks=False)
+
+    @app.agent(topic, name=AGENT)
+    async def watch_publishers(stream: AsyncIterable[bytes]) -> None:
+        """Keep the publishers' last minutes. Never raises: Faust would take the message as done all the same."""
+        async for message in stream:
+            watch.take(message)
+
+    app.lanes = LanesService(
+        settings,
+        until_caught_up=until_caught_up,
+        observer=Observers((readiness, metrics)),
+        announce=Announcer(topic).announce,
+    )
+    app.service(app.lanes)
+    add_pages(
+        app,
+        Shown(joined=lambda: app.lanes.joined, readiness=readiness, publishers=watch, metrics=metrics.text),
+    )
+    return app
+
+
+def run_app(
+    settings: Settings,
+    *,
+    until_caught_up: bool,
+    loglevel: str | None = None,
+    logfile: Path | None = None,
+    with_web: bool = True,
+    blocking_timeout: float | None = None,
+) -> Summary | None:
+    """Run a worker on Kafka; returns the whole ledger's totals when the group has caught up, None after a signal.
+
+    Raises UsageError, LogError, SinkError, LaneStopped.
+    """
+    app = create_app(settings, until_caught_up=until_caught_up)
+    app.conf.web_enabled = with_web
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = LedgerWorker(
+        app,
+        loglevel=loglevel,
+        logfile=str(logfile) if logfile else None,
+        blocking_timeout=blocking_timeout,
+        loop=loop,
+    )
+    return worker.work()
+
+
+@functools.cache
+def _app() -> LedgerApp:
+    from pipeline.settings_layers import load  # noqa: PLC0415 - only the module's own app reads settings
+
+    return create_app(load().settings)
+
+
+def __getattr__(name: str) -> Any:
+    """Give `app`, and its agent (`faust -A pipeline.app send @publisher_monitor ...`)."""
+    if name == "app":
+        return _app()
+    if name == AGENT:
+        return _app().agents[AGENT]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

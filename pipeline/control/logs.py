@@ -1,0 +1,50 @@
+"""Log lines: one line a record, `ts=... level=... logger=... msg="..."`, to stderr or a file."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import UsageError
+
+LEVELS = ("CRIT", "ERROR", "WARN", "INFO", "DEBUG")
+"""Faust's names for levels, which `--loglevel` takes in any case."""
+
+OURS = "adledger"
+APP = logging.getLogger(f"{OURS}.app")
+WORKER = logging.getLogger(f"{OURS}.worker")
+
+OTHERS_LEVEL = logging.WARNING
+"""What libraries say below this is for who debugs them: it needs level DEBUG."""
+
+
+class OneLine(logging.Formatter):
+    """Formats a record as one line; breaks in its text are escaped, and a traceback is part of the text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        message = json.dumps(text.strip(), ensure_ascii=False)
+        return f"ts={at.replace('+00:00', 'Z')} level={record.levelname.lower()} logger={record.name} msg={message}"
+
+
+def set_up(level: str, file: Path | None) -> None:
+    """Send every log line to stderr, or to the end of a file. Raises UsageError."""
+    number = {**logging.getLevelNamesMapping(), "CRIT": logging.CRITICAL}.get(level.upper())
+    if number is None:
+        raise UsageError(f"--loglevel {level} is no level", remedy=f"use one of {', '.join(LEVELS)}")
+    handler: logging.Handler
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
+    except OSError as error:
+        raise UsageError(
+            f"the log file {file} can't be written: {error.strerror}", remedy="name another by --logfile"
+        ) from None
+    handler.setFormatter(OneLine())
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(number if number <= logging.DEBUG else max(number, OTHERS_LEVEL))
+    logging.getLogger(OURS).setLevel(number)

@@ -1,0 +1,67 @@
+"""Whether a worker is ready: it has joined, and no lane of its own stands still while it has work."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.lanes.ports import NoObserver, Phase
+from sinks.sink import LedgerEntry
+
+STALL_SECONDS = 60.0
+"""A lane that has work and ended no batch for this long stands still, whatever it may be doing."""
+
+AT_WORK = (Phase.RUNNING, Phase.IDLE)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStands:
+    """What a lane does, and since when (seconds since the epoch)."""
+
+    lane: int
+    phase: Phase
+    since: float
+    detail: str = ""
+    moved: float = 0.0  # when it last ended a batch, or began to have work
+
+
+class Readiness(NoObserver):
+    """An `Observer` that remembers each lane's phase. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lanes: dict[int, LaneStands] = {}
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        """Remember the phase; the time is that of its first mention."""
+        before = self._lanes.get(lane)
+        if before is not None and before.phase is phase:
+            if before.detail != detail:
+                self._lanes[lane] = LaneStands(lane, phase, before.since, detail, before.moved)
+            return
+        now = self._clock()
+        self._lanes[lane] = LaneStands(lane, phase, now, detail, now)
+
+    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:  # noqa: ARG002 - Observer's signature
+        """Remember that the lane moved."""
+        before = self._lanes.get(entry.lane)
+        if before is not None:
+            self._lanes[entry.lane] = LaneStands(
+                entry.lane, before.phase, before.since, before.detail, self._clock()
+            )
+
+    def forget(self, lane: int) -> None:
+        """Forget a lane that is not ours any more."""
+        self._lanes.pop(lane, None)
+
+    def lanes(self) -> list[LaneStands]:
+        """Return what every lane of this worker does, by number."""
+        return [self._lanes[lane] for lane in sorted(self._lanes)]
+
+    def standing_still(self) -> list[LaneStands]:
+        """Return the lanes that stand still while they have work."""
+        now = self._clock()
+        return [
+            lane
+            for lane in self.lanes()
+            if lane.phase not in AT_WORK or (lane.phase is Phase.RUNNING and now - lane.moved > STALL_SECONDS)
+        ]

@@ -1,0 +1,144 @@
+"""The lanes as a service of the Faust app: what is made sure of before it starts, its run, and how it ended."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from mode import Service
+
+from pipeline.control.logs import WORKER
+from pipeline.control.watch import compile_monitor
+from pipeline.errors import AdledgerError
+from pipeline.lanes.pace import Meter
+from pipeline.lanes.ports import Announce, Observer
+from pipeline.lanes.server import Server, ready_server, summarize
+from pipeline.lanes.start import make_sink, make_worker, ready_process
+from pipeline.lanes.worker import Worker
+from pipeline.ledger.totals import Summary
+from pipeline.log.kafka.source import KafkaSource
+from pipeline.log.kafka.topics import require_fit_topics
+from pipeline.settings import Settings
+
+T = TypeVar("T")
+
+LEAVE_SECONDS_MAX = 10
+"""Beyond `revoke_ms_max`, for leaving the group; then the broker finds out by itself that this member is gone."""
+
+
+class LanesService(Service):  # type: ignore[misc] # mode has no types
+    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended by itself."""
+
+    def __init__(
+        self, settings: Settings, *, until_caught_up: bool, observer: Observer, announce: Announce
+    ) -> None:
+        super().__init__()
+        self.ended = asyncio.Event()
+        self._settings, self._until_caught_up = settings, until_caught_up
+        self._observer, self._announce = observer, announce
+        self._server: Server | None = None
+        self._worker: Worker | None = None
+        self._run: asyncio.Task[None] | None = None
+        self._meter: Meter | None = None
+        self._caught_up = False
+        self._error: BaseException | None = None
+
+    @property
+    def joined(self) -> bool:
+        """Whether the worker is a member of the group."""
+        return self._worker is not None and self._worker.joined
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Refuse what can't work and make the rest ready, before any loop runs. Raises UsageError, LogError, SinkError."""
+        with _terminable():
+            for advice in _run_now(require_fit_topics(self._settings)).findings:
+                WORKER.warning("%s; better: %s", advice.message, advice.remedy)
+            compile_monitor()
+            with ready_server(self._settings, WORKER.info) as self._server, ready_process():
+                yield
+
+    async def on_start(self) -> None:
+        """Begin; the group is joined in the background."""
+        self._meter = Meter()
+        self._run = asyncio.create_task(self._work())
+
+    async def on_stop(self) -> None:
+        """Finish the batches under way and leave the group."""
+        if self._run is None:
+            return
+        if self._worker is not None:
+            self._worker.stop()
+        patience = self._settings.revoke_ms_max / 1000 + LEAVE_SECONDS_MAX
+        _, late = await asyncio.wait([self._run], timeout=patience)
+        for task in late:
+            WORKER.warning("the group could not be left in %d s", patience)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def summary(self) -> Summary | None:
+        """Return the whole ledger's totals where the group has caught up, else None. Raises what ended the worker.
+
+        To be called within `ready`, after the loop has ended.
+        """
+        if isinstance(self._error, AdledgerError):
+            raise self._error
+        if self._error is not None:
+            raise AdledgerError(
+                f"a bug: {self._error!r}", remedy="report it, with this message"
+            ) from self._error
+        if not self._caught_up or self._meter is None or self._server is None or self._worker is None:
+            return None
+        wall, cpu = self._meter.seconds()
+        return summarize(self._settings, self._server.address, self._worker.records / wall, cpu)
+
+    async def _work(self) -> None:
+        assert self._server is not None, "made ready before the start"
+        sink = make_sink(self._settings, self._server.address)
+        self._worker = make_worker(
+            self._settings,
+            KafkaSource.of(self._settings, WORKER.info),
+            sink,
+            until_caught_up=self._until_caught_up,
+            say=WORKER.info,
+            warn=WORKER.error,
+            observer=self._observer,
+            announce=self._announce,
+        )
+        keeper = asyncio.create_task(self._server.keep_alive(WORKER.warning))
+        try:
+            self._caught_up = await self._worker.run()
+        except Exception as error:  # noqa: BLE001 - `summary` raises it, after everything has ended in order
+            self._error = error
+        finally:
+            keeper.cancel()
+            await sink.close()
+            self.ended.set()
+
+
+def _run_now(call: Coroutine[Any, Any, T]) -> T:
+    """Run a call on a loop of its own, and leave the current one alone."""
+    loop = asyncio.new_event_loop()
+    try:
+        found = loop.run_until_complete(call)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        return found
+    finally:
+        loop.close()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End quietly on SIGTERM until the loop takes signals over."""
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+        sys.exit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

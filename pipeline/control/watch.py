@@ -1,0 +1,50 @@
+"""What the agent does with `ad.rollups`, and what the live page says: the publisher monitor, and how far it reads back."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.control.logs import APP
+from pipeline.control.monitor import PublisherMonitor
+from pipeline.control.recent import RECENT_SECONDS
+from pipeline.control.rollups_message import COLUMNS, RollupsMessageError, decode, encode, split
+from schemas.wire import EVENT_TIME_MS_MIN
+
+BAD_SAY_SECONDS = 60
+"""Messages that can't be read are counted, and said at most this often."""
+
+
+class PublisherWatch:
+    """Reads messages into the monitor. `clock` gives seconds since the epoch."""
+
+    def __init__(self, monitor: PublisherMonitor, clock: Callable[[], float] = time.time) -> None:
+        self.monitor = monitor
+        self.unreadable = 0
+        self._clock = clock
+        self._since = clock() - RECENT_SECONDS
+        self._said = 0.0
+
+    def take(self, message: bytes | None) -> None:
+        """Take a message in. One that can't be read is counted: Faust would acknowledge it, raised or not."""
+        try:
+            self.monitor.absorb(decode(message or b""))
+        except RollupsMessageError as error:
+            self.unreadable += 1
+            if self._clock() >= self._said + BAD_SAY_SECONDS:
+                self._said = self._clock()
+                APP.error("%d messages of ad.rollups could not be read; the last: %s", self.unreadable, error)
+
+    def live(self, publisher_id: int) -> dict[str, Any]:
+        """Return a publisher's last minutes, as JSON values; `read_since`: older minutes may lack records."""
+        since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {**self.monitor.live(publisher_id), "read_since": since}
+
+
+def compile_monitor() -> None:
+    """Run the monitor once on a message of no consequence: compiles, or loads what was compiled before."""
+    row = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
+    monitor = PublisherMonitor()
+    for part in split("", 0, 0, EVENT_TIME_MS_MIN, row):
+        assert monitor.absorb(decode(encode(part))), "the first message is no repeat"
+    monitor.live(1)

@@ -1,0 +1,103 @@
+"""The pages of a worker: /livez, /readyz, /metrics, /publishers/ID/live, and an index. They only show."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import orjson
+from faust.web import Request, Response, View
+
+from pipeline import __version__
+from pipeline.control.readiness import LaneStands, Readiness
+
+PUBLISHER_ID_MAX = 2**32 - 1
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+JSON_TYPE = "application/json"
+
+INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>adledger</title></head><body>
+<h1>adledger {__version__}: a worker</h1>
+<ul>
+<li><a href="livez">livez</a>: the process answers</li>
+<li><a href="readyz">readyz</a>: its lanes move; 503 names the lane that stands still</li>
+<li><a href="metrics">metrics</a>: for Prometheus</li>
+<li><a href="publishers/1/live">publishers/1/live</a>: the last minutes of a publisher, here number 1</li>
+</ul></body></html>
+"""
+
+
+class LivePublishers(Protocol):
+    """The publisher monitor, as its page reads it."""
+
+    def live(self, publisher_id: int) -> dict[str, object]:
+        """Return what is known of a publisher's last minutes, as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the pages show."""
+
+    joined: Callable[[], bool]
+    readiness: Readiness
+    publishers: LivePublishers
+    metrics: Callable[[], str]
+
+
+def add_pages(app: Any, shown: Shown) -> None:
+    """Add the pages to a Faust app."""
+
+    @app.page("/", name="index")
+    async def index(self: View, request: Request) -> Response:  # noqa: ARG001 - Faust's signature, as below
+        return self.html(INDEX)
+
+    @app.page("/livez", name="livez")
+    async def livez(self: View, request: Request) -> Response:  # noqa: ARG001
+        return self.text("ok\n", content_type="text/plain")
+
+    @app.page("/readyz", name="readyz")
+    async def readyz(self: View, request: Request) -> Response:  # noqa: ARG001
+        ready, body = readiness_body(joined=shown.joined(), readiness=shown.readiness)
+        return _json(self, body, 200 if ready else 503)
+
+    @app.page("/metrics", name="metrics")
+    async def metrics(self: View, request: Request) -> Response:  # noqa: ARG001
+        return self.bytes(shown.metrics().encode(), headers={"Content-Type": METRICS_TYPE})
+
+    @app.page("/publishers/{publisher_id}/live", name="publisher-live")
+    async def publisher_live(self: View, request: Request, publisher_id: str) -> Response:  # noqa: ARG001
+        number = publisher_number(publisher_id)
+        if number is None:
+            why = f"a publisher is a number from 0 to {PUBLISHER_ID_MAX}"
+            return _json(self, {"error": why}, 404)
+        return _json(self, shown.publishers.live(number))
+
+
+def readiness_body(*, joined: bool, readiness: Readiness) -> tuple[bool, dict[str, object]]:
+    """Return whether a worker is ready, and why (not), as JSON values."""
+    still = readiness.standing_still()
+    ready = joined and not still
+    return ready, {
+        "ready": ready,
+        "joined": joined,
+        "standing_still": [_lane(lane) for lane in still],
+        "lanes": len(readiness.lanes()),
+    }
+
+
+def publisher_number(text: str) -> int | None:
+    """Return a publisher's number, or None where the text is none."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > len(str(PUBLISHER_ID_MAX)):
+        return None
+    number = int(text)
+    return number if number <= PUBLISHER_ID_MAX else None
+
+
+def _lane(lane: LaneStands) -> dict[str, object]:
+    since = datetime.fromtimestamp(lane.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"lane": lane.lane, "phase": lane.phase, "since": since, "detail": lane.detail}
+
+
+def _json(view: View, body: object, status: int = 200) -> Response:
+    return view.bytes(
+        orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), content_type=JSON_TYPE, status=status
+    )

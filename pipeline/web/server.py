@@ -1,0 +1,49 @@
+"""Faust's web server, with our pages only, on a socket that is bound before anything starts."""
+
+import socket
+from typing import Any
+
+from aiohttp.web import BaseSite, SockSite
+from faust.web.drivers.aiohttp import Web
+
+from pipeline.errors import UsageError
+
+BACKLOG = 128
+
+
+class Pages(Web):  # type: ignore[misc] # faust has no types
+    """The web server of the app. `bind` comes first, so that a port that is taken is an error for people."""
+
+    def __init__(self, app: Any, port: int) -> None:
+        """`port` 0 takes a free one. Faust knows no such port: a port given to Faust's own command line wins."""
+        super().__init__(app)
+        self._port = port
+        self._default_port = app.conf.web_port
+        self._socket: socket.socket | None = None
+
+    def bind(self) -> str:
+        """Take the port and return where the pages are, as a URL. Raises UsageError."""
+        conf = self.app.conf
+        host, port = conf.web_bind, conf.web_port if conf.web_port != self._default_port else self._port
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            raise UsageError(
+                f"the pages' address {host}:{port} can't be taken: {error.strerror or error}",
+                remedy="another worker may have it: --web-port 0 takes a free one, --without-web goes without",
+            ) from None
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self._socket.getsockname()[1]}/"
+
+    def close(self) -> None:
+        """Give the port back, where the server never came to it."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def _enabled_blueprints(self) -> list[Any]:
+        return []  # Faust's own pages are of tables and routers, which we have none of
+
+    def _new_transport_tcp(self) -> BaseSite:
+        assert self._socket is not None, "bound before the start"
+        return SockSite(self._runner, self._socket, backlog=BACKLOG)
