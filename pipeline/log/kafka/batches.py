@@ -8,6 +8,7 @@ batches) and batches that compaction emptied bring no records, but move the next
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from pipeline.log.record_batch import (
     parse_header,
     read_varint,
 )
-from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
+from pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
 
 _LENGTH_AT, _MAGIC_AT = 8, 16
 _CODEC_MASK = 0x07
@@ -38,16 +39,21 @@ class Decoded:
     next_offset: int
 
 
+LogTime = Literal["append", "record"]
+"""Which time of a record is its log time: the broker's append time, or the record's own."""
+
+
 def decode_batches(
-    data: bytes, position: int, aborted: Iterable[tuple[int, int]] | None, where: str
+    data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str
 ) -> Decoded:
-    """Decode what a fetch at `position` brought of one partition; nothing before `position` is decoded.
+    """Decode what a fetch at `position` brought of one partition; batches that end before it are passed over.
 
     `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Raises LogError for a
-    checksum that does not match, a format older than Kafka 0.11's, a codec that is not known, broken bytes.
+    checksum that does not match, a format older than Kafka 0.11's, a codec that is not known, broken bytes, and a
+    batch without append time where that is the log time.
     """
     buffer = np.frombuffer(data, np.uint8)
-    transactions = _Aborted(aborted or ())
+    transactions = _Aborted(aborted)
     arena = Arena(len(data))
     batches = []
     at, next_offset = 0, position
@@ -65,7 +71,7 @@ def decode_batches(
             )
         wanted = transactions.wants(header, data, at) and header.next_offset > position and header.count
         if wanted:
-            batches.append(_encoded(buffer, at, header, arena, where))
+            batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where), where))
         next_offset = max(next_offset, header.next_offset)
         at += size
     return Decoded(tuple(batches), next_offset)
@@ -114,7 +120,21 @@ def _header(data: bytes, at: int, size: int, where: str) -> BatchHeader:
     return parse_header(data, at, where)
 
 
-def _encoded(buffer: U8, at: int, header: BatchHeader, arena: Arena, where: str) -> EncodedBatch:
+def _append_time(header: BatchHeader, log_time: LogTime, where: str) -> int:
+    if log_time == "record":
+        return NO_APPEND_TIME
+    if header.append_time == NO_APPEND_TIME:
+        raise LogError(
+            f"{where}: the record batch at offset {header.base_offset} carries its producer's time, and log_time = append",
+            remedy="Set message.timestamp.type=LogAppendTime (adledger topics check); what was written before that can "
+            "only be read with log_time = record, from a topic of its own.",
+        )
+    return header.append_time
+
+
+def _encoded(
+    buffer: U8, at: int, header: BatchHeader, arena: Arena, append_time: int, where: str
+) -> EncodedBatch:
     start, size = at + HEADER_BYTES, header.size_bytes - HEADER_BYTES
     memory = buffer
     codec = header.attributes & _CODEC_MASK
@@ -136,5 +156,5 @@ def _encoded(buffer: U8, at: int, header: BatchHeader, arena: Arena, where: str)
         count=header.count,
         base_offset=header.base_offset,
         base_timestamp=header.base_timestamp,
-        append_time=header.append_time,
+        append_time=append_time,
     )

@@ -1,0 +1,50 @@
+"""The first connection to Kafka: patient with a broker that is not there yet, not with one that refuses us."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import collect_hosts
+
+from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from pipeline.log.kafka.patience import Patience
+
+LISTENS_SECONDS_MAX = 2.0
+
+
+async def bootstrapped(options: Mapping[str, Any], patience: Patience) -> AIOKafkaClient:
+    """Return a client that knows the cluster; the caller closes it. `options` are those of `client_options`.
+
+    Raises LogError with cause and remedy: at once where a broker is there and can't be used (a wrong password is not
+    tried ten times), else when the tries are used up.
+    """
+    attempt = 1
+    while True:
+        client = AIOKafkaClient(**options)
+        try:
+            await client.bootstrap()
+        except KAFKA_ERRORS as error:
+            await client.close()
+            told = await explain(error, options)
+            if attempt >= patience.attempts_max or await _somebody_listens(options["bootstrap_servers"]):
+                raise told from error
+            patience.say(f"{' '.join(told.message.split())}; try {attempt} of {patience.attempts_max}")
+        except BaseException:
+            await client.close()
+            raise
+        else:
+            return client
+        await asyncio.sleep(patience.pause_seconds(attempt))
+        attempt += 1
+
+
+async def _somebody_listens(servers: list[str]) -> bool:
+    for host, port, _ in collect_hosts(servers):
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LISTENS_SECONDS_MAX):
+                _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return True
+    return False

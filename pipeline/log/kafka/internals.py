@@ -1,0 +1,165 @@
+"""All that the source uses of aiokafka's inside, and nothing of it anywhere else in the source.
+
+aiokafka keeps the connections (with TLS, SASL, metadata, negotiated versions) and the group. The fetching is ours:
+its Fetcher has one request under way for each broker, over all partitions, so that an idle lane's long poll delays
+the others, and it reads ahead where nobody asked. Here each lane has a connection of its own to each broker, by a
+`ConnectionGroup` of its own number, and fetches exactly what it was asked for. The consumer is left out with it:
+a `GroupCoordinator` and a `SubscriptionState` do, as AIOKafkaConsumer puts them together.
+
+Proved on the versions of `PROVED_ON`; tests/unit/test_kafka_internals.py fails when another one is installed, or
+when what is used here has changed its shape.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.structs import TopicPartition
+
+PROVED_ON = ("0.14.0",)
+
+READ_COMMITTED = 1
+LATEST, EARLIEST = -1, -2
+_CONSUMER = -1
+"""The replica id of who is no replica."""
+_FIRST_LANE_CONNECTION = max(ConnectionGroup) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPartition:
+    """A broker's answer for one partition. `end` is the last stable offset; `aborted` (producer id, first offset)."""
+
+    topic: str
+    error_code: int
+    end: int
+    aborted: Collection[tuple[int, int]]
+    data: bytes
+
+
+async def send_fetch(
+    client: AIOKafkaClient, node: int, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
+) -> list[FetchedPartition]:
+    """Fetch partition `lane` of topics at their positions from one broker, at most `bytes_max` of each. KafkaError."""
+    request = FetchRequest(
+        wait_ms, 1, bytes_max * len(positions), READ_COMMITTED,
+        [(topic, [(lane, position, bytes_max)]) for topic, position in positions.items()],
+    )  # fmt: skip
+    response = await client.send(node, request, group=_FIRST_LANE_CONNECTION + lane)
+    return [
+        # Between them lie, by version: the log's start offset before `aborted`, a preferred replica after it.
+        FetchedPartition(
+            topic, error_code, highwater if stable < 0 else stable, _aborted(rest) or (), rest[-1] or b""
+        )
+        for topic, partitions in response.topics
+        for _, error_code, highwater, stable, *rest in partitions
+    ]
+
+
+def _aborted(rest: list[Any]) -> Collection[tuple[int, int]] | None:
+    """Return the aborted transactions of an answer's fields after the last stable offset (None for none)."""
+    found: Collection[tuple[int, int]] | None = next(
+        (field for field in rest[:-1] if not isinstance(field, int)), None
+    )
+    return found
+
+
+async def send_list_offsets(
+    client: AIOKafkaClient, node: int, lane: int, topics: Collection[str], which: int
+) -> dict[str, tuple[int, int]]:
+    """Ask one broker for the `EARLIEST` or `LATEST` stable offset; topic -> (error code, offset). KafkaError."""
+    request = OffsetRequest(_CONSUMER, READ_COMMITTED, [(topic, [(lane, which)]) for topic in topics])
+    response = await client.send(node, request)
+    return {
+        topic: (error_code, offset)
+        for topic, partitions in response.topics
+        for _, error_code, _, offset, *_ in partitions
+    }
+
+
+def leader(client: AIOKafkaClient, topic: str, lane: int) -> int | None:
+    """Return the broker that leads a partition, as far as the client knows."""
+    node = client.cluster.leader_for_partition(TopicPartition(topic, lane))
+    return None if node in (None, -1) else int(node)
+
+
+async def refresh_metadata(client: AIOKafkaClient) -> None:
+    """Ask the brokers who leads what."""
+    await client.force_metadata_update()
+
+
+class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
+    """One member of a group, from its first join to its leaving. A new member id needs a new Member.
+
+    `revoked(lanes)` is awaited before each rejoin, while heartbeats go on; `assigned(lanes)` after it, and must be
+    quick, since heartbeats wait for it; `failed(error)` is called once, when the group can't go on as it is.
+    """
+
+    def __init__(
+        self,
+        client: AIOKafkaClient,
+        group: str,
+        topics: Collection[str],
+        assignor: Any,
+        options: Mapping[str, Any],
+        *,
+        assigned: Callable[[list[int]], Awaitable[None]],
+        revoked: Callable[[list[int]], Awaitable[None]],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Begin to join. `options` are GroupCoordinator's, of times and of static membership."""
+        self._assigned, self._revoked, self._failed = assigned, revoked, failed
+        subscription = SubscriptionState()
+        self._open = ExitStack()
+        # The coordinator leaves the group when nobody polls for max.poll.interval.ms. A lane that waits for ClickHouse
+        # does not poll, and must stay a member: for aiokafka one fetch is always under way.
+        self._open.enter_context(subscription.fetch_context())
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failure.add_done_callback(self._on_failure)
+        subscription.register_fetch_waiters({self._failure})
+        subscription.subscribe(topics=set(topics), listener=self)
+        self._coordinator = GroupCoordinator(
+            client, subscription, group_id=group, assignors=(assignor,), enable_auto_commit=False, **options
+        )
+
+    @property
+    def generation(self) -> int:
+        """The generation as of now; below 0 outside of the group."""
+        return int(self._coordinator.generation)
+
+    @property
+    def member_id(self) -> str:
+        """The member id as of now; "" outside of the group."""
+        return str(self._coordinator.member_id)
+
+    async def close(self) -> None:
+        """Leave the group (a static member stays until its session ends) and end all tasks."""
+        self._failure.remove_done_callback(self._on_failure)
+        self._failure.cancel()
+        try:
+            await self._coordinator.close()
+        except KafkaError:
+            pass  # its failure was told, or nobody cares any more: the member is gone either way
+        finally:
+            self._coordinator._cluster.remove_listener(self._coordinator._handle_metadata_update)  # noqa: SLF001
+            self._open.close()
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Aiokafka's hook."""
+        await self._revoked(sorted({tp.partition for tp in revoked}))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Aiokafka's hook."""
+        await self._assigned(sorted({tp.partition for tp in assigned}))
+
+    def _on_failure(self, failure: "asyncio.Future[None]") -> None:
+        if not failure.cancelled() and (error := failure.exception()) is not None:
+            self._failed(error)

@@ -1,0 +1,141 @@
+"""Membership of the group: aiokafka's rebalances become lanes assigned and revoked, each told once and in order.
+
+The group is eager: before every rebalance all lanes are revoked, after it all are assigned anew, each in the name
+of the generation and member id that hold at that moment. When the group can't go on as it is (fenced, refused,
+nobody can lead), the lanes are revoked, what is wrong is said, and after a pause a new member joins.
+"""
+
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
+)
+
+from pipeline.errors import LogError
+from pipeline.log.kafka.assignor import LaneAssignor
+from pipeline.log.kafka.internals import Member
+from pipeline.log.kafka.patience import Patience
+from pipeline.log.source import Assignment, GroupListener
+
+_CAUSES: Mapping[type, str] = {
+    GroupAuthorizationFailedError: "this user may not join it; kafka-acls.sh --add --operation Read --group ... mends it",
+    InconsistentGroupProtocolError: "its members share lanes out in another way: another program, or another release "
+    "of this one, is in it; stop that one, or set group to a name of its own",
+    InvalidSessionTimeoutError: "the brokers refuse session.timeout.ms: set it between their "
+    "group.min.session.timeout.ms and group.max.session.timeout.ms",
+}
+
+
+class Membership:
+    """One worker's place in a group: `join`, `leave`, and a new member id by `rejoin`."""
+
+    def __init__(
+        self,
+        client: AIOKafkaClient,
+        group: str,
+        topics: Collection[str],
+        options: Mapping[str, Any],
+        patience: Patience,
+        listener: GroupListener,
+    ) -> None:
+        """`options` are times and `group_instance_id`, as aiokafka's GroupCoordinator names them."""
+        self._client, self._group, self._topics, self._options = client, group, topics, options
+        self._patience, self._listener = patience, listener
+        self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused)
+        self._member: Member | None = None
+        self._told: set[int] = set()
+        self._rebalances = 0
+        self._failures = 0
+        self._turn = asyncio.Lock()
+        self._leaving = asyncio.Event()
+        self._replacing: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def join(self) -> None:
+        """Begin to join; the listener hears of lanes from a task of its own, never before the caller waits."""
+        self._member = Member(
+            self._client, self._group, self._topics, self._assignor, self._options,
+            assigned=self._on_assigned, revoked=self._on_revoked, failed=self._on_failed,
+        )  # fmt: skip
+
+    async def leave(self) -> None:
+        """Revoke all lanes, then leave. Nobody joins again after it."""
+        self._leaving.set()
+        if self._replacing is not None:
+            await self._replacing
+        await self._give_up()
+
+    async def rejoin(self) -> None:
+        """Revoke all lanes, leave, and join with a new member id. Calls during a rejoin wait for that one."""
+        if self._replacing is None:
+            self._start_replacing(self._replace(0))
+        assert self._replacing is not None, "started just now"
+        await asyncio.shield(self._replacing)
+
+    async def _replace(self, pause_seconds: float) -> None:
+        await self._give_up()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_seconds):
+                await self._leaving.wait()
+        if not self._leaving.is_set():
+            self.join()
+
+    def _start_replacing(self, replacing: Coroutine[Any, Any, None]) -> None:
+        task = self._replacing = asyncio.create_task(replacing)
+
+        def done(_: object) -> None:
+            if self._replacing is task:
+                self._replacing = None
+
+        task.add_done_callback(done)
+
+    async def _give_up(self) -> None:
+        member, self._member = self._member, None  # from here on no assignment is told
+        await self._on_revoked([])
+        if member is not None:
+            await member.close()
+        await asyncio.gather(*self._telling)
+
+    async def _on_assigned(self, lanes: list[int]) -> None:
+        member = self._member
+        if member is None:
+            return  # it is leaving
+        self._failures = 0
+        self._rebalances += 1
+        generation, member_id = member.generation, member.member_id
+        telling = asyncio.create_task(
+            self._tell(self._rebalances, [Assignment(lane, generation, member_id) for lane in lanes])
+        )
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+    async def _tell(self, rebalance: int, assignments: list[Assignment]) -> None:
+        async with self._turn:
+            if rebalance == self._rebalances and assignments:
+                self._told = {assignment.lane for assignment in assignments}
+                await self._listener.lanes_assigned(assignments)
+
+    async def _on_revoked(self, _: list[int]) -> None:
+        """Revoke what was told: aiokafka's own list may hold lanes whose assignment nobody was told of yet."""
+        self._rebalances += 1
+        async with self._turn:
+            lanes, self._told = sorted(self._told), set()
+            if lanes:
+                await self._listener.lanes_revoked(lanes)
+
+    def _on_failed(self, error: BaseException) -> None:
+        self._failures += 1
+        pause = self._patience.pause_seconds(self._failures)
+        cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), repr(error))
+        self._patience.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
+        if self._replacing is None:
+            self._start_replacing(self._replace(pause))
+
+    def _refused(self, error: LogError) -> None:
+        self._patience.say(" ".join(str(error).split()))

@@ -1,0 +1,182 @@
+"""Reading lanes from Kafka: a pull per lane, over a connection of the lane's own, at positions that the lane names.
+
+Nothing is read ahead, so a lane that does not fetch costs nothing and a position may go back; and a lane's long
+poll holds up nobody else's requests (a broker takes one request of a connection at a time).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import (
+    CorruptRecordException,
+    LeaderNotAvailableError,
+    NoError,
+    OffsetOutOfRangeError,
+    for_code,
+)
+
+from pipeline.errors import LogError, OffsetOutOfRange
+from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches
+from pipeline.log.kafka.internals import (
+    EARLIEST,
+    LATEST,
+    FetchedPartition,
+    leader,
+    refresh_metadata,
+    send_fetch,
+    send_list_offsets,
+)
+from pipeline.log.kafka.patience import Patience
+from pipeline.log.source import Fetched, OffsetBounds, Topology
+
+WAIT_MS_MAX = 10_000
+"""One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""
+INLINE_BYTES_MAX = 64 * 1024
+"""Fetches up to this are decoded on the event loop, in a millisecond at most; larger ones in a thread."""
+
+T = TypeVar("T")
+
+
+class KafkaReader:
+    """The `Reader` of a Kafka log, through a client that is bootstrapped and knows the topics."""
+
+    def __init__(
+        self, client: AIOKafkaClient, topology: Topology, log_time: LogTime, patience: Patience
+    ) -> None:
+        self._client, self._topology, self._log_time, self._patience = client, topology, log_time, patience
+        self._index = {name: i for i, name in enumerate(topology.topics)}
+
+    async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
+        """Return each topic's first offset and its end: the last stable offset. Raises LogError."""
+
+        async def ask() -> dict[int, OffsetBounds]:
+            first, end = await asyncio.gather(self._offsets(lane, EARLIEST), self._offsets(lane, LATEST))
+            return {self._index[name]: OffsetBounds(first[name], end[name]) for name in first}
+
+        return await self._patience.with_(f"the ends of lane {lane}", ask, self._refresh)
+
+    async def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
+    ) -> Sequence[Fetched]:
+        """Fetch as `Reader.fetch` says. Raises OffsetOutOfRange, LogError."""
+        names = {self._topology.topics[topic]: position for topic, position in positions.items()}
+
+        async def ask() -> list[FetchedPartition]:
+            return await self._ask(lane, names, bytes_max, min(wait_ms_max, WAIT_MS_MAX))
+
+        answers = await self._patience.with_(f"lane {lane}", ask, self._refresh)
+        return await self._decoded(lane, names, answers)
+
+    async def _ask(
+        self, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
+    ) -> list[FetchedPartition]:
+        """Return an answer of each topic. Raises KafkaError, LogError."""
+        by_node = self._by_leader(lane, positions)
+        if len(by_node) == 1:
+            answers = await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
+        else:
+            # First without waiting: what one broker has must not wait for another that has nothing.
+            answers = await self._ask_brokers(lane, by_node, positions, bytes_max, 0)
+            if wait_ms and not any(answer.data for answer in answers):
+                answers = await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
+        # A broker brings a first batch, however large, only of the first partition that has something: ask for the
+        # others, where they have something, alone.
+        for i, answer in enumerate(answers):
+            if not _holds_a_batch(answer.data) and positions[answer.topic] < answer.end and len(answers) > 1:
+                [node] = self._by_leader(lane, {answer.topic: 0})
+                alone = {answer.topic: positions[answer.topic]}
+                [answers[i]] = await self._ask_brokers(lane, {node: list(alone)}, alone, bytes_max, 0)
+        return answers
+
+    async def _ask_brokers(
+        self, lane: int, by_node: Mapping[int, Sequence[str]], positions: Mapping[str, int], bytes_max: int, wait_ms: int
+    ) -> list[FetchedPartition]:  # fmt: skip
+        requests = [
+            send_fetch(self._client, node, lane, {name: positions[name] for name in topics}, bytes_max, wait_ms)
+            for node, topics in by_node.items()
+        ]  # fmt: skip
+        answers = [answer for some in await _all(requests) for answer in some]
+        for answer in answers:
+            self._check(answer.error_code, f"{answer.topic}-{lane}", positions[answer.topic])
+        return answers
+
+    async def _decoded(
+        self, lane: int, positions: Mapping[str, int], answers: Sequence[FetchedPartition]
+    ) -> list[Fetched]:
+        def decode() -> list[Fetched]:
+            return [self._fetched(lane, positions[answer.topic], answer) for answer in answers]
+
+        if sum(len(answer.data) for answer in answers) <= INLINE_BYTES_MAX:
+            return decode()
+        return await asyncio.to_thread(decode)
+
+    def _fetched(self, lane: int, position: int, answer: FetchedPartition) -> Fetched:
+        found: Decoded = decode_batches(
+            answer.data, position, answer.aborted, self._log_time, f"{answer.topic}-{lane}"
+        )
+        return Fetched(
+            self._index[answer.topic],
+            position,
+            found.next_offset,
+            max(answer.end, found.next_offset),
+            found.batches,
+        )
+
+    async def _offsets(self, lane: int, which: int) -> dict[str, int]:
+        by_node = self._by_leader(lane, self._topology.topics)
+        answers = await _all(
+            [send_list_offsets(self._client, node, lane, topics, which) for node, topics in by_node.items()]
+        )
+        found = {}
+        for topic, (error_code, offset) in ((t, a) for some in answers for t, a in some.items()):
+            self._check(error_code, f"{topic}-{lane}", which)
+            found[topic] = offset
+        return found
+
+    def _by_leader(self, lane: int, topics: Collection[str]) -> dict[int, list[str]]:
+        by_node: dict[int, list[str]] = {}
+        for topic in topics:
+            node = leader(self._client, topic, lane)
+            if node is None:
+                raise LeaderNotAvailableError(f"{topic}-{lane} has no leader")
+            by_node.setdefault(node, []).append(topic)
+        return by_node
+
+    def _check(self, error_code: int, where: str, position: int) -> None:
+        """Raise what an answer's error means: KafkaError where it may pass, OffsetOutOfRange, LogError."""
+        kind = for_code(error_code)
+        if kind is NoError:
+            return
+        if kind is OffsetOutOfRangeError:
+            raise OffsetOutOfRange(
+                f"{where}: the log does not hold offset {position}",
+                remedy="Retention removed it, the log was truncated, or the topic was made anew: kafka-get-offsets.sh "
+                "shows what there is. Restore it; nothing is skipped by itself.",
+            )
+        if kind.retriable and kind is not CorruptRecordException:
+            raise kind(where)
+        raise LogError(
+            f"{where}: the broker refuses to read: {kind.__name__} ({kind.description})",
+            remedy="Look at the broker's log; where it is about rights: kafka-acls.sh --add --operation Read ...",
+        )
+
+    async def _refresh(self) -> None:
+        await refresh_metadata(self._client)
+
+
+def _holds_a_batch(data: bytes) -> bool:
+    """Tell whether at least one whole record batch came."""
+    return len(data) >= 12 and len(data) >= 12 + int.from_bytes(data[8:12], "big")
+
+
+async def _all(requests: Sequence[Awaitable[T]]) -> list[T]:
+    """Await all, and raise the first error only when all have ended, so that no request is left behind unseen."""
+    done = await asyncio.gather(*requests, return_exceptions=True)
+    found: list[T] = []
+    for answer in done:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.append(answer)
+    return found

@@ -1,0 +1,204 @@
+"""Kafka as a lane's source: the group, the commits and the reading, over one client."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from aiokafka.client import AIOKafkaClient
+
+from pipeline.addresses import KafkaAddress
+from pipeline.errors import CommitFenced, LogError, UsageError
+from pipeline.log.kafka.batches import LogTime
+from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
+from pipeline.log.kafka.commits import GroupCommits
+from pipeline.log.kafka.connecting import bootstrapped
+from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from pipeline.log.kafka.membership import Membership
+from pipeline.log.kafka.patience import Patience
+from pipeline.log.kafka.properties import client_options, consumer_options
+from pipeline.log.kafka.reader import KafkaReader
+from pipeline.log.kafka.topology import read_topology
+from pipeline.log.kafka.voice import Voice
+from pipeline.log.source import Assignment, Committed, Fetched, GroupListener, OffsetBounds, Topology
+from pipeline.settings import Settings
+
+REVOKE_MARGIN_MS = 5_000
+"""A rebalance waits for a member for `revoke_ms_max` and so much longer, before it goes on without it."""
+REQUEST_MARGIN_MS = 5_000
+"""A join may be answered only when the rebalance is over: a request's timeout is at least so much longer."""
+SESSION_TIMEOUT_MS, REQUEST_TIMEOUT_MS = 10_000, 40_000
+"""aiokafka's, where the [kafka] settings say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """What there is between join and leave."""
+
+    client: AIOKafkaClient
+    topology: Topology
+    membership: Membership
+    commits: GroupCommits
+    reader: KafkaReader
+
+
+class KafkaSource:
+    """A `pipeline.log.source.Source` over Kafka. Any number of members share a group's lanes.
+
+    A broker that is away is waited for, each try said; a lane's method raises LogError when the tries are used up,
+    and may be called again.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        topics: Sequence[str],
+        group: str,
+        *,
+        properties: Mapping[str, str],
+        log_time: LogTime,
+        revoke_ms_max: int,
+        retry_attempts_max: int,
+        retry_backoff_ms_max: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """`properties` are the [kafka] settings; `say` is given lines for people. Raises UsageError (properties)."""
+        self._options = client_options(servers, properties)
+        self._group_options = {
+            name: value
+            for name, value in consumer_options(servers, properties).items()
+            if name not in self._options
+        }
+        session_ms = self._group_options.get("session_timeout_ms", SESSION_TIMEOUT_MS)
+        rebalance_ms = max(session_ms, revoke_ms_max + REVOKE_MARGIN_MS)
+        self._group_options["rebalance_timeout_ms"] = rebalance_ms
+        self._options["request_timeout_ms"] = max(
+            self._options.get("request_timeout_ms", REQUEST_TIMEOUT_MS), rebalance_ms + REQUEST_MARGIN_MS
+        )
+        self._topics, self._group, self._log_time = tuple(topics), group, log_time
+        self._say = say
+        self._attempts_max, self._backoff_ms_max = retry_attempts_max, retry_backoff_ms_max
+        self._servers = ",".join(servers)
+        self._voice: Voice | None = None
+        self._joined: _Joined | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, say: Callable[[str], None]) -> Self:
+        """Return the source that the settings name. Raises UsageError: no Kafka, or its properties are wrong."""
+        if not isinstance(settings.source, KafkaAddress):
+            raise UsageError(
+                f"source = {settings.source}: not Kafka", remedy="name brokers: --source kafka://HOST:PORT"
+            )
+        return cls(
+            settings.source.servers,
+            settings.topics,
+            settings.group,
+            properties=settings.kafka,
+            log_time=settings.log_time,
+            revoke_ms_max=settings.revoke_ms_max,
+            retry_attempts_max=settings.retry_attempts_max,
+            retry_backoff_ms_max=settings.retry_backoff_ms_max,
+            say=say,
+        )
+
+    async def join(self, listener: GroupListener) -> Topology:
+        """Join the group; the listener is told of lanes after this has returned.
+
+        Raises LogError: no broker (after bounded tries), refused, topics that are no lanes, joined already.
+        """
+        if self._voice is not None:
+            raise LogError(f"this member of group {self._group} has joined already", remedy="Leave first.")
+        self._voice = voice = Voice(self._say)
+        voice.open()
+        patience = Patience(self._servers, self._attempts_max, self._backoff_ms_max, voice.say)
+        try:
+            self._joined = await self._connect(listener, patience)
+        except BaseException:
+            self._close_voice()
+            raise
+        self._joined.membership.join()
+        return self._joined.topology
+
+    async def leave(self) -> None:
+        """Revoke every lane (the listener is called), leave the group, close all connections."""
+        joined = self._joined
+        if joined is None:
+            return
+        try:
+            await joined.membership.leave()
+        finally:
+            self._joined = None
+            await joined.client.close()
+            self._close_voice()
+
+    async def rejoin(self) -> None:
+        """Revoke every lane, leave, and begin to join with a new member id. Raises LogError without a join."""
+        await self._there().membership.rejoin()
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        """Return what the group has committed for a lane. Raises LogError."""
+        return await self._there(lane).commits.committed(lane)
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        """Commit in the assignment's name, once. Raises CommitFenced, CommitRefused, CommitUnknown, LogError."""
+        if self._joined is None:
+            raise CommitFenced(
+                f"lane {assignment.lane}: this worker has left group {self._group}",
+                remedy="Nothing to do: the lane's next owner goes on.",
+            )
+        joined = self._there(assignment.lane)
+        for position in positions.values():
+            if len(position.metadata.encode()) > METADATA_BYTES_MAX:
+                raise LogError(
+                    f"lane {assignment.lane}: {len(position.metadata.encode())} bytes of metadata to commit",
+                    remedy=f"At most {METADATA_BYTES_MAX}: report it, with this message.",
+                )
+        await joined.commits.commit(assignment, positions)
+
+    async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
+        """Return the first offset of a lane's topics, and their last stable offsets. Raises LogError."""
+        return await self._there(lane).reader.bounds(lane)
+
+    async def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
+    ) -> Sequence[Fetched]:
+        """Fetch as `Reader.fetch` says. One fetch of a lane at a time; lanes don't wait for each other."""
+        return await self._there(lane).reader.fetch(lane, positions, bytes_max, wait_ms_max)
+
+    async def _connect(self, listener: GroupListener, patience: Patience) -> _Joined:
+        client = await bootstrapped(self._options, patience)
+        try:
+            topology = await read_topology(client, self._topics)
+            await client.set_topics(self._topics)
+        except KAFKA_ERRORS as error:
+            told = await explain(error, self._options)
+            await client.close()
+            raise told from error
+        except BaseException:
+            await client.close()
+            raise
+        return _Joined(
+            client,
+            topology,
+            Membership(client, self._group, self._topics, self._group_options, patience, listener),
+            GroupCommits(
+                client, self._group, self._topics, instance=self._group_options.get("group_instance_id")
+            ),
+            KafkaReader(client, topology, self._log_time, patience),
+        )
+
+    def _there(self, lane: int | None = None) -> _Joined:
+        """Return what a member has. Raises LogError before join and after leave, and for a lane that is not there."""
+        joined = self._joined
+        if joined is None:
+            raise LogError(f"not a member of group {self._group}", remedy="Join first.")
+        if lane is not None and not 0 <= lane < joined.topology.partitions:
+            raise LogError(
+                f"{', '.join(self._topics)} have no lane {lane}, only 0 to {joined.topology.partitions - 1}",
+                remedy="A lane is a partition number: look at `adledger topics check`.",
+            )
+        return joined
+
+    def _close_voice(self) -> None:
+        if self._voice is not None:
+            self._voice.close()
+            self._voice = None
