@@ -22,7 +22,7 @@ def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to import: lines, plain or gzip.")],
     *,
     format_name: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="wire, access-log or open-bandit.")
+        str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="ADDRESS", help="files:DIR, or kafka://HOST:PORT[,...].")
@@ -48,6 +48,8 @@ def import_command(
       wire         one JSON event a line, as producers send it; each line is written as it is
       access-log   a web server's log in Apache's combined format; each hit is an impression
       open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, a clicked one also a click
+      ipinyou      iPinYou's impression and click logs, seasons 2 and 3 (24 columns, tabs)
+      talkingdata  TalkingData AdTracking's clicks (CSV); impressions of theirs are not in the data
 
     Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is and ends in the dead letters. A file imported a second time bills nothing. A folder is made where there is none; on Kafka make the topics first (adledger topics create).
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.importing import access_log, open_bandit
+from pipeline.importing import access_log, ipinyou, open_bandit, talkingdata
 from pipeline.importing.records import LineFormat
 from pipeline.importing.wire import Wire
 
@@ -28,6 +28,10 @@ FORMATS: Mapping[str, Format] = {
     ),
     "open-bandit": Format(
         "the CSV of the Open Bandit Dataset", open_bandit.ID_PREFIX, open_bandit.OpenBandit
+    ),
+    "ipinyou": Format("iPinYou's impression and click logs (24 columns)", ipinyou.ID_PREFIX, ipinyou.IPinYou),
+    "talkingdata": Format(
+        "TalkingData AdTracking's clicks (CSV)", talkingdata.ID_PREFIX, talkingdata.TalkingData
     ),
 }
 
