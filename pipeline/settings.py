@@ -7,6 +7,7 @@ values in flags, environment and file. A limit's description says what happens w
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
@@ -126,6 +127,16 @@ class Settings(BaseSettings):
         60, ge=1, le=24 * 60,
         description="The longest window that a fraud rule may look back in. It bounds the rules' memory and the "
         "rebuild at start; a rule set that asks for more is refused.",
+    )  # fmt: skip
+    lists_dir: Path | None = Field(
+        None,
+        description="Directory of the deployment's allow and deny lists (*.toml, `adledger lists lint`). They are read "
+        "where a rule set is loaded; one that is wrong is refused whole.",
+    )
+    list_age_days_max: int = Field(
+        365, ge=1, le=3_650,
+        description="A list of a package that is older is not used: its rules say `not evaluated`. Lists are renewed by "
+        "upgrading packages, best monthly; `adledger lists status` says `ageing` from half of this on.",
     )  # fmt: skip
 
     # batches: one insert a table each, so they set both memory and ClickHouse's load
