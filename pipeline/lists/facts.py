@@ -2,11 +2,12 @@
 
 Age is judged once, where the lists are loaded, against a date that is passed in, and the outcome is part of
 `Lists.version` and so of the judge version. So no clock is read on the data path, a batch is judged by what its
-intent names, and a list that grows old while a worker runs does so at the next load, at a batch boundary.
+intent names, and a list that grows old while a worker runs does so at the next load, at a batch boundary. Whether a list
+of addresses says anything of a log from long before is judged by log time: by the day of the batch's lane clock.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -16,6 +17,19 @@ NON_BROWSERS = "non-browsers"
 DATACENTRES = "datacentres"
 RESERVED = "reserved"
 CRAWLER_RANGES = "crawler-ranges"
+
+NEEDED_BY: Mapping[str, tuple[str, ...]] = {
+    "UA_KNOWN_BOT": (KNOWN_BOTS,),
+    "UA_NON_BROWSER": (KNOWN_BOTS, NON_BROWSERS),
+    "IP_DATACENTER": (DATACENTRES,),
+    "IP_RESERVED": (RESERVED,),
+    "CRAWLER_IMPOSTOR": (KNOWN_BOTS, CRAWLER_RANGES),
+}
+"""Name of a reason -> the lists that its rule needs."""
+
+ADDRESSES_BACK_DAYS_MAX = 5 * 365
+"""How far before its date a list of addresses says something. Blocks change hands: on a log 11 years older, homes of
+then stand in data centres of now."""
 
 PACKAGED = (KNOWN_BOTS, NON_BROWSERS, DATACENTRES, RESERVED, CRAWLER_RANGES)
 """Lists that every installation has; a deployment's own have names of their own."""
@@ -35,7 +49,7 @@ class ListFacts:
     """One list. `version` is what its makers call it, `content` the SHA-256 (hex) of what we use of it.
 
     `made`: the date of its data, of its oldest part where it has several; None where it is missing. `age_days_max`
-    None: it does not grow old. `left_out`: entries that can't be used. `problem`: why it is missing, "" where it is not.
+    None: it does not grow old. `back_days_max`: how far before `made` it can be used, None for always. `left_out`: entries that can't be used. `problem`: why it is missing, "" where it is not.
     """
 
     name: str
@@ -46,6 +60,7 @@ class ListFacts:
     entries: int
     content: str
     age_days_max: int | None
+    back_days_max: int | None = None
     left_out: int = 0
     problem: str = ""
 
@@ -70,6 +85,16 @@ class ListFacts:
         if state is State.TOO_OLD:
             return f"the list {self.name} is of {self.made}, older than {self.age_days_max} days"
         return ""
+
+    def too_late_for(self, log_day: date) -> str:
+        """Return why it says nothing of a log day long before it; "" where it does."""
+        if (
+            self.made is None
+            or self.back_days_max is None
+            or (self.made - log_day).days <= self.back_days_max
+        ):
+            return ""
+        return f"the list {self.name} is of {self.made}, more than {self.back_days_max} days after {log_day}"
 
 
 class NotAsKnownError(Exception):

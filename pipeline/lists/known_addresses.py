@@ -13,6 +13,7 @@ from pipeline.kernels.lists import IP_DATACENTER, IP_OWNER_SHIFT, IP_RESERVED
 from pipeline.lists.addresses import AddressList
 from pipeline.lists.crawlers import CRAWLERS, Crawler
 from pipeline.lists.facts import (
+    ADDRESSES_BACK_DAYS_MAX,
     CRAWLER_RANGES,
     DATACENTRES,
     RESERVED,
@@ -108,6 +109,7 @@ def _data_centres(age_days_max: int) -> Loaded[AddressList]:
         len(found),
         _content([found]),
         age_days_max,
+        ADDRESSES_BACK_DAYS_MAX,
         left_out=len(origins.v4) + len(origins.v6) - len(found),
     )
     return Loaded(facts, found)
@@ -158,6 +160,7 @@ def _crawler_ranges(age_days_max: int) -> Loaded[tuple[AddressList, ...]]:
         sum(len(each) for each in found),
         _content(found),
         age_days_max,
+        ADDRESSES_BACK_DAYS_MAX,
     )
     return Loaded(facts, found)
 

@@ -52,7 +52,7 @@ def _known_bots(age_days_max: int) -> Loaded[PatternList]:
             len(patterns),
             content,
             age_days_max,
-            left_out,
+            left_out=left_out,
         ),
         found,
     )

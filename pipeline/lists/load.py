@@ -31,10 +31,17 @@ class Lists:
         """Return whether rules may use a list: it is there, and not older than its limit."""
         return not self.why_not((name,))
 
-    def why_not(self, needed: Iterable[str]) -> str:
-        """Return why a rule that needs some lists is not evaluated: the first reason; "" where it is."""
+    def why_not(self, needed: Iterable[str], log_day: date | None = None) -> str:
+        """Return why a rule that needs some lists is not evaluated: the first reason; "" where it is.
+
+        With a log day (of the batch's lane clock) also whether they say anything of that day.
+        """
         by_name = {facts.name: facts for facts in self.facts}
-        return next((why for name in needed if (why := by_name[name].why_not(self.now))), "")
+        for facts in (by_name[name] for name in needed):
+            why = facts.why_not(self.now) or ("" if log_day is None else facts.too_late_for(log_day))
+            if why:
+                return why
+        return ""
 
 
 def load_lists(now: date, *, directory: Path | None = None, age_days_max: int) -> Lists:

@@ -39,4 +39,5 @@ class PatternSet:
 
     def matches(self, text: bytes) -> Sequence[int]:
         """Return the indexes of the patterns that occur in a text, in order."""
-        return () if self._set is None else sorted(self._set.Match(text))
+        found = None if self._set is None else self._set.Match(text)
+        return () if found is None else sorted(found)
