@@ -18,7 +18,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.errors import InsertRefused, InsertUnknown, LaneStopped, SinkError, SinkUnavailable
+from pipeline.errors import (
+    CommitRefused,
+    InsertRefused,
+    InsertUnknown,
+    LaneStopped,
+    SinkError,
+    SinkUnavailable,
+)
 from pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.ports import Phase, Ports, RolledUp
@@ -101,7 +108,7 @@ class Delivery:
                     computed = await compute()
                     intent = await self._as_computed(intent, computed)
                 settled = await self._finish(intent, records, there, computed)
-            except SinkError as error:
+            except (SinkError, CommitRefused) as error:
                 self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
                 await self._pause(attempt)
             else:
@@ -111,15 +118,18 @@ class Delivery:
         raise LaneStopped(
             f"lane {self._lane}: batch {intent.batch_no} could not be settled in "
             f"{self._ports.limits.retry_attempts_max} tries",
-            remedy="mend ClickHouse (its messages stand above), then start the worker again",
+            remedy="mend what the messages above name, then start the worker again",
         )
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call what may be repeated, again and again while ClickHouse does not answer, up to `retry_attempts_max` times."""
+        """Call what may be repeated, again and again up to `retry_attempts_max` times, while ClickHouse does not answer.
+
+        Or while the log refuses a commit: surely not done, so the same batch may be intended anew.
+        """
         for attempt in self._attempts():
             try:
                 found = await call()
-            except (SinkUnavailable, InsertUnknown) as error:
+            except (SinkUnavailable, InsertUnknown, CommitRefused) as error:
                 self._say_try(attempt, error.message)
                 self._ports.observer.phase(self._lane, Phase.WAITING, error.message)
                 await self._pause(attempt)

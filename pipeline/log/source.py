@@ -140,8 +140,9 @@ class Offsets(Protocol):
     async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
         """Commit in the assignment's name. Returns only when every topic's partition was accepted.
 
-        Raises CommitFenced when generation or member id are not current, CommitUnknown when there was no answer
-        or some partitions were accepted and some not. Never sends a commit a second time.
+        Raises CommitFenced when generation or member id are not current, CommitRefused when surely nothing was
+        committed for another reason, CommitUnknown when there was no answer or some partitions were accepted and some
+        not. Never sends a commit a second time.
         """
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadtest.model import TrafficModel
 from loadtest.write import write_traffic
-from pipeline.errors import AdledgerError, InsertUnknown, LaneStopped, SinkUnavailable
+from pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneStopped, SinkUnavailable
 from pipeline.importing.run import open_log
 from pipeline.lanes import deliver, lane
 from pipeline.lanes.buffer import BatchLimits
@@ -20,6 +20,7 @@ from pipeline.lanes.intent import Intent
 from pipeline.lanes.ports import LaneLimits
 from pipeline.lanes.worker import Worker
 from pipeline.log.files import FilesSource
+from pipeline.log.source import Assignment, Committed
 from schemas.wire import currency_code
 from sinks.blocks import Block
 from sinks.memory import Faults, MemorySink
@@ -178,9 +179,9 @@ class Runs:
 
     count = 0
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, source: type[FilesSource] = FilesSource) -> None:
         Runs.count += 1
-        self._log, self._group = log, f"run-{Runs.count}"
+        self._log, self._group, self._source = log, f"run-{Runs.count}", source
         self.sink = TickingSink(clock=Clock())
         self.said: list[str] = []
         self.crashes = 0
@@ -188,7 +189,7 @@ class Runs:
     async def to_the_end(self) -> None:
         while True:
             worker = Worker(
-                FilesSource(self._log, self._group), self.sink, LIMITS,
+                self._source(self._log, self._group), self.sink, LIMITS,
                 cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
             )  # fmt: skip
             try:
@@ -237,6 +238,29 @@ def test_one_insert_goes_wrong(table: str, fate: str, log: Path, undisturbed: Ru
     assert runs.crashes == fate.startswith("crash")
     done = (table, fate) == ("ledger", CRASH_AFTER)  # dead, but the batch was at its end
     assert any("in doubt" in line for line in runs.said) != done
+    assert_as_undisturbed(runs, undisturbed)
+
+
+class RefusingSource(FilesSource):
+    """A log that refuses the next commits as `refusals` says, surely not done."""
+
+    refusals: list[bool]
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        if self.refusals and self.refusals.pop(0):
+            raise CommitRefused("the log is not ready")
+        await super().commit(assignment, positions)
+
+
+@given(st.lists(st.booleans(), max_size=10), st.lists(st.sampled_from((OK, UNANSWERED, LOST)), max_size=6))
+@settings(max_examples=15)
+def test_commits_are_refused(log: Path, undisturbed: Runs, refusals: list[bool], fates: list[str]) -> None:
+    """A commit that was surely not done is intended anew, also in doubt: the tables end the same, and no lane stops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RefusingSource, "refusals", refusals, raising=False)
+        runs = Runs(log, RefusingSource)
+        runs.sink.faults = Fates(fates, runs.sink)
+        asyncio.run(runs.to_the_end())
     assert_as_undisturbed(runs, undisturbed)
 
 
