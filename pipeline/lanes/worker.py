@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import logging
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -48,6 +49,8 @@ LANE_RETRY_SECONDS = 15
 
 LEDGER_LOOK_SECONDS = 1.0
 """How often a worker that has caught up looks whether the others have."""
+
+_log = logging.getLogger("adledger.lanes")
 
 
 @dataclass(slots=True)
@@ -158,10 +161,11 @@ class Worker:
         assert self._ports is not None, "assignments come after join has returned"
         if self._catch_up is not None:
             await asyncio.wait([self._catch_up])  # what it raises, `run` raises
+        await self.lanes_revoked([a.lane for a in assignments])  # of an older generation
         for assignment in assignments:
-            await self.lanes_revoked([assignment.lane])
             held = self._held[assignment.lane] = _Held(assignment)
             held.task = asyncio.create_task(self._hold(held))
+        _log.info("lanes taken: %s; now held: %s", _listed(a.lane for a in assignments), _listed(self._held))
         self._changed.set()
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
@@ -179,6 +183,12 @@ class Worker:
             self._observer.forget(held.assignment.lane)
             if not self._ended.is_set():  # another worker's from now on
                 self._errors.pop(held.assignment.lane, None)
+        if ending:
+            _log.info(
+                "lanes given back: %s; now held: %s",
+                _listed(held.assignment.lane for held in ending),
+                _listed(self._held),
+            )
 
     async def _hold(self, held: _Held) -> None:
         """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
@@ -276,6 +286,10 @@ class Worker:
 
     def _run_cpu(self, function: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._pool, function)
+
+
+def _listed(lanes: Iterable[int]) -> str:
+    return ",".join(map(str, sorted(lanes))) or "none"
 
 
 async def run_until_signal(worker: Worker) -> bool:
