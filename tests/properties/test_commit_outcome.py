@@ -1,0 +1,50 @@
+"""What a commit's answers amount to: never hopeful, and a refusal only where nothing can have been done."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
+from pipeline.log.kafka.commit_outcome import NAMES, Verdict, outcome, remedy
+
+ASKED = [("ad.clicks", 3), ("ad.impressions", 3)]
+CODES = st.one_of(st.sampled_from(sorted(NAMES)), st.integers(-1, 200), st.none())
+
+
+def verdict(code: int | None) -> Verdict:
+    return NAMES[code][1] if code in NAMES else Verdict.UNKNOWN
+
+
+@given(st.tuples(CODES, CODES))
+def test_the_outcome_is_the_worst_that_the_answers_allow(codes):
+    """None only if all accepted; refused or fenced only if no partition was or may have been accepted; else unknown.
+
+    A code of None is a partition without an answer.
+    """
+    answers = {at: code for at, code in zip(ASKED, codes, strict=True) if code is not None}
+    error = outcome("lane 3", ASKED, answers)
+    verdicts = {verdict(code) for code in codes}
+    if verdicts == {Verdict.DONE}:
+        expected = type(None)
+    elif verdicts & {Verdict.DONE, Verdict.UNKNOWN}:
+        expected = CommitUnknown
+    else:
+        expected = CommitRefused if verdicts == {Verdict.NOT_DONE} else CommitFenced
+    assert type(error) is expected
+    if error is not None:
+        assert "ad.clicks" in error.message
+        assert "ad.impressions" in error.message
+        assert error.remedy
+
+
+@given(CODES)
+def test_what_a_broker_says_of_itself_tells_nothing_of_the_commit(code):
+    """Only answers that are given before anything is written are refusals: the list is closed, all else is unknown."""
+    before_writing = {3, 12, 14, 24, 28, 29, 30}
+    fencing = {22, 25, 27, 82}
+    error = outcome("lane 3", ASKED, dict.fromkeys(ASKED, code) if code is not None else {})
+    kind = (
+        type(None) if code == 0 else CommitRefused if code in before_writing else CommitFenced if code in fencing
+        else CommitUnknown
+    )  # fmt: skip
+    assert type(error) is kind
+    assert remedy(code or 0)
