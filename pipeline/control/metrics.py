@@ -1,0 +1,276 @@
+"""What a worker counts, as Prometheus reads it. Never a publisher or a user as a label, and no money.
+
+`METRICS` is the whole list; docs/operations.md explains each of them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from pipeline import __version__
+from pipeline.control.monitor import PublisherMonitor
+from pipeline.lanes.ports import Phase
+from schemas.classes import CLASS_NAMES, Class
+from sinks.sink import LedgerEntry
+
+STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_ROWS = (0, 1, 10, 100, 1_000, 4_096, 16_384, 65_536, 131_072, 262_144, 524_288, 1_048_576)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric: its full name as it is scraped, its type, what it is in (unit or things), labels, and its help."""
+
+    name: str
+    kind: str  # counter, gauge, histogram
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+
+
+BUILD = MetricSpec("adledger_build_info", "gauge", "1", ("version",), "The release that runs; always 1.")
+EVENTS = MetricSpec(
+    "adledger_events_total", "counter", "records", ("class",),
+    "Records that this worker brought into the ledger, by what became of them.",
+)  # fmt: skip
+BATCHES = MetricSpec(
+    "adledger_batches_total", "counter", "batches", (), "Batches that this worker brought into the ledger."
+)
+ROWS = MetricSpec(
+    "adledger_batch_rows", "histogram", "records", (),
+    "Records of a batch: many small batches mean many inserts for little.",
+)  # fmt: skip
+STAGE = MetricSpec(
+    "adledger_stage_duration_seconds", "histogram", "seconds", ("stage",),
+    "Wall time that a stage of one batch took, where it succeeded: compute, texts, pace, intend, announce, and each "
+    "table's insert.",
+)  # fmt: skip
+INSERTS = MetricSpec(
+    "adledger_inserts_total", "counter", "inserts", ("table", "outcome"),
+    "Inserts into ClickHouse: ok, or what they failed with. A failed one puts its batch in doubt.",
+)  # fmt: skip
+FETCHED = MetricSpec(
+    "adledger_fetch_bytes_total", "counter", "bytes", (), "Bytes of records fetched from the log."
+)
+LAG = MetricSpec(
+    "adledger_consumer_lag_records", "gauge", "records", ("topic", "partition"),
+    "Records that waited behind the last fetch of a partition.",
+)  # fmt: skip
+CLOCK = MetricSpec(
+    "adledger_lane_clock_timestamp_seconds", "gauge", "seconds since the epoch", ("lane",),
+    "Lane clock behind the last batch of a lane: up to when its tables are complete.",
+)  # fmt: skip
+PHASE = MetricSpec(
+    "adledger_lane_phase",
+    "gauge",
+    "1 or 0",
+    ("lane", "phase"),
+    "1 for the phase that a lane of this worker is in.",
+)
+OWNED = MetricSpec("adledger_lanes_owned", "gauge", "lanes", (), "Lanes that this worker has.")
+TAKEN = MetricSpec(
+    "adledger_lanes_taken_total", "counter", "lanes", (),
+    "Lanes that the group gave to this worker; it rises at each rebalance that moves lanes here.",
+)  # fmt: skip
+RELEASED = MetricSpec(
+    "adledger_lanes_released_total", "counter", "lanes", (), "Lanes that went from this worker."
+)
+DEDUPE = MetricSpec(
+    "adledger_dedupe_entries",
+    "gauge",
+    "ids",
+    ("lane",),
+    "Ids in a lane's dedupe window: what its memory goes by.",
+)
+DOUBTS = MetricSpec(
+    "adledger_doubts_total", "counter", "batches", (),
+    "Batches whose outcome was unknown, and which had to be settled.",
+)  # fmt: skip
+RETRIES = MetricSpec(
+    "adledger_retries_total",
+    "counter",
+    "tries",
+    (),
+    "Tries that failed and are followed by another, of any lane.",
+)
+ROLLUP_MESSAGES = MetricSpec(
+    "adledger_rollup_messages_total", "counter", "messages", ("outcome",),
+    "Messages to ad.rollups: sent, or failed, which puts the batch in doubt.",
+)  # fmt: skip
+LIVE_MESSAGES = MetricSpec(
+    "adledger_live_messages_total", "counter", "messages", ("outcome",),
+    "Messages from ad.rollups to the live pages: absorbed, repeated, or unreadable.",
+)  # fmt: skip
+LIVE_RECORDS = MetricSpec(
+    "adledger_live_records_total", "counter", "records", ("outcome",),
+    "Records that the live pages counted, or that came late: for a minute which is not kept any more.",
+)  # fmt: skip
+LIVE_GIVEN_UP = MetricSpec(
+    "adledger_live_minutes_given_up_total", "counter", "minutes", (),
+    "Minutes that the live pages gave up before their time, for want of room.",
+)  # fmt: skip
+LIVE_PUBLISHER_MINUTES = MetricSpec(
+    "adledger_live_publisher_minutes",
+    "gauge",
+    "publisher-minutes",
+    (),
+    "Publisher-minutes that the live pages hold.",
+)
+LIVE_BYTES = MetricSpec("adledger_live_bytes", "gauge", "bytes", (), "Memory of the live pages' tables.")
+
+METRICS = (
+    BUILD, EVENTS, BATCHES, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
+    RETRIES, ROLLUP_MESSAGES, LIVE_MESSAGES, LIVE_RECORDS, LIVE_GIVEN_UP, LIVE_PUBLISHER_MINUTES, LIVE_BYTES,
+)  # fmt: skip
+"""Every metric of ours. Beside them stand the process's own, under Prometheus's names (process_cpu_seconds_total ...)."""
+
+
+class LaneMetrics:
+    """An `Observer` that counts, in a registry of its own.
+
+    Its calls are cheap. `stage`, `inserted` and `rollup_message` may come from any thread, the others from one.
+    """
+
+    content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._gauge(BUILD).labels(__version__).set(1)
+        self._events, self._batches = self._counter(EVENTS), self._counter(BATCHES)
+        for of_records in Class:
+            self._events.labels(CLASS_NAMES[of_records])
+        self._rows = self._histogram(ROWS, BATCH_ROWS)
+        self._stages = self._histogram(STAGE, STAGE_SECONDS)
+        self._inserts, self._fetched = self._counter(INSERTS), self._counter(FETCHED)
+        self._lag, self._clock = self._gauge(LAG), self._gauge(CLOCK)
+        self._phase, self._owned = self._gauge(PHASE), self._gauge(OWNED)
+        self._taken, self._released = self._counter(TAKEN), self._counter(RELEASED)
+        self._dedupe = self._gauge(DEDUPE)
+        self._doubts, self._retries = self._counter(DOUBTS), self._counter(RETRIES)
+        self._rollup_messages = self._counter(ROLLUP_MESSAGES)
+        self._phases: dict[int, Phase] = {}
+        self._in_doubt: dict[int, str] = {}  # lane -> its last batch in doubt, in words
+        self._topics: set[str] = set()
+
+    def render(self) -> bytes:
+        """Return the page that Prometheus scrapes, of `content_type`."""
+        return generate_latest(_WithoutCreated(self.registry))
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        """Show the phase; each call of a phase that waits is a try that failed."""
+        if lane not in self._phases:
+            self._taken.inc()
+            for known in Phase:
+                self._phase.labels(lane, known.value).set(0)
+        elif (before := self._phases[lane]) is not phase:
+            self._phase.labels(lane, before.value).set(0)
+        self._phases[lane] = phase
+        self._phase.labels(lane, phase.value).set(1)
+        self._owned.set(len(self._phases))
+        if phase is Phase.IN_DOUBT and self._in_doubt.get(lane) != detail:
+            self._in_doubt[lane] = detail
+            self._doubts.inc()
+        elif phase in {Phase.IN_DOUBT, Phase.WAITING}:
+            self._retries.inc()
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Count a stage's time."""
+        self._stages.labels(stage).observe(seconds)
+
+    def inserted(self, table: str, outcome: str) -> None:
+        """Count an insert."""
+        self._inserts.labels(table, outcome).inc()
+
+    def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
+        """Count bytes and show the lag."""
+        self._topics.add(topic)
+        self._fetched.inc(size)
+        self._lag.labels(topic, lane).set(lag)
+
+    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+        """Count a batch and its records."""
+        self._batches.inc()
+        self._rows.observe(entry.records_received)
+        for code, records in entry.counts.items():
+            self._events.labels(CLASS_NAMES[Class(code)]).inc(records)
+        self._clock.labels(entry.lane).set(entry.clock_after / 1000)
+        self._dedupe.labels(entry.lane).set(dedupe_entries)
+
+    def forget(self, lane: int) -> None:
+        """Show nothing more of a lane: its next owner does."""
+        if self._phases.pop(lane, None) is None:
+            return
+        self._in_doubt.pop(lane, None)
+        self._released.inc()
+        self._owned.set(len(self._phases))
+        for phase in Phase:
+            self._phase.remove(lane, phase.value)
+        for topic in self._topics:
+            self._lag.remove(topic, lane)
+        self._clock.remove(lane)
+        self._dedupe.remove(lane)
+
+    def rollup_message(self, outcome: str) -> None:
+        """Count a message to ad.rollups: "sent" or "failed"."""
+        self._rollup_messages.labels(outcome).inc()
+
+    def show_monitor(self, monitor: PublisherMonitor, unreadable: Callable[[], int]) -> None:
+        """Show a publisher monitor's counts at each scrape; `unreadable` gives the messages that were none."""
+        self.registry.register(_Live(monitor, unreadable))
+
+    def _counter(self, spec: MetricSpec) -> Counter:
+        return Counter(spec.name, spec.help, spec.labels, registry=self.registry)
+
+    def _gauge(self, spec: MetricSpec) -> Gauge:
+        return Gauge(spec.name, spec.help, spec.labels, registry=self.registry)
+
+    def _histogram(self, spec: MetricSpec, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(spec.name, spec.help, spec.labels, buckets=buckets, registry=self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A publisher monitor's counts, read at each scrape."""
+
+    monitor: PublisherMonitor
+    unreadable: Callable[[], int]
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self.monitor.counts
+        messages = {"absorbed": counts.messages, "repeated": counts.repeats, "unreadable": self.unreadable()}
+        records = {"counted": counts.records, "late": counts.late_records}
+        for spec, values in ((LIVE_MESSAGES, messages), (LIVE_RECORDS, records)):
+            family = CounterMetricFamily(spec.name, spec.help, labels=spec.labels)
+            for outcome, value in values.items():
+                family.add_metric([outcome], value)
+            yield family
+        yield CounterMetricFamily(LIVE_GIVEN_UP.name, LIVE_GIVEN_UP.help, counts.minutes_given_up)
+        for spec, value in (
+            (LIVE_PUBLISHER_MINUTES, self.monitor.publisher_minutes),
+            (LIVE_BYTES, self.monitor.bytes_held),
+        ):
+            yield GaugeMetricFamily(spec.name, spec.help, value)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutCreated:
+    """A registry without the `_created` samples that the library adds: twice the series, and nobody asks for them."""
+
+    registry: CollectorRegistry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self.registry.collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric

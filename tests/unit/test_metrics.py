@@ -1,0 +1,165 @@
+"""Laws of the metrics: names as Prometheus has them, a bounded number of series, and counts that are the ledger's."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.control.metrics import METRICS, LaneMetrics
+from pipeline.control.monitor import PublisherMonitor
+from pipeline.lanes.ports import Observer, Phase
+from schemas.classes import CLASS_NAMES, Class
+from sinks.sink import LedgerEntry
+from tests.support.rollups import MINUTE, message
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+
+def entry(lane=3, batch_no=0, counts=None, clock_after=MINUTE * 1000 + 500):
+    counts = counts if counts is not None else {1: 90, 2: 7, 6: 3}
+    return LedgerEntry(
+        lane=lane, batch_no=batch_no, epoch="e", ranges=(), cut_time=0, cut_topic=0, cut_offset=0,
+        clock_before=0, clock_after=clock_after, records_received=sum(counts.values()), counts=counts, money=(),
+        judge_version=1, rollup_rows=1, events_digest=0, dead_letters_digest=0,
+    )  # fmt: skip
+
+
+def samples(metrics):
+    """(name, labels) -> value, as Prometheus would read the page."""
+    text = metrics.render().decode()
+    return {
+        (s.name, tuple(sorted(s.labels.items()))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def busy():
+    """Metrics of which every one has a value."""
+    metrics, monitor = LaneMetrics(), PublisherMonitor()
+    metrics.phase(3, Phase.RUNNING)
+    metrics.stage("compute", 0.01)
+    metrics.inserted("events", "ok")
+    metrics.fetched(3, "ad.clicks", 1_000, 7)
+    metrics.batch_done(entry(), 97)
+    metrics.rollup_message("sent")
+    metrics.show_monitor(monitor, lambda: 2)
+    monitor.absorb(message(3, 0, [(1, MINUTE, 1, 1, 1, 5, 9)], MINUTE * 1000))
+    return metrics
+
+
+def test_the_list_is_whole():
+    """What is scraped is METRICS, by name, type and labels, and the process's own; nothing else."""
+    families = {}
+    for family in text_string_to_metric_families(busy().render().decode()):
+        name = family.name + "_total" if family.type == "counter" else family.name
+        labels = {label for s in family.samples for label in s.labels} - {"le"}
+        families[name] = (family.type, labels, family.documentation)
+    ours = {name: found for name, found in families.items() if not name.startswith("process_")}
+    assert ours == {m.name: (m.kind, set(m.labels), m.help) for m in METRICS}
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_names_are_prometheus_names(metric):
+    """Our prefix, `_total` for counters and only for them, base units, and labels of few values."""
+    assert re.fullmatch(r"adledger_[a-z_]+[a-z]", metric.name)
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert "_ms" not in metric.name
+    assert set(metric.labels) <= {
+        "class",
+        "lane",
+        "outcome",
+        "partition",
+        "phase",
+        "stage",
+        "table",
+        "topic",
+        "version",
+    }
+    assert metric.help.endswith(".")
+
+
+@pytest.mark.skipif(not OPERATIONS.exists(), reason="docs/operations.md is not there")
+def test_every_metric_is_explained_to_operators():
+    """docs/operations.md names each metric."""
+    page = OPERATIONS.read_text("utf-8")
+    assert [m.name for m in METRICS if m.name not in page] == []
+
+
+def test_events_are_counted_as_the_ledger_counts_them():
+    """The sum over batches, by class; every class has a series from the start, so that rates have a zero before."""
+    metrics = LaneMetrics()
+    assert {labels for name, labels in samples(metrics) if name == "adledger_events_total"} == {
+        (("class", name),) for name in CLASS_NAMES.values()
+    }
+    metrics.batch_done(entry(counts={1: 90, 2: 7, 6: 3}), 97)
+    metrics.batch_done(entry(batch_no=1, counts={1: 10, int(Class.SIVT): 5}), 107)
+    found = samples(metrics)
+    by_class = {
+        labels[0][1]: v for (name, labels), v in found.items() if name == "adledger_events_total" and v
+    }
+    assert by_class == {"billable": 100, "duplicate": 7, "malformed": 3, "sivt": 5}
+    assert found["adledger_batches_total", ()] == 2
+    assert found["adledger_batch_rows_sum", ()] == 115
+    assert found["adledger_lane_clock_timestamp_seconds", (("lane", "3"),)] == MINUTE + 0.5
+    assert found["adledger_dedupe_entries", (("lane", "3"),)] == 107
+
+
+def test_a_lane_is_in_one_phase():
+    """Exactly one phase of a lane shows 1, the last that was heard."""
+    metrics = LaneMetrics()
+    for phase in (*Phase, *reversed(Phase)):
+        metrics.phase(5, phase, "why")
+        shown = {dict(k[1])["phase"]: v for k, v in samples(metrics).items() if k[0] == "adledger_lane_phase"}
+        assert shown == {p.value: float(p is phase) for p in Phase}
+
+
+def test_doubts_and_retries():
+    """A batch in doubt counts once, however many tries it takes; each further try, and each wait, is a retry."""
+    metrics = LaneMetrics()
+    metrics.phase(1, Phase.RUNNING)
+    for _ in range(3):
+        metrics.phase(1, Phase.IN_DOUBT, "batch 7")
+        metrics.phase(1, Phase.WAITING, "no connection")
+    metrics.phase(1, Phase.RUNNING)
+    metrics.phase(1, Phase.IN_DOUBT, "batch 8")
+    metrics.phase(2, Phase.IN_DOUBT, "batch 8")
+    found = samples(metrics)
+    assert found["adledger_doubts_total", ()] == 3
+    assert found["adledger_retries_total", ()] == 5
+
+
+def test_a_lane_that_went_leaves_no_series():
+    """After `forget` nothing names the lane; what the worker counted stays. Forgetting twice is forgetting once."""
+    metrics = busy()
+    metrics.phase(4, Phase.REBUILDING)
+    metrics.forget(3)
+    metrics.forget(3)
+    metrics.forget(9)
+    found = samples(metrics)
+    assert not [key for key in found if {("lane", "3"), ("partition", "3")} & set(key[1])]
+    assert found["adledger_lanes_owned", ()] == 1
+    assert found["adledger_lanes_taken_total", ()] == 2
+    assert found["adledger_lanes_released_total", ()] == 1
+    assert found["adledger_batches_total", ()] == 1
+    metrics.forget(4)
+    metrics.phase(3, Phase.RUNNING)
+    assert samples(metrics)["adledger_lanes_owned", ()] == 1
+
+
+def test_the_monitor_is_shown():
+    """The monitor's counts stand on the page as they are at the scrape."""
+    found = samples(busy())
+    assert found["adledger_live_messages_total", (("outcome", "absorbed"),)] == 1
+    assert found["adledger_live_messages_total", (("outcome", "unreadable"),)] == 2
+    assert found["adledger_live_records_total", (("outcome", "counted"),)] == 5
+    assert found["adledger_live_publisher_minutes", ()] == 1
+
+
+def test_two_workers_in_one_process_count_apart():
+    """There is no global registry, and it is an Observer."""
+    one, other = LaneMetrics(), LaneMetrics()
+    observer: Observer = one
+    observer.inserted("events", "ok")
+    assert ("adledger_inserts_total", (("outcome", "ok"), ("table", "events"))) not in samples(other)
