@@ -21,7 +21,7 @@ import uvloop
 from pipeline.addresses import KafkaAddress
 from pipeline.control import logs
 from pipeline.control.announcer import Announcer
-from pipeline.control.metrics import PrometheusObserver
+from pipeline.control.metrics import LaneMetrics
 from pipeline.control.monitor import PublisherMonitor
 from pipeline.control.observers import Observers
 from pipeline.control.readiness import Readiness
@@ -134,7 +134,8 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
     """Return a worker's app. Does no I/O. Raises UsageError: not on Kafka, or its properties are wrong."""
     uvloop.install()  # before Faust makes its first loop
     app = LedgerApp(settings)
-    readiness, metrics, watch = Readiness(), PrometheusObserver(), PublisherWatch(PublisherMonitor())
+    readiness, metrics, watch = Readiness(), LaneMetrics(), PublisherWatch(PublisherMonitor())
+    metrics.show_monitor(watch.monitor, lambda: watch.unreadable)
     topic = app.topic(settings.rollups_topic, key_serializer="raw", value_serializer="raw", acks=False)
 
     @app.agent(topic, name=AGENT)
@@ -152,7 +153,12 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
     app.service(app.lanes)
     add_pages(
         app,
-        Shown(joined=lambda: app.lanes.joined, readiness=readiness, publishers=watch, metrics=metrics.text),
+        Shown(
+            joined=lambda: app.lanes.joined,
+            readiness=readiness,
+            publishers=watch,
+            metrics=lambda: metrics.render().decode(),
+        ),
     )
     return app
 
