@@ -1,9 +1,11 @@
 """Judge: the class, reasons and money of every record, the first class that fits.
 
-malformed, duplicate, expired, then what the rules say (none yet), else billable.
+malformed, duplicate, expired, givt, sivt, else billable. All rules are run on every event that can be decoded, so
+that duplicates and expired events show their hits too; which rules change the class is the rule set's.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import xxhash
@@ -14,7 +16,20 @@ from schemas.classes import Class, Reason
 from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
 
 JUDGE_VERSION = xxhash.xxh64_intdigest(b"adledger judge 1: contract, no rules")
-"""Names the logic and the rules that gave a verdict; changes when either does."""
+"""Names the logic of the contract alone; a judge with rules has a version of its own (pipeline.rules.compiled)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHits:
+    """What the rules say of n records: bits of Reason u64[n]; the bits of the rules that are enforced, by class.
+
+    `not_evaluated`: rule -> on how many events it could not be evaluated.
+    """
+
+    reasons: U64
+    givt: int = 0
+    sivt: int = 0
+    not_evaluated: Mapping[Reason, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +41,15 @@ class Verdicts:
     money_nanos: I64
 
 
-def judge(decoded: Decoded, clock: I64, duplicates: Duplicates, acceptance_ms: int) -> Verdicts:
-    """Return the verdict of each record; `clock` is the lane clock (ms) at it."""
+def judge(
+    decoded: Decoded, clock: I64, duplicates: Duplicates, acceptance_ms: int, rules: RuleHits | None = None
+) -> Verdicts:
+    """Return the verdict of each record; `clock` is the lane clock (ms) at it. None: no rules."""
     columns = decoded.columns
     class_code = np.full(len(clock), Class.BILLABLE, np.uint8)
+    if rules is not None:
+        class_code[rules.reasons & np.uint64(rules.sivt) != 0] = Class.SIVT
+        class_code[rules.reasons & np.uint64(rules.givt) != 0] = Class.GIVT
     class_code[clock - columns.event_time > acceptance_ms] = Class.EXPIRED
     class_code[duplicates.duplicate != 0] = Class.DUPLICATE
     class_code[decoded.status != 0] = Class.MALFORMED
@@ -37,6 +57,8 @@ def judge(decoded: Decoded, clock: I64, duplicates: Duplicates, acceptance_ms: i
     reasons = (misrouted << np.uint64(Reason.MISROUTED)) | (
         duplicates.conflict.astype(np.uint64) << np.uint64(Reason.DUPLICATE_CONFLICT)
     )
+    if rules is not None:
+        reasons |= rules.reasons
     click = columns.event_type_code == EventType.CLICK
     per_micro = np.where(click, np.int64(NANOS_PER_MICRO_CPC), np.int64(NANOS_PER_MICRO_CPM))
     money = columns.price_micros.astype(np.int64) * per_micro

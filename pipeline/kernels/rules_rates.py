@@ -1,0 +1,161 @@
+"""Rules of rates, compiled: exact counts in a sliding window, networks of a user, regular arrivals.
+
+The laws are those of pipeline.rules.plain, which says the same in plain Python.
+"""
+
+import numpy as np
+
+from pipeline.kernels.hashing import splitmix64
+from pipeline.kernels.jit import inline_kernel, kernel
+from pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
+
+COUNT_STRIDE = 2
+"""key | events in the window (not a clock: expired slots are those that count 0)"""
+USER_STRIDE = 8
+"""key | seven entries, the newest first: what << 32 | clock; 0 marks none"""
+REMEMBERED = USER_STRIDE - 1
+
+_COUNT = np.uint64(COUNT_STRIDE)
+_USER = np.uint64(USER_STRIDE)
+
+
+@kernel
+def count_in_window(
+    table, mask, fifo_keys, fifo_clocks, fifo, keys, clocks, counted, window_ms, count_max, bit, hits
+):
+    """Set `bit` on each counted row that has `count_max` or more of its key before it in the window.
+
+    fifo i64[2]: first and end of the events in the window, ever rising; they lie at `index & (capacity - 1)` of
+    fifo_keys u64[], fifo_clocks i64[], which have room for all rows. Returns how many new slots were taken.
+    """
+    ring = len(fifo_keys) - 1
+    first, end = fifo[0], fifo[1]
+    taken = 0
+    for i in range(len(keys)):
+        if not counted[i]:
+            continue
+        now = clocks[i]
+        while first < end and now - fifo_clocks[first & ring] > window_ms:
+            gone = find(table, mask, _COUNT, fifo_keys[first & ring])
+            table[gone + ONE] -= ONE
+            first += 1
+        key = not_zero(keys[i])
+        at = find(table, mask, _COUNT, key)
+        if table[at] == 0:
+            table[at] = key
+            taken += 1
+        if table[at + ONE] >= np.uint64(count_max):
+            hits[i] |= bit
+        table[at + ONE] += ONE
+        fifo_keys[end & ring] = key
+        fifo_clocks[end & ring] = now
+        end += 1
+    fifo[0], fifo[1] = first, end
+    return taken
+
+
+@kernel
+def expire(table, mask, fifo_keys, fifo_clocks, fifo, now, window_ms):
+    """Take what is older than the window at `now` out of the counts."""
+    ring = len(fifo_keys) - 1
+    first = fifo[0]
+    while first < fifo[1] and now - fifo_clocks[first & ring] > window_ms:
+        gone = find(table, mask, _COUNT, fifo_keys[first & ring])
+        table[gone + ONE] -= ONE
+        first += 1
+    fifo[0] = first
+
+
+@kernel
+def keep_counted(table, out, out_mask):
+    """Move the slots that count something into the empty table `out`; returns how many."""
+    kept = 0
+    for at in range(0, len(table), COUNT_STRIDE):
+        if table[at + 1] != 0:
+            to = find(out, out_mask, _COUNT, table[at])
+            out[to] = table[at]
+            out[to + ONE] = table[at + 1]
+            kept += 1
+    return kept
+
+
+@inline_kernel
+def _network(ip_hi, ip_lo):
+    """Return 32 bits of the network of an address: /24 of IPv4, /64 of IPv6; never 0."""
+    v4 = ip_hi == 0 and ip_lo >> HALF == np.uint64(0xFFFF)
+    word = splitmix64(ip_lo >> np.uint64(8) if v4 else ip_hi ^ ONE << np.uint64(63)) >> HALF
+    return word if word != 0 else ONE
+
+
+@kernel
+def many_networks(table, mask, user_hash, ip_hi, ip_lo, clocks, counted, window_ms, networks_max, bit, hits):
+    """Set `bit` where an event's network is not among the `networks_max` that its user was last seen in.
+
+    networks_max is 1..REMEMBERED. Returns how many new slots were taken.
+    """
+    taken = 0
+    for i in range(len(hits)):
+        if not counted[i]:
+            continue
+        now = np.uint64(clocks[i])
+        key = not_zero(user_hash[i])
+        network = _network(ip_hi[i], ip_lo[i])
+        entry = (network << HALF) | (now & LOW)
+        at = find(table, mask, _USER, key)
+        if table[at] == 0:
+            table[at] = key
+            taken += 1
+        place = np.uint64(1)
+        others = 0
+        while place < _USER:
+            held = table[at + place]
+            if held == 0 or held >> HALF == network:
+                break
+            if age_ms(held, now) <= window_ms:
+                others += 1
+            place += ONE
+        if others >= networks_max:
+            hits[i] |= bit
+        last = place if place < _USER else _USER - ONE  # its entry moves to the front, or the last one goes
+        while last > ONE:
+            table[at + last] = table[at + last - ONE]
+            last -= ONE
+        table[at + ONE] = entry
+    return taken
+
+
+@kernel
+def regular_arrivals(
+    table, mask, user_hash, event_time, clocks, counted, horizon_ms, gap_min_ms, tolerance_percent, bit, hits
+):
+    """Set `bit` where the last eight of a user's counted events are equally far apart. Returns new slots taken.
+
+    Event times are kept modulo 2^32 ms, and their differences read as signed: exact within 24 days.
+    """
+    taken = 0
+    for i in range(len(hits)):
+        if not counted[i]:
+            continue
+        now = np.uint64(clocks[i])
+        time = np.uint64(event_time[i]) & LOW
+        at = find(table, mask, _USER, not_zero(user_hash[i]))
+        if table[at] == 0:
+            table[at] = not_zero(user_hash[i])
+            taken += 1
+        oldest = table[at + _USER - ONE]
+        if oldest != 0 and age_ms(oldest, now) <= horizon_ms:
+            later = time
+            least, most = np.int64(1) << 40, np.int64(-1) << 40
+            for place in range(1, USER_STRIDE):
+                earlier = table[at + np.uint64(place)] >> HALF
+                gap = np.int64((later - earlier) & LOW)
+                if gap >= np.int64(1) << 31:
+                    gap -= np.int64(1) << 32
+                least, most = min(least, gap), max(most, gap)
+                later = earlier
+            if least >= gap_min_ms and (most - least) * 100 <= tolerance_percent * least:
+                hits[i] |= bit
+        for back in range(REMEMBERED, 1, -1):
+            table[at + np.uint64(back)] = table[at + np.uint64(back - 1)]
+        table[at + ONE] = (time << HALF) | (now & LOW)
+    return taken

@@ -1,0 +1,79 @@
+"""Tables of the rules' windows: open addressing, a slot of `stride` 64-bit words.
+
+    word 0   key, never 0; 0 marks an empty slot
+    word 1   its low half is the lane clock (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
+
+Ages are differences modulo 2^32 (49 days); `pipeline.rules.tables` sweeps a table before an entry can be that old.
+Keys are hashes, so their low bits address the slot. Every word, index and stride is u64.
+"""
+
+import numpy as np
+
+from pipeline.kernels.hashing import splitmix64
+from pipeline.kernels.jit import inline_kernel, kernel
+from schemas.wire import Flag
+
+LOW = np.uint64(0xFFFFFFFF)
+HALF = np.uint64(32)
+ONE = np.uint64(1)
+_COOKIELESS = 1 << int(Flag.KEYED_BY_IP)
+
+
+@inline_kernel
+def age_ms(word, now):
+    """Return how long before `now` (u64 ms) the clock in the low half of a word was, as i64."""
+    return np.int64((now - word) & LOW)
+
+
+@inline_kernel
+def find(table, mask, stride, key):
+    """Return the index of the first word of the key's slot, or of the empty slot where it would go."""
+    slot = key & mask
+    while True:
+        at = slot * stride
+        held = table[at]
+        if held == key or held == 0:  # noqa: PLR1714 - numba
+            return at
+        slot = (slot + ONE) & mask
+
+
+@inline_kernel
+def not_zero(key):
+    """Return a key that does not look like an empty slot."""
+    return key if key != 0 else ONE
+
+
+@kernel
+def count_live(table, stride, now, keep_ms):
+    """Return how many slots are at most `keep_ms` old at `now` (u64 ms)."""
+    live = 0
+    for at in range(0, len(table), stride):
+        if table[at] != 0 and age_ms(table[at + 1], now) <= keep_ms:
+            live += 1
+    return live
+
+
+@kernel
+def sweep(table, stride, now, keep_ms, out, out_mask):
+    """Move the slots that are at most `keep_ms` old at `now` into the empty table `out`."""
+    width = np.uint64(stride)
+    for at in range(0, len(table), stride):
+        key = table[at]
+        if key == 0 or age_ms(table[at + 1], now) > keep_ms:
+            continue
+        slot = key & out_mask
+        while out[slot * width] != 0:
+            slot = (slot + ONE) & out_mask
+        to = np.int64(slot * width)
+        for word in range(stride):
+            out[to + word] = table[at + word]
+
+
+@kernel
+def persons(user_hash, ip_hi, ip_lo, ua_hash, flags, out):
+    """Write who each of n events is by: the user, or address and user agent where the user has no id. u64[n]."""
+    for i in range(len(out)):
+        if flags[i] & _COOKIELESS:
+            out[i] = splitmix64(splitmix64(splitmix64(ip_hi[i]) ^ ip_lo[i]) ^ ua_hash[i])
+        else:
+            out[i] = user_hash[i]

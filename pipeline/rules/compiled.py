@@ -1,0 +1,151 @@
+"""The judge that is made of a rule set, lists and publishers: frozen, named by its version; and what a lane holds of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+
+import numpy as np
+import xxhash
+
+from pipeline.kernels.rules_events import ACTIVE, event_hits
+from pipeline.lists.facts import CRAWLER_RANGES, DATACENTRES, KNOWN_BOTS, NON_BROWSERS, RESERVED
+from pipeline.lists.load import Lists
+from pipeline.lists.publishers import PublisherSnapshot
+from pipeline.lists.user_agents import UserAgentFlags
+from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode, Source
+from pipeline.rules.rule_set import RuleSet
+from pipeline.rules.windows import WINDOW_EVENTS_MAX, Rows, RuleWindows
+from pipeline.stages.columns import I64, U8, U64, Bool, Decoded, EventColumns
+from pipeline.stages.decode import user_agents
+from pipeline.stages.judge import JUDGE_VERSION, RuleHits
+from schemas.classes import Class, Reason
+
+RULES_LOGIC_VERSION = 1
+"""Raised with every change of code that can change a hit: it is part of the judge version."""
+
+NEEDED_LISTS: Mapping[Reason, tuple[str, ...]] = {
+    Reason.UA_KNOWN_BOT: (KNOWN_BOTS,),
+    Reason.UA_NON_BROWSER: (NON_BROWSERS,),
+    Reason.IP_DATACENTER: (DATACENTRES,),
+    Reason.IP_RESERVED: (RESERVED,),
+    Reason.CRAWLER_IMPOSTOR: (KNOWN_BOTS, CRAWLER_RANGES),
+}
+AGENT_RULES = (Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR)
+ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOSTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledJudge:
+    """A rule set with the lists and publishers that it judges by. Shared by all lanes; `version` names all of it.
+
+    `lists` and `publishers` may be None: rules that need them are not evaluated. `not_evaluated`: rule -> why, for
+    those that are run; it is a function of what the version names.
+    """
+
+    rules: RuleSet
+    lists: Lists | None = None
+    publishers: PublisherSnapshot | None = None
+    not_evaluated: Mapping[Reason, str] = field(init=False)
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        run = [r for r, s in self.rules.rules.items() if s.mode != Mode.OFF]
+        why = {reason: self._why_not(reason) for reason in run}
+        object.__setattr__(self, "not_evaluated", {r: w for r, w in why.items() if w})
+        object.__setattr__(self, "version", self._version(run))
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the judge without rules: the contract alone."""
+        return cls(RuleSet.none())
+
+    @property
+    def run(self) -> int:
+        """The rules that are evaluated, as bits."""
+        return self.rules.bits(Mode.ENFORCE, Mode.FLAG) & ~sum(1 << r for r in self.not_evaluated)
+
+    @property
+    def enforced(self) -> int:
+        """The rules whose hits decide a class, as bits: what the primary reason is taken from."""
+        return self.rules.bits(Mode.ENFORCE)
+
+    def enforced_of(self, event_class: Class) -> int:
+        """Return the enforced rules of a class (givt or sivt), as bits."""
+        return self.enforced & sum(1 << r for r, rule in RULES.items() if rule.event_class == event_class)
+
+    def _why_not(self, reason: Reason) -> str:
+        source = RULES[reason].source
+        if source == Source.PUBLISHERS:
+            return "publishers are not loaded" if self.publishers is None else self.publishers.why_not
+        if source in (Source.USER_AGENTS, Source.ADDRESSES):
+            if self.lists is None:
+                return "lists are not loaded"
+            return self.lists.why_not(NEEDED_LISTS.get(reason, ()))
+        return ""
+
+    def _version(self, run: list[Reason]) -> int:
+        if not run:
+            return JUDGE_VERSION
+        sources = {RULES[r].source for r in run}
+        listed = {Source.USER_AGENTS, Source.ADDRESSES} & sources
+        parts = [
+            f"adledger judge {JUDGE_VERSION:016x} rules {RULES_LOGIC_VERSION}",
+            f"{self.rules.version:016x}",
+            self.lists.version if self.lists is not None and listed else "",
+            self.publishers.version if self.publishers is not None and Source.PUBLISHERS in sources else "",
+        ]
+        return xxhash.xxh64_intdigest("\n".join(parts).encode())
+
+
+class LaneJudge:
+    """A lane's part of the judge: its windows, and a cache of user agents. Not for two threads at once."""
+
+    def __init__(self, judge: CompiledJudge, events_max: int = WINDOW_EVENTS_MAX) -> None:
+        self.judge = judge
+        self.windows = RuleWindows(judge.rules, events_max)
+        self._agents = UserAgentFlags(judge.lists.user_agents) if judge.lists else None
+        self._run = judge.run
+        self._enforced = judge.enforced_of(Class.GIVT), judge.enforced_of(Class.SIVT)
+
+    def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
+        """Run all rules on a batch's records, in the lane's order with the lane clock (ms) at each; changes the windows."""
+        reasons = np.zeros(len(clock), np.uint64)
+        live = decoded.status == 0
+        missed = dict.fromkeys(self.judge.not_evaluated, int(np.count_nonzero(live)))
+        if self._run:
+            self._judge_events(decoded, live, reasons)
+            late = self.windows.apply(Rows(decoded.columns, clock, live, duplicate.view(np.bool_)), reasons)
+            missed.update(late)
+        return RuleHits(reasons, *self._enforced, {r: n for r, n in missed.items() if n})
+
+    def remember(self, columns: EventColumns, clock: I64) -> None:
+        """Enter events read back from `events`: the lane's non-duplicates since `windows.clock_from`, in its order."""
+        n = len(clock)
+        rows = Rows(columns, clock, np.ones(n, np.bool_), np.zeros(n, np.bool_))
+        self.windows.apply(rows, np.zeros(n, np.uint64))
+
+    def _judge_events(self, decoded: Decoded, live: Bool, reasons: U64) -> None:
+        c, n, lists = decoded.columns, len(live), self.judge.lists
+        agents, addresses = np.zeros(n, np.uint16), np.zeros(n, np.uint32)
+        if self._agents is not None and self._runs(AGENT_RULES):
+            text_of = partial(_texts, decoded)
+            agents = self._agents.classify_hashes(c.ua_hash, live, text_of)
+        if lists is not None and self._runs(ADDRESS_RULES):
+            addresses = lists.addresses.classify(c.ip_hi, c.ip_lo)
+        publishers = np.full(n, ACTIVE, np.uint8)
+        if self.judge.publishers is not None:
+            publishers = self.judge.publishers.classify(c.publisher_id)
+        side = self.judge.rules.rules[Reason.INVALID_PLACEMENT].params["side_px_max"]
+        event_hits(
+            agents, addresses, publishers, c.flags, c.width_px, c.height_px, live, side,
+            np.uint64(self._run), reasons,
+        )  # fmt: skip
+
+    def _runs(self, reasons: tuple[Reason, ...]) -> bool:
+        return any(self._run >> reason & 1 for reason in reasons)
+
+
+def _texts(decoded: Decoded, rows: I64) -> list[bytes]:
+    return user_agents(decoded, rows.tolist())

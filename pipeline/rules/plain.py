@@ -1,0 +1,184 @@
+"""The plain twins of the windowed rules: each a function of the events of its lane before this one, by definition.
+
+Nothing is remembered but the events themselves; a test holds the windows' kernels to these, event by event.
+`earlier` are the lane's non-duplicate events before the one that is judged, in the lane's order.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.rules.clicks import MINUTE_MS
+from schemas.classes import Reason
+from schemas.wire import EventType
+
+Params = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as the rules see it. `clock`: the lane clock (ms) at it; `user` is 0 where `cookieless`."""
+
+    event_type: int
+    event_time: int
+    clock: int
+    publisher: int
+    campaign: int
+    creative: int
+    id_hash: int
+    impression_hash: int
+    user: int
+    cookieless: bool
+    ip: int
+    ua_hash: int
+    duplicate: bool = False
+
+    @property
+    def person(self) -> tuple[int, ...]:
+        """Who did it: the user, or the address and user agent where there is none."""
+        return (self.ip, self.ua_hash) if self.cookieless else (self.user,)
+
+    @property
+    def network(self) -> tuple[int, int]:
+        """The network of the address: /24 of IPv4, /64 of IPv6."""
+        return (4, self.ip >> 8) if self.ip >> 32 == 0xFFFF else (6, self.ip >> 64)
+
+
+def _within(earlier: Sequence[Event], event: Event, window_ms: int) -> Iterator[Event]:
+    """Yield the earlier events in the window, the newest first."""
+    return (e for e in reversed(earlier) if event.clock - e.clock <= window_ms)
+
+
+def _impression(earlier: Sequence[Event], event: Event, horizon_ms: int) -> Event | None:
+    """Return a click's impression: the newest of its publisher with the id, or else of another that the person saw."""
+    shown: dict[int, Event] = {}
+    for e in _within(earlier, event, horizon_ms):
+        if e.event_type == EventType.IMPRESSION and e.id_hash == event.impression_hash:
+            shown.setdefault(e.publisher, e)
+    if event.publisher in shown:
+        return shown[event.publisher]
+    others = [e for e in shown.values() if e.person == event.person]
+    return max(others, key=lambda e: (e.clock, e.publisher), default=None)
+
+
+def _gap_ms(event: Event, impression: Event) -> int:
+    gap = event.event_time - impression.event_time
+    return gap if gap >= 0 else event.clock - impression.clock
+
+
+def click_no_impression(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click without its impression in the lane within the horizon."""
+    is_click = event.event_type == EventType.CLICK
+    return is_click and _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS) is None
+
+
+def click_too_fast(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click less than `gap_min_ms` after its impression."""
+    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    return (
+        event.event_type == EventType.CLICK and shown is not None and _gap_ms(event, shown) < p["gap_min_ms"]
+    )
+
+
+def click_too_late(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click more than `gap_max_minutes` after its impression."""
+    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    gap_max_ms = p["gap_max_minutes"] * MINUTE_MS
+    return event.event_type == EventType.CLICK and shown is not None and _gap_ms(event, shown) > gap_max_ms
+
+
+def click_mismatch(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click of another publisher or campaign than its impression."""
+    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    if event.event_type != EventType.CLICK or shown is None:
+        return False
+    return (shown.publisher, shown.campaign) != (event.publisher, event.campaign)
+
+
+def double_click(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click at most `within_ms`, by event time, from the last of its person on its creative."""
+    if event.event_type != EventType.CLICK or event.duplicate:
+        return False
+
+    def what(e: Event) -> tuple[object, ...]:
+        return e.event_type, e.person, e.creative, e.impression_hash if e.cookieless else None
+
+    before = (e for e in _within(earlier, event, p["horizon_minutes"] * MINUTE_MS) if what(e) == what(event))
+    last = next(before, None)
+    return last is not None and abs(event.event_time - last.event_time) <= p["within_ms"]
+
+
+def repeat_click(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag a click with `clicks_max` or more on the same impression before it in the window."""
+    if event.event_type != EventType.CLICK or event.duplicate:
+        return False
+    before = [
+        e
+        for e in _within(earlier, event, p["window_minutes"] * MINUTE_MS)
+        if e.event_type == EventType.CLICK
+        and (e.publisher, e.impression_hash) == (event.publisher, event.impression_hash)
+    ]
+    return len(before) >= p["clicks_max"]
+
+
+def _of_user(earlier: Sequence[Event], event: Event, window_ms: int) -> list[Event]:
+    return [e for e in _within(earlier, event, window_ms) if not e.cookieless and e.user == event.user]
+
+
+def user_velocity(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag an event with `events_max` or more of its user before it, or a click with `clicks_max` or more clicks."""
+    if event.cookieless or event.duplicate:
+        return False
+    if len(_of_user(earlier, event, p["window_seconds"] * 1000)) >= p["events_max"]:
+        return True
+    before = _of_user(earlier, event, p["clicks_window_minutes"] * MINUTE_MS)
+    clicks = sum(e.event_type == EventType.CLICK for e in before)
+    return event.event_type == EventType.CLICK and clicks >= p["clicks_max"]
+
+
+def user_many_ips(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag an event whose network is not among the `networks_max` that its user was last seen in, in the window."""
+    if event.cookieless or event.duplicate:
+        return False
+    recent: list[tuple[int, int]] = []
+    for e in _of_user(earlier, event, p["window_minutes"] * MINUTE_MS):
+        if e.network == event.network:
+            break
+        if e.network not in recent:
+            recent.append(e.network)
+    return len(recent) >= p["networks_max"]
+
+
+def periodic(earlier: Sequence[Event], event: Event, p: Params) -> bool:
+    """Tag an impression that is, with the seven of its user before it, equally spaced in event time."""
+    if event.cookieless or event.duplicate or event.event_type != EventType.IMPRESSION:
+        return False
+    seen = [
+        e
+        for e in _of_user(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+        if e.event_type == EventType.IMPRESSION
+    ][:7]
+    times = [e.event_time for e in (event, *seen)]
+    gaps = [later - earlier for later, earlier in itertools.pairwise(times)]
+    if len(gaps) < 7 or min(gaps) < p["gap_min_ms"]:
+        return False
+    return (max(gaps) - min(gaps)) * 100 <= p["tolerance_percent"] * min(gaps)
+
+
+PLAIN: Mapping[Reason, Callable[[Sequence[Event], Event, Params], bool]] = {
+    Reason.CLICK_NO_IMPRESSION: click_no_impression,
+    Reason.CLICK_TOO_FAST: click_too_fast,
+    Reason.CLICK_TOO_LATE: click_too_late,
+    Reason.DOUBLE_CLICK: double_click,
+    Reason.REPEAT_CLICK: repeat_click,
+    Reason.CLICK_MISMATCH: click_mismatch,
+    Reason.USER_VELOCITY: user_velocity,
+    Reason.USER_MANY_IPS: user_many_ips,
+    Reason.PERIODIC: periodic,
+}
+"""Reason -> what the rule says of an event, after the earlier ones."""
+
+
+def hits(earlier: Sequence[Event], event: Event, params: Mapping[Reason, Params]) -> int:
+    """Return the bits of the windowed rules (those in `params`) that an event hits."""
+    return sum(1 << reason for reason, p in params.items() if PLAIN[reason](earlier, event, p))

@@ -1,0 +1,58 @@
+"""Rules that look at one event: the kernel equals the plain twin; what is not run, or not evaluated, says nothing."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.kernels import lists
+from pipeline.kernels.rules_events import event_hits
+from pipeline.lists.publishers import PublisherStatus
+from pipeline.rules.plain_events import Facts
+from pipeline.rules.plain_events import event_hits as plain_hits
+from pipeline.rules.registry import NO_REASON, RULE_BITS, RULES, primary_reasons
+from schemas.classes import Class, Reason
+from schemas.wire import Flag
+
+SIDES = st.none() | st.integers(0, 3) | st.just(300)
+AGENTS = st.builds(
+    lambda flags, claim: flags | claim << lists.UA_CLAIM_SHIFT, st.integers(0, 15), st.integers(0, 24)
+)
+ADDRESSES = st.integers(0, 7) | st.integers(0, 2**32 - 1)
+FACTS = st.builds(
+    Facts, AGENTS, ADDRESSES, st.sampled_from(PublisherStatus), st.integers(0, 15), SIDES, SIDES
+)
+
+
+@given(st.lists(st.tuples(FACTS, st.booleans()), max_size=20), st.integers(0, 2), st.integers(0, RULE_BITS))
+def test_the_kernel_equals_the_plain_rules(events, side, run):
+    """Each live event has the hits of the rules that are run, a malformed one has none."""
+    n = len(events)
+    hits = np.zeros(n, np.uint64)
+    flags = [
+        f.flags & ~3 | (f.width is not None) << Flag.HAS_WIDTH | (f.height is not None) << Flag.HAS_HEIGHT
+        for f, _ in events
+    ]
+    event_hits(
+        np.array([f.ua_flags for f, _ in events], np.uint16), np.array([f.ip_flags for f, _ in events], np.uint32),
+        np.array([f.publisher for f, _ in events], np.uint8), np.array(flags, np.uint16),
+        np.array([f.width or 0 for f, _ in events], np.uint16), np.array([f.height or 0 for f, _ in events], np.uint16),
+        np.array([live for _, live in events], np.bool_), side, np.uint64(run), hits,
+    )  # fmt: skip
+    said = [plain_hits(f, side) if live else set() for f, live in events]
+    assert hits.tolist() == [sum(1 << r for r in reasons) & run for reasons in said]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=1, max_size=10))
+def test_the_primary_reason_is_the_first_by_precedence(sets):
+    """It is the first enforced rule, in the order of RULES, among the hits; no rule, no reason."""
+    for reasons, enforced in sets:
+        expected = next((int(r) for r in RULES if reasons & enforced & 1 << r), NO_REASON)
+        assert primary_reasons(np.array([reasons], np.uint64), enforced).tolist() == [expected]
+
+
+def test_general_invalid_traffic_comes_first():
+    """GIVT before SIVT, and every rule's reason is one of schemas.classes."""
+    classes = [rule.event_class for rule in RULES.values()]
+    assert classes == sorted(classes)
+    assert set(classes) == {Class.GIVT, Class.SIVT}
+    assert set(RULES) == set(Reason) - {Reason.MISROUTED, Reason.DUPLICATE_CONFLICT}

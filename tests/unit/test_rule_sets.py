@@ -1,0 +1,132 @@
+"""Rule sets as data: read whole or refused with line and remedy; versions name what is judged by."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.loader import DEFAULT, load_rules
+from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode
+from pipeline.rules.rule_set import RuleSet
+from pipeline.rules.schema import rules_schema
+from pipeline.stages.judge import JUDGE_VERSION
+from schemas.classes import Reason
+from tests.support.rule_sets import HEAD, rule_set
+
+MODES = {r: [m for m in Mode if not (rule.flag_only and m == Mode.ENFORCE)] for r, rule in RULES.items()}
+
+
+@st.composite
+def rule_sets(draw) -> RuleSet:
+    """Any set that the text can say."""
+    text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+    rules = {}
+    for reason, setting in RuleSet.none().rules.items():
+        params = {p.name: draw(st.integers(p.least, p.most)) for p in RULES[reason].params}
+        shares = sorted(draw(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))))
+        mode = draw(st.sampled_from(MODES[reason]))
+        rules[reason] = dataclasses.replace(
+            setting, mode=mode, params=params, share_min_ppm=shares[0], share_max_ppm=shares[1]
+        )
+    return RuleSet(
+        draw(text),
+        draw(st.dates()),
+        draw(text),
+        rules,
+        draw(st.integers(1, 1440)),
+        draw(st.integers(1, 10**12)),
+    )
+
+
+@given(rule_sets())
+def test_a_set_is_read_back_as_it_was_written(rules):
+    """text() and parse() are inverse, and equal sets have equal versions."""
+    again = RuleSet.parse(rules.text(), "again")
+    assert again == rules
+    assert again.version == rules.version
+
+
+@given(rule_sets(), rule_sets())
+def test_the_version_names_what_is_decided_and_nothing_else(one, other):
+    """Another author is the same judge; another mode, threshold or bound is another."""
+    assert dataclasses.replace(one, author="x", reason="y").version == one.version
+    same = all(
+        getattr(one, f) == getattr(other, f)
+        for f in ("rules", "guardrail_window_minutes", "guardrail_events_min")
+    )
+    assert (one.version == other.version) == same
+
+
+def test_the_default_set_is_what_the_rules_say():
+    """What adledger comes with has every rule, in its default mode, with its default parameters."""
+    rules = load_rules(DEFAULT)
+    for reason, setting in rules.rules.items():
+        assert (setting.mode, setting.params) == (
+            RULES[reason].mode,
+            {p.name: p.default for p in RULES[reason].params},
+        )
+    assert rules.horizon_ms == 60 * 60_000
+
+
+def test_the_schema_is_that_of_the_rules():
+    """schemas/rules.schema.json says what parse accepts; regenerate it with `python -m pipeline.rules.schema`."""
+    path = Path(__file__).resolve().parents[2] / "schemas" / "rules.schema.json"
+    assert orjson.loads(path.read_bytes()) == rules_schema()
+
+
+WRONG = [
+    ("[rules.UA_BLANK]\nmode = 'enforc'\n", 5, "no mode"),
+    ("[rules.UA_BLANK]\n\nmood = 'enforce'\n", 6, "no 'mood'"),
+    ("[rules.UA_BLANKS]\nmode = 'enforce'\n", 4, "no 'UA_BLANKS'"),
+    ("[rules.UA_BLANK]\n", 4, "mode is missing"),
+    ("[rules.CLICK_NO_IMPRESSION]\nmode = 'enforce'\n", 5, "hints"),
+    ("[rules.DOUBLE_CLICK]\nmode = 'flag'\nwithin_ms = 0\n", 6, "out of bounds"),
+    ("[rules.DOUBLE_CLICK]\nmode = 'flag'\nwithin_ms = true\n", 6, "out of bounds"),
+    ("[rules.UA_BLANK]\nmode = 'flag'\nshare_max_percent = 101\n", 6, "no share"),
+    ("[rules.UA_BLANK]\nmode = 'flag'\nshare_max_percent = 0.00001\n", 6, "too fine"),
+    ("[rules.UA_BLANK]\nmode = 'flag'\nshare_min_percent = 9\nshare_max_percent = 2\n", 6, "above"),
+    ("[guardrail]\nevents_min = 0\n", 5, "out of bounds"),
+    ("[gardrail]\n", 4, "no 'gardrail'"),
+    ("[rules\n", 4, "not TOML"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "line", "what"), WRONG, ids=[what for *_, what in WRONG])
+def test_a_wrong_set_is_refused_whole_with_its_line(body, line, what):
+    """The message names file, line and what is wrong; the remedy says what to do."""
+    with pytest.raises(UsageError, match=what) as refused:
+        RuleSet.parse(HEAD + body, "new.toml")
+    assert re.match(rf"new\.toml, line {line}: ", refused.value.message), refused.value.message
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("key", ["author", "date", "reason"])
+def test_a_set_says_who_when_and_why(key):
+    """Without author, date or reason it is refused."""
+    lines = [line for line in HEAD.splitlines() if not line.startswith(key)]
+    with pytest.raises(UsageError, match=f"{key} is missing"):
+        RuleSet.parse("\n".join(lines), "new.toml")
+
+
+def test_a_rule_without_its_list_says_that_it_is_not_evaluated():
+    """Without lists and publishers their rules are not evaluated, with a reason, and the others are run."""
+    judge = CompiledJudge(rule_set(UA_KNOWN_BOT={}, UNKNOWN_PUBLISHER={}, PREFETCH={}, PERIODIC={}))
+    assert set(judge.not_evaluated) == {Reason.UA_KNOWN_BOT, Reason.UNKNOWN_PUBLISHER}
+    assert judge.run == 1 << Reason.PREFETCH | 1 << Reason.PERIODIC
+    assert all(judge.not_evaluated.values())
+
+
+def test_the_judge_version_is_of_all_it_judges_by():
+    """No rules: the contract's version. A rule, a mode: another."""
+    assert CompiledJudge.none().version == JUDGE_VERSION
+    one = CompiledJudge(rule_set(PREFETCH={}))
+    turned = CompiledJudge(one.rules.flagged([Reason.PREFETCH]))
+    assert len({JUDGE_VERSION, one.version, turned.version}) == 3
+    assert (one.enforced, turned.enforced, turned.run) == (1 << Reason.PREFETCH, 0, 1 << Reason.PREFETCH)
