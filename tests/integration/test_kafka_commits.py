@@ -16,11 +16,11 @@ from loadtest.faults.tcp_proxy import HOST, Action, TcpProxy
 from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
 from pipeline.log.kafka.assignor import LaneAssignor
 from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
-from pipeline.log.kafka.commits import GroupCommits
+from pipeline.log.kafka.commits import CONNECTIONS, GroupCommits
 from pipeline.log.source import Assignment, Committed
 from tests.support.kafka_group import Member, assemble, awaits_members, fresh, make_topics, reach_through
 
-LANES = 4
+LANES = 2 * CONNECTIONS
 TOOL = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 PATIENCE_SECONDS = 30
 
@@ -101,8 +101,8 @@ async def test_what_is_committed_comes_back_byte_for_byte(group, text):
     assert await group.committed(1) == {}
 
 
-async def test_all_lanes_commit_at_once_over_one_connection(group, through_proxy):
-    """Commits of different lanes don't wait for each other's answers, and none is lost or mixed up."""
+async def test_all_lanes_commit_at_once(group, through_proxy):
+    """Lanes that share a connection and lanes that don't: none waits for another's answer, none is lost or mixed up."""
     member = await group.member()
     await assemble(member)
     client = await group.client(through_proxy.proxy)
@@ -341,6 +341,7 @@ async def test_every_topic_refused_is_refused_with_the_remedy(group):
         await commits.commit(member.owns(0), intent(1))
 
 
+@pytest.mark.slow
 async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
     """Group, generation and offsets are in the broker's log: a restart costs a lane no more than its wait."""
     async with AsyncExitStack() as stack:

@@ -4,15 +4,16 @@ Stock aiokafka sends a commit again when the answer is one that passes, and unde
 are current *then*: an old intent so overwrites the one of the lane's next owner. Here a request carries what the
 assignment was made with, is sent once, and what its answer means is in `commit_outcome`.
 
-All lanes of a worker share one connection to the coordinator, with the group's heartbeats. The broker takes one
-request of a connection at a time, so commits are done in the order in which they were sent.
+The broker takes one request of a connection at a time, and a commit takes 7 ms, mostly its wait for others to be written
+with. So lanes share `CONNECTIONS` connections to the coordinator: 64 lanes that commit at once wait 0.4 s on one,
+0.1 s on four. The group's heartbeats and joins have one of their own.
 """
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.conn import CloseReason
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NodeNotReadyError
 
@@ -23,6 +24,9 @@ from pipeline.log.source import Assignment, Committed
 
 ANSWER_SECONDS_MAX = 10.0
 """Patience for an answer: about the write deadline, since an intent that is accepted later is of no use."""
+
+CONNECTIONS = 4
+"""To the coordinator, for offsets; lane p uses number p modulo this."""
 
 RETRY_SECONDS = 0.1
 
@@ -62,14 +66,14 @@ class GroupCommits:
         lane = assignment.lane
         where = f"lane {lane}, group {self._group}"
         self._check(assignment, positions, where)
-        node = await self._reached(where)
+        node = await self._reached(lane, where)
         request = OffsetCommit(
             self._group, assignment.generation, assignment.member_id, self._instance,
             [(self._topics[topic], [(lane, at.offset, NO_LEADER_EPOCH, at.metadata)]) for topic, at in positions.items()],
         )  # fmt: skip
         self._in_doubt[lane] = assignment  # until an answer says otherwise, also when this is cancelled
         try:
-            response = await self._answer(node, request)
+            response = await self._answer(lane, node, request)
         except NodeNotReadyError as error:
             del self._in_doubt[lane]
             raise _not_sent(where, error) from error
@@ -100,7 +104,8 @@ class GroupCommits:
             async with asyncio.timeout(self._answer_seconds_max):
                 while True:
                     try:
-                        response = await self._answer(await self._reached(where), request)
+                        node = await self._reached(lane, where)
+                        response = await self._answer(lane, node, request)
                     except (KafkaError, CommitRefused) as error:
                         why = repr(error)
                     else:
@@ -125,18 +130,18 @@ class GroupCommits:
         longest = max(len(at.metadata.encode()) for at in positions.values())
         assert longest <= METADATA_BYTES_MAX, f"{where}: {longest} bytes of metadata"
 
-    async def _reached(self, where: str) -> int:
+    async def _reached(self, lane: int, where: str) -> int:
         """Return the coordinator's node, connected to. Raises CommitRefused, nothing having been sent."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
                 while True:
                     try:
-                        node = await self._coordinator()
+                        node = await self._coordinator(lane)
                     except KafkaError as error:
                         if not error.retriable:
                             raise _not_sent(where, error) from error
                     else:
-                        if await self._client.ready(node, group=ConnectionGroup.COORDINATION):
+                        if await self._client.ready(node, group=_connection(lane)):
                             return node
                         self._node = None
                     await asyncio.sleep(RETRY_SECONDS)
@@ -144,7 +149,7 @@ class GroupCommits:
         except TimeoutError as error:
             raise _not_sent(where, error) from error
 
-    async def _coordinator(self) -> int:
+    async def _coordinator(self, lane: int) -> int:
         """Return the coordinator's node. Raises KafkaError.
 
         One that was found anew is asked for the group's offsets first: while it is not ready for the group (after its
@@ -153,29 +158,31 @@ class GroupCommits:
         async with self._finding:
             if self._node is None:
                 node = await self._client.coordinator_lookup(CoordinationType.GROUP, self._group)
-                code = _first_error(await self._answer(node, OffsetFetch(self._group, self._topics, 0)))
+                code = _first_error(
+                    await self._answer(lane, node, OffsetFetch(self._group, self._topics, lane))
+                )
                 if code in NOT_READY:
                     raise GroupCoordinatorNotAvailableError(error_name(code))
                 self._node = node
             return self._node
 
-    async def _answer(self, node: int, request: OffsetCommit | OffsetFetch) -> Any:
+    async def _answer(self, lane: int, node: int, request: OffsetCommit | OffsetFetch) -> Any:
         """Send once and return the response. Raises NodeNotReadyError or LogError: nothing was sent; KafkaError, TimeoutError."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
-                return await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+                return await self._client.send(node, request, group=_connection(lane))
         except NotImplementedError as error:  # aiokafka's word for a broker that lacks the request's version
             raise LogError(
                 f"the broker is too old: {error}", remedy="Kafka 2.8 or newer is needed"
             ) from error
         except (KafkaError, TimeoutError):
             self._node = None
-            self._disconnect(node)
+            self._disconnect(lane, node)
             raise
 
-    def _disconnect(self, node: int) -> None:
+    def _disconnect(self, lane: int, node: int) -> None:
         """Close the connection: behind a request without an answer nothing else would be answered."""
-        connection = self._client._conns.get((node, ConnectionGroup.COORDINATION))  # noqa: SLF001 - see findings.py
+        connection = self._client._conns.get((node, _connection(lane)))  # noqa: SLF001 - no public way
         if connection is not None:
             connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
@@ -191,6 +198,11 @@ class GroupCommits:
             for _, offset, _, metadata, _, _ in partitions
             if offset != NO_OFFSET
         }
+
+
+def _connection(lane: int) -> tuple[str, int]:
+    """Return the name of a lane's connection: what aiokafka calls a connection group may be any hashable."""
+    return "offsets", lane % CONNECTIONS
 
 
 def _first_error(response: Any) -> int:
