@@ -4,6 +4,7 @@ https://kafka.apache.org/protocol#The_Messages_ListOffsets; aiokafka (to 0.14) s
 3.0 answer it.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -22,10 +23,13 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from pipeline.log.kafka.metadata import TopicFacts
+from pipeline.log.kafka.metadata import TopicFacts, topic_facts
 
 NO_TIME = -1
 """The largest timestamp of an empty partition."""
+
+TRIES_MAX = 50
+RETRY_SECONDS = 0.2
 
 _API_KEY, _VERSION = 2, 7
 _MAX_TIMESTAMP = -3
@@ -111,18 +115,36 @@ class _LargestTimestamps(Request[_ListOffsetsRequestV7]):  # type: ignore[misc]
 async def largest_log_times(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[int]:
     """Return each lane's largest record timestamp (ms) over all these topics, NO_TIME where it is empty.
 
-    Raises KafkaError.
+    Asks again while brokers are still taking over partitions, as they are of a topic that was just made. Raises
+    KafkaError.
     """
+    lanes = [NO_TIME] * max((topic.partitions for topic in topics), default=0)
+    for attempt in range(1, TRIES_MAX + 1):
+        try:
+            for _, partition, time in await _ask(client, topics):
+                lanes[partition] = max(lanes[partition], time)
+        except errors.KafkaError as error:
+            if not error.retriable or attempt == TRIES_MAX:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+            topics = await topic_facts(client, [topic.name for topic in topics])
+        else:
+            break
+    return lanes
+
+
+async def _ask(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[tuple[str, int, int]]:
+    """Return topic, partition and largest timestamp, of each partition's leader."""
     by_leader: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for topic in topics:
         for partition, leader in enumerate(topic.leaders):
             by_leader[leader].append((topic.name, partition))
-    lanes = [NO_TIME] * max((topic.partitions for topic in topics), default=0)
+    found = []
     for leader, partitions in by_leader.items():
         response = await client.send(leader, _LargestTimestamps(partitions))
-        for topic_found in response.topics:
-            for partition, error_code, timestamp, *_ in topic_found[1]:
+        for name, in_topic, _ in response.topics:
+            for partition, error_code, timestamp, *_rest in in_topic:
                 if error_code:
                     raise errors.for_code(error_code)
-                lanes[partition] = max(lanes[partition], timestamp)
-    return lanes
+                found.append((name, partition, timestamp))
+    return found

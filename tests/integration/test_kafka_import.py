@@ -1,0 +1,150 @@
+"""Import to Kafka: stock aiokafka reads back what an import to files holds."""
+
+import asyncio
+import gzip
+from collections import defaultdict
+from importlib import resources
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from pipeline.errors import LogError
+from pipeline.importing import import_file, import_into
+from pipeline.importing.run import ImportInterrupted
+from pipeline.log.kafka.producer import batch_producer
+from pipeline.log.kafka.properties import client_options
+from pipeline.log.kafka.topics import create_topics
+from pipeline.log.kafka.writer import KafkaLogWriter
+from pipeline.log.record_block import RecordBlock, encode_batches
+from pipeline.settings import Settings
+from tests.support.files_log import read_log
+
+STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+PARTITIONS = 4
+DATA = Path(str(resources.files("loadtest"))) / "data"
+REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
+
+
+async def made_settings(kafka, **changes) -> Settings:
+    """Return settings of topics that were made for one test."""
+    mine = uuid4().hex[:8]
+    topics = {"topics": (f"i-{mine}", f"c-{mine}"), "rollups_topic": f"r-{mine}"}
+    settings = Settings(source=f"kafka://{kafka.servers}", **(topics | changes))
+    await create_topics(settings, partitions=PARTITIONS)
+    return settings
+
+
+async def read_kafka(settings: Settings) -> dict[tuple[int, int], list[tuple[int, int, bytes | None, bytes]]]:
+    """Return (topic index, partition) -> offset, timestamp, key, value of every record, by stock aiokafka."""
+    where = {
+        TopicPartition(topic, partition): (index, partition)
+        for index, topic in enumerate(settings.topics)
+        for partition in range(PARTITIONS)
+    }
+    consumer = AIOKafkaConsumer(bootstrap_servers=list(settings.source.servers), auto_offset_reset="earliest")
+    await consumer.start()
+    found = defaultdict(list)
+    try:
+        consumer.assign(list(where))
+        ends = await consumer.end_offsets(list(where))
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            for tp, records in (await consumer.getmany(timeout_ms=100)).items():
+                found[where[tp]] += [(r.offset, r.timestamp, r.key, r.value) for r in records]
+    finally:
+        await consumer.stop()
+    return dict(found)
+
+
+def import_kafka(settings: Settings, format_name: str, path: Path, **options):
+    return import_into(path, format_name, lambda: KafkaLogWriter(settings), started_at_ms=STARTED, **options)
+
+
+def without_times(log):
+    return {where: [(o, k, v) for o, _, k, v in records] for where, records in log.items() if records}
+
+
+@pytest.mark.parametrize("log_time", ["append", "record"])
+async def test_kafka_and_files_hold_the_same(kafka, tmp_path, log_time):
+    """Real logs: the same records at the same offsets of the same partitions, by either way.
+
+    With log_time = record the log times too, continued by each import from what the log holds.
+    """
+    settings = await made_settings(kafka, log_time=log_time)
+    for format_name, path in REAL:
+        on_kafka = import_kafka(settings, format_name, path)
+        in_files = import_file(
+            path,
+            format_name,
+            tmp_path / "log",
+            started_at_ms=STARTED,
+            partitions=PARTITIONS,
+            topics=settings.topics,
+        )
+        assert on_kafka == in_files
+    found, expected = await read_kafka(settings), await asyncio.to_thread(read_log, tmp_path / "log")
+    assert without_times(found) == without_times(expected)
+    if log_time == "record":
+        assert found == {where: records for where, records in expected.items() if records}
+
+
+async def test_what_kafka_does_not_take_ends_the_import(kafka, tmp_path):
+    """A line larger than the topic's messages: the error says what to raise, what was written, and to go on how."""
+    settings = await made_settings(kafka)
+    path = tmp_path / "lines"
+    path.write_bytes(b'{"event_type":"impression"}\n' * 10 + b"x" * 2_000_000)
+    with pytest.raises(LogError) as refused:
+        import_kafka(settings, "wire", path)
+    assert "max.message.bytes" in str(refused.value)
+    assert "at least 0 records were written before" in refused.value.message
+    assert "import the whole file again" in refused.value.remedy
+
+
+async def test_an_interrupted_import_says_what_was_written(kafka, tmp_path):
+    """Ctrl-C between two chunks: what was flushed is told and there; the exit code is a shell's for SIGINT."""
+    settings = await made_settings(kafka)
+    event = orjson.dumps(
+        {"event_type": "impression", "user_id": "u", "event_time": STARTED, "pad": "p" * 4_000}
+    )
+    path = tmp_path / "lines.gz"
+    path.write_bytes(gzip.compress((event + b"\n") * 20_000, 1))
+    chunks = []
+
+    def interrupt_after_a_flush(done: int, of: int) -> None:
+        chunks.append(done)
+        if len(chunks) == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ImportInterrupted, match=r"at least [\d,]+ records were written") as stopped:
+        import_kafka(settings, "wire", path, progress=interrupt_after_a_flush)
+    assert stopped.value.exit_code == 130
+    told = int("".join(c for c in stopped.value.message.split("records")[0] if c.isdigit()))
+    assert 0 < told <= sum(len(records) for records in (await read_kafka(settings)).values()) < 20_000
+
+
+async def test_batches_stay_in_order_however_they_overlap(kafka):
+    """append_encoded called at once for many batches of one partition: offsets are in the order of the calls."""
+    settings = await made_settings(kafka)
+    topic = settings.topics[0]
+    records = [(STARTED + i, None if i % 3 else b"k%d" % i, b"v%d" % i) for i in range(3_000)]
+    batches = [
+        (bytearray(b.data), b.next_offset - b.base_offset)
+        for b in encode_batches(RecordBlock.of(records), 0, records_max=100)
+    ]
+    async with batch_producer(client_options(settings.source.servers, {})) as producer:
+        await asyncio.gather(*(producer.append_encoded(topic, 1, data, count) for data, count in batches))
+        await producer.flush()
+        assert producer.records_written == {topic: 3_000}
+    found = await read_kafka(settings)
+    assert [(k, v) for _, _, k, v in found[0, 1]] == [(k, v) for _, k, v in records]
+
+
+async def test_missing_topics_end_an_import_before_it_starts(kafka, tmp_path):
+    """Topics are made on purpose, with the settings they need: never by an import."""
+    settings = Settings(source=f"kafka://{kafka.servers}", topics=("no-such-topic",))
+    path = tmp_path / "lines"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(LogError, match="adledger topics create"):
+        import_kafka(settings, "wire", path)
