@@ -1,34 +1,135 @@
-"""Sending `ad.rollups`: a batch's rollups by Faust's producer, keyed by lane, so that a lane's stay in order."""
+"""Sending `ad.rollups`: a batch's rollups, keyed by lane, by a producer of its own.
+
+It is not idempotent in Kafka's sense: readers drop repeats by (epoch, lane, batch number, part) all the same, and
+aiokafka's idempotent producer never gives a message up, where a lane must learn within `DELIVERY_SECONDS_MAX` that it
+is in doubt. Order within a lane holds: a lane's next batch comes after the answer to this one.
+"""
 
 import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from aiokafka.errors import KafkaError
-from faust.exceptions import FaustError
+from aiokafka import AIOKafkaProducer, errors
 
+from pipeline.addresses import KafkaAddress
 from pipeline.control.rollups_message import encode, record_key, split
-from pipeline.errors import SinkUnavailable
+from pipeline.errors import LogError, SinkUnavailable
 from pipeline.lanes.ports import RolledUp
+from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from pipeline.log.kafka.properties import client_options
+from pipeline.settings import Settings
+
+DELIVERY_SECONDS_MAX = 10.0
+"""From the call to the answer of all brokers in sync, a first connection included. Beyond, the batch is in doubt."""
+
+REQUEST_MS_MAX = 4_000
+"""Of one request; a message not taken after this is tried once more, then given up: within the time above."""
+
+MESSAGE_BYTES_MAX = 1_048_576
+"""What a producer sends at most; messages are smaller (pipeline.control.rollups_message.PART_ROWS_MAX)."""
+
+
+def _count_nothing(_: str) -> None:
+    """Look away."""
 
 
 class Announcer:
-    """Sends each batch's rollups to a Faust topic."""
+    """Announces batches on a topic; connects at the first. `announce` is the lanes' `Announce` port."""
 
-    def __init__(self, topic: Any) -> None:
+    def __init__(
+        self, topic: str, options: Mapping[str, Any], count: Callable[[str], None] = _count_nothing
+    ) -> None:
+        """`options` are those of `client_options`; `count` is told of each batch, "sent" or "failed"."""
         self._topic = topic
+        self._options = {**options, "request_timeout_ms": REQUEST_MS_MAX}
+        self._count = count
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def of(cls, settings: Settings, count: Callable[[str], None] = _count_nothing) -> "Announcer":
+        """Return the announcer of a worker on Kafka. Raises UsageError: the properties are wrong."""
+        assert isinstance(settings.source, KafkaAddress), "announcements are Kafka's"
+        return cls(settings.rollups_topic, client_options(settings.source.servers, settings.kafka), count)
 
     async def announce(self, batch: RolledUp) -> None:
-        """Return when the brokers have every message of a batch. Raises SinkUnavailable."""
+        """Return when the brokers have all messages of a batch. Raises SinkUnavailable: send it again."""
         messages = await asyncio.to_thread(_messages, batch)
-        key = record_key(batch.lane)
+        producer, sent = None, []
         try:
-            accepted = [await self._topic.send(key=key, value=message) for message in messages]
-            await asyncio.gather(*accepted)
-        except (KafkaError, FaustError, OSError) as error:
-            raise SinkUnavailable(
-                f"{self._topic.get_topic_name()} did not take the message of batch {batch.batch_no}: {error!r}",
-                remedy="look at the brokers; it is sent again",
-            ) from None
+            async with asyncio.timeout(DELIVERY_SECONDS_MAX):
+                producer = await self._started()
+                key = record_key(batch.lane)
+                for message in messages:
+                    sent.append(await producer.send(self._topic, value=message, key=key))  # noqa: PERF401 - kept on errors
+                await asyncio.gather(*sent)
+        except KAFKA_ERRORS as error:
+            self._count("failed")
+            for future in sent:
+                future.cancel()
+            if producer is not None:
+                self._replace(producer)
+            raise await self._told(batch, error) from error
+        self._count("sent")
+
+    async def stop(self) -> None:
+        """Give the connections back. Messages that nobody waits for are given up."""
+        async with self._starting:
+            if self._producer is not None:
+                self._replace(self._producer)
+        await asyncio.gather(*self._ending)
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(**self._options, acks="all", max_request_size=MESSAGE_BYTES_MAX)
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _replace(self, producer: AIOKafkaProducer) -> None:
+        """Take another producer next time: one whose sending task died would fail for ever."""
+        if self._producer is producer:
+            self._producer = None
+            ending = asyncio.create_task(_end(producer))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
+    async def _told(self, batch: RolledUp, error: BaseException) -> SinkUnavailable:
+        what = f"{self._topic} did not take the message of lane {batch.lane}, batch {batch.batch_no}"
+        match error:
+            case TimeoutError():
+                why = f"no answer in {DELIVERY_SECONDS_MAX:.0f} s"
+                remedy = (
+                    "look at the brokers, and whether the topic has its min.insync.replicas; it is sent again"
+                )
+            case errors.UnknownTopicOrPartitionError():
+                why, remedy = "there is no such topic", "adledger topics create; then it is sent again"
+            case errors.MessageSizeTooLargeError():
+                why = "larger than the topic's max.message.bytes"
+                remedy = (
+                    f"set max.message.bytes of {self._topic} to Kafka's default (1048588); it is sent again"
+                )
+            case _:
+                told = await self._cause(error)
+                why, remedy = told.message, told.remedy
+        return SinkUnavailable(f"{what}: {why}", remedy=remedy)
+
+    async def _cause(self, error: BaseException) -> LogError:
+        return await explain(error, self._options)
+
+
+async def _end(producer: AIOKafkaProducer) -> None:
+    """End a producer; what others still send by it may be answered first."""
+    with suppress(*KAFKA_ERRORS):
+        async with asyncio.timeout(DELIVERY_SECONDS_MAX):
+            await producer.stop()
 
 
 def _messages(batch: RolledUp) -> list[bytes]:

@@ -105,8 +105,8 @@ RETRIES = MetricSpec(
     "Tries that failed and are followed by another, of any lane.",
 )
 ROLLUP_MESSAGES = MetricSpec(
-    "adledger_rollup_messages_total", "counter", "messages", ("outcome",),
-    "Messages to ad.rollups: sent, or failed, which puts the batch in doubt.",
+    "adledger_rollup_messages_total", "counter", "batches", ("outcome",),
+    "Batches told to ad.rollups: sent, or failed, which puts the batch in doubt.",
 )  # fmt: skip
 LIVE_MESSAGES = MetricSpec(
     "adledger_live_messages_total", "counter", "messages", ("outcome",),
@@ -223,7 +223,7 @@ class LaneMetrics:
         self._dedupe.remove(lane)
 
     def rollup_message(self, outcome: str) -> None:
-        """Count a message to ad.rollups: "sent" or "failed"."""
+        """Count a batch told to ad.rollups: "sent" or "failed"."""
         self._rollup_messages.labels(outcome).inc()
 
     def show_monitor(self, monitor: PublisherMonitor, unreadable: Callable[[], int]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.control.rollups_message import COLUMNS, RollupsMessage, split
+from pipeline.control.rollups_message import RollupsMessage
 from pipeline.kernels.live import (
     CLICKS,
     DUPLICATES,
@@ -228,16 +228,6 @@ class PublisherMonitor:
         table = self._minutes[minute].table
         found = table[find(table, np.uint32(publisher_id))]
         return found if found[RECEIVED] else None
-
-
-def warm_monitor() -> None:
-    """Compile what the monitor runs, or load it from the cache: seconds that no event loop should wait for."""
-    one = {name: np.ones(1, dtype) for name, dtype in COLUMNS.items()} | {"minute": np.zeros(1, np.uint32)}
-    monitor = PublisherMonitor()
-    for message in split("", 0, 0, 0, one):
-        monitor.absorb(message)
-    move(np.zeros((2, WIDTH), np.uint32), np.zeros((4, WIDTH), np.uint32))
-    monitor.live(1)
 
 
 def _figures(counts: Any) -> dict[str, Any]:
