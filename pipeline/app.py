@@ -37,9 +37,6 @@ from pipeline.web.server import Pages
 
 AGENT = "publisher_monitor"
 
-ROLLUPS_REQUEST_BYTES_MAX = 1024 * 1024
-"""A rollups message is smaller (pipeline.control.rollups_message.PART_ROWS_MAX)."""
-
 
 class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
     """A worker's Faust app. Its group is its own, so that every worker's pages know every publisher (ADR 10)."""
@@ -64,7 +61,6 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
             store="memory://",
             key_serializer="raw",
             value_serializer="raw",
-            producer_max_request_size=ROLLUPS_REQUEST_BYTES_MAX,
             web_bind=settings.web_host,
             Worker=LedgerWorker,
         )
@@ -148,18 +144,10 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
         settings,
         until_caught_up=until_caught_up,
         observer=Observers((readiness, metrics)),
-        announce=Announcer(topic).announce,
+        announcer=Announcer.of(settings, metrics.rollup_message),
     )
     app.service(app.lanes)
-    add_pages(
-        app,
-        Shown(
-            joined=lambda: app.lanes.joined,
-            readiness=readiness,
-            publishers=watch,
-            metrics=lambda: metrics.render().decode(),
-        ),
-    )
+    add_pages(app, Shown(lambda: app.lanes.joined, readiness, watch, metrics))
     return app
 
 

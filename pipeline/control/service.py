@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from mode import Service
 
+from pipeline.control.announcer import Announcer
 from pipeline.control.logs import WORKER
 from pipeline.control.watch import compile_monitor
 from pipeline.errors import AdledgerError
 from pipeline.lanes.pace import Meter
-from pipeline.lanes.ports import Announce, Observer
+from pipeline.lanes.ports import Observer
 from pipeline.lanes.server import Server, ready_server, summarize
 from pipeline.lanes.start import make_sink, make_worker, ready_process
 from pipeline.lanes.worker import Worker
@@ -33,12 +34,12 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended by itself."""
 
     def __init__(
-        self, settings: Settings, *, until_caught_up: bool, observer: Observer, announce: Announce
+        self, settings: Settings, *, until_caught_up: bool, observer: Observer, announcer: Announcer
     ) -> None:
         super().__init__()
         self.ended = asyncio.Event()
         self._settings, self._until_caught_up = settings, until_caught_up
-        self._observer, self._announce = observer, announce
+        self._observer, self._announcer = observer, announcer
         self._server: Server | None = None
         self._worker: Worker | None = None
         self._run: asyncio.Task[None] | None = None
@@ -106,7 +107,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             say=WORKER.info,
             warn=WORKER.error,
             observer=self._observer,
-            announce=self._announce,
+            announce=self._announcer.announce,
         )
         keeper = asyncio.create_task(self._server.keep_alive(WORKER.warning))
         try:
@@ -115,6 +116,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             self._error = error
         finally:
             keeper.cancel()
+            await self._announcer.stop()
             await sink.close()
             self.ended.set()
 

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from faust.web import Request, Response, View
 
 from pipeline import __version__
+from pipeline.control.metrics import LaneMetrics
 from pipeline.control.readiness import LaneStands, Readiness
+from pipeline.control.watch import PublisherWatch
 
 PUBLISHER_ID_MAX = 2**32 - 1
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JSON_TYPE = "application/json"
 
 INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>adledger</title></head><body>
@@ -26,21 +27,14 @@ INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>ad
 """
 
 
-class LivePublishers(Protocol):
-    """The publisher monitor, as its page reads it."""
-
-    def live(self, publisher_id: int) -> dict[str, object]:
-        """Return what is known of a publisher's last minutes, as JSON values."""
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What the pages show."""
 
     joined: Callable[[], bool]
     readiness: Readiness
-    publishers: LivePublishers
-    metrics: Callable[[], str]
+    publishers: PublisherWatch
+    metrics: LaneMetrics
 
 
 def add_pages(app: Any, shown: Shown) -> None:
@@ -61,7 +55,7 @@ def add_pages(app: Any, shown: Shown) -> None:
 
     @app.page("/metrics", name="metrics")
     async def metrics(self: View, request: Request) -> Response:  # noqa: ARG001
-        return self.bytes(shown.metrics().encode(), headers={"Content-Type": METRICS_TYPE})
+        return self.bytes(shown.metrics.render(), headers={"Content-Type": shown.metrics.content_type})
 
     @app.page("/publishers/{publisher_id}/live", name="publisher-live")
     async def publisher_live(self: View, request: Request, publisher_id: str) -> Response:  # noqa: ARG001
