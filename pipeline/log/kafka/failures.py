@@ -216,20 +216,16 @@ def _alert(error: ssl.SSLError, where: str) -> Finding:
             f"{where}: does not speak TLS ({reason})",
             "set kafka.security.protocol to PLAINTEXT or SASL_PLAINTEXT, or name the TLS listener's port",
         )
-    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return Finding(
-            f"{where}: the broker wants a certificate from its clients ({reason})",
-            "set kafka.ssl.certificate.location and kafka.ssl.key.location",
-        )
     if "EXPIRED" in reason:
         return Finding(
             f"{where}: the broker says that this client's certificate has expired",
             "renew kafka.ssl.certificate.location",
         )
-    if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason:
+    if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason:
+        # Java says "bad certificate" also where there was none.
         return Finding(
-            f"{where}: the broker does not trust this client's certificate ({reason})",
-            "name one that is signed by the brokers' CA as kafka.ssl.certificate.location",
+            f"{where}: the broker wants a certificate of this client that it trusts ({reason})",
+            "name one that the brokers' CA signed: kafka.ssl.certificate.location and kafka.ssl.key.location",
         )
     return Finding(
         f"{where}: the TLS handshake failed ({reason})",

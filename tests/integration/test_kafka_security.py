@@ -1,0 +1,154 @@
+"""Logins and certificates against a real broker: what works, and how each failure is told."""
+
+import asyncio
+import re
+from contextlib import suppress
+
+import pytest
+
+from loadtest.broker import Listener, LocalBroker
+from loadtest.kafka_jars import KafkaMissing, kafka_jars
+from pipeline.errors import LogError
+from pipeline.importing import import_into
+from pipeline.log.kafka.failures import connected
+from pipeline.log.kafka.properties import client_options
+from pipeline.log.kafka.topics import create_topics
+from pipeline.log.kafka.writer import KafkaLogWriter
+from pipeline.settings import Settings
+from tests.support.certificates import CertificateAuthority
+from tests.support.services import missing
+
+HOST = "127.0.0.1"
+USER, PASSWORD = "ads", "s3cret"
+SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+
+
+def tls(certificate, ca, **more):
+    return {
+        "ssl.keystore.type": "PEM", "ssl.keystore.location": str(certificate.both),
+        "ssl.truststore.type": "PEM", "ssl.truststore.location": str(ca.pem),
+        **{name.replace("_", "."): value for name, value in more.items()},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory):
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory, ca):
+    """One broker with a listener for each way in: login over TLS, client certificates, and two bad certificates."""
+    try:
+        kafka_jars()
+    except KafkaMissing as error:
+        missing("Kafka", error)
+    good = ca.issue(HOST, file="broker")
+    login = {"sasl.enabled.mechanisms": "SCRAM-SHA-512", "scram-sha-512.sasl.jaas.config": SCRAM_LOGIN}
+    listeners = (
+        Listener(),
+        Listener("SCRAM", "SASL_SSL", tls(good, ca) | login),
+        Listener("MUTUAL", "SSL", tls(good, ca, ssl_client_auth="required")),
+        Listener("EXPIRED", "SSL", tls(ca.issue(HOST, file="expired", expired=True), ca)),
+        Listener("OTHER", "SSL", tls(ca.issue("kafka.example", file="other"), ca)),
+    )
+    users = ("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]")
+    folder = tmp_path_factory.mktemp("secured")
+    with LocalBroker(folder, listeners=listeners, format_arguments=users) as running:
+        yield running
+
+
+def scram(ca, **changes):
+    return {
+        "security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": USER,
+        "sasl.password": PASSWORD, "ssl.ca.location": str(ca.pem),
+    } | {name.replace("_", "."): value for name, value in changes.items()}  # fmt: skip
+
+
+def certified(ca, certificate):
+    return {
+        "security.protocol": "SSL", "ssl.ca.location": str(ca.pem),
+        "ssl.certificate.location": str(certificate.chain), "ssl.key.location": str(certificate.key),
+    }  # fmt: skip
+
+
+async def test_a_login_over_tls_and_a_certificate_both_serve(broker, ca, tmp_path):
+    """Topics are made, and a file is imported, by SCRAM-SHA-512 over TLS and by a client's certificate."""
+    path = tmp_path / "lines"
+    path.write_bytes(b"{}\n" * 5)
+    ways = {"SCRAM": scram(ca), "MUTUAL": certified(ca, ca.issue("client", file="client"))}
+    for name, properties in ways.items():
+        settings = Settings(
+            source=f"kafka://{broker.address(name)}", kafka=properties, topics=(f"events-{name}",)
+        )
+        await create_topics(settings, partitions=1)
+        summary = import_into(path, "wire", lambda s=settings: KafkaLogWriter(s), started_at_ms=1)
+        assert summary.records == 5
+
+
+async def refusal(server: str, properties) -> str:
+    """Return what people are told when they connect so."""
+    with pytest.raises(LogError) as refused:
+        async with connected(client_options([server], properties)):
+            pass
+    text = str(refused.value)
+    assert refused.value.remedy
+    assert PASSWORD not in text
+    return text
+
+
+async def test_each_failure_is_told_with_its_cause(broker, ca, tmp_path):
+    """Not "unable to bootstrap", but what it is: certificate, name, login, mechanism, protocol."""
+    stranger = CertificateAuthority(tmp_path, "stranger")
+    tls_only = {"security.protocol": "SSL", "ssl.ca.location": str(ca.pem)}
+    cases = [
+        ("EXPIRED", tls_only, "the broker's certificate has expired"),
+        ("OTHER", tls_only, "the broker's certificate is for another name"),
+        ("MUTUAL", tls_only, "wants a certificate of this client that it trusts"),
+        ("MUTUAL", certified(ca, stranger.issue("client")), "wants a certificate of this client that it trusts"),
+        ("SCRAM", scram(ca, ssl_ca_location=str(stranger.pem)), "signed by a CA that is not trusted here"),
+        ("SCRAM", scram(ca, sasl_password="wr0ng"), "refuses the login: wrong user name or password"),
+        ("SCRAM", scram(ca, sasl_mechanism="PLAIN"), "does not have this SASL mechanism"),
+        ("SCRAM", {}, "kafka.security.protocol to what the listener speaks: it was tried with PLAINTEXT"),
+        ("PLAINTEXT", tls_only, "does not speak TLS|closed without an answer"),
+    ]  # fmt: skip
+    for listener, properties, words in cases:
+        # A TLS listener that is spoken to in plain text may wait for more of it.
+        told = await refusal(broker.address(listener), {"request.timeout.ms": "3000"} | properties)
+        assert re.search(words, told), (listener, told)
+        assert "wr0ng" not in told
+
+
+async def test_an_address_that_brokers_tell_wrongly_is_named(broker):
+    """A broker that answers, and names itself to clients by an address where nobody is: advertised.listeners."""
+    from aiokafka import errors
+
+    from pipeline.log.kafka import failures
+
+    server = await asyncio.start_server(_metadata_of_nobody, HOST, 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        told = await failures.explain(errors.NodeNotReadyError(), client_options([f"{HOST}:{port}"], {}))
+    assert "the brokers tell clients to use 127.0.0.1:1" in told.message
+    assert "advertised.listeners" in told.remedy
+
+
+async def _metadata_of_nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as a broker that says that it is at port 1."""
+    import struct
+
+    from aiokafka.protocol.admin import ApiVersionResponse_v0
+    from aiokafka.protocol.metadata import MetadataResponse_v1
+
+    answers = {
+        18: ApiVersionResponse_v0(error_code=0, api_versions=[(18, 0, 0), (3, 1, 1)]),
+        3: MetadataResponse_v1(brokers=[(1, HOST, 1, None)], controller_id=1, topics=[]),
+    }
+    with suppress(asyncio.IncompleteReadError):
+        while True:
+            (size,) = struct.unpack(">i", await reader.readexactly(4))
+            request = await reader.readexactly(size)
+            key, _, correlation = struct.unpack_from(">hhi", request)
+            body = struct.pack(">i", correlation) + answers[key].encode()
+            writer.write(struct.pack(">i", len(body)) + body)
+    writer.close()
