@@ -1,0 +1,86 @@
+"""A log on a real broker: topics of its own, written with aiokafka's producer."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from loadtest.broker import LocalBroker
+from pipeline.log.kafka.batches import LogTime
+from pipeline.log.kafka.source import KafkaSource
+from pipeline.log.record_block import Record
+
+PARTITIONS = 4
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(slots=True)
+class KafkaLog:
+    """Two topics that keep their records' times, unless told otherwise, and one group."""
+
+    broker: LocalBroker
+    log_time: LogTime = "record"
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    keeps_record_times: bool = True
+    partitions: int = PARTITIONS
+
+    @property
+    def topics(self) -> tuple[str, str]:
+        return f"{self.name}-impressions", f"{self.name}-clicks"
+
+    async def make(self, **configs: str) -> "KafkaLog":
+        """Make the topics; the arguments are settings, with _ for a dot."""
+        settings = {"message.timestamp.type": "CreateTime"}
+        settings |= {name.replace("_", "."): value for name, value in configs.items()}
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.servers)
+        await admin.start()
+        try:
+            await admin.create_topics(
+                [NewTopic(topic, self.partitions, 1, topic_configs=settings) for topic in self.topics]
+            )
+        finally:
+            await admin.close()
+        return self
+
+    @asynccontextmanager
+    async def producer(self, **options: object) -> AsyncIterator[AIOKafkaProducer]:
+        """Give a producer."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.broker.servers, **options)
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def append(self, topic: int, partition: int, records: Sequence[Record]) -> None:
+        """Append records as batches of their own."""
+        async with self.producer() as producer:
+            await self.send(producer, topic, partition, records)
+
+    async def send(
+        self, producer: AIOKafkaProducer, topic: int, partition: int, records: Sequence[Record]
+    ) -> None:
+        """Append records through a producer, which may be in a transaction."""
+        rest = list(records)
+        while rest:
+            batch = producer.create_batch()
+            while rest and batch.append(timestamp=rest[0][0], key=rest[0][1], value=rest[0][2]) is not None:
+                del rest[0]
+            await (await producer.send_batch(batch, self.topics[topic], partition=partition))
+
+    def member(
+        self, say: Callable[[str], None] = quiet, *, retry_attempts_max: int = 10, **properties: str
+    ) -> KafkaSource:
+        """Return a source that has not joined; `properties` are Kafka's, with _ for a dot."""
+        return KafkaSource(
+            [self.broker.servers], self.topics, f"{self.name}-group",
+            properties={name.replace("_", "."): value for name, value in properties.items()},
+            log_time=self.log_time, revoke_ms_max=5_000, retry_attempts_max=retry_attempts_max, retry_backoff_ms_max=1_000,
+            say=say,
+        )  # fmt: skip
