@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
@@ -14,11 +14,18 @@ from loadtest.broker import LocalBroker
 from loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
 from loadtest.faults.tcp_proxy import HOST, Action, TcpProxy
 from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
-from pipeline.log.kafka.assignor import LaneAssignor
 from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from pipeline.log.kafka.commits import CONNECTIONS, GroupCommits
 from pipeline.log.source import Assignment, Committed
-from tests.support.kafka_group import Member, assemble, awaits_members, fresh, make_topics, reach_through
+from tests.support.kafka_group import (
+    Consumer,
+    Member,
+    assemble,
+    awaits_members,
+    fresh,
+    make_topics,
+    reach_through,
+)
 
 LANES = 2 * CONNECTIONS
 TOOL = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
@@ -190,38 +197,15 @@ async def test_an_old_intent_on_its_way_does_not_overwrite_the_next_owners(group
     assert await group.committed(3) == intent(8)
 
 
-class Consumer:
-    """A stock aiokafka consumer with our assignor, and a queue of what it was assigned."""
-
-    def __init__(self, group: Group) -> None:
-        self.assigned: asyncio.Queue[set[TopicPartition]] = asyncio.Queue()
-        self.aiokafka = AIOKafkaConsumer(
-            bootstrap_servers=group.servers,
-            group_id=group.name,
-            enable_auto_commit=False,
-            heartbeat_interval_ms=200,
-            partition_assignment_strategy=[LaneAssignor()],
-        )
-        self.aiokafka.subscribe(group.topics, listener=_Told(self.assigned))
-
-
-class _Told(ConsumerRebalanceListener):
-    def __init__(self, queue: asyncio.Queue[set[TopicPartition]]) -> None:
-        self._queue = queue
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._queue.put(assigned)
-
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Nothing to end."""
-
-
 async def test_control_stock_aiokafka_overwrites_the_next_owners_intent(group):
     """Why the commit is ours: aiokafka's, begun before a rebalance and sent after it, goes out in the new generation's name.
 
     So does the second try of one that was begun and sent before. And the broker takes it, for another's partition.
     """
-    first, second = Consumer(group), Consumer(group)
+    first, second = (
+        Consumer(group.servers, group.name, group.topics),
+        Consumer(group.servers, group.name, group.topics),
+    )
     async with AsyncExitStack() as stack:
         await first.aiokafka.start()
         stack.push_async_callback(first.aiokafka.stop)
@@ -243,7 +227,7 @@ async def test_control_stock_aiokafka_overwrites_the_next_owners_intent(group):
 
 async def test_kafkas_own_tool_reads_offsets_and_members(kafka, group):
     """`kafka-consumer-groups --describe` shows committed offsets, and which member has which partitions."""
-    consumer = Consumer(group)
+    consumer = Consumer(group.servers, group.name, group.topics)
     await consumer.aiokafka.start()
     try:
         await consumer.assigned.get()

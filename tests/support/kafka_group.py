@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.cluster import BrokerMetadata
@@ -13,6 +14,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
+from pipeline.log.kafka.assignor import LaneAssignor
 from pipeline.log.source import Assignment
 
 SESSION_MS = 30_000
@@ -130,6 +132,36 @@ async def awaits_members(member: Member) -> None:
             state = described[2]
     finally:
         await other.close()
+
+
+class Consumer(ConsumerRebalanceListener):
+    """A stock aiokafka consumer with our assignor, and a queue of the partitions it was given, one entry a rebalance."""
+
+    def __init__(self, servers: str, group: str, topics: Sequence[str], instance: str | None = None) -> None:
+        self.assigned: asyncio.Queue[set[TopicPartition]] = asyncio.Queue()
+        self.assignor = LaneAssignor(instance)
+        self.aiokafka = AIOKafkaConsumer(
+            bootstrap_servers=servers,
+            group_id=group,
+            group_instance_id=instance,
+            enable_auto_commit=False,
+            heartbeat_interval_ms=200,
+            partition_assignment_strategy=[self.assignor],
+        )
+        self.aiokafka.subscribe(topics, listener=self)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        await self.assigned.put(assigned)
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Nothing to end."""
+
+    async def __aenter__(self) -> Self:
+        await self.aiokafka.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aiokafka.stop()
 
 
 def reach_through(client: AIOKafkaClient, host: str, port: int) -> None:

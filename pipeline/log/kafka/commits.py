@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.conn import CloseReason
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NodeNotReadyError
 
 from pipeline.errors import CommitRefused, CommitUnknown, LogError
 from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
+from pipeline.log.kafka.internals import drop_connection
 from pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
 from pipeline.log.source import Assignment, Committed
 
@@ -177,14 +177,8 @@ class GroupCommits:
             ) from error
         except (KafkaError, TimeoutError):
             self._node = None
-            self._disconnect(lane, node)
+            drop_connection(self._client, node, _connection(lane))
             raise
-
-    def _disconnect(self, lane: int, node: int) -> None:
-        """Close the connection: behind a request without an answer nothing else would be answered."""
-        connection = self._client._conns.get((node, _connection(lane)))  # noqa: SLF001 - no public way
-        if connection is not None:
-            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
     def _positions(self, where: str, response: Any, code: int) -> dict[int, Committed]:
         if code:

@@ -18,6 +18,7 @@ from typing import Any
 
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import KafkaError
@@ -89,6 +90,13 @@ def leader(client: AIOKafkaClient, topic: str, lane: int) -> int | None:
     """Return the broker that leads a partition, as far as the client knows."""
     node = client.cluster.leader_for_partition(TopicPartition(topic, lane))
     return None if node in (None, -1) else int(node)
+
+
+def drop_connection(client: AIOKafkaClient, node: int, group: object) -> None:
+    """Close a connection, if it is there: behind a request without an answer nothing else would be answered."""
+    connection = client._conns.get((node, group))  # noqa: SLF001
+    if connection is not None:
+        connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
 
 async def refresh_metadata(client: AIOKafkaClient) -> None:
