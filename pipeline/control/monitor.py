@@ -29,9 +29,10 @@ from pipeline.kernels.live import (
 MINUTES = 60
 """Minutes that are kept, back from the newest lane clock."""
 
-SLOTS_MAX = 1 << 23
-"""Publisher-minutes that there is room for, 24 bytes each: 200 MB. A table is at most 7/8 full, and at least 7/16 once
-it has grown. At the limit the oldest minute is given up, and counted."""
+SLOTS_MAX = 1 << 24
+"""Publisher-minutes that there is room for, 24 bytes each: 400 MB. A minute's table doubles when it is 7/8 full, so
+that 400,000 publishers take 2^19 slots a minute, and 32 minutes fit of a time when every one of them is busy; all 60
+fit up to 229,000 a minute. At the limit the oldest minute is given up, and counted."""
 
 SLOTS_MIN = 1 << 10
 """Of a new minute's table."""

@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from pipeline.control.announcer import Announcer
+from loadtest.broker import LocalBroker
+from pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
 from pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
 from pipeline.errors import SinkUnavailable
 from pipeline.lanes.ports import RolledUp
@@ -137,3 +138,27 @@ async def test_no_broker_is_told_by_its_address():
     assert failed.value.remedy
     await announcer.stop()
     await announcer.stop()
+
+
+@pytest.mark.slow
+async def test_a_broker_that_hangs_is_told_in_time_and_forgiven(tmp_path):
+    """A broker that answers nothing: SinkUnavailable instead of waiting for ever; once it answers, the batch goes."""
+    with LocalBroker(tmp_path) as broker:
+        name = f"rollups-{uuid4().hex[:8]}"
+        await make(broker, name)
+        announcer = Announcer(name, client_options([broker.servers], {}))
+        await announcer.announce(batch(1, 0))
+        broker.pause()
+        async with asyncio.timeout(4 * DELIVERY_SECONDS_MAX):
+            with pytest.raises(SinkUnavailable, match="lane 1, batch 1"):
+                await announcer.announce(batch(1, 1))
+        broker.resume()
+        for _ in range(5):
+            try:
+                await announcer.announce(batch(1, 1))
+                break
+            except SinkUnavailable:
+                continue
+        numbers = [m.batch_no for _, _, m in await read(broker, name)]
+        assert sorted(set(numbers)) == [0, 1]
+        await announcer.stop()
