@@ -32,12 +32,14 @@ def fresh(name: str) -> str:
 
 
 async def make_topics(servers: str, partitions: int, count: int = 2) -> tuple[str, ...]:
-    """Make topics of one width."""
+    """Make topics of one width; returns when the broker knows them: until then it refuses commits for them."""
     topics = tuple(fresh("topic") for _ in range(count))
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
+        while any(found["error_code"] for found in await admin.describe_topics(list(topics))):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
     finally:
         await admin.close()
     return topics
