@@ -136,8 +136,8 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
 
     @app.agent(topic, name=AGENT)
     async def watch_publishers(stream: AsyncIterable[bytes]) -> None:
-        """Keep the publishers' last minutes. Never raises: Faust would take the message as done all the same."""
-        async for message in stream:
+        """Keep what the last minutes of every publisher were."""
+        async for message in stream:  # never raises: Faust takes a message as done, raised or not
             watch.take(message)
 
     app.lanes = LanesService(

@@ -28,7 +28,7 @@ class OneLine(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        message = json.dumps(text.strip(), ensure_ascii=False)
+        message = json.dumps(text.strip())
         return f"ts={at.replace('+00:00', 'Z')} level={record.levelname.lower()} logger={record.name} msg={message}"
 
 

@@ -64,6 +64,13 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
 
     async def on_start(self) -> None:
         """Begin; the group is joined in the background."""
+        loop = type(asyncio.get_running_loop())
+        WORKER.info(
+            "a worker of group %s begins; event loop %s.%s",
+            self._settings.group,
+            loop.__module__,
+            loop.__name__,
+        )
         self._meter = Meter()
         self._run = asyncio.create_task(self._work())
 

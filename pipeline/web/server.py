@@ -4,6 +4,7 @@ import socket
 from typing import Any
 
 from aiohttp.web import BaseSite, SockSite
+from faust.types._env import WEB_PORT
 from faust.web.drivers.aiohttp import Web
 
 from pipeline.errors import UsageError
@@ -18,13 +19,12 @@ class Pages(Web):  # type: ignore[misc] # faust has no types
         """`port` 0 takes a free one. Faust knows no such port: a port given to Faust's own command line wins."""
         super().__init__(app)
         self._port = port
-        self._default_port = app.conf.web_port
         self._socket: socket.socket | None = None
 
     def bind(self) -> str:
         """Take the port and return where the pages are, as a URL. Raises UsageError."""
         conf = self.app.conf
-        host, port = conf.web_bind, conf.web_port if conf.web_port != self._default_port else self._port
+        host, port = conf.web_bind, conf.web_port if conf.web_port != WEB_PORT else self._port
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -1,0 +1,148 @@
+"""The parts of a worker on Kafka that need no Kafka: readiness, log lines, the watch, the pages' texts, the app's import."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.control.logs import OneLine
+from pipeline.control.monitor import PublisherMonitor
+from pipeline.control.readiness import STALL_SECONDS, Readiness
+from pipeline.control.rollups_message import COLUMNS, encode, split
+from pipeline.control.watch import PublisherWatch
+from pipeline.lanes.ports import Phase
+from pipeline.web.pages import PUBLISHER_ID_MAX, publisher_number, readiness_body
+from schemas.wire import EVENT_TIME_MS_MIN
+
+AT_WORK = {Phase.RUNNING, Phase.IDLE}
+ROW = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*Phase, None])), max_size=30))
+def test_ready_is_that_no_lane_stands_still(told: list[tuple[int, Phase | None]]):
+    """A worker is ready where it has joined and each lane that is its own runs or idles; a lane that is forgotten counts no more."""
+    readiness, phases = Readiness(clock=lambda: 1e9), dict[int, Phase]()
+    for lane, phase in told:
+        if phase is None:
+            readiness.forget(lane)
+            phases.pop(lane, None)
+        else:
+            readiness.phase(lane, phase)
+            phases[lane] = phase
+    still = sorted(lane for lane, phase in phases.items() if phase not in AT_WORK)
+    ready, body = readiness_body(joined=True, readiness=readiness)
+    assert ready == (not still)
+    assert [lane["lane"] for lane in body["standing_still"]] == still
+    assert not readiness_body(joined=False, readiness=readiness)[0]
+
+
+def test_since_is_when_a_phase_began():
+    """A phase that is told again keeps its beginning, and has the newest detail."""
+    times = iter([100.0, 200.0, 300.0, 400.0])
+    readiness = Readiness(clock=lambda: next(times))
+    readiness.phase(7, Phase.WAITING, "first")
+    readiness.phase(7, Phase.WAITING, "second")
+    [lane] = readiness.lanes()
+    assert (lane.since, lane.detail) == (100.0, "second")
+    readiness.phase(7, Phase.IN_DOUBT, "batch 3")
+    assert readiness.lanes()[0].since == 200.0
+
+
+def test_a_lane_that_runs_and_ends_no_batch_stands_still():
+    """A lane at work that has ended nothing for STALL_SECONDS makes the worker unready; an idle one does not."""
+    now = [0.0]
+    readiness = Readiness(clock=lambda: now[0])
+    readiness.phase(0, Phase.RUNNING)
+    readiness.phase(1, Phase.IDLE)
+    now[0] = STALL_SECONDS
+    assert not readiness.standing_still()
+    now[0] += 1
+    assert [lane.lane for lane in readiness.standing_still()] == [0]
+
+
+@given(st.text(), st.text())
+def test_a_record_is_one_line(message: str, argument: str):
+    """Whatever is logged is one line, and its text is read back from it."""
+    record = logging.LogRecord("adledger.x", logging.WARNING, "f", 1, "%s: %s", (message, argument), None)
+    line = OneLine().format(record)
+    assert len(line.splitlines()) == 1
+    found = re.fullmatch(r'ts=\S+Z level=warning logger=adledger\.x msg=(".*")', line)
+    assert found is not None
+    assert json.loads(found[1]) == f"{message}: {argument}".strip()
+
+
+@given(st.one_of(st.none(), st.binary(max_size=64)))
+def test_a_message_that_is_none_is_counted(message: bytes | None):
+    """The agent never raises: what can't be read is counted, and the next message is taken in."""
+    watch = PublisherWatch(PublisherMonitor(), clock=lambda: 0.0)
+    watch.take(message)
+    assert (watch.unreadable, watch.monitor.counts.messages) == (1, 0)
+    [good] = split("e", 0, 0, EVENT_TIME_MS_MIN, ROW)
+    watch.take(encode(good))
+    assert (watch.unreadable, watch.monitor.counts.messages) == (1, 1)
+    assert watch.live(1)["read_since"].endswith("Z")
+
+
+@given(st.one_of(st.integers(-5, PUBLISHER_ID_MAX + 5).map(str), st.text(max_size=12)))
+def test_a_publisher_is_a_number(text: str):
+    """A path's text is a publisher where it is the decimal of 0..2^32-1, and nothing else."""
+    number = publisher_number(text)
+    plain = re.fullmatch(r"[0-9]{1,10}", text) is not None and int(text) <= PUBLISHER_ID_MAX
+    assert number == (int(text) if plain else None)
+
+
+def python(code: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    root = str(Path(__file__).resolve().parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_the_app_reads_and_starts_nothing(tmp_path: Path):
+    """The module is imported under settings that are wrong; the first use of `app` refuses them; no folder is made."""
+    wrong = {"ADLEDGER_SOURCE": "nonsense"}
+    assert python("import pipeline.app", tmp_path, **wrong).returncode == 0
+    used = python("import pipeline.app; pipeline.app.app", tmp_path, **wrong)
+    assert used.returncode
+    assert "source = nonsense (from environment ADLEDGER_SOURCE)" in used.stderr
+    right = python(
+        "import pipeline.app as a; assert a.app is a.app; print(sorted(a.app.agents))",
+        tmp_path,
+        ADLEDGER_SOURCE="kafka://localhost:1",
+    )
+    assert right.stdout.strip() == "['publisher_monitor']", right.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_app_is_for_kafka(tmp_path: Path):
+    """A files: log has no Faust app; the error says what to name."""
+    used = python("import pipeline.app; pipeline.app.app", tmp_path, ADLEDGER_SOURCE="files:x")
+    assert "the Faust app works on Kafka" in used.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--without-web",), ("--loglevel", "warn"), ("--logfile", "x"), ("--blocking-timeout", "3")]
+)
+def test_options_of_a_worker_on_kafka_are_refused_on_files(tmp_path: Path, option: tuple[str, ...]):
+    """Nothing that is given is ignored."""
+    from pipeline.cli.run import run
+
+    values = {"--without-web": {"with_web": False}}.get(option[0]) or {
+        option[0][2:].replace("-", "_"): option[-1]
+    }
+    from pipeline.errors import UsageError
+
+    with pytest.raises(UsageError, match=f"{option[0][2:]}: options of a worker on Kafka"):
+        run(source=f"files:{tmp_path}", clickhouse=f"embedded:{tmp_path}", **values)
