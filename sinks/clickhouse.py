@@ -3,16 +3,17 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from clickhouse_driver import errors as driver_errors
 
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable
+from pipeline.rules.rule import WINDOW_COLUMNS
 from pipeline.stages.columns import EVENT_DTYPES, EventColumns
 from pipeline.stages.identity import identity
 from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
@@ -22,7 +23,9 @@ from sinks.connection import NETWORK_ERRORS, Client, Tls, connect, first_line
 from sinks.ledger import ledger_entry
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
-from sinks.sink import Columns, Identities, LedgerEntry, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
+
+T = TypeVar("T")
 
 ANSWER_GRACE_SECONDS = 5  # an insert that began in time may end after its deadline
 QUIESCE_PATIENCE_SECONDS = 2  # running inserts may end by themselves for so long before they are killed
@@ -132,8 +135,23 @@ class ClickHouseSink:
         Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
         """
         query = queries.identities(self._database, lane, clock_from, before_batch_no)
+        async with aclosing(self._stream(query, _identities)) as stream:
+            async for found in stream:
+                yield found
+
+    async def rule_events(
+        self, lane: int, clock_from: int, before_batch_no: int
+    ) -> AsyncIterator[RuleEvents]:
+        """Yield the same events by batch, lane clock, topic and offset, streamed as `identities` are."""
+        query = queries.rule_events(self._database, lane, clock_from, before_batch_no)
+        async with aclosing(self._stream(query, _rule_events)) as stream:
+            async for found in stream:
+                yield found
+
+    async def _stream(self, query: str, block: Callable[[list[Any]], T]) -> AsyncGenerator[T]:
+        """Yield what `block` makes of each block of a query's columns, in the reading thread."""
         settings = {"max_block_size": IDENTITY_ROWS_PER_BLOCK, **self._consistency()}
-        stream = self._pool.stream(lambda client: map(_identities, client.blocks(query, settings)))
+        stream = self._pool.stream(lambda client: map(block, client.blocks(query, settings)))
         async with aclosing(stream):
             with _as_sink_errors():
                 async for found in stream:
@@ -212,6 +230,12 @@ def _identities(arrays: list[Any]) -> Identities:
     clocks, *rest = arrays
     columns = replace(EventColumns.zeros(0), **dict(zip(queries.IDENTITY_COLUMNS[1:], rest, strict=True)))
     return Identities(*identity(columns), clocks)
+
+
+def _rule_events(arrays: list[Any]) -> RuleEvents:
+    """Return a block of lane_clock and WINDOW_COLUMNS."""
+    clocks, *rest = arrays
+    return RuleEvents(replace(EventColumns.zeros(0), **dict(zip(WINDOW_COLUMNS, rest, strict=True))), clocks)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
 from sinks.blocks import Block, protocol_block, row_count, text_block
 from sinks.ledger import ledger_entry
 from sinks.queries import STORED_COLUMNS
-from sinks.sink import Columns, Identities, LedgerEntry, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 
 class Faults:
@@ -132,3 +132,15 @@ class MemorySink:
             yield Identities(
                 identity.dedupe_keys(columns), identity.fingerprints(columns), events.lane_clock[first]
             )
+
+    async def rule_events(
+        self, lane: int, clock_from: int, before_batch_no: int
+    ) -> AsyncIterator[RuleEvents]:
+        """Yield the same events by batch, lane clock, topic and offset, a block a batch."""
+        for number in (await self.last_batches(lane, 0))["events"]:
+            if number >= before_batch_no:
+                return
+            events = await self.stored_events(lane, number)
+            first = np.flatnonzero((events.class_code != Class.DUPLICATE) & (events.lane_clock >= clock_from))
+            order = first[np.argsort(events.lane_clock[first], kind="stable")]
+            yield RuleEvents(events.columns.take(order), events.lane_clock[order])

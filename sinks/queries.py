@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
+from pipeline.rules.rule import WINDOW_COLUMNS
 from pipeline.stages.columns import EVENT_DTYPES
 from pipeline.stages.identity import FINGERPRINTED
 from schemas.classes import Class
@@ -61,6 +62,16 @@ def identities(database: str, lane: int, clock_from: int, before_batch_no: int) 
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
         f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d} "
         "ORDER BY lane, batch_no, topic, offset"
+    )
+
+
+def rule_events(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
+    """Return the query for what the rules' windows are made from: lane_clock, then WINDOW_COLUMNS, in the lane's order."""
+    columns = ", ".join(_read(name) for name in ("lane_clock", *WINDOW_COLUMNS))
+    return (
+        f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
+        f"AND lane_clock >= fromUnixTimestamp64Milli({clock_from:d}, 'UTC') AND class_code != {Class.DUPLICATE:d} "
+        "ORDER BY lane, batch_no, events.lane_clock, topic, offset"
     )
 
 

@@ -93,6 +93,17 @@ class Identities:
     lane_clock: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class RuleEvents:
+    """A block of non-duplicate events for the rules' windows, in the lane's order, with the lane clock (ms) at each.
+
+    `columns` has rows in pipeline.rules.rule.WINDOW_COLUMNS; the others may be empty.
+    """
+
+    columns: EventColumns
+    lane_clock: npt.NDArray[np.int64]
+
+
 class BatchWriter(Protocol):
     """Writing, with a deadline."""
 
@@ -130,10 +141,13 @@ class LaneStore(Protocol):
 
 
 class StateStore(Protocol):
-    """Reading back the dedupe state."""
+    """Reading back the dedupe state and the rules' windows."""
 
     def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in lane order."""
+
+    def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
+        """Yield the same events, exactly in the lane's order: by batch, lane clock, topic and offset."""
 
 
 class Sink(BatchWriter, LaneStore, StateStore, Protocol):

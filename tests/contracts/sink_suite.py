@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InsertRefused, InsertUnknown
+from pipeline.rules.rule import WINDOW_COLUMNS
 from pipeline.stages import identity
 from pipeline.stages.columns import EVENT_DTYPES, EventColumns
 from schemas.classes import Class
@@ -302,6 +303,27 @@ class SinkContract:
         await harness.sink.insert("events", columns, await self.stamp(harness, lane))
         keys = {k async for block in harness.sink.identities(lane, 0, 2) for k in block.key.tolist()}
         assert len(keys) == 2
+
+    async def test_rule_events_are_the_firsts_in_the_lanes_order(self, harness: Harness, lane: int) -> None:
+        """Non-duplicates since the clock and before the batch: by batch, lane clock, topic and offset."""
+        written = [events(3000, seed=n) for n in range(3)]
+        for number, columns in enumerate(written, start=1):
+            await harness.sink.insert("events", columns, await self.stamp(harness, lane, number))
+        await harness.sink.insert("events", events(50), await self.stamp(harness, next(_lanes), 1))
+        clock_from = CLOCK + DAY_MS // 3
+        expected = []
+        for columns in written[:2]:
+            wanted = (columns["class_code"] != Class.DUPLICATE) & (columns["lane_clock"] >= clock_from)
+            order = np.lexsort([columns[name][wanted] for name in ("offset", "topic", "lane_clock")])
+            names = ("lane_clock", *WINDOW_COLUMNS)
+            expected += zip(*(columns[name][wanted][order].tolist() for name in names), strict=True)
+        got = []
+        async for block in harness.sink.rule_events(lane, clock_from, 3):
+            columns = [block.lane_clock, *(getattr(block.columns, name) for name in WINDOW_COLUMNS)]
+            dtypes = ["i8", *(EVENT_DTYPES[name] for name in WINDOW_COLUMNS)]
+            assert [c.dtype for c in columns] == [np.dtype(d) for d in dtypes]
+            got += zip(*(c.tolist() for c in columns), strict=True)
+        assert got == expected
 
     async def test_reading_identities_may_stop_early(self, harness: Harness, lane: int) -> None:
         """A consumer that stops reading leaves a sink that works."""

@@ -53,6 +53,7 @@ def plan(client: Client, query: str) -> str:
     [
         queries.stored_events(DATABASE, 1, 1),
         queries.identities(DATABASE, 1, CLOCK, 2),
+        queries.rule_events(DATABASE, 1, CLOCK, 2),
         f"SELECT count() FROM {DATABASE}.events WHERE lane = 1 AND batch_no = 1",
     ],
 )
