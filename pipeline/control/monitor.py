@@ -210,9 +210,9 @@ class PublisherMonitor:
 
     def _grow(self, minute: int) -> None:
         """Give a minute a table, or one of twice the size; where there is no room, the oldest minute is given up."""
-        kept = self._minutes.get(minute)
-        size = SLOTS_MIN if kept is None else 2 * len(kept.table)
-        more = size if kept is None else len(kept.table)
+        kept = self._minutes.get(minute) or _Minute(np.zeros((0, WIDTH), np.uint32))
+        size = max(SLOTS_MIN, 2 * len(kept.table))
+        more = size - len(kept.table)
         if self._slots + more > self._limits.slots_max:
             self._given_up = min([*self._minutes, minute])
             self.counts.minutes_given_up += 1
@@ -220,9 +220,8 @@ class PublisherMonitor:
                 self._drop(self._given_up)
             return
         table = np.zeros((size, WIDTH), np.uint32)
-        if kept is not None:
-            move(kept.table, table)
-        self._minutes[minute] = _Minute(table, kept.taken if kept is not None else 0)
+        move(kept.table, table)
+        self._minutes[minute] = _Minute(table, kept.taken)
         self._slots += more
 
     def _counts(self, minute: int, publisher_id: int) -> Any:

@@ -16,6 +16,8 @@ FUNCTION_LINES_MAX = 60
 PURE = (
     "pipeline/stages",
     "pipeline/kernels",
+    "pipeline/control/monitor.py",
+    "pipeline/control/rollups_message.py",
     "pipeline/ledger/check.py",
     "pipeline/ledger/totals.py",
     "schemas",
