@@ -101,7 +101,8 @@ class Settings(BaseSettings):
         {},
         repr=False,  # it may hold passwords
         description="Kafka client properties under Kafka's own names (security.protocol, sasl.mechanism ...): the "
-        "[kafka] section, or ADLEDGER_KAFKA_SASL_PASSWORD and the like.",
+        "[kafka] section, or ADLEDGER_KAFKA_SASL_PASSWORD and the like. sasl.password.file and ssl.key.password.file name "
+        "files with the secret alone in them.",
     )
 
     # what counts
@@ -127,6 +128,11 @@ class Settings(BaseSettings):
         60, ge=1, le=24 * 60,
         description="The longest window that a fraud rule may look back in. It bounds the rules' memory and the "
         "rebuild at start; a rule set that asks for more is refused.",
+    )  # fmt: skip
+    rules: str = Field(
+        "none", min_length=1,
+        description="The fraud rules: a rule set's TOML file, `default` (the one that adledger comes with) or `none`. A "
+        "set that is wrong is refused whole when the worker starts.",
     )  # fmt: skip
     lists_dir: Path | None = Field(
         None,

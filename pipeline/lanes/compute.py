@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.lanes.intent import Intent
+from pipeline.rules.compiled import LaneJudge
 from pipeline.stages.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
 from pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
 from pipeline.stages.dedupe import DedupeState, SeenHashes
 from pipeline.stages.digest import digest
 from pipeline.stages.identity import identity
-from pipeline.stages.judge import JUDGE_VERSION, Verdicts, judge
+from pipeline.stages.judge import Verdicts, judge
 from pipeline.stages.merge import DAY_MS
 from pipeline.stages.rollup import roll_up
-from schemas.classes import Class
+from schemas.classes import Class, Reason
 from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Malformed
 from sinks.sink import Columns, LedgerEntry, Money, StoredEvents
 
@@ -25,6 +26,7 @@ class LaneState:
     """What a lane remembers: a function of its earlier events; the texts seen are only a cache."""
 
     dedupe: DedupeState
+    judge: LaneJudge
     user_agents: SeenHashes
     pages: SeenHashes
 
@@ -37,6 +39,7 @@ class Computed:
     dead_letters: Columns
     texts: Mapping[str, Columns]
     judge_version: int
+    not_evaluated: Mapping[Reason, int]  # rule -> on how many events it could not be evaluated
 
     @property
     def event_rows(self) -> int:
@@ -57,7 +60,9 @@ def compute(
     live = decoded.status == Malformed.OK
     keys, fingerprints = identity(decoded.columns)
     duplicates = state.dedupe.apply(keys, fingerprints, clock, live)
-    verdicts = judge(decoded, clock, duplicates, acceptance_ms)
+    hits = state.judge.hits(decoded, clock, duplicates.duplicate)
+    verdicts = judge(decoded, clock, duplicates, acceptance_ms, hits)
+    version = state.judge.judge.version
     texts = {
         "user_agents": _texts(
             "ua_hash", user_agents, decoded, state.user_agents.unseen(decoded.columns.ua_hash, live)
@@ -66,10 +71,11 @@ def compute(
     }
     dead = np.flatnonzero(~live)
     return Computed(
-        _events(decoded, clock, verdicts, None if not len(dead) else live),
+        _events(decoded, clock, verdicts, version, None if not len(dead) else live),
         dead_letters(refs.take(dead), clock[dead], decoded.status[dead]),
         {table: columns for table, columns in texts.items() if len(columns["text"])},
-        JUDGE_VERSION,
+        version,
+        hits.not_evaluated,
     )
 
 
@@ -143,7 +149,7 @@ def _money(rollup: Columns) -> tuple[Money, ...]:
     )
 
 
-def _events(decoded: Decoded, clock: I64, verdicts: Verdicts, live: Any) -> Columns:
+def _events(decoded: Decoded, clock: I64, verdicts: Verdicts, judge_version: int, live: Any) -> Columns:
     refs = decoded.refs
     columns = {
         **{f.name: getattr(decoded.columns, f.name) for f in fields(EventColumns)},
@@ -154,7 +160,7 @@ def _events(decoded: Decoded, clock: I64, verdicts: Verdicts, live: Any) -> Colu
         "class_code": verdicts.class_code,
         "reasons": verdicts.reasons,
         "money_nanos": verdicts.money_nanos,
-        "judge_version": np.full(len(clock), JUDGE_VERSION, np.uint64),
+        "judge_version": np.full(len(clock), judge_version, np.uint64),
     }
     return columns if live is None else {name: values[live] for name, values in columns.items()}
 

@@ -14,6 +14,7 @@ from pipeline.lanes.intent import Intent
 from pipeline.lanes.ports import Phase, Ports
 from pipeline.lanes.recovery import Start, find_start
 from pipeline.log.source import Assignment
+from pipeline.rules.compiled import LaneJudge
 from pipeline.stages.columns import RecordRefs
 from pipeline.stages.decode import DecodeContext
 from pipeline.stages.dedupe import DedupeState, SeenHashes
@@ -44,7 +45,10 @@ class Lane:
         self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
         self._delivery = Delivery(ports, assignment, self._context)
         self._state = LaneState(
-            DedupeState(limits.window_ms), SeenHashes.of(USER_AGENTS_SEEN_MAX), SeenHashes.of(PAGES_SEEN_MAX)
+            DedupeState(limits.window_ms),
+            LaneJudge(ports.judge),
+            SeenHashes.of(USER_AGENTS_SEEN_MAX),
+            SeenHashes.of(PAGES_SEEN_MAX),
         )
 
     def stop(self) -> None:
@@ -83,11 +87,17 @@ class Lane:
             self._ports.observer.batch_done(entry, self._state.dedupe.taken)
 
     async def _rebuild(self, start: Start) -> None:
-        """Make the dedupe state from ClickHouse: the firsts within the window, without those of a pending batch."""
+        """Make dedupe state and rules' windows from ClickHouse: firsts that matter yet, but for a pending batch's."""
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
         dedupe = self._state.dedupe
         async for block in self._ports.sink.identities(self.lane, clock_from, start.batch_no):
             await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
+        judge = self._state.judge
+        if not judge.windows.horizon_ms:
+            return
+        clock_from = judge.windows.clock_from(start.clock)
+        async for events in self._ports.sink.rule_events(self.lane, clock_from, start.batch_no):
+            await self._ports.run_cpu(lambda e=events: judge.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
     async def _settle(self, intent: Intent) -> LedgerEntry:
         """End the batch that a former owner, or this worker before it died, had intended."""
@@ -136,7 +146,9 @@ class Lane:
         first = stored.class_code != Class.DUPLICATE
         order = np.argsort(stored.lane_clock[first], kind="stable")
         columns = stored.columns.take(first).take(order)
-        self._state.dedupe.load(*identity(columns), stored.lane_clock[first][order])
+        clock = stored.lane_clock[first][order]
+        self._state.dedupe.load(*identity(columns), clock)
+        self._state.judge.remember(columns, clock)
 
     async def _gather_some(self, buffer: LaneBuffer) -> None:
         wanted = buffer.wanted()

@@ -1,12 +1,13 @@
 """What a lane is given: the log, ClickHouse, its limits, and where its CPU work runs."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.log.source import Source, Topology
+from pipeline.rules.compiled import CompiledJudge
 from sinks.sink import Columns, LedgerEntry, Sink
 
 T = TypeVar("T")
@@ -146,3 +147,4 @@ class Ports:
     pace: Callable[[], Awaitable[None]]  # returns when this worker may send another batch's inserts
     announce: Announce = announce_to_nobody
     observer: Observer = NO_OBSERVER
+    judge: CompiledJudge = field(default_factory=CompiledJudge.none)

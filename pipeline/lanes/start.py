@@ -18,6 +18,7 @@ from pipeline.lanes.worker import Worker, run_until_signal
 from pipeline.ledger.totals import Summary
 from pipeline.log.files.source import FilesSource
 from pipeline.log.source import Source
+from pipeline.rules.loader import load_judge, today
 from pipeline.settings import Settings
 from schemas.wire import currency_code
 from sinks.clickhouse import ClickHouseSink, SinkOptions
@@ -89,6 +90,7 @@ def make_worker(
         warn=warn,
         observer=observer,
         announce=announce,
+        judge=load_judge(settings, today()),
     )
 
 

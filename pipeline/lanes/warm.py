@@ -4,6 +4,8 @@ import numpy as np
 
 from pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
 from pipeline.lanes.intent import Intent
+from pipeline.rules.compiled import CompiledJudge, LaneJudge
+from pipeline.rules.loader import DEFAULT, load_rules
 from pipeline.stages.columns import RecordRefs
 from pipeline.stages.decode import DecodeContext
 from pipeline.stages.dedupe import DedupeState, SeenHashes
@@ -20,7 +22,8 @@ _EVENT = (
 def compile_kernels() -> None:
     """Run every stage once on a record of no consequence: compiles, or loads what was compiled before."""
     refs = RecordRefs.of([_EVENT, b""], [b"u", None], log_times=[EVENT_TIME_MS_MIN] * 2)
-    state = LaneState(DedupeState(DAY_MS), SeenHashes.of(16), SeenHashes.of(16))
+    judge = LaneJudge(CompiledJudge(load_rules(DEFAULT)))
+    state = LaneState(DedupeState(DAY_MS), judge, SeenHashes.of(16), SeenHashes.of(16))
     context = DecodeContext(0, 1, (1,), currency_code("USD"))
     computed = compute(refs, np.full(2, EVENT_TIME_MS_MIN), state, context, DAY_MS)
     assert computed.event_rows == computed.dead_rows == 1, "the record that warms up is an event"

@@ -33,6 +33,7 @@ from pipeline.lanes.ports import (
 )
 from pipeline.lanes.texts import TextWriter
 from pipeline.log.source import Assignment, Source
+from pipeline.rules.compiled import CompiledJudge
 from sinks.sink import Sink
 
 INSERTS_PER_BATCH = 4
@@ -93,11 +94,16 @@ class Worker:
         warn: Callable[[str], None] | None = None,
         observer: Observer = NO_OBSERVER,
         announce: Announce = announce_to_nobody,
+        judge: CompiledJudge | None = None,
     ) -> None:
-        """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too)."""
+        """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too).
+
+        `judge` None: no rules.
+        """
         self._source, self._sink, self._limits = source, sink, limits
         self._say, self._warn = say, warn or say
         self._observer, self._announce = observer, announce
+        self._judge = judge or CompiledJudge.none()
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
         self._pace = Pace(inserts_per_second_max, INSERTS_PER_BATCH)
@@ -132,6 +138,7 @@ class Worker:
             self._pace.turn,
             self._announce,
             self._observer,
+            self._judge,
         )
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))

@@ -80,10 +80,14 @@ class RuleWindows:
             "arrivals by user": self._arrivals.size_bytes,
         }
 
+    @property
+    def horizon_ms(self) -> int:
+        """How far back (ms of lane clock) the windows look; 0 where no rule that is run has one."""
+        return max(self._horizons.values(), default=0)
+
     def clock_from(self, clock: int) -> int:
         """Return the lane clock (ms) from which events make these windows as they are at `clock`."""
-        horizon_ms = max(self._horizons.values(), default=0)
-        return max(0, clock // MINUTE_MS * MINUTE_MS - horizon_ms)
+        return max(0, clock // MINUTE_MS * MINUTE_MS - self.horizon_ms)
 
     def apply(self, rows: Rows, hits: U64) -> dict[Reason, int]:
         """Judge rows and remember them; sets bits of `hits` (u64[n]). Returns on how many events a rule was not evaluated."""
