@@ -345,3 +345,24 @@ async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
                 continue  # surely not done: intend anew
             break
         assert await group.committed(0) == intent(2)
+
+
+@pytest.mark.slow
+async def test_a_broker_that_takes_less_metadata_is_named_with_its_setting(tmp_path):
+    """Texts too long for this broker are refused before anything is written; too long for one topic only is unknown."""
+    async with AsyncExitStack() as stack:
+        broker = stack.enter_context(LocalBroker(tmp_path, properties={"offset.metadata.max.bytes": "100"}))
+        group = Group(broker.servers, await make_topics(broker.servers, LANES), stack)
+        member = await group.member()
+        await assemble(member)
+        commits = await group.commits()
+        fits, long = Committed(7, "x" * 100), Committed(8, "x" * 101)
+        await commits.commit(member.owns(0), {0: fits, 1: fits})
+        with pytest.raises(
+            CommitRefused, match=r"OFFSET_METADATA_TOO_LARGE(.|\n)*offset\.metadata\.max\.bytes"
+        ):
+            await commits.commit(member.owns(0), {0: long, 1: long})
+        assert await group.committed(0) == {0: fits, 1: fits}
+        with pytest.raises(CommitUnknown, match="OFFSET_METADATA_TOO_LARGE"):
+            await commits.commit(member.owns(1), {0: fits, 1: long})
+        assert await group.committed(1) == {0: fits}
