@@ -22,7 +22,10 @@ def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to import: lines, plain or gzip.")],
     *,
     format_name: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata."
+        ),
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="ADDRESS", help="files:DIR, or kafka://HOST:PORT[,...].")
@@ -109,7 +112,7 @@ def _writer(
         )
     from pipeline.log.kafka.writer import KafkaLogWriter
 
-    return lambda: KafkaLogWriter(settings)
+    return lambda: KafkaLogWriter(settings, say=err)
 
 
 @contextmanager

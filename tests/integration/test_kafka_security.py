@@ -101,6 +101,8 @@ async def test_each_failure_is_told_with_its_cause(broker, ca, tmp_path):
     """Not "unable to bootstrap", but what it is: certificate, name, login, mechanism, protocol."""
     stranger = CertificateAuthority(tmp_path, "stranger")
     tls_only = {"security.protocol": "SSL", "ssl.ca.location": str(ca.pem)}
+    scram_plain = {k: v for k, v in scram(ca).items() if not k.startswith("ssl.")}
+    scram_plain["security.protocol"] = "SASL_PLAINTEXT"
     cases = [
         ("EXPIRED", tls_only, "the broker's certificate has expired"),
         ("OTHER", tls_only, "the broker's certificate is for another name"),
@@ -110,6 +112,7 @@ async def test_each_failure_is_told_with_its_cause(broker, ca, tmp_path):
         ("SCRAM", scram(ca, sasl_password="wr0ng"), "refuses the login: wrong user name or password"),
         ("SCRAM", scram(ca, sasl_mechanism="PLAIN"), "does not have this SASL mechanism"),
         ("SCRAM", {}, "kafka.security.protocol to what the listener speaks: it was tried with PLAINTEXT"),
+        ("PLAINTEXT", scram_plain, "wants no login there"),
         ("PLAINTEXT", tls_only, "does not speak TLS|closed without an answer"),
     ]  # fmt: skip
     for listener, properties, words in cases:

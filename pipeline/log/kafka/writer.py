@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -15,6 +15,7 @@ from pipeline.log.kafka.log_times import NO_TIME, largest_log_times
 from pipeline.log.kafka.producer import BatchProducer, batch_producer
 from pipeline.log.kafka.topics import kafka_options, require_fit_topics
 from pipeline.log.kafka.topology import topology
+from pipeline.log.kafka.voice import Voice
 from pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
 from pipeline.log.source import Topology
 from pipeline.settings import Settings
@@ -33,8 +34,14 @@ class KafkaLogWriter:
     Record timestamps are the blocks' log times; brokers replace them by the append time, unless log_time = record.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Connect. Raises UsageError (properties), LogError (no broker, topics that a worker would refuse)."""
+    def __init__(self, settings: Settings, *, say: Callable[[str], None] | None = None) -> None:
+        """Connect. `say` is given what aiokafka warns of, retries above all; None leaves its log alone.
+
+        Raises UsageError (properties), LogError (no broker, topics that a worker would refuse).
+        """
+        self._voice = None if say is None else Voice(say)
+        if self._voice is not None:
+            self._voice.open()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_note)
         self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-writer", daemon=True)
@@ -146,6 +153,8 @@ class KafkaLogWriter:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._voice is not None:
+            self._voice.close()
 
 
 def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
