@@ -201,10 +201,10 @@ class PublisherMonitor:
         records, begin = columns[-1], 0
         while begin < len(records) and minute >= self._since():
             kept = self._minutes.get(minute)
-            if kept is None or kept.taken >= kept.taken_max:
+            if kept is not None:
+                begin, kept.taken = add_rows(kept.table, kept.taken, kept.taken_max, begin, *columns)
+            if begin < len(records):
                 self._grow(minute)
-                continue
-            begin, kept.taken = add_rows(kept.table, kept.taken, kept.taken_max, begin, *columns)
         self.counts.records += int(records[:begin].sum(dtype=np.int64))
         self.counts.late_records += int(records[begin:].sum(dtype=np.int64))
 
