@@ -3,24 +3,26 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 LOOK_SECONDS = 0.02
 PATIENCE_SECONDS = 120
+ADLEDGER = (sys.executable, "-m", "pipeline.cli")
 
 
 class Command:
-    """One `adledger` process; what it says goes to files, so that it never waits for a reader."""
+    """One `adledger` process (or another program's); what it says goes to files, so that it never waits for a reader."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, program: Sequence[str] = ADLEDGER, **options: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "stdout", folder / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", *arguments], stdout=out, stderr=err
-            )
+            self.process = subprocess.Popen([*program, *arguments], stdout=out, stderr=err, **options)
 
     @property
     def out(self) -> str:
@@ -48,9 +50,9 @@ class Command:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[Command]:
+def started(folder: Path, *arguments: str, **options: Any) -> Iterator[Command]:
     """Start `adledger`; it does not outlive the block."""
-    command = Command(folder, *arguments)
+    command = Command(folder, *arguments, **options)
     try:
         yield command
     finally:
