@@ -191,6 +191,7 @@ async def test_an_old_intent_on_its_way_does_not_overwrite_the_next_owners(group
     await through_proxy.proxy.held.wait()
     await assemble(first, second)
     await (await group.commits()).commit(second.owns(3), intent(8))
+    through_proxy.faults.set(OFFSET_COMMIT)
     through_proxy.proxy.release()
     with pytest.raises(CommitFenced, match="ILLEGAL_GENERATION"):
         await late

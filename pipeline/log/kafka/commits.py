@@ -75,10 +75,10 @@ class GroupCommits:
         try:
             response = await self._answer(lane, node, request)
         except NodeNotReadyError as error:
-            del self._in_doubt[lane]
+            self._known(assignment)
             raise _not_sent(where, error) from error
         except LogError:
-            del self._in_doubt[lane]
+            self._known(assignment)
             raise
         except (KafkaError, TimeoutError) as error:
             raise CommitUnknown(
@@ -88,7 +88,7 @@ class GroupCommits:
         answers = {(topic, p): code for topic, partitions in response.topics for p, code in partitions}
         failure = outcome(where, [(self._topics[topic], lane) for topic in positions], answers)
         if not isinstance(failure, CommitUnknown):
-            del self._in_doubt[lane]
+            self._known(assignment)
         if failure is not None:
             self._node = None  # it may have moved; to ask costs little
             raise failure
@@ -129,6 +129,11 @@ class GroupCommits:
             )
         longest = max(len(at.metadata.encode()) for at in positions.values())
         assert longest <= METADATA_BYTES_MAX, f"{where}: {longest} bytes of metadata"
+
+    def _known(self, assignment: Assignment) -> None:
+        """Forget a commit whose outcome is known, unless the lane has a newer one under way by now."""
+        if self._in_doubt.get(assignment.lane) == assignment:
+            del self._in_doubt[assignment.lane]
 
     async def _reached(self, lane: int, where: str) -> int:
         """Return the coordinator's node, connected to. Raises CommitRefused, nothing having been sent."""
