@@ -32,6 +32,10 @@ UNLICENSED = frozenset(
 MACHINES = frozenset({"hosting", "bot"})
 """Kinds in iporigin that no person browses from. Relays (vpn, tor) carry people, and so do edges (cdn) at times."""
 
+CARRY_PEOPLE = frozenset({"Google"})
+"""Of those, providers that people browse through: Google's own addresses, apart from its cloud's, hold the relays of
+phones' built-in VPN and of its browser."""
+
 _HEADER = struct.Struct("<8sHQHII")
 _V4 = np.dtype([("first", "<u4"), ("last", "<u4"), ("label", "<u2")])
 _V6 = np.dtype([("first", "V16"), ("last", "V16"), ("label", "<u2")])
@@ -98,7 +102,8 @@ def data_centres(age_days_max: int) -> Loaded[AddressList]:
 
 def _data_centres(age_days_max: int) -> Loaded[AddressList]:
     origins = read_origins()
-    kept = {n for n, (name, kind) in enumerate(origins.labels) if kind in MACHINES and name not in UNLICENSED}
+    unused = UNLICENSED | CARRY_PEOPLE
+    kept = {n for n, (name, kind) in enumerate(origins.labels) if kind in MACHINES and name not in unused}
     found = _list_of(DATACENTRES, IP_DATACENTER, origins, kept)
     facts = ListFacts(
         DATACENTRES,
