@@ -1,0 +1,72 @@
+"""What the Kafka source uses of aiokafka's inside is as it was when it was proved.
+
+When this fails after an upgrade: read what changed in the named class, run tests/contracts/test_source_kafka.py and
+tests/integration/test_kafka_reader.py, then write the new version and fingerprints here and in internals.PROVED_ON.
+"""
+
+import hashlib
+import inspect
+from importlib.metadata import version
+
+import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer.consumer import AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v4, FetchResponse_v11
+from aiokafka.protocol.offset import OffsetRequest
+
+from pipeline.log.kafka import internals
+
+FINGERPRINTS = {
+    AIOKafkaClient.bootstrap: "198943b004e55849",
+    AIOKafkaClient.send: "246b277687d7b687",
+    AIOKafkaClient._get_conn: "68ce5d8391719d33",
+    AIOKafkaClient.force_metadata_update: "cb7befef21c8f3f9",
+    AIOKafkaClient.set_topics: "9f9b55d6d8997834",
+    AIOKafkaConnection._handle_frame: "46a7d9b8cf7ca222",
+    AIOKafkaConsumer.start: "2f1ba70443327538",
+    AIOKafkaConsumer.stop: "bc5da9c98595299a",
+    CoordinatorGroupRebalance: "20ed95eaf623513c",
+    GroupCoordinator: "3cc75f875a239167",
+    SubscriptionState: "387f8a497901966d",
+    FetchRequest: "ef21d383f1372a25",
+    OffsetRequest: "d01378a63d0c1062",
+}
+
+
+def fingerprint(thing: object) -> str:
+    """A short hash of the source of a class or function."""
+    return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]  # type: ignore[arg-type]
+
+
+def test_the_installed_version_was_proved():
+    """Another aiokafka than the proved ones is not taken on trust."""
+    assert version("aiokafka") in internals.PROVED_ON
+
+
+@pytest.mark.parametrize("thing", FINGERPRINTS, ids=lambda thing: thing.__qualname__)
+def test_the_source_is_the_proved_one(thing):
+    """Every class and function whose behaviour is relied on is byte for byte the one that was proved."""
+    assert fingerprint(thing) == FINGERPRINTS[thing], f"{thing.__qualname__} has changed"
+
+
+def test_lanes_have_connections_of_their_own():
+    """Connections are told apart by (node, group), and a group is any number: lanes use those aiokafka does not."""
+    assert max(ConnectionGroup) < internals._FIRST_LANE_CONNECTION
+    assert "conn_id = (node_id, group)" in inspect.getsource(AIOKafkaClient._get_conn)
+
+
+@pytest.mark.parametrize("response", [FetchResponse_v4, FetchResponse_v11])
+def test_a_fetch_answer_has_its_fields_in_this_order(response):
+    """Of each partition: number, error, high watermark, last stable offset, ..., aborted transactions, ..., bytes."""
+    [topics] = [
+        field
+        for name, field in zip(response.SCHEMA.names, response.SCHEMA.fields, strict=True)
+        if name == "topics"
+    ]
+    partitions = topics.array_of.fields[1].array_of
+    assert partitions.names[:4] == ("partition", "error_code", "highwater_offset", "last_stable_offset")
+    assert "aborted_transactions" in partitions.names
+    assert partitions.names[-1] == "message_set"
