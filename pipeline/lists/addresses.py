@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -19,10 +19,10 @@ class AddressList:
 
     list_name: str
     flags: int
-    v4: tuple[Range, ...]
-    v4_names: tuple[str, ...]
-    v6: tuple[Range, ...]
-    v6_names: tuple[str, ...]
+    v4: tuple[Range, ...] = field(repr=False)
+    v4_names: tuple[str, ...] = field(repr=False)
+    v6: tuple[Range, ...] = field(repr=False)
+    v6_names: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def of(cls, list_name: str, flags: int, networks: Sequence[tuple[Network, str]]) -> Self:

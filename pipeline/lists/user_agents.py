@@ -1,7 +1,7 @@
 """User agents: what the lists say of one, once for each distinct text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,8 +42,8 @@ class PatternList:
 
     list_name: str
     patterns: Patterns
-    names: tuple[str, ...]
-    flags: tuple[int, ...]
+    names: tuple[str, ...] = field(repr=False)
+    flags: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,19 @@
 """User agents by hash: the cache gives what classifying every row would, however small it is."""
 
+import json
+from datetime import date
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.kernels import lists as kernels
+from pipeline.lists.load import load_lists
 from pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
+from pipeline.stages.columns import RecordRefs
+from pipeline.stages.decode import DecodeContext, decode, user_agents
+from schemas.wire import EVENT_TIME_MS_MIN, Malformed, currency_code
 
 FLAGS = (0, kernels.UA_BLANK, kernels.UA_KNOWN_BOT | 1 << 8, kernels.UA_NON_BROWSER, kernels.UA_ALLOWED)
 KEYS = st.sampled_from([0, 1, 4, 8, 2**63, 2**64 - 1]) | st.integers(0, 40) | st.integers(0, 2**64 - 1)
@@ -65,3 +72,46 @@ def test_a_text_that_can_not_be_had_leaves_no_trace():
         cache.classify_hashes(hashes, live, gone)
     found = cache.classify_hashes(hashes, live, lambda rows: [str(h).encode() for h in hashes[rows].tolist()])
     assert found.tolist() == [flags_of(2), flags_of(3)]
+
+
+AGENTS = (
+    ("", kernels.UA_BLANK),
+    ("curl/8.5.0", kernels.UA_NON_BROWSER),
+    ("Googlebot/2.1", kernels.UA_KNOWN_BOT | 1 << kernels.UA_CLAIM_SHIFT),
+    ('caf\u00e9 "Googlebot/2.1" \\ \U0001f6d2', kernels.UA_KNOWN_BOT | 1 << kernels.UA_CLAIM_SHIFT),
+    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/131.0.0.0 Safari/537.36", 0),
+)
+
+
+@pytest.fixture(scope="module")
+def real_lists():
+    return load_lists(date(2026, 11, 23), age_days_max=3_650).user_agents
+
+
+def record(number, agent, *, ascii_only):
+    event = {
+        "event_type": "impression", "event_id": f"e{number}", "event_time": EVENT_TIME_MS_MIN, "publisher_id": 1,
+        "site_id": 1, "campaign_id": 1, "creative_id": 1, "advertiser_id": 1, "user_id": "u", "ip": "86.128.10.23",
+        "user_agent": agent, "page_url": "", "price_micros": 1,
+    }  # fmt: skip
+    return json.dumps(event, ensure_ascii=ascii_only).encode()
+
+
+@settings(max_examples=30)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(AGENTS), st.booleans(), st.booleans()), min_size=1, max_size=20)
+)
+def test_a_batch_of_records_is_flagged_by_its_texts(real_lists, rows):
+    """From records to flags: by either road, escaped or not, each decodable row has the flags of its text."""
+    values = [
+        record(k, agent, ascii_only=escaped) if sound else b"{}"
+        for k, ((agent, _), escaped, sound) in enumerate(rows)
+    ]
+    refs = RecordRefs.of(values, [b"u"] * len(rows), log_times=[EVENT_TIME_MS_MIN] * len(rows))
+    decoded = decode(refs, DecodeContext(0, 1, (1,), currency_code("USD")))
+    live = decoded.status == Malformed.OK
+    assert live.tolist() == [sound for *_, sound in rows]
+    found = UserAgentFlags(real_lists, 4).classify_hashes(
+        decoded.columns.ua_hash, live, lambda rows: user_agents(decoded, rows)
+    )
+    assert found.tolist() == [flags if sound else 0 for (_, flags), _, sound in rows]
