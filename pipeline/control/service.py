@@ -59,7 +59,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             for advice in _run_now(require_fit_topics(self._settings)).findings:
                 WORKER.warning("%s; better: %s", advice.message, advice.remedy)
             compile_monitor()
-            with ready_server(self._settings, WORKER.info) as self._server, ready_process():
+            with ready_server(self._settings, WORKER.info) as self._server, ready_process(self._settings):
                 yield
 
     async def on_start(self) -> None:

@@ -18,7 +18,7 @@ from pipeline.lanes.worker import Worker, run_until_signal
 from pipeline.ledger.totals import Summary
 from pipeline.log.files.source import FilesSource
 from pipeline.log.source import Source
-from pipeline.rules.loader import load_judge, today
+from pipeline.rules.loader import load_judge, load_rules, today
 from pipeline.settings import Settings
 from schemas.wire import currency_code
 from sinks.clickhouse import ClickHouseSink, SinkOptions
@@ -34,7 +34,7 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
     `progress` is given lines for people. Raises UsageError, LogError, SinkError, LaneStopped.
     """
     source = _files_source(settings)
-    with ready_server(settings, progress) as server, ready_process():
+    with ready_server(settings, progress) as server, ready_process(settings):
         meter = Meter()
         records, caught_up = uvloop.run(_run(settings, source, server, until_caught_up, progress))
         wall, cpu = meter.seconds()
@@ -42,9 +42,9 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
 
 
 @contextmanager
-def ready_process() -> Iterator[None]:
+def ready_process(settings: Settings) -> Iterator[None]:
     """Compile what the data path runs, and keep the collector away from it, before the loop has members to lose."""
-    compile_kernels()
+    compile_kernels(load_rules(settings.rules))
     # What was imported lives to the end, and batches leave no cycles: the collector was a tenth of the CPU.
     before = gc.get_threshold()
     gc.freeze()

@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
 from pipeline.lanes.intent import Intent
 from pipeline.rules.compiled import CompiledJudge, LaneJudge
-from pipeline.rules.loader import DEFAULT, load_rules
+from pipeline.rules.rule_set import RuleSet
 from pipeline.stages.columns import RecordRefs
 from pipeline.stages.decode import DecodeContext
 from pipeline.stages.dedupe import DedupeState, SeenHashes
@@ -19,10 +19,13 @@ _EVENT = (
 )
 
 
-def compile_kernels() -> None:
-    """Run every stage once on a record of no consequence: compiles, or loads what was compiled before."""
+def compile_kernels(rules: RuleSet | None = None) -> None:
+    """Run every stage once on a record of no consequence: compiles, or loads what was compiled before.
+
+    None: no rules are run, so theirs are not compiled.
+    """
     refs = RecordRefs.of([_EVENT, b""], [b"u", None], log_times=[EVENT_TIME_MS_MIN] * 2)
-    judge = LaneJudge(CompiledJudge(load_rules(DEFAULT)))
+    judge = LaneJudge(CompiledJudge(rules or RuleSet.none()))
     state = LaneState(DedupeState(DAY_MS), judge, SeenHashes.of(16), SeenHashes.of(16))
     context = DecodeContext(0, 1, (1,), currency_code("USD"))
     computed = compute(refs, np.full(2, EVENT_TIME_MS_MIN), state, context, DAY_MS)

@@ -21,6 +21,7 @@ from pipeline.lanes.ports import LaneLimits
 from pipeline.lanes.worker import Worker
 from pipeline.log.files import FilesSource
 from pipeline.log.source import Assignment, Committed
+from pipeline.rules.compiled import CompiledJudge
 from schemas.wire import currency_code
 from sinks.blocks import Block
 from sinks.memory import Faults, MemorySink
@@ -178,6 +179,7 @@ class Runs:
     """Workers one after the other, on one log, one group and one sink, until one has caught up."""
 
     count = 0
+    judge: CompiledJudge | None = None
 
     def __init__(self, log: Path, source: type[FilesSource] = FilesSource) -> None:
         Runs.count += 1
@@ -191,6 +193,7 @@ class Runs:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
                 cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
+                judge=self.judge,
             )  # fmt: skip
             try:
                 assert await worker.run()

@@ -1,0 +1,122 @@
+"""A lane under rules that dies and comes back judges bit by bit as one that never stopped."""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.model import Scenario, TrafficModel
+from loadtest.write import write_traffic
+from pipeline.importing.run import open_log
+from pipeline.lanes import deliver, lane
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.windows import WINDOWED
+from schemas.classes import Class, Reason
+from tests.integration.test_doubt import (
+    CRASH_AFTER,
+    CRASH_BEFORE,
+    OK,
+    UNANSWERED,
+    FateOf,
+    Fates,
+    Runs,
+    assert_as_undisturbed,
+)
+from tests.support.rule_sets import rule_set
+
+ATTACKS = ("double_click", "click_flood", "injected_click", "carrier_nat", "datacentre_bot")
+MODEL = TrafficModel(
+    seed=3, events=3_000, partitions=1, duration_hours=5, users=300, user_head_users=10, click_share=0.2,
+    scenarios=tuple(Scenario(kind=kind, actors=4, events_per_actor=40) for kind in ATTACKS),
+)  # fmt: skip
+RULES = rule_set(
+    PREFETCH={}, TEST_TRAFFIC={}, INVALID_PLACEMENT={},
+    CLICK_NO_IMPRESSION={"horizon_minutes": 1}, CLICK_TOO_FAST={}, CLICK_TOO_LATE={"gap_max_minutes": 1}, DOUBLE_CLICK={},
+    REPEAT_CLICK={"clicks_max": 1}, CLICK_MISMATCH={},
+    USER_VELOCITY={"window_seconds": 600, "events_max": 8, "clicks_max": 2}, USER_MANY_IPS={"networks_max": 1},
+    PERIODIC={"tolerance_percent": 50},
+)  # fmt: skip
+"""Limits so low that every rule has hits, and windows far longer than a batch."""
+
+
+class Judged(Runs):
+    """Workers whose lanes judge by the rules."""
+
+    judge = CompiledJudge(RULES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """The server's clock goes on by being looked at, and the log is all there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rules") / "log"
+    with open_log(folder, MODEL.partitions) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(log: Path) -> Runs:
+    runs = Judged(log)
+    asyncio.run(runs.to_the_end())
+    return runs
+
+
+def test_every_windowed_rule_has_hits(undisturbed: Runs) -> None:
+    """Else the tests below would say little; both classes of the rules that are enforced occur, and the version is theirs."""
+    blocks = [block for _, block in undisturbed.sink.tables["events"]]
+    reasons = np.bitwise_or.reduce(np.concatenate([b["reasons"] for b in blocks]))
+    rare = {Reason.CLICK_MISMATCH, Reason.PERIODIC}
+    assert {r for r in WINDOWED if int(reasons) >> r & 1} >= set(WINDOWED) - rare
+    assert Class.SIVT in np.concatenate([b["class_code"] for b in blocks])
+    assert {int(v) for b in blocks for v in b["judge_version"]} == {Judged.judge.version}
+
+
+@pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER, UNANSWERED])
+@pytest.mark.parametrize("table", ["events", "ledger"])
+@pytest.mark.parametrize("batch_no", [1, 3, 6])
+def test_a_restart_changes_no_verdict(
+    batch_no: int, table: str, fate: str, log: Path, undisturbed: Runs
+) -> None:
+    """Wherever a worker dies, the next one's windows, from the rows of `events`, give the same rows to every table."""
+    runs = Judged(log)
+    runs.sink.faults = FateOf(table, batch_no, fate, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes == fate.startswith("crash")
+    assert_as_undisturbed(runs, undisturbed)
+
+
+def test_dying_again_and_again_changes_no_verdict(log: Path, undisturbed: Runs) -> None:
+    """A crash after every few inserts: no window is ever older than some batches."""
+    runs = Judged(log)
+    runs.sink.faults = Fates([OK, OK, OK, OK, OK, CRASH_AFTER, OK, OK, CRASH_BEFORE] * 4, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes >= 3
+    assert_as_undisturbed(runs, undisturbed)
+
+
+def test_another_rule_set_is_another_version(log: Path, undisturbed: Runs) -> None:
+    """Flagged instead of enforced: the same hits, no event changes its class, another judge version."""
+    flagged = RULES.flagged(list(RULES.rules))
+
+    class Flagged(Runs):
+        judge = CompiledJudge(flagged)
+
+    runs = Flagged(log)
+    asyncio.run(runs.to_the_end())
+    assert dataclasses.replace(flagged, author="x").version == flagged.version != RULES.version
+    for (_, one), (_, other) in zip(
+        undisturbed.sink.tables["events"], runs.sink.tables["events"], strict=True
+    ):
+        assert one["reasons"].tolist() == other["reasons"].tolist()
+        assert not np.isin(other["class_code"], [Class.GIVT, Class.SIVT]).any()
