@@ -21,9 +21,10 @@ UA_CLAIM_SHIFT = 8
 # Flags of an address: u32. Bit IP_OWNER_SHIFT + c: it lies in the published ranges of crawler c (1..24).
 IP_DATACENTER = 1
 IP_RESERVED = 2
-IP_ALLOWED = 4  # an allow list of the deployment names it: neither flag above
+IP_ALLOWED = 4  # an allow list of the deployment names it: neither flag above, and every crawler's own
 IP_OWNER_SHIFT = 7
 CRAWLERS_MAX = 24
+IP_OWNED_BY_ALL = 0xFFFF_FF00
 
 _V4_MAPPED = np.uint64(0xFFFF)
 _16, _32, _48 = (np.uint64(n) for n in (16, 32, 48))

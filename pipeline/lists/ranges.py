@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.kernels.lists import IP_ALLOWED, IP_DATACENTER, IP_RESERVED, AddressTable
+from pipeline.kernels.lists import IP_ALLOWED, IP_OWNED_BY_ALL, AddressTable
 from pipeline.stages.columns import U32, U64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,7 +39,7 @@ class Layer:
 def address_table(layers: Sequence[Layer]) -> AddressTable:
     """Return the table in which each address has the flags of all layers that hold it.
 
-    An allow list wins over data centres and reserved ranges. Raises ValueError beyond RANGES_MAX ranges.
+    An allow list wins over all others. Raises ValueError beyond RANGES_MAX ranges.
     """
     count = sum(len(layer.v4) + len(layer.v6) for layer in layers)
     if count > RANGES_MAX:
@@ -85,11 +85,11 @@ def segments(layers: Iterable[tuple[int, Sequence[Range]]], bits: int) -> list[t
 
 
 def combined(flags: Iterable[int]) -> int:
-    """Return what several lists' flags make together: an allow list takes the flags away that reject."""
+    """Return what several lists' flags make together: an allowed address has none that rejects, nor is it an impostor's."""
     value = 0
     for more in flags:
         value |= more
-    return value & ~(IP_DATACENTER | IP_RESERVED) if value & IP_ALLOWED else value
+    return IP_ALLOWED | IP_OWNED_BY_ALL if value & IP_ALLOWED else value
 
 
 def _index(starts: Sequence[int], bits: int) -> U32:

@@ -65,7 +65,7 @@ def around(layers):
 @example([Layer(1, [(0, 2**32 - 1)], [(0, 2**128 - 1)])], [0, MAPPED, 2**128 - 1])
 @example([Layer(1, [(5, 9), (5, 5), (7, 20)], []), Layer(4, [(8, 8)], [])], [MAPPED + n for n in range(25)])
 def test_the_table_equals_the_definition(layers, numbers):
-    """An address has the flags of all ranges that hold it, at every edge too; an allow list takes the rejecting away."""
+    """An address has the flags of all ranges that hold it, at every edge too; an allow list takes all away that rejects."""
     hi, lo = columns([*numbers, *around(layers)])
     lists = AddressLists(
         [
