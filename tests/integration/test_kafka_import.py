@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from loadtest.broker import LocalBroker
 from pipeline.errors import LogError
 from pipeline.importing import import_file, import_into
 from pipeline.importing.run import ImportInterrupted
@@ -139,6 +140,42 @@ async def test_batches_stay_in_order_however_they_overlap(kafka):
         assert producer.records_written == {topic: 3_000}
     found = await read_kafka(settings)
     assert [(k, v) for _, _, k, v in found[0, 1]] == [(k, v) for _, k, v in records]
+
+
+async def test_a_broker_that_is_killed_and_comes_back_changes_nothing(kafka, tmp_path):
+    """kill -9 of the broker in the midst of an import, and a start: every record once, in order, in its partition."""
+    count = 20_000
+    path = tmp_path / "lines"
+    path.write_bytes(
+        b"".join(
+            orjson.dumps({"event_type": "impression", "user_id": f"u{i % 97}", "pad": "p" * 1_500, "n": i}) + b"\n"
+            for i in range(count)
+        )
+    )  # fmt: skip
+    with LocalBroker(
+        tmp_path / "broker"
+    ) as broker:  # one that may be hurt; `kafka` skips where there is none
+        settings = await made_settings(broker)
+        under_way, loop = asyncio.Event(), asyncio.get_running_loop()
+        importing = asyncio.create_task(
+            asyncio.to_thread(
+                import_kafka,
+                settings,
+                "wire",
+                path,
+                progress=lambda _done, _of: loop.call_soon_threadsafe(under_way.set),
+            )
+        )
+        await under_way.wait()
+        broker.kill()
+        broker.start()
+        assert (await importing).records == count
+        found = await read_kafka(settings)
+        numbers = {
+            lane: [orjson.loads(value)["n"] for *_, value in records] for lane, records in found.items()
+        }
+    assert all(ns == sorted(ns) for ns in numbers.values())
+    assert sorted(n for ns in numbers.values() for n in ns) == list(range(count))
 
 
 async def test_missing_topics_end_an_import_before_it_starts(kafka, tmp_path):
