@@ -22,6 +22,9 @@ from pipeline.lists.detectors import ByPatterns
 from pipeline.lists.facts import CRAWLER_RANGES, DATACENTRES, KNOWN_BOTS, NEEDED_BY, PACKAGED, RESERVED, State
 from pipeline.lists.known_addresses import UNLICENSED, parse_origins, read_origins
 from pipeline.lists.load import load_lists
+from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from pipeline.lists.user_agents import UserAgentFlags
+from pipeline.lists.warm import compile_kernels
 from schemas.classes import Reason
 
 DAY = date(2026, 11, 23)
@@ -299,3 +302,16 @@ def test_explanations_name_the_entry(lists):
         [AddressList.of("office", kernels.IP_ALLOWED, [(ipaddress.ip_network("2001:db8::/32"), "office")])]
     )
     assert own.explain(0x2001_0DB8 << 32, 1)[0].entry == "office 2001:db8::/32"
+
+
+def test_kernels_are_compiled_by_their_warm_up():
+    """After the warm-up a real batch's columns need no other compilation."""
+    compile_kernels()
+    compiled = (kernels.address_flags, kernels.cached_flags, kernels.enter_flags, kernels.publisher_statuses)
+    before = [len(kernel.signatures) for kernel in compiled]
+    rows = np.arange(100, dtype=np.uint64)
+    AddressLists([known_addresses.reserved().value]).classify(rows, rows)
+    PublisherSnapshot({1: PublisherStatus.ACTIVE}).classify(rows.astype(np.uint32))
+    lists = load_lists(DAY, age_days_max=365).user_agents
+    UserAgentFlags(lists, 16).classify_hashes(rows, rows > 3, lambda asked: [b"curl/8"] * len(asked))
+    assert [len(kernel.signatures) for kernel in compiled] == before

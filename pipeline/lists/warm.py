@@ -1,0 +1,18 @@
+"""Compiling the lists' kernels before work begins, so that no batch's deadline pays for it."""
+
+import numpy as np
+
+from pipeline.lists.addresses import AddressLists
+from pipeline.lists.facts import KNOWN_BOTS
+from pipeline.lists.patterns import PatternSet
+from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
+
+
+def compile_kernels() -> None:
+    """Run every look-up once on a row of no consequence: compiles, or loads what was compiled before."""
+    row = np.zeros(1, np.uint64)
+    agents = UserAgentFlags(UserAgentLists(PatternList(KNOWN_BOTS, PatternSet(()), (), ()), ()), 4)
+    agents.classify_hashes(row, np.ones(1, np.bool_), lambda _: [b""])
+    AddressLists([]).classify(row, row)
+    PublisherSnapshot({1: PublisherStatus.ACTIVE}).classify(np.ones(1, np.uint32))
