@@ -27,9 +27,7 @@ def import_command(
             "--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata."
         ),
     ],
-    to: Annotated[
-        str, typer.Option("--to", metavar="ADDRESS", help="files:DIR, or kafka://HOST:PORT[,...].")
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="files:DIR or kafka://HOST:PORT[,...].")],
     partitions: Annotated[
         int | None,
         typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16)."),
@@ -37,7 +35,7 @@ def import_command(
     id_prefix: Annotated[
         str | None,
         typer.Option(
-            "--id-prefix", metavar="TEXT", help="Event ids begin with it: for a second file of a format."
+            "--id-prefix", metavar="TEXT", help="Prefix of event ids: for a second file of a format."
         ),
     ] = None,
     config_file: options.Config = None,
