@@ -18,6 +18,7 @@ PURE = (
     "pipeline/kernels",
     "pipeline/control/monitor.py",
     "pipeline/control/rollups_message.py",
+    "pipeline/rules",
     "pipeline/ledger/check.py",
     "pipeline/ledger/totals.py",
     "schemas",
@@ -29,8 +30,13 @@ IMPURE_MODULES = {
     "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "ssl", "subprocess", "tempfile",
     "threading", "time", "uuid", "uvloop",
 }  # fmt: skip
-READS_FILES = {"pipeline/kernels/jit.py", "schemas/migrate.py"}
-"""Of the core, these read files of our own: kernels' sources for the cache's name, migrations."""
+READS_FILES = {
+    "pipeline/kernels/jit.py",
+    "pipeline/rules/loader.py",
+    "pipeline/rules/schema.py",
+    "schemas/migrate.py",
+}
+"""Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; the schema is printed."""
 
 
 def modules(*rooms: str) -> Iterator[Path]:
