@@ -98,7 +98,7 @@ class Server:
 
     def _while(self) -> float:
         if self.world.chance(self.world.chances.long_insert):
-            return self.world.rng.uniform(0.2, 7.0)
+            return self.world.rng.uniform(0.5, 9.0)
         return self.world.rng.random() * 0.01
 
     def _check(self, insert: Running) -> None:
@@ -255,7 +255,7 @@ class SimSink:
     def _give_up(self, reply: Any, table: str) -> None:
         """The client waits no longer than its deadline and a grace; now and then its connection breaks before."""
         patience = self.deadline_seconds + ANSWER_GRACE_SECONDS
-        if self.world.chance(self.world.chances.lost_reply):
+        if self.world.chance(self.world.chances.broken_connection):
             patience = self.world.rng.random() * 2.0
         error = InsertUnknown(f"no answer to an insert into {table}")
         self.world.loop.on_network(patience, lambda: reply.done() or reply.set_exception(error))

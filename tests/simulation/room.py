@@ -122,7 +122,7 @@ class Room:
         if self.closed or process.restarting:
             return
         process.restarting = True
-        if self.world.rng.random() < 0.15:
+        if self.world.rng.random() < 0.35:
             process.release = (process.release + 1) % truth.RELEASES
             self.world.fault("new release", process.name, f"release {process.release}")
         delay = self.world.rng.choice((0.1, 1.0, 3.0, 9.0)) * self.world.rng.random()

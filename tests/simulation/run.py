@@ -48,6 +48,7 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
     random_module, deliver.random = deliver.random, seeded_jitter(world)  # type: ignore[assignment]
     collects = gc.isenabled()
     gc.disable()  # what it would end, and when, is not the seed's
+    gc.freeze()  # what is there already need not be looked through after each run
     try:
         room = _scenario(world, parts)
         world.loop.run()
@@ -60,6 +61,8 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
     finally:
         world.loop.dispose()
         deliver.random = random_module
+        gc.collect()
+        gc.unfreeze()
         if collects:
             gc.enable()
 

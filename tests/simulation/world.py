@@ -16,7 +16,7 @@ FAULTS = (
     "part shown later", "lagging replica", "clock jump", "clock drift", "commit lost", "commit reply lost", "commit delayed",
     "commit half done", "commit fenced", "rebalance", "member expired", "static member returned", "joined", "left",
     "duplicate record", "fetched again", "topic idle", "topic lags", "offsets without records", "new release",
-    "retention", "truncated", "topic recreated", "commits expired",
+    "slow cpu", "retention", "truncated", "topic recreated", "commits expired",
 )  # fmt: skip
 """Every kind of fault; a test sees to it that the CI seeds bring each."""
 
@@ -40,15 +40,19 @@ class Chances:
     commit_reply_lost: float
     commit_delayed: float
     commit_half: float
+    slow_cpu: float
+    broken_connection: float
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Chances":
         """Return chances: about half of the kinds are off in one seed, the others more or less frequent."""
-        levels = {f.name: rng.choice((0.0, 0.0, 0.01, 0.03, 0.08)) for f in fields(cls)}
+        levels = {f.name: rng.choice((0.0, 0.0, 0.01, 0.04, 0.12)) for f in fields(cls)}
         levels["crash_at_step"] = rng.choice((0.0, 0.0, 0.0003, 0.001))
         levels["pause_at_step"] = rng.choice((0.0, 0.0, 0.0003, 0.001))
         levels["crash_at_request"] = rng.choice((0.0, 0.0, 0.005, 0.02))
         levels["pause_at_request"] = rng.choice((0.0, 0.0, 0.005, 0.02))
+        levels["long_insert"] = rng.choice((0.0, 0.0, 0.05, 0.3))
+        levels["commit_half"] = rng.choice((0.0, 0.0, 0.03, 0.5))
         levels["unavailable"] /= 2
         return cls(**levels)
 
@@ -74,7 +78,7 @@ class World:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.chances = Chances.draw(self.rng)
-        self.loop = self.given_loop or SimLoop(self.rng, lambda: self.rng.random() * 0.05)
+        self.loop = self.given_loop or SimLoop(self.rng, self._cpu_seconds)
         self.loop.strike = self._strike_step
 
     @property
@@ -101,6 +105,12 @@ class World:
         """No faults from now on."""
         self.quiet = True
         self.chances = QUIET
+
+    def _cpu_seconds(self) -> float:
+        if self.chance(self.chances.slow_cpu):
+            self.fault("slow cpu", who())
+            return self.rng.uniform(0.3, 4.0)
+        return self.rng.random() * 0.05
 
     # what is done to workers
 

@@ -1,0 +1,73 @@
+"""`make simulate SEEDS=5000..6999`: run seeds, two at a time, and say what was injected and what came of it.
+
+A failing seed prints the line that repeats it, and with TRACE=1 what everybody did, and when.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from tests.simulation.many import outcomes_of, run_one
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.run import Outcome
+from tests.simulation.world import FAULTS
+
+FAILURES_SHOWN = 5
+TRACE_LINES_MAX = 400
+
+
+def main() -> int:
+    """Return 0 where every seed was well, or, with a mutation, where one was not."""
+    parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
+    parser.add_argument("--seeds", default="0..1999", help="FIRST..LAST, or one")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--trace", action="store_true", help="print each seed's trace, whole")
+    parser.add_argument("--mutation", choices=[m.name for m in MUTATIONS], help="take a rule out")
+    args = parser.parse_args()
+    first, _, last = args.seeds.partition("..")
+    seeds = range(int(first), int(last or first) + 1)
+    began = time.monotonic()
+    failed, faults, seen = [], Counter[str](), Counter[str]()
+    for outcome in outcomes_of(seeds, args.processes, args.mutation):
+        faults += outcome.faults
+        seen.update(seeds=1, batches=outcome.batches, records=outcome.records, steps=outcome.steps)
+        if args.trace:
+            _show(_again(outcome.seed, args.mutation), whole=True)
+        elif outcome.problems and len(failed) < FAILURES_SHOWN:
+            _show(_again(outcome.seed, args.mutation), whole=False)
+        if outcome.problems:
+            failed.append(outcome.seed)
+    seconds = time.monotonic() - began
+    print("\nfaults injected:")
+    for kind in FAULTS:
+        print(f"  {kind:<28} {faults[kind]:>9,}")
+    print(
+        f"\n{seen['seeds']:,} seeds in {seconds:.0f} s: {seen['records']:,} records, {seen['batches']:,} batches, "
+        f"{seen['steps']:,} steps, {sum(faults.values()):,} faults; {len(failed)} seeds failed"
+    )
+    if failed:
+        print(f"failed: {failed[:20]}; repeat one with: {_repeat(failed[0])}")
+    return int(bool(failed) != bool(args.mutation))
+
+
+def _repeat(seed: int) -> str:
+    return f"make simulate SEEDS={seed}..{seed} TRACE=1"
+
+
+def _again(seed: int, mutation: str | None) -> Outcome:
+    return run_one(seed, mutation, trace=True)
+
+
+def _show(outcome: Outcome, *, whole: bool) -> None:
+    lines = outcome.trace if whole else outcome.trace[-TRACE_LINES_MAX:]
+    print(f"\n== seed {outcome.seed}: {outcome.virtual_seconds:.0f} virtual seconds")
+    print(*lines, sep="\n")
+    for problem in outcome.problems:
+        print(f"PROBLEM: {problem}")
+    if outcome.problems:
+        print(f"repeat it: {_repeat(outcome.seed)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""The protocol with one rule taken out at a time: the simulation must notice each.
+
+Product code has no switches: a mutation replaces functions while it is in force, or is a simulated server or client
+that lacks what the protocol rests on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.errors import CommitUnknown, LaneStopped, SinkError
+from pipeline.lanes import lane as lane_module
+from pipeline.lanes import recovery
+from pipeline.lanes.compute import Computed
+from pipeline.lanes.deliver import Delivery, Records, Settled
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.lane import Lane
+from pipeline.lanes.recovery import Start
+from pipeline.log.source import Assignment, Committed
+from pipeline.stages import merge
+from sinks.ledger import ledger_columns
+from sinks.sink import LedgerEntry, Stamp
+from tests.simulation.clickhouse import SimSink
+from tests.simulation.kafka import SimSource
+from tests.simulation.run import REAL, Parts
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A rule taken out: what of the protocol is lacking, and how that is done."""
+
+    name: str
+    lacks: str
+    patches: tuple[Patch, ...] = ()
+    parts: Parts = REAL
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Take the rule out."""
+        with ExitStack() as undo:
+            for owner, name, changed in self.patches:
+                undo.callback(setattr, owner, name, getattr(owner, name))
+                setattr(owner, name, changed)
+            yield
+
+
+# delivery
+
+
+async def _intend_without_commit(self: Delivery, intent: Intent) -> Intent:
+    now = await self._ports.sink.server_time()
+    return intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
+
+
+def _settle_with(**changed: Any) -> Callable[..., Any]:
+    """Return a `settle` during which methods of the delivery are others."""
+    real = Delivery.settle
+
+    async def settle(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+        for name, method in changed.items():
+            setattr(self, name, method.__get__(self))
+        try:
+            return await real(self, intent, records, compute)
+        finally:
+            for name in changed:
+                delattr(self, name)
+
+    return settle
+
+
+async def _at_once(self: Delivery, second: int) -> None:
+    return
+
+
+async def _no_quiesce(self: SimSink, lane: int) -> None:
+    await self.server_time()
+
+
+async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> LedgerEntry:
+    stamp = Stamp(intent.lane, intent.batch_no, intent.send_by)
+    rollup, entry = await self._derive(intent, computed.events, computed.dead_letters)
+    await self._insert("ledger", ledger_columns(entry), stamp)
+    await self._insert("events", computed.events, stamp)
+    await self._insert("dead_letters", computed.dead_letters, stamp)
+    await self._insert("rollup_minute", rollup, stamp)
+    return entry
+
+
+async def _retry_by_token(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+    """Same token, same rows, again, until the server says OK."""
+    computed = await compute()
+    for attempt in self._attempts():
+        intent = await self._intend(intent)
+        try:
+            return Settled(await self._write(intent, computed), None)
+        except SinkError:
+            await self._pause(attempt)
+    raise AssertionError("attempts do not end")
+
+
+async def _settle_from_memory(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+    """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
+    finish, derive = self._finish, self._derive
+
+    async def finish_anew(intent: Intent, records: Records, there: Mapping[str, int], computed: Any) -> Settled:
+        async def derive_anew(intent: Intent, events: Any, dead: Any) -> Any:
+            mine = await compute()
+            return await derive(intent, mine.events, dead)
+
+        self._derive = derive_anew  # type: ignore[method-assign]
+        return await finish(intent, records, there, computed)
+
+    self._finish = finish_anew  # type: ignore[method-assign]
+    try:
+        return await _REAL_SETTLE(self, intent, records, compute)
+    finally:
+        self._finish, self._derive = finish, derive  # type: ignore[method-assign]
+
+
+_REAL_SETTLE = Delivery.settle
+
+
+# recovery and batches
+
+
+async def _pending_is_done(ports: Any, lane: int) -> Start:
+    start = await _REAL_FIND_START(ports, lane)
+    if start.pending is None:
+        return start
+    ends = {r.topic: r.end for r in start.pending.ranges}
+    return Start(ends, start.batch_no + 1, start.pending.clock_after, None)
+
+
+_REAL_FIND_START = recovery.find_start
+
+
+async def _jump(ports: Any, lane: int) -> Start:
+    """auto.offset.reset=earliest: where the log no longer has what comes next, go on with what it has."""
+    committed = await ports.source.committed(lane)
+    try:
+        return await _REAL_FIND_START(ports, lane)
+    except LaneStopped:
+        entry = await ports.sink.ledger_end(lane)
+        bounds = await ports.source.bounds(lane)
+        if entry is None or any(recovery.Intent.parse(c.metadata, "").batch_no != entry.batch_no for c in committed.values()):
+            raise
+        positions = {r.topic: min(max(r.end, bounds[r.topic].first), bounds[r.topic].end) for r in entry.ranges}
+        return Start(positions, entry.batch_no + 1, entry.clock_after, None)
+
+
+async def _rebuild_all(self: Lane, start: Start) -> None:
+    await _REAL_REBUILD(self, replace(start, batch_no=start.batch_no + 1))
+
+
+async def _rebuild_none(self: Lane, start: Start) -> None:
+    return
+
+
+def _forget(self: Lane, stored: Any) -> None:
+    return
+
+
+_REAL_REBUILD = Lane._rebuild
+
+
+def _everything(pending: Any, times: Any) -> list[int] | None:
+    return [len(p.refs) for p in pending]
+
+
+# clients
+
+
+class _Resends(SimSource):
+    """Sends a commit without an answer again, as the same member in the same generation."""
+
+    async def send_commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        for _ in range(8):
+            try:
+                return await super().send_commit(assignment, positions)
+            except CommitUnknown:
+                await self.world.rest(0.1)
+        raise CommitUnknown("no answer, again and again")
+
+
+class _CurrentGeneration(SimSource):
+    """Sends a commit again until it is accepted, in the name of whoever we are then: as aiokafka's own commit does."""
+
+    async def send_commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        for _ in range(8):
+            now = Assignment(assignment.lane, self._generation, self._member)
+            try:
+                return await super().send_commit(now, positions)
+            except CommitUnknown:
+                self.world.loop.create_task(self._in_background(assignment.lane, positions))
+                raise
+        raise CommitUnknown("no answer, again and again")
+
+    async def _in_background(self, lane: int, positions: Mapping[int, Committed]) -> None:
+        for _ in range(8):
+            await self.world.rest(self.world.rng.uniform(0.1, 3.0))
+            try:
+                return await super().send_commit(Assignment(lane, self._generation, self._member), positions)
+            except Exception:  # noqa: BLE001, S112 - fenced or unknown: once more
+                continue
+
+
+class _HalfIsEnough(SimSource):
+    """Goes on when one of two partitions accepted."""
+
+    async def send_commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        try:
+            await super().send_commit(assignment, positions)
+        except CommitUnknown as error:
+            if "for some partitions only" not in error.message:
+                raise
+
+
+def _tokens(*args: Any, **kwargs: Any) -> SimSink:
+    return SimSink(*args, **kwargs, uses_tokens=True)
+
+
+def _inconsistent(*args: Any, **kwargs: Any) -> SimSink:
+    return SimSink(*args, **kwargs, consistent=False)
+
+
+def _any_partition(*args: Any, **kwargs: Any) -> SimSink:
+    return SimSink(*args, **kwargs, one_partition=False)
+
+
+MUTATIONS = (
+    Mutation(
+        "commit before write", "a committed batch counts as done, whatever the ledger says",
+        ((lane_module, "find_start", _pending_is_done),),
+    ),
+    Mutation(
+        "intent skipped", "the first intent of a batch: nothing is committed before the insert",
+        ((Delivery, "_intend", _intend_without_commit),),
+    ),
+    Mutation("no wait for the deadline", "in doubt, the look comes at once", ((Delivery, "_wait_past", _at_once),)),
+    Mutation(
+        "running inserts not looked for", "in doubt, nobody asks what still runs", ((SimSink, "quiesce", _no_quiesce),)
+    ),
+    Mutation(
+        "intent not committed again after doubt", "a new deadline without a commit in our name",
+        ((Delivery, "settle", _settle_with(_intend=_intend_without_commit)),),
+    ),
+    Mutation(
+        "intent sent again after an unknown outcome", "a commit without an answer is sent a second time",
+        parts=Parts(source=_Resends),
+    ),
+    Mutation(
+        "intent sent again under a new generation", "a commit carries whatever generation is current",
+        parts=Parts(source=_CurrentGeneration),
+    ),
+    Mutation(
+        "insert after one of two commits", "one partition's commit is enough", parts=Parts(source=_HalfIsEnough)
+    ),
+    Mutation(
+        "rollups from memory after doubt", "rows read back do not decide",
+        ((Delivery, "settle", _settle_from_memory),),
+    ),
+    Mutation(
+        "retry by token alone", "in doubt, the same insert again with the same token",
+        ((Delivery, "settle", _retry_by_token),), Parts(sink=_tokens),
+    ),
+    Mutation(
+        "rebuild includes the pending batch", "a batch that is judged anew finds its own events in the window",
+        ((Lane, "_rebuild", _rebuild_all), (Delivery, "settle", _settle_from_memory)),
+    ),
+    Mutation(
+        "settled batch not remembered", "the events of a batch that stood there already do not enter the window",
+        ((Lane, "_absorb", _forget),),
+    ),
+    Mutation("no rebuild", "a new owner begins with an empty window", ((Lane, "_rebuild", _rebuild_none),)),
+    Mutation(
+        "cut rule ignored", "a batch takes all that was fetched, though a topic lags",
+        ((merge, "_cuttable", _everything),),
+    ),
+    Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "_write", _ledger_first),)),
+    Mutation(
+        "silent jump", "offsets that are gone are jumped over", ((lane_module, "find_start", _jump),)
+    ),
+    Mutation(
+        "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),
+        Parts(sink=_any_partition),
+    ),
+    Mutation(
+        "deadline not enforced", "the tables have no constraint", parts=Parts(server={"enforces_deadline": False})
+    ),
+    Mutation("members not fenced", "the broker accepts any member's commit", parts=Parts(broker={"fences": False})),
+    Mutation(
+        "reads from a lagging replica", "no sequential consistency", parts=Parts(sink=_inconsistent)
+    ),
+)  # fmt: skip
