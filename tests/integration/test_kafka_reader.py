@@ -225,7 +225,8 @@ async def test_a_broker_that_restarts(own_broker):
     await source.join(listener)
     await has_all(listener)
     assert len(await ours(source, 0)) == 3
-    waiting = asyncio.create_task(source.fetch(LANE, {0: 3}, 1 << 20, 10_000))
+    waiting = asyncio.create_task(source.fetch(LANE, {0: 3}, 1 << 20, 500))
+    await asyncio.sleep(0)  # it is on its way
     own_broker.kill()
     await asyncio.to_thread(own_broker.start)
     await waiting

@@ -1,5 +1,6 @@
 """A log on a real broker: topics of its own, written with aiokafka's producer."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -7,13 +8,16 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 
 from loadtest.broker import LocalBroker
 from pipeline.log.kafka.batches import LogTime
+from pipeline.log.kafka.metadata import topic_facts
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.record_block import Record
 
 PARTITIONS = 4
+LOOK_SECONDS = 0.02
 
 
 def quiet(_: str) -> None:
@@ -46,7 +50,18 @@ class KafkaLog:
             )
         finally:
             await admin.close()
+        await self._until_there()
         return self
+
+    async def _until_there(self) -> None:
+        """Wait until the broker tells of the topics, each partition with a leader."""
+        client = AIOKafkaClient(bootstrap_servers=self.broker.servers)
+        await client.bootstrap()
+        try:
+            while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, self.topics)):  # noqa: ASYNC110 - Kafka tells nobody
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            await client.close()
 
     @asynccontextmanager
     async def producer(self, **options: object) -> AsyncIterator[AIOKafkaProducer]:
