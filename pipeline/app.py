@@ -39,7 +39,7 @@ AGENT = "publisher_monitor"
 
 
 class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
-    """A worker's Faust app. Its group is its own, so that every worker's pages know every publisher (ADR 10)."""
+    """A worker's Faust app. Its group is its own, so that every worker's pages know every publisher (ADR 14)."""
 
     lanes: LanesService
 
