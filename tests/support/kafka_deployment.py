@@ -1,0 +1,180 @@
+"""A deployment on a real broker: topics, group and database of its own, worker processes, and what its tables say."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from clickhouse_driver.errors import Error as DriverError
+
+from loadtest.truth import Truth
+from loadtest.verify import verify
+from pipeline.addresses import ServerAddress
+from pipeline.errors import SinkUnavailable
+from pipeline.ledger.audit import Scope, audit
+from pipeline.ledger.queries import Tables
+from pipeline.log.kafka.topics import create_topics
+from pipeline.settings import Settings
+from sinks.connection import NETWORK_ERRORS, Client, connect
+from sinks.embedded.launch import EmbeddedServer
+from tests.support.commands import Command, adledger, started
+
+SESSION_MS, HEARTBEAT_MS = 2_000, 200
+QUICK = {
+    "write_deadline_seconds": 2, "revoke_ms_max": 3_000, "retry_backoff_ms_max": 500, "log_time": "record",
+    "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": str(HEARTBEAT_MS)},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Settings of a group of workers, in a file; `folder` keeps what each process said."""
+
+    settings: Settings
+    folder: Path
+    server: ServerAddress
+
+    @classmethod
+    def make(
+        cls, broker: str, server: EmbeddedServer, folder: Path, *, partitions: int, **changes: Any
+    ) -> "Deployment":
+        """Make the topics, and write the settings to `adledger.toml`; `changes` are settings."""
+        made = cls.without_topics(broker, server, folder, **changes)
+        asyncio.run(create_topics(made.settings, partitions=partitions))
+        return made
+
+    @classmethod
+    def without_topics(
+        cls, broker: str, server: EmbeddedServer, folder: Path, **changes: Any
+    ) -> "Deployment":
+        """Write the settings alone."""
+        name = f"w{uuid4().hex[:10]}"
+        values = {
+            "source": f"kafka://{broker}", "database": name, "group": name,
+            "clickhouse": f"clickhouse://{server.host}:{server.port}/?http_port={server.http_port}",
+            "topics": [f"{name}.impressions", f"{name}.clicks"], "rollups_topic": f"{name}.rollups",
+            **QUICK, **changes,
+        }  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adledger.toml").write_text(_toml(values))
+        return cls(Settings(**values), folder, ServerAddress(server.host, server.port, server.http_port))
+
+    def arguments(self, *more: str) -> tuple[str, ...]:
+        """What `adledger run` is given."""
+        return ("run", "--config", str(self.folder / "adledger.toml"), "--without-web", *more)
+
+    def worker(self, name: str, *more: str) -> AbstractContextManager[Command]:
+        """Start a worker; it does not outlive the block."""
+        return started(self.folder / name, *self.arguments(*more))
+
+    def run_to_the_end(self, name: str, *more: str) -> Command:
+        """Run one worker until the group has caught up."""
+        ended = adledger(self.folder / name, *self.arguments("--until-caught-up", *more))
+        assert ended.process.returncode == 0, ended.err
+        return ended
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Give a connection to ClickHouse."""
+        client = connect(self.server)
+        try:
+            yield client
+        finally:
+            client.disconnect()
+
+    def assert_true(self, truth: Truth) -> None:
+        """Every table equals the truth; ledger and tables agree, batch by batch, counted again."""
+        with self.client() as client:
+            report = verify(truth, client, self.settings.database)
+            assert report.equal, report
+            audited = audit(client, Tables(self.settings.database), Scope(), recount=True)
+        assert audited.conserved
+        assert audited.continuous
+        assert not audited.problems
+        assert audited.totals.records_received == truth.records_received
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLook:
+    """Looks at a deployment's tables while its workers write them."""
+
+    client: Client
+    database: str
+
+    def batches(self) -> int:
+        """Return how many batches are done, 0 where there is no ledger yet."""
+        return self._number("count()", "")
+
+    def records(self) -> int:
+        """Return how many records are done."""
+        return self._number("sum(records_received)", "")
+
+    def unfinished(self) -> list[tuple[int, int]]:
+        """Return (lane, batch_no) of those that have rows in `events` and no ledger row."""
+        return self.client.execute(
+            f"SELECT DISTINCT lane, batch_no FROM {self.database}.events "
+            f"WHERE (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {self.database}.ledger)"
+        )
+
+    def wait_for_batches(self, command: Command, more: int) -> None:
+        """Return when so many more batches are done; `command` must live as long."""
+        before = self.batches()
+        command.until(lambda: self.batches() >= before + more)
+
+    def kill_in_mid_batch(self, worker: Command, lanes: set[int]) -> list[tuple[int, int]]:
+        """kill -9 a worker between a batch's first insert and its last, and return such batches of its lanes.
+
+        It is stopped first and looked at once more, so that what is returned was so at its death.
+        """
+        found: list[tuple[int, int]] = []
+
+        def stopped_there() -> bool:
+            nonlocal found
+            if not self._unfinished_of(lanes):
+                return False
+            os.kill(worker.process.pid, signal.SIGSTOP)
+            found = self._unfinished_of(lanes)
+            if not found:
+                os.kill(worker.process.pid, signal.SIGCONT)
+            return bool(found)
+
+        worker.until(stopped_there)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert worker.wait() == -signal.SIGKILL
+        return found
+
+    def _unfinished_of(self, lanes: set[int]) -> list[tuple[int, int]]:
+        return [batch for batch in self.unfinished() if batch[0] in lanes]
+
+    def _number(self, what: str, where: str) -> int:
+        try:
+            return int(self.client.execute(f"SELECT {what} FROM {self.database}.ledger {where}")[0][0])
+        except (SinkUnavailable, DriverError, *NETWORK_ERRORS):
+            self.client.disconnect()
+            return 0
+
+
+def held_lanes(command: Command) -> set[int]:
+    """Return the lanes that a worker last said it holds."""
+    said = [line for line in command.err.splitlines() if "now held: " in line]
+    if not said:
+        return set()
+    listed = said[-1].split("now held: ")[1].rstrip('"').strip()
+    return set() if listed == "none" else {int(lane) for lane in listed.split(",")}
+
+
+def _toml(values: dict[str, Any]) -> str:
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in flat.items())
+    for name, section in values.items():
+        if isinstance(section, dict):
+            text += f"[{name}]\n" + "".join(
+                f"{json.dumps(k)} = {json.dumps(v)}\n" for k, v in section.items()
+            )
+    return text
