@@ -46,6 +46,9 @@ class LogWriter(AbstractContextManager["LogWriter"], Protocol):
     def flush(self) -> None:
         """Make everything appended durable and visible. Raises LogError."""
 
+    def records_written(self) -> int:
+        """Return how many records of this writer are certainly durable, also after a failure."""
+
 
 class ImportInterrupted(AdledgerError):  # noqa: N818 - an outcome
     """A person stopped the import."""
@@ -162,7 +165,6 @@ class _Importer:
             for event_type in EventType
         }
         self._counts = [0] * len(kinds)
-        self._flushed = 0
         self._unreadable = 0
 
     def append(self, records: Sequence[ParsedRecord]) -> None:
@@ -179,11 +181,10 @@ class _Importer:
     def flush(self) -> None:
         """Make durable what was appended."""
         self._writer.flush()
-        self._flushed = sum(self._counts)
 
     def written(self) -> str:
         """Return what is certainly in the log."""
-        return f"at least {self._flushed:,} records were written"
+        return f"at least {self._writer.records_written():,} records were written"
 
     def summary(self) -> ImportSummary:
         """Return what was appended."""

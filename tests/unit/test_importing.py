@@ -15,6 +15,7 @@ from pipeline.errors import LogError, UsageError
 from pipeline.importing import import_file
 from pipeline.importing.formats import FORMATS, line_format
 from pipeline.importing.lines import read_chunks
+from pipeline.importing.run import ImportInterrupted
 from pipeline.importing.stamping import LogClock
 from pipeline.stages.plain_hashes import partition_of
 from schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
@@ -395,3 +396,28 @@ def test_progress_reaches_the_files_end(tmp_path):
     data = gzip.compress(b"\n".join(event() for _ in range(1_000)))
     do_import(tmp_path, data, progress=lambda done, of: seen.append((done, of)))
     assert seen[-1] == (len(data), len(data))
+
+
+def test_an_interrupted_import_says_what_is_durable(tmp_path):
+    """Ctrl-C: the records of this import that are certainly in the log are told, not those that were there before."""
+    do_import(tmp_path, event() + b"\n")
+    (tmp_path / "input").write_bytes((event(pad="p" * 4_000) + b"\n") * 20_000)
+    chunks = []
+
+    def interrupt_after_a_flush(done: int, of: int) -> None:
+        chunks.append(done)
+        if len(chunks) == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ImportInterrupted) as stopped:
+        import_file(
+            tmp_path / "input",
+            "wire",
+            tmp_path / "log",
+            started_at_ms=STARTED,
+            progress=interrupt_after_a_flush,
+        )
+    told = int("".join(filter(str.isdigit, stopped.value.message)))
+    there = sum(len(records) for records in read_log(tmp_path / "log").values())
+    assert 0 < told < there < 20_001
+    assert stopped.value.exit_code == 130

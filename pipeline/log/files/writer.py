@@ -7,7 +7,7 @@ from typing import Self
 
 from pipeline.errors import LogError, UsageError
 from pipeline.log.files.durable import not_written, sync_folder, write_all, write_whole
-from pipeline.log.files.ends import ENDS, NO_LOG_TIME, End, EndsFile, no_ends, write_ends
+from pipeline.log.files.ends import ENDS, NO_LOG_TIME, End, Ends, EndsFile, no_ends, write_ends
 from pipeline.log.files.lock import FileLock
 from pipeline.log.files.manifest import (
     MANIFEST,
@@ -98,6 +98,7 @@ class FilesLogWriter:
                 for topic in range(len(self.manifest.topics))
             )
             self.flush()
+            self._records_before = _records(self._durable)
         except BaseException:
             self._lock.release()
             raise
@@ -177,6 +178,10 @@ class FilesLogWriter:
             raise not_written(self._log, error) from error
         self._durable = ends
 
+    def records_written(self) -> int:
+        """Return how many records of this writer are durable: what the last `flush` returned for."""
+        return _records(self._durable) - self._records_before
+
     def close(self) -> None:
         """Flush, unless a write failed before, and give the log to the next writer. Raises LogError."""
         try:
@@ -209,3 +214,7 @@ class FilesLogWriter:
             raise LogError(
                 f"the writer of {self._log} is closed, or a write to it failed", remedy="Open the log again."
             )
+
+
+def _records(ends: Ends) -> int:
+    return sum(end.offset for row in ends for end in row)

@@ -80,6 +80,10 @@ class KafkaLogWriter:
             self._queued.popleft().result()
         self._run(self._producer.flush())
 
+    def records_written(self) -> int:
+        """Return how many records were acknowledged."""
+        return sum(self._producer.records_written.values())
+
     def close(self) -> None:
         """Flush and disconnect. Raises LogError."""
         try:
