@@ -57,12 +57,7 @@ def decode_batches(
     arena = Arena(len(data))
     batches = []
     at, next_offset = 0, position
-    while len(data) - at >= LENGTH_FIELD_END:
-        size = LENGTH_FIELD_END + int.from_bytes(
-            data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big", signed=True
-        )
-        if LENGTH_FIELD_END < size > len(data) - at:
-            break  # cut off: it comes whole with the next fetch
+    while size := whole_batch_bytes(data, at):
         header = _header(data, at, size, where)
         if not checksum_matches(buffer, at, header):
             raise LogError(
@@ -75,6 +70,15 @@ def decode_batches(
         next_offset = max(next_offset, header.next_offset)
         at += size
     return Decoded(tuple(batches), next_offset)
+
+
+def whole_batch_bytes(data: bytes, at: int) -> int:
+    """Return the size of the batch that begins at `at`; 0 where nothing does, or it was cut off."""
+    if len(data) - at < LENGTH_FIELD_END:
+        return 0
+    length = int.from_bytes(data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big")
+    size = LENGTH_FIELD_END + length
+    return size if size <= len(data) - at else 0
 
 
 class _Aborted:

@@ -27,7 +27,7 @@ class Patience:
         """Return the pause after the attempt of this number, from 1."""
         return float(min(BACKOFF_MS_MIN * 2 ** min(attempt - 1, 30), self.backoff_ms_max) / 1000)
 
-    async def with_(
+    async def keep_trying(
         self, what: str, call: Callable[[], Awaitable[T]], before_next: Callable[[], Awaitable[None]]
     ) -> T:
         """Return what `call` returns. KafkaErrors of it are tried again, after `before_next`; then LogError."""

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from pipeline.errors import LogError, OffsetOutOfRange
-from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches
+from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
 from pipeline.log.kafka.internals import (
     EARLIEST,
     LATEST,
@@ -55,7 +55,7 @@ class KafkaReader:
             first, end = await asyncio.gather(self._offsets(lane, EARLIEST), self._offsets(lane, LATEST))
             return {self._index[name]: OffsetBounds(first[name], end[name]) for name in first}
 
-        return await self._patience.with_(f"the ends of lane {lane}", ask, self._refresh)
+        return await self._patience.keep_trying(f"the ends of lane {lane}", ask, self._refresh)
 
     async def fetch(
         self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
@@ -66,7 +66,7 @@ class KafkaReader:
         async def ask() -> list[FetchedPartition]:
             return await self._ask(lane, names, bytes_max, min(wait_ms_max, WAIT_MS_MAX))
 
-        answers = await self._patience.with_(f"lane {lane}", ask, self._refresh)
+        answers = await self._patience.keep_trying(f"lane {lane}", ask, self._refresh)
         return await self._decoded(lane, names, answers)
 
     async def _ask(
@@ -84,7 +84,11 @@ class KafkaReader:
         # A broker brings a first batch, however large, only of the first partition that has something: ask for the
         # others, where they have something, alone.
         for i, answer in enumerate(answers):
-            if not _holds_a_batch(answer.data) and positions[answer.topic] < answer.end and len(answers) > 1:
+            if (
+                not whole_batch_bytes(answer.data, 0)
+                and positions[answer.topic] < answer.end
+                and len(answers) > 1
+            ):
                 [node] = self._by_leader(lane, {answer.topic: 0})
                 alone = {answer.topic: positions[answer.topic]}
                 [answers[i]] = await self._ask_brokers(lane, {node: list(alone)}, alone, bytes_max, 0)
@@ -164,11 +168,6 @@ class KafkaReader:
 
     async def _refresh(self) -> None:
         await refresh_metadata(self._client)
-
-
-def _holds_a_batch(data: bytes) -> bool:
-    """Tell whether at least one whole record batch came."""
-    return len(data) >= 12 and len(data) >= 12 + int.from_bytes(data[8:12], "big")
 
 
 async def _all(requests: Sequence[Awaitable[T]]) -> list[T]:
