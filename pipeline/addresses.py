@@ -4,10 +4,14 @@ files:DIR                       a log in a directory
 kafka://HOST:PORT[,HOST:PORT]   brokers to ask first
 clickhouse://USER:PASSWORD@HOST:PORT/?secure=1&http_port=8443
 embedded:DIR                    our own ClickHouse server on the loopback, its data in DIR
+
+Of ClickHouse the query may also say: password_file=FILE, instead of a password in the address; and with secure=1
+ca=FILE, certificate=FILE and key=FILE (PEM), server_name=NAME where the certificate has another name than HOST, verify=0.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 KAFKA_PORT = 9092
@@ -18,6 +22,7 @@ SOURCE_FORMS = "files:DIR or kafka://HOST:PORT[,HOST:PORT...]"
 CLICKHOUSE_FORMS = "embedded:DIR or clickhouse://USER:PASSWORD@HOST:PORT/?secure=1&http_port=8443"
 
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
+_SWITCHES, _FILES = ("secure", "verify"), ("ca", "certificate", "key", "password_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,36 @@ class EmbeddedAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """What a server that is reached over TLS must show, and what we show it (PEM files).
+
+    Without `ca` the system's CAs are trusted, with it only its own. `server_name` is the certificate's name where
+    that is not the host's. Without `verify` any server is believed: for tests only.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+    verify: bool = True
+
+    def query(self) -> str:
+        """Return what an address says of it, beginning with & where it says something."""
+        named = {
+            "ca": self.ca,
+            "certificate": self.certificate,
+            "key": self.key,
+            "server_name": self.server_name,
+        }
+        said = [f"&{name}={quote(str(value))}" for name, value in named.items() if value is not None]
+        return "".join([*said, *([] if self.verify else ["&verify=0"])])
+
+
+@dataclass(frozen=True, slots=True)
 class ServerAddress:
     """A ClickHouse server: `port` speaks the native protocol, `http_port` HTTP; both over TLS where `secure`.
 
-    `str()` and `repr()` never show the password.
+    `password_file` holds the password where the address does not. `str()` and `repr()` never show the password.
     """
 
     host: str
@@ -63,13 +94,16 @@ class ServerAddress:
     user: str = "default"
     password: str = field(default="", repr=False)
     secure: bool = False
+    tls: Tls = Tls()
+    password_file: Path | None = None
 
     def __str__(self) -> str:
         secret = ":***" if self.password else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (
             f"clickhouse://{quote(self.user)}{secret}@{host}:{self.port}"
-            f"/?secure={int(self.secure)}&http_port={self.http_port}"
+            f"/?secure={int(self.secure)}&http_port={self.http_port}{self.tls.query()}"
+            + (f"&password_file={quote(str(self.password_file))}" if self.password_file else "")
         )
 
 
@@ -108,26 +142,46 @@ def parse_clickhouse(text: str) -> ClickHouseAddress:
     if parts.path not in ("", "/"):
         raise ValueError(f"the path {parts.path!r} has no place here: the database is a setting of its own")
     query = _query(parts.query)
-    secure = query.get("secure", 0) == 1
+    secure = query.pop("secure", False)
+    default_http_port = HTTP_PORT_SECURE if secure else HTTP_PORT
+    password, password_file = unquote(parts.password or ""), query.pop("password_file", None)
+    if password and password_file:
+        raise ValueError("a password and a password_file: leave one of them out")
+    http_port = query.pop("http_port", default_http_port)
+    tls = Tls(**query)
+    if tls != Tls() and not secure:
+        raise ValueError(f"{', '.join(query)} without secure=1 would not be used: set it, or leave them out")
+    if tls.key and not tls.certificate:
+        raise ValueError("a key without its certificate: set certificate=FILE too")
     return ServerAddress(
         host=parts.hostname,
         port=parts.port or (NATIVE_PORT_SECURE if secure else NATIVE_PORT),
-        http_port=query.get("http_port", HTTP_PORT_SECURE if secure else HTTP_PORT),
+        http_port=http_port,
         user=unquote(parts.username or "default"),
-        password=unquote(parts.password or ""),
+        password=password,
         secure=secure,
+        tls=tls,
+        password_file=password_file,
     )
 
 
-def _query(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _query(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
-        if name == "secure" and value.lower() in _TRUTH:
+        if name in _SWITCHES and value.lower() in _TRUTH:
             found[name] = _TRUTH[value.lower()]
         elif name == "http_port" and value.isdecimal() and 0 < int(value) < 65_536:
             found[name] = int(value)
+        elif name in _FILES and value:
+            found[name] = Path(value).expanduser()
+        elif name == "server_name" and value:
+            found[name] = value
         else:
-            raise ValueError(f"{name}={value} is not understood: known are secure=0|1 and http_port=1..65535")
+            shown = "***" if "pass" in name.lower() else value
+            raise ValueError(
+                f"{name}={shown} is not understood: known are secure=0|1, http_port=1..65535, password_file=FILE, "
+                "ca=FILE, certificate=FILE, key=FILE, server_name=NAME and verify=0|1"
+            )
     return found
 
 

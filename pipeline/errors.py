@@ -62,7 +62,15 @@ class SinkError(AdledgerError):
 
 
 class SinkUnavailable(SinkError):  # noqa: N818
-    """No connection to ClickHouse; nothing was sent."""
+    """No connection to ClickHouse; nothing was sent.
+
+    `refused`: somebody is there, and what was said (password, certificates, protocol) is wrong: a command need not
+    try again.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.refused = refused
 
 
 class InsertRefused(SinkError):  # noqa: N818

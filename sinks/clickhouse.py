@@ -19,7 +19,7 @@ from pipeline.stages.identity import identity
 from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
 from sinks import queries
 from sinks.blocks import Block, protocol_block, row_count, text_block
-from sinks.connection import NETWORK_ERRORS, Client, Tls, connect, first_line
+from sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from sinks.ledger import ledger_entry
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
@@ -44,7 +44,6 @@ class SinkOptions:
     write_deadline_seconds: int = 10
     connections_max: int = 8
     compression: str | None = None
-    tls: Tls | None = None
 
 
 class ClickHouseSink:
@@ -54,7 +53,7 @@ class ClickHouseSink:
         self._options = options or SinkOptions()
         self._database = self._options.database
         self._pool = ClientPool(
-            lambda: connect(address, tls=self._options.tls, compression=self._options.compression),
+            lambda: connect(address, compression=self._options.compression),
             self._options.connections_max,
         )
 

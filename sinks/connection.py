@@ -8,7 +8,6 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import clickhouse_driver
@@ -17,6 +16,7 @@ from clickhouse_driver import errors as driver_errors
 
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkUnavailable
+from sinks.secure import driver_options, login_password, probed
 
 # Every failure that the driver logs, with a traceback, it also raises; we say it once, with the remedy.
 logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
@@ -32,23 +32,6 @@ UNKNOWN_DATABASE = 81
 NETWORK_ERRORS = (OSError, EOFError, driver_errors.NetworkError, driver_errors.SocketTimeoutError)
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """What a server that is reached over TLS must show, and what we show it (paths of PEM files)."""
-
-    verify: bool = True
-    ca_certs: str | None = None
-    certfile: str | None = None
-    keyfile: str | None = None
-    server_hostname: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """Return them as clickhouse-driver's options."""
-        files = {"ca_certs": self.ca_certs, "certfile": self.certfile, "keyfile": self.keyfile}
-        named = {**files, "server_hostname": self.server_hostname}
-        return {"verify": self.verify, **{name: value for name, value in named.items() if value is not None}}
-
-
 class Client(clickhouse_driver.Client):  # type: ignore[misc]
     """clickhouse-driver's client, which raises `SinkUnavailable` where no connection was made.
 
@@ -57,9 +40,8 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
     """
 
     def __init__(self, address: ServerAddress, **options: Any) -> None:
-        super().__init__(
-            address.host, port=address.port, user=address.user, password=address.password, **options
-        )
+        password = login_password(address)
+        super().__init__(address.host, port=address.port, user=address.user, password=password, **options)
         self.address = address
         self.timeout_seconds = float(READ_TIMEOUT_SECONDS)
         self._aborted = False
@@ -74,11 +56,13 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
         except driver_errors.ServerException as e:
             raise SinkUnavailable(
                 f"ClickHouse at {self.address} refuses {self.address.user!r}: {first_line(e)}",
+                refused=True,
                 remedy=_refused_remedy(e.code),
             ) from None
         except (*NETWORK_ERRORS, driver_errors.UnexpectedPacketFromServerError) as e:
-            raise SinkUnavailable(
-                f"no connection to ClickHouse at {self.address}: {first_line(e) or type(e).__name__}",
+            why = first_line(e) or type(e).__name__
+            raise probed(self.address, self.address.port) or SinkUnavailable(
+                f"no connection to ClickHouse at {self.address}: {why}",
                 remedy="check that it is running and that the address is right: host, native port (9000, not 8123), "
                 "secure=0|1",
             ) from None
@@ -121,13 +105,13 @@ def connect(
     address: ServerAddress,
     *,
     database: str = "default",
-    tls: Tls | None = None,
     compression: str | None = None,
     client_name: str = "adledger",
 ) -> Client:
     """Return a client; it connects with the first query.
 
     `database` is where names without one are looked up; it must exist. `compression` is lz4 or zstd, for networks.
+    Raises SinkUnavailable where the address's password_file can't be read.
     """
     return Client(
         address,
@@ -138,7 +122,7 @@ def connect(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         send_receive_timeout=READ_TIMEOUT_SECONDS,
         tcp_keepalive=True,
-        **((tls or Tls()).options() if address.secure else {}),
+        **(driver_options(address.tls) if address.secure else {}),
     )
 
 

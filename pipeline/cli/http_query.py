@@ -1,16 +1,13 @@
 """A query over ClickHouse's HTTP interface, where the server itself formats the result."""
 
 import http.client
-import ssl
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlencode
 
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable
-
-if TYPE_CHECKING:
-    from http.client import HTTPConnection, HTTPResponse
+from sinks.secure import login_password, probed, tls_context
 
 CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600
@@ -26,7 +23,7 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
     connection = _connect(address)
     try:
         parameters = {"database": database, "default_format": output_format, "wait_end_of_query": "1"}
-        headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": address.password}
+        headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": login_password(address)}
         connection.request("POST", "/?" + urlencode(parameters), body=sql.encode(), headers=headers)
         response = connection.getresponse()
         if response.status != http.client.OK:
@@ -36,7 +33,8 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
         if response.length:  # http.client ends such an answer in silence
             raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException) as e:
-        raise SinkUnavailable(
+        refused = probed(address, address.http_port) if address.secure else None
+        raise refused or SinkUnavailable(
             f"ClickHouse at {address.host}, HTTP port {address.http_port}, went away in mid-query: {e}",
             remedy="try again; its log says why",
         ) from None
@@ -44,17 +42,31 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
         connection.close()
 
 
-def _connect(address: ServerAddress) -> "HTTPConnection":
+class _SecureConnection(HTTPConnection):
+    """HTTP over TLS as the address says it: http.client's own knows no name but the host's."""
+
+    def __init__(self, address: ServerAddress, timeout: float) -> None:
+        super().__init__(address.host, address.http_port, timeout=timeout)
+        self._context = tls_context(address.tls)
+        self._name = address.tls.server_name or address.host
+
+    def connect(self) -> None:
+        """Connect, and shake hands."""
+        super().connect()
+        self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def _connect(address: ServerAddress) -> HTTPConnection:
     host, port, seconds = address.host, address.http_port, CONNECT_TIMEOUT_SECONDS
     connection = (
-        http.client.HTTPSConnection(host, port, timeout=seconds, context=ssl.create_default_context())
+        _SecureConnection(address, timeout=seconds)
         if address.secure
-        else http.client.HTTPConnection(host, port, timeout=seconds)
+        else HTTPConnection(host, port, timeout=seconds)
     )
     try:
         connection.connect()
     except OSError as e:
-        raise SinkUnavailable(
+        raise probed(address, port) or SinkUnavailable(
             f"no connection to ClickHouse's HTTP port, {host}:{port}: {e}",
             remedy="check that it is running; queries use HTTP: set its port by http_port=... in the address",
         ) from None
@@ -62,7 +74,7 @@ def _connect(address: ServerAddress) -> "HTTPConnection":
     return connection
 
 
-def _refused(response: "HTTPResponse") -> SinkError:
+def _refused(response: HTTPResponse) -> SinkError:
     text = response.read().decode("utf-8", "replace").strip()
     said = text.split("Stack trace:")[0].strip() or f"HTTP status {response.status}"
     code = response.getheader("X-ClickHouse-Exception-Code") or ""

@@ -64,7 +64,7 @@ class Server:
 def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
     """Give a server that has its tables and is as the protocol needs it. Raises SinkError.
 
-    A server may still be starting: `retry_attempts_max` tries, each shown.
+    A server may still be starting: `retry_attempts_max` tries, each shown. One that refuses us is not tried again.
     """
     if isinstance(settings.clickhouse, EmbeddedAddress):
         server = Server.start_embedded(settings.clickhouse.directory)
@@ -91,6 +91,8 @@ def _prepare_patiently(settings: Settings, address: ServerAddress, progress: Pro
         try:
             return _prepare(settings, address, progress)
         except SinkUnavailable as error:
+            if error.refused:
+                raise
             progress(f"{error.message}; try {attempt} of {settings.retry_attempts_max}")
             time.sleep(min(settings.retry_backoff_ms_max / 1000, 0.1 * 2**attempt))
     return _prepare(settings, address, progress)

@@ -1,0 +1,159 @@
+"""Being let in by ClickHouse: its certificate, ours, the password; and why one of them was refused.
+
+clickhouse-driver tells of a failed connection only a text. So after a failure the port is tried once more, to see the
+cause: a file, a certificate, or the other of TLS and plain.
+"""
+
+import socket
+import ssl
+from typing import Any
+
+from pipeline.addresses import ServerAddress, Tls
+from pipeline.errors import SinkUnavailable
+
+PROBE_SECONDS_MAX = 5
+ALERT_SECONDS_MAX = 1.0
+"""With TLS 1.3 a server judges our certificate after the handshake; so long is waited for what it says."""
+
+_NO_PASSWORD = ""
+"""Given for keys, so that OpenSSL does not ask on the terminal for the password of one that has one."""
+
+_NOT_YET, _EXPIRED = 9, 10
+_CA_UNKNOWN = {18, 19, 20, 21}  # OpenSSL's X509_V_ERR_...: self-signed, no issuer here
+_HOSTNAME = {62, 64}  # name, address
+
+
+def driver_options(tls: Tls) -> dict[str, Any]:
+    """Return what clickhouse-driver is told of TLS."""
+    files = {"ca_certs": tls.ca, "certfile": tls.certificate, "keyfile": tls.key}
+    named = {name: str(path) for name, path in files.items() if path is not None}
+    if tls.certificate is not None:
+        named["keypass"] = _NO_PASSWORD
+    if tls.server_name is not None:
+        named["server_hostname"] = tls.server_name
+    return {"verify": tls.verify, **named}
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context of a client. Raises SinkUnavailable naming a file that is not usable."""
+    context = ssl.create_default_context()
+    what = f"ca={tls.ca}"
+    try:
+        if tls.ca is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(str(tls.ca))
+        if tls.certificate is not None:
+            what = f"certificate={tls.certificate}" + (f", key={tls.key}" if tls.key else "")
+            context.load_cert_chain(tls.certificate, tls.key, password=_NO_PASSWORD)
+    except OSError as error:  # an SSLError is one too
+        why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise SinkUnavailable(
+            f"in ClickHouse's address, {what} can't be used: {why}",
+            refused=True,
+            remedy="name PEM files that this user may read: a CA's certificate; a certificate and its key, which has "
+            "no password",
+        ) from None
+    if not tls.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def login_password(address: ServerAddress) -> str:
+    """Return the password, from its file where one is named. Raises SinkUnavailable where that can't be read."""
+    if address.password_file is None:
+        return address.password
+    try:
+        return address.password_file.read_text("utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SinkUnavailable(
+            f"in ClickHouse's address, password_file={address.password_file} can't be read: {why}",
+            refused=True,
+            remedy="name a file that this user may read, with the password alone in it",
+        ) from None
+
+
+def probed(address: ServerAddress, port: int) -> SinkUnavailable | None:
+    """Return why a port of ClickHouse that failed is not usable so; None where that can't be seen from outside."""
+    where = f"{address.host}:{port}"
+    try:
+        context = tls_context(address.tls) if address.secure else _believing()
+        with socket.create_connection((address.host, port), PROBE_SECONDS_MAX) as plain:
+            name = address.tls.server_name or address.host
+            with context.wrap_socket(plain, server_hostname=name) as secure:
+                _hear_alert(secure, ALERT_SECONDS_MAX if address.secure else 0)
+    except SinkUnavailable as error:
+        return error
+    except ssl.SSLError as error:
+        return _told(error, where) if address.secure else None
+    except (ConnectionResetError, BrokenPipeError):
+        return _no_tls(where, "the connection was closed") if address.secure else None
+    except OSError:
+        return None  # nobody there: what the failure itself said is all there is
+    if address.secure:
+        return None
+    return SinkUnavailable(
+        f"ClickHouse at {where} speaks TLS, and was spoken to in plain text",
+        refused=True,
+        remedy="say secure=1 in the address (and ca=FILE where its CA is your own), or name the port without TLS",
+    )
+
+
+def _believing() -> ssl.SSLContext:
+    """Return a context that asks no certificate: only whether somebody speaks TLS is looked at."""
+    return tls_context(Tls(verify=False))
+
+
+def _hear_alert(secure: ssl.SSLSocket, seconds: float) -> None:
+    if not seconds:
+        return
+    secure.settimeout(seconds)
+    try:
+        secure.recv(1)
+    except TimeoutError:
+        return
+
+
+def _told(error: ssl.SSLError, where: str) -> SinkUnavailable:
+    """Return what a handshake's failure means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        message, remedy = _certificate(error)
+        return SinkUnavailable(f"ClickHouse at {where}: {message}", refused=True, remedy=remedy)
+    reason = (error.reason or str(error)).upper()
+    if "EXPIRED" in reason:
+        message, remedy = (
+            "the server says that this client's certificate has expired",
+            "renew certificate=FILE",
+        )
+    elif "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "HANDSHAKE" in reason):
+        message = f"the server wants a certificate of this client that it trusts ({reason})"
+        remedy = "name one that the server's CA signed, in the address: certificate=FILE&key=FILE"
+    else:
+        return _no_tls(where, reason)
+    return SinkUnavailable(f"ClickHouse at {where}: {message}", refused=True, remedy=remedy)
+
+
+def _no_tls(where: str, reason: str) -> SinkUnavailable:
+    return SinkUnavailable(
+        f"ClickHouse at {where} does not speak TLS there ({reason})",
+        refused=True,
+        remedy="name the TLS port (9440, not 9000; by HTTP 8443, not 8123), or leave secure=1 out",
+    )
+
+
+def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
+    if error.verify_code == _EXPIRED:
+        return "the server's certificate has expired", "renew it on the server"
+    if error.verify_code == _NOT_YET:
+        return "the server's certificate is not valid yet", "check this machine's clock, and the certificate"
+    if error.verify_code in _CA_UNKNOWN:
+        return (
+            f"the server's certificate is signed by a CA that is not trusted here ({error.verify_message})",
+            "name the PEM file of that CA in the address: ca=FILE",
+        )
+    if error.verify_code in _HOSTNAME:
+        return (
+            f"the server's certificate is for another name ({error.verify_message})",
+            "name the server as its certificate does, or say server_name=NAME in the address",
+        )
+    return f"the server's certificate is refused: {error.verify_message}", "mend it on the server"
