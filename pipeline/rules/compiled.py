@@ -16,7 +16,7 @@ from pipeline.lists.user_agents import UserAgentFlags
 from pipeline.rules.registry import RULES
 from pipeline.rules.rule import Mode, Source
 from pipeline.rules.rule_set import RuleSet
-from pipeline.rules.windows import WINDOW_EVENTS_MAX, Rows, RuleWindows
+from pipeline.rules.windows import Rows, RuleWindows
 from pipeline.stages.columns import I64, U8, U64, Bool, Decoded, EventColumns
 from pipeline.stages.decode import user_agents
 from pipeline.stages.judge import JUDGE_VERSION, RuleHits
@@ -102,12 +102,19 @@ class CompiledJudge:
 class LaneJudge:
     """A lane's part of the judge: its windows, and a cache of user agents. Not for two threads at once."""
 
-    def __init__(self, judge: CompiledJudge, events_max: int = WINDOW_EVENTS_MAX) -> None:
+    def __init__(self, judge: CompiledJudge, windows: RuleWindows | None = None) -> None:
         self.judge = judge
-        self.windows = RuleWindows(judge.rules, events_max)
+        self.windows = windows or RuleWindows(judge.rules)
         self._agents = UserAgentFlags(judge.lists.user_agents) if judge.lists else None
         self._run = judge.run
         self._enforced = judge.enforced_of(Class.GIVT), judge.enforced_of(Class.SIVT)
+
+    def changed(self, judge: CompiledJudge) -> "LaneJudge | None":
+        """Return the lane's part of another judge, for the batches after; this one must not be used any more.
+
+        None where a horizon or window changes: the windows are then made anew from `events` (`remember`).
+        """
+        return LaneJudge(judge, self.windows) if self.windows.adopt(judge.rules) else None
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
         """Run all rules on a batch's records, in the lane's order with the lane clock (ms) at each; changes the windows."""

@@ -16,7 +16,7 @@ from pipeline.kernels.rules_tables import persons
 from pipeline.rules.reach import MINUTE_MS, Reach
 from pipeline.rules.registry import RULES
 from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
+from pipeline.rules.rule_set import RuleSet, RuleSetting
 from pipeline.rules.tables import SlidingCounts, SlotTable
 from pipeline.stages.columns import I64, U8, U64, Bool, EventColumns
 from schemas.classes import Reason
@@ -56,7 +56,7 @@ class RuleWindows:
     """The windows of one lane under one rule set. Changing a horizon takes new windows, made from `events`."""
 
     def __init__(self, rules: RuleSet, events_max: int = WINDOW_EVENTS_MAX) -> None:
-        self._rules = {r: s for r, s in rules.rules.items() if r in WINDOWED and s.mode != Mode.OFF}
+        self._rules = _windowed(rules)
         self._horizons = {r: RULES[r].horizon_ms(dict(s.params)) for r, s in self._rules.items()}
         self._reach = Reach(max(self._horizons.values(), default=0), events_max)
         self._impressions = SlotTable(clicks.IMPRESSION_STRIDE)
@@ -66,6 +66,18 @@ class RuleWindows:
         self._clicks = SlidingCounts()
         self._networks = SlotTable(rates.USER_STRIDE)
         self._arrivals = SlotTable(rates.USER_STRIDE)
+
+    def adopt(self, rules: RuleSet) -> bool:
+        """Judge by another set from now on, where no horizon or window changes and none is added: whether that is so.
+
+        What the windows hold does not depend on thresholds and modes; another horizon takes windows of its own.
+        """
+        settings = _windowed(rules)
+        if not _shape(settings).items() <= _shape(self._rules).items():
+            return False
+        self._rules = settings
+        self._horizons = {r: RULES[r].horizon_ms(dict(s.params)) for r, s in settings.items()}
+        return True
 
     @property
     def size_bytes(self) -> Mapping[str, int]:
@@ -206,3 +218,15 @@ class RuleWindows:
             rows.columns.user_hash, rows.clock, clicked, min(keep_ms, p["clicks_window_minutes"] * MINUTE_MS),
             p["clicks_max"], Reason.USER_VELOCITY, hits,
         )  # fmt: skip
+
+
+def _windowed(rules: RuleSet) -> dict[Reason, RuleSetting]:
+    """Return the settings of the windowed rules that are run."""
+    return {r: s for r, s in rules.rules.items() if r in WINDOWED and s.mode != Mode.OFF}
+
+
+def _shape(settings: Mapping[Reason, RuleSetting]) -> dict[tuple[Reason, str], int]:
+    """Return the parameters that say what windows hold: every horizon and window."""
+    return {
+        (r, p.name): s.params[p.name] for r, s in settings.items() for p in RULES[r].params if p.horizon_ms
+    }

@@ -151,6 +151,44 @@ def test_at_the_limit_a_rule_says_nothing_rather_than_something_wrong(events, cu
             assert sum((f ^ e) >> reason & 1 for f, e in zip(found, expected, strict=True)) <= missed[reason]
 
 
+CHANGED = rule_set(
+    CLICK_NO_IMPRESSION={"horizon_minutes": 2},
+    CLICK_TOO_FAST={"horizon_minutes": 1, "gap_min_ms": 5_000},
+    CLICK_TOO_LATE={"gap_max_minutes": 2, "horizon_minutes": 3},
+    DOUBLE_CLICK={"horizon_minutes": 1, "within_ms": 300},
+    REPEAT_CLICK={"window_minutes": 2, "clicks_max": 1},
+    USER_VELOCITY={"window_seconds": 30, "events_max": 1, "clicks_window_minutes": 2, "clicks_max": 4},
+    USER_MANY_IPS={"window_minutes": 2, "networks_max": 1},
+    PERIODIC={"horizon_minutes": 3, "tolerance_percent": 0, "gap_min_ms": 1},
+)
+"""The horizons and windows of SMALL, other thresholds, and a rule less."""
+
+
+@settings(deadline=None, max_examples=30)
+@given(histories(), st.integers(0, 40))
+def test_a_threshold_changes_at_once_and_for_free(events, at):
+    """From the change on, the hits are those of the new set over all that came before; the windows stay."""
+    params = {r: CHANGED.rules[r].params for r in WINDOWED if r != Reason.CLICK_MISMATCH}
+    windows, earlier, expected = RuleWindows(SMALL), list[Event](), []
+    for number, e in enumerate(events):
+        expected.append(plain.hits(earlier, e, PARAMS if number < at else params))
+        if not e.duplicate:
+            earlier.append(e)
+    found = judged(windows, events[:at])
+    assert windows.adopt(CHANGED)
+    assert found + judged(windows, events[at:]) == expected
+
+
+@pytest.mark.parametrize("more", [{"window_seconds": 31}, {"clicks_window_minutes": 3}])
+def test_another_window_takes_windows_of_its_own(more):
+    """Longer or shorter, or a rule that was off: the windows refuse, and go on as they are."""
+    params = {r.name: dict(SMALL.rules[r].params) for r in WINDOWED}
+    windows = RuleWindows(SMALL)
+    assert not windows.adopt(rule_set(**{**params, "USER_VELOCITY": {**params["USER_VELOCITY"], **more}}))
+    assert not RuleWindows(CHANGED).adopt(SMALL)
+    assert windows.adopt(SMALL)
+
+
 def test_a_rule_that_is_off_says_nothing_and_one_alone_says_the_same():
     """Rules do not lean on each other: each alone gives the bits that it gives among all."""
     rng = np.random.default_rng(7)
