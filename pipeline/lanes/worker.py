@@ -117,12 +117,13 @@ class Worker:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopped = False
+        self._assigned = False
         self.records = 0
 
     @property
     def joined(self) -> bool:
-        """Whether this worker is a member of the group."""
-        return self._ports is not None and self._rejoining is None and not self._ended.is_set()
+        """Whether this worker is a member of the group and was given its lanes, be they none."""
+        return self._assigned and self._rejoining is None and not self._ended.is_set()
 
     async def run(self) -> bool:
         """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
@@ -168,7 +169,8 @@ class Worker:
         assert self._ports is not None, "assignments come after join has returned"
         if self._catch_up is not None:
             await asyncio.wait([self._catch_up])  # what it raises, `run` raises
-        await self.lanes_revoked([a.lane for a in assignments])  # of an older generation
+        await self._end([a.lane for a in assignments])  # of an older generation
+        self._assigned = True
         for assignment in assignments:
             held = self._held[assignment.lane] = _Held(assignment)
             held.task = asyncio.create_task(self._hold(held))
@@ -177,6 +179,10 @@ class Worker:
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
         """End lanes: each finishes its batch within `revoke_ms_max`, or abandons it to its next owner."""
+        self._assigned = False
+        await self._end(lanes)
+
+    async def _end(self, lanes: Collection[int]) -> None:
         ending = [self._held.pop(lane) for lane in lanes if lane in self._held]
         for held in ending:
             held.stop()

@@ -109,7 +109,10 @@ class GroupListener(Protocol):
     """What a worker is told of its lanes. Neither method raises."""
 
     async def lanes_assigned(self, assignments: Collection[Assignment]) -> None:
-        """Lanes are now ours. Called after every rebalance with those that are new or have a new generation."""
+        """Lanes are now ours. Called after every rebalance with those that are new or have a new generation.
+
+        With none where the group has more members than lanes.
+        """
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
         """Stop these lanes: finish or abandon their batches in time; no commit is accepted after this returns."""

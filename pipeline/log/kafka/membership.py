@@ -117,7 +117,7 @@ class Membership:
 
     async def _tell(self, rebalance: int, assignments: list[Assignment]) -> None:
         async with self._turn:
-            if rebalance == self._rebalances and assignments:
+            if rebalance == self._rebalances:  # also of no lanes: the worker is a member now, and ready
                 self._told = {assignment.lane for assignment in assignments}
                 await self._listener.lanes_assigned(assignments)
 

@@ -1,0 +1,185 @@
+"""A worker: what one lane's fate does to the others, and when a group has caught up."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.model import TrafficModel
+from loadtest.write import write_traffic
+from pipeline.errors import CommitUnknown, LaneStopped, SinkError
+from pipeline.importing.run import open_log
+from pipeline.lanes import worker as worker_module
+from pipeline.lanes.buffer import BatchLimits
+from pipeline.lanes.catch_up import covers
+from pipeline.lanes.ports import LaneLimits, NoObserver, Phase
+from pipeline.lanes.worker import Worker
+from pipeline.log.files import FilesSource
+from pipeline.log.source import Assignment, Committed, OffsetBounds
+from schemas.wire import currency_code
+from sinks.memory import MemorySink
+from sinks.sink import LedgerEntry, OffsetRange
+
+MODEL = TrafficModel(seed=5, events=400, partitions=2)
+LIMITS = LaneLimits(
+    batch=BatchLimits(100, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, acceptance_ms=3_600_000,
+    write_deadline_seconds=1, retry_attempts_max=3, retry_backoff_ms_max=1, default_currency=currency_code("USD"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worker") / "log"
+    with open_log(folder, MODEL.partitions) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    return folder
+
+
+class Watcher(NoObserver):
+    """Remembers phases; calls `on_idle` when a lane has nothing left to do."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[int, Phase]] = []
+        self.on_phase = lambda lane, phase: None
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        self.phases.append((lane, phase))
+        self.on_phase(lane, phase)
+
+
+def make(source: FilesSource, sink: MemorySink, watcher: Watcher, said: list[str], *, until: bool) -> Worker:
+    return Worker(
+        source, sink, LIMITS if until else replace(LIMITS, retry_attempts_max=None), cpu_threads=1, inserts_per_second_max=1_000_000,
+        revoke_ms_max=5_000, until_caught_up=until, say=lambda _: None, warn=said.append, observer=watcher,
+    )  # fmt: skip
+
+
+async def received(sink: MemorySink) -> dict[int, bool]:
+    """Return lane -> whether its ledger has an end."""
+    return {lane: await sink.ledger_end(lane) is not None for lane in range(MODEL.partitions)}
+
+
+class Stopping(MemorySink):
+    """A ClickHouse in which lane 1 finds what a person must decide about."""
+
+    stopped = True
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        if lane == 1 and self.stopped:
+            raise LaneStopped("lane 1: something is wrong", remedy="mend it")
+        return await super().ledger_end(lane)
+
+
+async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Path):
+    """The other lanes reach their end; then the worker ends with what stopped the lane."""
+    sink, said = Stopping(), list[str]()
+    worker = make(FilesSource(log, "stop-1"), sink, Watcher(), said, until=True)
+    with pytest.raises(LaneStopped, match="something is wrong"):
+        async with asyncio.timeout(60):
+            await worker.run()
+    sink.stopped = False
+    assert await received(sink) == {0: True, 1: False}
+
+
+async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: pytest.MonkeyPatch):
+    """It says so again and again, with the remedy, and is shown as stopped; the others go on."""
+    monkeypatch.setattr(worker_module, "STANDS_STILL_SAY_SECONDS", 0.01)
+    sink, said, watcher = Stopping(), list[str](), Watcher()
+    worker = make(FilesSource(log, "stop-2"), sink, watcher, said, until=False)
+    idle = asyncio.Event()
+    watcher.on_phase = lambda lane, phase: idle.set() if (lane, phase) == (0, Phase.IDLE) else None
+    run = asyncio.create_task(worker.run())
+    async with asyncio.timeout(60):
+        await idle.wait()
+        while len(said) < 3:  # noqa: ASYNC110 - what a worker says comes by a plain call
+            await asyncio.sleep(0.01)
+        assert worker.joined
+        assert not run.done()
+        worker.stop()
+        with pytest.raises(LaneStopped):
+            await run
+    assert set(said) == {"lane 1 stands still. lane 1: something is wrong\n  remedy: mend it"}
+    assert (1, Phase.STOPPED) in watcher.phases
+
+
+class Refusing(MemorySink):
+    """A ClickHouse that refuses a lane's first question."""
+
+    refused = 0
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        if lane == 1 and not self.refused:
+            self.refused += 1
+            raise SinkError("refused: the table is gone")
+        return await super().ledger_end(lane)
+
+
+async def test_a_lane_that_a_server_refuses_starts_anew(log: Path, monkeypatch: pytest.MonkeyPatch):
+    """What was wrong may be mended: a worker that runs on tries the lane again, and says so."""
+    monkeypatch.setattr(worker_module, "LANE_RETRY_SECONDS", 0)
+    sink, said, watcher = Refusing(), list[str](), Watcher()
+    worker = make(FilesSource(log, "anew"), sink, watcher, said, until=False)
+    idle = set[int]()
+
+    def on_phase(lane: int, phase: Phase) -> None:
+        if phase is Phase.IDLE:
+            idle.add(lane)
+        if len(idle) == MODEL.partitions:
+            worker.stop()
+
+    watcher.on_phase = on_phase
+    async with asyncio.timeout(60):
+        await worker.run()
+    assert said == ["lane 1: refused: the table is gone; it starts anew in 0 s"]
+    assert await received(sink) == {0: True, 1: True}
+
+
+class Silent(FilesSource):
+    """A log that does not answer one commit of lane 0."""
+
+    members: set[str]
+    silent = False
+
+    async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
+        self.members = {*getattr(self, "members", ()), assignment.member_id}
+        if assignment.lane == 0 and not self.silent:
+            self.silent = True
+            raise CommitUnknown("no answer to a commit")
+        await super().commit(assignment, positions)
+
+
+async def test_a_commit_without_an_answer_makes_a_new_member(log: Path):
+    """The worker leaves the group, joins with a new member id, and every lane reaches its end."""
+    source, sink, said = Silent(log, "silent"), MemorySink(), list[str]()
+    worker = make(source, sink, Watcher(), said, until=True)
+    async with asyncio.timeout(60):
+        assert await worker.run()
+    assert said == ["lane 0: no answer to a commit; leaving the group to join as a new member"]
+    assert len(source.members) == 2
+    assert not worker.joined
+    assert await received(sink) == {0: True, 1: True}
+
+
+BOUNDS = st.dictionaries(st.integers(0, 1), st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1)
+
+
+def entry(epoch: str, ends: Mapping[int, int]) -> LedgerEntry:
+    return LedgerEntry(
+        lane=0, batch_no=0, epoch=epoch, ranges=tuple(OffsetRange(t, 0, end) for t, end in ends.items()), cut_time=0,
+        cut_topic=0, cut_offset=0, clock_before=0, clock_after=0, records_received=0, counts={}, money=(),
+        judge_version=1, rollup_rows=0, events_digest=0, dead_letters_digest=0,
+    )  # fmt: skip
+
+
+@given(BOUNDS, st.integers(0, 20))
+def test_a_lane_has_caught_up_where_its_ledger_covers_every_end(bounds: dict[int, tuple[int, int]], end: int):
+    """In the ledger of another worker's lane too; a ledger of another log covers nothing; no ledger, only an empty log."""
+    offsets = {t: OffsetBounds(min(pair), max(pair)) for t, pair in bounds.items()}
+    reached = all(end >= b.end for b in offsets.values())
+    assert covers(entry("log", dict.fromkeys(offsets, end)), "log", offsets) == reached
+    assert not covers(entry("another", dict.fromkeys(offsets, 100)), "log", offsets)
+    assert covers(None, "log", offsets) == all(b.first == b.end for b in offsets.values())
