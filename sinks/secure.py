@@ -46,7 +46,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             what = f"certificate={tls.certificate}" + (f", key={tls.key}" if tls.key else "")
             context.load_cert_chain(tls.certificate, tls.key, password=_NO_PASSWORD)
     except OSError as error:  # an SSLError is one too
-        why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        why = error.strerror
+        if isinstance(error, ssl.SSLError):  # OpenSSL has no word for a key with a password
+            why = error.reason or "not PEM, or its key is missing, another's, or has a password"
         raise SinkUnavailable(
             f"in ClickHouse's address, {what} can't be used: {why}",
             refused=True,
@@ -81,7 +83,8 @@ def probed(address: ServerAddress, port: int) -> SinkUnavailable | None:
         with socket.create_connection((address.host, port), PROBE_SECONDS_MAX) as plain:
             name = address.tls.server_name or address.host
             with context.wrap_socket(plain, server_hostname=name) as secure:
-                _hear_alert(secure, ALERT_SECONDS_MAX if address.secure else 0)
+                if address.secure and _ends(secure):
+                    return _wants_certificate(where, "it ended the connection after the handshake")
     except SinkUnavailable as error:
         return error
     except ssl.SSLError as error:
@@ -104,14 +107,13 @@ def _believing() -> ssl.SSLContext:
     return tls_context(Tls(verify=False))
 
 
-def _hear_alert(secure: ssl.SSLSocket, seconds: float) -> None:
-    if not seconds:
-        return
-    secure.settimeout(seconds)
+def _ends(secure: ssl.SSLSocket) -> bool:
+    """Return whether the server ends the connection before anything was said. Raises SSLError with its alert."""
+    secure.settimeout(ALERT_SECONDS_MAX)
     try:
-        secure.recv(1)
+        return not secure.recv(1)
     except TimeoutError:
-        return
+        return False
 
 
 def _told(error: ssl.SSLError, where: str) -> SinkUnavailable:
@@ -121,16 +123,22 @@ def _told(error: ssl.SSLError, where: str) -> SinkUnavailable:
         return SinkUnavailable(f"ClickHouse at {where}: {message}", refused=True, remedy=remedy)
     reason = (error.reason or str(error)).upper()
     if "EXPIRED" in reason:
-        message, remedy = (
-            "the server says that this client's certificate has expired",
-            "renew certificate=FILE",
+        return SinkUnavailable(
+            f"ClickHouse at {where}: the server says that this client's certificate has expired",
+            refused=True,
+            remedy="renew the file that the address names: certificate=FILE",
         )
-    elif "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "HANDSHAKE" in reason):
-        message = f"the server wants a certificate of this client that it trusts ({reason})"
-        remedy = "name one that the server's CA signed, in the address: certificate=FILE&key=FILE"
-    else:
-        return _no_tls(where, reason)
-    return SinkUnavailable(f"ClickHouse at {where}: {message}", refused=True, remedy=remedy)
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "HANDSHAKE" in reason):
+        return _wants_certificate(where, reason)
+    return _no_tls(where, reason)
+
+
+def _wants_certificate(where: str, why: str) -> SinkUnavailable:
+    return SinkUnavailable(
+        f"ClickHouse at {where}: the server wants a certificate of this client that it trusts ({why})",
+        refused=True,
+        remedy="name one that the server's CA signed, in the address: certificate=FILE&key=FILE",
+    )
 
 
 def _no_tls(where: str, reason: str) -> SinkUnavailable:

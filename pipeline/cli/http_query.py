@@ -33,8 +33,7 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
         if response.length:  # http.client ends such an answer in silence
             raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException) as e:
-        refused = probed(address, address.http_port) if address.secure else None
-        raise refused or SinkUnavailable(
+        raise probed(address, address.http_port) or SinkUnavailable(
             f"ClickHouse at {address.host}, HTTP port {address.http_port}, went away in mid-query: {e}",
             remedy="try again; its log says why",
         ) from None
