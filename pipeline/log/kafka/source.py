@@ -26,6 +26,8 @@ REVOKE_MARGIN_MS = 5_000
 """A rebalance waits for a member for `revoke_ms_max` and so much longer, before it goes on without it."""
 REQUEST_MARGIN_MS = 5_000
 """A join may be answered only when the rebalance is over: a request's timeout is at least so much longer."""
+HEARTBEAT_MS = 1_000
+"""A member learns of a rebalance by its next heartbeat, so hand-overs wait for it; Kafka's default is 3,000."""
 SESSION_TIMEOUT_MS, REQUEST_TIMEOUT_MS = 10_000, 40_000
 """aiokafka's, where the [kafka] settings say nothing."""
 
@@ -69,6 +71,7 @@ class KafkaSource:
             if name not in self._options
         }
         session_ms = self._group_options.get("session_timeout_ms", SESSION_TIMEOUT_MS)
+        self._group_options.setdefault("heartbeat_interval_ms", min(HEARTBEAT_MS, session_ms // 3))
         rebalance_ms = max(session_ms, revoke_ms_max + REVOKE_MARGIN_MS)
         self._group_options["rebalance_timeout_ms"] = rebalance_ms
         self._options["request_timeout_ms"] = max(
