@@ -300,9 +300,7 @@ class SimSink:
 
     async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
         """Return the event rows of one batch."""
-        return await self._read(
-            "stored_events", lambda: at_once(self._view().stored_events(lane, batch_no))
-        )
+        return await self._read("stored_events", lambda: at_once(self._view().stored_events(lane, batch_no)))
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the firsts."""
@@ -363,6 +361,9 @@ def _by_partition(table: str, block: Block) -> list[Block]:
     if len(days) == 1 or days[0] == days[-1] == days.max() == days.min():
         return [block]
     return [
-        {name: values[days == day] if isinstance(values, np.ndarray) else values for name, values in block.items()}
+        {
+            name: values[days == day] if isinstance(values, np.ndarray) else values
+            for name, values in block.items()
+        }
         for day in np.unique(days)
     ]

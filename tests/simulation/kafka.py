@@ -139,7 +139,10 @@ class Broker:
         for look in waiting:
             look()
 
-    def fetch(self, lane: int, positions: Mapping[int, int]) -> list[Fetched]:
+    def fetch(self, lane: int, positions: Mapping[int, int], ids: tuple[str, ...] | None) -> list[Fetched]:
+        """Fetch from the topics of these ids; LogError where they are gone."""
+        if ids is not None and tuple(self.ids) != ids:
+            raise LogError(TOPIC_IS_NEW, remedy="start the worker again")
         return [self._fetch_one(topic, lane, position) for topic, position in positions.items()]
 
     def _fetch_one(self, topic: int, lane: int, position: int) -> Fetched:
@@ -156,7 +159,9 @@ class Broker:
         if len(behind) > 1 and self.world.rng.random() < 0.4:
             behind = behind[: self.world.rng.randrange(1, len(behind) + 1)]
         if behind and behind[0][0] < position:
-            self.world.fault("fetched again", "kafka", f"{TOPICS[topic]}-{lane}, {behind[0][0]} to {position - 1}")
+            self.world.fault(
+                "fetched again", "kafka", f"{TOPICS[topic]}-{lane}, {behind[0][0]} to {position - 1}"
+            )
         batches = tuple(b for _, _, b in behind if b is not None)
         return Fetched(topic, position, behind[-1][1] if behind else position, log.end, batches)
 
@@ -173,7 +178,8 @@ class Broker:
         for topic, committed in positions.items():
             self.commits[topic, lane] = committed
             self.world.say(
-                "kafka", f"committed {TOPICS[topic]}-{lane} at {committed.offset}: {_batch(committed.metadata)}"
+                "kafka",
+                f"committed {TOPICS[topic]}-{lane} at {committed.offset}: {_batch(committed.metadata)}",
             )
 
     # the group
@@ -230,7 +236,9 @@ class Broker:
             reply, member.reply = member.reply, None
             if reply:
                 reply((member_id, self.generation, member.lanes))
-        self.world.say("kafka", f"generation {self.generation}: { {m: x.lanes for m, x in self.members.items()} }")
+        self.world.say(
+            "kafka", f"generation {self.generation}: { {m: x.lanes for m, x in self.members.items()} }"
+        )
 
     def leave(self, member_id: str) -> None:
         if self.members.pop(member_id, None) is not None:
@@ -246,7 +254,9 @@ class Broker:
 
     def _expire(self) -> None:
         late = [
-            i for i, m in self.members.items() if m.reply is None and self.world.now - m.seen > SESSION_SECONDS
+            i
+            for i, m in self.members.items()
+            if m.reply is None and self.world.now - m.seen > SESSION_SECONDS
         ]
         for member_id in late:
             self.world.fault("member expired", "kafka", member_id)
@@ -471,12 +481,11 @@ class SimSource:
         self._check_lane(lane)
         positions = dict(positions)
         broker = self.broker
-        if self._topology is not None and tuple(broker.ids) != self._topology.topic_ids:
-            raise LogError(TOPIC_IS_NEW, remedy="start the worker again")
-        found = await self.world.ask(lambda: broker.fetch(lane, positions))
+        ids = self._topology.topic_ids if self._topology else None
+        found = await self.world.ask(lambda: broker.fetch(lane, positions, ids))
         if wait_ms_max and not any(f.next_offset > f.position for f in found):
             await self._wait(lane, positions, wait_ms_max / 1000)
-            found = await self.world.ask(lambda: broker.fetch(lane, positions), slow=False)
+            found = await self.world.ask(lambda: broker.fetch(lane, positions, ids), slow=False)
         for f in found:
             self._ends[lane, f.topic] = f.end_offset
         return found

@@ -25,9 +25,7 @@ def run_some(work: tuple[list[int], str | None]) -> list[Outcome]:
 
 def outcomes_of(seeds: range, processes: int, mutation: str | None) -> Iterator[Outcome]:
     compile_kernels()
-    pieces = [
-        (list(seeds[i : i + SEEDS_AT_ONCE]), mutation) for i in range(0, len(seeds), SEEDS_AT_ONCE)
-    ]
+    pieces = [(list(seeds[i : i + SEEDS_AT_ONCE]), mutation) for i in range(0, len(seeds), SEEDS_AT_ONCE)]
     if processes == 1 or len(pieces) == 1:
         for piece in pieces:
             yield from run_some(piece)

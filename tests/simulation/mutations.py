@@ -105,7 +105,9 @@ async def _settle_from_memory(self: Delivery, intent: Intent, records: Records, 
     """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
     finish, derive = self._finish, self._derive
 
-    async def finish_anew(intent: Intent, records: Records, there: Mapping[str, int], computed: Any) -> Settled:
+    async def finish_anew(
+        intent: Intent, records: Records, there: Mapping[str, int], computed: Any
+    ) -> Settled:
         async def derive_anew(intent: Intent, events: Any, dead: Any) -> Any:
             mine = await compute()
             return await derive(intent, mine.events, dead)
@@ -145,9 +147,13 @@ async def _jump(ports: Any, lane: int) -> Start:
     except LaneStopped:
         entry = await ports.sink.ledger_end(lane)
         bounds = await ports.source.bounds(lane)
-        if entry is None or any(recovery.Intent.parse(c.metadata, "").batch_no != entry.batch_no for c in committed.values()):
+        if entry is None or any(
+            recovery.Intent.parse(c.metadata, "").batch_no != entry.batch_no for c in committed.values()
+        ):
             raise
-        positions = {r.topic: min(max(r.end, bounds[r.topic].first), bounds[r.topic].end) for r in entry.ranges}
+        positions = {
+            r.topic: min(max(r.end, bounds[r.topic].first), bounds[r.topic].end) for r in entry.ranges
+        }
         return Start(positions, entry.batch_no + 1, entry.clock_after, None)
 
 

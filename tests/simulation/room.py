@@ -76,7 +76,9 @@ class Room:
         )
 
     def start(self, process: Process) -> None:
-        """Start a worker as a process of its own."""
+        """Start a worker as a process of its own, unless it runs or all are to be away."""
+        if self.closed or (process.node is not None and not process.node.dead):
+            return
         process.count += 1
         process.restarting = False
         node = process.node = Node(f"{process.name}.{process.count}")
@@ -203,15 +205,24 @@ class Room:
     def behind(self) -> list[int]:
         """Return the lanes whose ledger is not at the log's end, and that did not say why."""
         ends = self.positions()
+        under_way = self._under_way()
         return [
             lane
             for lane in range(self.broker.lanes)
             if lane not in self.stopped
-            and any(
-                ends.get(lane, {}).get(t, self.broker.log(t, lane).first) < self.broker.log(t, lane).end
-                for t in range(len(TOPICS))
+            and (
+                lane in under_way
+                or any(
+                    ends.get(lane, {}).get(t, self.broker.log(t, lane).first) < self.broker.log(t, lane).end
+                    for t in range(len(TOPICS))
+                )
             )
         ]
+
+    def _under_way(self) -> set[int]:
+        """Return the lanes with event rows of a batch that is not in the ledger yet."""
+        done = {(p.stamp.lane, p.stamp.batch_no) for p in self.server.parts if p.table == "ledger"}
+        return {p.stamp.lane for p in self.server.parts if (p.stamp.lane, p.stamp.batch_no) not in done}
 
 
 def seeded_jitter(world: World) -> Any:

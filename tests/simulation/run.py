@@ -68,10 +68,16 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
 
 
 def _problems(world: World, room: Room) -> list[str]:
-    found = [*room.failures, *(f"crash of an invariant: {f}" for f in world.loop.failures), *room.broker.cut_problems[:3]]
+    found = [
+        *room.failures,
+        *(f"crash of an invariant: {f}" for f in world.loop.failures),
+        *room.broker.cut_problems[:3],
+    ]
     if room.behind():
         ends = {lane: room.positions().get(lane, {}) for lane in room.behind()}
-        found.append(f"stuck: lanes {ends} are not at the log's end, {PATIENCE_SECONDS:.0f} s after the last fault")
+        found.append(
+            f"stuck: lanes {ends} are not at the log's end, {PATIENCE_SECONDS:.0f} s after the last fault"
+        )
     found.extend(truth.problems(room.broker, room.server, room.stopped))
     return found
 
@@ -79,7 +85,10 @@ def _problems(world: World, room: Room) -> list[str]:
 def _scenario(world: World, parts: Parts) -> Room:
     rng = world.rng
     broker = Broker(
-        world, lanes=rng.choice((1, 2, 2, 3)), clock_skew_ms=(0, rng.choice((0, 0, -2_000, 3_000))), **parts.broker
+        world,
+        lanes=rng.choice((1, 2, 2, 3)),
+        clock_skew_ms=(0, rng.choice((0, 0, -2_000, 3_000))),
+        **parts.broker,
     )
     server = Server(
         world, replicated=rng.random() < 0.3, skew=rng.uniform(-5, 5), drift=rng.choice((0.0, 0.0, -0.02, 0.02)),

@@ -53,12 +53,17 @@ def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterat
     texts: dict[str, dict[int, bytes]] = {"user_agents": {}, "pages": {}}
     for lane, entries in lanes.items():
         yield from (f"continuity: {p}" for p in check_continuity(entries))
-        if entries[0].batch_no != 1 or any(r.start for r in entries[0].ranges):
+        # a group that had no batch yet begins where the log begins
+        if entries[0].batch_no != 1 or any(
+            r.start not in (0, _first(broker, entries[0], r.topic)) for r in entries[0].ranges
+        ):
             yield f"continuity: lane {lane} does not begin at the log's beginning"
         expected = _Lane(broker, lane)
         for entry in entries:
             for table, wanted in expected.batch(entry, texts).items():
-                yield from _compare(table, lane, entry.batch_no, wanted, rows[table].pop((lane, entry.batch_no), []))
+                yield from _compare(
+                    table, lane, entry.batch_no, wanted, rows[table].pop((lane, entry.batch_no), [])
+                )
             yield from expected.entry_problems(entry)
     for table in ("events", "dead_letters", "rollup_minute"):
         for lane, batch_no in rows[table]:
@@ -68,6 +73,11 @@ def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterat
     for table, held in texts.items():
         if any(server.texts[table].get(key) != text for key, text in held.items()):
             yield f"texts: {table} lacks the text of a hash in events"
+
+
+def _first(broker: Broker, entry: LedgerEntry, topic: int) -> int:
+    topic_id = entry.epoch.split("/")[0].split(",")[topic]
+    return broker.logs[topic_id, entry.lane].first
 
 
 def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: list[Row]) -> Iterator[str]:
@@ -114,7 +124,13 @@ class _Lane:
             events.append((*stamp, *columns, *at, int(verdict), reasons, money, entry.judge_version))
             texts["user_agents"][event.ua_hash] = event.user_agent
             texts["pages"][event.page_hash] = event.page_url
-            key = (event.publisher_id, event.event_time // 60_000 * 60, event.event_type_code, int(verdict), event.currency_code)
+            key = (
+                event.publisher_id,
+                event.event_time // 60_000 * 60,
+                event.event_type_code,
+                int(verdict),
+                event.currency_code,
+            )
             group = rollup.setdefault(key, [0, 0])
             group[0] += 1
             group[1] += money
