@@ -3,7 +3,7 @@
 `METRICS` is the whole list; docs/operations.md explains each of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -21,7 +21,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pipeline import __version__
 from pipeline.control.monitor import PublisherMonitor
 from pipeline.lanes.ports import Phase
-from schemas.classes import CLASS_NAMES, Class
+from schemas.classes import CLASS_NAMES, Class, Reason
 from sinks.sink import LedgerEntry
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -47,6 +47,11 @@ EVENTS = MetricSpec(
 BATCHES = MetricSpec(
     "adledger_batches_total", "counter", "batches", (), "Batches that this worker brought into the ledger."
 )
+NOT_EVALUATED = MetricSpec(
+    "adledger_rule_not_evaluated_total", "counter", "events", ("rule",),
+    "Events on which a fraud rule could not be evaluated: its list or table is missing or too old, or more happened "
+    "within its horizon than the lane remembers. Of adledger_events_total without malformed: the decision rate.",
+)  # fmt: skip
 ROWS = MetricSpec(
     "adledger_batch_rows", "histogram", "records", (),
     "Records of a batch: many small batches mean many inserts for little.",
@@ -130,7 +135,7 @@ LIVE_PUBLISHER_MINUTES = MetricSpec(
 LIVE_BYTES = MetricSpec("adledger_live_bytes", "gauge", "bytes", (), "Memory of the live pages' tables.")
 
 METRICS = (
-    BUILD, EVENTS, BATCHES, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
+    BUILD, EVENTS, BATCHES, NOT_EVALUATED, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
     RETRIES, ROLLUP_MESSAGES, LIVE_MESSAGES, LIVE_RECORDS, LIVE_GIVEN_UP, LIVE_PUBLISHER_MINUTES, LIVE_BYTES,
 )  # fmt: skip
 """Every metric of ours. Beside them stand the process's own, under Prometheus's names (process_cpu_seconds_total ...)."""
@@ -139,7 +144,7 @@ METRICS = (
 class LaneMetrics:
     """An `Observer` that counts, in a registry of its own.
 
-    Its calls are cheap. `stage`, `inserted` and `rollup_message` may come from any thread, the others from one.
+    Its calls are cheap. `stage`, `not_evaluated`, `inserted` and `rollup_message` may come from any thread, the others from one.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -151,6 +156,7 @@ class LaneMetrics:
         self._events, self._batches = self._counter(EVENTS), self._counter(BATCHES)
         for of_records in Class:
             self._events.labels(CLASS_NAMES[of_records])
+        self._not_evaluated = self._counter(NOT_EVALUATED)
         self._rows = self._histogram(ROWS, BATCH_ROWS)
         self._stages = self._histogram(STAGE, STAGE_SECONDS)
         self._inserts, self._fetched = self._counter(INSERTS), self._counter(FETCHED)
@@ -198,6 +204,11 @@ class LaneMetrics:
         self._topics.add(topic)
         self._fetched.inc(size)
         self._lag.labels(topic, lane).set(lag)
+
+    def not_evaluated(self, events: Mapping[Reason, int]) -> None:
+        """Count, by rule."""
+        for rule, count in events.items():
+            self._not_evaluated.labels(rule.name).inc(count)
 
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Count a batch and its records."""

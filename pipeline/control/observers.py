@@ -1,8 +1,9 @@
 """One observer that tells several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.lanes.ports import Observer, Phase
+from schemas.classes import Reason
 from sinks.sink import LedgerEntry
 
 
@@ -31,6 +32,11 @@ class Observers:
         """Tell all."""
         for observer in self._observers:
             observer.fetched(lane, topic, size, lag)
+
+    def not_evaluated(self, events: Mapping[Reason, int]) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.not_evaluated(events)
 
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Tell all."""

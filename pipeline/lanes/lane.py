@@ -194,6 +194,7 @@ class Lane:
             began = time.perf_counter()
             computed = compute(records.refs, records.clock, self._state, self._context, acceptance_ms)
             self._ports.observer.stage("compute", time.perf_counter() - began)
+            self._ports.observer.not_evaluated(computed.not_evaluated)
             return computed
 
         return await self._ports.run_cpu(timed)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.log.source import Source, Topology
 from pipeline.rules.compiled import CompiledJudge
+from schemas.classes import Reason
 from sinks.sink import Columns, LedgerEntry, Sink
 
 T = TypeVar("T")
@@ -71,6 +72,9 @@ class Observer(Protocol):
     def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
         """Hear that a fetch brought `size` bytes of records; `lag` records of the topic's partition wait behind it."""
 
+    def not_evaluated(self, events: Mapping[Reason, int]) -> None:
+        """Hear on how many events of one batch rules could not be evaluated; a rule that is not named was on all."""
+
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Hear that a batch is in the ledger; the lane's dedupe state holds so many ids."""
 
@@ -91,6 +95,9 @@ class NoObserver:
         """Do nothing."""
 
     def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
+        """Do nothing."""
+
+    def not_evaluated(self, events: Mapping[Reason, int]) -> None:
         """Do nothing."""
 
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.control.metrics import METRICS, LaneMetrics
 from pipeline.control.monitor import PublisherMonitor
 from pipeline.lanes.ports import Observer, Phase
-from schemas.classes import CLASS_NAMES, Class
+from schemas.classes import CLASS_NAMES, Class, Reason
 from sinks.sink import LedgerEntry
 from tests.support.rollups import MINUTE, message
 
@@ -42,6 +42,7 @@ def busy():
     metrics.stage("compute", 0.01)
     metrics.inserted("events", "ok")
     metrics.fetched(3, "ad.clicks", 1_000, 7)
+    metrics.not_evaluated({Reason.UA_KNOWN_BOT: 7})
     metrics.batch_done(entry(), 97)
     metrics.rollup_message("sent")
     metrics.show_monitor(monitor, lambda: 2)
@@ -72,6 +73,7 @@ def test_names_are_prometheus_names(metric):
         "outcome",
         "partition",
         "phase",
+        "rule",
         "stage",
         "table",
         "topic",
