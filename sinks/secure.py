@@ -77,34 +77,45 @@ def login_password(address: ServerAddress) -> str:
 
 def probed(address: ServerAddress, port: int) -> SinkUnavailable | None:
     """Return why a port of ClickHouse that failed is not usable so; None where that can't be seen from outside."""
+    return _probed_secure(address, port) if address.secure else _probed_plain(address, port)
+
+
+def _probed_secure(address: ServerAddress, port: int) -> SinkUnavailable | None:
     where = f"{address.host}:{port}"
     try:
-        context = tls_context(address.tls) if address.secure else _believing()
+        context = tls_context(address.tls)
         with socket.create_connection((address.host, port), PROBE_SECONDS_MAX) as plain:
             name = address.tls.server_name or address.host
             with context.wrap_socket(plain, server_hostname=name) as secure:
-                if address.secure and _ends(secure):
+                if _ends(secure):
                     return _wants_certificate(where, "it ended the connection after the handshake")
     except SinkUnavailable as error:
         return error
     except ssl.SSLError as error:
-        return _told(error, where) if address.secure else None
+        return _told(error, where)
     except (ConnectionResetError, BrokenPipeError):
-        return _no_tls(where, "the connection was closed") if address.secure else None
+        return _no_tls(where, "the connection was closed")
     except OSError:
-        return None  # nobody there: what the failure itself said is all there is
-    if address.secure:
+        pass  # nobody there: what the failure itself said is all there is
+    return None
+
+
+def _probed_plain(address: ServerAddress, port: int) -> SinkUnavailable | None:
+    """Look whether somebody speaks TLS there; no certificate is asked for."""
+    believing = tls_context(Tls(verify=False))
+    try:
+        with (
+            socket.create_connection((address.host, port), PROBE_SECONDS_MAX) as plain,
+            believing.wrap_socket(plain),
+        ):
+            pass
+    except OSError:
         return None
     return SinkUnavailable(
-        f"ClickHouse at {where} speaks TLS, and was spoken to in plain text",
+        f"ClickHouse at {address.host}:{port} speaks TLS, and was spoken to in plain text",
         refused=True,
         remedy="say secure=1 in the address (and ca=FILE where its CA is your own), or name the port without TLS",
     )
-
-
-def _believing() -> ssl.SSLContext:
-    """Return a context that asks no certificate: only whether somebody speaks TLS is looked at."""
-    return tls_context(Tls(verify=False))
 
 
 def _ends(secure: ssl.SSLSocket) -> bool:
