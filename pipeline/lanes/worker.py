@@ -173,6 +173,7 @@ class Worker:
         self._assigned = True
         for assignment in assignments:
             held = self._held[assignment.lane] = _Held(assignment)
+            self._observer.phase(assignment.lane, Phase.REBUILDING)
             held.task = asyncio.create_task(self._hold(held))
         _log.info("lanes taken: %s; now held: %s", _listed(a.lane for a in assignments), _listed(self._held))
         self._changed.set()
