@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from pipeline.lanes.pace import Meter
 from pipeline.lanes.ports import NO_OBSERVER, Announce, IdleClock, LaneLimits, Observer, announce_to_nobody
 from pipeline.lanes.server import Progress, Server, ready_server, summarize
 from pipeline.lanes.warm import compile_kernels
-from pipeline.lanes.worker import Worker, run_until_signal
+from pipeline.lanes.worker import Worker
 from pipeline.ledger.totals import Summary
 from pipeline.log.files.source import FilesSource
 from pipeline.log.source import Source
@@ -129,8 +130,21 @@ async def _run(
     worker = make_worker(settings, source, sink, until_caught_up=until_caught_up, say=progress)
     keeper = asyncio.create_task(server.keep_alive(progress))
     try:
-        caught_up = await run_until_signal(worker)
+        caught_up = await _run_until_signal(worker)
     finally:
         keeper.cancel()
         await sink.close()
     return worker.records, caught_up
+
+
+async def _run_until_signal(worker: Worker) -> bool:
+    """Run a worker; SIGTERM and SIGINT stop it cleanly."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, worker.stop)
+    try:
+        return await worker.run()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

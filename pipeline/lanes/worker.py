@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import logging
-import signal
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -304,16 +303,3 @@ class Worker:
 
 def _listed(lanes: Iterable[int]) -> str:
     return ",".join(map(str, sorted(lanes))) or "none"
-
-
-async def run_until_signal(worker: Worker) -> bool:
-    """Run a worker; SIGTERM and SIGINT stop it cleanly."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, worker.stop)
-    try:
-        return await worker.run()
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
