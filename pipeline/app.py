@@ -79,7 +79,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
     """Faust's worker for the app: plain log lines, everything made ready first, an end when the group caught up."""
 
     def __init__(self, app: LedgerApp, *services: Any, **options: Any) -> None:
-        options |= {"override_logging": False, "redirect_stdouts": False}
+        options |= {"override_logging": False, "redirect_stdouts": False, "quiet": True}
         super().__init__(app, *services, **options)
         self.spinner = None
 
