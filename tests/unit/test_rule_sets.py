@@ -1,6 +1,7 @@
 """Rule sets as data: read whole or refused with line and remedy; versions name what is judged by."""
 
 import dataclasses
+import datetime as dt
 import re
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import DEFAULT, load_rules
+from pipeline.rules.loader import DEFAULT, load_judge, load_rules
 from pipeline.rules.registry import RULES
 from pipeline.rules.rule import Mode
 from pipeline.rules.rule_set import RuleSet
 from pipeline.rules.schema import rules_schema
+from pipeline.settings import Settings
 from pipeline.stages.judge import JUDGE_VERSION
 from schemas.classes import Reason
 from tests.support.rule_sets import HEAD, rule_set
@@ -113,6 +115,23 @@ def test_a_set_says_who_when_and_why(key):
     lines = [line for line in HEAD.splitlines() if not line.startswith(key)]
     with pytest.raises(UsageError, match=f"{key} is missing"):
         RuleSet.parse("\n".join(lines), "new.toml")
+
+
+def test_the_settings_name_the_judge(tmp_path):
+    """none, default or a file; what can't be read, or looks back further than the setting allows, is refused."""
+    day = dt.date(2026, 1, 15)
+    assert load_judge(Settings(), day).version == JUDGE_VERSION
+    default = load_judge(Settings(rules=DEFAULT, list_age_days_max=3_650), day)
+    assert set(default.not_evaluated) == {Reason.UNKNOWN_PUBLISHER, Reason.PUBLISHER_SUSPENDED}
+    with pytest.raises(UsageError, match="can't be read"):
+        load_judge(Settings(rules=str(tmp_path / "none.toml")), day)
+    far = tmp_path / "far.toml"
+    far.write_text(HEAD + "[rules.REPEAT_CLICK]\nmode = 'flag'\nwindow_minutes = 61\n")
+    with pytest.raises(UsageError, match="looks back 61 minutes"):
+        load_judge(Settings(rules=str(far)), day)
+    assert (
+        load_judge(Settings(rules=str(far), rule_horizon_minutes_max=61), day).rules.horizon_ms == 61 * 60_000
+    )
 
 
 def test_a_rule_without_its_list_says_that_it_is_not_evaluated():
