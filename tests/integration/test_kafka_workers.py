@@ -1,5 +1,6 @@
 """Worker processes on a real broker: however they come, go and die, every table equals the truth, to the nano."""
 
+import asyncio
 import json
 import signal
 from collections.abc import Iterator
@@ -14,13 +15,18 @@ from loadtest.model import TrafficModel
 from loadtest.real_truth import expected_of_files
 from loadtest.truth import Truth
 from sinks.embedded.launch import EmbeddedServer
-from tests.support.commands import adledger
+from tests.support.commands import Command, adledger
 from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
 
 MODEL = TrafficModel(seed=21, events=40_000, partitions=4, duration_hours=30, duplicate_share=0.05)
-SLOW = {"batch_rows_max": 256, "inserts_per_second_max": 40}
-"""Ten batches a second a worker: traffic lasts as long as members come and go."""
+LANES = set(range(MODEL.partitions))
+
+SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 16}
+"""Four batches a second a worker: there is traffic for as long as a slow machine takes for what happens to them."""
+FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
+"""For the last one, which ends what is left."""
+BATCHES_BETWEEN = 3
 
 DATA = Path(str(resources.files("loadtest"))) / "data"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
@@ -54,43 +60,85 @@ def test_real_logs_and_generated_events(kafka: LocalBroker, server: EmbeddedServ
 
 
 def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """A second and third join in mid-run, one leaves by SIGTERM, one is killed in mid-batch: the truth all the same."""
+    """Two join in mid-run, one leaves by SIGTERM, one is killed in mid-batch: no lane has two owners, all is true."""
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     truth = write_traffic_to_kafka(MODEL, deployment.settings)
-    everything = set(range(MODEL.partitions))
     with ExitStack() as stack:
         look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
         first = stack.enter_context(deployment.worker("first"))
-        look.wait_for_batches(first, 3)
         second = stack.enter_context(deployment.worker("second"))
+        look.wait_for_batches(first, BATCHES_BETWEEN)
         third = stack.enter_context(deployment.worker("third"))
-        third.until(lambda: all(held_lanes(worker) for worker in (first, second, third)))
-        assert_shared(everything, held_lanes(first), held_lanes(second), held_lanes(third))
-        look.wait_for_batches(third, 3)
+        third.until(lambda: shared(first, second, third))
+        look.wait_for_batches(third, BATCHES_BETWEEN)
+
         second.process.send_signal(signal.SIGTERM)
         assert second.wait() == 0, second.err
-        third.until(lambda: not held_lanes(second) and held_lanes(first) | held_lanes(third) == everything)
-        look.wait_for_batches(third, 3)
-        lost = held_lanes(third)
-        in_doubt = look.kill_in_mid_batch(third, lost)
-        assert look.records() < truth.records_received, "there is traffic to the end"
-        first.until(lambda: held_lanes(first) == everything)
-        first.until(
-            lambda: all(f"lane {lane}, batch {batch}: settled" in first.err for lane, batch in in_doubt)
-        )
-        for lane, batch in in_doubt:
-            assert f"lane {lane}: batch {batch} was intended and is not in the ledger: in doubt" in first.err
-        last = deployment.run_to_the_end(
-            "last", "--set", "inserts_per_second_max=1000", "--set", "batch_rows_max=65536"
-        )
+        third.until(lambda: shared(first, third))
+        look.wait_for_batches(third, BATCHES_BETWEEN)
+
+        [(lane, batch_no), *_] = look.kill_in_mid_batch(third, held_lanes(third))
+        intent = asyncio.run(deployment.intents())[lane]
+        assert (intent["lane"], intent["batch"]) == (lane, batch_no), "intended, and not in the ledger"
+        first.until(lambda: shared(first))
+        first.until(lambda: f"lane {lane}, batch {batch_no}: settled" in first.err)
+        assert f"lane {lane}: batch {batch_no} was intended and is not in the ledger: in doubt" in first.err
+        look.wait_for_batches(first, BATCHES_BETWEEN)
+
+        assert look.records() < truth.records_received, "there was traffic to the end"
         first.process.send_signal(signal.SIGTERM)
         assert first.wait() == 0, first.err
-    for worker in (first, second, third, last):
-        assert "Traceback" not in worker.err
+    last = deployment.run_to_the_end("last", *FAST)
+    assert "in doubt" not in last.err + second.err, "who leaves in order leaves no doubt"
+    assert not any("Traceback" in worker.err for worker in (first, second, third, last))
     deployment.assert_true(truth)
 
 
-def assert_shared(everything: set[int], *held: set[int]) -> None:
-    """Each lane has one owner, and nobody has more than one more than another."""
-    assert sorted(lane for lanes in held for lane in lanes) == sorted(everything)
-    assert max(map(len, held)) - min(map(len, held)) <= 1
+def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_path: Path) -> None:
+    """kill -9 of the broker, and a start on the same data: two workers say that they try again, and go on."""
+    with LocalBroker(tmp_path / "broker") as broker, ExitStack() as stack:
+        deployment = Deployment.make(broker.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
+        truth = write_traffic_to_kafka(MODEL, deployment.settings)
+        look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
+        workers = [stack.enter_context(deployment.worker(name)) for name in ("first", "second")]
+        workers[0].until(lambda: shared(*workers))
+        look.wait_for_batches(workers[0], BATCHES_BETWEEN)
+        broker.kill()
+        for worker in workers:
+            worker.until(lambda worker=worker: "; try 1" in worker.err)  # type: ignore[misc]
+        broker.start()
+        workers[0].until(lambda: shared(*workers))
+        look.wait_for_batches(workers[0], BATCHES_BETWEEN)
+        assert look.records() < truth.records_received, "there was traffic to the end"
+        for worker in workers:
+            worker.process.send_signal(signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait() == 0, worker.err
+            assert "Traceback" not in worker.err
+        deployment.run_to_the_end("last", *FAST)
+        deployment.assert_true(truth)
+
+
+def test_two_workers_of_many_lanes_end_together(
+    kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """64 partitions, two workers started together until caught up: both end with 0 and the whole ledger's totals."""
+    model = TrafficModel(seed=22, events=20_000, partitions=64)
+    deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=model.partitions)
+    truth = write_traffic_to_kafka(model, deployment.settings)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(deployment.worker(name, "--until-caught-up", "--json")) for name in ("a", "b")
+        ]
+        for worker in workers:
+            assert worker.wait() == 0, worker.err
+            assert json.loads(worker.out)["records_received"] == model.events
+            assert "Traceback" not in worker.err
+    deployment.assert_true(truth)
+
+
+def shared(*workers: Command) -> bool:
+    """Whether each lane has one owner among the workers, and none has more than one lane more than another."""
+    held = [held_lanes(worker) for worker in workers]
+    each_once = sorted(lane for lanes in held for lane in lanes) == sorted(LANES)
+    return each_once and max(map(len, held)) - min(map(len, held)) <= 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
 from loadtest.truth import Truth
@@ -79,6 +80,21 @@ class Deployment:
         assert ended.process.returncode == 0, ended.err
         return ended
 
+    async def intents(self) -> dict[int, dict[str, Any]]:
+        """Return lane -> the newest intent that is committed, as stock Kafka tools see it."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.source.servers)
+        await admin.start()
+        try:
+            committed = await admin.list_consumer_group_offsets(self.settings.group)
+        finally:
+            await admin.close()
+        newest: dict[int, dict[str, Any]] = {}
+        for place, at in committed.items():
+            intent = json.loads(at.metadata)
+            if intent["batch"] >= newest.get(place.partition, intent)["batch"]:
+                newest[place.partition] = intent
+        return newest
+
     @contextmanager
     def client(self) -> Iterator[Client]:
         """Give a connection to ClickHouse."""
@@ -109,11 +125,11 @@ class LedgerLook:
 
     def batches(self) -> int:
         """Return how many batches are done, 0 where there is no ledger yet."""
-        return self._number("count()", "")
+        return self._number("count()")
 
     def records(self) -> int:
         """Return how many records are done."""
-        return self._number("sum(records_received)", "")
+        return self._number("sum(records_received)")
 
     def unfinished(self) -> list[tuple[int, int]]:
         """Return (lane, batch_no) of those that have rows in `events` and no ledger row."""
@@ -152,9 +168,9 @@ class LedgerLook:
     def _unfinished_of(self, lanes: set[int]) -> list[tuple[int, int]]:
         return [batch for batch in self.unfinished() if batch[0] in lanes]
 
-    def _number(self, what: str, where: str) -> int:
+    def _number(self, what: str) -> int:
         try:
-            return int(self.client.execute(f"SELECT {what} FROM {self.database}.ledger {where}")[0][0])
+            return int(self.client.execute(f"SELECT {what} FROM {self.database}.ledger")[0][0])
         except (SinkUnavailable, DriverError, *NETWORK_ERRORS):
             self.client.disconnect()
             return 0

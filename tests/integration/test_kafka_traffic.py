@@ -1,0 +1,125 @@
+"""What producers may do on a real broker, by one worker process: transactions, a wrong partitioner, one topic for both."""
+
+import asyncio
+import heapq
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from loadtest.broker import LocalBroker
+from loadtest.generate import Generator
+from loadtest.model import TrafficModel
+from loadtest.real_truth import murmur2
+from loadtest.truth import Truth, TruthBuilder
+from pipeline.log.kafka.writer import KafkaLogWriter
+from pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
+from schemas.classes import Reason
+from sinks.embedded.launch import EmbeddedServer
+from tests.support.kafka_deployment import Deployment
+
+MODEL = TrafficModel(seed=31, events=8_000, partitions=4, crc32_share=0.3, malformed_share=0.0)
+CHUNK_SLOTS = 2_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One ClickHouse for all tests here: each has a database of its own."""
+    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+def test_transactions_and_another_partitioner(
+    kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """Each chunk is sent twice, in a transaction that is aborted and one that is not: it counts once.
+
+    Almost a third comes from producers with librdkafka's own partitioner: each record is counted once, and flagged.
+    """
+    deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions)
+    truth, astray = asyncio.run(produce_in_transactions(deployment))
+    deployment.run_to_the_end("worker")
+    deployment.assert_true(truth)
+    with deployment.client() as client:
+        [(flagged, offsets, records)] = client.execute(
+            f"SELECT countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
+            f"(SELECT sum(end - start) FROM {deployment.settings.database}.ledger ARRAY JOIN "
+            f"range_start AS start, range_end AS end), count() FROM {deployment.settings.database}.events"
+        )
+    assert flagged == truth.misrouted.sum() >= astray > MODEL.events / 10
+    assert offsets > 2 * records, "aborted records, and the ends of transactions, lie in the ledger's ranges"
+
+
+async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
+    """Send the model's chunks; returns the truth, and how many decodable records lie where CRC32 of their key says."""
+    truth, astray = TruthBuilder(MODEL), 0
+    producer = AIOKafkaProducer(
+        bootstrap_servers=deployment.settings.source.servers, transactional_id=deployment.settings.group
+    )
+    await producer.start()
+    try:
+        for chunk in Generator(MODEL, chunk_slots=CHUNK_SLOTS).chunks():
+            for ends in (producer.abort_transaction, producer.commit_transaction):
+                await producer.begin_transaction()
+                for topic, partition, block in chunk.blocks:
+                    await send(producer, deployment.settings.topics[topic], partition, records_of(block))
+                await ends()
+            truth.add(chunk.rows)
+            astray += sum(
+                is_astray(key, partition)
+                for _, partition, block in chunk.blocks
+                for _, key, _ in records_of(block)
+            )
+    finally:
+        await producer.stop()
+    return truth.truth(), astray
+
+
+def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Impressions and clicks in one topic, in their common order: the same truth as of two."""
+    deployment = Deployment.make(
+        kafka.servers, server, tmp_path, partitions=MODEL.partitions, topics=[f"both-{uuid4().hex[:10]}"]
+    )
+    truth = TruthBuilder(MODEL)
+    with KafkaLogWriter(deployment.settings) as writer:
+        for chunk in Generator(MODEL, chunk_slots=CHUNK_SLOTS).chunks():
+            kinds: dict[int, list[list[Record]]] = defaultdict(list)
+            for _, partition, block in chunk.blocks:
+                kinds[partition].append(records_of(block))
+            for partition, both in kinds.items():
+                writer.append(0, partition, RecordBlock.of(heapq.merge(*both, key=lambda record: record[0])))
+            truth.add(chunk.rows)
+    deployment.run_to_the_end("worker")
+    deployment.assert_true(truth.truth())
+
+
+def is_astray(key: bytes | None, partition: int) -> bool:
+    """Whether a record lies where librdkafka puts its key, and Java's client would not."""
+    if key is None:
+        return False
+    by_java = (murmur2(key) & 0x7FFFFFFF) % MODEL.partitions
+    return zlib.crc32(key) % MODEL.partitions == partition != by_java
+
+
+async def send(producer: AIOKafkaProducer, topic: str, partition: int, records: list[Record]) -> None:
+    """Send records of one partition, and return when they are queued."""
+    for time, key, value in records:
+        await producer.send(topic, value, key, partition, time)
+
+
+def records_of(block: RecordBlock) -> list[Record]:
+    """Return a block's records one by one."""
+    values, keys = texts(block.values, block.value_ends), texts(block.keys, block.key_ends)
+    return list(zip(block.log_times.tolist(), keys, values, strict=True))
+
+
+def texts(data: U8, ends: I64) -> Iterator[bytes | None]:
+    """Yield each row's bytes, None where it has none."""
+    begin = 0
+    for end in ends.tolist():
+        yield None if end == NULL else data[begin:end].tobytes()
+        begin = max(begin, end)
