@@ -39,16 +39,20 @@ def main() -> int:
         if outcome.problems:
             failed.append(outcome.seed)
     seconds = time.monotonic() - began
-    print("\nfaults injected:")
+    _say("\nfaults injected:")
     for kind in FAULTS:
-        print(f"  {kind:<28} {faults[kind]:>9,}")
-    print(
+        _say(f"  {kind:<28} {faults[kind]:>9,}")
+    _say(
         f"\n{seen['seeds']:,} seeds in {seconds:.0f} s: {seen['records']:,} records, {seen['batches']:,} batches, "
         f"{seen['steps']:,} steps, {sum(faults.values()):,} faults; {len(failed)} seeds failed"
     )
     if failed:
-        print(f"failed: {failed[:20]}; repeat one with: {_repeat(failed[0])}")
+        _say(f"failed: {failed[:20]}; repeat one with: {_repeat(failed[0])}")
     return int(bool(failed) != bool(args.mutation))
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _repeat(seed: int) -> str:
@@ -61,12 +65,12 @@ def _again(seed: int, mutation: str | None) -> Outcome:
 
 def _show(outcome: Outcome, *, whole: bool) -> None:
     lines = outcome.trace if whole else outcome.trace[-TRACE_LINES_MAX:]
-    print(f"\n== seed {outcome.seed}: {outcome.virtual_seconds:.0f} virtual seconds")
-    print(*lines, sep="\n")
+    _say(f"\n== seed {outcome.seed}: {outcome.virtual_seconds:.0f} virtual seconds")
+    _say(*lines)
     for problem in outcome.problems:
-        print(f"PROBLEM: {problem}")
+        _say(f"PROBLEM: {problem}")
     if outcome.problems:
-        print(f"repeat it: {_repeat(outcome.seed)}")
+        _say(f"repeat it: {_repeat(outcome.seed)}")
 
 
 if __name__ == "__main__":

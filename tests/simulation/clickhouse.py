@@ -15,7 +15,7 @@ from schemas.tables import PARTITION_CLOCKS, PROTOCOL_TABLES
 from sinks import blocks
 from sinks.blocks import Block, row_count
 from sinks.memory import MemorySink
-from sinks.sink import Columns, Identities, LedgerEntry, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS = 1_767_225_600 - 12
@@ -311,6 +311,17 @@ class SimSink:
         for block in await self._read("identities", found):
             yield block
 
+    async def rule_events(
+        self, lane: int, clock_from: int, before_batch_no: int
+    ) -> AsyncIterator[RuleEvents]:
+        """Yield what rules' windows are rebuilt from."""
+
+        def found() -> list[RuleEvents]:
+            return at_once(_all(self._view().rule_events(lane, clock_from, before_batch_no)))
+
+        for block in await self._read("rule_events", found):
+            yield block
+
     def _view(self) -> MemorySink:
         return self.server.view(consistent=self.consistent)
 
@@ -338,7 +349,7 @@ def at_once(coroutine: Any) -> Any:
     raise AssertionError("it waits")
 
 
-async def _all(found: AsyncIterator[Identities]) -> list[Identities]:
+async def _all(found: AsyncIterator[Any]) -> list[Any]:
     return [block async for block in found]
 
 

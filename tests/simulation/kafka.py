@@ -8,11 +8,12 @@ import asyncio
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import CommitFenced, CommitUnknown, LogError, OffsetOutOfRange
+from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError, OffsetOutOfRange
 from pipeline.lanes.intent import METADATA_BYTES_MAX
 from pipeline.log.record_batch import HEADER_BYTES
 from pipeline.log.record_block import RecordBlock, encode_batches
@@ -33,6 +34,7 @@ CLOCK_BEGINS_MS = (1_767_225_600 - 15) * 1000
 SESSION_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.5
 REBALANCE_SECONDS = 6.0
+HALF_DONE = "accepted for some partitions only"
 TOPIC_IS_NEW = "a topic was made anew"
 TOPICS = ("ad.impressions", "ad.clicks")
 
@@ -139,13 +141,15 @@ class Broker:
         for look in waiting:
             look()
 
-    def fetch(self, lane: int, positions: Mapping[int, int], ids: tuple[str, ...] | None) -> list[Fetched]:
+    def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, ids: tuple[str, ...] | None
+    ) -> list[Fetched]:
         """Fetch from the topics of these ids; LogError where they are gone."""
         if ids is not None and tuple(self.ids) != ids:
             raise LogError(TOPIC_IS_NEW, remedy="start the worker again")
-        return [self._fetch_one(topic, lane, position) for topic, position in positions.items()]
+        return [self._fetch_one(topic, lane, position, bytes_max) for topic, position in positions.items()]
 
-    def _fetch_one(self, topic: int, lane: int, position: int) -> Fetched:
+    def _fetch_one(self, topic: int, lane: int, position: int, bytes_max: int) -> Fetched:
         log = self.log(topic, lane)
         if not log.first <= position <= log.end:
             raise OffsetOutOfRange(
@@ -158,6 +162,8 @@ class Broker:
             return Fetched(topic, position, position, log.end)
         if len(behind) > 1 and self.world.rng.random() < 0.4:
             behind = behind[: self.world.rng.randrange(1, len(behind) + 1)]
+        sizes = np.cumsum([0 if b is None else b.size for _, _, b in behind])
+        behind = behind[: max(1, int(np.searchsorted(sizes, bytes_max, side="right")))]
         if behind and behind[0][0] < position:
             self.world.fault(
                 "fetched again", "kafka", f"{TOPICS[topic]}-{lane}, {behind[0][0]} to {position - 1}"
@@ -298,8 +304,11 @@ class SimSource:
         self._wake.set()
         await asyncio.wait([self._task])
         await self._revoke(self._mine)
+        await self._leave_group()
+
+    async def _leave_group(self) -> None:
         member, self._member = self._member, ""
-        await self.world.ask(lambda: self.broker.leave(member))
+        await self.world.ask(partial(self.broker.leave, member))
 
     async def rejoin(self) -> None:
         if self._again is None:
@@ -346,13 +355,11 @@ class SimSource:
                 return
             if self._again is not None:
                 await self._revoke(self._mine)
-                member, self._member = self._member, ""
-                await self.world.ask(lambda: self.broker.leave(member))
+                await self._leave_group()
                 again, self._again = self._again, None
                 again.set_result(None)
                 return
-            member, generation = self._member, self._generation
-            state = await self.world.ask(lambda: self.broker.heartbeat(member, generation))
+            state = await self.world.ask(partial(self.broker.heartbeat, self._member, self._generation))
             if state == "unknown":
                 await self._revoke(self._mine)
                 self._member = ""
@@ -396,46 +403,54 @@ class SimSource:
         reply = world.loop.create_future()
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())
         name = f"lane {lane}: {_batch(next(iter(positions.values())).metadata)}"
-        chances = world.chances
-        there, back = world.latency(), world.latency()
         lost = CommitUnknown(f"lane {lane}: no answer to a commit")
-        if world.chance(chances.commit_lost):
-            world.fault("commit lost", who(), name)
-            parts: list[tuple[float, Mapping[int, Committed]]] = []
-            error: Exception | None = lost
-        elif len(positions) > 1 and world.chance(chances.commit_half):
-            world.fault("commit half done", who(), name)
-            taken = world.rng.choice(list(positions))
-            parts = [(there, {taken: positions[taken]})]
-            rest = {t: c for t, c in positions.items() if t != taken}
-            if world.chance(0.5):
-                parts.append((world.rng.uniform(0.05, 3.0), rest))
-            error = CommitUnknown(f"lane {lane}: accepted for some partitions only")
-        elif world.chance(chances.commit_delayed):
-            there = world.rng.uniform(0.2, 8.0)
-            world.fault("commit delayed", who(), f"{name}, {there:.1f} s")
-            parts, error = [(there, positions)], None
-        elif world.chance(chances.commit_reply_lost):
-            world.fault("commit reply lost", who(), name)
-            parts, error = [(there, positions)], lost
-        else:
-            parts, error = [(there, positions)], None
+        parts, error = self._fate(name, positions, lost)
+        back = world.latency()
 
         def arrive(part: Mapping[int, Committed]) -> None:
+            answer: Exception | None = error
             try:
                 self.broker.commit(assignment.member_id, assignment.generation, lane, part)
             except CommitFenced as fenced:
-                answer: Exception | None = fenced
-            else:
-                answer = error
+                answer = fenced
             if error is not lost:
-                world.loop.on_network(back, lambda: _land(reply, answer))
+                world.loop.on_network(back, _land, reply, answer)
 
         for delay, part in parts:
             world.loop.on_network(delay, arrive, part)
-        world.loop.on_network(world.rng.uniform(0.3, 2.0), lambda: _land(reply, lost))
+        if isinstance(error, CommitRefused):
+            world.loop.on_network(back, _land, reply, error)
+        world.loop.on_network(world.rng.uniform(0.3, 2.0), _land, reply, lost)
         await world.point(f"after sending a commit of {name}")
         await reply
+
+    def _fate(
+        self, name: str, positions: Mapping[int, Committed], lost: CommitUnknown
+    ) -> tuple[list[tuple[float, Mapping[int, Committed]]], Exception | None]:
+        """Return when which partitions' commits arrive, and the answer (`lost`: none) where they are accepted."""
+        world, chances = self.world, self.world.chances
+        there = world.latency()
+        if world.chance(chances.commit_lost):
+            world.fault("commit lost", who(), name)
+            return [], lost
+        if world.chance(chances.commit_refused):
+            world.fault("commit refused", who(), name)
+            return [], CommitRefused(f"{name}: the coordinator is loading")
+        if len(positions) > 1 and world.chance(chances.commit_half):
+            world.fault("commit half done", who(), name)
+            taken = world.rng.choice(list(positions))
+            parts: list[tuple[float, Mapping[int, Committed]]] = [(there, {taken: positions[taken]})]
+            if world.chance(0.5):
+                rest = {t: c for t, c in positions.items() if t != taken}
+                parts.append((world.rng.uniform(0.05, 3.0), rest))
+            return parts, CommitUnknown(f"{name}: {HALF_DONE}")
+        if world.chance(chances.commit_delayed):
+            there = world.rng.uniform(0.2, 8.0)
+            world.fault("commit delayed", who(), f"{name}, {there:.1f} s")
+        elif world.chance(chances.commit_reply_lost):
+            world.fault("commit reply lost", who(), name)
+            return [(there, positions)], lost
+        return [(there, positions)], None
 
     def _check_cut(self, lane: int, positions: Mapping[int, Committed]) -> None:
         """The cut's law: no record that the lane knew of, at or before the cut's place, is left out of the batch."""
@@ -482,10 +497,10 @@ class SimSource:
         positions = dict(positions)
         broker = self.broker
         ids = self._topology.topic_ids if self._topology else None
-        found = await self.world.ask(lambda: broker.fetch(lane, positions, ids))
+        found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids))
         if wait_ms_max and not any(f.next_offset > f.position for f in found):
             await self._wait(lane, positions, wait_ms_max / 1000)
-            found = await self.world.ask(lambda: broker.fetch(lane, positions, ids), slow=False)
+            found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids), slow=False)
         for f in found:
             self._ends[lane, f.topic] = f.end_offset
         return found

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.errors import CommitUnknown, LaneStopped, SinkError
+from pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
 from pipeline.lanes import lane as lane_module
 from pipeline.lanes import recovery
 from pipeline.lanes.compute import Computed
@@ -22,7 +22,7 @@ from pipeline.stages import merge
 from sinks.ledger import ledger_columns
 from sinks.sink import LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
-from tests.simulation.kafka import SimSource
+from tests.simulation.kafka import HALF_DONE, SimSource
 from tests.simulation.run import REAL, Parts
 
 Patch = tuple[Any, str, Any]
@@ -208,9 +208,10 @@ class _CurrentGeneration(SimSource):
         for _ in range(8):
             await self.world.rest(self.world.rng.uniform(0.1, 3.0))
             try:
-                return await super().send_commit(Assignment(lane, self._generation, self._member), positions)
-            except Exception:  # noqa: BLE001, S112 - fenced or unknown: once more
+                await super().send_commit(Assignment(lane, self._generation, self._member), positions)
+            except (CommitFenced, CommitUnknown):
                 continue
+            return
 
 
 class _HalfIsEnough(SimSource):
@@ -220,7 +221,7 @@ class _HalfIsEnough(SimSource):
         try:
             await super().send_commit(assignment, positions)
         except CommitUnknown as error:
-            if "for some partitions only" not in error.message:
+            if HALF_DONE not in error.message:
                 raise
 
 

@@ -45,34 +45,34 @@ Row = tuple[Any, ...]
 def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterator[str]:
     """Yield what is wrong with the tables. Lanes that `stopped` may have a batch under way."""
     rows = {table: _rows(server, table) for table in PROTOCOL_COLUMNS}
-    ledger = sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no))
     lanes: dict[int, list[LedgerEntry]] = {}
-    for sealed in ledger:
+    for sealed in sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no)):
         lanes.setdefault(sealed.entry.lane, []).append(sealed.entry)
         yield from (f"conservation: {p}" for p in check_entry(sealed))
     texts: dict[str, dict[int, bytes]] = {"user_agents": {}, "pages": {}}
     for lane, entries in lanes.items():
-        yield from (f"continuity: {p}" for p in check_continuity(entries))
-        # a group that had no batch yet begins where the log begins
-        if entries[0].batch_no != 1 or any(
-            r.start not in (0, _first(broker, entries[0], r.topic)) for r in entries[0].ranges
-        ):
-            yield f"continuity: lane {lane} does not begin at the log's beginning"
+        yield from _continuity(broker, lane, entries)
         expected = _Lane(broker, lane)
         for entry in entries:
             for table, wanted in expected.batch(entry, texts).items():
-                yield from _compare(
-                    table, lane, entry.batch_no, wanted, rows[table].pop((lane, entry.batch_no), [])
-                )
+                found = rows[table].pop((lane, entry.batch_no), [])
+                yield from _compare(table, lane, entry.batch_no, wanted, found)
             yield from expected.entry_problems(entry)
+    under_way = {(lane, max((e.batch_no for e in lanes.get(lane, [])), default=0) + 1) for lane in stopped}
     for table in ("events", "dead_letters", "rollup_minute"):
-        for lane, batch_no in rows[table]:
-            if lane in stopped and batch_no == max((e.batch_no for e in lanes.get(lane, [])), default=0) + 1:
-                continue
+        for lane, batch_no in rows[table].keys() - under_way:
             yield f"conservation: {table} holds rows of lane {lane}, batch {batch_no}, without a ledger row"
     for table, held in texts.items():
         if any(server.texts[table].get(key) != text for key, text in held.items()):
             yield f"texts: {table} lacks the text of a hash in events"
+
+
+def _continuity(broker: Broker, lane: int, entries: list[LedgerEntry]) -> Iterator[str]:
+    yield from (f"continuity: {p}" for p in check_continuity(entries))
+    # a group that had no batch yet begins where the log begins
+    begins = [r.start in (0, _first(broker, entries[0], r.topic)) for r in entries[0].ranges]
+    if entries[0].batch_no != 1 or not all(begins):
+        yield f"continuity: lane {lane} does not begin at the log's beginning"
 
 
 def _first(broker: Broker, entry: LedgerEntry, topic: int) -> int:

@@ -14,7 +14,7 @@ FAULTS = (
     "crash", "pause", "zombie", "lost request", "lost reply", "slow request", "slow reply", "server killed",
     "killed inside an insert", "insert outlives its client", "insert refused late", "unknown outcome",
     "part shown later", "lagging replica", "clock jump", "clock drift", "commit lost", "commit reply lost", "commit delayed",
-    "commit half done", "commit fenced", "rebalance", "member expired", "static member returned", "joined", "left",
+    "commit half done", "commit refused", "commit fenced", "rebalance", "member expired", "static member returned", "joined", "left",
     "duplicate record", "fetched again", "topic idle", "topic lags", "offsets without records", "new release",
     "slow cpu", "retention", "truncated", "topic recreated", "commits expired",
 )  # fmt: skip
@@ -40,6 +40,7 @@ class Chances:
     commit_reply_lost: float
     commit_delayed: float
     commit_half: float
+    commit_refused: float
     slow_cpu: float
     broken_connection: float
 

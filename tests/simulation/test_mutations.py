@@ -1,0 +1,40 @@
+"""The simulation bites: each rule of the protocol, taken out, is noticed within the CI seeds."""
+
+import pytest
+
+from pipeline.lanes.warm import compile_kernels
+from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.run import run
+
+CI_SEEDS = 2_000
+"""As many as `.ci/run` gives to the simulation."""
+
+BEGINS = {
+}  # fmt: skip
+"""Mutation -> a seed shortly before one that notices it: the scan begins there, so that the test is quick."""
+
+SCANNED = 120
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    compile_kernels()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_a_missing_rule_is_noticed(mutation: Mutation, record_property):
+    """Without the rule a seed fails that is well with it; the report says which, and what noticed it."""
+    begin = BEGINS.get(mutation.name, 0)
+    for seed in range(begin, min(begin + SCANNED, CI_SEEDS)):
+        with mutation.in_force():
+            outcome = run(seed, parts=mutation.parts)
+        if outcome.problems:
+            assert run(seed).problems == (), "with the rule the same seed is well"
+            record_property("noticed", f"seed {seed}: {outcome.problems[0][:160]}")
+            return
+    pytest.fail(f"{mutation.name} ({mutation.lacks}) went unnoticed")
+
+
+def test_there_are_at_least_twelve():
+    """Each has a name of its own."""
+    assert len({m.name for m in MUTATIONS}) == len(MUTATIONS) >= 12
