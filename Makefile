@@ -31,6 +31,12 @@ test: $(READY)
 bench: $(READY)
 	@$(BIN)/pytest -m benchmark -s $(ARGS)
 
+## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
+SEEDS ?= 0..1999
+.PHONY: simulate
+simulate: $(READY)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(TRACE),--trace) $(if $(MUTATION),--mutation "$(MUTATION)")
+
 ## lint: ruff's rules and format, nothing changed
 .PHONY: lint
 lint: $(READY)
