@@ -107,6 +107,7 @@ class Delivery:
                 if not (there["ledger"] or there["events"]):
                     computed = await compute()
                     intent = await self._as_computed(intent, computed)
+                    last = intent.send_by  # the later of the two: what is sent now may arrive until then
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
                 self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
