@@ -25,6 +25,7 @@ COMMANDS = {
     "lists": "pipeline.cli.lists:lists",
     "clickhouse": "pipeline.cli.clickhouse:app",
     "topics": "pipeline.cli.topics:topics",
+    "doctor": "pipeline.cli.doctor:doctor",
     "migrate": "pipeline.cli.migrate:migrate",
     "config": "pipeline.cli.config:config",
     "version": "pipeline.cli.version:version",

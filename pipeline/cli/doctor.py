@@ -1,0 +1,114 @@
+"""`adledger doctor`: what is wrong with a deployment, and the command that mends it."""
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import out, out_json
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.doctor.report import Check
+    from pipeline.settings_layers import LoadedSettings
+
+MARKS = {"fine": "✓", "advice": "!", "error": "✗", "not made": "-"}
+
+
+def doctor(
+    *,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    group: options.Group = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look at a deployment, and say what is wrong and what mends it.
+
+    Settings, brokers, topics, the group and its committed intents, keys and partitioners of the newest records, ClickHouse and its tables, clocks, this machine. It changes nothing, and may run beside workers. Exit code 1 where something is wrong; advice (marked !) is for you to weigh.
+
+    \b
+    Examples:
+      adledger doctor --source kafka://k1:9092 --clickhouse clickhouse://ads@ch1:9440/?secure=1
+      adledger doctor --config /etc/adledger.toml
+      adledger doctor --json | jq '.checks[] | select(.state == "error") | .findings'
+    """
+    from pipeline.doctor.report import as_json as report_json
+    from pipeline.doctor.report import found_wrong
+
+    checks = _examined(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
+    )
+    out_json(report_json(checks)) if as_json else _print(checks)
+    if found_wrong(checks):
+        raise typer.Exit(1)
+
+
+def _examined(
+    config_file: options.Config, assignments: options.Set, **flags: str | None
+) -> "Sequence[Check]":
+    from pipeline.doctor.report import Check, with_flags
+    from pipeline.log.kafka.findings import Finding
+
+    try:
+        loaded = options.load_settings(config_file, assignments, **flags)
+    except UsageError as error:
+        refused = Check(
+            "settings",
+            "as they are set",
+            [Finding(error.message, error.remedy or "adledger config NAME explains one")],
+        )
+        return [refused, Check("deployment", "", not_made="the settings are refused")]
+
+    import logging
+
+    from pipeline.doctor.examine import examine
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told once, with its remedy
+    checks = [
+        Check("settings", "understood, without contradictions"),
+        *examine(loaded.settings, connect.client),
+    ]
+    return with_flags(checks, _command_flags(loaded, config_file))
+
+
+def _command_flags(loaded: "LoadedSettings", config_file: options.Config) -> dict[str, str]:
+    """Return what a remedy's command needs to meet the same deployment: what came by flags must be given again."""
+
+    def given(*names: str) -> str:
+        again = [
+            f"--{name} {shlex.quote(str(getattr(loaded.settings, name)))}"
+            for name in names
+            if loaded.origins[name].startswith("flag")
+        ]
+        return " ".join([*([f"--config {shlex.quote(str(config_file))}"] if config_file else []), *again])
+
+    return {
+        "adledger topics create": given("source"),
+        "adledger topics check": given("source"),
+        "adledger migrate": given("clickhouse", "database"),
+    }
+
+
+def _print(checks: "Sequence[Check]") -> None:
+    """Print a checklist by area, each finding below what it was found in."""
+    from pipeline.doctor.report import State
+
+    for area in dict.fromkeys(check.area for check in checks):
+        out(area)
+        for check in (c for c in checks if c.area == area):
+            what = "; ".join(
+                text
+                for text in (check.what, f"not looked at: {check.not_made}" if check.not_made else "")
+                if text
+            )
+            out(f"  {MARKS[check.state]} {what}")
+            for finding in check.findings:
+                out(f"      {MARKS[State.ADVICE if finding.advice else State.ERROR]} {finding.message}")
+                out(f"        {'better' if finding.advice else 'remedy'}: {finding.remedy}")
+    counts = [sum(check.state == state for check in checks) for state in State]
+    out(", ".join(f"{count} {state}" for state, count in zip(State, counts, strict=True) if count))

@@ -1,0 +1,95 @@
+"""Looking at ClickHouse: reachable, new enough, migrated, as the protocol needs it; and its clock."""
+
+import time
+from dataclasses import dataclass, field
+
+from clickhouse_driver.errors import ServerException
+
+from pipeline.addresses import EmbeddedAddress, ServerAddress
+from pipeline.doctor.report import Check
+from pipeline.errors import SinkError
+from pipeline.log.kafka.findings import Finding
+from pipeline.settings import Settings
+from schemas import migrate
+from sinks.checks import check_server
+from sinks.clickhouse import query_refused
+from sinks.connection import Client
+
+AREA = "clickhouse"
+
+
+@dataclass(slots=True)
+class ServerSeen:
+    """What was seen. `address` is set where the server has tables; `ahead_ms` is how far its clock is ahead of ours."""
+
+    checks: list[Check] = field(default_factory=list)
+    address: ServerAddress | None = None
+    ahead_ms: int | None = None
+    window_events: int = 0
+
+
+def look_at_server(client: Client, settings: Settings) -> ServerSeen:
+    """Look at a server that answers. Raises SinkError where it does not, or may not be looked at."""
+    seen = ServerSeen()
+    try:
+        version = str(client.execute("SELECT version()")[0][0])
+        seen.checks.append(Check(AREA, f"{client.address}: ClickHouse {version} answers"))
+        recorded = migrate.recorded(client, settings.database)
+        seen.checks.append(_migrations(recorded, settings))
+        if recorded:
+            found = check_server(client, settings.database, settings.cluster)
+            seen.checks.append(
+                Check(
+                    AREA,
+                    "version, deadlines, partitions, fsync and insert settings",
+                    [Finding(f.message, f.remedy) for f in found],
+                )
+            )
+            seen.window_events = _window_events(client, settings)
+            seen.address = client.address
+        seen.ahead_ms = _ahead_ms(client)
+    except ServerException as error:
+        raise query_refused(error) from None
+    return seen
+
+
+def no_directory_yet(settings: Settings) -> ServerSeen | None:
+    """Return what there is to say of an embedded server whose directory the first run makes; else None."""
+    address = settings.clickhouse
+    if not isinstance(address, EmbeddedAddress) or address.directory.exists():
+        return None
+    return ServerSeen([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
+
+
+def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:
+    known = migrate.load()
+    what = f"database {settings.database}: {len(recorded)} of {len(known)} migrations"
+    try:
+        lacking = migrate.pending(known, recorded, settings.database)
+    except SinkError as error:
+        return Check(AREA, what, [Finding(error.message, error.remedy)])
+    if not lacking:
+        return Check(AREA, what)
+    numbers = ", ".join(f"{m.version:04} {m.name}" for m in lacking)
+    message = (
+        f"not applied to database {settings.database} yet: {numbers}; a worker applies them when it starts"
+    )
+    return Check(AREA, what, [Finding(message, "adledger migrate", advice=True)])
+
+
+def _window_events(client: Client, settings: Settings) -> int:
+    """Return how many records the dedupe window holds now, by the ledger."""
+    rows = client.execute(
+        f"SELECT sum(records_received) FROM {settings.database}.ledger "  # noqa: S608 - the setting is a checked name
+        f"WHERE clock_after > (SELECT max(clock_after) FROM {settings.database}.ledger) "
+        "- toIntervalHour(%(hours)s)",
+        {"hours": settings.dedupe_window_hours},
+    )
+    return int(rows[0][0] or 0)
+
+
+def _ahead_ms(client: Client) -> int:
+    """Return the server's clock less ours, taken in mid-query."""
+    before = time.time()
+    server_ms = int(client.execute("SELECT toUnixTimestamp64Milli(now64(3))")[0][0])
+    return round(server_ms - (before + time.time()) * 500)

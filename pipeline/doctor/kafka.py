@@ -1,0 +1,150 @@
+"""Looking at Kafka: brokers one by one, topics, the group, and a way to read without joining it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import DescribeGroupsRequest
+
+from pipeline.doctor.group import GroupFacts, Member
+from pipeline.doctor.report import Check
+from pipeline.errors import LogError, UsageError
+from pipeline.log.kafka.commits import NOT_READY, GroupCommits
+from pipeline.log.kafka.failures import connected, probe
+from pipeline.log.kafka.findings import Finding
+from pipeline.log.kafka.log_times import largest_log_times
+from pipeline.log.kafka.patience import Patience
+from pipeline.log.kafka.reader import KafkaReader
+from pipeline.log.kafka.topics import Checked, check_topics, kafka_options
+from pipeline.log.kafka.topology import topology
+from pipeline.log.source import Committed, Fetched, OffsetBounds, Topology
+from pipeline.settings import Settings
+
+AREA, TOPICS = "kafka", "topics"
+READ_TRIES_MAX = 3
+COORDINATOR_TRIES_MAX, COORDINATOR_RETRY_SECONDS = 50, 0.2
+
+
+def _say_nothing(_: str) -> None:
+    """Do nothing: a read that fails is told once, as a finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaView:
+    """What can be read of a group's log without being a member of it."""
+
+    topology: Topology
+    group: GroupFacts
+    newest_log_time: int  # ms; NO_TIME (-1) where the topics are empty
+    commits: GroupCommits
+    reader: KafkaReader
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        """Return what the group has committed. Raises LogError."""
+        return await self.commits.committed(lane)
+
+    async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
+        """Return first and end offsets. Raises LogError."""
+        return await self.reader.bounds(lane)
+
+    async def fetch(
+        self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
+    ) -> Sequence[Fetched]:
+        """Fetch as `Reader.fetch` says. Raises LogError."""
+        return await self.reader.fetch(lane, positions, bytes_max, wait_ms_max)
+
+
+async def brokers(settings: Settings) -> list[Check]:
+    """Try each broker that the settings name, and each that those name, with the settings' properties."""
+    try:
+        options = kafka_options(settings)
+    except UsageError as error:
+        return [
+            Check(
+                AREA,
+                "client properties",
+                [Finding(error.message, "adledger config shows what is set, and from where")],
+            )
+        ]
+    servers: Sequence[str] = options["bootstrap_servers"]  # type: ignore[assignment]
+    found = await asyncio.gather(*(probe(options | {"bootstrap_servers": [server]}) for server in servers))
+    how = f"{options['security_protocol']}" + (
+        f", {options['sasl_mechanism']}" if "sasl_mechanism" in options else ""
+    )
+    # A cluster with one broker away still serves: that is advice.
+    some_serve = any(not findings for findings in found)
+    return [
+        Check(
+            AREA,
+            f"{server} ({how})",
+            [Finding(f.message, f.remedy, advice=some_serve) for f in findings],
+        )
+        for server, findings in zip(servers, found, strict=True)
+    ]
+
+
+async def topics(settings: Settings) -> tuple[list[Check], Checked | None]:
+    """Check the topics' settings; None where they could not be looked at."""
+    try:
+        checked = await check_topics(settings)
+    except LogError as error:
+        return [Check(TOPICS, "settings", [Finding(error.message, error.remedy)])], None
+    shown = ", ".join(
+        f"{t.name} ({t.partitions} partitions)" if not t.error_code else t.name for t in checked.topics
+    )
+    return [Check(TOPICS, shown, checked.findings)], checked
+
+
+@asynccontextmanager
+async def kafka_view(settings: Settings, checked: Checked) -> AsyncIterator[KafkaView]:
+    """Give a view of topics that were found to be lanes. Raises LogError."""
+    facts = checked.topics[: len(settings.topics)]
+    found = topology(facts)
+    options = kafka_options(settings)
+    async with connected(options) as client:
+        await client.set_topics(settings.topics)
+        servers = str(settings.source).removeprefix("kafka://")
+        patience = Patience(servers, READ_TRIES_MAX, settings.retry_backoff_ms_max, _say_nothing)
+        yield KafkaView(
+            found,
+            await describe_group(client, settings.group),
+            max(await largest_log_times(client, facts), default=-1),
+            GroupCommits(client, settings.group, settings.topics),
+            KafkaReader(client, found, settings.log_time, patience),
+        )
+
+
+async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
+    """Ask the group's coordinator. One that nobody was ever in is in state Dead. Raises KafkaError.
+
+    Brokers that just started, or never had a group, are asked again while they make ready.
+    """
+    for attempt in range(1, COORDINATOR_TRIES_MAX + 1):
+        try:
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await client.send(node, DescribeGroupsRequest([group]))
+        except KafkaError as error:
+            if not error.retriable or attempt == COORDINATOR_TRIES_MAX:
+                raise
+        else:
+            if response.groups[0][0] not in NOT_READY:
+                break
+        await asyncio.sleep(COORDINATOR_RETRY_SECONDS)
+    [(_, name, state, protocol_type, protocol, members, *_)] = response.groups
+    return GroupFacts(
+        name, state, protocol_type, protocol, [Member(m[1], m[2], _lanes(m[4])) for m in members]
+    )
+
+
+def _lanes(assignment: bytes) -> tuple[int, ...]:
+    """Return the partitions of any topic that a member of a `consumer` group has; other groups' say nothing."""
+    try:
+        decoded: Any = ConsumerProtocolMemberAssignment.decode(assignment)
+    except (ValueError, IndexError, TypeError):
+        return ()
+    return tuple(sorted({lane for _, lanes in decoded.assignment for lane in lanes}))

@@ -1,0 +1,140 @@
+"""Looking at each lane: its committed intent against the ledger, its lag, and its newest records."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from pipeline.doctor import keys
+from pipeline.doctor.report import Check
+from pipeline.errors import LaneStopped
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.ports import Ports
+from pipeline.lanes.recovery import find_start
+from pipeline.lanes.start import limits
+from pipeline.log.kafka.findings import Finding
+from pipeline.log.source import Committed, Fetched, OffsetBounds, Reader, Source, Topology
+from pipeline.settings import Settings
+from pipeline.stages.decode import DecodeContext
+from pipeline.stages.walk import walk
+from schemas.wire import currency_code
+from sinks.sink import Sink
+
+SAMPLE_RECORDS_MAX = 1_000
+"""Of each topic's partition, the newest."""
+SAMPLE_BYTES_MAX = 4 * 1024 * 1024
+SAMPLE_WAIT_MS = 500
+FOUND_LANES_MAX = 3
+"""So many lanes are told one by one; what ails more of them is one ailment."""
+
+
+class LogView(Reader, Protocol):
+    """A log that is looked at without joining its group."""
+
+    @property
+    def topology(self) -> Topology:
+        """Topics and width."""
+
+    async def committed(self, lane: int) -> Mapping[int, Committed]:
+        """Return what the group has committed. Raises LogError."""
+
+
+@dataclass(slots=True)
+class LanesSeen:
+    """All lanes together."""
+
+    lag_records: int = 0
+    stopped: dict[int, Finding] = field(default_factory=dict)
+    samples: list[keys.Sample] = field(default_factory=list)
+
+
+async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) -> LanesSeen:
+    """Look at every lane, one after the other; without a sink intents are only read. Raises LogError, SinkError."""
+    seen = LanesSeen(samples=[keys.Sample(topic) for topic in view.topology.topics])
+    for lane in range(view.topology.partitions):
+        bounds = await view.bounds(lane)
+        try:
+            positions = await _positions(view, settings, lane, sink, bounds)
+        except LaneStopped as error:
+            seen.stopped[lane] = Finding(error.message, error.remedy)
+        else:
+            seen.lag_records += sum(max(0, b.end - positions[topic]) for topic, b in bounds.items())
+        await _sample(view, settings, lane, bounds, seen.samples)
+    return seen
+
+
+def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check]:
+    """Return what the lanes' intents, and their newest records, come to."""
+    told = [seen.stopped[lane] for lane in sorted(seen.stopped)[:FOUND_LANES_MAX]]
+    if (more := len(seen.stopped) - len(told)) > 0:
+        told.append(Finding(f"{more} more lanes would stop likewise", "mend the ones above first"))
+    against = "against the ledger" if with_ledger else "as far as they can be read without ClickHouse"
+    return [
+        Check(
+            "group", f"committed intents of {lanes} lanes, {against}; {seen.lag_records:,} records wait", told
+        ),
+        *(
+            Check(
+                "keys", f"{sample.topic}: the newest {sample.records:,} records", list(keys.findings(sample))
+            )
+            for sample in seen.samples
+        ),
+    ]
+
+
+async def _positions(
+    view: LogView, settings: Settings, lane: int, sink: Sink | None, bounds: Mapping[int, OffsetBounds]
+) -> dict[int, int]:
+    """Return where a worker would go on with a lane. Raises LaneStopped where it would not."""
+    first = {topic: b.first for topic, b in bounds.items()}
+    if sink is not None:
+        start = await find_start(_ports(view, settings, sink), lane)
+        return first | dict(start.positions)
+    committed = await view.committed(lane)
+    for topic, at in committed.items():
+        Intent.parse(at.metadata, f"lane {lane}, {view.topology.topics[topic]}")
+    return first | {topic: at.offset for topic, at in committed.items()}
+
+
+def _ports(view: LogView, settings: Settings, sink: Sink) -> Ports:
+    """Return a lane's ports, of which looking uses only the log, the sink and the topology."""
+    return Ports(
+        source=cast("Source", view), sink=sink, topology=view.topology, limits=limits(settings, until_caught_up=True),
+        run_cpu=asyncio.to_thread, say=_nothing, write_texts=_never, pace=_never, announce=_never,
+    )  # fmt: skip
+
+
+def _nothing(_: str) -> None:
+    """Do nothing: what is found is told at the end."""
+
+
+async def _never(*_: object) -> None:
+    raise AssertionError("the doctor writes nothing")
+
+
+async def _sample(
+    view: LogView,
+    settings: Settings,
+    lane: int,
+    bounds: Mapping[int, OffsetBounds],
+    samples: list[keys.Sample],
+) -> None:
+    context = DecodeContext(
+        lane, view.topology.partitions, view.topology.kinds, currency_code(settings.currency)
+    )
+    for topic, b in bounds.items():
+        async for fetched in _newest(view, lane, topic, b):
+            refs = walk(fetched, f"{view.topology.topics[topic]}-{lane}")
+            samples[topic].add(refs, context)
+
+
+async def _newest(view: LogView, lane: int, topic: int, bounds: OffsetBounds) -> AsyncIterator[Fetched]:
+    """Yield fetches over a partition's newest records, of SAMPLE_BYTES_MAX together or a record batch more."""
+    position, left = max(bounds.first, bounds.end - SAMPLE_RECORDS_MAX), SAMPLE_BYTES_MAX
+    while position < bounds.end and left > 0:
+        [fetched] = await view.fetch(lane, {topic: position}, left, SAMPLE_WAIT_MS)
+        if fetched.next_offset == position:
+            return
+        yield fetched
+        left -= sum(batch.size for batch in fetched.batches)
+        position = fetched.next_offset

@@ -1,0 +1,77 @@
+"""What was looked at, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from pipeline.log.kafka.findings import Finding
+
+COMMANDS = ("adledger topics create", "adledger topics check", "adledger migrate")
+"""Commands that remedies name and that take a deployment's addresses."""
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    FINE = "fine"
+    ADVICE = "advice"  # works, and something is risky or unlike what is usual
+    ERROR = "error"
+    NOT_MADE = "not made"  # an earlier error was in its way
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `what` says what was seen; `not_made` why it could not be looked at."""
+
+    area: str
+    what: str
+    findings: Sequence[Finding] = ()
+    not_made: str = ""
+
+    @property
+    def state(self) -> State:
+        """How it ended: the worst that was found."""
+        if any(not finding.advice for finding in self.findings):
+            return State.ERROR
+        if self.not_made:
+            return State.NOT_MADE
+        return State.ADVICE if self.findings else State.FINE
+
+
+def found_wrong(checks: Sequence[Check]) -> bool:
+    """Tell whether anything is wrong, or something could not be looked at."""
+    return any(check.state in {State.ERROR, State.NOT_MADE} for check in checks)
+
+
+def with_flags(checks: Sequence[Check], flags: Mapping[str, str]) -> list[Check]:
+    """Return the checks with remedies' commands complete: `flags` has what each of `COMMANDS` needs behind it."""
+
+    def complete(finding: Finding) -> Finding:
+        remedy = finding.remedy
+        for command in COMMANDS:
+            if flags.get(command):
+                remedy = remedy.replace(command, f"{command} {flags[command]}")
+        return replace(finding, remedy=remedy)
+
+    return [replace(check, findings=[complete(f) for f in check.findings]) for check in checks]
+
+
+def as_json(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return the one object that `--json` prints."""
+    return {
+        "healthy": not found_wrong(checks),
+        "checks": [
+            {
+                "area": check.area,
+                "what": check.what,
+                "state": str(check.state),
+                "not_made": check.not_made or None,
+                "findings": [
+                    {"severity": "advice" if f.advice else "error", "message": f.message, "remedy": f.remedy}
+                    for f in check.findings
+                ],
+            }
+            for check in checks
+        ],
+    }
