@@ -21,6 +21,7 @@ from sinks import queries
 from sinks.blocks import Block, protocol_block, row_count, text_block
 from sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from sinks.ledger import ledger_entry
+from sinks.orders import ClickHouseOrders
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
 from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
@@ -32,6 +33,7 @@ QUIESCE_PATIENCE_SECONDS = 2  # running inserts may end by themselves for so lon
 QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
 IDENTITY_ROWS_PER_BLOCK = 2**17
+NO_SETTINGS: Mapping[str, Any] = {}
 ROWS_PER_BLOCK_MAX = 2**30  # the driver cuts blocks there: never
 
 
@@ -52,6 +54,8 @@ class ClickHouseSink:
     def __init__(self, address: ServerAddress, options: SinkOptions | None = None) -> None:
         self._options = options or SinkOptions()
         self._database = self._options.database
+        self.orders = ClickHouseOrders(self._rows, self._database)
+        """What people ordered lanes to do."""
         self._pool = ClientPool(
             lambda: connect(address, compression=self._options.compression),
             self._options.connections_max,
@@ -177,8 +181,8 @@ class ClickHouseSink:
 
         await self._pool.run(send, self._options.write_deadline_seconds + ANSWER_GRACE_SECONDS)
 
-    async def _rows(self, query: str) -> list[Any]:
-        settings = {"strings_as_bytes": True, **self._consistency()}
+    async def _rows(self, query: str, more: Mapping[str, Any] = NO_SETTINGS) -> list[Any]:
+        settings = {"strings_as_bytes": True, **self._consistency(), **more}
         rows: list[Any] = await self._read(lambda client: client.execute(query, settings=settings))
         return rows
 

@@ -25,7 +25,7 @@ _TIMES = {"event_time", "log_time", "lane_clock", "cut_time", "clock_before", "c
 
 def ledger_end(database: str, lane: int) -> str:
     """Return the query for the lane's last ledger row: `LEDGER_COLUMNS`."""
-    columns = ", ".join(_read(name) for name in LEDGER_COLUMNS)
+    columns = ", ".join(read_column(name) for name in LEDGER_COLUMNS)
     return f"SELECT {columns} FROM {database}.ledger WHERE lane = {lane:d} ORDER BY batch_no DESC LIMIT 1"
 
 
@@ -48,7 +48,7 @@ def last_batches(database: str, lane: int, from_batch_no: int) -> str:
 
 def stored_events(database: str, lane: int, batch_no: int) -> str:
     """Return the query for the events of one batch: `STORED_COLUMNS`, then those of EVENT_DTYPES."""
-    columns = ", ".join(_read(name) for name in (*STORED_COLUMNS, *EVENT_DTYPES))
+    columns = ", ".join(read_column(name) for name in (*STORED_COLUMNS, *EVENT_DTYPES))
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no = {batch_no:d} "
         "ORDER BY lane, batch_no, topic, offset"
@@ -57,7 +57,7 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
 
 def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
     """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch: `IDENTITY_COLUMNS`."""
-    columns = ", ".join(_read(name) for name in IDENTITY_COLUMNS)
+    columns = ", ".join(read_column(name) for name in IDENTITY_COLUMNS)
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
         f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d} "
@@ -67,7 +67,7 @@ def identities(database: str, lane: int, clock_from: int, before_batch_no: int) 
 
 def rule_events(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
     """Return the query for what the rules' windows are made from: lane_clock, then WINDOW_COLUMNS, in the lane's order."""
-    columns = ", ".join(_read(name) for name in ("lane_clock", *WINDOW_COLUMNS))
+    columns = ", ".join(read_column(name) for name in ("lane_clock", *WINDOW_COLUMNS))
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
         f"AND lane_clock >= fromUnixTimestamp64Milli({clock_from:d}, 'UTC') AND class_code != {Class.DUPLICATE:d} "
@@ -101,6 +101,6 @@ def insert(database: str, table: str, columns: list[str]) -> str:
     return f"INSERT INTO {database}.{table} ({', '.join(columns)}) VALUES"
 
 
-def _read(name: str) -> str:
+def read_column(name: str) -> str:
     """Return a column as the number that is stored: the driver would make dates of times."""
     return f"toUnixTimestamp64Milli({name})" if name in _TIMES else name

@@ -126,11 +126,14 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
     malformed = len(dead["offset"])
     if malformed:
         counts[int(Class.MALFORMED)] = malformed
+    received = sum(counts.values())
+    if intent.ordered and (lost := sum(r.end - r.start for r in intent.ranges)):
+        counts[int(Class.LOST)] = lost
     return LedgerEntry(
         lane=intent.lane, batch_no=intent.batch_no, epoch=intent.epoch, ranges=intent.ranges,
         cut_time=intent.cut_time, cut_topic=intent.cut_topic, cut_offset=intent.cut_offset,
         clock_before=intent.clock_before, clock_after=intent.clock_after,
-        records_received=sum(counts.values()), counts=counts, money=money,
+        records_received=received, counts=counts, money=money,
         judge_version=intent.judge_version, rollup_rows=len(rollup["records"]),
         events_digest=digest("events", events), dead_letters_digest=digest("dead_letters", dead),
     )  # fmt: skip

@@ -102,7 +102,7 @@ class Delivery:
                 await self._ports.sink.quiesce(self._lane)
                 intent = await self._intend(intent)
                 last = intent.send_by
-                there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+                there = await self._there(intent)
                 computed = None
                 if not (there["ledger"] or there["events"]):
                     computed = await compute()
@@ -234,6 +234,24 @@ class Delivery:
         await self._insert("ledger", ledger_columns(entry), _stamp(intent))
         return Settled(entry, stored if computed is None else None)
 
+    async def _there(self, intent: Intent) -> Mapping[str, int]:
+        """Return what the tables hold of the batch, without rows that a person ordered away."""
+        there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+        if there["ledger"] or not any(there.values()):
+            return there
+        given = [o for o in await self._ports.orders.orders(self._lane) if o.clears(intent.batch_no)]
+        if not given:
+            return there
+        found = await self._ports.orders.leftovers(self._lane, intent.batch_no)
+        for order in given:
+            if set(found) <= set(order.leftovers):
+                self._ports.say(
+                    f"lane {self._lane}, batch {intent.batch_no}: its rows are removed, as ordered"
+                )
+                await self._ports.orders.clear(self._lane, intent.batch_no, max(r.send_by for r in found))
+                return await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+        return there
+
     async def _as_computed(self, intent: Intent, computed: Computed) -> Intent:
         """Return the intent of what this release makes of the batch, committed anew where it differs."""
         now = replace(
@@ -263,8 +281,8 @@ class Delivery:
         if found != intended:
             raise LaneStopped(
                 f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
-                remedy="an insert was not atomic or rows were altered: compare the table with the log before you "
-                "delete the batch's rows and start the worker again",
+                remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written "
+                f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
             )
 
     async def _wait_past(self, second: int) -> None:

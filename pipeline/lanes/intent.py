@@ -19,7 +19,8 @@ class Intent:
     """The next batch of a lane: what it consists of, what it will write, and until when it may arrive.
 
     `event_rows` and `dead_rows` pin how many rows the batch has in `events` and `dead_letters`, so that a later
-    release can tell "all" from "some" without decoding as this one does.
+    release can tell "all" from "some" without decoding as this one does. `ordered`: a person's order, which reads no
+    records; its ranges are offsets given up.
     """
 
     epoch: str
@@ -35,6 +36,7 @@ class Intent:
     dead_rows: int
     judge_version: int
     send_by: int
+    ordered: bool = False
 
     def with_send_by(self, send_by: int) -> "Intent":
         """Return the same intent with another deadline (server second)."""
@@ -49,6 +51,7 @@ class Intent:
             "clock": [self.clock_before, self.clock_after],
             "rows": [self.event_rows, self.dead_rows],
             "judge": self.judge_version, "send_by": self.send_by,
+            **({"ordered": True} if self.ordered else {}),
         }  # fmt: skip
         text = orjson.dumps(fields).decode()
         assert len(text) <= METADATA_BYTES_MAX, f"an intent of {len(text)} bytes"
@@ -67,7 +70,7 @@ class Intent:
             found = cls(
                 f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
                 cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
-                f["judge"], f["send_by"],
+                f["judge"], f["send_by"], f.get("ordered", False),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise LaneStopped(

@@ -11,6 +11,7 @@ from pipeline.lanes.buffer import Batch, LaneBuffer
 from pipeline.lanes.compute import Computed, LaneState, compute
 from pipeline.lanes.deliver import Delivery, Records
 from pipeline.lanes.intent import Intent
+from pipeline.lanes.orders import Ancestor, lineage
 from pipeline.lanes.ports import Phase, Ports
 from pipeline.lanes.recovery import Start, find_start
 from pipeline.log.source import Assignment
@@ -27,6 +28,8 @@ from sinks.sink import LedgerEntry, StoredEvents
 FETCH_WAIT_MS_MAX = 200
 USER_AGENTS_SEEN_MAX = 1 << 16
 PAGES_SEEN_MAX = 1 << 18
+PARENT_LOOK_SECONDS = 1.0
+"""How often a new lane looks whether its parent has reached the barrier."""
 
 
 class Lane:
@@ -42,6 +45,7 @@ class Lane:
         self._until = until
         self._stopping = asyncio.Event()
         topology, limits = ports.topology, ports.limits
+        self._epoch = topology.epoch
         self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
         self._delivery = Delivery(ports, assignment, self._context)
         self._state = LaneState(
@@ -58,7 +62,11 @@ class Lane:
     async def run(self) -> None:
         """Work. Raises CommitFenced, CommitUnknown, LaneStopped, LogError, SinkError."""
         self._ports.observer.phase(self.lane, Phase.REBUILDING)
-        start = await self._delivery.patiently(lambda: find_start(self._ports, self.lane))
+        found = await self._delivery.patiently(lambda: find_start(self._ports, self.lane))
+        start = await self._when_parent_is_there(found)
+        if start is None:
+            return
+        self._epoch = start.epoch or self._epoch
         await self._rebuild(start)
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
@@ -86,18 +94,41 @@ class Lane:
             idle_since = asyncio.get_running_loop().time()
             self._ports.observer.batch_done(entry, self._state.dedupe.taken)
 
+    async def _when_parent_is_there(self, start: Start) -> Start | None:
+        """Return the start when the lane that had our users has reached the barrier; None when we are to stop."""
+        order = start.awaits
+        if order is None:
+            return start
+        waits = f"waits for lane {order.parent} to reach offsets {', '.join(map(str, order.parent_ends))}"
+        self._ports.say(f"lane {self.lane}: {waits}")
+        while not self._stopping.is_set():
+            self._ports.observer.phase(self.lane, Phase.REBUILDING, waits)
+            entry = await self._delivery.patiently(
+                lambda: self._ports.orders.entry_reaching(order.parent, order.parent_ends)
+            )
+            if entry is not None:
+                return start.after(entry)
+            await asyncio.sleep(PARENT_LOOK_SECONDS)
+        return None
+
     async def _rebuild(self, start: Start) -> None:
-        """Make dedupe state and rules' windows from ClickHouse: firsts that matter yet, but for a pending batch's."""
+        """Make dedupe state and rules' windows from ClickHouse: firsts that matter yet, but for a pending batch's.
+
+        A lane that came with more partitions takes over what its parent knew at the barrier.
+        """
+        past = (*await lineage(self._ports.orders, self.lane), Ancestor(self.lane, start.batch_no))
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
-        dedupe = self._state.dedupe
-        async for block in self._ports.sink.identities(self.lane, clock_from, start.batch_no):
-            await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
-        judge = self._state.judge
+        dedupe, judge = self._state.dedupe, self._state.judge
+        for of in past:
+            async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
+                await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
+                self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,} ids")
         if not judge.windows.horizon_ms:
             return
         clock_from = judge.windows.clock_from(start.clock)
-        async for events in self._ports.sink.rule_events(self.lane, clock_from, start.batch_no):
-            await self._ports.run_cpu(lambda e=events: judge.remember(e.columns, e.lane_clock))  # type: ignore[misc]
+        for of in past:
+            async for events in self._ports.sink.rule_events(of.lane, clock_from, of.before_batch_no):
+                await self._ports.run_cpu(lambda e=events: judge.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
     async def _settle(self, intent: Intent) -> LedgerEntry:
         """End the batch that a former owner, or this worker before it died, had intended."""
@@ -120,7 +151,10 @@ class Lane:
         return settled.entry
 
     async def _fetch_again(self, intent: Intent) -> Records:
-        """Return the records of an intent's ranges, in the order they had then."""
+        """Return the records of an intent's ranges, in the order they had then; what was given up has none."""
+        if intent.ordered:
+            empty = RecordRefs.empty()
+            return Records(empty, empty.offset)
         parts: list[list[RecordRefs]] = [[] for _ in self._ports.topology.topics]
         positions = {r.topic: r.start for r in intent.ranges if r.start < r.end}
         ends = {r.topic: r.end for r in intent.ranges}
@@ -203,7 +237,7 @@ class Lane:
         records = Records(batch.refs, batch.clock)
         computed = await self._compute(records)
         intent = Intent(
-            epoch=self._ports.topology.epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
+            epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
             cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
             clock_before=batch.clock_before, clock_after=batch.clock_after,
             event_rows=computed.event_rows, dead_rows=computed.dead_rows,

@@ -9,6 +9,7 @@ from pipeline.lanes.buffer import BatchLimits
 from pipeline.log.source import Source, Topology
 from pipeline.rules.compiled import CompiledJudge
 from schemas.classes import Reason
+from sinks.orders import NO_ORDERS, Orders
 from sinks.sink import Columns, LedgerEntry, Sink
 
 T = TypeVar("T")
@@ -155,3 +156,4 @@ class Ports:
     announce: Announce = announce_to_nobody
     observer: Observer = NO_OBSERVER
     judge: CompiledJudge = field(default_factory=CompiledJudge.none)
+    orders: Orders = NO_ORDERS

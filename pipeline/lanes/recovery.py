@@ -1,131 +1,291 @@
 """Where a lane goes on: the ledger's end, the committed intent, and the checks that both and the log agree.
 
-Nothing here guesses: what does not fit stops the lane, and says what was found.
+Nothing here guesses: what does not fit stops the lane, and says what was found. It goes on when it fits again, or when
+a person has ordered what to do (pipeline.lanes.orders), and the order fits exactly what is found.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
 
 from pipeline.errors import LaneStopped
+from pipeline.lanes import orders
 from pipeline.lanes.intent import Intent
-from pipeline.lanes.ports import Ports
-from pipeline.log.source import Committed, OffsetBounds
-from sinks.sink import LedgerEntry, OffsetRange
+from pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from pipeline.log.source import Committed, OffsetBounds, Source, Topology
+from sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
+from sinks.sink import LedgerEntry, OffsetRange, Sink
 
 FIRST_BATCH = 1
+CLOCK_LOOK_SECONDS = 1.0
+
+
+class Outside(Protocol):
+    """What is looked at."""
+
+    @property
+    def source(self) -> Source:
+        """The log."""
+
+    @property
+    def sink(self) -> Sink:
+        """ClickHouse."""
+
+    @property
+    def topology(self) -> Topology:
+        """The log's topics and partitions."""
+
+    @property
+    def orders(self) -> Orders:
+        """What people ordered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a lane begins: offsets by topic, the next batch's number, the clock (ms), and an intent in doubt."""
+    """Where a lane begins: offsets by topic, the next batch's number, the clock (ms), and an intent in doubt.
+
+    `epoch` None: the log's own. `awaits`: the barrier order of a new lane, whose parent must be there first.
+    """
 
     positions: Mapping[int, int]
     batch_no: int
     clock: int
     pending: Intent | None
+    epoch: str | None = None
+    awaits: LaneOrder | None = None
+
+    def after(self, parent: LedgerEntry) -> "Start":
+        """Return the start of a new lane whose parent has reached its end: it goes on with the parent's clock."""
+        assert self.pending is not None, "a barrier is pending until it is in the ledger"
+        clock = parent.clock_after
+        pending = replace(self.pending, cut_time=clock, clock_before=clock, clock_after=clock)
+        return replace(self, clock=clock, pending=pending, awaits=None)
 
 
-async def find_start(ports: Ports, lane: int) -> Start:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a lane's start depends on."""
+
+    lane: int
+    entry: LedgerEntry | None
+    committed: Mapping[int, Committed]
+    bounds: Mapping[int, OffsetBounds]
+
+    @property
+    def next_batch(self) -> int:
+        """The batch after the ledger's last."""
+        return self.entry.batch_no + 1 if self.entry else FIRST_BATCH
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Where the ledger ends; without one, where the log begins."""
+        if self.entry is not None:
+            return {r.topic: r.end for r in self.entry.ranges}
+        return {t: b.first for t, b in self.bounds.items()}
+
+    def place(self, topology: Topology) -> Place:
+        """Return where the lane stands by the ledger."""
+        epoch = self.entry.epoch if self.entry else topology.epoch
+        return Place(self.lane, self.next_batch, epoch, self.positions)
+
+
+async def find_start(ports: Outside, lane: int) -> Start:
     """Return where the lane goes on. Raises LaneStopped, LogError, SinkError."""
     while True:
         committed = await ports.source.committed(lane)
+        seen = Seen(lane, await ports.sink.ledger_end(lane), committed, await ports.source.bounds(lane))
         try:
-            return await _find_start(ports, lane, _highest(ports, lane, committed))
-        except LaneStopped:
+            return await diagnose(ports, seen)
+        except LaneStopped as stopped:
             # Whoever lost the lane while it looked sees some of it as it was and some as it is now: no reason to
             # alarm anybody. Nothing is inserted without a commit before it, so where the commits have not moved,
             # what was found is so.
-            if await ports.source.committed(lane) == committed:
+            if await ports.source.committed(lane) != committed:
+                continue
+            order = await _order_for(ports, stopped)
+            if order is None:
                 raise
+        if order.kind is OrderKind.CLEAR:
+            await carry_out_clear(ports, order)
+        else:
+            return _begin(seen, order)
 
 
-async def _find_start(ports: Ports, lane: int, intent: Intent | None) -> Start:
-    entry = await ports.sink.ledger_end(lane)
-    bounds = await ports.source.bounds(lane)
-    start = _agree(lane, entry, intent, bounds)
-    if start.pending is not None and start.pending.epoch != ports.topology.epoch:
-        _stop_epoch(lane, start.pending.epoch, ports.topology.epoch)
-    if entry is not None and entry.epoch != ports.topology.epoch:
-        _stop_epoch(lane, entry.epoch, ports.topology.epoch)
-    for topic, position in start.positions.items():
-        if not bounds[topic].first <= position <= bounds[topic].end:
-            raise LaneStopped(
-                f"lane {lane}: offset {position} of {ports.topology.topics[topic]} comes next, the log holds "
-                f"{bounds[topic].first} to {bounds[topic].end - 1}",
-                remedy="restore the log; records that are gone can only be given up by a person, never skipped over",
+async def diagnose(ports: Outside, seen: Seen) -> Start:
+    """Return where a lane goes on, or raise StandsStill with the order that would let it."""
+    place = seen.place(ports.topology)
+    intent = _highest(ports, seen, place)
+    done = place.batch_no - 1
+    pending = intent if intent is not None and intent.batch_no == place.batch_no else None
+    if pending is None or not pending.ordered:
+        await _check_log(ports, seen, intent)
+    elif orders.log_of(pending.epoch) != ports.topology.epoch:
+        await _other_log(ports, seen, pending.epoch)
+    if intent is None and seen.entry is None:
+        start = Start(seen.positions, FIRST_BATCH, 0, None)
+    elif intent is None or intent.batch_no not in (done, done + 1):
+        raise _adoptable(
+            place,
+            f"the ledger ends at batch {done}, the group's committed intent is of batch "
+            f"{intent.batch_no if intent else 'none'}",
+        )
+    elif pending is None:
+        assert seen.entry is not None, "batch 0 is never intended"
+        if intent.ranges != seen.entry.ranges:
+            raise _adoptable(
+                place,
+                f"batch {done} is {_span(seen.entry.ranges)} in the ledger, {_span(intent.ranges)} in the "
+                "group's committed intent",
             )
-    await _check_beyond(ports, lane, start)
-    return start
+        start = Start(seen.positions, place.batch_no, seen.entry.clock_after, None)
+    else:
+        start = _pending(seen, place, pending)
+    if start.pending is None or not start.pending.ordered:
+        _check_bounds(ports, seen, place, start)
+    await _check_beyond(ports, place, start)
+    epoch = start.pending.epoch if start.pending else place.epoch
+    return start if epoch == ports.topology.epoch else replace(start, epoch=epoch)
 
 
-def _highest(ports: Ports, lane: int, committed: Mapping[int, Committed]) -> Intent | None:
+def _highest(ports: Outside, seen: Seen, place: Place) -> Intent | None:
     """Return the intent with the highest batch number among the topics' partitions."""
-    found = [
-        Intent.parse(c.metadata, f"lane {lane}, {ports.topology.topics[t]}") for t, c in committed.items()
-    ]
-    for intent in found:
-        if intent.lane != lane:
-            raise LaneStopped(
-                f"lane {lane}: the committed intent is of lane {intent.lane}",
-                remedy="offsets were committed by hand, or copied between partitions: restore the group's offsets",
-            )
+    found = []
+    for t, c in seen.committed.items():
+        try:
+            intent = Intent.parse(c.metadata, f"lane {seen.lane}, {ports.topology.topics[t]}")
+        except LaneStopped as error:
+            raise StandsStill(
+                error.message, remedy=f"{error.remedy}; {_ordered_by(OrderKind.ADOPT, seen.lane)}", proposal=orders.adopt(place)
+            ) from None  # fmt: skip
+        if intent.lane != seen.lane:
+            raise _adoptable(place, f"the committed intent is of lane {intent.lane}")
+        found.append(intent)
     return max(found, key=lambda i: (i.batch_no, i.send_by), default=None)
 
 
-def _agree(
-    lane: int, entry: LedgerEntry | None, intent: Intent | None, bounds: Mapping[int, OffsetBounds]
-) -> Start:
-    if entry is None and intent is None:
-        return Start({t: b.first for t, b in bounds.items()}, FIRST_BATCH, 0, None)
-    ends = {r.topic: r.end for r in entry.ranges} if entry else None
-    done = entry.batch_no if entry else FIRST_BATCH - 1
-    if intent is None or intent.batch_no not in (done, done + 1):
-        raise LaneStopped(
-            f"lane {lane}: the ledger ends at batch {done}, the group's committed intent is of batch "
-            f"{intent.batch_no if intent else 'none'}",
-            remedy="this database and this group do not belong together: name the pair that does (--database, "
-            "--group), or begin with a new database and a new group",
-        )
-    if intent.batch_no == done and entry is not None and ends is not None:
-        if intent.ranges != entry.ranges:
-            raise LaneStopped(
-                f"lane {lane}: batch {done} is {_span(entry.ranges)} in the ledger, {_span(intent.ranges)} in the "
-                "group's committed intent",
-                remedy="this database and this group do not belong together: name the pair that does",
-            )
-        return Start(ends, done + 1, entry.clock_after, None)
-    starts = {r.topic: r.start for r in intent.ranges}
-    if (
-        ends is not None
-        and entry is not None
-        and (starts != ends or intent.clock_before != entry.clock_after)
-    ):
-        raise LaneStopped(
-            f"lane {lane}: batch {intent.batch_no} begins at {starts}, the ledger ends at {ends}",
-            remedy="compare the ledger with the group's committed offsets; one of them was altered",
-        )
-    return Start(starts, intent.batch_no, intent.clock_before, intent)
+async def _check_log(ports: Outside, seen: Seen, intent: Intent | None) -> None:
+    """Refuse a log that is not the one that the ledger was written from."""
+    now = ports.topology.epoch
+    epochs = [e.epoch for e in (seen.entry, intent) if e is not None]
+    if not epochs:  # a lane's first batch: what the other lanes came from
+        epochs = list(await ports.orders.epochs())
+    others = [epoch for epoch in epochs if orders.log_of(epoch) != now]
+    if others:
+        same_topics = [e for e in others if orders.ids_of(e) == orders.ids_of(now)]
+        await _other_log(ports, seen, max(same_topics or others, key=orders.partitions_of))
 
 
-async def _check_beyond(ports: Ports, lane: int, start: Start) -> None:
+async def _other_log(ports: Outside, seen: Seen, then: str) -> NoReturn:
+    now = ports.topology.epoch
+    place = seen.place(ports.topology)
+    message = f"lane {seen.lane}: the ledger was written from another log (epoch {then}), this one is {now}"
+    before, here = orders.partitions_of(then), ports.topology.partitions
+    if before == here:
+        raise StandsStill(
+            f"{message}: a topic was made anew",
+            remedy="name the log that the ledger belongs to; or give up what the ledger does not have of the old "
+            f"topic, how much can't be known: {_ordered_by(OrderKind.SKIP, seen.lane)}",
+            proposal=orders.skip_to_log(seen.lane, place.batch_no, now, seen.bounds),
+        )
+    if orders.ids_of(then) == orders.ids_of(now) and here % before == 0:
+        parent = orders.parent_of(seen.lane, before) if seen.entry is None else NO_PARENT
+        bounds = await ports.source.bounds(parent) if parent != NO_PARENT else None
+        raise StandsStill(
+            f"{message}: partitions were added",
+            remedy="stop the producers until they know of the new partitions, then "
+            + _ordered_by(OrderKind.BARRIER),
+            proposal=orders.barrier(place, now, parent, bounds),
+        )
+    raise StandsStill(
+        f"{message}: {before} partitions became {here}",
+        remedy="only a multiple of the old number of partitions keeps each user's window: name the log that the ledger "
+        "belongs to, or another database and group",
+    )
+
+
+def _pending(seen: Seen, place: Place, pending: Intent) -> Start:
+    starts = {r.topic: r.start for r in pending.ranges}
+    follows = pending.ordered or starts == seen.positions
+    if seen.entry is not None and not (follows and pending.clock_before == seen.entry.clock_after):
+        raise _adoptable(
+            place, f"batch {pending.batch_no} begins at {starts}, the ledger ends at {seen.positions}"
+        )
+    return Start(starts, pending.batch_no, pending.clock_before, pending)
+
+
+def _check_bounds(ports: Outside, seen: Seen, place: Place, start: Start) -> None:
+    for topic, position in start.positions.items():
+        held = seen.bounds[topic]
+        if held.first <= position <= held.end:
+            continue
+        message = (
+            f"lane {seen.lane}: offset {position} of {ports.topology.topics[topic]} comes next, the log holds "
+            f"{held.first} to {held.end - 1}"
+        )
+        raise StandsStill(
+            message,
+            remedy=f"restore the log; or give up what is gone: {_ordered_by(OrderKind.SKIP, seen.lane)}",
+            proposal=orders.skip_gap(replace(place, positions=start.positions), seen.bounds),
+        )
+
+
+async def _check_beyond(ports: Outside, place: Place, start: Start) -> None:
     """Refuse rows of batches that no ledger row and no intent speaks of."""
     allowed = {start.batch_no} if start.pending else set[int]()
-    for table, batches in (await ports.sink.last_batches(lane, start.batch_no)).items():
+    for table, batches in (await ports.sink.last_batches(place.lane, start.batch_no)).items():
         if beyond := sorted(set(batches) - allowed):
-            raise LaneStopped(
-                f"lane {lane}: {table} holds rows of batch {beyond[0]}, the next batch is {start.batch_no} and was "
+            found = await ports.orders.leftovers(place.lane, beyond[0])
+            raise StandsStill(
+                f"lane {place.lane}: {table} holds rows of batch {beyond[0]}, the next batch is {start.batch_no} and was "
                 f"{'intended' if start.pending else 'not intended yet'}",
-                remedy="the log's offsets were reset, or another group writes into this database",
+                remedy="the log's offsets were reset, or another group writes into this database: stop that one; then "
+                f"let the rows be written again: {_ordered_by(OrderKind.CLEAR, place.lane)}",
+                proposal=orders.clear(place, beyond[0], found) if found else None,
             )
+
+
+def _adoptable(place: Place, what: str) -> StandsStill:
+    return StandsStill(
+        f"lane {place.lane}: {what}",
+        remedy="where this database and this group do not belong together, name the pair that does (--database, "
+        "--group); where commits were lost or reset, go on from the ledger: "
+        + _ordered_by(OrderKind.ADOPT, place.lane),
+        proposal=orders.adopt(place),
+    )
+
+
+async def _order_for(ports: Outside, stopped: LaneStopped) -> LaneOrder | None:
+    """Return the newest order that fits what stopped the lane."""
+    wanted = stopped.proposal if isinstance(stopped, StandsStill) else None
+    if wanted is None:
+        return None
+    given = await ports.orders.orders(wanted.lane)
+    return next((order for order in reversed(given) if order.fits(wanted)), None)
+
+
+def _begin(seen: Seen, order: LaneOrder) -> Start:
+    """Return the start that carries an order out: its batch is in doubt from the beginning, so doubt settles it."""
+    clock = seen.entry.clock_after if seen.entry else 0
+    pending = orders.order_intent(order, clock, 0)
+    starts = {r.topic: r.start for r in order.ranges}
+    awaits = order if order.parent != NO_PARENT else None
+    return Start(starts, order.batch_no, clock, pending, order.epoch, awaits)
+
+
+async def carry_out_clear(ports: Outside, order: LaneOrder) -> None:
+    """Remove what the order names, when nothing of it can arrive any more. Raises SinkError."""
+    send_by = max(left.send_by for left in order.leftovers)
+    while await ports.sink.server_time() <= send_by:  # noqa: ASYNC110 - another machine's clock
+        await asyncio.sleep(CLOCK_LOOK_SECONDS)
+    await ports.sink.quiesce(order.lane)
+    await ports.orders.clear(order.lane, order.batch_no, send_by)
+
+
+def _ordered_by(kind: OrderKind, lane: int | None = None) -> str:
+    which = "" if lane is None else f" {lane}"
+    return f"adledger lane {COMMANDS[kind]}{which} --reason TEXT --dry-run"
 
 
 def _span(ranges: Sequence[OffsetRange]) -> str:
     return ", ".join(f"{r.start} to {r.end - 1} of topic {r.topic}" for r in ranges)
-
-
-def _stop_epoch(lane: int, then: str, now: str) -> None:
-    raise LaneStopped(
-        f"lane {lane}: the ledger was written from another log (epoch {then}), this one is {now}",
-        remedy="a topic was made anew, or its partitions changed: name the log that the ledger belongs to, or another "
-        "database and group",
-    )

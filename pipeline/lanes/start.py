@@ -23,6 +23,7 @@ from pipeline.rules.loader import load_judge, load_rules, today
 from pipeline.settings import Settings
 from schemas.wire import currency_code
 from sinks.clickhouse import ClickHouseSink, SinkOptions
+from sinks.orders import NO_ORDERS
 from sinks.sink import Sink
 
 HOUR_MS = 3_600_000
@@ -92,6 +93,7 @@ def make_worker(
         observer=observer,
         announce=announce,
         judge=load_judge(settings, today()),
+        orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
     )
 
 

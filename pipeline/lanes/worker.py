@@ -6,7 +6,6 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 from pipeline.errors import (
     AdledgerError,
@@ -18,6 +17,7 @@ from pipeline.errors import (
     SinkError,
 )
 from pipeline.lanes.catch_up import CatchUp
+from pipeline.lanes.held import Held, OrderWatch
 from pipeline.lanes.lane import Lane
 from pipeline.lanes.pace import Pace
 from pipeline.lanes.ports import (
@@ -33,6 +33,7 @@ from pipeline.lanes.ports import (
 from pipeline.lanes.texts import TextWriter
 from pipeline.log.source import Assignment, Source
 from pipeline.rules.compiled import CompiledJudge
+from sinks.orders import NO_ORDERS, Orders
 from sinks.sink import Sink
 
 INSERTS_PER_BATCH = 4
@@ -41,8 +42,11 @@ INSERTS_PER_BATCH = 4
 SLOTS_BEYOND_THREADS = 2
 """So many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
 
-STANDS_STILL_SAY_SECONDS = 60
-"""A lane that stands still says so this often."""
+ORDER_LOOK_SECONDS = 5
+"""A lane that stands still looks for a person's order this often."""
+
+SAID_EVERY_LOOKS = 12
+"""A lane that stands still says so once a minute."""
 
 LANE_RETRY_SECONDS = 15
 """A lane that a server refused starts anew after this: what was wrong may have been mended."""
@@ -51,29 +55,6 @@ LEDGER_LOOK_SECONDS = 1.0
 """How often a worker that has caught up looks whether the others have."""
 
 _log = logging.getLogger("adledger.lanes")
-
-
-@dataclass(slots=True)
-class _Held:
-    """A lane that is ours. `lane` is made anew when it starts anew."""
-
-    assignment: Assignment
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    lane: Lane | None = None
-    task: asyncio.Task[None] | None = None
-
-    def stop(self) -> None:
-        self.stopping.set()
-        if self.lane is not None:
-            self.lane.stop()
-
-    async def stopped_within(self, seconds: float) -> bool:
-        """Return whether the lane was told to stop within so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.stopping.wait()
-        except TimeoutError:
-            return False
 
 
 class Worker:
@@ -94,6 +75,7 @@ class Worker:
         observer: Observer = NO_OBSERVER,
         announce: Announce = announce_to_nobody,
         judge: CompiledJudge | None = None,
+        orders: Orders = NO_ORDERS,
     ) -> None:
         """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too).
 
@@ -103,13 +85,14 @@ class Worker:
         self._say, self._warn = say, warn or say
         self._observer, self._announce = observer, announce
         self._judge = judge or CompiledJudge.none()
+        self._orders = orders
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
         self._pace = Pace(inserts_per_second_max, INSERTS_PER_BATCH)
         self._pool = ThreadPoolExecutor(cpu_threads, thread_name_prefix="cpu")
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, Held] = {}
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -139,6 +122,7 @@ class Worker:
             self._announce,
             self._observer,
             self._judge,
+            self._orders,
         )
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
@@ -171,7 +155,7 @@ class Worker:
         await self._end([a.lane for a in assignments])  # of an older generation
         self._assigned = True
         for assignment in assignments:
-            held = self._held[assignment.lane] = _Held(assignment)
+            held = self._held[assignment.lane] = Held(assignment)
             self._observer.phase(assignment.lane, Phase.REBUILDING)
             held.task = asyncio.create_task(self._hold(held))
         _log.info("lanes taken: %s; now held: %s", _listed(a.lane for a in assignments), _listed(self._held))
@@ -203,26 +187,29 @@ class Worker:
                 _listed(self._held),
             )
 
-    async def _hold(self, held: _Held) -> None:
+    async def _hold(self, held: Held) -> None:
         """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
         number = held.assignment.lane
         assert self._ports is not None
+        watch = OrderWatch(self._orders, number)
+        await watch.has_new()  # the first look
         while not held.stopping.is_set():
             until = self._catch_up.result().until(number) if self._catch_up is not None else None
             held.lane = Lane(self._ports, held.assignment, self._slots, until)
             try:
                 await self._run_lane(held.lane)
             except (LaneStopped, OffsetOutOfRange) as error:
-                return await self._stand_still(held, error)
+                if not await self._stand_still(held, error, watch):
+                    return
             except (LogError, SinkError) as error:
                 if self._until_caught_up:
-                    return await self._stand_still(held, error)
+                    await self._stand_still(held, error, watch)
+                    return
                 self._warn(f"lane {number}: {error}; it starts anew in {LANE_RETRY_SECONDS} s")
                 self._observer.phase(number, Phase.WAITING, error.message)
                 await held.stopped_within(LANE_RETRY_SECONDS)
             else:
-                return None
-        return None
+                return
 
     async def _run_lane(self, lane: Lane) -> None:
         """Run a lane once. Raises LaneStopped, LogError, SinkError."""
@@ -257,17 +244,28 @@ class Worker:
             self._catch_up.result().reached(lane)
         self._changed.set()
 
-    async def _stand_still(self, held: _Held, error: AdledgerError) -> None:
-        """Say that a lane stands still, again and again, until somebody else has it. Other lanes go on."""
+    async def _stand_still(self, held: Held, error: AdledgerError, watch: OrderWatch) -> bool:
+        """Say that a lane stands still, again and again; returns whether there is a new order for it.
+
+        Other lanes go on. False: it is somebody else's, or this worker ends when the others have caught up.
+        """
         lane = held.assignment.lane
         self._errors[lane] = error
         self._observer.phase(lane, Phase.STOPPED, error.message)
         self._warn(f"lane {lane} stands still. {error}")
         if self._until_caught_up:
-            return self._reached(lane)
-        while not await held.stopped_within(STANDS_STILL_SAY_SECONDS):
-            self._warn(f"lane {lane} stands still. {error}")
-        return None
+            self._reached(lane)
+            return False
+        for looks in itertools.count(1):
+            if await held.stopped_within(ORDER_LOOK_SECONDS):
+                return False
+            if await watch.has_new():
+                break
+            if looks % SAID_EVERY_LOOKS == 0:
+                self._warn(f"lane {lane} stands still. {error}")
+        self._say(f"lane {lane}: there is an order for it; it starts anew")
+        self._errors.pop(lane, None)
+        return True
 
     async def _until_all_caught_up(self, catch_up: CatchUp) -> None:
         """Return when every lane of the group has reached its end, or the worker is to end."""

@@ -87,7 +87,7 @@ async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Pat
 
 async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: pytest.MonkeyPatch):
     """It says so again and again, with the remedy, and is shown as stopped; the others go on."""
-    monkeypatch.setattr(worker_module, "STANDS_STILL_SAY_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "ORDER_LOOK_SECONDS", 0.001)
     sink, said, watcher = Stopping(), list[str](), Watcher()
     worker = make(FilesSource(log, "stop-2"), sink, watcher, said, until=False)
     idle = asyncio.Event()

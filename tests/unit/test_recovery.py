@@ -14,6 +14,7 @@ from pipeline.lanes.recovery import FIRST_BATCH, Start, find_start
 from pipeline.log.source import Committed, OffsetBounds, Topology
 from sinks.ledger import ledger_columns
 from sinks.memory import MemorySink
+from sinks.orders import NO_ORDERS
 from sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
@@ -63,7 +64,7 @@ class World:
     async def start(self) -> Start:
         limits = LaneLimits(BatchLimits(9, 9, 9), 9, 9, 9, 9, 9, 9, 9)
         given: dict[str, Any] = dict.fromkeys(Ports.__dataclass_fields__)
-        given.update(source=self.log, sink=self.sink, topology=TOPOLOGY, limits=limits)
+        given.update(source=self.log, sink=self.sink, topology=TOPOLOGY, limits=limits, orders=NO_ORDERS)
         return await find_start(Ports(**given), LANE)
 
     async def stopped(self, *words: str) -> None:

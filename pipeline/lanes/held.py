@@ -1,0 +1,51 @@
+"""A lane that a worker holds, and the orders that are looked for while it stands still."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from pipeline.errors import SinkError
+from pipeline.lanes.lane import Lane
+from pipeline.log.source import Assignment
+from sinks.orders import OrderStore
+
+
+@dataclass(slots=True)
+class Held:
+    """A lane that is ours. `lane` is made anew when it starts anew."""
+
+    assignment: Assignment
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    lane: Lane | None = None
+    task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Ask the lane to finish the batch under way and to end."""
+        self.stopping.set()
+        if self.lane is not None:
+            self.lane.stop()
+
+    async def stopped_within(self, seconds: float) -> bool:
+        """Return whether the lane was told to stop within so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.stopping.wait()
+        except TimeoutError:
+            return False
+
+
+class OrderWatch:
+    """Looks whether there are orders for a lane that were not there at the first look."""
+
+    def __init__(self, orders: OrderStore, lane: int) -> None:
+        """Begin to watch: the first look is the caller's."""
+        self._orders, self._lane = orders, lane
+        self._known: int | None = None
+
+    async def has_new(self) -> bool:
+        """Whether there is a new order since the last look; where ClickHouse can't be asked, there is none yet."""
+        try:
+            given = len(await self._orders.orders(self._lane))
+        except SinkError:
+            return False
+        known, self._known = self._known, given
+        return known is not None and given > known

@@ -1,0 +1,232 @@
+"""Orders of people to lanes, as ClickHouse keeps them: reading and writing them, and what carrying one out asks for."""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pipeline.stages import digest
+from schemas.tables import PROTOCOL_TABLES
+from sinks.ledger import ledger_entry
+from sinks.queries import LEDGER_COLUMNS, read_column
+from sinks.sink import LedgerEntry, OffsetRange
+
+NO_PARENT = -1
+CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")
+"""What an order may remove rows from; the ledger never."""
+
+
+class OrderKind(StrEnum):
+    """What a lane is to do."""
+
+    SKIP = "skip"  # give up offsets that are gone, or go over to another log
+    ADOPT = "adopt"  # trust the ledger's end where the group's commits don't fit it
+    CLEAR = "clear"  # remove the rows of a batch that has no ledger row
+    BARRIER = "barrier"  # go over to more partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Rows of one batch in one table: how many, the latest deadline among them, and what they are."""
+
+    table: str
+    rows: int
+    send_by: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOrder:
+    """One order. `batch_no` is the batch that it becomes in the ledger, or (CLEAR) whose rows it removes.
+
+    `parent_ends` are the offsets, by topic index, that the lane `parent` must have reached before a new lane begins.
+    """
+
+    lane: int
+    batch_no: int
+    kind: OrderKind
+    epoch: str
+    ranges: tuple[OffsetRange, ...]
+    parent: int = NO_PARENT
+    parent_ends: tuple[int, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    reason: str = ""
+    author: str = ""
+
+    @property
+    def lost(self) -> int:
+        """How many offsets it gives up."""
+        return sum(r.end - r.start for r in self.ranges)
+
+    def clears(self, batch_no: int) -> bool:
+        """Whether it removes rows of this batch."""
+        return self.kind is OrderKind.CLEAR and self.batch_no == batch_no
+
+    def fits(self, found: "LaneOrder") -> bool:
+        """Whether it is the order that what is `found` now asks for.
+
+        What has become more since (retention took more, the parent's log grew) is left for the next look.
+        """
+        alike = replace(self, reason="", author="", ranges=(), parent_ends=(), leftovers=())
+        if alike != replace(found, reason="", author="", ranges=(), parent_ends=(), leftovers=()):
+            return False
+        return (
+            [(r.topic, r.start) for r in self.ranges] == [(r.topic, r.start) for r in found.ranges]
+            and all(mine.end <= now.end for mine, now in zip(self.ranges, found.ranges, strict=True))
+            and len(self.parent_ends) == len(found.parent_ends)
+            and all(mine <= now for mine, now in zip(self.parent_ends, found.parent_ends, strict=True))
+            and set(found.leftovers) <= set(self.leftovers)
+        )
+
+
+class OrderStore(Protocol):
+    """Reading orders, and what they rest on. Raises SinkUnavailable, SinkError."""
+
+    async def orders(self, lane: int) -> Sequence[LaneOrder]:
+        """Return a lane's orders, oldest first."""
+
+    async def epochs(self) -> Sequence[str]:
+        """Return the epochs that the ledger has rows of."""
+
+    async def entry_reaching(self, lane: int, ends: Sequence[int]) -> LedgerEntry | None:
+        """Return a lane's first ledger entry whose ranges end at these offsets (by topic) or beyond."""
+
+
+class Leftovers(Protocol):
+    """Rows of batches that have no ledger row."""
+
+    async def leftovers(self, lane: int, batch_no: int) -> Sequence[Leftover]:
+        """Return what the tables hold of a batch; tables without rows are left out."""
+
+    async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
+        """Remove a batch's rows up to a deadline, durably. Those of a later writing stay, whoever asks."""
+
+
+class Orders(OrderStore, Leftovers, Protocol):
+    """Everything about orders that a lane asks for."""
+
+
+class NoOrders:
+    """Nobody orders anything: logs and sinks of tests, and whoever needs no more."""
+
+    async def orders(self, lane: int) -> Sequence[LaneOrder]:  # noqa: ARG002
+        """Return none."""
+        return ()
+
+    async def epochs(self) -> Sequence[str]:
+        """Return none."""
+        return ()
+
+    async def entry_reaching(self, lane: int, ends: Sequence[int]) -> LedgerEntry | None:  # noqa: ARG002
+        """Return None."""
+        return None
+
+    async def leftovers(self, lane: int, batch_no: int) -> Sequence[Leftover]:  # noqa: ARG002
+        """Return none."""
+        return ()
+
+    async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
+        """Refuse: there is nothing here that was ordered."""
+        raise AssertionError(f"lane {lane}, batch {batch_no}, {send_by}: without orders nothing is cleared")
+
+
+NO_ORDERS = NoOrders()
+
+_COLUMNS = (
+    "lane", "batch_no", "kind", "epoch", "range_topic", "range_start", "range_end", "parent", "parent_ends",
+    "leftover_table", "leftover_rows", "leftover_send_by", "leftover_digest", "reason", "author",
+)  # fmt: skip
+
+Rows = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
+"""Runs a query with settings, and returns its rows; texts are bytes."""
+
+
+class ClickHouseOrders:
+    """`Orders` over the tables, and the writing of orders."""
+
+    def __init__(self, rows: Rows, database: str) -> None:
+        """`rows` runs the queries."""
+        self._rows, self._database = rows, database
+
+    async def orders(self, lane: int) -> Sequence[LaneOrder]:
+        """Return a lane's orders, oldest first."""
+        rows = await self._rows(
+            f"SELECT {', '.join(_COLUMNS)} FROM {self._database}.lane_orders WHERE lane = {lane:d} ORDER BY ordered_at",
+            {},
+        )
+        return [_order(row) for row in rows]
+
+    async def epochs(self) -> Sequence[str]:
+        """Return the epochs that the ledger has rows of."""
+        rows = await self._rows(f"SELECT DISTINCT epoch FROM {self._database}.ledger", {})
+        return sorted(bytes(epoch).decode() for (epoch,) in rows)
+
+    async def entry_reaching(self, lane: int, ends: Sequence[int]) -> LedgerEntry | None:
+        """Return a lane's first ledger entry whose ranges end at these offsets (by topic) or beyond."""
+        columns = ", ".join(read_column(name) for name in LEDGER_COLUMNS)
+        reached = " AND ".join(
+            f"range_end[indexOf(range_topic, {t:d})] >= {end:d}" for t, end in enumerate(ends)
+        )
+        rows = await self._rows(
+            f"SELECT {columns} FROM {self._database}.ledger WHERE lane = {lane:d} AND {reached} "
+            "ORDER BY batch_no LIMIT 1",
+            {},
+        )
+        return ledger_entry(dict(zip(LEDGER_COLUMNS, rows[0], strict=True))) if rows else None
+
+    async def leftovers(self, lane: int, batch_no: int) -> Sequence[Leftover]:
+        """Return what the tables hold of a batch; tables without rows are left out."""
+        rows = await self._rows(
+            " UNION ALL ".join(
+                f"SELECT '{table}', count() AS n, max(send_by), "
+                f"{digest.sql(table) if table in digest.DIGESTED else 'toUInt64(0)'} "
+                f"FROM {self._database}.{table} WHERE lane = {lane:d} AND batch_no = {batch_no:d} HAVING n > 0"
+                for table in CLEARED_TABLES
+            ),
+            {},
+        )
+        return sorted(
+            (Leftover(bytes(table).decode(), int(n), int(by), int(d)) for table, n, by, d in rows),
+            key=lambda found: CLEARED_TABLES.index(found.table),
+        )
+
+    async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
+        """Remove a batch's rows up to a deadline, durably; events last, so that what is derived never stands alone."""
+        for table in reversed(CLEARED_TABLES):
+            await self._rows(
+                f"ALTER TABLE {self._database}.{table} DELETE "
+                f"WHERE lane = {lane:d} AND batch_no = {batch_no:d} AND send_by <= {send_by:d}",
+                {"mutations_sync": 2},
+            )
+
+    def insert_sql(self) -> str:
+        """Return the INSERT of an order, for `order_row`."""
+        return f"INSERT INTO {self._database}.lane_orders ({', '.join(_COLUMNS)}) VALUES"
+
+
+def order_row(order: LaneOrder) -> tuple[Any, ...]:
+    """Return the row of an order, as `ClickHouseOrders.insert_sql` names its columns."""
+    return (
+        order.lane, order.batch_no, str(order.kind), order.epoch,
+        [r.topic for r in order.ranges], [r.start for r in order.ranges], [r.end for r in order.ranges],
+        order.parent, list(order.parent_ends),
+        [left.table for left in order.leftovers], [left.rows for left in order.leftovers],
+        [left.send_by for left in order.leftovers], [left.digest for left in order.leftovers],
+        order.reason, order.author,
+    )  # fmt: skip
+
+
+def _order(row: Sequence[Any]) -> LaneOrder:
+    lane, batch_no, kind, epoch, topics, starts, ends, parent, parent_ends, *left, reason, author = row
+    return LaneOrder(
+        int(lane), int(batch_no), OrderKind(bytes(kind).decode()), bytes(epoch).decode(),
+        tuple(OffsetRange(*map(int, r)) for r in zip(topics, starts, ends, strict=True)),
+        int(parent), tuple(map(int, parent_ends)),
+        tuple(
+            Leftover(bytes(table).decode(), int(rows), int(by), int(found))
+            for table, rows, by, found in zip(*left, strict=True)
+        ),
+        bytes(reason).decode(), bytes(author).decode(),
+    )  # fmt: skip
