@@ -127,6 +127,11 @@ class Server:
             for part in self.parts:  # an insert that repeats another waits for that one's quorum
                 part.shown = part.shown or part.token == insert.token
         else:
+            if len(_by_partition(insert.table, insert.block)) > 1 and self.world.chance(
+                10 * self.world.chances.kill_in_insert
+            ):
+                self.kill()  # between one partition's part and the next: never, while the protocol cuts at the day
+                return
             self._write(insert)
         if self.replicated and not known and self.world.chance(self.world.chances.lost_reply):
             self.world.fault("part shown later", "clickhouse", _name(insert))

@@ -133,7 +133,9 @@ async def _pending_is_done(ports: Any, lane: int) -> Start:
     if start.pending is None:
         return start
     ends = {r.topic: r.end for r in start.pending.ranges}
-    return Start(ends, start.batch_no + 1, start.pending.clock_after, None)
+    return replace(
+        start, positions=ends, batch_no=start.batch_no + 1, clock=start.pending.clock_after, pending=None
+    )
 
 
 _REAL_FIND_START = recovery.find_start
@@ -154,7 +156,7 @@ async def _jump(ports: Any, lane: int) -> Start:
         positions = {
             r.topic: min(max(r.end, bounds[r.topic].first), bounds[r.topic].end) for r in entry.ranges
         }
-        return Start(positions, entry.batch_no + 1, entry.clock_after, None)
+        return Start(positions=positions, batch_no=entry.batch_no + 1, clock=entry.clock_after, pending=None)
 
 
 async def _rebuild_all(self: Lane, start: Start) -> None:

@@ -39,6 +39,9 @@ class Parts:
     broker: dict[str, Any] = field(default_factory=dict)
 
 
+DAY_ENDS = 15.0
+"""When log time goes into the next day."""
+
 REAL = Parts()
 
 
@@ -121,6 +124,8 @@ def _plan_traffic(room: Room) -> None:
             if rng.random() < 0.2:
                 room.world.fault("topic idle", "producer", f"{TOPICS[topic]}-{lane}")
                 begins, ends = rng.choice(((0.0, 6.0), (25.0, ends), (0.0, 0.0)))
+            if begins < DAY_ENDS < ends:
+                room.world.loop.on_network(DAY_ENDS + rng.uniform(-0.3, 0.1), room.produce, topic, lane)
             for _ in range(rng.randrange(4, 12)):
                 at = rng.uniform(begins, ends)
                 if ends > begins:

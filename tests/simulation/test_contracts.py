@@ -1,7 +1,6 @@
 """The simulated Kafka and ClickHouse keep the laws of the real ones: the same contract suites."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,18 +15,6 @@ from tests.simulation.clickhouse import CLOCK_BEGINS, Server, SimSink
 from tests.simulation.kafka import Broker, SimSource
 from tests.simulation.loop import SimLoop
 from tests.simulation.world import QUIET, Chances, World
-
-
-class Policy(asyncio.DefaultEventLoopPolicy):
-    """Loops in virtual time."""
-
-    def new_event_loop(self) -> SimLoop:
-        return SimLoop(random.Random(1), lambda: 0.001)
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> Policy:
-    return Policy()
 
 
 def quiet_world() -> World:

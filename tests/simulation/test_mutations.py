@@ -10,10 +10,19 @@ CI_SEEDS = 2_000
 """As many as `.ci/run` gives to the simulation."""
 
 BEGINS = {
-}  # fmt: skip
-"""Mutation -> a seed shortly before one that notices it: the scan begins there, so that the test is quick."""
-
-SCANNED = 120
+    "day ignored": 62,
+    "deadline not enforced": 46,
+    "insert after one of two commits": 52,
+    "intent not committed again after doubt": 159,
+    "intent sent again after an unknown outcome": 144,
+    "intent sent again under a new generation": 44,
+    "no wait for the deadline": 86,
+    "running inserts not looked for": 128,
+    "silent jump": 195,
+}
+"""Mutation -> the seed to begin with, where one of the first does not notice it: only to be quick. A change of the code
+changes what seeds mean, so the scan goes on, through all of them if need be.
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,7 +34,7 @@ def _compiled() -> None:
 def test_a_missing_rule_is_noticed(mutation: Mutation, record_property):
     """Without the rule a seed fails that is well with it; the report says which, and what noticed it."""
     begin = BEGINS.get(mutation.name, 0)
-    for seed in range(begin, min(begin + SCANNED, CI_SEEDS)):
+    for seed in (*range(begin, CI_SEEDS), *range(begin)):
         with mutation.in_force():
             outcome = run(seed, parts=mutation.parts)
         if outcome.problems:

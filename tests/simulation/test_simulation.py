@@ -41,7 +41,7 @@ def test_every_kind_of_fault_was_injected(outcomes):
 def test_there_is_something_to_lose(outcomes):
     """Runs have batches enough to be interrupted, in most seeds."""
     assert sum(o.batches >= 3 for o in outcomes) > 0.8 * len(outcomes)
-    assert all(o.records for o in outcomes)
+    assert sum(o.records > 10 for o in outcomes) > 0.9 * len(outcomes)
 
 
 @pytest.mark.parametrize("seed", [3, 7])
