@@ -105,7 +105,7 @@ class Generator:
 
     def _times(self, first: int, stride: int, count: int) -> I64:
         out = np.empty(count, np.int64)
-        slot_times(self._lookup.tables, self._lookup.minutes, self._lookup.slot_weight, first, stride, out)
+        slot_times(self._lookup.tables, self._lookup.arrivals, self._lookup.slot_weight, first, stride, out)
         return out
 
     def _filled(self) -> Iterator[tuple[Records, I64]]:
@@ -151,10 +151,13 @@ class Generator:
         nothing = np.zeros(0, np.uint8), np.zeros(0, np.int64)
         ends, _ = self._render(rows, special, *nothing, values, keys)
         made: list[bytes | None] = []
+        margin_ms = (
+            self._lookup.tables.margin_ms
+        )  # the log time may come out later: what is future must stay so
         begin = 0
         for row, end in zip(rows[special], ends.tolist(), strict=True):
             good = values[begin:end].tobytes()
-            made.append(RECIPES[row["recipe"] - 1].make(good, int(row["log_time"])))
+            made.append(RECIPES[row["recipe"] - 1].make(good, int(row["log_time"]) + margin_ms))
             begin = end
         texts = b"".join(text for text in made if text is not None) + bytes(SLACK_BYTES)
         lengths = np.array([NULL if text is None else len(text) for text in made], np.int64)

@@ -14,6 +14,7 @@ class Label(IntEnum):
     RETRY_BEYOND = 5
     CONFLICT = 6
     RESENT_TEXT = 7
+    RETRY_RESTART = 8
     # attacks: what the rules must find
     REPLAY = 16
     DATACENTRE_BOT = 17
@@ -31,6 +32,6 @@ class Label(IntEnum):
 
 COPY_LABELS = (
     Label.RETRY_AT_ONCE, Label.RETRY_HOURS, Label.RETRY_EDGE,
-    Label.RETRY_BEYOND, Label.CONFLICT, Label.RESENT_TEXT,
+    Label.RETRY_BEYOND, Label.CONFLICT, Label.RESENT_TEXT, Label.RETRY_RESTART,
 )  # fmt: skip
 """Labels of copies, in the order of TrafficModel.copy_weights; their codes follow one another."""

@@ -20,6 +20,15 @@ class Burst:
     factor: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Traffic for `seconds`, its rate going evenly from one to the other (records a second; only ratios matter)."""
+
+    seconds: float
+    rate_from: float
+    rate_to: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """Labelled actors within the traffic: `kind` is a name in `scenarios.SCENARIOS`.
@@ -33,6 +42,7 @@ class Scenario:
     events_per_actor: int = 50
     start_hour: float = 1.0
     hours: float = 2.0
+    copies_hours_max: float = 12.0  # what is sent again comes within so long: less for a run of seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,7 @@ class TrafficModel:
     day_peak_to_trough: float = 4.0
     active_minutes_per_hour: int = 60  # fewer: a day sampled, its hours as dense as a busier one's
     bursts: tuple[Burst, ...] = ()
+    ramps: tuple[Ramp, ...] = ()  # instead of all of the above but start_ms: for load of seconds to hours
 
     # who
     publishers: int = 400_000
@@ -98,6 +109,9 @@ class TrafficModel:
     retry_beyond_weight: float = 0.03  # 24 to 30 h later: not in the window any more
     conflict_weight: float = 0.02  # another price, campaign or time: a duplicate that is no retry
     resent_text_weight: float = 0.02  # another page or user agent, nothing that the fingerprint covers
+    retry_restart_weight: float = 0.0  # later than at once, up to retry_restart_seconds_max: across a restart
+    retry_restart_seconds_max: int = 60
+    conflict_seconds_max: int = 600  # conflicts and texts that differ come so soon
 
     # broken or odd
     malformed_share: float = 0.001
@@ -110,6 +124,10 @@ class TrafficModel:
     roaming_share: float = 0.05  # of cookieless clicks: from another address than the impression
 
     scenarios: tuple[Scenario, ...] = ()  # attacks and honest look-alikes, labelled
+
+    # The log's clock may run so much ahead of the log time that is planned here: nothing lies nearer to the end of
+    # the dedupe window, to that of acceptance, or to the future that is refused. 0 where log times are as planned.
+    edge_margin_minutes: int = 0
 
     # what the deployment is set to; the truth rests on it
     dedupe_window_hours: int = 24
@@ -133,7 +151,7 @@ class TrafficModel:
         """Weights of the kinds of copies, in the order of `labels.COPY_LABELS`."""
         return (
             self.retry_at_once_weight, self.retry_hours_weight, self.retry_edge_weight,
-            self.retry_beyond_weight, self.conflict_weight, self.resent_text_weight,
+            self.retry_beyond_weight, self.conflict_weight, self.resent_text_weight, self.retry_restart_weight,
         )  # fmt: skip
 
     @property
@@ -155,6 +173,7 @@ class TrafficModel:
             raise UsageError(f"unknown knobs: {', '.join(sorted(unknown))}", remedy="see loadtest/model.py")
         knobs["scenarios"] = tuple(Scenario(**scenario) for scenario in knobs.get("scenarios", ()))
         knobs["bursts"] = tuple(Burst(**burst) for burst in knobs.get("bursts", ()))
+        knobs["ramps"] = tuple(Ramp(**ramp) for ramp in knobs.get("ramps", ()))
         return cls(**knobs)
 
 
@@ -180,6 +199,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "late_minutes_median": (1, 24 * 60),
     "late_sigma": (0, 2),
     "clock_skew_ms_max": (0, 240_000),  # 5 minutes ahead of its log time is malformed
+    "retry_restart_seconds_max": (4, 24 * 3600),
+    "conflict_seconds_max": (1, 24 * 3600),
+    "edge_margin_minutes": (0, 6 * 60),
     "dedupe_window_hours": (1, 168),
     "acceptance_hours_max": (1, 168),
 }

@@ -21,8 +21,8 @@ MINUTE_MS = 60_000
 def replay(script: Script) -> Records:
     """Send captured impressions again, minutes to hours later, with a fresh time: conflicting duplicates."""
     seen = script.impressions(script.times())
-    window = script.model.dedupe_window_hours * HOUR_MS
-    again = script.copies(seen, script.between(1, MINUTE_MS, min(12 * HOUR_MS, window)), Label.REPLAY)
+    most = min(script.copies_ms_max, script.model.dedupe_window_hours * HOUR_MS)
+    again = script.copies(seen, script.between(1, min(MINUTE_MS, most // 2), most), Label.REPLAY)
     again["event_time"] = again["log_time"] - 300
     again["conflict"] = 1
     return script.finished(seen, again)
@@ -31,7 +31,9 @@ def replay(script: Script) -> Records:
 def price_conflict(script: Script) -> Records:
     """Send an impression again, within ten minutes, at twice the price."""
     seen = script.impressions(script.times())
-    again = script.copies(seen, script.between(1, 1, 10 * MINUTE_MS), Label.PRICE_CONFLICT)
+    again = script.copies(
+        seen, script.between(1, 1, min(script.copies_ms_max, 10 * MINUTE_MS)), Label.PRICE_CONFLICT
+    )
     again["price_micros"] = 2 * again["price_micros"] + 1
     again["conflict"] = 1
     return script.finished(seen, again)

@@ -34,6 +34,11 @@ class Script:
         self.actor = np.arange(self.events, dtype=np.int64) // self.scenario.events_per_actor
         self.slots = (number + 1) * SLOTS_OF_SCENARIO + np.arange(self.events, dtype=np.int64)
 
+    @property
+    def copies_ms_max(self) -> int:
+        """How long after its first what is sent again comes, at most."""
+        return max(2, round(self.scenario.copies_hours_max * HOUR_MS))
+
     def draws(self, purpose: int) -> U64:
         """Return random bits, one an event, for one purpose."""
         return _mixed(np.arange(self.events, dtype=np.uint64) * _GOLDEN ^ self._of(purpose))

@@ -23,6 +23,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MASK64 = 2**64 - 1
 MINUTE_MS = 60_000
+RAMP_STEP_MS = 100
 STAGGERS = 8
 LAYOUTS = 8
 CLICK_DELAY_MS_MIN = 1_000
@@ -56,11 +57,33 @@ def _power_law_users(model: TrafficModel) -> I64:
     return np.array([round(point ** (1 / power)) - head for point in points], np.int64)
 
 
+def step_ms(model: TrafficModel) -> int:
+    """Return the step of the table of arrivals: a minute, or RAMP_STEP_MS where there are ramps."""
+    return RAMP_STEP_MS if model.ramps else MINUTE_MS
+
+
+def _ramp_arrivals(model: TrafficModel) -> tuple[I64, float]:
+    """Return as `_arrivals` for ramps; behind the last one it goes on at the mean rate of all."""
+    step_seconds = RAMP_STEP_MS / 1000
+    weights = []
+    for ramp in model.ramps:
+        steps = max(1, round(ramp.seconds / step_seconds))
+        climb = (ramp.rate_to - ramp.rate_from) / steps
+        weights += [max(0, round((ramp.rate_from + climb * (k + 0.5)) * 1_000)) for k in range(steps)]
+    total = max(1, sum(weights))
+    slot_weight = total * model.records_per_slot / model.events
+    mean = max(1, total // len(weights))
+    beyond = math.ceil(max(0.0, slot_weight * (model.events + 2) - total) / mean) + 2
+    return np.concatenate([[0], np.cumsum(weights + [mean] * beyond)]).astype(np.int64), slot_weight
+
+
 def _arrivals(model: TrafficModel) -> tuple[I64, float]:
-    """Return the cumulative weight at each minute, and the weight of one slot.
+    """Return the cumulative weight at each step_ms, and the weight of one slot.
 
     The table goes on past the run's nominal end, to where the run would end if no copy or click came in time.
     """
+    if model.ramps:
+        return _ramp_arrivals(model)
     swing = (model.day_peak_to_trough - 1.0) / (model.day_peak_to_trough + 1.0)
     nominal = max(1, round(model.duration_hours * 60))
     start_minute = model.start_ms // MINUTE_MS
@@ -82,8 +105,8 @@ def _arrivals(model: TrafficModel) -> tuple[I64, float]:
 
 def _sessions(model: TrafficModel, cum: I64, step: float) -> I64:
     """Return how many sessions each window of one stagger has."""
-    minutes = model.session_minutes
-    ends = np.minimum(np.arange(0, len(cum) + 2 * minutes, minutes), len(cum) - 1)
+    steps = model.session_minutes * MINUTE_MS // step_ms(model)
+    ends = np.minimum(np.arange(0, len(cum) + 2 * steps, steps), len(cum) - 1)
     slots = np.diff(cum[ends]) / step
     per_stagger = slots / (STAGGERS * model.session_impressions_mean)
     return np.clip(np.rint(per_stagger), 1, 2**31).astype(np.int64)
@@ -148,14 +171,14 @@ def layouts() -> Array:
 class Lookup:
     """A model as the kernels read it. `tables` and `texts` hold addresses into arrays that this object keeps.
 
-    `minutes` is the cumulative weight at each minute of the run, `slot_weight` the weight of one slot.
+    `arrivals` is the cumulative weight at each step_ms of the run, `slot_weight` the weight of one slot.
     """
 
-    __slots__ = ("_kept", "minutes", "slot_weight", "tables", "texts")
+    __slots__ = ("_kept", "arrivals", "slot_weight", "tables", "texts")
 
     def __init__(self, model: TrafficModel, *, malformed_recipes: int, odd_recipes: int) -> None:
         self._kept: list[Array] = []
-        self.minutes, self.slot_weight = _arrivals(model)
+        self.arrivals, self.slot_weight = _arrivals(model)
         self.texts = self._make_texts(model)
         self.tables = Tables(
             key=np.uint64(mix64(model.seed)),
@@ -169,6 +192,10 @@ class Lookup:
             odd_recipes=odd_recipes,
             window_ms=model.dedupe_window_hours * HOUR_MS,
             acceptance_ms=model.acceptance_hours_max * HOUR_MS,
+            margin_ms=model.edge_margin_minutes * MINUTE_MS,
+            step_ms=step_ms(model),
+            restart_ms=model.retry_restart_seconds_max * 1_000,
+            conflict_ms=model.conflict_seconds_max * 1_000,
             **self._people(model),
             **self._offers(model),
             **self._ways(model),
@@ -200,7 +227,7 @@ class Lookup:
         )
 
     def _people(self, model: TrafficModel) -> dict[str, int]:
-        sessions = _sessions(model, self.minutes, self.slot_weight)
+        sessions = _sessions(model, self.arrivals, self.slot_weight)
         agent_weights, desktops = user_agents()[1:]
         nets, homes = networks()
         net_weights = [weight for _, _, weight in nets]

@@ -20,7 +20,7 @@ DERIVED_MAX = 2 * COPIES_MAX + 1
 """At most so many records derive from one slot."""
 
 FIRST_COPY_LABEL = 2  # labels.Label.RETRY_AT_ONCE; kinds of copies are numbered from it
-_AT_ONCE, _HOURS, _EDGE, _BEYOND, _CONFLICT, _TEXT = range(6)
+_AT_ONCE, _HOURS, _EDGE, _BEYOND, _CONFLICT, _TEXT, _RESTART = range(7)
 
 # purposes: every draw has its own
 P_JITTER, P_ROLE, P_RECIPE, P_CLICK, P_CLICK_DELAY, P_COPY, P_COPY_CLICK = range(7)
@@ -40,19 +40,19 @@ def _weight(tb, step, slot):
 
 
 @kernel
-def slot_times(tb, minutes, step, first, stride, out):
+def slot_times(tb, arrivals, step, first, stride, out):
     """Fill out with the log times (ms) of slots first, first + stride, ...
 
-    `minutes` is the cumulative weight at each minute of the run (int64), `step` the weight of one slot.
+    `arrivals` is the cumulative weight at each step_ms of the run (int64), `step` the weight of one slot.
     """
-    minute = np.searchsorted(minutes, _weight(tb, step, first), side="right") - 1
+    at = np.searchsorted(arrivals, _weight(tb, step, first), side="right") - 1
     for i in range(len(out)):
         weight = _weight(tb, step, first + i * stride)
-        while weight >= minutes[minute + 1]:
-            minute += 1
-        begin = np.float64(minutes[minute])
-        span = np.float64(minutes[minute + 1]) - begin
-        out[i] = tb.start_ms + minute * MINUTE_MS + np.int64((weight - begin) * MINUTE_MS / span)
+        while weight >= arrivals[at + 1]:
+            at += 1
+        begin = np.float64(arrivals[at])
+        span = np.float64(arrivals[at + 1]) - begin
+        out[i] = tb.start_ms + at * tb.step_ms + np.int64((weight - begin) * tb.step_ms / span)
 
 
 @inline_kernel
@@ -87,7 +87,9 @@ def _delay(tb, kind, bits):
     if kind == _BEYOND:
         return tb.window_ms + 1 + below(bits, 6 * HOUR_MS)
     if kind == _CONFLICT or kind == _TEXT:
-        return 10 + below(bits, 10 * MINUTE_MS)
+        return 10 + below(bits, tb.conflict_ms)
+    if kind == _RESTART:
+        return 3_005 + below(bits, tb.restart_ms - 3_005)
     return 5 + below(bits, 3_000)
 
 
@@ -117,9 +119,11 @@ def _copies(tb, base, purpose, out, n, log_time, slot_time, slot, is_click):
             break
         kind_bits = draw(bits, copy)
         kind = 0
-        while kind < _TEXT and low(kind_bits) >= np.int64(load64(tb.copy_kinds + 8 * kind)):
+        while kind < _RESTART and low(kind_bits) >= np.int64(load64(tb.copy_kinds + 8 * kind)):
             kind += 1
         at += _delay(tb, kind, kind_bits)
+        if abs(at - window_from - tb.window_ms) <= tb.margin_ms and tb.margin_ms:
+            at += 2 * tb.margin_ms
         _emit(out, n, at, slot_time, slot, 2 * copy + is_click)
         change = _change(kind, draw(bits, 16 + copy))
         payload = 0

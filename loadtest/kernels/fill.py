@@ -165,6 +165,8 @@ def _put_times(tb, row, plan, base, producer):
     clock = draw(producer, R_CLOCK)
     if low(clock) < tb.skewed_t and tb.skew_ms:
         way -= below(clock, 2 * tb.skew_ms + 1) - tb.skew_ms
+    if abs(way - tb.acceptance_ms) <= tb.margin_ms and tb.margin_ms:
+        way += 2 * tb.margin_ms
     if plan.change == CHANGE_TIME:
         row.event_time = plan.log_time - way
     else:

@@ -147,8 +147,12 @@ class Tables(NamedTuple):
     malformed_recipes: int
     odd_t: int
     odd_recipes: int
+    restart_ms: int
+    conflict_ms: int
     window_ms: int
     acceptance_ms: int
+    margin_ms: int
+    step_ms: int  # of the table of arrivals
 
 
 class Texts(NamedTuple):
