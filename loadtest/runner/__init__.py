@@ -1,0 +1,1 @@
+"""The runner of load tests: schedule, senders, samples, thresholds, faults."""
