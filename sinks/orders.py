@@ -144,7 +144,7 @@ Rows = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
 
 
 class ClickHouseOrders:
-    """`Orders` over the tables, and the writing of orders."""
+    """`Orders` over the tables."""
 
     def __init__(self, rows: Rows, database: str) -> None:
         """`rows` runs the queries."""
@@ -201,13 +201,14 @@ class ClickHouseOrders:
                 {"mutations_sync": 2},
             )
 
-    def insert_sql(self) -> str:
-        """Return the INSERT of an order, for `order_row`."""
-        return f"INSERT INTO {self._database}.lane_orders ({', '.join(_COLUMNS)}) VALUES"
+
+def insert_sql(database: str) -> str:
+    """Return the INSERT of an order, for `order_row`."""
+    return f"INSERT INTO {database}.lane_orders ({', '.join(_COLUMNS)}) VALUES"
 
 
 def order_row(order: LaneOrder) -> tuple[Any, ...]:
-    """Return the row of an order, as `ClickHouseOrders.insert_sql` names its columns."""
+    """Return the row of an order, as `insert_sql` names its columns."""
     return (
         order.lane, order.batch_no, str(order.kind), order.epoch,
         [r.topic for r in order.ranges], [r.start for r in order.ranges], [r.end for r in order.ranges],

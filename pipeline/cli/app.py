@@ -21,6 +21,7 @@ COMMANDS = {
     "query": "pipeline.cli.query:query",
     "status": "pipeline.cli.status:status",
     "ledger": "pipeline.cli.ledger:ledger",
+    "lane": "pipeline.cli.lane:lane",
     "dead-letters": "pipeline.cli.dead_letters:dead_letters",
     "lists": "pipeline.cli.lists:lists",
     "clickhouse": "pipeline.cli.clickhouse:app",

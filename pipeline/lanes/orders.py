@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import LaneStopped
 from pipeline.lanes.intent import Intent
+from pipeline.log.epochs import truncated
 from pipeline.log.source import OffsetBounds
 from sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind, OrderStore
 from sinks.sink import OffsetRange
@@ -49,27 +50,6 @@ class Ancestor:
 
     lane: int
     before_batch_no: int
-
-
-def log_of(epoch: str) -> str:
-    """Return the log of an epoch: topic ids and partitions, without the count of its truncations."""
-    return epoch.partition("~")[0]
-
-
-def partitions_of(epoch: str) -> int:
-    """Return how many partitions the log of an epoch has."""
-    return int(log_of(epoch).rpartition("/")[2])
-
-
-def ids_of(epoch: str) -> str:
-    """Return the topic ids of an epoch."""
-    return log_of(epoch).rpartition("/")[0]
-
-
-def truncated(epoch: str) -> str:
-    """Return the epoch after one more truncation of the same log: ID,ID/16~1."""
-    log, _, count = epoch.partition("~")
-    return f"{log}~{int(count or 0) + 1}"
 
 
 def skip_gap(place: Place, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:

@@ -13,6 +13,7 @@ from pipeline.errors import LaneStopped
 from pipeline.lanes import orders
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from pipeline.log.epochs import ids_of, log_of, partitions_of
 from pipeline.log.source import Committed, OffsetBounds, Source, Topology
 from sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
 from sinks.sink import LedgerEntry, OffsetRange, Sink
@@ -120,7 +121,7 @@ async def diagnose(ports: Outside, seen: Seen) -> Start:
     pending = intent if intent is not None and intent.batch_no == place.batch_no else None
     if pending is None or not pending.ordered:
         await _check_log(ports, seen, intent)
-    elif orders.log_of(pending.epoch) != ports.topology.epoch:
+    elif log_of(pending.epoch) != ports.topology.epoch:
         await _other_log(ports, seen, pending.epoch)
     if intent is None and seen.entry is None:
         start = Start(seen.positions, FIRST_BATCH, 0, None)
@@ -170,17 +171,17 @@ async def _check_log(ports: Outside, seen: Seen, intent: Intent | None) -> None:
     epochs = [e.epoch for e in (seen.entry, intent) if e is not None]
     if not epochs:  # a lane's first batch: what the other lanes came from
         epochs = list(await ports.orders.epochs())
-    others = [epoch for epoch in epochs if orders.log_of(epoch) != now]
+    others = [epoch for epoch in epochs if log_of(epoch) != now]
     if others:
-        same_topics = [e for e in others if orders.ids_of(e) == orders.ids_of(now)]
-        await _other_log(ports, seen, max(same_topics or others, key=orders.partitions_of))
+        same_topics = [e for e in others if ids_of(e) == ids_of(now)]
+        await _other_log(ports, seen, max(same_topics or others, key=partitions_of))
 
 
 async def _other_log(ports: Outside, seen: Seen, then: str) -> NoReturn:
     now = ports.topology.epoch
     place = seen.place(ports.topology)
     message = f"lane {seen.lane}: the ledger was written from another log (epoch {then}), this one is {now}"
-    before, here = orders.partitions_of(then), ports.topology.partitions
+    before, here = partitions_of(then), ports.topology.partitions
     if before == here:
         raise StandsStill(
             f"{message}: a topic was made anew",
@@ -188,7 +189,7 @@ async def _other_log(ports: Outside, seen: Seen, then: str) -> NoReturn:
             f"topic, how much can't be known: {_ordered_by(OrderKind.SKIP, seen.lane)}",
             proposal=orders.skip_to_log(seen.lane, place.batch_no, now, seen.bounds),
         )
-    if orders.ids_of(then) == orders.ids_of(now) and here % before == 0:
+    if ids_of(then) == ids_of(now) and here % before == 0:
         parent = orders.parent_of(seen.lane, before) if seen.entry is None else NO_PARENT
         bounds = await ports.source.bounds(parent) if parent != NO_PARENT else None
         raise StandsStill(

@@ -3,7 +3,8 @@
 *Conservation*: in each batch the records received are the sum of the classes, and `events`, `rollup_minute` and
 `dead_letters`, counted again, hold exactly the records and the money that the ledger says.
 *Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the lane
-clock never goes back.
+clock never goes back. Offsets that a person gave up are ranges like any other, of class `lost`; where one went over to
+another log (a new epoch), offsets begin anew.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from pipeline.ledger.totals import ClassMoney
+from pipeline.log.epochs import same_offsets
 from schemas.classes import CLASS_NAMES, Class
 from schemas.wire import currency_text
 from sinks.seal import seal
@@ -88,6 +90,11 @@ def check_entry(sealed: SealedEntry) -> Iterator[Problem]:
     offsets = sum(r.end - r.start for r in entry.ranges)
     if entry.records_received > offsets:
         yield wrong(f"{entry.records_received} records received, but its ranges span only {offsets} offsets")
+    lost = entry.counts.get(Class.LOST, 0)
+    if lost and (entry.records_received or lost != offsets):
+        yield wrong(
+            f"{lost} offsets lost and {entry.records_received} records received, of {offsets} offsets"
+        )
     for code in Class:
         said = entry.counts.get(code, 0)
         records = sum(m.records for m in entry.money if m.class_code == code)
@@ -107,6 +114,8 @@ def check_continuity(entries: Sequence[LedgerEntry]) -> Iterator[Problem]:
             continue
         if before is not None:
             yield from _check_step(before, entry)
+            if not same_offsets(before.epoch, entry.epoch):
+                ends.clear()
         if entry.clock_after < entry.clock_before:
             yield _gap(entry, f"its clock goes back, from {entry.clock_before} to {entry.clock_after}")
         for r in entry.ranges:
@@ -126,6 +135,10 @@ def _check_step(before: LedgerEntry, entry: LedgerEntry) -> Iterator[Problem]:
     if entry.clock_before != before.clock_after:
         yield _gap(
             entry, f"its clock begins at {entry.clock_before}, the one before ended at {before.clock_after}"
+        )
+    if entry.epoch != before.epoch and entry.records_received:
+        yield _gap(
+            entry, f"it is of another log ({entry.epoch} after {before.epoch}), and no order went over to it"
         )
 
 

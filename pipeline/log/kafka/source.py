@@ -1,6 +1,6 @@
 """Kafka as a lane's source: the group, the commits and the reading, over one client."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,6 +41,16 @@ class _Joined:
     membership: Membership
     commits: GroupCommits
     reader: KafkaReader
+
+
+class _Nobody:
+    """Has no lanes."""
+
+    async def lanes_assigned(self, assignments: Collection[Assignment]) -> None:
+        """Never called: who only looks is given none."""
+
+    async def lanes_revoked(self, lanes: Collection[int]) -> None:
+        """Do nothing: there is none to revoke."""
 
 
 class KafkaSource:
@@ -108,6 +118,18 @@ class KafkaSource:
 
         Raises LogError: no broker (after bounded tries), refused, topics that are no lanes, joined already.
         """
+        joined = await self._open(listener)
+        joined.membership.join()
+        return joined.topology
+
+    async def look(self) -> Topology:
+        """Connect without joining: `committed`, `bounds` and `fetch` work, the group notices nothing. `leave` ends it.
+
+        Raises LogError as `join` does.
+        """
+        return (await self._open(_Nobody())).topology
+
+    async def _open(self, listener: GroupListener) -> _Joined:
         if self._voice is not None:
             raise LogError(f"this member of group {self._group} has joined already", remedy="Leave first.")
         self._voice = voice = Voice(self._say)
@@ -118,8 +140,7 @@ class KafkaSource:
         except BaseException:
             self._close_voice()
             raise
-        self._joined.membership.join()
-        return self._joined.topology
+        return self._joined
 
     async def leave(self) -> None:
         """Revoke every lane (the listener is called), leave the group, close all connections."""

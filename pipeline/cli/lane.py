@@ -1,0 +1,265 @@
+"""`adledger lane`: what lanes stand on, and a person's orders to those that stand still."""
+
+import asyncio
+import getpass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
+from pipeline.cli.output import err, out, out_json
+from pipeline.errors import AdledgerError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.lanes.inspect import LaneLook
+    from pipeline.settings import Settings
+    from sinks.orders import LaneOrder
+
+lane = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+LaneArgument = Annotated[int, typer.Argument(min=0, metavar="LANE", help="The lane: a partition number.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the order for ever.")
+]
+Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be ordered.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Order it.")]
+
+
+@lane.callback()
+def root() -> None:
+    """Look at lanes, and order what one that stands still is to do.
+
+    \b
+    Examples:
+      adledger lane status
+      adledger lane skip 3 --reason "topic retention took a day, ticket 812" --dry-run
+      adledger lane resolve 3 --reason "half a batch after the disk was full" --execute
+    """
+
+
+@lane.command("status")
+def status(
+    lane_no: Annotated[int | None, typer.Argument(min=0, metavar="[LANE]", help="Only this lane.")] = None,
+    *,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    group: options.Group = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show where each lane stands, and why one stands still.
+
+    The ledger's end, the batch that is intended, what the tables hold of it, the log's bounds, the lag; and where something is wrong, what it is and the command that orders what to do. Exit code 1 where a lane would stand still.
+
+    \b
+    Examples:
+      adledger lane status
+      adledger lane status 3 --json | jq '.lanes[0].trouble'
+    """
+    settings = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
+    ).settings
+    looks = _look(settings, lane_no)
+    if as_json:
+        out_json({"lanes": [lane_json(settings, look) for look in looks]})
+    else:
+        print_lanes(looks)
+    if any(look.trouble for look in looks):
+        raise typer.Exit(1)
+
+
+@lane.command("skip")
+def skip(
+    lane_no: LaneArgument,
+    *,
+    reason: Reason,
+    author: Author = None,
+    dry_run: DryRun = False,
+    execute: Execute = False,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    group: options.Group = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Give up offsets that the log no longer has.
+
+    Also: go over to a log that was truncated or a topic that was made anew. The lane's owner carries the order out within seconds, if it still fits what the lane finds; the gap is then a row of the ledger, its offsets counted as lost.
+
+    \b
+    Examples:
+      adledger lane skip 3 --reason "retention was an hour too short" --dry-run
+      adledger lane skip 3 --reason "retention was an hour too short" --author mia --execute
+    """
+    settings = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
+    ).settings
+    _order_one(settings, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+
+
+@lane.command("resolve")
+def resolve(
+    lane_no: LaneArgument,
+    *,
+    reason: Reason,
+    author: Author = None,
+    dry_run: DryRun = False,
+    execute: Execute = False,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    group: options.Group = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Let a lane go on whose tables or commits don't agree with the ledger.
+
+    Where the tables hold some of a batch that has no ledger row, the rows are removed and the batch is written again. Where the group's commits are gone or don't fit, the lane goes on from the ledger's end. A batch of the ledger is never touched.
+
+    \b
+    Examples:
+      adledger lane resolve 3 --reason "half a batch after the disk was full" --dry-run
+      adledger lane resolve 3 --reason "offsets expired in the outage" --execute
+    """
+    settings = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
+    ).settings
+    _order_one(settings, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+
+
+@lane.command("barrier")
+def barrier(
+    *,
+    reason: Reason,
+    author: Author = None,
+    dry_run: DryRun = False,
+    execute: Execute = False,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    group: options.Group = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go over to more partitions, every lane at once.
+
+    The new number must be a multiple of the old one: then each new lane's users were all in one old lane, whose dedupe window it takes over. Stop the producers first; docs/partitions.md has the procedure.
+
+    \b
+    Examples:
+      adledger lane barrier --reason "16 to 32 partitions" --dry-run
+      adledger lane barrier --reason "16 to 32 partitions" --execute
+    """
+    settings = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
+    ).settings
+    executed = _executes(dry_run, execute)
+    looks = _look(settings, None)
+    others = [look for look in looks if look.trouble and look.command != "barrier"]
+    if others:
+        raise AdledgerError(
+            f"{len(others)} lanes stand still for another reason. {others[0].trouble}",
+            remedy=others[0].remedy,
+        )
+    wanted = [look for look in looks if look.command == "barrier"]
+    if not wanted:
+        raise AdledgerError(
+            "no lane needs a barrier: every lane of the ledger is of this log and its partitions",
+            remedy="add the partitions first: kafka-topics.sh --alter --topic TOPIC --partitions N",
+        )
+    _order(settings, wanted, (reason, author), executed, as_json=as_json)
+
+
+def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags of which one is given
+    if dry_run == execute:
+        raise UsageError(
+            "what to do is not said", remedy="give --dry-run to see it, or --execute to order it"
+        )
+    return execute
+
+
+def _look(settings: "Settings", lane_no: int | None) -> list["LaneLook"]:
+    from pipeline.lanes.inspect import check_lane, inspected, look_at
+
+    async def look(server: Any) -> list["LaneLook"]:
+        async with inspected(settings, server) as outside:
+            if lane_no is not None:
+                check_lane(outside.topology, lane_no)
+            lanes = range(outside.topology.partitions) if lane_no is None else [lane_no]
+            return [await look_at(outside, number) for number in lanes]
+
+    with connect.server(settings) as server:
+        return asyncio.run(look(server))
+
+
+def _order_one(
+    settings: "Settings",
+    command: str,
+    lane_no: int,
+    who: tuple[str, str | None],
+    executed: bool,  # noqa: FBT001 - passed on
+    *,
+    as_json: bool,
+) -> None:
+    (look,) = _look(settings, lane_no)
+    if look.command != command:
+        raise AdledgerError(
+            f"there is nothing to {command}: {look.trouble or f'lane {lane_no} stands as it should'}",
+            remedy=look.remedy or f"adledger lane status {lane_no}",
+        )
+    _order(settings, [look], who, executed, as_json=as_json)
+
+
+def _order(
+    settings: "Settings",
+    looks: Sequence["LaneLook"],
+    who: tuple[str, str | None],
+    executed: bool,  # noqa: FBT001 - passed on
+    *,
+    as_json: bool,
+) -> None:
+    """Write the orders that are not there yet, or show them."""
+    from dataclasses import replace
+
+    reason, author = who
+    if not reason.strip():
+        raise UsageError("--reason is empty", remedy="say why: it is kept with the order")
+    orders = [
+        replace(look.proposal, reason=reason, author=author or getpass.getuser())
+        for look in looks
+        if look.proposal is not None and not look.ordered
+    ]
+    if executed and orders:
+        _write(settings, orders)
+    if as_json:
+        out_json({"executed": executed, "orders": [order_json(settings, order) for order in orders]})
+        return
+    for order in orders:
+        out(f"lane {order.lane}, batch {order.batch_no}: {told(settings, order)}")
+    already = len(looks) - len(orders)
+    if already:
+        err(f"{already} of these lanes have this order already: a running worker carries it out, or the next")
+    if executed and orders:
+        err("ordered. A lane that stands still looks every 5 s; see `adledger lane status`")
+    elif orders:
+        err("nothing was ordered yet: --execute does it")
+
+
+def _write(settings: "Settings", orders: Sequence["LaneOrder"]) -> None:
+    from sinks.orders import insert_sql, order_row
+
+    with connect.client(settings) as client:
+        client.execute(
+            insert_sql(settings.database),
+            [order_row(order) for order in orders],
+            settings={"async_insert": 0},
+        )
