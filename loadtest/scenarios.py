@@ -43,6 +43,7 @@ def datacentre_bot(script: Script) -> Records:
     """Browse by program from data centres: an address and a user for each bot; one impression in ten is clicked."""
     seen = script.impressions(script.times(), Label.DATACENTRE_BOT)
     script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
     script.set_datacentre(seen, script.actor_draws(2))
     clicked = script.draws(3) % np.uint64(10) == 0
     clicks = script.clicks(seen, script.between(4, 1_000, 5_000), Label.DATACENTRE_BOT)
@@ -65,7 +66,7 @@ def double_click(script: Script) -> Records:
 
 
 def double_tap(script: Script) -> Records:
-    """Tap twice, as a nervous thumb does: 80 to 300 ms apart."""
+    """Tap twice, as a nervous thumb does: 80 to 300 ms apart. The second tap is no second visit (DOUBLE_CLICK)."""
     return _two_clicks(script, 80, 300, Label.DOUBLE_TAP)
 
 
@@ -73,6 +74,7 @@ def click_flood(script: Script) -> Records:
     """Let few users click on all that one publisher shows them, all the time."""
     seen = script.impressions(script.times(), Label.CLICK_FLOOD)
     script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
     seen["publisher_id"] = seen["publisher_id"][:1]
     seen["site_id"] = seen["site_id"][:1]
     return script.finished(seen, script.clicks(seen, script.between(2, 600, 3_000), Label.CLICK_FLOOD))
@@ -88,6 +90,7 @@ def office(script: Script) -> Records:
     """Put many people behind one address, each with a cookie: all actors are one office."""
     seen = script.impressions(script.times(), Label.OFFICE)
     script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
     script.set_ipv4(
         seen, np.full(script.events, 0x5680_0A17, np.uint64)
     )  # 86.128.10.23, a line for businesses
@@ -99,6 +102,7 @@ def carrier_nat(script: Script) -> Records:
     """Put phones of one carrier behind four addresses, between which they change."""
     seen = script.impressions(script.times(), Label.CARRIER_NAT)
     script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
     script.set_ipv4(seen, np.uint64(0x3120_5010) + script.draws(2) % np.uint64(4))  # 49.32.80.16 ff.
     clicked = script.draws(3) % np.uint64(50) == 0
     return script.finished(seen, script.clicks(seen, script.human_delays(), Label.CARRIER_NAT)[clicked])
@@ -110,6 +114,7 @@ def slow_phone(script: Script) -> Records:
     flush = script.times()[script.actor * script.scenario.events_per_actor] + script.between(2, 0, 2_000)
     seen = script.impressions(flush, Label.SLOW_PHONE)
     script.set_users(seen, script.actor_draws(3))
+    script.settle(seen)
     seen["event_time"] = flush - spread - 500
     return script.finished(seen)
 

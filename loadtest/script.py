@@ -110,6 +110,12 @@ class Script:
         rows["user_no"] = numbers
         rows["has_user"] = 1
 
+    def settle(self, rows: Records) -> None:
+        """Give each actor one address and one browser: those of its first event."""
+        first = self.actor * self.scenario.events_per_actor
+        for name in ("ip_hi", "ip_lo", "ip6", "country", "user_agent"):
+            rows[name] = rows[name][first]
+
     def set_datacentre(self, rows: Records, bits: U64) -> None:
         """Let the rows come from IPv4 addresses of hosting providers."""
         nets = [net for net in datacentres() if net.version == 4]

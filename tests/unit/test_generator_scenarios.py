@@ -141,6 +141,14 @@ def test_slow_phones_hand_in_at_once():
         assert (mine["event_time"] < mine["log_time"]).all()
 
 
+@pytest.mark.parametrize("kind", ["click_flood", "slow_phone", "office", "datacentre_bot"])
+def test_an_actor_has_one_address_and_one_browser(kind: str):
+    """Nobody is made suspicious by accident: a user's events differ only in what the scenario is about."""
+    rows = seen(played(kind))
+    assert len(np.unique(rows["user_no"])) == ACTORS
+    assert len(np.unique(rows[["user_no", "ip_hi", "ip_lo", "user_agent"]])) == ACTORS
+
+
 def test_an_unknown_scenario_is_refused_by_name():
     """The error lists those that there are."""
     model = TrafficModel(events=10, scenarios=(Scenario(kind="heist"),))
