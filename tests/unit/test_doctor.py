@@ -1,0 +1,154 @@
+"""The doctor's findings, as functions of facts."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.doctor import clocks, group, keys, machine
+from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
+from pipeline.doctor.report import Check, State, as_json, found_wrong, with_flags
+from pipeline.log.kafka.findings import Finding
+from pipeline.settings import MIB, Settings
+from pipeline.stages.plain_hashes import partition_of
+
+IDS = st.text(min_size=1, max_size=20)
+SETTINGS = Settings(source="kafka://h:1")
+ROOM = 64 * 1024 * MIB
+
+
+@given(user=IDS, ip=IDS, lanes=st.integers(2, 64), by_ip=st.booleans())
+def test_a_record_by_librdkafkas_default_is_known_for_one(user, ip, lanes, by_ip):
+    """Whatever the id: with its right key in the lane of its CRC-32, a misrouted event is librdkafka's default's."""
+    event = {"user_id": "" if by_ip else user, "ip": ip}
+    key = (ip if by_ip else user).encode()
+    lane = zlib.crc32(key) % lanes
+    if partition_of(key, lanes) != lane:
+        assert keys.why_misrouted(event, key, lane, lanes) == keys.CRC32
+    assert keys.why_misrouted(event, None, lane, lanes) == keys.NO_KEY
+    assert keys.why_misrouted(event, key + b"x", lane, lanes) == keys.OTHER_KEY
+
+
+def sample(records: int, **counts: int) -> keys.Sample:
+    found = keys.Sample("t", records)
+    found.misrouted.update({getattr(keys, name): count for name, count in counts.items()})
+    found.key_fields.update({"event_id": counts.get("OTHER_KEY", 0)})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("counts", "message", "remedy"),
+    [
+        ({"CRC32": 9, "OTHER_PARTITIONER": 0}, "by CRC-32", "partitioner=murmur2_random"),
+        ({"CRC32": 3, "OTHER_PARTITIONER": 6}, "by neither", "partitioner=murmur2_random"),
+        ({"NO_KEY": 9}, "no key", "user_id"),
+        ({"OTHER_KEY": 9}, "another key than their user: event_id", "user_id"),
+    ],
+)
+def test_each_mistake_of_a_producer_has_its_remedy(counts, message, remedy):
+    """One ailment, one finding; from one in a hundred on it is an error, below it advice."""
+    [finding] = keys.findings(sample(100, **counts))
+    assert message in finding.message
+    assert remedy in finding.remedy
+    assert not finding.advice
+    [rare] = keys.findings(sample(100_000, **counts))
+    assert rare.advice
+
+
+def test_an_empty_topic_and_right_keys_have_no_findings():
+    """Nothing is nothing."""
+    assert not list(keys.findings(sample(0)))
+    assert not list(keys.findings(sample(1_000)))
+
+
+@given(lanes=st.integers(1, 1_000), workers=st.integers(0, 50))
+def test_more_inserts_than_may_be_made_are_found_and_the_remedy_mends_them(lanes, workers):
+    """What the finding says to do is enough: so many workers leave none."""
+    found = list(plan(SETTINGS, lanes, workers, 0, ROOM))
+    wanted = inserts_per_second(SETTINGS, lanes)
+    assert bool(found) == (wanted > SETTINGS.inserts_per_second_max * max(workers, 1))
+    if found:
+        enough = int(found[0].remedy.split()[1])
+        assert not list(plan(SETTINGS, lanes, enough, 0, ROOM))
+
+
+@given(lanes=st.integers(1, 200), events=st.integers(0, 10**9))
+def test_memory_grows_with_lanes_and_events(lanes, events):
+    """An estimate that more work never lowers, and a machine without room for it is told."""
+    held = memory_bytes(SETTINGS, lanes, events)
+    assert held <= memory_bytes(SETTINGS, lanes + 1, events + 1)
+    assert any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, held))
+    assert not any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, 2 * held))
+
+
+def facts(
+    state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] = (0, 1, 2)
+) -> group.GroupFacts:
+    members = [group.Member("worker", "/127.0.0.1", lanes)] if state == "Stable" else []
+    return group.GroupFacts("g", state, "consumer", protocol if members else "", members)
+
+
+def test_a_group_without_fault_has_no_findings():
+    """Lanes all owned; or nobody there and nothing waits; or in the middle of a rebalance."""
+    for whole in (facts(), facts("Empty"), facts("Dead"), facts("PreparingRebalance")):
+        assert not list(group.findings(whole, "ours", 3, 0))
+
+
+def test_what_ails_a_group_is_found():
+    """Lanes without an owner, another program, records that nobody reads (which is advice: workers may be to come)."""
+    [unowned] = group.findings(facts(lanes=(0, 2)), "ours", 4, 0)
+    assert "1, 3" in unowned.message
+    [foreign] = group.findings(facts(protocol="range"), "ours", 3, 0)
+    assert "--group" in foreign.remedy
+    [waiting] = group.findings(facts("Empty"), "ours", 3, 7)
+    assert (waiting.advice, "7 records" in waiting.message) == (True, True)
+
+
+@given(ahead=st.integers(-(10**7), 10**7), skew=st.integers(1, 3_600))
+def test_clocks_may_differ_by_the_setting_and_no_more(ahead, skew):
+    """To both sides for a clock that can be read; a broker's is only seen where it is ahead."""
+    assert (clocks.server_check(ahead, skew).state is State.ERROR) == (abs(ahead) > skew * 1000)
+    newest = clocks.broker_check(10**12 + ahead, 10**12, "ours", skew)
+    assert (newest.state is State.ERROR) == (ahead > skew * 1000)
+
+
+def test_a_check_is_as_bad_as_its_worst_finding():
+    """Advice does not fail an examination; an error does, and so does what could not be looked at."""
+    advice, error = Finding("m", "r", advice=True), Finding("m", "r")
+    assert Check("a", "w").state is State.FINE
+    assert Check("a", "w", [advice]).state is State.ADVICE
+    assert Check("a", "w", [advice, error]).state is State.ERROR
+    assert not found_wrong([Check("a", "w"), Check("a", "w", [advice])])
+    assert found_wrong([Check("a", "w", [error])])
+    assert found_wrong([Check("a", "", not_made="why")])
+    assert as_json([Check("a", "", not_made="why")])["healthy"] is False
+
+
+def test_a_remedys_command_meets_the_same_deployment():
+    """What came by flags is given again; commands of others, and what needs nothing, stay as they are."""
+    found = [Finding("m", "adledger topics create, then kafka-topics.sh; adledger migrate")]
+    [check] = with_flags(
+        [Check("a", "w", found)], {"adledger topics create": "--source kafka://h:1", "adledger migrate": ""}
+    )
+    assert (
+        check.findings[0].remedy
+        == "adledger topics create --source kafka://h:1, then kafka-topics.sh; adledger migrate"
+    )
+
+
+def test_rules_that_cannot_be_loaded_are_found(tmp_path):
+    """As the worker would say it."""
+    assert machine.rules_check(SETTINGS).state is State.FINE
+    wrong = machine.rules_check(SETTINGS.model_copy(update={"rules": str(tmp_path / "none.toml")}))
+    assert wrong.state is State.ERROR
+
+
+def test_a_port_that_is_taken_is_advice():
+    """It may be the worker's own."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        here = {"web_host": "127.0.0.1", "web_port": taken.getsockname()[1]}
+        assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is State.ADVICE
+    assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is State.FINE
