@@ -233,7 +233,7 @@ class LocalBroker:
                 ["java", *self._jvm, f"-Dlog4j2.configurationFile=file:{self.directory}/log4j2.properties",  # noqa: S607
                  "-cp", f"{jars}/*", "kafka.Kafka", str(self.directory / "server.properties")],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_end_with_parent if _LIBC else None,  # noqa: PLW1509 - one system call
+                start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call
             )  # fmt: skip
 
     def _answers(self) -> bool:
@@ -268,6 +268,7 @@ class LocalBroker:
         self._process = None
 
 
-def _end_with_parent() -> None:
-    assert _LIBC is not None
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_parent() -> None:
+    """Let this process end when the thread that started it does (a preexec_fn; Linux, elsewhere it does nothing)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

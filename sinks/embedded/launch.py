@@ -48,7 +48,7 @@ class EmbeddedServer:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C is for its owner, which may have a batch to finish
-                env=os.environ | {"PYTHONPATH": _search_path()},
+                env=os.environ | {"PYTHONPATH": search_path()},
             )
         try:
             listening = Listening(**_first_line(process, log))
@@ -99,7 +99,7 @@ def _command(directory: Path, port: int, http_port: int) -> list[str]:
     return command
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Return PYTHONPATH with the folder that this package is imported from in front."""
     own = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")

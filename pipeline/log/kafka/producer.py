@@ -7,7 +7,7 @@ is encoded already because it asks of a builder only what `_Encoded` answers.
 import asyncio
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -33,6 +33,7 @@ _PRODUCER = struct.Struct(">qhi")  # producer id, epoch, base sequence
 _PRODUCER_AT = 43
 _CRC = struct.Struct(">I")
 _CRC_AT, _ATTRIBUTES_AT = 17, 21
+_APPEND_TIME = 1  # RecordMetadata.timestamp_type
 
 
 class _Encoded(BatchBuilder):  # type: ignore[misc] # aiokafka is untyped
@@ -82,6 +83,9 @@ class BatchProducer:
         self._failure: BaseException | None = None
         self.records_written: dict[str, int] = defaultdict(int)
         """Topic -> records that were acknowledged."""
+        self.on_written: Callable[[str, int, int, int], None] = lambda *_: None
+        """Called for each batch, in order within a partition: topic, partition, records, the broker's append time (ms;
+        -1 where the topic keeps the records' own, or a batch that was sent twice had arrived the first time)."""
 
     async def append_encoded(
         self, topic: str, partition: int, batch: bytes | bytearray | npt.NDArray[np.uint8], count: int
@@ -102,7 +106,7 @@ class BatchProducer:
             except KAFKA_ERRORS as error:
                 self._failure = self._failure or error
                 raise await self._explained(error) from error
-        delivered.add_done_callback(lambda future: self._done(future, topic, encoded))
+        delivered.add_done_callback(lambda future: self._done(future, topic, partition, encoded))
 
     async def flush(self) -> None:
         """Wait until all that was appended is acknowledged. Raises LogError."""
@@ -126,7 +130,7 @@ class BatchProducer:
         if self._failure is not None:
             raise await self._explained(self._failure) from self._failure
 
-    def _done(self, future: "asyncio.Future[Any]", topic: str, batch: _Encoded) -> None:
+    def _done(self, future: "asyncio.Future[Any]", topic: str, partition: int, batch: _Encoded) -> None:
         self._in_flight_bytes -= batch.size()
         self._acknowledged.set()
         if future.cancelled():
@@ -135,6 +139,9 @@ class BatchProducer:
             self._failure = self._failure or error
         else:
             self.records_written[topic] += batch.record_count()
+            appended = future.result()
+            log_time = appended.timestamp if appended.timestamp_type == _APPEND_TIME else -1
+            self.on_written(topic, partition, batch.record_count(), log_time)
 
     async def _explained(self, error: BaseException) -> LogError:
         if isinstance(error, errors.MessageSizeTooLargeError):

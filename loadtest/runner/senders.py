@@ -1,0 +1,98 @@
+"""The senders of a run, as processes: told when to go, read as they report."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from loadtest.faults.processes import Process
+from loadtest.runner.sender import Report, Task
+from pipeline.errors import AdledgerError
+from sinks.embedded.launch import search_path
+
+READY_SECONDS_MAX = 120
+END_SECONDS_MAX = 150
+"""A producer gives up a silent broker after 120 s."""
+
+
+@dataclass(slots=True)
+class SenderProcess:
+    """One sender. `reports` fill as it works; `failure` is why it could not deliver, "" where it could."""
+
+    task: Task
+    process: Process
+    reports: "SimpleQueue[Report]" = field(default_factory=SimpleQueue)
+    ready: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    failure: str = ""
+    sent_until_ms: int = 0
+
+    @classmethod
+    def start(cls, task: Task, log: Path) -> "SenderProcess":
+        """Start it and give it its task."""
+        process = Process(
+            [sys.executable, "-m", "loadtest.runner.sender"], log, env={"PYTHONPATH": search_path()},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        sender = cls(task, process, sent_until_ms=task.schedule.start_ms)
+        threading.Thread(target=sender._read, name="sender", daemon=True).start()
+        sender._tell(task.to_json())
+        return sender
+
+    def go(self, go_ms: int) -> None:
+        """Let the load begin at a time."""
+        self._tell(f"go {go_ms}")
+
+    def stop(self) -> None:
+        """Let it end early."""
+        self._tell("stop")
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        assert self.process.popen.stdin is not None
+        self.process.popen.stdin.close()
+
+    def _tell(self, line: str) -> None:
+        assert self.process.popen.stdin is not None
+        try:
+            self.process.popen.stdin.write(line.encode() + b"\n")
+            self.process.popen.stdin.flush()
+        except OSError:  # it has ended: its exit is told by `ended`
+            return
+
+    def _read(self) -> None:
+        assert self.process.popen.stdout is not None
+        told_the_end = False
+        for line in self.process.popen.stdout:
+            said: dict[str, Any] = json.loads(line)
+            if "report" in said:
+                report = Report(**said["report"])
+                self.sent_until_ms = report.sent_until_ms
+                self.reports.put(report)
+            elif "ready" in said:
+                self.ready.set()
+            else:
+                told_the_end, self.failure = True, said["failure"] or ""
+        if not told_the_end:
+            code = self.process.popen.wait()
+            self.failure = f"a sender ended with {code}: read {self.process.log}"
+        self.ready.set()
+        self.ended.set()
+
+
+def wait_until_ready(senders: list[SenderProcess]) -> None:
+    """Return when all have their first records in hand. Raises AdledgerError: one could not, or it took too long."""
+    last = time.monotonic() + READY_SECONDS_MAX
+    for sender in senders:
+        sender.ready.wait(max(0.0, last - time.monotonic()))
+        if sender.failure or not sender.ready.is_set():
+            raise AdledgerError(
+                sender.failure or f"a sender was not ready after {READY_SECONDS_MAX} s",
+                remedy=f"read {sender.process.log}",
+            )
