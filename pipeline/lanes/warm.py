@@ -4,7 +4,9 @@ import numpy as np
 
 from pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
 from pipeline.lanes.intent import Intent
+from pipeline.lists import warm as lists
 from pipeline.rules.compiled import CompiledJudge, LaneJudge
+from pipeline.rules.rule import Mode
 from pipeline.rules.rule_set import RuleSet
 from pipeline.stages.columns import RecordRefs
 from pipeline.stages.decode import DecodeContext
@@ -24,6 +26,8 @@ def compile_kernels(rules: RuleSet | None = None) -> None:
 
     None: no rules are run, so theirs are not compiled.
     """
+    if rules is not None and rules.bits(Mode.ENFORCE, Mode.FLAG):
+        lists.compile_kernels()
     refs = RecordRefs.of([_EVENT, b""], [b"u", None], log_times=[EVENT_TIME_MS_MIN] * 2)
     judge = LaneJudge(CompiledJudge(rules or RuleSet.none()))
     state = LaneState(DedupeState(DAY_MS), judge, SeenHashes.of(16), SeenHashes.of(16))

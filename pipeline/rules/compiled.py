@@ -1,7 +1,8 @@
 """The judge that is made of a rule set, lists and publishers: frozen, named by its version; and what a lane holds of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
@@ -9,7 +10,7 @@ import numpy as np
 import xxhash
 
 from pipeline.kernels.rules_events import ACTIVE, event_hits
-from pipeline.lists.facts import CRAWLER_RANGES, DATACENTRES, KNOWN_BOTS, NON_BROWSERS, RESERVED
+from pipeline.lists.facts import NEEDED_BY
 from pipeline.lists.load import Lists
 from pipeline.lists.publishers import PublisherSnapshot
 from pipeline.lists.user_agents import UserAgentFlags
@@ -25,13 +26,6 @@ from schemas.classes import Class, Reason
 RULES_LOGIC_VERSION = 1
 """Raised with every change of code that can change a hit: it is part of the judge version."""
 
-NEEDED_LISTS: Mapping[Reason, tuple[str, ...]] = {
-    Reason.UA_KNOWN_BOT: (KNOWN_BOTS,),
-    Reason.UA_NON_BROWSER: (NON_BROWSERS,),
-    Reason.IP_DATACENTER: (DATACENTRES,),
-    Reason.IP_RESERVED: (RESERVED,),
-    Reason.CRAWLER_IMPOSTOR: (KNOWN_BOTS, CRAWLER_RANGES),
-}
 AGENT_RULES = (Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR)
 ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOSTOR)
 
@@ -40,18 +34,24 @@ ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOST
 class CompiledJudge:
     """A rule set with the lists and publishers that it judges by. Shared by all lanes; `version` names all of it.
 
-    `lists` and `publishers` may be None: rules that need them are not evaluated. `not_evaluated`: rule -> why, for
-    those that are run; it is a function of what the version names.
+    `rules` is the set as it was published, `effective` the one that judges: `turned` are rules that a guardrail has
+    turned to flag. `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day`: of the
+    lane clock of the batches that it judges; lists that say nothing of that day are not used (None: any day will do).
+    `not_evaluated`: rule -> why, for those that are run; which they are is part of the version.
     """
 
     rules: RuleSet
     lists: Lists | None = None
     publishers: PublisherSnapshot | None = None
+    turned: frozenset[Reason] = frozenset()
+    log_day: dt.date | None = None
+    effective: RuleSet = field(init=False)
     not_evaluated: Mapping[Reason, str] = field(init=False)
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
-        run = [r for r, s in self.rules.rules.items() if s.mode != Mode.OFF]
+        object.__setattr__(self, "effective", self.rules.flagged(self.turned))
+        run = [r for r, s in self.effective.rules.items() if s.mode != Mode.OFF]
         why = {reason: self._why_not(reason) for reason in run}
         object.__setattr__(self, "not_evaluated", {r: w for r, w in why.items() if w})
         object.__setattr__(self, "version", self._version(run))
@@ -61,15 +61,19 @@ class CompiledJudge:
         """Return the judge without rules: the contract alone."""
         return cls(RuleSet.none())
 
+    def for_batch(self, log_day: dt.date, turned: frozenset[Reason]) -> "CompiledJudge":
+        """Return the judge of a batch: for a day of its lane clock, with the rules turned that are turned by now."""
+        return replace(self, log_day=log_day, turned=turned)
+
     @property
     def run(self) -> int:
         """The rules that are evaluated, as bits."""
-        return self.rules.bits(Mode.ENFORCE, Mode.FLAG) & ~sum(1 << r for r in self.not_evaluated)
+        return self.effective.bits(Mode.ENFORCE, Mode.FLAG) & ~sum(1 << r for r in self.not_evaluated)
 
     @property
     def enforced(self) -> int:
         """The rules whose hits decide a class, as bits: what the primary reason is taken from."""
-        return self.rules.bits(Mode.ENFORCE)
+        return self.effective.bits(Mode.ENFORCE)
 
     def enforced_of(self, event_class: Class) -> int:
         """Return the enforced rules of a class (givt or sivt), as bits."""
@@ -82,7 +86,7 @@ class CompiledJudge:
         if source in (Source.USER_AGENTS, Source.ADDRESSES):
             if self.lists is None:
                 return "lists are not loaded"
-            return self.lists.why_not(NEEDED_LISTS.get(reason, ()))
+            return self.lists.why_not(NEEDED_BY.get(reason.name, ()), self.log_day)
         return ""
 
     def _version(self, run: list[Reason]) -> int:
@@ -92,7 +96,8 @@ class CompiledJudge:
         listed = {Source.USER_AGENTS, Source.ADDRESSES} & sources
         parts = [
             f"adledger judge {JUDGE_VERSION:016x} rules {RULES_LOGIC_VERSION}",
-            f"{self.rules.version:016x}",
+            f"{self.rules.version:016x} turned {_names(self.turned)}",
+            f"not evaluated {_names(self.not_evaluated)}",
             self.lists.version if self.lists is not None and listed else "",
             self.publishers.version if self.publishers is not None and Source.PUBLISHERS in sources else "",
         ]
@@ -102,10 +107,15 @@ class CompiledJudge:
 class LaneJudge:
     """A lane's part of the judge: its windows, and a cache of user agents. Not for two threads at once."""
 
-    def __init__(self, judge: CompiledJudge, windows: RuleWindows | None = None) -> None:
+    def __init__(
+        self,
+        judge: CompiledJudge,
+        windows: RuleWindows | None = None,
+        agents: UserAgentFlags | None = None,
+    ) -> None:
         self.judge = judge
-        self.windows = windows or RuleWindows(judge.rules)
-        self._agents = UserAgentFlags(judge.lists.user_agents) if judge.lists else None
+        self.windows = windows or RuleWindows(judge.effective)
+        self._agents = agents or (UserAgentFlags(judge.lists.user_agents) if judge.lists else None)
         self._run = judge.run
         self._enforced = judge.enforced_of(Class.GIVT), judge.enforced_of(Class.SIVT)
 
@@ -114,7 +124,9 @@ class LaneJudge:
 
         None where a horizon or window changes: the windows are then made anew from `events` (`remember`).
         """
-        return LaneJudge(judge, self.windows) if self.windows.adopt(judge.rules) else None
+        if not self.windows.adopt(judge.effective):
+            return None
+        return LaneJudge(judge, self.windows, self._agents if judge.lists is self.judge.lists else None)
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
         """Run all rules on a batch's records, in the lane's order with the lane clock (ms) at each; changes the windows."""
@@ -144,7 +156,7 @@ class LaneJudge:
         publishers = np.full(n, ACTIVE, np.uint8)
         if self.judge.publishers is not None:
             publishers = self.judge.publishers.classify(c.publisher_id)
-        side = self.judge.rules.rules[Reason.INVALID_PLACEMENT].params["side_px_max"]
+        side = self.judge.effective.rules[Reason.INVALID_PLACEMENT].params["side_px_max"]
         event_hits(
             agents, addresses, publishers, c.flags, c.width_px, c.height_px, live, side,
             np.uint64(self._run), reasons,
@@ -152,6 +164,10 @@ class LaneJudge:
 
     def _runs(self, reasons: tuple[Reason, ...]) -> bool:
         return any(self._run >> reason & 1 for reason in reasons)
+
+
+def _names(reasons: Collection[Reason]) -> str:
+    return " ".join(reason.name for reason in sorted(reasons))
 
 
 def _texts(decoded: Decoded, rows: I64) -> list[bytes]:

@@ -2,20 +2,24 @@
 
 Shares are measured over a window of lane clock, per lane and currency (amounts of two are never summed), in exact
 integers: the money of the events that the rule invalidated as their primary reason, of the money of all events that
-were billable, givt or sivt. What a batch shows takes effect with the batches after it, which name another judge
-version: that of the set with the rule turned. It stays so until an analyst publishes a set.
+were billable, givt or sivt, in batches that enforced it. What a batch shows takes effect in that lane with the batches
+after it, which name another judge version. It stays so until an analyst resumes the rule or publishes another set;
+then the rule is measured anew, by the batches after its breach.
 
-State is a function of the batches in the window, as `events` and `ledger` keep them, and of the set that judged the
-last one; so a restarted worker decides as one that never stopped.
+Per lane, not for all lanes at once: a lane has its own users, so that whoever floods one lane with a few users can turn
+a rule off for these alone; and a rule that is wrong is so in every lane.
+
+State is a function of the batches in the window, as `events` and `ledger` keep them, and of the rows of `alerts`; so a
+restarted worker decides as one that never stopped.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.rules.registry import NO_REASON, primary_reasons
+from pipeline.rules.registry import NO_REASON, RULE_BITS, primary_reasons
 from pipeline.rules.rule import Mode
 from pipeline.rules.rule_set import RuleSet
 from pipeline.stages.columns import I64, U8, U16, U64
@@ -37,10 +41,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one batch adds: its lane clock (ms) at the end, and a share for each currency code."""
+    """What one batch adds: its lane clock (ms) at the end, a share for each currency code, and what it enforced (bits)."""
 
     clock: int
     by_currency: Mapping[int, Share]
+    enforced: int = RULE_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,63 +78,77 @@ def tally(
         np.add.at(nanos, primary[rows], money_nanos[rows])
         found = {Reason(r): int(nanos[r]) for r in np.unique(primary[rows]).tolist()}
         by_currency[int(currency)] = Share(int(np.count_nonzero(here)), int(money_nanos[here].sum()), found)
-    return Tally(clock, by_currency)
+    return Tally(clock, by_currency, enforced & RULE_BITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What alerts say of a lane: the rules that are turned, and the lane clock (ms) of each rule's last breach."""
+
+    turned: frozenset[Reason] = frozenset()
+    breached: Mapping[Reason, int] = field(default_factory=dict)
+
+    def after(self, breaches: Iterable[Breach]) -> "Standing":
+        """Return the standing when these breaches have been told."""
+        new = {breach.reason: breach.clock for breach in breaches}
+        return Standing(self.turned | new.keys(), {**self.breached, **new})
 
 
 class Guardrail:
-    """One lane's guardrail under one rule set. `effective` is the set that the next batch is judged by."""
+    """One lane's guardrail under one rule set. Sums are kept, so that a batch costs no more in a longer window."""
 
-    def __init__(self, rules: RuleSet) -> None:
+    def __init__(self, rules: RuleSet, tallies: Iterable[Tally] = ()) -> None:
+        """`tallies`: the batches whose clock lies within the window before the last one, in order."""
         self._rules = rules
+        self._watched = [
+            r
+            for r, s in rules.rules.items()
+            if s.mode == Mode.ENFORCE and (s.share_min_ppm > 0 or s.share_max_ppm < PPM)
+        ]
         self._window_ms = rules.guardrail_window_minutes * MINUTE_MS
         self._tallies: deque[Tally] = deque()
-        self.effective = rules
+        self._breached: Mapping[Reason, int] = {}
+        self._sums: dict[tuple[Reason, int], list[int]] = {}  # (rule, currency) -> events, money, invalidated
+        for batch in tallies:
+            self.add(batch)
 
-    @classmethod
-    def resumed(cls, rules: RuleSet, last: RuleSet, tallies: Iterable[Tally]) -> "Guardrail":
-        """Return the guardrail as it was after its last batch.
+    @property
+    def watches(self) -> bool:
+        """Whether any rule can leave its bounds."""
+        return bool(self._watched)
 
-        rules: the published set. last: the set that was effective after that batch. tallies: the batches whose clock
-        lies within the window before it, in order.
-        """
-        guardrail = cls(rules)
-        turned = [r for r in rules.rules if rules.rules[r].mode != last.rules[r].mode]
-        guardrail.effective = rules.flagged(turned)
-        assert guardrail.effective.version == last.version, (
-            "the last set is the published one with rules turned"
-        )
-        guardrail._tallies.extend(tallies)
-        return guardrail
-
-    def observe(self, batch: Tally) -> tuple[Breach, ...]:
-        """Add a batch; returns the rules that leave their bounds now, and turns them to flag for the batches after."""
+    def add(self, batch: Tally) -> None:
+        """Add a batch."""
         self._tallies.append(batch)
+        self._count(batch, 1)
         while batch.clock - self._tallies[0].clock >= self._window_ms:
-            self._tallies.popleft()
-        breaches = tuple(
-            breach
-            for currency in sorted({c for t in self._tallies for c in t.by_currency})
-            for breach in self._breaches(currency, batch.clock)
-        )
-        self.effective = self.effective.flagged({b.reason for b in breaches})
-        return breaches
+            self._count(self._tallies.popleft(), -1)
 
-    def _breaches(self, currency: int, clock: int) -> Iterable[Breach]:
-        shares = [t.by_currency[currency] for t in self._tallies if currency in t.by_currency]
-        events, money = sum(s.events for s in shares), sum(s.money_nanos for s in shares)
-        if events < self._rules.guardrail_events_min or not money:
-            return
-        for reason, setting in self.effective.rules.items():
-            nanos = sum(s.invalidated_nanos.get(reason, 0) for s in shares)
-            within = setting.share_min_ppm * money <= nanos * PPM <= setting.share_max_ppm * money
-            if setting.mode == Mode.ENFORCE and not within:
-                yield Breach(
-                    reason,
-                    currency,
-                    clock,
-                    events,
-                    nanos,
-                    money,
-                    setting.share_min_ppm,
-                    setting.share_max_ppm,
+    def breaches(self, standing: Standing) -> tuple[Breach, ...]:
+        """Return the rules that are outside of their bounds after the last batch, and not turned yet."""
+        if self._breached != standing.breached:
+            self._breached, self._sums = standing.breached, {}
+            for batch in self._tallies:
+                self._count(batch, 1)
+        clock = self._tallies[-1].clock if self._tallies else 0
+        found = []
+        for (reason, currency), (events, money, nanos) in sorted(self._sums.items()):
+            s = self._rules.rules[reason]
+            within = s.share_min_ppm * money <= nanos * PPM <= s.share_max_ppm * money
+            decides = events >= self._rules.guardrail_events_min and money > 0
+            if decides and not within and reason not in standing.turned:
+                found.append(
+                    Breach(reason, currency, clock, events, nanos, money, s.share_min_ppm, s.share_max_ppm)
                 )
+        return tuple(found)
+
+    def _count(self, batch: Tally, sign: int) -> None:
+        """Count a batch in or out, for each rule that it enforced after the rule's last breach."""
+        for reason in self._watched:
+            if not batch.enforced >> reason & 1 or batch.clock <= self._breached.get(reason, -1):
+                continue
+            for currency, share in batch.by_currency.items():
+                sums = self._sums.setdefault((reason, currency), [0, 0, 0])
+                sums[0] += sign * share.events
+                sums[1] += sign * share.money_nanos
+                sums[2] += sign * share.invalidated_nanos.get(reason, 0)

@@ -1,14 +1,14 @@
 """The guardrail: exact shares, rules turned for the batches after, and the same decisions after any restart."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rules.guardrail import Guardrail, Share, Tally, tally
+from pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally
 from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
 from pipeline.rules.rule_set import RuleSet
 from schemas.classes import Class, Reason
 from tests.support.rule_sets import rule_set
@@ -44,39 +44,81 @@ def histories(draw) -> list[Tally]:
 BOUNDS = st.tuples(st.sampled_from([0, 0, 50_000]), st.sampled_from([100_000, 300_000, 1_000_000]))
 
 
+def invalid(batch: Tally, reason: Reason, currency: int) -> int:
+    return batch.by_currency[currency].invalidated_nanos[reason]
+
+
+def steps(
+    guardrail: Guardrail, batches: list[Tally], standing: Standing
+) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
+    """Add batches one by one, each judged by what is enforced by then; every breach is told at once."""
+    for batch in batches:
+        guardrail.add(dataclasses.replace(batch, enforced=enforced_bits(standing)))
+        found = guardrail.breaches(standing)
+        standing = standing.after(found)
+        yield standing, found
+
+
+def enforced_bits(standing: Standing) -> int:
+    return sum(1 << r for r in RULED if r not in standing.turned)
+
+
 @given(histories(), BOUNDS)
 def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batches, bounds):
     """By definition: the shares of the window's batches, in fractions, for each rule that is still enforced."""
-    guardrail, enforced = Guardrail(bounded(*bounds)), set(RULED)
-    for number, batch in enumerate(batches):
+    enforced = set(RULED)
+    guardrail = Guardrail(bounded(*bounds))
+    assert guardrail.watches == (bounds != (0, 1_000_000))
+    for number, (standing, found) in enumerate(steps(guardrail, batches, Standing())):
         expected = set()
-        window = [b for b in batches[: number + 1] if batch.clock - b.clock < 2 * MINUTE_MS]
+        window = [b for b in batches[: number + 1] if batches[number].clock - b.clock < 2 * MINUTE_MS]
         for currency in (1, 2):
-            shares = [b.by_currency[currency] for b in window if currency in b.by_currency]
-            money = sum(s.money_nanos for s in shares)
-            if sum(s.events for s in shares) < 3 or not money:
+            shares = [b for b in window if currency in b.by_currency]
+            money = sum(b.by_currency[currency].money_nanos for b in shares)
+            if sum(b.by_currency[currency].events for b in shares) < 3 or not money:
                 continue
             for reason in enforced:
-                part = sum(s.invalidated_nanos[reason] for s in shares) * 10**6
+                part = sum(invalid(b, reason, currency) for b in shares) * 10**6
                 if part < bounds[0] * money or part > bounds[1] * money:
                     expected.add((reason, currency))
-        assert {(b.reason, b.currency_code) for b in guardrail.observe(batch)} == expected
+        assert {(b.reason, b.currency_code) for b in found} == expected
         enforced -= {reason for reason, _ in expected}
-        assert {r for r, s in guardrail.effective.rules.items() if s.mode == Mode.ENFORCE} == enforced
+        assert standing.turned == set(RULED) - enforced
 
 
-@given(histories(), BOUNDS, st.integers(0, 12))
-def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop):
-    """From the published set, the effective one, and the tallies of the window."""
+@given(histories(), BOUNDS, st.integers(0, 12), st.booleans())
+def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, resumed):
+    """From the published set, the alerts, and the tallies of the window; also where a person resumed all rules."""
     stop = min(stop, len(batches))
-    steady = Guardrail(bounded(*bounds))
+    rules, standing = bounded(*bounds), Standing()
+    steady = Guardrail(rules)
+    told = []
     for batch in batches[:stop]:
-        steady.observe(batch)
-    kept = [b for b in batches[:stop] if batches[stop - 1].clock - b.clock < 2 * MINUTE_MS]
-    restarted = Guardrail.resumed(bounded(*bounds), steady.effective, kept)
-    for batch in batches[stop:]:
-        assert restarted.observe(batch) == steady.observe(batch)
-        assert restarted.effective == steady.effective
+        told.append(dataclasses.replace(batch, enforced=enforced_bits(standing)))
+        ((standing, _),) = steps(steady, [batch], standing)
+    kept = [b for b in told if told[-1].clock - b.clock < 2 * MINUTE_MS]
+    restarted = Guardrail(rules, kept)
+    if resumed:
+        standing = Standing(frozenset(), standing.breached)
+    assert restarted.breaches(standing) == steady.breaches(standing)
+    assert list(steps(restarted, batches[stop:], standing)) == list(steps(steady, batches[stop:], standing))
+
+
+def test_a_rule_that_is_resumed_is_measured_anew() -> None:
+    """What turned it does not turn it again; the batches that did not enforce it say nothing of it."""
+    rules, (rule, *_) = bounded(50_000, 300_000), RULED
+    too_much = Tally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
+    guardrail = Guardrail(rules, [too_much])
+    (breach,) = guardrail.breaches(Standing())
+    assert breach == Breach(rule, 1, 1_000, 5, 50, 100, 50_000, 300_000)
+    flagged = Tally(
+        2_000, {1: Share(5, 100, dict.fromkeys(RULED[1:], 20))}, enforced_bits(Standing(frozenset({rule})))
+    )
+    guardrail.add(flagged)
+    resumed = Standing(frozenset(), {rule: 1_000})
+    assert guardrail.breaches(resumed) == ()
+    guardrail.add(dataclasses.replace(too_much, clock=3_000))
+    assert [b.clock for b in guardrail.breaches(resumed)] == [3_000]
 
 
 ROWS = st.lists(
@@ -105,4 +147,4 @@ def test_a_batch_is_tallied_by_currency_and_primary_reason(rows):
             first = next(r for r in RULES if r in hits)
             parts[first] = parts.get(first, 0) + money
         expected[currency] = Share(share.events + 1, share.money_nanos + money, parts)
-    assert found == Tally(7, expected)
+    assert found == Tally(7, expected, enforced)
