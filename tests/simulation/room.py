@@ -154,6 +154,8 @@ class Room:
         if rng.random() < 0.04:
             self.broker.gap(topic, lane, rng.randrange(1, 3))
         self.broker.append(topic, lane, [self._record(topic) for _ in range(rng.randrange(1, 5))])
+        if rng.random() < 0.04:  # a marker that comes by itself
+            self.world.loop.on_network(rng.uniform(0.3, 9.0), self.broker.gap, topic, lane, 1)
 
     def _record(self, topic: int) -> tuple[bytes | None, bytes | None]:
         rng = self.world.rng
@@ -203,21 +205,18 @@ class Room:
         return ends
 
     def behind(self) -> list[int]:
-        """Return the lanes whose ledger is not at the log's end, and that did not say why."""
-        ends = self.positions()
-        under_way = self._under_way()
-        return [
-            lane
-            for lane in range(self.broker.lanes)
-            if lane not in self.stopped
-            and (
-                lane in under_way
-                or any(
-                    ends.get(lane, {}).get(t, self.broker.log(t, lane).first) < self.broker.log(t, lane).end
-                    for t in range(len(TOPICS))
-                )
-            )
-        ]
+        """Return the lanes with records or a batch that are not in the ledger yet, and that did not say why."""
+        ends, under_way = self.positions(), self._under_way()
+        lanes = [lane for lane in range(self.broker.lanes) if lane not in self.stopped]
+        return [lane for lane in lanes if lane in under_way or self._has_more(lane, ends.get(lane, {}))]
+
+    def _has_more(self, lane: int, ends: dict[int, int]) -> bool:
+        for topic in range(len(TOPICS)):
+            log = self.broker.log(topic, lane)
+            position = ends.get(topic, log.first)
+            if any(position <= offset < log.end for offset in reversed(log.history)):
+                return True
+        return False
 
     def _under_way(self) -> set[int]:
         """Return the lanes with event rows of a batch that is not in the ledger yet."""
