@@ -72,8 +72,9 @@ class Settings(BaseSettings):
     )
     clickhouse: ClickHouse = Field(
         ServerAddress("localhost", 9000, 8123),
-        description="ClickHouse: clickhouse://USER:PASSWORD@HOST:PORT/?secure=1&http_port=8443, or embedded:DIR "
-        "for our own server, started and stopped with the command (demos and tests).",
+        description="ClickHouse: clickhouse://USER@HOST:PORT/?secure=1&http_port=8443&password_file=FILE (or "
+        "USER:PASSWORD@), with secure=1 also ca=FILE, certificate=FILE, key=FILE, server_name=NAME; or embedded:DIR for our "
+        "own server, started and stopped with the command (demos and tests).",
     )
     database: str = Field(
         "adledger", pattern=NAME, max_length=64,
@@ -214,6 +215,28 @@ class Settings(BaseSettings):
         "resolves it.",
     )  # fmt: skip
 
+    # retention, in days of the lane clock, behind the lane that is furthest behind
+    retention_enabled: bool = Field(
+        default=False,
+        description="Whether workers on Kafka drop old days every hour (the owner of lane 0 does it). `adledger retention` "
+        "does it by hand, anywhere.",
+    )  # fmt: skip
+    retention_days_events: int = Field(
+        90, ge=1, le=36_500,
+        description="Days that `events` and `dead_letters` are kept: what disputes and replays need. A day is about 109 "
+        "bytes an event. Never less than the dedupe window and the rules' horizon.",
+    )  # fmt: skip
+    retention_days_rollups: int = Field(
+        400, ge=1, le=36_500,
+        description="Days that `rollup_minute` is kept: a year can be compared with the one before. Billing reads "
+        "publisher_periods, which stays.",
+    )  # fmt: skip
+    retention_days_ledger: int = Field(
+        3_650, ge=1, le=36_500,
+        description="Days that the ledger is kept: it is small (a row a batch) and proves every count, so as long as "
+        "accounts are. At least as long as the other two.",
+    )  # fmt: skip
+
     # pages
     web_host: str = Field(
         "0.0.0.0",  # noqa: S104 - probes come from outside; pages show no secrets and change nothing
@@ -261,6 +284,17 @@ class Settings(BaseSettings):
                 f"more than dedupe_window_hours ({window}): a retry after the window would be billed twice"
             )
         return hours
+
+    @field_validator("retention_days_ledger")
+    @classmethod
+    def _ledger_longest(cls, days: int, info: ValidationInfo) -> int:
+        others = ("retention_days_events", "retention_days_rollups")
+        longest = max(info.data.get(name, days) for name in others)
+        if days < longest:
+            raise ValueError(
+                f"less than {' or '.join(others)} ({longest}): rows would have no ledger row any more"
+            )
+        return days
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
