@@ -30,7 +30,7 @@ _CONFIG = """<yandex>
 <default_database>default</default_database><timezone>UTC</timezone>
 <mark_cache_size>67108864</mark_cache_size>{more}
 </yandex>"""
-_USERS = """<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default><password></password>
+_USERS = """<yandex><profiles><default/></profiles><quotas><default/></quotas><users><default><password>{password}</password>
 <networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default></users></yandex>"""
 
 
@@ -49,14 +49,17 @@ class OldServer:
 
 
 @contextmanager
-def old_server(folder: Path, *, more: str = "") -> Iterator[OldServer]:
-    """Run the server on free ports; `more` is configuration (XML) beside ours. Raises OldServerMissing."""
+def old_server(folder: Path, *, more: str = "", password: str = "") -> Iterator[OldServer]:
+    """Run the server on free ports; `more` is configuration (XML) beside ours, `password` the default user's.
+
+    Raises OldServerMissing.
+    """
     program = shutil.which("clickhouse-server") or shutil.which("clickhouse-server", path="/usr/sbin")
     if program is None:
         raise OldServerMissing("no clickhouse-server here", remedy="apt-get install clickhouse-server")
     native, http, replicas = _free_ports(3)
     (folder / "tmp").mkdir(parents=True)
-    (folder / "users.xml").write_text(_USERS)
+    (folder / "users.xml").write_text(_USERS.format(password=password))
     config = folder / "config.xml"
     config.write_text(
         _CONFIG.format(folder=folder, native=native, http=http, replicas=replicas, host=HOST, more=more)
