@@ -92,7 +92,7 @@ def _probed_secure(address: ServerAddress, port: int) -> SinkUnavailable | None:
     except SinkUnavailable as error:
         return error
     except ssl.SSLError as error:
-        return _told(error, where)
+        return told(error, where)
     except (ConnectionResetError, BrokenPipeError):
         return _no_tls(where, "the connection was closed")
     except OSError:
@@ -127,8 +127,8 @@ def _ends(secure: ssl.SSLSocket) -> bool:
         return False
 
 
-def _told(error: ssl.SSLError, where: str) -> SinkUnavailable:
-    """Return what a handshake's failure means."""
+def told(error: ssl.SSLError, where: str) -> SinkUnavailable:
+    """Return what the failure of a handshake with HOST:PORT means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message, remedy = _certificate(error)
         return SinkUnavailable(f"ClickHouse at {where}: {message}", refused=True, remedy=remedy)

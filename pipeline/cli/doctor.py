@@ -1,6 +1,7 @@
 """`adledger doctor`: what is wrong with a deployment, and the command that mends it."""
 
 import shlex
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,10 @@ def _print(checks: "Sequence[Check]") -> None:
             )
             out(f"  {MARKS[check.state]} {what}")
             for finding in check.findings:
-                out(f"      {MARKS[State.ADVICE if finding.advice else State.ERROR]} {finding.message}")
-                out(f"        {'better' if finding.advice else 'remedy'}: {finding.remedy}")
+                mark = MARKS[State.ADVICE if finding.advice else State.ERROR]
+                # A message may list several mistakes, each with its remedy.
+                out(textwrap.indent(f"{mark} {finding.message}", " " * 6))
+                if finding.remedy:
+                    out(f"        {'better' if finding.advice else 'remedy'}: {finding.remedy}")
     counts = [sum(check.state == state for check in checks) for state in State]
     out(", ".join(f"{count} {state}" for state, count in zip(State, counts, strict=True) if count))

@@ -1,13 +1,14 @@
 """A query over ClickHouse's HTTP interface, where the server itself formats the result."""
 
 import http.client
+import ssl
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlencode
 
 from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable
-from sinks.secure import login_password, probed, tls_context
+from sinks.secure import login_password, probed, tls_context, told
 
 CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600
@@ -64,6 +65,8 @@ def _connect(address: ServerAddress) -> HTTPConnection:
     )
     try:
         connection.connect()
+    except ssl.SSLError as e:
+        raise told(e, f"{host}:{port}") from None
     except OSError as e:
         raise probed(address, port) or SinkUnavailable(
             f"no connection to ClickHouse's HTTP port, {host}:{port}: {e}",
