@@ -90,18 +90,29 @@ def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
 
 def user_agents(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
     """Return the user agents (UTF-8) of decodable rows; valid while the refs' holders live."""
-    return [_text(decoded, int(row), 0, decoded.ua_at, decoded.ua_len) for row in rows]
+    return _texts(decoded, rows, 0, decoded.ua_at, decoded.ua_len)
 
 
 def pages(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
     """Return the page URLs (UTF-8) of decodable rows; valid while the refs' holders live."""
-    return [_text(decoded, int(row), 1, decoded.page_at, decoded.page_len) for row in rows]
+    return _texts(decoded, rows, 1, decoded.page_at, decoded.page_len)
 
 
-def _text(decoded: Decoded, row: int, which: int, at: I32, length: I32) -> bytes:
-    if at[row] < 0:
-        return decoded.slow_texts[row][which]
-    raw = ctypes.string_at(int(decoded.refs.value_addr[row]) + int(at[row]), int(length[row]))
+def _texts(decoded: Decoded, rows: Iterable[int], which: int, at: I32, length: I32) -> list[bytes]:
+    # Lists are made at once: to take single elements out of arrays cost more than the texts themselves.
+    chosen = np.fromiter(rows, np.int64)
+    begins = at[chosen]
+    addresses = decoded.refs.value_addr[chosen] + begins
+    return [
+        decoded.slow_texts[row][which] if begin < 0 else _unescaped(ctypes.string_at(address, size))
+        for row, begin, address, size in zip(
+            chosen.tolist(), begins.tolist(), addresses.tolist(), length[chosen].tolist(), strict=True
+        )
+    ]
+
+
+def _unescaped(raw: bytes) -> bytes:
+    """Return the text (UTF-8) of a JSON string's bytes between its quotes."""
     if b"\\" not in raw:
         return raw
     text: str = orjson.loads(b'"' + raw + b'"')
