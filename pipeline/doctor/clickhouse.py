@@ -11,7 +11,7 @@ from pipeline.errors import SinkError
 from pipeline.log.kafka.findings import Finding
 from pipeline.settings import Settings
 from schemas import migrate
-from sinks.checks import check_server
+from sinks.checks import VERSION_MIN, check_server
 from sinks.clickhouse import query_refused
 from sinks.connection import Client
 
@@ -34,6 +34,9 @@ def look_at_server(client: Client, settings: Settings) -> ServerSeen:
     try:
         version = str(client.execute("SELECT version()")[0][0])
         seen.checks.append(Check(AREA, f"{client.address}: ClickHouse {version} answers"))
+        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+            seen.checks.append(_too_old(version))
+            return seen
         recorded = migrate.recorded(client, settings.database)
         seen.checks.append(_migrations(recorded, settings))
         if recorded:
@@ -59,6 +62,14 @@ def no_directory_yet(settings: Settings) -> ServerSeen | None:
     if not isinstance(address, EmbeddedAddress) or address.directory.exists():
         return None
     return ServerSeen([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
+
+
+def _too_old(version: str) -> Check:
+    wanted = ".".join(map(str, VERSION_MIN))
+    finding = Finding(
+        f"ClickHouse {version} is older than {wanted}", f"upgrade ClickHouse to {wanted} or newer"
+    )
+    return Check(AREA, "version", [finding], not_made="migrations, settings and clock need a newer one")
 
 
 def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:

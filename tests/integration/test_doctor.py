@@ -30,6 +30,8 @@ from pipeline.stages.plain_hashes import partition_of
 from sinks.connection import Client, connect
 from sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger, started
+from tests.support.old_clickhouse import OldServerMissing, old_server
+from tests.support.services import missing
 
 PARTITIONS = 3
 USERS = [f"user-{i}" for i in range(240)]
@@ -311,3 +313,16 @@ def test_settings_that_are_refused_are_a_finding(tmp_path: Path):
     assert "batch_age_ms_max?" in refused.output
     assert "dedupe_window_hours" in refused.output
     assert CliRunner().invoke(app, ["doctor", "--sauce", "files:x"]).exit_code == 2
+
+
+def test_a_server_that_is_too_old_is_named(tmp_path: Path):
+    """Debian's: what newer ones answer is not even asked."""
+    try:
+        with old_server(tmp_path / "server") as running:
+            address = ServerAddress(running.host, running.port, running.http_port)
+            old = Deployment(Settings(source=f"files:{tmp_path}", clickhouse=address), address)
+            found = old.found("clickhouse")
+    except OldServerMissing as error:
+        missing("clickhouse-server", error)
+    assert "ClickHouse 18.16.1 is older than" in found
+    assert "upgrade" in found
