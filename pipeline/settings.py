@@ -132,8 +132,13 @@ class Settings(BaseSettings):
     )  # fmt: skip
     rules: str = Field(
         "none", min_length=1,
-        description="The fraud rules: a rule set's TOML file, `default` (the one that adledger comes with) or `none`. A "
-        "set that is wrong is refused whole when the worker starts.",
+        description="The fraud rules: `published` (the newest set of `adledger rules publish`), `default` (the one that "
+        "adledger comes with), a rule set's TOML file, or `none`. A set that is wrong is refused whole.",
+    )  # fmt: skip
+    rules_look_seconds: int = Field(
+        5, ge=1, le=3_600,
+        description="How often a worker looks for newly published rules, publishers and alerts. They are in force from each "
+        "lane's next batch on.",
     )  # fmt: skip
     lists_dir: Path | None = Field(
         None,
@@ -221,17 +226,17 @@ class Settings(BaseSettings):
         description="Whether workers on Kafka drop old days every hour (the owner of lane 0 does it). `adledger retention` "
         "does it by hand, anywhere.",
     )  # fmt: skip
-    retention_days_events: int = Field(
+    retention_events_days: int = Field(
         90, ge=1, le=36_500,
         description="Days that `events` and `dead_letters` are kept: what disputes and replays need. A day is about 109 "
         "bytes an event. Never less than the dedupe window and the rules' horizon.",
     )  # fmt: skip
-    retention_days_rollups: int = Field(
+    retention_rollups_days: int = Field(
         400, ge=1, le=36_500,
         description="Days that `rollup_minute` is kept: a year can be compared with the one before. Billing reads "
         "publisher_periods, which stays.",
     )  # fmt: skip
-    retention_days_ledger: int = Field(
+    retention_ledger_days: int = Field(
         3_650, ge=1, le=36_500,
         description="Days that the ledger is kept: it is small (a row a batch) and proves every count, so as long as "
         "accounts are. At least as long as the other two.",
@@ -285,10 +290,10 @@ class Settings(BaseSettings):
             )
         return hours
 
-    @field_validator("retention_days_ledger")
+    @field_validator("retention_ledger_days")
     @classmethod
     def _ledger_longest(cls, days: int, info: ValidationInfo) -> int:
-        others = ("retention_days_events", "retention_days_rollups")
+        others = ("retention_events_days", "retention_rollups_days")
         longest = max(info.data.get(name, days) for name in others)
         if days < longest:
             raise ValueError(

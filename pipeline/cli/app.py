@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "pipeline.cli.status:status",
     "ledger": "pipeline.cli.ledger:ledger",
     "lane": "pipeline.cli.lane:lane",
+    "retention": "pipeline.cli.retention:retention",
     "dead-letters": "pipeline.cli.dead_letters:dead_letters",
     "lists": "pipeline.cli.lists:lists",
     "clickhouse": "pipeline.cli.clickhouse:app",

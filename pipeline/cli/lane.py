@@ -1,6 +1,5 @@
 """`adledger lane`: what lanes stand on, and a person's orders to those that stand still."""
 
-import asyncio
 import getpass
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,6 +187,8 @@ def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags
 
 
 def _look(settings: "Settings", lane_no: int | None) -> list["LaneLook"]:
+    import asyncio
+
     from pipeline.lanes.inspect import check_lane, inspected, look_at
 
     async def look(server: Any) -> list["LaneLook"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import LaneStopped
 from pipeline.lanes.intent import Intent
-from pipeline.log.epochs import truncated
+from pipeline.log.epochs import ids_of, truncated
 from pipeline.log.source import OffsetBounds
 from sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind, OrderStore
 from sinks.sink import OffsetRange
@@ -66,9 +66,11 @@ def skip_gap(place: Place, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:
     return LaneOrder(place.lane, place.batch_no, OrderKind.SKIP, epoch, tuple(ranges))
 
 
-def skip_to_log(lane: int, batch_no: int, epoch: str, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:
-    """Return the order that goes over to a topic that was made anew, from its first offset."""
-    return LaneOrder(lane, batch_no, OrderKind.SKIP, epoch, _empty({t: b.first for t, b in bounds.items()}))
+def skip_to_log(place: Place, then: str, now: str, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:
+    """Return the order that goes over to topics that were made anew, each from its first offset; the others go on."""
+    same = [a == b for a, b in zip(ids_of(then).split(","), ids_of(now).split(","), strict=False)]
+    starts = {t: place.positions[t] if t < len(same) and same[t] else b.first for t, b in bounds.items()}
+    return LaneOrder(place.lane, place.batch_no, OrderKind.SKIP, now, _empty(starts))
 
 
 def adopt(place: Place) -> LaneOrder:

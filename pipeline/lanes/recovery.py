@@ -187,7 +187,7 @@ async def _other_log(ports: Outside, seen: Seen, then: str) -> NoReturn:
             f"{message}: a topic was made anew",
             remedy="name the log that the ledger belongs to; or give up what the ledger does not have of the old "
             f"topic, how much can't be known: {_ordered_by(OrderKind.SKIP, seen.lane)}",
-            proposal=orders.skip_to_log(seen.lane, place.batch_no, now, seen.bounds),
+            proposal=orders.skip_to_log(place, then, now, seen.bounds),
         )
     if ids_of(then) == ids_of(now) and here % before == 0:
         parent = orders.parent_of(seen.lane, before) if seen.entry is None else NO_PARENT

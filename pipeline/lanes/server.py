@@ -81,7 +81,7 @@ def summarize(
     settings: Settings, address: ServerAddress, events_per_second: float, cpu_seconds: float
 ) -> Summary:
     """Return the whole ledger's totals beside what this process did. Raises SinkError."""
-    with _client(address) as client:
+    with connected(address) as client:
         report = audit(client, Tables(settings.database), Scope(), recount=False)
     return Summary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
 
@@ -100,7 +100,7 @@ def _prepare_patiently(settings: Settings, address: ServerAddress, progress: Pro
 
 def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
     """Make missing tables, and refuse a server that the protocol can't rest on."""
-    with _client(address) as client:
+    with connected(address) as client:
         for applied in migrate(
             client, database=settings.database, cluster=settings.cluster, release=__version__
         ):
@@ -114,7 +114,7 @@ def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> 
 
 
 @contextmanager
-def _client(address: ServerAddress) -> Iterator[Client]:
+def connected(address: ServerAddress) -> Iterator[Client]:
     """Give a connection; what the server refuses, or its going away, is a SinkError."""
     client = connect(address)
     try:

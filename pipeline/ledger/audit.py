@@ -4,7 +4,7 @@ Memory is bounded: ledger rows come a lane at a time, `LEDGER_ROWS_MAX` of them,
 of at most `RECORDS_MAX` records.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.ledger import queries
@@ -21,6 +21,7 @@ from pipeline.ledger.queries import Client, Span, Tables
 from pipeline.ledger.totals import Totals
 from sinks.sink import LedgerEntry
 
+DAY_MS = 86_400_000
 LEDGER_ROWS_MAX = 20_000
 RECORDS_MAX = 4_000_000
 PROBLEMS_MAX = 1_000
@@ -80,6 +81,7 @@ def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Rep
     """Check the ledger, and with `recount` the tables against it. Raises what the client raises."""
     batches, totals, problems = 0, Totals.of(()), list[Problem]()
     known = queries.lanes(client, tables)
+    gone = queries.dropped_days(client, tables) if recount else {}
     for lane, _ in known:
         if scope.lanes and lane not in scope.lanes:
             continue
@@ -89,7 +91,7 @@ def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Rep
             problems.extend(check_continuity(page if before is None else [before, *page]))
             problems.extend(p for row in sealed for p in check_entry(row))
             if recount:
-                problems.extend(_check_page(client, tables, page))
+                problems.extend(_check_page(client, tables, page, gone))
             batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
             if len(problems) >= PROBLEMS_MAX:
                 return Report(batches, totals, problems[:PROBLEMS_MAX])
@@ -107,11 +109,14 @@ def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[
         after = page[-1].entry.batch_no
 
 
-def _check_page(client: Client, tables: Tables, page: Sequence[LedgerEntry]) -> Iterator[Problem]:
+def _check_page(
+    client: Client, tables: Tables, page: Sequence[LedgerEntry], gone: Mapping[int, Collection[str]]
+) -> Iterator[Problem]:
     for part in _by_records(page):
         found = queries.recounts(client, tables, Span(part[0].lane, part[0].batch_no, part[-1].batch_no))
         for entry in part:
-            yield from check_tables(entry, found.get(entry.batch_no, NOTHING))
+            day = entry.clock_after // DAY_MS
+            yield from check_tables(entry, found.get(entry.batch_no, NOTHING), gone.get(day, ()))
 
 
 def _by_records(page: Sequence[LedgerEntry]) -> Iterator[list[LedgerEntry]]:

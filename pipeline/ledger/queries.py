@@ -132,6 +132,14 @@ def unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator
         yield from (Unledgered(table, *map(int, row)) for row in rows)
 
 
+def dropped_days(client: Client, tables: Tables) -> dict[int, set[str]]:
+    """Return day of the lane clock (days since 1970) -> the tables whose rows of that day retention has dropped."""
+    found: dict[int, set[str]] = {}
+    for table, day in client.execute(f"SELECT DISTINCT table, toUInt32(day) FROM {tables('retention_log')}"):
+        found.setdefault(int(day), set()).add(table)
+    return found
+
+
 def server_seconds(client: Client) -> int:
     """Return the server's clock, seconds since the epoch."""
     return int(client.execute("SELECT toUnixTimestamp(now())")[0][0])

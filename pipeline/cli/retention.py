@@ -1,0 +1,131 @@
+"""`adledger retention`: old days of the tables, dropped by the lanes' clocks."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import err, out_json, out_table
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.retention.plan import Plan
+    from pipeline.settings import Settings
+
+retention = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@retention.callback()
+def root() -> None:
+    """Drop days of the tables that are older than their retention.
+
+    \b
+    Examples:
+      adledger retention plan
+      adledger retention run --execute
+    """
+
+
+@retention.command("plan")
+def plan(
+    *,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show which days would be dropped, and which lane holds the others back.
+
+    Days are of the lane clock, and old is what the lane furthest behind has left behind by retention_events_days and its like; the server's clock plays no part.
+
+    \b
+    Examples:
+      adledger retention plan
+      adledger retention plan --set retention_events_days=30 --json
+    """
+    settings = options.load_settings(
+        config_file, assignments, source=source, clickhouse=clickhouse, database=database
+    ).settings
+    _report(_run(settings, executed=False), executed=False, as_json=as_json)
+
+
+@retention.command("run")
+def run(
+    *,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            "--days", min=1, max=36_500, metavar="N", help="Instead of retention_events_days, this once."
+        ),
+    ] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Drop them; without it they are shown.")] = False,
+    source: options.Source = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Drop what `adledger retention plan` shows.
+
+    What is dropped is written down first, so that `adledger ledger check` tells it from a loss. Workers on Kafka do the same every hour where retention_enabled is set.
+
+    \b
+    Examples:
+      adledger retention run --execute
+      adledger retention run --days 30 --execute --json
+    """
+    given = list(assignments or ())
+    if days is not None:
+        if any(part.startswith("retention_events_days=") for part in given):
+            raise UsageError(
+                "--days and --set retention_events_days contradict each other", remedy="give one"
+            )
+        given.append(f"retention_events_days={days}")
+    settings = options.load_settings(
+        config_file, given, source=source, clickhouse=clickhouse, database=database
+    ).settings
+    _report(_run(settings, executed=execute), executed=execute, as_json=as_json)
+
+
+def _run(settings: "Settings", *, executed: bool) -> "Plan":
+    import asyncio
+
+    from pipeline.lanes.inspect import inspected
+    from pipeline.retention.job import planned, run_once
+
+    async def work(server: Any) -> "Plan":
+        async with inspected(settings, server) as outside:
+            call = run_once if executed else planned
+            return await call(settings, server, outside.source, outside.topology.partitions)
+
+    with connect.server(settings) as server:
+        return asyncio.run(work(server))
+
+
+def _report(plan: "Plan", *, executed: bool, as_json: bool) -> None:
+    if as_json:
+        out_json({
+            "executed": executed,
+            "clock_ms": plan.clock_min,
+            "lane": plan.lane,
+            "blocked": plan.blocked or None,
+            "partitions": [
+                {"table": p.table, "day": p.day.isoformat(), "rows": p.rows, "bytes": p.bytes} for p in plan.drops
+            ],
+        })  # fmt: skip
+        return
+    out_table(("day", "table", "rows", "bytes"), [(p.day, p.table, p.rows, p.bytes) for p in plan.drops])
+    if plan.clock_min is not None:
+        from datetime import UTC, datetime
+
+        clock = datetime.fromtimestamp(plan.clock_min / 1000, UTC).isoformat(timespec="seconds")
+        err(f"lane {plan.lane} is furthest behind: its clock is {clock}")
+    if plan.blocked:
+        err(f"nothing is dropped: {plan.blocked}")
+    elif plan.drops and not executed:
+        err("nothing was dropped yet: adledger retention run --execute")
+    elif plan.drops:
+        err("dropped")

@@ -1,0 +1,145 @@
+"""Retention against ClickHouse: what there is, and dropping it. Each drop is written to `retention_log` first."""
+
+# ruff: noqa: S608 - names of tables are ours, the database's is a setting with a pattern
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+
+from pipeline.addresses import ServerAddress
+from pipeline.errors import AdledgerError
+from pipeline.lanes.server import connected
+from pipeline.ledger.queries import Client, Tables
+from pipeline.log.source import Source
+from pipeline.retention.plan import Keep, Partition, Plan, plan
+from pipeline.settings import Settings
+from schemas.tables import PROTOCOL_TABLES
+
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
+EVERY_SECONDS = 3_600
+
+NO_SIZE_LIMIT = {"max_partition_size_to_drop": 0}
+"""A day of events is more than the 50 GB that ClickHouse drops without asking: that is what we mean to drop."""
+
+
+def keep_of(settings: Settings) -> Keep:
+    """Return how long the settings keep each table's rows."""
+    return Keep(
+        days={
+            "events": settings.retention_events_days,
+            "dead_letters": settings.retention_events_days,
+            "rollup_minute": settings.retention_rollups_days,
+            "ledger": settings.retention_ledger_days,
+        },
+        state_ms=settings.dedupe_window_hours * HOUR_MS + settings.rule_horizon_minutes_max * MINUTE_MS,
+    )
+
+
+def lane_clocks(client: Client, tables: Tables) -> dict[int, int]:
+    """Return lane -> its ledgered clock (ms)."""
+    rows = client.execute(
+        f"SELECT lane, toUnixTimestamp64Milli(argMax(clock_after, batch_no)) FROM {tables('ledger')} GROUP BY lane"
+    )
+    return {int(lane): int(clock) for lane, clock in rows}
+
+
+def partitions(client: Client, settings: Settings) -> list[Partition]:
+    """Return what the protocol's tables hold, a row a day; on a cluster of all shards."""
+    parts = (
+        "system.parts"
+        if settings.cluster is None
+        else f"clusterAllReplicas('{settings.cluster}', system.parts)"
+    )
+    rows = client.execute(
+        f"SELECT table, partition_id, sum(rows), sum(bytes_on_disk) FROM {parts} "
+        "WHERE active AND database = %(database)s AND table IN %(tables)s GROUP BY table, partition_id",
+        {"database": settings.database, "tables": PROTOCOL_TABLES},
+    )
+    return [
+        Partition(table, datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC).date(), int(n), int(size))
+        for table, day, n, size in rows
+    ]
+
+
+async def lanes_at_work(source: Source, lanes: int, known: Mapping[int, int]) -> set[int]:
+    """Return the lanes that have records to read and no ledger row yet. Raises LogError."""
+    found = set()
+    for lane in set(range(lanes)) - known.keys():
+        if any(b.end > b.first for b in (await source.bounds(lane)).values()):
+            found.add(lane)
+    return found
+
+
+def carry_out(client: Client, settings: Settings, found: Plan) -> None:
+    """Drop what a plan names, the ledger's rows last; what is dropped already may be dropped again."""
+    keep = keep_of(settings)
+    where = f"ON CLUSTER {settings.cluster}" if settings.cluster is not None else ""
+    for gone in sorted(found.drops, key=lambda p: PROTOCOL_TABLES.index(p.table)):
+        client.execute(
+            f"INSERT INTO {settings.database}.retention_log "
+            "(table, day, rows, bytes, clock_min, retention_days) VALUES",
+            [
+                (
+                    gone.table, gone.day, gone.rows, gone.bytes,
+                    datetime.fromtimestamp((found.clock_min or 0) / 1000, UTC), keep.days[gone.table],
+                )
+            ],
+            settings={"async_insert": 0},
+        )  # fmt: skip
+        client.execute(
+            f"ALTER TABLE {settings.database}.{gone.table} {where} DROP PARTITION ID '{_id(gone.day)}'",
+            settings=NO_SIZE_LIMIT,
+        )
+
+
+async def planned(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> Plan:
+    """Return what may go now, of a log with so many lanes. Raises LogError, SinkError."""
+    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+
+    def read() -> tuple[dict[int, int], list[Partition]]:
+        with connected(address) as client:
+            return lane_clocks(client, tables), partitions(client, settings)
+
+    clocks, there = await asyncio.to_thread(read)
+    return plan(clocks, await lanes_at_work(source, lanes, clocks), there, keep_of(settings))
+
+
+async def run_once(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> Plan:
+    """Plan and carry out. Raises LogError, SinkError."""
+    found = await planned(settings, address, source, lanes)
+
+    def drop() -> None:
+        with connected(address) as client:
+            carry_out(client, settings, found)
+
+    await asyncio.to_thread(drop)
+    return found
+
+
+async def run_hourly(
+    settings: Settings,
+    address: ServerAddress,
+    source: Source,
+    lanes: Callable[[], int | None],
+    say: Callable[[str], None],
+) -> None:
+    """Carry out retention every hour, where it is enabled, for as long as it is awaited.
+
+    `lanes` returns how many lanes the log has where this worker is the one to do it (it owns lane 0), else None.
+    """
+    while settings.retention_enabled:
+        await asyncio.sleep(EVERY_SECONDS)
+        count = lanes()
+        if count is None:
+            continue
+        try:
+            done = await run_once(settings, address, source, count)
+        except AdledgerError as error:
+            say(f"retention: {error.message}; tried again in an hour")
+            continue
+        for gone in done.drops:
+            say(f"retention: dropped {gone.day} of {gone.table}, {gone.rows:,} rows")
+
+
+def _id(day: date) -> str:
+    return day.strftime("%Y%m%d")

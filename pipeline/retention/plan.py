@@ -1,0 +1,66 @@
+"""Which partitions may go: pure, from the lanes' clocks and what the tables hold.
+
+A partition is a day of the *lane clock*. It goes when the lane that is furthest behind has left it behind by the
+table's retention. So an import of years-old logs keeps its rows, and after an outage nothing is missing: as long as a
+lane stands still, its clock stands, and with it all retention.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One day of a table."""
+
+    table: str
+    day: date
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long tables keep their rows (table -> days), and how much lane clock (ms) lanes themselves look back."""
+
+    days: Mapping[str, int]
+    state_ms: int
+
+    def milliseconds(self, table: str) -> int:
+        """Return how far (ms) a partition's end must lie behind the clock; `events` at least what lanes rebuild from."""
+        kept = self.days[table] * DAY_MS
+        return max(kept, self.state_ms + DAY_MS) if table == "events" else kept
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What goes. `clock_min` (ms) is that of `lane`, which holds the others back; `blocked` says why nothing goes."""
+
+    clock_min: int | None
+    lane: int | None
+    drops: Sequence[Partition]
+    blocked: str
+
+
+def plan(
+    clocks: Mapping[int, int], at_work: Collection[int], partitions: Sequence[Partition], keep: Keep
+) -> Plan:
+    """Return what may go. `clocks` are lane -> ledgered clock (ms); `at_work` lanes without one that have records to read."""
+    if not clocks:
+        return Plan(None, None, (), "the ledger is empty")
+    lane = min(clocks, key=lambda number: (clocks[number], number))
+    clock = clocks[lane]
+    if at_work:
+        first = min(at_work)
+        return Plan(
+            clock, lane, (), f"lane {first} has records to read and no ledger row: its clock is not known"
+        )
+    drops = [p for p in partitions if _end_ms(p.day) <= clock - keep.milliseconds(p.table)]
+    return Plan(clock, lane, sorted(drops, key=lambda p: (p.day, p.table)), "")
+
+
+def _end_ms(day: date) -> int:
+    return int(datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC).timestamp() * 1000)

@@ -1,0 +1,225 @@
+"""Orders of people: a lane stands still where it must not guess, and goes on by the one order that fits what it found.
+
+On a real broker and a real engine, all in this process.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from typer.testing import CliRunner, Result
+
+from loadtest.broker import LocalBroker
+from loadtest.model import TrafficModel
+from pipeline import __version__
+from pipeline.cli.app import app
+from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange
+from pipeline.lanes.start import make_sink, make_worker
+from pipeline.ledger.audit import Report, Scope, audit
+from pipeline.ledger.queries import Tables
+from pipeline.log.kafka.source import KafkaSource
+from schemas.migrate import migrate
+from sinks.embedded.launch import EmbeddedServer
+from tests.support.kafka_deployment import Deployment
+from tests.support.kafka_traffic import write_traffic_to_kafka
+
+T = TypeVar("T")
+
+MODEL = TrafficModel(seed=31, events=3_000, partitions=2, duration_hours=5, duplicate_share=0.1)
+LOOK_SECONDS = 0.05
+LATER_MS = 6 * 3_600_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One ClickHouse for all tests here: each has a database of its own."""
+    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@pytest.fixture
+def made(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> Deployment:
+    """Two lanes that have caught up."""
+    made = Deployment.make(
+        kafka.servers, server, tmp_path, partitions=MODEL.partitions, write_deadline_seconds=1
+    )
+    write_traffic_to_kafka(MODEL, made.settings)
+    with made.client() as client:
+        migrate(client, database=made.settings.database, release=__version__)
+    catch_up(made)
+    return made
+
+
+def catch_up(made: Deployment) -> list[str]:
+    """Run a worker here until it has caught up; raises what stops a lane. Returns what it said."""
+    said: list[str] = []
+
+    async def run() -> None:
+        sink = make_sink(made.settings, made.server)
+        source = KafkaSource.of(made.settings, said.append)
+        try:
+            assert await make_worker(made.settings, source, sink, until_caught_up=True, say=said.append).run()
+        finally:
+            await sink.close()
+
+    asyncio.run(run())
+    return said
+
+
+def lane(made: Deployment, *arguments: str) -> Result:
+    """Run `adledger lane`, in this process."""
+    return CliRunner().invoke(
+        app, ["lane", *arguments, "--config", str(made.folder / "adledger.toml"), "--json"]
+    )
+
+
+def looks(made: Deployment) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lane(made, "status").stdout)["lanes"]
+    return found
+
+
+def ordered(made: Deployment, *arguments: str) -> list[dict[str, Any]]:
+    """Order, after a dry run that changes nothing, and return the orders."""
+    dry = lane(made, *arguments, "--reason", "a test", "--dry-run")
+    assert dry.exit_code == 0, dry.exception
+    done = lane(made, *arguments, "--reason", "a test", "--execute")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["orders"] == json.loads(dry.stdout)["orders"]
+    found: list[dict[str, Any]] = json.loads(done.stdout)["orders"]
+    return found
+
+
+def admin(made: Deployment, call: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    async def run() -> T:
+        client = AIOKafkaAdminClient(bootstrap_servers=made.settings.source.servers)  # type: ignore[union-attr]
+        await client.start()
+        try:
+            return await call(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def checked(made: Deployment) -> Report:
+    """Return the audit, which has nothing to complain of."""
+    with made.client() as client:
+        report = audit(client, Tables(made.settings.database), Scope(), recount=True)
+    assert not report.problems, report.problems
+    return report
+
+
+def without_commits(made: Deployment) -> Deployment:
+    """Return the deployment as one whose group has no commits any more: they are another group's."""
+    file = made.folder / "adledger.toml"
+    file.write_text(file.read_text().replace(f'group = "{made.settings.group}"', 'group = "none-of-it"'))
+    return replace(made, settings=made.settings.model_copy(update={"group": "none-of-it"}))
+
+
+def later(model: TrafficModel) -> TrafficModel:
+    """Return traffic that follows on."""
+    return replace(model, seed=model.seed + 1, start_ms=model.start_ms + LATER_MS)
+
+
+def test_records_that_retention_took(made: Deployment):
+    """The lane stops; another command than skip is refused; then the gap is a row of class lost, and nothing else is."""
+    before = checked(made)
+    at = {look["lane"]: look["positions"] for look in looks(made)}
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    topic = made.settings.topics[0]
+    first = at[0][topic] + 100
+    admin(made, lambda a: a.delete_records({TopicPartition(topic, 0): RecordsToDelete(first)}))
+    with pytest.raises(LaneStopped, match=f"offset {at[0][topic]} of {topic} comes next"):
+        catch_up(made)
+    (stands,) = (look for look in looks(made) if look["trouble"])
+    assert (stands["lane"], stands["command"]) == (0, "skip")
+    refused = lane(made, "resolve", "0", "--reason", "wrong", "--execute")
+    assert isinstance(refused.exception, AdledgerError)
+    assert "nothing to resolve" in refused.exception.message
+    (order,) = ordered(made, "skip", "0")
+    assert order["ranges"][topic] == [at[0][topic], first]
+    catch_up(made)
+    after = checked(made)
+    assert after.totals.records[7] == order["lost"] == 100
+    assert after.totals.records_received == before.totals.records_received + MODEL.events - 100
+    assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
+
+
+def test_an_order_that_fits_no_more(made: Deployment):
+    """What retention takes after the order needs another: the lane does what was ordered, and stands still again."""
+    at = looks(made)[0]["positions"][made.settings.topics[0]]
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    place = TopicPartition(made.settings.topics[0], 0)
+    admin(made, lambda a: a.delete_records({place: RecordsToDelete(at + 10)}))
+    ordered(made, "skip", "0")
+    admin(made, lambda a: a.delete_records({place: RecordsToDelete(at + 30)}))
+    with pytest.raises(OffsetOutOfRange, match=f"offset {at + 10}"):
+        catch_up(made)
+    assert checked(made).totals.records[7] == 10
+
+
+def test_a_topic_made_anew(made: Deployment):
+    """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by order only."""
+    before = checked(made)
+
+    async def anew(client: AIOKafkaAdminClient) -> None:
+        topic = made.settings.topics[0]
+        await client.delete_topics([topic])
+        configs = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
+        while (await client.describe_topics([topic]))[0]["error_code"] == 0:  # noqa: ASYNC110 - Kafka tells nobody
+            await asyncio.sleep(LOOK_SECONDS)
+        await client.create_topics([NewTopic(topic, 2, 1, topic_configs=configs)])
+        while (await client.describe_topics([topic]))[0]["error_code"]:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+
+    admin(made, anew)
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    with pytest.raises(LaneStopped, match="another log"):
+        catch_up(made)
+    for number in range(2):
+        ordered(made, "skip", str(number))
+    catch_up(made)
+    after = checked(made)
+    assert after.totals.records_received == before.totals.records_received + MODEL.events
+    assert 7 not in after.totals.records
+
+
+def test_commits_that_expired(made: Deployment):
+    """Without commits nothing is guessed; by order the lane goes on from the ledger's end, and nothing is counted twice."""
+    before = checked(made)
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    made = without_commits(made)
+    with pytest.raises(LaneStopped, match="committed intent is of batch none"):
+        catch_up(made)
+    for number in range(2):
+        (order,) = ordered(made, "resolve", str(number))
+        assert (order["kind"], order["lost"]) == ("adopt", 0)
+    catch_up(made)
+    after = checked(made)
+    assert after.totals.records_received == before.totals.records_received + MODEL.events
+    assert 7 not in after.totals.records
+
+
+def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
+    """They are removed by order, and only they; the lane goes on."""
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    database = made.settings.database
+    (look, _) = looks(made)
+    with made.client() as client:
+        client.execute(
+            f"INSERT INTO {database}.dead_letters (lane, batch_no, send_by, topic, offset, log_time, lane_clock, "
+            f"reason_code, key, value) SELECT 0, {look['batch_no'] + 1}, toUnixTimestamp(now()) + 1, 0, 5, now(), now(), "
+            "1, 'k', 'v'"
+        )
+    with pytest.raises(LaneStopped, match="dead_letters holds rows of batch"):
+        catch_up(made)
+    (order,) = ordered(made, "resolve", "0")
+    assert order["rows_removed"] == {"dead_letters": 1}
+    catch_up(made)
+    checked(made)
