@@ -33,10 +33,11 @@ IMPURE_MODULES = {
 READS_FILES = {
     "pipeline/kernels/jit.py",
     "pipeline/rules/loader.py",
+    "pipeline/rules/methodology.py",
     "pipeline/rules/schema.py",
     "schemas/migrate.py",
 }
-"""Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; the schema is printed."""
+"""Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; schema and methodology are printed."""
 
 
 def modules(*rooms: str) -> Iterator[Path]:

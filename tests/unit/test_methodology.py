@@ -1,0 +1,32 @@
+"""The description of methodology says what the rules do."""
+
+from pathlib import Path
+
+from pipeline.rules.loader import DEFAULT, load_rules
+from pipeline.rules.methodology import methodology
+from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "methodology.md"
+
+
+def test_the_page_is_that_of_the_shipped_rule_set():
+    """A rule, threshold or text that changes without `make methodology` fails here."""
+    expected = methodology(load_rules(DEFAULT), DEFAULT).rstrip()
+    assert PAGE.read_text("utf-8").rstrip() == expected, "run `make methodology`"
+
+
+def test_every_rule_is_described_with_its_class_threshold_and_totals():
+    """Whatever the set: no rule is left out, every parameter has its value, and modes change what a rule enters."""
+    rules = load_rules(DEFAULT)
+    enforced = [r for r, s in rules.rules.items() if s.mode == Mode.ENFORCE]
+    page, flagged = methodology(rules, "x"), methodology(rules.flagged(enforced), "x")
+    for reason, rule in RULES.items():
+        (line,) = [each for each in page.splitlines() if each.startswith(f"| [{reason.name}]")]
+        assert f"| {rule.event_class.name} |" in line
+        assert all(f"{name} = {value:,}" in line for name, value in rules.rules[reason].params.items())
+        assert ("not net" in line) == (reason in enforced)
+        assert rule.catches in page
+        assert rule.origin in page
+        assert rule.false_positives in page
+    assert "not net" not in flagged
