@@ -37,6 +37,17 @@ SEEDS ?= 0..1999
 simulate: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(TRACE),--trace) $(if $(MUTATION),--mutation "$(MUTATION)")
 
+## fraud-eval: recall and precision of the fraud rules on labelled traffic, and the real logs, into docs/fraud-eval.md
+.PHONY: fraud-eval
+fraud-eval: $(READY)
+	@$(BIN)/python -m loadtest.fraud_eval $(ARGS)
+
+## methodology: make docs/methodology.md again from the rules and the shipped rule set
+.PHONY: methodology
+methodology: $(READY)
+	@$(BIN)/python -m pipeline.rules.methodology > docs/methodology.new
+	@mv docs/methodology.new docs/methodology.md
+
 ## lint: ruff's rules and format, nothing changed
 .PHONY: lint
 lint: $(READY)

@@ -64,11 +64,15 @@ class GeneratedRecords:
         parts = [ListedRecords(expected).malformed() for expected in self._chunks()]
         return np.concatenate([*parts, np.zeros(0, EXPECTED)])
 
-    def _chunks(self) -> Iterator[Records]:
+    def placed(self) -> Iterator[tuple[Records, I64]]:
+        """Yield all records (ROW) by topic and partition, chunk by chunk, and the offset of each."""
         ends = self.written.first_offsets.copy()
         for chunk in Generator(self.written.model).rows():
             rows = chunk.rows[chunk.order]
-            yield expected_of(rows, _offsets(rows, ends))
+            yield rows, _offsets(rows, ends)
+
+    def _chunks(self) -> Iterator[Records]:
+        return (expected_of(rows, offsets) for rows, offsets in self.placed())
 
 
 def _offsets(rows: Records, ends: I64) -> I64:

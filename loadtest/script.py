@@ -18,6 +18,8 @@ U64 = npt.NDArray[np.uint64]
 SLOTS_OF_SCENARIO = 2**40
 """Scenario k's events have slots from (k + 1) * 2^40 on: ids of their own, after any run's."""
 
+_USERS = 1 << 32  # a purpose of draws that no scenario names
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -57,8 +59,9 @@ class Script:
         return begin + self.between(0, 0, max(1, round(self.scenario.hours * HOUR_MS)))
 
     def impressions(self, log_times: I64, label: Label = Label.HONEST) -> Records:
-        """Return honest impressions at these log times, which arrive half a second after they happened."""
+        """Return honest impressions at these log times, half a second after they happened, each by another user."""
         rows = self._fill(log_times, log_times, 0)
+        rows["user_no"] = self.draws(_USERS)
         rows["event_time"] = log_times - 500
         rows["label"] = label
         return rows
@@ -74,6 +77,7 @@ class Script:
         for name in (
             "user_no",
             "has_user",
+            "long_ids",
             "ip_hi",
             "ip_lo",
             "ip6",
@@ -111,9 +115,9 @@ class Script:
         rows["has_user"] = 1
 
     def settle(self, rows: Records) -> None:
-        """Give each actor one address and one browser: those of its first event."""
+        """Give each actor one address, one browser and one way of writing its id: those of its first event."""
         first = self.actor * self.scenario.events_per_actor
-        for name in ("ip_hi", "ip_lo", "ip6", "country", "user_agent"):
+        for name in ("ip_hi", "ip_lo", "ip6", "country", "user_agent", "long_ids"):
             rows[name] = rows[name][first]
 
     def set_datacentre(self, rows: Records, bits: U64) -> None:
