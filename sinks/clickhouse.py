@@ -24,6 +24,7 @@ from sinks.ledger import ledger_entry
 from sinks.orders import ClickHouseOrders
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
+from sinks.rules import ClickHouseRules
 from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class ClickHouseSink:
         self._database = self._options.database
         self.orders = ClickHouseOrders(self._rows, self._database)
         """What people ordered lanes to do."""
+        self.rules = ClickHouseRules(self._rows, self._insert_rows, self._database)
+        """Rule sets, publishers, judges and alerts."""
         self._pool = ClientPool(
             lambda: connect(address, compression=self._options.compression),
             self._options.connections_max,
@@ -180,6 +183,21 @@ class ClickHouseSink:
                 raise insert_outcome(table, e) from e
 
         await self._pool.run(send, self._options.write_deadline_seconds + ANSWER_GRACE_SECONDS)
+
+    async def _insert_rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert a few rows outside the protocol. Raises as `insert`."""
+        query = queries.insert(self._database, table, list(columns))
+        quorum = {} if self._options.cluster is None else {"insert_quorum": "auto"}
+
+        def send(client: Client) -> None:
+            try:
+                client.execute(query, rows, settings={"async_insert": 0, **quorum})
+            except SinkUnavailable:
+                raise
+            except Exception as e:
+                raise insert_outcome(table, e) from e
+
+        await self._pool.run(send)
 
     async def _rows(self, query: str, more: Mapping[str, Any] = NO_SETTINGS) -> list[Any]:
         settings = {"strings_as_bytes": True, **self._consistency(), **more}

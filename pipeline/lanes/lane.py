@@ -11,6 +11,7 @@ from pipeline.lanes.buffer import Batch, LaneBuffer
 from pipeline.lanes.compute import Computed, LaneState, compute
 from pipeline.lanes.deliver import Delivery, Records
 from pipeline.lanes.intent import Intent
+from pipeline.lanes.judging import Judging
 from pipeline.lanes.orders import Ancestor, lineage
 from pipeline.lanes.ports import Phase, Ports
 from pipeline.lanes.recovery import Start, find_start
@@ -50,10 +51,11 @@ class Lane:
         self._delivery = Delivery(ports, assignment, self._context)
         self._state = LaneState(
             DedupeState(limits.window_ms),
-            LaneJudge(ports.judge),
+            LaneJudge(ports.judges.current),
             SeenHashes.of(USER_AGENTS_SEEN_MAX),
             SeenHashes.of(PAGES_SEEN_MAX),
         )
+        self._judging = Judging(self.lane, ports.judges, self._state, self._delivery.patiently)
 
     def stop(self) -> None:
         """Ask the lane to finish the batch under way and to end."""
@@ -72,6 +74,7 @@ class Lane:
         if start.pending is not None:
             entry = await self._settle(start.pending)
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
+        await self._judging.begin(clock, batch_no)
         buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):
@@ -118,15 +121,20 @@ class Lane:
         """
         past = (*await lineage(self._ports.orders, self.lane), Ancestor(self.lane, start.batch_no))
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
-        dedupe, judge = self._state.dedupe, self._state.judge
+        dedupe = self._state.dedupe
         for of in past:
             async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
                 await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
                 self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,} ids")
+        await self._make_windows(start.clock, start.batch_no)
+
+    async def _make_windows(self, clock: int, batch_no: int) -> None:
+        """Make the rules' windows from the events before a batch that begins at a lane clock (ms)."""
+        judge = self._state.judge
         if not judge.windows.horizon_ms:
             return
-        clock_from = judge.windows.clock_from(start.clock)
-        for of in past:
+        clock_from = judge.windows.clock_from(clock)
+        for of in (*await lineage(self._ports.orders, self.lane), Ancestor(self.lane, batch_no)):
             async for events in self._ports.sink.rule_events(of.lane, clock_from, of.before_batch_no):
                 await self._ports.run_cpu(lambda e=events: judge.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
@@ -140,7 +148,9 @@ class Lane:
 
         async def again() -> Computed:
             if not computed_now:
-                computed_now.append(await self._compute(records))
+                computed_now.append(
+                    await self._compute(records, intent.batch_no, intent.clock_before, intent.clock_after)
+                )
             return computed_now[0]
 
         settled = await self._delivery.settle(intent, records, again)
@@ -221,7 +231,10 @@ class Lane:
             await self._gather_some(buffer)
         return None
 
-    async def _compute(self, records: Records) -> Computed:
+    async def _compute(
+        self, records: Records, batch_no: int, clock_before: int, clock_after: int
+    ) -> Computed:
+        await self._judging.before(clock_after, lambda: self._make_windows(clock_before, batch_no))
         acceptance_ms = self._ports.limits.acceptance_ms
 
         def timed() -> Computed:
@@ -235,7 +248,7 @@ class Lane:
 
     async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
         records = Records(batch.refs, batch.clock)
-        computed = await self._compute(records)
+        computed = await self._compute(records, batch_no, batch.clock_before, batch.clock_after)
         intent = Intent(
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
             cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
@@ -243,7 +256,9 @@ class Lane:
             event_rows=computed.event_rows, dead_rows=computed.dead_rows,
             judge_version=computed.judge_version, send_by=0,
         )  # fmt: skip
-        return await self._delivery.deliver(intent, records, computed)
+        entry = await self._delivery.deliver(intent, records, computed)
+        await self._judging.after(entry, computed)
+        return entry
 
     def _reached(self, buffer: LaneBuffer) -> bool:
         """Whether the ledger has reached `until`."""

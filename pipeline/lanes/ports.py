@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from pipeline.lanes.buffer import BatchLimits
+from pipeline.lanes.judges import Judges
 from pipeline.log.source import Source, Topology
 from pipeline.rules.compiled import CompiledJudge
 from schemas.classes import Reason
@@ -155,5 +156,5 @@ class Ports:
     pace: Callable[[], Awaitable[None]]  # returns when this worker may send another batch's inserts
     announce: Announce = announce_to_nobody
     observer: Observer = NO_OBSERVER
-    judge: CompiledJudge = field(default_factory=CompiledJudge.none)
+    judges: Judges = field(default_factory=lambda: Judges(CompiledJudge.none()))
     orders: Orders = NO_ORDERS

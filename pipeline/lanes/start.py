@@ -11,19 +11,24 @@ import uvloop
 from pipeline.addresses import FilesAddress, KafkaAddress, ServerAddress
 from pipeline.errors import UsageError
 from pipeline.lanes.buffer import BatchLimits
+from pipeline.lanes.judges import Judges, Loading
 from pipeline.lanes.pace import Meter
 from pipeline.lanes.ports import NO_OBSERVER, Announce, IdleClock, LaneLimits, Observer, announce_to_nobody
 from pipeline.lanes.server import Progress, Server, ready_server, summarize
 from pipeline.lanes.warm import compile_kernels
 from pipeline.lanes.worker import Worker
 from pipeline.ledger.totals import Summary
+from pipeline.lists.publishers import PublisherSnapshot
 from pipeline.log.files.source import FilesSource
 from pipeline.log.source import Source
-from pipeline.rules.loader import load_judge, load_rules, today
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.loader import DEFAULT, NONE, PUBLISHED, load_judge, load_rules, today
+from pipeline.rules.rule_set import RuleSet
 from pipeline.settings import Settings
 from schemas.wire import currency_code
 from sinks.clickhouse import ClickHouseSink, SinkOptions
 from sinks.orders import NO_ORDERS
+from sinks.rules import NO_RULE_STORE, PublishedRules
 from sinks.sink import Sink
 
 HOUR_MS = 3_600_000
@@ -46,7 +51,8 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
 @contextmanager
 def ready_process(settings: Settings) -> Iterator[None]:
     """Compile what the data path runs, and keep the collector away from it, before the loop has members to lose."""
-    compile_kernels(load_rules(settings.rules))
+    # What will be published is not known yet; the default set runs every kernel.
+    compile_kernels(load_rules(DEFAULT if settings.rules == PUBLISHED else settings.rules))
     # What was imported lives to the end, and batches leave no cycles: the collector was a tenth of the CPU.
     before = gc.get_threshold()
     gc.freeze()
@@ -92,9 +98,25 @@ def make_worker(
         warn=warn,
         observer=observer,
         announce=announce,
-        judge=load_judge(settings, today()),
+        judges=_judges(settings, sink, say, warn or say),
         orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
     )
+
+
+def _judges(
+    settings: Settings, sink: Sink, say: Callable[[str], None], warn: Callable[[str], None]
+) -> Judges:
+    """Return what finds the judge in force."""
+    store = sink.rules if isinstance(sink, ClickHouseSink) else NO_RULE_STORE
+    if settings.rules == NONE:
+        return Judges(CompiledJudge.none(), store)
+
+    def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> CompiledJudge:
+        parsed = RuleSet.parse(rules.text, f"the set of {rules.author}") if rules is not None else None
+        return load_judge(settings, today(), publishers, parsed)
+
+    loading = Loading(load, settings.rules == PUBLISHED, settings.rules_look_seconds)
+    return Judges(CompiledJudge.none(), store, loading, say=say, warn=warn)
 
 
 def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from pipeline.errors import (
 )
 from pipeline.lanes.catch_up import CatchUp
 from pipeline.lanes.held import Held, OrderWatch
+from pipeline.lanes.judges import Judges
 from pipeline.lanes.lane import Lane
 from pipeline.lanes.pace import Pace
 from pipeline.lanes.ports import (
@@ -74,17 +76,17 @@ class Worker:
         warn: Callable[[str], None] | None = None,
         observer: Observer = NO_OBSERVER,
         announce: Announce = announce_to_nobody,
-        judge: CompiledJudge | None = None,
+        judges: Judges | None = None,
         orders: Orders = NO_ORDERS,
     ) -> None:
         """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too).
 
-        `judge` None: no rules.
+        `judges` None: no rules.
         """
         self._source, self._sink, self._limits = source, sink, limits
         self._say, self._warn = say, warn or say
         self._observer, self._announce = observer, announce
-        self._judge = judge or CompiledJudge.none()
+        self._judges = judges or Judges(CompiledJudge.none())
         self._orders = orders
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
@@ -107,8 +109,14 @@ class Worker:
         """Whether this worker is a member of the group and was given its lanes, be they none."""
         return self._assigned and self._rejoining is None and not self._ended.is_set()
 
+    @property
+    def lanes_led(self) -> int | None:
+        """How many lanes the log has, where lane 0 is ours: what one worker does for all, this one does. Else None."""
+        return self._ports.topology.partitions if self._ports is not None and 0 in self._held else None
+
     async def run(self) -> bool:
         """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
+        await self._judges.begin()
         topology = await self._source.join(self)
         self._ports = Ports(
             self._source,
@@ -121,9 +129,10 @@ class Worker:
             self._pace.turn,
             self._announce,
             self._observer,
-            self._judge,
+            self._judges,
             self._orders,
         )
+        looking = asyncio.create_task(self._judges.keep_looking())
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
         try:
@@ -132,6 +141,8 @@ class Worker:
             await self._ended.wait()
         finally:
             self._ended.set()
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
             if self._rejoining is not None:
                 self._rejoining.cancel()
                 await asyncio.gather(self._rejoining, return_exceptions=True)
@@ -168,6 +179,7 @@ class Worker:
 
     async def _end(self, lanes: Collection[int]) -> None:
         ending = [self._held.pop(lane) for lane in lanes if lane in self._held]
+        began = time.monotonic()
         for held in ending:
             held.stop()
         tasks = [held.task for held in ending if held.task is not None]
@@ -182,8 +194,9 @@ class Worker:
                 self._errors.pop(held.assignment.lane, None)
         if ending:
             _log.info(
-                "lanes given back: %s; now held: %s",
+                "lanes given back: %s, after %.1f s; now held: %s",
                 _listed(held.assignment.lane for held in ending),
+                time.monotonic() - began,
                 _listed(self._held),
             )
 

@@ -81,6 +81,22 @@ def tally(
     return Tally(clock, by_currency, enforced & RULE_BITS)
 
 
+def tally_of_sums(sums: Iterable[tuple[int, int, int, int, int]], enforced: int, clock: int) -> Tally:
+    """Return the same from sums over events: (currency code, class code, reasons, events, money in nanos)."""
+    by_currency: dict[int, Share] = {}
+    for currency, class_code, reasons, events, nanos in sums:
+        if class_code not in JUDGED:
+            continue
+        share = by_currency.get(currency, Share(0, 0, {}))
+        parts = dict(share.invalidated_nanos)
+        if class_code != Class.BILLABLE:
+            hit = reasons & enforced & RULE_BITS
+            first = Reason((hit & -hit).bit_length() - 1)
+            parts[first] = parts.get(first, 0) + nanos
+        by_currency[currency] = Share(share.events + events, share.money_nanos + nanos, parts)
+    return Tally(clock, by_currency, enforced & RULE_BITS)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What alerts say of a lane: the rules that are turned, and the lane clock (ms) of each rule's last breach."""

@@ -12,13 +12,17 @@ from pipeline.settings import Settings
 
 NONE = "none"
 DEFAULT = "default"
+PUBLISHED = "published"
 MINUTE_MS = 60_000
 
 _SHIPPED = Path(__file__).resolve().parents[2] / "schemas" / "rules"
 
 
 def load_rules(name: str) -> RuleSet:
-    """Return the rule set of a file, `default` (the one that adledger comes with) or `none`. Raises UsageError."""
+    """Return the rule set of a file, `default` (the one that adledger comes with) or `none`. Raises UsageError.
+
+    `published` is not known here: that is asked of ClickHouse.
+    """
     if name == NONE:
         return RuleSet.none()
     path = _SHIPPED / "default.toml" if name == DEFAULT else Path(name)
@@ -32,24 +36,32 @@ def load_rules(name: str) -> RuleSet:
 
 
 def load_judge(
-    settings: Settings, now: dt.date, publishers: PublisherSnapshot | None = None
+    settings: Settings,
+    now: dt.date,
+    publishers: PublisherSnapshot | None = None,
+    published: RuleSet | None = None,
 ) -> CompiledJudge:
     """Return the judge that the settings name, with the lists as of a day. Raises UsageError.
 
-    None for publishers: the rules that need them are not evaluated.
+    None for publishers: the rules that need them are not evaluated. `published`: the set of the table `rules` where the
+    setting is `published`; without one, the judge has no rules.
     """
-    rules = load_rules(settings.rules)
+    rules = published or load_rules(NONE if settings.rules == PUBLISHED else settings.rules)
     if settings.rules == NONE:
         return CompiledJudge(rules)
-    horizon_max = settings.rule_horizon_minutes_max
+    require_horizon(rules, settings.rules, settings.rule_horizon_minutes_max)
+    lists = load_lists(now, directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
+    return CompiledJudge(rules, lists, publishers)
+
+
+def require_horizon(rules: RuleSet, name: str, horizon_max: int) -> None:
+    """Raise UsageError where a set looks back more minutes than the deployment allows."""
     if rules.horizon_ms > horizon_max * MINUTE_MS:
         raise UsageError(
-            f"the rule set {settings.rules} looks back {rules.horizon_ms / MINUTE_MS:g} minutes, more than "
+            f"the rule set {name} looks back {rules.horizon_ms / MINUTE_MS:g} minutes, more than "
             f"rule_horizon_minutes_max ({horizon_max})",
             remedy="shorten its windows and horizons, or raise the setting (memory and the rebuild at start grow with it)",
         )
-    lists = load_lists(now, directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
-    return CompiledJudge(rules, lists, publishers)
 
 
 def today() -> dt.date:

@@ -17,6 +17,7 @@ from pipeline.lanes import deliver, lane
 from pipeline.lanes.buffer import BatchLimits
 from pipeline.lanes.deliver import Delivery, Records, Settled
 from pipeline.lanes.intent import Intent
+from pipeline.lanes.judges import Judges
 from pipeline.lanes.ports import LaneLimits
 from pipeline.lanes.worker import Worker
 from pipeline.log.files import FilesSource
@@ -193,7 +194,7 @@ class Runs:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
                 cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
-                judge=self.judge,
+                judges=Judges(self.judge or CompiledJudge.none()),
             )  # fmt: skip
             try:
                 assert await worker.run()

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally
+from pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally, tally_of_sums
 from pipeline.rules.registry import RULES
 from pipeline.rules.rule_set import RuleSet
 from schemas.classes import Class, Reason
@@ -148,3 +148,5 @@ def test_a_batch_is_tallied_by_currency_and_primary_reason(rows):
             parts[first] = parts.get(first, 0) + money
         expected[currency] = Share(share.events + 1, share.money_nanos + money, parts)
     assert found == Tally(7, expected, enforced)
+    sums = [(currency, c, sum(1 << r for r in hits), 1, money) for c, hits, money, currency in rows]
+    assert tally_of_sums(sums, enforced, 7) == found

@@ -1,0 +1,212 @@
+"""The judge of a worker's lanes: loaded, stored before its first use, and looked for anew every few seconds.
+
+What is in force is a function of the tables `rules` (the newest set), `publishers` and `alerts`, and of the lists of
+today. A set that can't be used is refused whole, with an alert, and what was in force stays.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline import __version__
+from pipeline.errors import AdledgerError, SinkError, UsageError
+from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
+from pipeline.rules.guardrail import Breach, Standing, Tally, tally_of_sums
+from pipeline.rules.loader import today
+from schemas.classes import Reason
+from sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
+
+Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
+"""Makes the judge of a published set (None: what the settings name) and of publishers. Raises UsageError."""
+
+STATUSES = {status.name.lower(): status for status in PublisherStatus if status}
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How judges are loaded: `published`: from the table `rules`. `look_seconds`: how often what is in force is looked for."""
+
+    load: Load
+    published: bool
+    look_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look found; the judge is loaded anew where it differs from what was found before."""
+
+    rules: Sequence[PublishedRules] = ()  # the newest first
+    publishers: int = 0
+    day: dt.date = field(default_factory=today)
+
+
+class Judges:
+    """The judge that the next batches of a worker's lanes are judged by. One loop's."""
+
+    def __init__(
+        self,
+        judge: CompiledJudge,
+        store: RuleStore = NO_RULE_STORE,
+        loading: Loading | None = None,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`judge` is in force until `begin` has found another; without `loading` it stays."""
+        self.current = judge
+        self._store, self._loading = store, loading
+        self._say, self._warn = say, warn
+        self._alerts: Sequence[AlertRow] = ()
+        self._alerts_lock = asyncio.Lock()
+        self._stored: set[int] = set()
+        self._refused: set[int] = set()  # when they were published
+        self._found: Found | None = None
+        self._publishers: PublisherSnapshot | None = None
+        self._unreadable = False
+
+    async def begin(self) -> None:
+        """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError."""
+        if self._loading is not None:
+            await self._take(await self._look(self._loading))
+        await self._read_alerts()
+
+    async def keep_looking(self) -> None:
+        """Take what is published, for as long as the worker runs."""
+        while self._loading is not None:
+            await asyncio.sleep(self._loading.look_seconds)
+            try:
+                found = await self._look(self._loading)
+                if found != self._found:
+                    await self._take(found)
+                await self._read_alerts()
+                self._unreadable = False
+            except UsageError as error:  # of files and packages: what was loaded stays
+                self._found = found
+                self._warn(f"the rules can't be loaded anew: {error}; those in force stay")
+            except SinkError as error:
+                if not self._unreadable:
+                    self._warn(
+                        f"rules, publishers and alerts can't be read: {error.message}; those in force stay"
+                    )
+                self._unreadable = True
+
+    def standing(self, lane: int) -> Standing:
+        """Return what the alerts say of a lane under the set in force."""
+        return standing(self._alerts, lane)
+
+    async def store(self, judge: CompiledJudge) -> None:
+        """Return when a judge is stored durably: what it is made of, under its version. Raises SinkError."""
+        if judge.version not in self._stored:
+            await self._store.store_judge(judge_row(judge))
+            self._stored.add(judge.version)
+
+    async def tell(self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]) -> None:
+        """Return when the breaches that a lane's batch showed under a set are stored as alerts. Raises SinkError."""
+        for b in breaches:
+            row = AlertRow(
+                AlertKind.BREACH, rules_version, b.reason.name, lane, batch_no, b.clock, b.currency_code,
+                b.events, b.invalidated_nanos, b.money_nanos, b.share_min_ppm, b.share_max_ppm,
+            )  # fmt: skip
+            async with self._alerts_lock:
+                await self._store.add_alert(row)
+                if rules_version == self.current.rules.version:
+                    self._alerts = (*self._alerts, row)
+            self._warn(
+                f"lane {lane}, batch {batch_no}: {b.reason.name} invalidated {b.invalidated_nanos / b.money_nanos:.1%} of "
+                f"the money, its bounds are {b.share_min_ppm / 1e6:.1%} to {b.share_max_ppm / 1e6:.1%}: it is flagged "
+                f"here from now on; look (adledger rules status), then: adledger rules resume {b.reason.name}"
+            )
+
+    async def tallies(self, lane: int, clock: int, before_batch_no: int) -> list[Tally]:
+        """Return a lane's batches within the guardrail's window before a lane clock (ms), under the set in force."""
+        rules = self.current.rules
+        since = max(0, clock - rules.guardrail_window_minutes * 60_000)
+        judged = await self._store.judged(lane, since, before_batch_no, rules.version)
+        return [tally_of_sums(b.sums, b.enforced, b.clock_after) for b in judged]
+
+    async def _look(self, loading: Loading) -> Found:
+        rules = await self._store.published() if loading.published else ()
+        return Found(rules, await self._store.publishers_version())
+
+    async def _take(self, found: Found) -> None:
+        """Load what was found: of the published sets the newest that can be used."""
+        assert self._loading is not None, "else nothing is looked for"
+        if self._found is None or found.publishers != self._found.publishers:
+            self._publishers = snapshot(await self._store.publishers())
+        judge = None
+        if not self._loading.published:
+            judge = await asyncio.to_thread(self._loading.load, None, self._publishers)
+        for rules in found.rules:
+            try:
+                judge = await asyncio.to_thread(self._loading.load, rules, self._publishers)
+                break
+            except UsageError as error:
+                await self._refuse(rules, error)
+        if judge is None:
+            raise UsageError(
+                "no rule set is published that can be used",
+                remedy="adledger rules publish FILE --author A --reason R, or set rules = none",
+            )
+        async with self._alerts_lock:
+            self._alerts = await self._store.alerts(judge.rules.version)
+            if self._found is not None and judge.version != self.current.version:
+                self._say(f"the rules are {judge.rules.version:016x} from each lane's next batch on")
+            self.current, self._found = judge, found
+
+    async def _refuse(self, rules: PublishedRules, error: AdledgerError) -> None:
+        if rules.published_at in self._refused:
+            return
+        self._refused.add(rules.published_at)
+        self._warn(f"the published rule set {rules.version:016x} of {rules.author} is refused: {error}")
+        what = f"set of {rules.author}: {error}"
+        await self._store.add_alert(AlertRow(AlertKind.REFUSED, rules.version, what=what))
+
+    async def _read_alerts(self) -> None:
+        async with self._alerts_lock:  # an alert that is being told must not be forgotten
+            self._alerts = await self._store.alerts(self.current.rules.version)
+
+
+def standing(alerts: Sequence[AlertRow], lane: int) -> Standing:
+    """Return what alerts, in order, say of a lane: a breach turns a rule there, a resumption lets it enforce again."""
+    turned: set[Reason] = set()
+    breached: dict[Reason, int] = {}
+    for alert in alerts:
+        if alert.rule not in Reason.__members__:
+            continue  # of another release
+        rule = Reason[alert.rule]
+        if alert.kind == AlertKind.BREACH and alert.lane == lane:
+            turned.add(rule)
+            breached[rule] = alert.clock
+        elif alert.kind == AlertKind.RESUME:
+            turned.discard(rule)
+    return Standing(frozenset(turned), breached)
+
+
+def snapshot(rows: Sequence[tuple[int, str]]) -> PublisherSnapshot:
+    """Return the snapshot of (publisher id, status). Raises SinkError for a status that this release does not know."""
+    if unknown := {status for _, status in rows} - STATUSES.keys():
+        raise SinkError(
+            f"publishers have the status {', '.join(sorted(unknown))}, which this release does not know",
+            remedy=f"known are {', '.join(STATUSES)}: adledger publishers import",
+        )
+    return PublisherSnapshot({publisher: STATUSES[status] for publisher, status in rows})
+
+
+def judge_row(judge: CompiledJudge) -> JudgeRow:
+    """Return what `judges` keeps of a judge."""
+    lists = judge.lists
+    facts = lists.facts if lists is not None else ()
+    usable = tuple(not lists.why_not((f.name,), judge.log_day) for f in facts) if lists is not None else ()
+    why: Mapping[str, str] = {reason.name: text for reason, text in judge.not_evaluated.items()}
+    return JudgeRow(
+        version=judge.version, rules_version=judge.rules.version,
+        turned=tuple(sorted(reason.name for reason in judge.turned)), rules=judge.effective.text(),
+        enforced=judge.enforced, not_evaluated=why,
+        list_names=tuple(f.name for f in facts), list_versions=tuple(f.version for f in facts),
+        list_contents=tuple(f.content for f in facts), list_usable=usable,
+        lists_version=lists.version if lists is not None else "",
+        publishers_version=judge.publishers.version if judge.publishers is not None else "",
+        logic_version=RULES_LOGIC_VERSION, release=__version__,
+    )  # fmt: skip

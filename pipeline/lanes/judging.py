@@ -1,0 +1,84 @@
+"""Which judge a lane's next batch has: the one in force, for its log day, with what the lane's guardrail has turned.
+
+A change takes effect between two batches: the judge is stored first, then used, and the batch's intent names it.
+"""
+
+import datetime as dt
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pipeline.lanes.compute import Computed, LaneState
+from pipeline.lanes.judges import Judges
+from pipeline.rules.compiled import LaneJudge
+from pipeline.rules.guardrail import Guardrail, Standing, tally
+from pipeline.stages.merge import DAY_MS
+from sinks.sink import LedgerEntry
+
+T = TypeVar("T")
+EPOCH = dt.date(1970, 1, 1)
+
+Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Calls what may be repeated until ClickHouse answers."""
+
+
+class Judging:
+    """One lane's choice of judge. Not for two tasks at once."""
+
+    def __init__(self, lane: int, judges: Judges, state: LaneState, patiently: Patiently) -> None:
+        self._lane, self._judges, self._state, self._patiently = lane, judges, state, patiently
+        self._made_for: tuple[int, int, Standing] | None = None
+        self._guardrail = Guardrail(judges.current.rules)
+        self._guarded = judges.current.rules.version
+
+    async def begin(self, clock: int, batch_no: int) -> None:
+        """Take up the guardrail where the batches before `batch_no` left it; `clock` is the lane's (ms)."""
+        rules = self._judges.current.rules
+        self._guardrail, self._guarded = Guardrail(rules), rules.version
+        if not self._guardrail.watches:
+            return
+
+        async def read() -> None:
+            tallies = await self._judges.tallies(self._lane, clock, batch_no)
+            self._guardrail = Guardrail(rules, tallies)
+
+        await self._patiently(read)
+        await self._tell(batch_no - 1)
+
+    async def before(self, clock_after: int, rebuild: Callable[[], Awaitable[None]]) -> None:
+        """Make the state judge a batch that ends at a lane clock (ms) as it is to be; called between two batches.
+
+        `rebuild` makes the windows of the state's judge anew, where a horizon has changed.
+        """
+        current, standing = self._judges.current, self._judges.standing(self._lane)
+        wanted_for = (current.version, clock_after // DAY_MS, standing)
+        if wanted_for == self._made_for:
+            return
+        day = EPOCH + dt.timedelta(days=clock_after // DAY_MS)
+        wanted = current.for_batch(day, standing.turned)
+        await self._patiently(lambda: self._judges.store(wanted))
+        if wanted.version != self._state.judge.judge.version:
+            changed = self._state.judge.changed(wanted)
+            self._state.judge = changed or LaneJudge(wanted)
+            if changed is None:
+                await rebuild()
+        if self._guarded != current.rules.version:
+            self._guardrail, self._guarded = Guardrail(current.rules), current.rules.version
+        self._made_for = wanted_for
+
+    async def after(self, entry: LedgerEntry, computed: Computed) -> None:
+        """Let the guardrail see a batch that is in the ledger."""
+        if not self._guardrail.watches:
+            return
+        events, enforced = computed.events, self._state.judge.judge.enforced
+        classes, reasons, money = events["class_code"], events["reasons"], events["money_nanos"]
+        self._guardrail.add(
+            tally(classes, reasons, money, events["currency_code"], enforced, entry.clock_after)
+        )
+        await self._tell(entry.batch_no)
+
+    async def _tell(self, batch_no: int) -> None:
+        if self._guarded != self._judges.current.rules.version:
+            return  # the alerts are of another set; the next batch has another guardrail
+        breaches = self._guardrail.breaches(self._judges.standing(self._lane))
+        if breaches:
+            await self._patiently(lambda: self._judges.tell(self._guarded, self._lane, batch_no, breaches))
