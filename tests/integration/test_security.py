@@ -120,8 +120,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         )
         here = Secured(folder, broker, ca, stranger, address, Truth)  # type: ignore[arg-type]
         config = here.config("create", "SCRAM", here.scram())
-        made = adledger(folder / "create", "topics", "create", "--partitions", "4", "--config", str(config))
-        assert made.wait() == 0, made.err
+        made = CliRunner().invoke(app, ["topics", "create", "--partitions", "4", "--config", str(config)])
+        assert made.exit_code == 0, (made.output, made.exception)
         settings = Settings(
             source=f"kafka://{broker.address('SCRAM')}", kafka=here.scram(), topics=("sec.impressions", "sec.clicks"),
             rollups_topic="sec.rollups", log_time="record",
@@ -154,6 +154,10 @@ def test_a_whole_worker_behind_login_and_certificates(secured: Secured):
 
         events = re.compile(r'adledger_events_total\{class="\w+"\} ([\d.]+)')
         worker.until(lambda: sum(map(float, events.findall(page("metrics")))) >= MODEL.events)
+        heard = re.compile(r'adledger_live_messages_total\{outcome="absorbed"\} [1-9]')
+        worker.until(
+            lambda: heard.search(page("metrics")) is not None
+        )  # by Faust's producer's topic and its consumer
         worker.until(lambda: '"ready":true' in page("readyz").replace(" ", ""))
         pages = [page(name) for name in ("readyz", "livez", "metrics", "")]
         worker.process.send_signal(signal.SIGTERM)
@@ -189,12 +193,10 @@ def test_each_mistake_ends_a_worker_with_what_to_do(secured: Secured):
     """Within seconds, not after many tries; with cause and remedy; without traceback or secret."""
     good, address = secured.scram(), secured.clickhouse
     wrong = {k: v for k, v in good.items() if k != "sasl.password.file"} | {"sasl.password": "wr0ng-secret"}
-    expired = secured.certified(secured.ca.issue("old", file="old", expired=True))
     stranger = str(secured.stranger.pem)
     cases: list[tuple[str, str, dict[str, str], str, str]] = [
         ("password", "SCRAM", wrong, address, "wrong user name or password"),
         ("expired", "EXPIRED", good, address, "the broker's certificate has expired"),
-        ("client-expired", "MUTUAL", expired, address, "expired"),
         ("clickhouse-ca", "SCRAM", good, address.replace(str(secured.ca.pem), stranger), "CA that is not trusted here"),
         ("clickhouse-plain", "SCRAM", good, re.sub(r"\?.*", "", address), "speaks TLS, and was spoken to in plain"),
     ]  # fmt: skip
@@ -221,12 +223,14 @@ def test_each_mistake_ends_a_command_with_what_to_do(secured: Secured):
         "security.protocol": "SASL_PLAINTEXT"
     }
     tls_only = {"security.protocol": "SSL", "ssl.ca.location": str(secured.ca.pem)}
+    expired = secured.certified(secured.ca.issue("old", file="old", expired=True))
     no_certificate = re.sub(r"&certificate=[^&]*&key=[^&]*", "", address)
     topics, status, query = ("topics", "check"), ("status",), ("query", "SELECT 1")
     cases: list[tuple[tuple[str, ...], str, dict[str, str], str, str]] = [
         (topics, "SCRAM", secured.scram(ssl_ca_location=str(secured.stranger.pem)), address, "CA that is not trusted here"),
         (topics, "OTHER", good, address, "the broker's certificate is for another name"),
         (topics, "MUTUAL", tls_only, address, "wants a certificate of this client"),
+        (topics, "MUTUAL", expired, address, "expired"),
         (topics, "PLAINTEXT", plain, address, "wants no login there"),
         (status, "SCRAM", good, no_certificate, "wants a certificate of this client"),
         (query, "SCRAM", good, no_certificate, "wants a certificate of this client"),
@@ -240,6 +244,19 @@ def test_each_mistake_ends_a_command_with_what_to_do(secured: Secured):
         assert words in str(done.exception), (command, done.exception)
         assert done.exception.remedy or "remedy:" in done.exception.message
         shows_no_secret(done.output, str(done.exception), repr(done.exception))
+
+
+def test_the_doctor_names_a_refused_login_and_looks_at_the_rest(secured: Secured):
+    """A wrong password to Kafka, in the file that it stands in: ClickHouse is looked at all the same."""
+    (secured.folder / "wrong-password").write_text("wr0ng-secret")
+    kafka = secured.scram(sasl_password_file=str(secured.folder / "wrong-password"))
+    config = str(secured.config("doctor", "SCRAM", kafka))
+    done = CliRunner().invoke(app, ["doctor", "--config", config])
+    assert done.exit_code == 1, done.exception
+    assert "wrong user name or password" in done.output
+    assert "not looked at: no broker can be used" in done.output
+    assert re.search(r"✓ .*ClickHouse \d+\.\d+", done.output), done.output
+    shows_no_secret(done.output)
 
 
 def test_a_secret_from_the_environment_serves_and_is_not_shown(secured: Secured):
