@@ -22,6 +22,7 @@ from pipeline.lanes.worker import Worker
 from pipeline.ledger.totals import Summary
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.kafka.topics import require_fit_topics
+from pipeline.retention.job import run_hourly
 from pipeline.settings import Settings
 
 T = TypeVar("T")
@@ -106,9 +107,10 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     async def _work(self) -> None:
         assert self._server is not None, "made ready before the start"
         sink = make_sink(self._settings, self._server.address)
-        self._worker = make_worker(
+        source = KafkaSource.of(self._settings, WORKER.info)
+        self._worker = worker = make_worker(
             self._settings,
-            KafkaSource.of(self._settings, WORKER.info),
+            source,
             sink,
             until_caught_up=self._until_caught_up,
             say=WORKER.info,
@@ -116,13 +118,21 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             observer=self._observer,
             announce=self._announcer.announce,
         )
-        keeper = asyncio.create_task(self._server.keep_alive(WORKER.warning))
+        beside = [
+            asyncio.create_task(self._server.keep_alive(WORKER.warning)),
+            asyncio.create_task(
+                run_hourly(
+                    self._settings, self._server.address, source, lambda: worker.lanes_led, WORKER.warning
+                )
+            ),
+        ]
         try:
-            self._caught_up = await self._worker.run()
+            self._caught_up = await worker.run()
         except Exception as error:  # noqa: BLE001 - `summary` raises it, after everything has ended in order
             self._error = error
         finally:
-            keeper.cancel()
+            for task in beside:
+                task.cancel()
             await self._announcer.stop()
             await sink.close()
             self.ended.set()
