@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loadtest.broker import LocalBroker
-from pipeline.errors import LogError
+from pipeline.errors import LaneStopped, LogError
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.record_block import Record
 from pipeline.stages.walk import walk
@@ -235,6 +236,28 @@ async def test_a_broker_that_restarts(own_broker):
     assert said
     assert not any("Traceback" in line or "\n" in line for line in said)
     assert any("try 1 of 100" in line for line in said)
+    await source.leave()
+
+
+async def test_a_topic_made_anew_is_not_read_on(kafka):
+    """Under a joined source: neither its offsets nor its ends are taken for those of the topic that it joined for."""
+    log = await KafkaLog(kafka).make()
+    await log.append(0, LANE, records(5))
+    source = log.member(retry_attempts_max=100)
+    listener = Listener()
+    await source.join(listener)
+    await has_all(listener)
+    assert len(await ours(source, 0)) == 5
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    await admin.delete_topics([log.topics[0]])
+    await admin.create_topics([NewTopic(log.topics[0], log.partitions, 1)])
+    await admin.close()
+    await log.append(0, LANE, records(9))  # by name, a fetch from 5 would bring four of these
+    with pytest.raises(LaneStopped, match="made anew"):
+        await source.fetch(LANE, {0: 5}, 1 << 20, 500)
+    with pytest.raises(LaneStopped, match="made anew"):
+        await source.bounds(LANE)
     await source.leave()
 
 

@@ -14,7 +14,6 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.consumer import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v4, FetchResponse_v11
 from aiokafka.protocol.offset import OffsetRequest
 
 from pipeline.log.kafka import internals
@@ -31,7 +30,6 @@ FINGERPRINTS = {
     CoordinatorGroupRebalance: "20ed95eaf623513c",
     GroupCoordinator: "3cc75f875a239167",
     SubscriptionState: "387f8a497901966d",
-    FetchRequest: "ef21d383f1372a25",
     OffsetRequest: "d01378a63d0c1062",
 }
 
@@ -56,17 +54,3 @@ def test_lanes_have_connections_of_their_own():
     """Connections are told apart by (node, group), and a group is any number: lanes use those aiokafka does not."""
     assert max(ConnectionGroup) < internals._FIRST_LANE_CONNECTION
     assert "conn_id = (node_id, group)" in inspect.getsource(AIOKafkaClient._get_conn)
-
-
-@pytest.mark.parametrize("response", [FetchResponse_v4, FetchResponse_v11])
-def test_a_fetch_answer_has_its_fields_in_this_order(response):
-    """Of each partition: number, error, high watermark, last stable offset, ..., aborted transactions, ..., bytes."""
-    [topics] = [
-        field
-        for name, field in zip(response.SCHEMA.names, response.SCHEMA.fields, strict=True)
-        if name == "topics"
-    ]
-    partitions = topics.array_of.fields[1].array_of
-    assert partitions.names[:4] == ("partition", "error_code", "highwater_offset", "last_stable_offset")
-    assert "aborted_transactions" in partitions.names
-    assert partitions.names[-1] == "message_set"

@@ -22,9 +22,10 @@ from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
+
+from pipeline.log.kafka.fetch_requests import FetchById, partitions
 
 PROVED_ON = ("0.14.0",)
 
@@ -39,7 +40,7 @@ _FIRST_LANE_CONNECTION = max(ConnectionGroup) + 1
 class FetchedPartition:
     """A broker's answer for one partition. `end` is the last stable offset; `aborted` (producer id, first offset)."""
 
-    topic: str
+    topic_id: str
     error_code: int
     end: int
     aborted: Collection[tuple[int, int]]
@@ -49,28 +50,10 @@ class FetchedPartition:
 async def send_fetch(
     client: AIOKafkaClient, node: int, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
 ) -> list[FetchedPartition]:
-    """Fetch partition `lane` of topics at their positions from one broker, at most `bytes_max` of each. KafkaError."""
-    request = FetchRequest(
-        wait_ms, 1, bytes_max * len(positions), READ_COMMITTED,
-        [(topic, [(lane, position, bytes_max)]) for topic, position in positions.items()],
-    )  # fmt: skip
+    """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each. KafkaError."""
+    request = FetchById(lane, positions, bytes_max=bytes_max, wait_ms=wait_ms, isolation_level=READ_COMMITTED)
     response = await client.send(node, request, group=_FIRST_LANE_CONNECTION + lane)
-    return [
-        # Between them lie, by version: the log's start offset before `aborted`, a preferred replica after it.
-        FetchedPartition(
-            topic, error_code, highwater if stable < 0 else stable, _aborted(rest) or (), rest[-1] or b""
-        )
-        for topic, partitions in response.topics
-        for _, error_code, highwater, stable, *rest in partitions
-    ]
-
-
-def _aborted(rest: list[Any]) -> Collection[tuple[int, int]] | None:
-    """Return the aborted transactions of an answer's fields after the last stable offset (None for none)."""
-    found: Collection[tuple[int, int]] | None = next(
-        (field for field in rest[:-1] if not isinstance(field, int)), None
-    )
-    return found
+    return [FetchedPartition(*answer) for answer in partitions(response)]
 
 
 async def send_list_offsets(

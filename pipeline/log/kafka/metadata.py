@@ -43,6 +43,11 @@ class Uuid(WireType):  # type: ignore[misc] # aiokafka is untyped
         return base64.urlsafe_b64encode(data.read(16)).rstrip(b"=").decode()
 
 
+def uuid_bytes(text: str) -> bytes:
+    """Return the 16 bytes of an id in text."""
+    return base64.urlsafe_b64decode(f"{text}==")
+
+
 class MetadataResponse(Response):  # type: ignore[misc]
     """Brokers, and of each topic its id and partitions."""
 

@@ -6,18 +6,21 @@ poll holds up nobody else's requests (a broker takes one request of a connection
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     CorruptRecordException,
+    KafkaError,
     LeaderNotAvailableError,
     NoError,
     OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
-from pipeline.errors import LogError, OffsetOutOfRange
+from pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
 from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
 from pipeline.log.kafka.internals import (
     EARLIEST,
@@ -28,6 +31,7 @@ from pipeline.log.kafka.internals import (
     send_fetch,
     send_list_offsets,
 )
+from pipeline.log.kafka.metadata import topic_facts
 from pipeline.log.kafka.patience import Patience
 from pipeline.log.source import Fetched, OffsetBounds, Topology
 
@@ -35,6 +39,9 @@ WAIT_MS_MAX = 10_000
 """One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""
 INLINE_BYTES_MAX = 64 * 1024
 """Fetches up to this are decoded on the event loop, in a millisecond at most; larger ones in a thread."""
+
+UNKNOWN_TOPIC_ID = (100, 103)
+"""UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: a broker that does not know the topic yet, or a topic made anew."""
 
 T = TypeVar("T")
 
@@ -47,11 +54,14 @@ class KafkaReader:
     ) -> None:
         self._client, self._topology, self._log_time, self._patience = client, topology, log_time, patience
         self._index = {name: i for i, name in enumerate(topology.topics)}
+        self._ids = dict(zip(topology.topics, topology.topic_ids, strict=True))
+        self._names = {topic_id: name for name, topic_id in self._ids.items()}
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
-        """Return each topic's first offset and its end: the last stable offset. Raises LogError."""
+        """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneStopped."""
 
         async def ask() -> dict[int, OffsetBounds]:
+            await self._same_topics()
             first, end = await asyncio.gather(self._offsets(lane, EARLIEST), self._offsets(lane, LATEST))
             return {self._index[name]: OffsetBounds(first[name], end[name]) for name in first}
 
@@ -86,11 +96,11 @@ class KafkaReader:
         for i, answer in enumerate(answers):
             if (
                 not whole_batch_bytes(answer.data, 0)
-                and positions[answer.topic] < answer.end
+                and positions[name := self._names[answer.topic_id]] < answer.end
                 and len(answers) > 1
             ):
-                [node] = self._by_leader(lane, {answer.topic: 0})
-                alone = {answer.topic: positions[answer.topic]}
+                [node] = self._by_leader(lane, [name])
+                alone = {name: positions[name]}
                 [answers[i]] = await self._ask_brokers(lane, {node: list(alone)}, alone, bytes_max, 0)
         return answers
 
@@ -98,30 +108,32 @@ class KafkaReader:
         self, lane: int, by_node: Mapping[int, Sequence[str]], positions: Mapping[str, int], bytes_max: int, wait_ms: int
     ) -> list[FetchedPartition]:  # fmt: skip
         requests = [
-            send_fetch(self._client, node, lane, {name: positions[name] for name in topics}, bytes_max, wait_ms)
+            send_fetch(self._client, node, lane, {self._ids[name]: positions[name] for name in topics}, bytes_max, wait_ms)
             for node, topics in by_node.items()
         ]  # fmt: skip
         answers = [answer for some in await _all(requests) for answer in some]
         for answer in answers:
-            self._check(answer.error_code, f"{answer.topic}-{lane}", positions[answer.topic])
+            name = self._names[answer.topic_id]
+            self._check(answer.error_code, f"{name}-{lane}", positions[name])
         return answers
 
     async def _decoded(
         self, lane: int, positions: Mapping[str, int], answers: Sequence[FetchedPartition]
     ) -> list[Fetched]:
         def decode() -> list[Fetched]:
-            return [self._fetched(lane, positions[answer.topic], answer) for answer in answers]
+            return [self._fetched(lane, positions[self._names[a.topic_id]], a) for a in answers]
 
         if sum(len(answer.data) for answer in answers) <= INLINE_BYTES_MAX:
             return decode()
         return await asyncio.to_thread(decode)
 
     def _fetched(self, lane: int, position: int, answer: FetchedPartition) -> Fetched:
+        name = self._names[answer.topic_id]
         found: Decoded = decode_batches(
-            answer.data, position, answer.aborted, self._log_time, f"{answer.topic}-{lane}"
+            answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}"
         )
         return Fetched(
-            self._index[answer.topic],
+            self._index[name],
             position,
             found.next_offset,
             max(answer.end, found.next_offset),
@@ -150,7 +162,7 @@ class KafkaReader:
 
     def _check(self, error_code: int, where: str, position: int) -> None:
         """Raise what an answer's error means: KafkaError where it may pass, OffsetOutOfRange, LogError."""
-        kind = for_code(error_code)
+        kind = UnknownTopicOrPartitionError if error_code in UNKNOWN_TOPIC_ID else for_code(error_code)
         if kind is NoError:
             return
         if kind is OffsetOutOfRangeError:
@@ -167,7 +179,19 @@ class KafkaReader:
         )
 
     async def _refresh(self) -> None:
+        """Ask anew who leads what. Raises LaneStopped where a topic is not the one that the worker joined for."""
         await refresh_metadata(self._client)
+        with suppress(KafkaError):  # a broker that is still away: the next try says so
+            await self._same_topics()
+
+    async def _same_topics(self) -> None:
+        for facts in await topic_facts(self._client, self._topology.topics):
+            if facts.error_code == 0 and facts.topic_id != self._ids[facts.name]:
+                raise LaneStopped(
+                    f"{facts.name} was made anew: its id is {facts.topic_id}, the ledger's is {self._ids[facts.name]}",
+                    remedy="adledger lane status shows what was not read of the old one; adledger lane skip gives "
+                    "it up. Then start the workers again.",
+                )
 
 
 async def _all(requests: Sequence[Awaitable[T]]) -> list[T]:

@@ -1,0 +1,159 @@
+"""Kafka's Fetch request, version 13: the first that names topics by id, which aiokafka (to 0.14) does not speak.
+
+https://kafka.apache.org/protocol#The_Messages_Fetch. By name, a topic that was made anew under a running worker would
+be read on from the old one's offset as if nothing had happened. Brokers since Kafka 3.1 answer it.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    CompactArray,
+    CompactBytes,
+    CompactString,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+from pipeline.log.kafka.metadata import Uuid, uuid_bytes
+
+_API_KEY = 1
+_VERSION = 13
+_CONSUMER = -1
+"""The replica id of who is no replica."""
+_NO_SESSION, _WHOLE_FETCH = 0, -1
+_NO_EPOCH = -1
+_NO_RACK = ""
+
+
+class FetchResponse(Response):  # type: ignore[misc] # aiokafka is untyped
+    """Of each partition: error, high watermark, last stable offset, aborted transactions, records as bytes."""
+
+    API_KEY = _API_KEY
+    API_VERSION = _VERSION
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("session_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", Uuid),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("error_code", Int16),
+                        ("high_watermark", Int64),
+                        ("last_stable_offset", Int64),
+                        ("log_start_offset", Int64),
+                        (
+                            "aborted_transactions",
+                            CompactArray(
+                                ("producer_id", Int64), ("first_offset", Int64), ("tags", TaggedFields)
+                            ),
+                        ),
+                        ("preferred_read_replica", Int32),
+                        ("records", CompactBytes),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _FetchRequestV13(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = _API_KEY
+    API_VERSION = _VERSION
+    RESPONSE_TYPE = FetchResponse
+    SCHEMA = Schema(
+        ("replica_id", Int32),
+        ("max_wait_ms", Int32),
+        ("min_bytes", Int32),
+        ("max_bytes", Int32),
+        ("isolation_level", Int8),
+        ("session_id", Int32),
+        ("session_epoch", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", Uuid),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("current_leader_epoch", Int32),
+                        ("fetch_offset", Int64),
+                        ("last_fetched_epoch", Int32),
+                        ("log_start_offset", Int64),
+                        ("partition_max_bytes", Int32),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        (
+            "forgotten_topics",
+            CompactArray(("topic_id", Uuid), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)),
+        ),
+        ("rack_id", CompactString("utf-8")),
+        ("tags", TaggedFields),
+    )
+
+
+class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
+    """Fetch one partition number of topics (id -> position), at most `bytes_max` of each."""
+
+    API_KEY = _API_KEY
+
+    def __init__(
+        self,
+        partition: int,
+        positions: Mapping[str, int],
+        *,
+        bytes_max: int,
+        wait_ms: int,
+        isolation_level: int,
+    ) -> None:
+        self._partition, self._positions = partition, positions
+        self._bytes_max, self._wait_ms, self._isolation_level = bytes_max, wait_ms, isolation_level
+
+    def build(self, request_struct_class: type[Any]) -> Any:
+        """Return the request as aiokafka sends it."""
+        topics: list[tuple[Any, ...]] = [
+            (uuid_bytes(topic), [self._one(position)], {}) for topic, position in self._positions.items()
+        ]
+        return request_struct_class(
+            _CONSUMER, self._wait_ms, 1, self._bytes_max * len(topics), self._isolation_level,
+            _NO_SESSION, _WHOLE_FETCH, topics, [], _NO_RACK, {},
+        )  # fmt: skip
+
+    def _one(self, position: int) -> tuple[Any, ...]:
+        return (self._partition, _NO_EPOCH, position, _NO_EPOCH, -1, self._bytes_max, {})
+
+
+def partitions(response: Any) -> Collection[tuple[str, int, int, Collection[tuple[int, int]], bytes]]:
+    """Return of each topic of an answer: id, error code, end (last stable offset), aborted transactions, bytes."""
+    if response.error_code:  # of the request as a whole
+        return [(topic_id, response.error_code, -1, (), b"") for topic_id, *_ in response.topics]
+    return [
+        (
+            topic_id,
+            error,
+            high if stable < 0 else stable,
+            [(p, f) for p, f, _ in aborted or ()],
+            records or b"",
+        )
+        for topic_id, answers, _ in response.topics
+        for _, error, high, stable, _, aborted, _, records, _ in answers
+    ]
