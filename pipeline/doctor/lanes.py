@@ -52,14 +52,14 @@ async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) ->
     """Look at every lane, one after the other; without a sink intents are only read. Raises LogError, SinkError."""
     seen = LanesSeen(samples=[keys.Sample(topic) for topic in view.topology.topics])
     for lane in range(view.topology.partitions):
-        bounds = await view.bounds(lane)
         try:
+            bounds = await view.bounds(lane)
+            await _sample(view, settings, lane, bounds, seen.samples)
             positions = await _positions(view, settings, lane, sink, bounds)
         except LaneStopped as error:
             seen.stopped[lane] = Finding(error.message, error.remedy)
         else:
             seen.lag_records += sum(max(0, b.end - positions[topic]) for topic, b in bounds.items())
-        await _sample(view, settings, lane, bounds, seen.samples)
     return seen
 
 
