@@ -23,18 +23,10 @@ from pipeline.addresses import (
     parse_clickhouse,
     parse_source,
 )
+from pipeline.settings_kafka import KAFKA_PROPERTIES
 from schemas.wire import RECORD_BYTES_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
 
 KIB, MIB = 1024, 1024 * 1024
-
-KAFKA_PROPERTIES = (
-    "client.id", "connections.max.idle.ms", "group.instance.id", "heartbeat.interval.ms",
-    "max.poll.interval.ms", "metadata.max.age.ms", "request.timeout.ms", "retry.backoff.ms",
-    "sasl.kerberos.service.name", "sasl.mechanism", "sasl.password", "sasl.password.file", "sasl.username",
-    "security.protocol", "session.timeout.ms", "ssl.ca.location", "ssl.certificate.location",
-    "ssl.endpoint.identification.algorithm", "ssl.key.location", "ssl.key.password", "ssl.key.password.file",
-)  # fmt: skip
-"""What a deployment may say of its Kafka client, under Kafka's own key names (and files for the two secrets)."""
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 """A ClickHouse identifier that needs no quotes."""
