@@ -1,0 +1,93 @@
+"""Adversarial traffic that ran through the whole pipeline under rules, for all tests of what analysts use."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from loadtest.model import Scenario, TrafficModel
+from loadtest.scenarios import SCENARIOS
+from loadtest.write import write_traffic
+from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
+from pipeline.importing import import_file
+from pipeline.importing.run import open_log
+from pipeline.lanes.start import run_worker
+from pipeline.rules.loader import DEFAULT, load_judge, load_rules, today
+from pipeline.rules.rule_set import RuleSet
+from pipeline.settings import Settings
+from sinks.connection import Client, connect
+from sinks.embedded.launch import EmbeddedServer
+from tests.analysts.story import START_MS, lines
+
+MODEL = TrafficModel(
+    seed=5, events=4_000, partitions=2, duration_hours=5, users=400, user_head_users=10, publishers=30, click_share=0.2,
+    duplicate_share=0.03, second_currency_share=0.3,
+    scenarios=tuple(Scenario(kind=kind, actors=3, events_per_actor=30) for kind in SCENARIOS),
+)  # fmt: skip
+
+TIGHT = {
+    "clicks_max = 12": "clicks_max = 4",
+    "clicks_max = 3": "clicks_max = 1",
+    "networks_max = 6": "networks_max = 2",
+    "gap_max_minutes = 30": "gap_max_minutes = 1",
+    "tolerance_percent = 2": "tolerance_percent = 50",
+    "events_max = 120": "events_max = 8",
+    "window_seconds = 60": "window_seconds = 600",
+}
+"""Limits so low that rules have hits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A database of judged events: its server, settings (server address in them), and the rules."""
+
+    client: Client
+    settings: Settings
+    rules: RuleSet
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+    folder = tmp_path_factory.mktemp("analysts")
+    text = load_rules(DEFAULT).text()
+    for old, new in TIGHT.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "rules.toml").write_text(text)
+    with open_log(folder / "log", MODEL.partitions) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    (folder / "story.jsonl").write_bytes(lines())
+    import_file(
+        folder / "story.jsonl", "wire", folder / "log", started_at_ms=START_MS + 86_400_000, partitions=MODEL.partitions,
+        progress=lambda _done, _all: None,
+    )  # fmt: skip
+    where: dict[str, Any] = {
+        "source": FilesAddress(folder / "log"), "clickhouse": EmbeddedAddress(folder / "clickhouse"),
+        "rules": str(folder / "rules.toml"), "cpu_threads": 1,
+    }  # fmt: skip
+    settings = Settings(**where)
+    assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
+    with EmbeddedServer.start(folder / "clickhouse") as running:
+        address = ServerAddress(running.host, running.port, running.http_port)
+        with connect(address) as client:
+            _store_judge(client, settings)
+            served = settings.model_copy(update={"clickhouse": address})
+            yield Judged(client, served, load_rules(settings.rules))
+
+
+def _store_judge(client: Client, settings: Settings) -> None:
+    """Write the row of the judge where the worker did not."""
+    if client.execute("SELECT count() FROM adledger.judges")[0][0]:
+        return
+    judge = load_judge(settings, today())
+    row = (
+        judge.version,
+        judge.rules.version,
+        judge.rules.text(),
+        judge.enforced,
+        {r.name: w for r, w in judge.not_evaluated.items()},
+    )
+    client.execute(
+        "INSERT INTO adledger.judges (version, rules_version, rules, enforced, not_evaluated) VALUES", [row]
+    )
