@@ -65,6 +65,7 @@ METRICS: Mapping[str, str] = {
     "log_time_freshness_ms.max": "the same",
     "lag_records.max": "largest lag at a second's end",
     "behind_ms.max": "the latest send against its schedule",
+    "generator_behind_ms.max": "how late the generator was by its own doing: beyond a second the run is invalid",
     "drain_seconds": "from the load's end to its last event queryable; None: it was not drained",
     "batch_rows.mean": "records of a batch",
     "inserts_per_second.mean": "inserts into ClickHouse",

@@ -5,9 +5,10 @@
       summary.json    Summary: verdict, metrics, thresholds, faults, verification; written at the end, and by `verify`
       seconds.csv     one line a second, columns as in result_names.SECONDS (an empty cell: not known)
       freshness.hlog  HdrHistogram log: an interval histogram a second, microseconds, tags `due` and `log_time`
-      truth-*.npz     the expected tables of what each sender sent (loadtest.truth.Truth.save)
-      offsets.npz     first offset of this run's records in each [topic, partition]
+      adledger.toml   the workers' settings
       *.log           what workers and senders said
+
+The truth is not kept: it follows from run.json's `model` and `sent_until_ms` (loadtest.runner.check.Sent).
 
 Readers depend on this module only. Fields are added, never renamed: `FORMAT` counts up when one changes its meaning.
 All times are UTC, in ms since the epoch; durations carry their unit in the name.
@@ -63,7 +64,8 @@ class Run:
 
     `source` and `clickhouse` are addresses without passwords. `environment` names machine and versions, each a text
     or a number. `rate_per_second` is 0 for `--rate max`. `own_servers`: the run brought broker and ClickHouse, whose
-    data lies in the folder. `ended_ms` and `load_ended_ms` are None while it runs, or where it was cut off.
+    data lies in the folder. `sent_until_ms`: of each partition, the planned time before which all was sent, and nothing
+    else was: with `model`, each record that was sent. `ended_ms` and `load_ended_ms` are None while it runs, or where it was cut off.
     """
 
     id: str
@@ -89,6 +91,7 @@ class Run:
     load_started_ms: int | None = None
     load_ended_ms: int | None = None
     ended_ms: int | None = None
+    sent_until_ms: tuple[int, ...] = ()
     format: int = FORMAT
 
 

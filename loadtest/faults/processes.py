@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -22,12 +21,14 @@ class Process:
     """A process of ours; what it says goes to a file. It ends with the thread that started it (Linux)."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, **options: Any
+        self, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, piped: bool = False
     ) -> None:
+        """Start it. `piped`: stdin and stdout are pipes; otherwise it reads nothing, and stdout is in the file too."""
         with log.open("ab") as out:
             self.popen = subprocess.Popen(  # noqa: S603 - our own modules
-                command, **({"stdin": subprocess.DEVNULL, "stdout": out} | options), stderr=out,
-                env={**os.environ, **(env or {})}, start_new_session=True,
+                command, stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else out, stderr=out,
+                env=_without_settings() | dict(env or {}), start_new_session=True,
                 preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call
             )  # fmt: skip
         self.pid = self.popen.pid
@@ -56,6 +57,11 @@ class Process:
             self.kill()
             return False
         return True
+
+
+def _without_settings() -> dict[str, str]:
+    """Return the environment without settings of ours: a process here has those of its run alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ADLEDGER_")}
 
 
 def pause(pid: int) -> bool:

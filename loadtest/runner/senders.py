@@ -1,7 +1,6 @@
 """The senders of a run, as processes: told when to go, read as they report."""
 
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -37,7 +36,7 @@ class SenderProcess:
         """Start it and give it its task."""
         process = Process(
             [sys.executable, "-m", "loadtest.runner.sender"], log, env={"PYTHONPATH": search_path()},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            piped=True,
         )  # fmt: skip
         sender = cls(task, process, sent_until_ms=task.schedule.start_ms)
         threading.Thread(target=sender._read, name="sender", daemon=True).start()

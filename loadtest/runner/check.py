@@ -1,0 +1,100 @@
+"""What was sent, known again from the plan: its truth, and the comparison of every table with it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadtest.expected import U64, ListedRecords
+from loadtest.expected import _offsets as offsets_of
+from loadtest.generate import TOPICS, Generator
+from loadtest.kernels.shapes import I64, Records
+from loadtest.model import TrafficModel
+from loadtest.results import Verification
+from loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
+from loadtest.verify import Client, Report, verify
+
+WRONG_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The part of a model's records that was sent: of each partition those planned before `cuts_ms`.
+
+    The order of sending is that of the plan, so this names each record; nothing else has to be kept.
+    """
+
+    model: TrafficModel
+    cuts_ms: tuple[int, ...]
+
+    def rows(self) -> Iterator[Records]:
+        """Yield the rows that were sent, in log order, grouped by (topic, partition) within a chunk."""
+        cuts = np.array(self.cuts_ms, np.int64)
+        for chunk in Generator(self.model).rows():
+            rows = chunk.rows[chunk.order]
+            if not (rows["log_time"] < cuts.max()).any():
+                return
+            yield rows[rows["log_time"] < cuts[rows["partition"]]]
+
+    def truth(self) -> Truth:
+        """Return what must be in the tables."""
+        builder = TruthBuilder(self.model)
+        for rows in self.rows():
+            builder.add(rows)
+        return builder.truth()
+
+    def records_planned(self, end_ms: int) -> int:
+        """Return how many records are planned before a time, sent or not."""
+        planned = 0
+        for chunk in Generator(self.model).rows():
+            planned += int((chunk.rows["log_time"] < end_ms).sum())
+        return planned
+
+    # as loadtest.expected.ExpectedRecords
+
+    def of_publisher_minutes(self, wanted: U64) -> Records:
+        """Return the decodable records (EXPECTED) of these publishers and minutes."""
+        parts = [ListedRecords(expected).of_publisher_minutes(wanted) for expected in self._expected()]
+        return np.concatenate([*parts, np.zeros(0, EXPECTED)])
+
+    def malformed(self) -> Records:
+        """Return the malformed records (EXPECTED)."""
+        parts = [ListedRecords(expected).malformed() for expected in self._expected()]
+        return np.concatenate([*parts, np.zeros(0, EXPECTED)])
+
+    def _expected(self) -> Iterator[Records]:
+        ends: I64 = np.zeros((TOPICS, self.model.partitions), np.int64)
+        for rows in self.rows():
+            yield expected_of(rows, offsets_of(rows, ends))
+
+
+def not_verified(why: str, expected: int = 0) -> Verification:
+    """Return that it did not run, and why."""
+    return Verification(ran=False, equal=False, why_not=why, records_expected=expected)
+
+
+def checked(sent: Sent, client: Client, database: str) -> Verification:
+    """Compare every table with the truth, and explain each difference by event."""
+    began = time.monotonic()
+    report = verify(sent.truth(), client, database, [sent])
+    return Verification(
+        ran=True, equal=report.equal, records_expected=report.truth.records_received,
+        records_found=report.totals.records_received, rows_compared=report.rows_compared,
+        rows_wrong=report.rows_wrong, wrong=tuple(_wrong(report)), explanations=tuple(report.explanations),
+        seconds=round(time.monotonic() - began, 3),
+    )  # fmt: skip
+
+
+def cuts_of(model: TrafficModel, senders: Sequence[tuple[tuple[int, ...], int]]) -> tuple[int, ...]:
+    """Return each partition's cut from (partitions, sent until) of the senders."""
+    cuts = [model.start_ms] * model.partitions
+    for partitions, until_ms in senders:
+        for partition in partitions:
+            cuts[partition] = until_ms
+    return tuple(cuts)
+
+
+def _wrong(report: Report) -> Iterator[str]:
+    yield from report.wrong_counts[:WRONG_MAX]
+    yield from map(str, report.differences[:WRONG_MAX])

@@ -1,0 +1,97 @@
+"""Removing exactly what a run made: its database, topics, group, log and servers' data; its folder only if asked."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+from aiokafka import errors
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import DeleteGroupsRequest
+
+from loadtest.results import Run, RunFolder
+from loadtest.runner.deployment import names_of, tables_of
+from pipeline.addresses import FilesAddress, parse_source
+from pipeline.errors import LogError, UsageError
+from pipeline.log.files.manifest import read_manifest
+from pipeline.log.kafka.failures import connected
+from pipeline.log.kafka.topics import kafka_options
+from pipeline.settings import Settings
+from sinks.connection import connect
+
+TIMEOUT_MS = 30_000
+_GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFoundError.errno}
+
+
+def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) -> list[str]:
+    """Remove what a run made; `everything`: its folder too. Returns what was removed, in words.
+
+    Raises UsageError where the folder's names are not a run's own, SinkError, LogError.
+    """
+    run = folder.run()
+    if run.names != names_of(run.id):
+        raise UsageError(
+            f"{folder.path}: its names are not those of the run {run.id}: nothing is removed",
+            remedy="restore run.json, or remove its database and topics by hand",
+        )
+    if run.own_servers:
+        removed = _servers_data(folder.path)
+    else:
+        removed = [_database(run, folder.path, clickhouse), *_log(run)]
+    if everything:
+        shutil.rmtree(folder.path)
+        removed.append(f"folder {folder.path}")
+    return removed
+
+
+def _servers_data(folder: Path) -> list[str]:
+    removed = []
+    for name in ("clickhouse", "broker"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+            removed.append(f"data of its own {name}")
+    return removed
+
+
+def _database(run: Run, folder: Path, clickhouse: str) -> str:
+    with tables_of(run, folder, clickhouse) as address:
+        client = connect(address)
+        try:
+            client.execute(f"DROP DATABASE IF EXISTS {run.names.database} SYNC")
+        finally:
+            client.disconnect()
+    return f"database {run.names.database}"
+
+
+def _log(run: Run) -> list[str]:
+    source = parse_source(run.source)
+    if isinstance(source, FilesAddress):
+        directory = source.directory
+        if (
+            not directory.exists()
+            or tuple(topic.name for topic in read_manifest(directory).topics) != run.names.topics
+        ):
+            return []
+        shutil.rmtree(directory)
+        return [f"log {directory}"]
+    where: dict[str, Any] = {"source": source}
+    asyncio.run(_kafka(run, Settings(**where)))
+    return [f"topics {', '.join((*run.names.topics, run.names.rollups_topic))}", f"group {run.names.group}"]
+
+
+async def _kafka(run: Run, settings: Settings) -> None:
+    options = kafka_options(settings)
+    admin = AIOKafkaAdminClient(**options)
+    await admin.start()
+    try:
+        deleted = await admin.delete_topics([*run.names.topics, run.names.rollups_topic], TIMEOUT_MS)
+        refused = {name: code for name, code in deleted.topic_error_codes if code not in _GONE}
+    finally:
+        await admin.close()
+    async with connected(options) as client:
+        node = await client.coordinator_lookup(0, run.names.group)
+        response = await client.send(node, DeleteGroupsRequest([run.names.group]))
+        refused |= {name: code for name, code in response.results if code not in _GONE}
+    if refused:
+        said = ", ".join(f"{name}: {errors.for_code(code).__name__}" for name, code in refused.items())
+        raise LogError(f"Kafka did not remove {said}", remedy="stop the run's workers, and clean again")

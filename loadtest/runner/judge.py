@@ -1,0 +1,140 @@
+"""From what was sampled to metrics, thresholds and a verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loadtest.result_names import PARTS
+from loadtest.results import FaultResult, Second, ThresholdResult, Verdict, Verification
+from loadtest.runner.samples import Samples
+from loadtest.runner.thresholds import EXACT, Threshold
+
+GENERATOR_BEHIND_MS_MAX = 1_000
+"""More than so late by its own doing, and it was not the load that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What else a verdict rests on. `wrong`: what makes the run invalid, in words."""
+
+    seconds: float
+    paced: bool
+    dropped: int
+    go_ms: int
+    drained_seconds: float | None
+    interrupted: bool
+    verify_wanted: bool
+    wrong: tuple[str, ...]
+
+
+def metrics_so_far(samples: Samples) -> dict[str, float | None]:
+    """Return the metrics that are known while it runs: what abort_on_fail can be about."""
+    totals = samples.totals
+    lines = samples.seconds
+    return {
+        **samples.histograms.metrics(),
+        "events_sent": totals.acknowledged,
+        "lag_records.max": _max(lines, "lag_records"),
+        "behind_ms.max": totals.behind_ms,
+        "generator_behind_ms.max": totals.generator_behind_ms,
+        "batch_rows.mean": totals.batch_rows / totals.batches if totals.batches else None,
+        "parts.max": _max(lines, "parts"),
+        **{f"{part}_memory_bytes.max": _max(lines, f"{part}_memory_bytes") for part in PARTS},
+    }
+
+
+def metrics_of(samples: Samples, facts: Facts, verification: Verification) -> dict[str, float | None]:
+    """Return every metric of a summary (result_names.METRICS)."""
+    lines = samples.seconds
+    loaded = [line for line in lines if 0 < (line["second"] or 0) <= facts.seconds]
+    totals = samples.totals
+    consuming = (totals.last_consumed_ms - facts.go_ms) / 1_000
+    cpu = [line["worker_cpu_cores"] for line in lines if line["worker_cpu_cores"] is not None]
+    consumed_after_first = totals.consumed - (lines[0]["consumed"] or 0 if lines else 0)
+    return {
+        **metrics_so_far(samples),
+        "dropped_events": facts.dropped,
+        "send_errors": sum(1 for text in facts.wrong if text.startswith("delivery")),
+        "rate.mean": _mean(loaded, "acknowledged"),
+        "consumed_rate.mean": totals.consumed / consuming if consuming > 0 else None,
+        "drain_seconds": facts.drained_seconds,
+        "inserts_per_second.mean": _mean(loaded, "inserts"),
+        **{f"{part}_cpu_cores.mean": _mean(loaded, f"{part}_cpu_cores") for part in PARTS},
+        "worker_cpu_us_per_event": sum(cpu) / consumed_after_first * 1e6
+        if cpu and consumed_after_first > 0
+        else None,
+        EXACT.metric: verification.rows_wrong + len(verification.wrong) if verification.ran else None,
+    }
+
+
+def judged(
+    thresholds: Sequence[Threshold],
+    aborted: Sequence[Threshold],
+    metrics: Mapping[str, float | None],
+    *,
+    verified: bool,
+) -> tuple[ThresholdResult, ...]:
+    """Return every threshold's result; counting exactly is one wherever it was looked at."""
+    return tuple(
+        threshold.result(metrics, aborted=threshold in aborted)
+        for threshold in (*thresholds, *((EXACT,) if verified else ()))
+    )
+
+
+def verdict_of(
+    results: Sequence[ThresholdResult], faults: Sequence[FaultResult], verification: Verification, facts: Facts,
+    metrics: Mapping[str, float | None],
+) -> tuple[Verdict, tuple[str, ...]]:  # fmt: skip
+    """Return the verdict and the reasons behind one that is not `held`.
+
+    An interrupted run is that, whatever it measured. A run whose load was not the one asked for is invalid. Crossed
+    thresholds come before a verification that did not run, since they are known.
+    """
+    if facts.interrupted:
+        return Verdict.INTERRUPTED, ("interrupted: what was measured until then is kept",)
+    wrong = [*facts.wrong, *_faults_without_effect(faults)]
+    behind = metrics.get("generator_behind_ms.max") or 0
+    if facts.paced and behind > GENERATOR_BEHIND_MS_MAX:
+        wrong.append(
+            f"the generator fell {behind:,.0f} ms behind its schedule by its own doing: more --senders, or a lower rate"
+        )
+    if wrong:
+        return Verdict.INVALID, tuple(wrong)
+    crossed = [r for r in results if not r.held]
+    if crossed:
+        return Verdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
+    if facts.verify_wanted and not verification.ran:
+        return Verdict.UNVERIFIED, (f"not verified: {verification.why_not}",)
+    return Verdict.HELD, ()
+
+
+def after_verification(
+    before: Verdict, why: tuple[str, ...], results: Sequence[ThresholdResult]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict of a run that is verified later: what it lacked is there, what made it invalid stays."""
+    if before in {Verdict.INVALID, Verdict.INTERRUPTED}:
+        return before, why
+    crossed = [r for r in results if not r.held]
+    if crossed:
+        return Verdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
+    return Verdict.HELD, ()
+
+
+def _faults_without_effect(faults: Sequence[FaultResult]) -> list[str]:
+    return [
+        f"{fault.kind} at {fault.at_seconds:g} s took no effect: {fault.seen}"
+        for fault in faults
+        if not fault.took_effect
+    ]
+
+
+def _values(lines: Sequence[Second], name: str) -> list[float]:
+    return [value for line in lines if (value := line.get(name)) is not None]
+
+
+def _max(lines: Sequence[Second], name: str) -> float | None:
+    return max(_values(lines, name), default=None)
+
+
+def _mean(lines: Sequence[Second], name: str) -> float | None:
+    values = _values(lines, name)
+    return sum(values) / len(values) if values else None

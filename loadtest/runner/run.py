@@ -1,0 +1,205 @@
+"""A load test from its command to its folder."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loadtest.model import TrafficModel
+from loadtest.profile import Fault, Profile
+from loadtest.results import FRESHNESS, Run, RunFolder, Summary, Verification
+from loadtest.runner import judge
+from loadtest.runner.check import Sent, checked, cuts_of, not_verified
+from loadtest.runner.deployment import (
+    LOCAL,
+    Deployment,
+    Servers,
+    Wanted,
+    drop_broker_data,
+    names_of,
+    new_id,
+    prepare,
+    servers,
+    settings_of,
+    tables_of,
+)
+from loadtest.runner.environment import environment
+from loadtest.runner.faults import Faults
+from loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
+from loadtest.runner.outlet import now_ms
+from loadtest.runner.schedule import Plan, plan
+from loadtest.runner.thresholds import EXACT
+from pipeline.errors import AdledgerError
+from pipeline.settings import Settings
+from sinks.connection import connect
+
+ID_TIME = "%Y%m%dt%H%M%S"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command asks for. `rate` 0 is max, None the profile's; so is None for `seconds`."""
+
+    profile: Profile
+    wanted: Wanted
+    runs: Path
+    command: tuple[str, ...]
+    run_id: str = ""
+    rate: float | None = None
+    seconds: float | None = None
+    seed: int = 1
+    senders: int = 1
+    verify: bool = True
+    faults: tuple[Fault, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def execute(request: Request, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, Summary]:
+    """Do one load test; returns its folder and how it went. Raises AdledgerError where it could not be begun."""
+    run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
+    folder = RunFolder.create(request.runs, run_id)
+    with servers(request.wanted, folder.path) as on:
+        summary = one_run(request, folder, on, screen, interrupt)
+    drop_broker_data(on)
+    return folder, summary
+
+
+def one_run(
+    request: Request, folder: RunFolder, on: Servers, screen: Screen, interrupt: Interrupt
+) -> Summary:
+    """Do one run on servers that stand; its folder is there and empty."""
+    profile, run_id = request.profile, folder.path.name
+    names = names_of(run_id)
+    settings = settings_of(
+        on, names, {**profile.settings, **request.settings}, log_time=profile.load.log_time
+    )
+    planned = plan(
+        profile,
+        settings,
+        seed=request.seed,
+        now_ms=now_ms() // 1_000 * 1_000,
+        rate=request.rate,
+        seconds=request.seconds,
+    )
+    screen.say(
+        f"run {run_id}: {profile.name}, {_rate_text(planned)}, {planned.schedule.seconds:g} s, in {folder.path}"
+    )
+    deployment = prepare(
+        on, settings, names, folder.path, partitions=profile.load.partitions, workers=request.wanted.workers
+    )
+    faults = Faults((*profile.faults, *request.faults), deployment)
+    run = _run(request, run_id, planned, deployment)
+    folder.write_run(run)
+    try:
+        loaded = LoadRun(
+            deployment, planned, profile, folder.path, screen, interrupt,
+            senders=request.senders, urls=request.wanted.urls, pids=request.wanted.pids, faults=faults,
+        ).run()  # fmt: skip
+    finally:
+        faults.stop()
+        faults.close()
+    sent = Sent(planned.model, cuts_of(planned.model, loaded.sent))
+    folder.write_seconds(loaded.samples.finished())
+    loaded.samples.histograms.write(folder.path / FRESHNESS, loaded.samples.load_ms)
+    folder.write_run(replace(
+        run, load_started_ms=loaded.samples.load_ms, load_ended_ms=loaded.load_ended_ms, ended_ms=now_ms(),
+        sent_until_ms=sent.cuts_ms,
+    ))  # fmt: skip
+    verification = _verification(request, deployment, sent, loaded, screen)
+    summary = _summary(request, run_id, planned, sent, loaded, verification)
+    folder.write_summary(summary)
+    return summary
+
+
+def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> Summary:
+    """Compare a run's tables with its truth (again), write and return its summary with what was found.
+
+    Raises UsageError where the run was cut off, SinkError where its tables can't be reached.
+    """
+    run, summary = folder.run(), folder.summary()
+    sent = Sent(TrafficModel.from_json(json.dumps(run.model)), run.sent_until_ms)
+    with tables_of(run, folder.path, clickhouse) as on:
+        screen.say("comparing every table with the truth")
+        client = connect(on)
+        try:
+            verification = checked(sent, client, run.names.database)
+        finally:
+            client.disconnect()
+    metrics = {**summary.metrics, EXACT.metric: verification.rows_wrong + len(verification.wrong)}
+    others = tuple(t for t in summary.thresholds if t.metric != EXACT.metric)
+    thresholds = (*others, EXACT.result(metrics))
+    verdict, why = judge.after_verification(summary.verdict, summary.why, thresholds)
+    after = replace(
+        summary, verification=verification, metrics=metrics, thresholds=thresholds, verdict=verdict, why=why
+    )
+    folder.write_summary(after)
+    return after
+
+
+def _verification(
+    request: Request, deployment: Deployment, sent: Sent, loaded: Outcome, screen: Screen
+) -> Verification:
+    if not request.verify:
+        return not_verified("--no-verify")
+    if any(text.startswith("delivery failed") for text in loaded.wrong):
+        return not_verified("a delivery failed: nobody knows what the log holds")
+    if loaded.drained_seconds is None and not loaded.interrupted:
+        lag = loaded.samples.totals.lag
+        return not_verified(f"{lag:,} events were not queryable when the time for draining was over")
+    if loaded.drained_seconds is None:
+        return not_verified("interrupted before all was queryable")
+    screen.say("comparing every table with the truth")
+    client = connect(deployment.servers.clickhouse)
+    try:
+        return checked(sent, client, deployment.names.database)
+    except AdledgerError as error:
+        return not_verified(error.message)
+    finally:
+        client.disconnect()
+
+
+def _summary(
+    request: Request, run_id: str, planned: Plan, sent: Sent, loaded: Outcome, verification: Verification
+) -> Summary:
+    paced = bool(planned.schedule.speed)
+    due = sent.records_planned(planned.schedule.end_ms) if paced and not loaded.interrupted else 0
+    facts = judge.Facts(
+        seconds=planned.schedule.seconds, paced=paced,
+        dropped=max(0, due - loaded.samples.totals.sent) if due else 0, go_ms=loaded.go_ms,
+        drained_seconds=loaded.drained_seconds, interrupted=loaded.interrupted, verify_wanted=request.verify,
+        wrong=tuple(loaded.wrong),
+    )  # fmt: skip
+    metrics = judge.metrics_of(loaded.samples, facts, verification)
+    results = judge.judged(request.profile.thresholds, loaded.aborted, metrics, verified=verification.ran)
+    verdict, why = judge.verdict_of(results, loaded.faults, verification, facts, metrics)
+    return Summary(
+        run_id=run_id, verdict=verdict, why=why, metrics=metrics, thresholds=results, faults=loaded.faults,
+        verification=verification,
+    )  # fmt: skip
+
+
+def _run(request: Request, run_id: str, planned: Plan, deployment: Deployment) -> Run:
+    settings: Settings = deployment.settings
+    return Run(
+        id=run_id, profile_name=request.profile.name, profile=request.profile.as_json(),
+        model=dataclasses.asdict(planned.model), seed=request.seed, executor=request.profile.load.executor,
+        rate_per_second=planned.rate, duration_seconds=planned.schedule.seconds,
+        warm_up_seconds=planned.schedule.warm_up_seconds, command=request.command, target=request.wanted.target,
+        source=str(settings.source), clickhouse=_clickhouse(request, deployment), names=deployment.names,
+        workers=request.wanted.workers, senders=request.senders, own_servers=request.wanted.target == LOCAL,
+        settings=settings.model_dump(mode="json", exclude={"kafka", "clickhouse"}),
+        environment=environment(deployment.servers), started_ms=now_ms(),
+    )  # fmt: skip
+
+
+def _clickhouse(request: Request, deployment: Deployment) -> str:
+    """Return ClickHouse's address without a password."""
+    named = request.wanted.clickhouse
+    return named if named.startswith("embedded:") else str(deployment.servers.clickhouse)
+
+
+def _rate_text(planned: Plan) -> str:
+    return f"{planned.rate:,.0f} events/s" if planned.rate else "as fast as it goes"

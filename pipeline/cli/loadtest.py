@@ -1,0 +1,278 @@
+"""`adledger loadtest`: how much it can take, and whether it still counts right while it does."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.output import out, out_json, out_table
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from loadtest.results import RunFolder
+    from loadtest.runner.run import Request
+
+loadtest = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+RUNS = Path("data") / "loadtest"
+
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder, or `last`.")]
+
+
+@loadtest.callback()
+def root() -> None:
+    """Traffic whose truth is known, at a rate, against thresholds; every run is checked in full.
+
+    \b
+    Examples:
+      adledger loadtest list
+      adledger loadtest run steady-day --target local
+      adledger loadtest run steady-day --rate 50000 --duration 1m --target kafka://k1:9092 --clickhouse clickhouse://ch1:9000
+      adledger loadtest clean last --all
+    """
+
+
+@loadtest.command("run")
+def run(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A name (`loadtest list`) or a .toml file.")],
+    *,
+    target: Annotated[str, typer.Option("--target", metavar="WHERE", help="kafka://HOST:PORT[,...], files:DIR, or local: brings broker and ClickHouse.")],
+    rate: Annotated[str | None, typer.Option("--rate", metavar="R|max", help="Events a second (a ramp's peak, a replay's mean); max: as fast as it goes.")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes before it.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Workers to start; 0: others run them, with the run's adledger.toml.")] = 1,
+    worker_urls: Annotated[list[str] | None, typer.Option("--worker", metavar="URL", help="Pages of a worker that others run. Repeatable.")] = None,
+    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="clickhouse://... or embedded:DIR; not with local.")] = "",
+    senders: Annotated[int, typer.Option("--senders", min=1, metavar="N", help="Processes that generate and send.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Another seed is other traffic.")] = 1,
+    find_max: Annotated[bool, typer.Option("--find-max", help="Search for the highest rate whose thresholds hold.")] = False,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare every table with the truth at the end.")] = True,
+    faults: Annotated[list[str] | None, typer.Option("--fault", metavar="KIND@AT[+DURATION]", help="E.g. kill-worker@10s, pause-clickhouse@10s+5s. Repeatable.")] = None,
+    watch: Annotated[list[str] | None, typer.Option("--watch", metavar="PART=PID", help="Sample a process as worker, broker or clickhouse. Repeatable.")] = None,
+    run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="Letters, digits, _; default: time and four digits.")] = "",
+    assignments: options.Set = None,
+    runs: Runs = RUNS,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Run a load test, verify it, and say whether its thresholds held.
+
+    The load is an open loop: its schedule never waits for the system. A stall shows as latency; what could not be
+    sent by the schedule's end is dropped_events. The run has a database, topics and a group of its own
+    (adledger_lt_ID), and a folder with summary.json, seconds.csv and freshness.hlog.
+
+    \b
+    Exit codes:
+      0    thresholds held, and every table is as the truth has it
+      99   thresholds were crossed, or the tables differ from the truth
+      98   nothing was crossed, and the verification did not run
+      97   invalid: the generator fell behind, a delivery failed, a worker died by itself, a fault took no effect
+      130  interrupted: what was measured until then is kept
+      2    misused; 1 the run could not be begun
+
+    \b
+    Examples:
+      adledger loadtest run steady-day --target local
+      adledger loadtest run steady-day --target local --rate max --duration 10s
+      adledger loadtest run steady-day --target local --find-max
+      adledger loadtest run click-farm --target local --fault pause-clickhouse@10s+5s
+      adledger loadtest run ./mine.toml --target files:data/lt-log --clickhouse embedded:data/lt-clickhouse
+    """
+    from loadtest.runner.load import Interrupt
+    from loadtest.runner.run import execute
+    from loadtest.runner.search import find_highest
+    from pipeline.cli.loadtest_screen import print_end, shown
+
+    request = _request(
+        profile, target=target, clickhouse=clickhouse, rate=rate, duration=duration, workers=workers,
+        worker_urls=worker_urls or [], senders=senders, seed=seed, verify=verify, faults=faults or [],
+        watch=watch or [], run_id=run_id, assignments=assignments or [], runs=runs,
+    )  # fmt: skip
+    screen = shown()
+    with Interrupt().watched() as interrupt:
+        folder, summary = (find_highest if find_max else execute)(request, screen, interrupt)
+    _close(screen)
+    if as_json:
+        import dataclasses
+
+        out_json(dataclasses.asdict(summary) | {"folder": str(folder.path)})
+    else:
+        print_end(folder, summary)
+    raise typer.Exit(summary.verdict.exit_code)
+
+
+@loadtest.command("verify")
+def verify(
+    name: RunName = "last",
+    *,
+    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="With its password, where it has one.")] = "",
+    runs: Runs = RUNS,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Compare every table of a run with its truth again, and explain each difference by event.
+
+    Exit codes: 0 equal, 1 not equal, 2 misused.
+
+    \b
+    Examples:
+      adledger loadtest verify last
+      adledger loadtest verify 20260102t030405_ab12 --json
+    """
+    from loadtest.results import RunFolder
+    from loadtest.runner.run import verify_again
+    from pipeline.cli.loadtest_screen import print_end, shown
+
+    folder, screen = RunFolder.find(runs, name), shown()
+    summary = verify_again(folder, clickhouse, screen)
+    _close(screen)
+    if as_json:
+        import dataclasses
+
+        out_json(dataclasses.asdict(summary.verification))
+    else:
+        print_end(folder, summary)
+    if not summary.verification.equal:
+        raise typer.Exit(1)
+
+
+@loadtest.command("clean")
+def clean(
+    name: RunName,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="The run's folder too.")] = False,
+    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="With its password, where it has one.")] = "",
+    runs: Runs = RUNS,
+) -> None:  # fmt: skip
+    """Remove exactly what a run made: its database, topics and group, its log, its own servers' data.
+
+    \b
+    Examples:
+      adledger loadtest clean last
+      adledger loadtest clean 20260102t030405_ab12 --all
+    """
+    from loadtest.results import RunFolder
+    from loadtest.runner.clean import clean as clean_run
+
+    for removed in clean_run(RunFolder.find(runs, name), clickhouse=clickhouse, everything=everything):
+        out(f"removed {removed}")
+
+
+@loadtest.command("list")
+def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
+    """List the profiles that adledger comes with, and the runs that are kept.
+
+    \b
+    Examples:
+      adledger loadtest list
+      adledger loadtest list --json
+    """
+    from loadtest import profile_files
+    from loadtest.results import runs_in
+
+    profiles = [profile_files.load(name) for name in profile_files.names()]
+    folders = list(runs_in(runs))
+    if as_json:
+        out_json(
+            {"profiles": [p.as_json() for p in profiles], "runs": [_listed(folder) for folder in folders]}
+        )
+        return
+    out_table(
+        ("profile", "executor", "events/s", "seconds", "what it is"),
+        [(p.name, p.load.executor, p.load.rate, p.load.seconds, p.description) for p in profiles],
+    )
+    if folders:
+        out("")
+        rows = [_listed(folder) for folder in folders]
+        out_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
+def _listed(folder: "RunFolder") -> dict[str, Any]:
+    run = folder.run()
+    summary = folder.summary() if folder.ended else None
+    return {
+        "run": run.id, "profile": run.profile_name, "events/s": run.rate_per_second, "target": run.target,
+        "verdict": summary.verdict.value if summary else "not ended",
+    }  # fmt: skip
+
+
+def _request(profile: str, **given: Any) -> "Request":
+    from loadtest import profile_files
+    from loadtest.profile import fault_of
+    from loadtest.runner.deployment import LOCAL, Wanted
+    from loadtest.runner.run import Request
+
+    if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
+        raise UsageError(
+            "--target local brings its own servers", remedy="leave --clickhouse and --worker out"
+        )
+    if given["run_id"] and not (given["run_id"].isidentifier() or given["run_id"].replace("_", "").isalnum()):
+        raise UsageError(f"--run-id {given['run_id']!r} is no name", remedy="letters, digits and _")
+    return Request(
+        profile=profile_files.load(profile),
+        wanted=Wanted(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
+        runs=given["runs"], command=("adledger", *sys.argv[1:]), run_id=given["run_id"], rate=_rate(given["rate"]),
+        seconds=_seconds(given["duration"]), seed=given["seed"], senders=given["senders"], verify=given["verify"],
+        faults=tuple(map(fault_of, given["faults"])), settings=_settings(given["assignments"]),
+    )  # fmt: skip
+
+
+def _settings(assignments: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    kafka: dict[str, str] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: no value", remedy="write --set NAME=VALUE")
+        if name.startswith("kafka."):
+            kafka[name.removeprefix("kafka.")] = value
+        else:
+            found[name.strip().replace("-", "_")] = value
+    return found | ({"kafka": kafka} if kafka else {})
+
+
+def _rate(text: str | None) -> float | None:
+    from loadtest.profile import RATE_MAX
+
+    if text is None or text == "max":
+        return None if text is None else 0.0
+    try:
+        rate = float(text.replace("_", "").replace(",", ""))
+    except ValueError:
+        rate = 0.0
+    if not 1 <= rate <= RATE_MAX:
+        raise UsageError(f"--rate {text} is no rate", remedy=f"events a second, 1 to {RATE_MAX:,}, or max")
+    return rate
+
+
+def _seconds(text: str | None) -> float | None:
+    from loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+
+    if text is None:
+        return None
+    try:
+        seconds = seconds_of(text)
+    except ValueError as error:
+        raise UsageError(f"--duration {error}", remedy="e.g. --duration 30s") from None
+    if not 1 <= seconds <= DURATION_SECONDS_MAX:
+        raise UsageError(
+            f"--duration {text} is out of bounds", remedy=f"1s to {DURATION_SECONDS_MAX // 3600}h"
+        )
+    return seconds
+
+
+def _pids(watch: list[str]) -> dict[str, tuple[int, ...]]:
+    from loadtest.result_names import PARTS
+
+    found: dict[str, tuple[int, ...]] = {}
+    for text in watch:
+        part, _, pid = text.partition("=")
+        if part not in PARTS or not pid.isdigit():
+            raise UsageError(f"--watch {text}: not PART=PID", remedy=f"PART is one of {', '.join(PARTS)}")
+        found[part] = (*found.get(part, ()), int(pid))
+    return found
+
+
+def _close(screen: Any) -> None:
+    if hasattr(screen, "close"):
+        screen.close()
