@@ -12,6 +12,7 @@ VERSION_MIN = (25, 8)
 """The oldest release with long-term support when this was written. Tested on 26.9."""
 
 _CONSTRAINT = f"CONSTRAINT {DEADLINE_CONSTRAINT} CHECK toUnixTimestamp(nowInBlock()) <= send_by"
+_PROJECTION = "PROJECTION by_lane"
 _PARTITION_KEYS = {
     "events": "toYYYYMMDD(lane_clock)",
     "dead_letters": "toYYYYMMDD(lane_clock)",
@@ -103,6 +104,11 @@ def _table_findings(facts: ServerFacts, table: str) -> Iterator[Finding]:
     if _CONSTRAINT not in found.create_query:
         yield Finding(
             f"{name} has no deadline: late inserts would be stored", f"ALTER TABLE {name} ADD {_CONSTRAINT}"
+        )
+    if table == "events" and _PROJECTION not in found.create_query:
+        yield Finding(
+            f"{name} has no projection {_PROJECTION.split()[1]}: recovery and rebuilds would read the whole table",
+            "a projection can't be made by hand as the migration makes it: migrate a database of another name",
         )
     if found.partition_key != _PARTITION_KEYS[table]:
         yield Finding(

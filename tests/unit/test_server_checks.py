@@ -1,0 +1,78 @@
+"""The start-up guard of ClickHouse: what the protocol can't rest on is refused, each with what mends it."""
+
+from dataclasses import replace
+
+import pytest
+
+from schemas.tables import PROTOCOL_TABLES
+from sinks.checks import ServerFacts, TableFacts, findings
+from sinks.clickhouse import insert_settings
+
+CONSTRAINT = "CONSTRAINT in_time CHECK toUnixTimestamp(nowInBlock()) <= send_by"
+FSYNC = (
+    "fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, "
+    "min_compressed_bytes_to_fsync_after_merge = 1"
+)
+KEYS = {
+    "events": "toYYYYMMDD(lane_clock)", "dead_letters": "toYYYYMMDD(lane_clock)",
+    "rollup_minute": "toYYYYMMDD(clock_day)", "ledger": "toYYYYMMDD(clock_after)",
+}  # fmt: skip
+
+
+def table(name: str, **changed: str) -> TableFacts:
+    fit = TableFacts(
+        "MergeTree", f"MergeTree SETTINGS {FSYNC}", KEYS[name], f"PROJECTION by_lane, {CONSTRAINT}"
+    )
+    return replace(fit, **changed)
+
+
+FIT = ServerFacts(
+    "26.9.1", "adledger", None, {name: table(name) for name in PROTOCOL_TABLES},
+    {name: str(value) for name, value in insert_settings().items()},
+)  # fmt: skip
+
+
+def with_table(name: str, **changed: str) -> ServerFacts:
+    return replace(FIT, tables={**FIT.tables, name: table(name, **changed)})
+
+
+def test_what_fits_has_no_findings():
+    """A server as the migrations make it, of the oldest release or a newer one."""
+    assert findings(FIT) == []
+    assert findings(replace(FIT, version="25.8.0")) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "message", "remedy"),
+    [
+        (replace(FIT, version="25.7.4"), "25.7.4 is older than 25.8", "upgrade ClickHouse"),
+        (replace(FIT, version="9.12.1"), "older", "upgrade"),
+        (
+            replace(FIT, settings={**FIT.settings, "async_insert": "1"}),
+            "async_insert is 1 where the sink sends 0",
+            "lift the constraint on async_insert",
+        ),
+        (
+            replace(FIT, settings={**FIT.settings, "max_partitions_per_insert_block": "100"}),
+            "max_partitions_per_insert_block",
+            "lift the constraint",
+        ),
+        (replace(FIT, tables={**FIT.tables, "x": table("events")}, cluster="c"), "cluster is c", "set cluster"),
+        (with_table("ledger", engine="ReplicatedMergeTree"), "cluster is not set", "set cluster"),
+        (with_table("events", create_query="PROJECTION by_lane"), "no deadline", "ALTER TABLE adledger.events ADD"),
+        (with_table("events", create_query=CONSTRAINT), "no projection by_lane", "migrate a database"),
+        (with_table("ledger", partition_key="toYYYYMM(clock_after)"), "not atomic", "migrate a database"),
+        (
+            with_table("dead_letters", engine_full=f"MergeTree SETTINGS {FSYNC[:-1]}0"),
+            "does not fsync",
+            "MODIFY SETTING min_compressed_bytes_to_fsync_after_merge = 1",
+        ),
+        (with_table("events", engine_full=f"MergeTree TTL x SETTINGS {FSYNC}"), "has a TTL", "REMOVE TTL"),
+        (replace(FIT, tables={}), "no table adledger.events", "adledger migrate"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_found(facts: ServerFacts, message: str, remedy: str):
+    """Each finding says what is wrong, and the statement or command that mends it."""
+    first = findings(facts)[0]
+    assert message in first.message
+    assert remedy in first.remedy
