@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "pipeline.cli.demo:demo",
     "import": "pipeline.cli.importing:import_command",
     "run": "pipeline.cli.run:run",
+    "loadtest": "pipeline.cli.loadtest:loadtest",
     "query": "pipeline.cli.query:query",
     "status": "pipeline.cli.status:status",
     "ledger": "pipeline.cli.ledger:ledger",
