@@ -5,29 +5,39 @@ On a real broker and a real engine, all in this process.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from typer.testing import CliRunner, Result
 
 from loadtest.broker import LocalBroker
 from loadtest.model import TrafficModel
+from loadtest.write import write_traffic
 from pipeline import __version__
 from pipeline.cli.app import app
-from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange
+from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
+from pipeline.importing.run import open_log
 from pipeline.lanes.start import make_sink, make_worker
 from pipeline.ledger.audit import Report, Scope, audit
 from pipeline.ledger.queries import Tables
 from pipeline.log.kafka.source import KafkaSource
+from pipeline.stages.plain_hashes import partition_of
+from schemas.classes import Class
 from schemas.migrate import migrate
+from sinks.clickhouse import ClickHouseSink, SinkOptions
 from sinks.embedded.launch import EmbeddedServer
+from sinks.sink import Columns, Stamp
+from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment
 from tests.support.kafka_traffic import write_traffic_to_kafka
+from tests.support.records import Stored
 
 T = TypeVar("T")
 
@@ -56,15 +66,16 @@ def made(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> Deployme
     return made
 
 
-def catch_up(made: Deployment) -> list[str]:
+def catch_up(made: Deployment, **changes: Any) -> list[str]:
     """Run a worker here until it has caught up; raises what stops a lane. Returns what it said."""
     said: list[str] = []
+    settings = made.settings.model_copy(update=changes)
 
     async def run() -> None:
         sink = make_sink(made.settings, made.server)
         source = KafkaSource.of(made.settings, said.append)
         try:
-            assert await make_worker(made.settings, source, sink, until_caught_up=True, say=said.append).run()
+            assert await make_worker(settings, source, sink, until_caught_up=True, say=said.append).run()
         finally:
             await sink.close()
 
@@ -146,7 +157,7 @@ def test_records_that_retention_took(made: Deployment):
     assert order["ranges"][topic] == [at[0][topic], first]
     catch_up(made)
     after = checked(made)
-    assert after.totals.records[7] == order["lost"] == 100
+    assert after.totals.records[Class.LOST] == order["lost"] == 100
     assert after.totals.records_received == before.totals.records_received + MODEL.events - 100
     assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
 
@@ -161,7 +172,7 @@ def test_an_order_that_fits_no_more(made: Deployment):
     admin(made, lambda a: a.delete_records({place: RecordsToDelete(at + 30)}))
     with pytest.raises(OffsetOutOfRange, match=f"offset {at + 10}"):
         catch_up(made)
-    assert checked(made).totals.records[7] == 10
+    assert checked(made).totals.records[Class.LOST] == 10
 
 
 def test_a_topic_made_anew(made: Deployment):
@@ -187,7 +198,7 @@ def test_a_topic_made_anew(made: Deployment):
     catch_up(made)
     after = checked(made)
     assert after.totals.records_received == before.totals.records_received + MODEL.events
-    assert 7 not in after.totals.records
+    assert Class.LOST not in after.totals.records
 
 
 def test_commits_that_expired(made: Deployment):
@@ -203,7 +214,7 @@ def test_commits_that_expired(made: Deployment):
     catch_up(made)
     after = checked(made)
     assert after.totals.records_received == before.totals.records_received + MODEL.events
-    assert 7 not in after.totals.records
+    assert Class.LOST not in after.totals.records
 
 
 def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
@@ -223,3 +234,113 @@ def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
     assert order["rows_removed"] == {"dead_letters": 1}
     catch_up(made)
     checked(made)
+
+
+class Full(ClickHouseSink):
+    """A server whose disk is full when the rollups of a lane come."""
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        if table == "rollup_minute":
+            raise SinkError("the disk is full", remedy="make room")
+        await super().insert(table, columns, stamp)
+
+
+def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.MonkeyPatch):
+    """Events of a batch that are fewer than were intended: the lane stops; by order they go, and are written again."""
+    before = checked(made)
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    options = SinkOptions(database=made.settings.database, write_deadline_seconds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "make_sink", lambda _, server: Full(server, options))
+        with pytest.raises(AdledgerError):
+            catch_up(made, retry_attempts_max=1)
+    assert all(
+        "events" in look["rows_beyond"] and "ledger" not in look["rows_beyond"] for look in looks(made)
+    )
+    with made.client() as client:
+        client.execute(
+            f"ALTER TABLE {made.settings.database}.events DELETE WHERE lane = 1 AND offset % 2 = 1 "
+            f"AND batch_no > {looks(made)[1]['batch_no']} SETTINGS mutations_sync = 2"
+        )
+    with pytest.raises(LaneStopped, match="were intended"):
+        catch_up(made)
+    while not (stands := looks(made)[1])["trouble"]:  # until its deadline the batch may be under way
+        time.sleep(LOOK_SECONDS)
+    assert f"of {stands['intended_rows']['events']} rows in events" in stands["trouble"]
+    (order,) = ordered(made, "resolve", "1")
+    assert order["rows_removed"] == stands["rows_beyond"]
+    assert any("removed, as ordered" in line for line in catch_up(made))
+    assert checked(made).totals.records_received == before.totals.records_received + MODEL.events
+
+
+def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path):
+    """2 lanes become 4: until the barrier is ordered all stand still; then what was sent before is a duplicate still.
+
+    Only a multiple will do. The barrier is ordered once: again, there is nothing to do.
+    """
+    made = Deployment.make(kafka.servers, server, tmp_path, partitions=2, write_deadline_seconds=1)
+    with open_log(tmp_path / "log", 2) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    sent = [(topic, r) for (topic, _), records in read_log(tmp_path / "log").items() for r in records]
+    send(made, sent, 2)
+    with made.client() as client:
+        migrate(client, database=made.settings.database, release=__version__)
+    catch_up(made)
+    before = checked(made)
+    again = [(topic, (o, t + 60_000 + i, k, v)) for i, (topic, (o, t, k, v)) in enumerate(sent) if i % 5 == 0]
+
+    wider(made, 3)
+    refused = lane(made, "barrier", "--reason", "3", "--execute").exception
+    assert isinstance(refused, AdledgerError)
+    assert "2 partitions became 3" in refused.message
+    wider(made, 4)
+    last = max(time for _, (_, time, _, _) in sent)
+    send(made, [(topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(again)], 4)
+    with pytest.raises(LaneStopped, match="partitions were added"):
+        catch_up(made)
+    orders = ordered(made, "barrier")
+    assert [(order["lane"], order["parent"]) for order in orders] == [(0, None), (1, None), (2, 0), (3, 1)]
+    assert ordered(made, "barrier") == []
+    catch_up(made)
+    catch_up(made)
+    after = checked(made)
+    malformed = after.totals.records[Class.MALFORMED] - before.totals.records[Class.MALFORMED]
+    duplicates = after.totals.records[Class.DUPLICATE] - before.totals.records[Class.DUPLICATE]
+    assert duplicates + malformed == len(again)
+    with made.client() as client:
+        rows = client.execute(
+            f"SELECT lane, count() FROM {made.settings.database}.events WHERE class_code = 2 GROUP BY lane"
+        )
+    assert {int(number) for number, _ in rows} == {0, 1, 2, 3}
+
+
+def wider(made: Deployment, partitions: int) -> None:
+    """Add partitions to both topics, and wait until the broker tells of them."""
+
+    async def add(client: AIOKafkaAdminClient) -> None:
+        await client.create_partitions({t: NewPartitions(partitions) for t in made.settings.topics})
+        while any(  # noqa: ASYNC110 - Kafka tells nobody
+            len([p for p in t["partitions"] if p["leader"] >= 0]) < partitions
+            for t in await client.describe_topics(list(made.settings.topics))
+        ):
+            await asyncio.sleep(LOOK_SECONDS)
+
+    admin(made, add)
+
+
+def send(made: Deployment, records: Sequence[tuple[int, Stored]], partitions: int) -> None:
+    """Send records in the order of their times, each to the partition of its key."""
+
+    async def run() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=made.settings.source.servers)  # type: ignore[union-attr]
+        await producer.start()
+        try:
+            for topic, (_, time, key, value) in sorted(records, key=lambda record: record[1][1]):
+                place = partition_of(key, partitions) if key else 0
+                await producer.send(
+                    made.settings.topics[topic], value, key, partition=place, timestamp_ms=time
+                )
+        finally:
+            await producer.stop()
+
+    asyncio.run(run())
