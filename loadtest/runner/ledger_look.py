@@ -4,7 +4,6 @@
 
 import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -35,11 +34,11 @@ class DoneBatch:
 class LedgerLook:
     """Fills `batches` with each batch once, lane by lane in order, from `start` to `stop`."""
 
-    def __init__(self, address: ServerAddress, database: str) -> None:
+    def __init__(self, address: ServerAddress, database: str, lanes: int) -> None:
         self.batches: SimpleQueue[DoneBatch] = SimpleQueue()
         self.parts: int | None = None
         self._address, self._database = address, database
-        self._next: dict[int, int] = defaultdict(int)
+        self._next = [0] * lanes
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="ledger-look", daemon=True)
 
@@ -71,7 +70,7 @@ class LedgerLook:
         client.disconnect()
 
     def _look(self, client: Client) -> None:
-        least = min(self._next.values(), default=0)
+        least = min(self._next)
         rows = client.execute(
             "SELECT lane, batch_no, records_received, range_topic, range_start, range_end "
             f"FROM {self._database}.ledger WHERE batch_no >= {least:d} ORDER BY lane, batch_no"

@@ -113,7 +113,9 @@ class LoadRun:
         schedule = self._plan.schedule
         go_ms = -(-(now_ms() + LEAD_MS) // 1_000) * 1_000
         samples = Samples(go_ms + round(schedule.warm_up_seconds * 1_000))
-        look = LedgerLook(self._deployment.servers.clickhouse, self._deployment.names.database)
+        look = LedgerLook(
+            self._deployment.servers.clickhouse, self._deployment.names.database, self._plan.model.partitions
+        )
         scraper = Scraper(self._worker_urls)
         for sender in self._senders:
             sender.go(go_ms)

@@ -98,7 +98,7 @@ def print_end(folder: "RunFolder", summary: "Summary") -> None:
     for result in summary.thresholds:
         text = "nothing to measure" if result.value is None else _number(result.value)
         aborted = "  ended the run" if result.aborted else ""
-        out(f"  {'✓' if result.held else '✗'} {result.metric}: {result.expression}  ({value}){aborted}")
+        out(f"  {'✓' if result.held else '✗'} {result.metric}: {result.expression}  ({text}){aborted}")
     out("")
     for why in summary.why:
         out(f"  {why}")
