@@ -24,6 +24,7 @@ from pipeline import __version__
 from pipeline.cli.app import app
 from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
 from pipeline.importing.run import open_log
+from pipeline.lanes import worker
 from pipeline.lanes.start import make_sink, make_worker
 from pipeline.ledger.audit import Report, Scope, audit
 from pipeline.ledger.queries import Tables
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 MODEL = TrafficModel(seed=31, events=3_000, partitions=2, duration_hours=5, duplicate_share=0.1)
 LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 120
 LATER_MS = 6 * 3_600_000
 
 
@@ -160,6 +162,33 @@ def test_records_that_retention_took(made: Deployment):
     assert after.totals.records[Class.LOST] == order["lost"] == 100
     assert after.totals.records_received == before.totals.records_received + MODEL.events - 100
     assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
+
+
+async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
+    """A lane that stands still finds the order by itself; the other lanes went on all the while."""
+    monkeypatch.setattr(worker, "ORDER_LOOK_SECONDS", 0.1)
+    await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
+    (first, _) = await asyncio.to_thread(looks, made)
+    place = TopicPartition(made.settings.topics[0], 0)
+    offset = first["positions"][made.settings.topics[0]] + 7
+    await asyncio.to_thread(admin, made, lambda a: a.delete_records({place: RecordsToDelete(offset)}))
+    said: list[str] = []
+    sink = make_sink(made.settings, made.server)
+    source = KafkaSource.of(made.settings, said.append)
+    running = make_worker(made.settings, source, sink, until_caught_up=False, say=said.append)
+    run = asyncio.create_task(running.run())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not any("lane 0 stands still" in line for line in said):  # noqa: ASYNC110 - said by a plain call
+                await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.to_thread(ordered, made, "skip", "0")
+            while any(look["lag_records"] for look in await asyncio.to_thread(looks, made)):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        running.stop()
+        await run
+        await sink.close()
+    assert (await asyncio.to_thread(checked, made)).totals.records[Class.LOST] == 7
 
 
 def test_an_order_that_fits_no_more(made: Deployment):
