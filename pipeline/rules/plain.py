@@ -44,15 +44,15 @@ class Event:
         return (4, self.ip >> 8) if self.ip >> 32 == 0xFFFF else (6, self.ip >> 64)
 
 
-def _within(earlier: Sequence[Event], event: Event, window_ms: int) -> Iterator[Event]:
+def within(earlier: Sequence[Event], event: Event, window_ms: int) -> Iterator[Event]:
     """Yield the earlier events in the window, the newest first."""
     return (e for e in reversed(earlier) if event.clock - e.clock <= window_ms)
 
 
-def _impression(earlier: Sequence[Event], event: Event, horizon_ms: int) -> Event | None:
+def impression_of(earlier: Sequence[Event], event: Event, horizon_ms: int) -> Event | None:
     """Return a click's impression: the newest of its publisher with the id, or else of another that the person saw."""
     shown: dict[int, Event] = {}
-    for e in _within(earlier, event, horizon_ms):
+    for e in within(earlier, event, horizon_ms):
         if e.event_type == EventType.IMPRESSION and e.id_hash == event.impression_hash:
             shown.setdefault(e.publisher, e)
     if event.publisher in shown:
@@ -61,7 +61,8 @@ def _impression(earlier: Sequence[Event], event: Event, horizon_ms: int) -> Even
     return max(others, key=lambda e: (e.clock, e.publisher), default=None)
 
 
-def _gap_ms(event: Event, impression: Event) -> int:
+def gap_ms(event: Event, impression: Event) -> int:
+    """Return how long after its impression a click came, by log time where event times say that it came first."""
     gap = event.event_time - impression.event_time
     return gap if gap >= 0 else event.clock - impression.clock
 
@@ -69,97 +70,112 @@ def _gap_ms(event: Event, impression: Event) -> int:
 def click_no_impression(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click without its impression in the lane within the horizon."""
     is_click = event.event_type == EventType.CLICK
-    return is_click and _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS) is None
+    return is_click and impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS) is None
 
 
 def click_too_fast(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click less than `gap_min_ms` after its impression."""
-    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     return (
-        event.event_type == EventType.CLICK and shown is not None and _gap_ms(event, shown) < p["gap_min_ms"]
+        event.event_type == EventType.CLICK and shown is not None and gap_ms(event, shown) < p["gap_min_ms"]
     )
 
 
 def click_too_late(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click more than `gap_max_minutes` after its impression."""
-    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     gap_max_ms = p["gap_max_minutes"] * MINUTE_MS
-    return event.event_type == EventType.CLICK and shown is not None and _gap_ms(event, shown) > gap_max_ms
+    return event.event_type == EventType.CLICK and shown is not None and gap_ms(event, shown) > gap_max_ms
 
 
 def click_mismatch(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click of another publisher or campaign than its impression."""
-    shown = _impression(earlier, event, p["horizon_minutes"] * MINUTE_MS)
+    shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     if event.event_type != EventType.CLICK or shown is None:
         return False
     return (shown.publisher, shown.campaign) != (event.publisher, event.campaign)
+
+
+def last_click(earlier: Sequence[Event], event: Event, horizon_ms: int) -> Event | None:
+    """Return the newest click of a click's person on its creative (and impression, without a cookie)."""
+
+    def what(e: Event) -> tuple[object, ...]:
+        return e.event_type, e.person, e.creative, e.impression_hash if e.cookieless else None
+
+    return next((e for e in within(earlier, event, horizon_ms) if what(e) == what(event)), None)
 
 
 def double_click(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click at most `within_ms`, by event time, from the last of its person on its creative."""
     if event.event_type != EventType.CLICK or event.duplicate:
         return False
-
-    def what(e: Event) -> tuple[object, ...]:
-        return e.event_type, e.person, e.creative, e.impression_hash if e.cookieless else None
-
-    before = (e for e in _within(earlier, event, p["horizon_minutes"] * MINUTE_MS) if what(e) == what(event))
-    last = next(before, None)
+    last = last_click(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     return last is not None and abs(event.event_time - last.event_time) <= p["within_ms"]
+
+
+def clicks_on_impression(earlier: Sequence[Event], event: Event, window_ms: int) -> list[Event]:
+    """Return the clicks in the window on a click's impression."""
+    return [
+        e
+        for e in within(earlier, event, window_ms)
+        if e.event_type == EventType.CLICK
+        and (e.publisher, e.impression_hash) == (event.publisher, event.impression_hash)
+    ]
 
 
 def repeat_click(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag a click with `clicks_max` or more on the same impression before it in the window."""
     if event.event_type != EventType.CLICK or event.duplicate:
         return False
-    before = [
-        e
-        for e in _within(earlier, event, p["window_minutes"] * MINUTE_MS)
-        if e.event_type == EventType.CLICK
-        and (e.publisher, e.impression_hash) == (event.publisher, event.impression_hash)
-    ]
-    return len(before) >= p["clicks_max"]
+    return len(clicks_on_impression(earlier, event, p["window_minutes"] * MINUTE_MS)) >= p["clicks_max"]
 
 
-def _of_user(earlier: Sequence[Event], event: Event, window_ms: int) -> list[Event]:
-    return [e for e in _within(earlier, event, window_ms) if not e.cookieless and e.user == event.user]
+def of_user(earlier: Sequence[Event], event: Event, window_ms: int) -> list[Event]:
+    """Return the user's events in the window, the newest first."""
+    return [e for e in within(earlier, event, window_ms) if not e.cookieless and e.user == event.user]
 
 
 def user_velocity(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag an event with `events_max` or more of its user before it, or a click with `clicks_max` or more clicks."""
     if event.cookieless or event.duplicate:
         return False
-    if len(_of_user(earlier, event, p["window_seconds"] * 1000)) >= p["events_max"]:
+    if len(of_user(earlier, event, p["window_seconds"] * 1000)) >= p["events_max"]:
         return True
-    before = _of_user(earlier, event, p["clicks_window_minutes"] * MINUTE_MS)
+    before = of_user(earlier, event, p["clicks_window_minutes"] * MINUTE_MS)
     clicks = sum(e.event_type == EventType.CLICK for e in before)
     return event.event_type == EventType.CLICK and clicks >= p["clicks_max"]
+
+
+def other_networks(earlier: Sequence[Event], event: Event, window_ms: int) -> list[tuple[int, int]]:
+    """Return the networks that the user was in, in the window, since it was last in the event's own."""
+    recent: list[tuple[int, int]] = []
+    for e in of_user(earlier, event, window_ms):
+        if e.network == event.network:
+            break
+        if e.network not in recent:
+            recent.append(e.network)
+    return recent
 
 
 def user_many_ips(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag an event whose network is not among the `networks_max` that its user was last seen in, in the window."""
     if event.cookieless or event.duplicate:
         return False
-    recent: list[tuple[int, int]] = []
-    for e in _of_user(earlier, event, p["window_minutes"] * MINUTE_MS):
-        if e.network == event.network:
-            break
-        if e.network not in recent:
-            recent.append(e.network)
-    return len(recent) >= p["networks_max"]
+    return len(other_networks(earlier, event, p["window_minutes"] * MINUTE_MS)) >= p["networks_max"]
+
+
+def impression_gaps_ms(earlier: Sequence[Event], event: Event, horizon_ms: int) -> list[int]:
+    """Return the gaps, by event time, between an impression and the seven of its user before it, the newest first."""
+    seen = [e for e in of_user(earlier, event, horizon_ms) if e.event_type == EventType.IMPRESSION][:7]
+    times = [e.event_time for e in (event, *seen)]
+    return [later - earlier for later, earlier in itertools.pairwise(times)]
 
 
 def periodic(earlier: Sequence[Event], event: Event, p: Params) -> bool:
     """Tag an impression that is, with the seven of its user before it, equally spaced in event time."""
     if event.cookieless or event.duplicate or event.event_type != EventType.IMPRESSION:
         return False
-    seen = [
-        e
-        for e in _of_user(earlier, event, p["horizon_minutes"] * MINUTE_MS)
-        if e.event_type == EventType.IMPRESSION
-    ][:7]
-    times = [e.event_time for e in (event, *seen)]
-    gaps = [later - earlier for later, earlier in itertools.pairwise(times)]
+    gaps = impression_gaps_ms(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     if len(gaps) < 7 or min(gaps) < p["gap_min_ms"]:
         return False
     return (max(gaps) - min(gaps)) * 100 <= p["tolerance_percent"] * min(gaps)
