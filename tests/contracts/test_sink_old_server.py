@@ -86,7 +86,7 @@ class TestOldServer(SinkContract):
     async def harness(
         self, server: ServerAddress, monkeypatch: pytest.MonkeyPatch
     ) -> AsyncIterator[OldServerHarness]:
-        monkeypatch.setattr(queries, "_read", lambda name: name)
+        monkeypatch.setattr(queries, "read_column", lambda name: name)
         monkeypatch.setattr(queries, "CLOCK_FROM", "{:d}")
         monkeypatch.setattr(
             clickhouse, "insert_settings", lambda: {"max_insert_block_size": ROWS_PER_BLOCK_MAX}
