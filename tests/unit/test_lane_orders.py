@@ -1,0 +1,259 @@
+"""Orders: for whatever stops a lane at start there is one order that lets it go on, and only while it fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import LaneStopped
+from pipeline.lanes import orders
+from pipeline.lanes.orders import Ancestor, Place, StandsStill, lineage
+from pipeline.lanes.recovery import Seen, Start, diagnose, find_start
+from pipeline.log.epochs import log_of, same_offsets, truncated
+from pipeline.log.source import Committed, OffsetBounds, Topology
+from pipeline.stages.plain_hashes import partition_of
+from sinks.ledger import ledger_columns
+from sinks.memory import MemorySink
+from sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind
+from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from tests.contracts import sink_suite
+
+LANE, NOW, CLOCK = 1, 1_767_225_600, sink_suite.CLOCK
+TOPOLOGY = Topology(("ad.impressions", "ad.clicks"), (1, 2), ("idA", "idB"), 4)
+ENDS = (20, 6)
+
+
+@dataclass
+class Given:
+    """Orders that were given, what the ledger has, and rows without a ledger row."""
+
+    given: list[LaneOrder] = field(default_factory=list)
+    known_epochs: Sequence[str] = ()
+    entries: dict[int, LedgerEntry] = field(default_factory=dict)
+    left: Sequence[Leftover] = ()
+    cleared: list[tuple[int, int, int]] = field(default_factory=list)
+
+    async def orders(self, lane: int) -> Sequence[LaneOrder]:
+        return [order for order in self.given if order.lane == lane]
+
+    async def epochs(self) -> Sequence[str]:
+        return self.known_epochs
+
+    async def entry_reaching(self, lane: int, ends: Sequence[int]) -> LedgerEntry | None:
+        found = self.entries.get(lane)
+        return found if found and all(r.end >= ends[r.topic] for r in found.ranges) else None
+
+    async def leftovers(self, lane: int, batch_no: int) -> Sequence[Leftover]:
+        return self.left
+
+    async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
+        self.cleared.append((lane, batch_no, send_by))
+
+
+class Log:
+    """What is committed and held."""
+
+    def __init__(self) -> None:
+        self.commits: dict[int, Committed] = {}
+        self.held = {0: OffsetBounds(10, 100), 1: OffsetBounds(5, 50)}
+
+    async def committed(self, lane: int) -> dict[int, Committed]:
+        return self.commits
+
+    async def bounds(self, lane: int) -> dict[int, OffsetBounds]:
+        return self.held
+
+
+class World:
+    """A lane whose batch 7 is in the ledger, and its commit with it."""
+
+    def __init__(self) -> None:
+        self.source, self.sink, self.orders = Log(), MemorySink(clock=lambda: NOW), Given()
+        self.topology = TOPOLOGY
+
+    async def with_ledger(self, epoch: str = TOPOLOGY.epoch) -> "World":
+        ranges = tuple(OffsetRange(t, 0, end) for t, end in enumerate(ENDS))
+        entry = replace(sink_suite.entry(LANE, 7), epoch=epoch, ranges=ranges, clock_after=CLOCK)
+        await self.sink.insert("ledger", ledger_columns(entry), Stamp(LANE, 7, NOW))
+        order = LaneOrder(LANE, 7, OrderKind.ADOPT, epoch, ranges)
+        self.commit(replace(orders.order_intent(order, CLOCK, NOW), ordered=False))
+        return self
+
+    def commit(self, intent) -> None:
+        self.source.commits = {r.topic: Committed(r.start, intent.text()) for r in intent.ranges}
+
+    async def proposed(self) -> LaneOrder:
+        """Return the order that the lane would go on by."""
+        with pytest.raises(StandsStill) as stopped:
+            await find_start(self, LANE)
+        assert stopped.value.proposal is not None
+        return stopped.value.proposal
+
+    async def start(self) -> Start:
+        return await find_start(self, LANE)
+
+
+async def obeyed(world: World, order: LaneOrder) -> Start:
+    """Give the order; return where the lane goes on, which is the same when it died after its intent."""
+    world.orders.given.append(replace(order, reason="why", author="who"))
+    start = await world.start()
+    assert start.pending is not None
+    assert start.pending.ordered
+    world.commit(start.pending.with_send_by(NOW))
+    again = await world.start()
+    assert (again.positions, again.batch_no, again.clock, again.pending.with_send_by(0)) == (
+        start.positions, start.batch_no, start.clock, start.pending,
+    )  # fmt: skip
+    return start
+
+
+async def test_a_gap():
+    """What retention took is given up, no more and no less; the clock stands, the epoch stays."""
+    world = await World().with_ledger()
+    world.source.held[0] = OffsetBounds(33, 100)
+    order = await world.proposed()
+    assert (order.kind, order.ranges, order.lost) == (
+        OrderKind.SKIP, (OffsetRange(0, 20, 33), OffsetRange(1, 6, 6)), 13,
+    )  # fmt: skip
+    start = await obeyed(world, order)
+    assert (start.batch_no, start.clock, start.pending.epoch) == (8, CLOCK, TOPOLOGY.epoch)
+
+
+async def test_a_truncated_log():
+    """It goes on at the log's end, in a new epoch of the same log; nothing is counted lost that was counted before."""
+    world = await World().with_ledger()
+    world.source.held[0] = OffsetBounds(0, 12)
+    order = await world.proposed()
+    assert order.ranges == (OffsetRange(0, 12, 12), OffsetRange(1, 6, 6))
+    assert (order.epoch, order.lost) == (TOPOLOGY.epoch + "~1", 0)
+    assert (await obeyed(world, order)).epoch == TOPOLOGY.epoch + "~1"
+
+
+async def test_a_topic_made_anew():
+    """The new topic from its first offset, the other where it was; only in the log's new epoch."""
+    world = await World().with_ledger("idOLD,idB/4~2")
+    order = await world.proposed()
+    assert (order.epoch, order.ranges) == (TOPOLOGY.epoch, (OffsetRange(0, 10, 10), OffsetRange(1, 6, 6)))
+    await obeyed(world, order)
+
+
+@pytest.mark.parametrize("metadata", [None, "", "{}"])
+async def test_commits_that_are_gone_or_reset(metadata: str | None):
+    """The ledger's end is taken, by order."""
+    world = await World().with_ledger()
+    world.source.commits = {} if metadata is None else {t: Committed(0, metadata) for t in (0, 1)}
+    order = await world.proposed()
+    assert (order.kind, order.batch_no, order.lost) == (OrderKind.ADOPT, 8, 0)
+    await obeyed(world, order)
+
+
+async def test_rows_that_nobody_intended():
+    """They are removed up to the deadline that was seen; rows of a later writing stay. Then the lane goes on."""
+    world = await World().with_ledger()
+    await world.sink.insert("events", sink_suite.events(2), Stamp(LANE, 8, NOW))
+    world.orders.left = [Leftover("events", 2, NOW - 5, 77)]
+    order = await world.proposed()
+    assert (order.kind, order.batch_no, order.leftovers) == (OrderKind.CLEAR, 8, tuple(world.orders.left))
+    world.orders.left = [Leftover("events", 3, NOW - 5, 78)]
+    world.orders.given.append(order)
+    assert (await world.proposed()).leftovers == tuple(
+        world.orders.left
+    )  # others than were seen: nothing is done
+    assert not world.orders.cleared
+
+
+async def test_new_partitions():
+    """2 became 4: an old lane stays where it is, a new one begins where its partition does, when its parent is there."""
+    before = "idA,idB/2"
+    old = await World().with_ledger(before)
+    order = await old.proposed()
+    assert (order.kind, order.parent, order.epoch) == (OrderKind.BARRIER, NO_PARENT, TOPOLOGY.epoch)
+    assert order.ranges == (OffsetRange(0, 20, 20), OffsetRange(1, 6, 6))
+    await obeyed(old, order)
+
+    new = World()
+    new.orders.known_epochs = [before]
+    with pytest.raises(StandsStill) as stopped:
+        await find_start(new, 3)
+    order = stopped.value.proposal
+    assert (order.lane, order.batch_no, order.parent, order.parent_ends) == (3, 1, 1, (100, 50))
+    new.orders.given.append(order)
+    start = await find_start(new, 3)
+    assert start.awaits == order
+    parent = replace(
+        sink_suite.entry(1, 9), ranges=(OffsetRange(0, 90, 100), OffsetRange(1, 50, 50)), clock_after=CLOCK
+    )
+    new.orders.entries[1] = parent
+    assert await lineage(new.orders, 3) == (Ancestor(1, 10),)
+    begun = start.after(parent)
+    assert (begun.clock, begun.pending.clock_before, begun.pending.clock_after) == (CLOCK, CLOCK, CLOCK)
+
+
+async def test_partitions_that_are_no_multiple():
+    """No order is offered."""
+    world = await World().with_ledger("idA,idB/3")
+    with pytest.raises(StandsStill, match="3 partitions became 4") as stopped:
+        await world.start()
+    assert stopped.value.proposal is None
+
+
+async def test_a_lane_without_trouble_obeys_nobody():
+    """An order that nothing asks for does nothing."""
+    world = await World().with_ledger()
+    place = Place(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
+    world.orders.given += [
+        orders.adopt(place),
+        orders.skip_gap(place, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
+    ]
+    assert (await world.start()).pending is None
+    seen = Seen(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
+    assert (await diagnose(world, seen)).pending is None
+
+
+POSITIONS = st.integers(0, 50)
+
+
+@given(POSITIONS, POSITIONS, st.integers(0, 30), st.integers(0, 30))
+def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int, more: int):
+    """And what retention took beyond it since, but nothing else."""
+    held = {0: OffsetBounds(first, first + size)}
+    place = Place(LANE, 8, "id/4", {0: position})
+    order = orders.skip_gap(place, held)
+    assert order.fits(order)
+    assert order.lost == max(0, first - position)
+    assert same_offsets("id/4", order.epoch) == (position <= first + size)
+    later = orders.skip_gap(place, {0: OffsetBounds(first + more, first + size + more)})
+    if position <= first:
+        assert order.fits(later)
+        assert later.fits(order) == (later.lost == order.lost)
+    assert not order.fits(replace(order, batch_no=9))
+    assert not order.fits(replace(order, epoch="id/5"))
+    assert not order.fits(replace(order, ranges=(OffsetRange(0, position + 1, first + 99),)))
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(1, 64), st.integers(1, 8))
+def test_a_users_lane_was_in_its_parent(key: bytes, partitions: int, times: int):
+    """Whatever the key: its new partition, modulo the old number, is its old one."""
+    new, old = partition_of(key, partitions * times), partition_of(key, partitions)
+    assert old == (new if (parent := orders.parent_of(new, partitions)) == NO_PARENT else parent)
+
+
+def test_epochs():
+    """Truncations are counted; the log stays the same."""
+    once = truncated("idA,idB/16")
+    assert (once, truncated(once)) == ("idA,idB/16~1", "idA,idB/16~2")
+    assert log_of(truncated(once)) == "idA,idB/16"
+    assert same_offsets("idA,idB/16", "idA,idB/32")
+    assert not same_offsets("idA,idB/16", once)
+    assert not same_offsets("idA,idB/16", "idA,idC/16")
+
+
+async def test_a_lane_says_the_command():
+    """The remedy names the lane and the command that orders it."""
+    world = await World().with_ledger()
+    world.source.held[0] = OffsetBounds(33, 100)
+    with pytest.raises(LaneStopped) as stopped:
+        await world.start()
+    assert f"adledger lane skip {LANE} --reason TEXT --dry-run" in stopped.value.remedy
