@@ -70,7 +70,7 @@ def rule_events(database: str, lane: int, clock_from: int, before_batch_no: int)
     columns = ", ".join(read_column(name) for name in ("lane_clock", *WINDOW_COLUMNS))
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
-        f"AND lane_clock >= fromUnixTimestamp64Milli({clock_from:d}, 'UTC') AND class_code != {Class.DUPLICATE:d} "
+        f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d} "
         "ORDER BY lane, batch_no, events.lane_clock, topic, offset"
     )
 
