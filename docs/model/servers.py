@@ -4,19 +4,82 @@ A reply is delivered together with what it answers, or never: all it does is let
 """
 
 from docs.model.mutants import (
-    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, RESEND, TOKENS_ONLY, TORN_INSERTS,
+    ANY_MEMBER,
+    CURRENT_GENERATION,
+    HALF,
+    NO_DEADLINE,
+    RESEND,
+    TOKENS_ONLY,
+    TORN_INSERTS,
 )  # fmt: skip
 from docs.model.state import (
-    COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, EVENTS, INSERT, LAST, LEDGER, MODE, NONE, OLD_INTENT, ON_WIRE,
-    ORPHAN_COMMIT, ORPHAN_CURRENT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0, P1, PC, QUIESCE, REJUDGE, RUNNING, SEND_BY,
-    SETTLE, START, TOKENS, TORN, TWICE, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, batch_of, jit, swapped,
+    COMMIT,
+    CONTENT,
+    CURRENT,
+    DELIVER,
+    DERIVED,
+    EVENTS,
+    INSERT,
+    LAST,
+    LEDGER,
+    MODE,
+    NONE,
+    OLD_INTENT,
+    ON_WIRE,
+    ORPHAN_COMMIT,
+    ORPHAN_CURRENT,
+    ORPHAN_FIELDS,
+    ORPHANS,
+    ORPHANS_MAX,
+    P0,
+    P1,
+    PC,
+    QUIESCE,
+    REJUDGE,
+    RUNNING,
+    SEND_BY,
+    SETTLE,
+    START,
+    TOKENS,
+    TORN,
+    TWICE,
+    VIOLATION,
+    WAIT,
+    WORKER_FIELDS,
+    WORKERS,
+    batch_of,
+    jit,
+    swapped,
 )  # fmt: skip
 from docs.model.steps import (
-    ARRIVES, COMMIT_FENCED, COMMIT_LATE, COMMIT_LOST, COMMIT_OK, COMMIT_REFUSED, COMMIT_UNKNOWN, GIVEN_UP, GONE, KILLED,
-    OLD_ARRIVES, OLD_KILLED, OLD_LOST, OLD_PUBLISHED, PUBLISHED, REBALANCE, RESENT, TICK, TOKEN_KNOWN, TOO_LATE,
-    UNANSWERED, UNSYNCED, part_at, step, table_of,
+    ARRIVES,
+    COMMIT_FENCED,
+    COMMIT_LATE,
+    COMMIT_LOST,
+    COMMIT_OK,
+    COMMIT_REFUSED,
+    COMMIT_UNKNOWN,
+    GIVEN_UP,
+    GONE,
+    KILLED,
+    OLD_ARRIVES,
+    OLD_KILLED,
+    OLD_LOST,
+    OLD_PUBLISHED,
+    PUBLISHED,
+    REBALANCE,
+    RESENT,
+    TICK,
+    TOKEN_KNOWN,
+    TOO_LATE,
+    UNANSWERED,
+    UNSYNCED,
+    part_at,
+    step,
+    table_of,
 )  # fmt: skip
 from docs.model.worker import SOON, add_orphan_at, committed, doubt, insert_done, leave
+
 
 @jit
 def accept(t, partition, content):
@@ -130,12 +193,18 @@ def in_time(send_by, m):
 
 
 @jit
+def token_of(table, content):
+    """Return the bit of an insert's token, which the server writes down before it publishes the part."""
+    return 1 << (3 * (batch_of(content) - 1) + table - 1)
+
+
+@jit
 def own_insert(s, n, out, labels, w, m):
     """An insert that its worker waits for."""
     at = WORKERS + w * WORKER_FIELDS
     table, content = table_of(s[at + PC]), s[at + CONTENT]
     if s[at + INSERT] == ON_WIRE:
-        token = 1 << (3 * (batch_of(content) - 1) + table - 1)
+        token = token_of(table, content)
         if not in_time(s[at + SEND_BY], m):
             doubt(step(s, n, out, labels, TOO_LATE, w), at, m)
         elif m & TOKENS_ONLY and s[TOKENS] & token:
@@ -172,9 +241,12 @@ def old_inserts(s, n, out, labels, m):
         if s[at] == 0 or (k and same_orphans(s)):
             continue
         if s[at + 3] == ON_WIRE:
-            if in_time(s[at + 2], m):
+            token = token_of(s[at], s[at + 1])
+            if in_time(s[at + 2], m) and not (m & TOKENS_ONLY and s[TOKENS] & token):
                 t = step(s, n, out, labels, OLD_ARRIVES, 0)
                 t[at + 2], t[at + 3] = 0, RUNNING
+                if m & TOKENS_ONLY:
+                    t[TOKENS] |= token
                 n += 1
             t = step(s, n, out, labels, OLD_LOST, 0)
         else:

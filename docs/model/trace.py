@@ -7,12 +7,42 @@ import numpy.typing as npt
 
 from docs.model.search import LIVELOCK, Searched, successors
 from docs.model.state import (
-    CONTENT, DISAGREE, FIELDS, GAP, LOST, OLD_INTENT, ON_WIRE, ORPHAN_COMMIT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0,
-    P1, PARTLY, PC, STOPPED, TWICE, WORKER_FIELDS, WORKERS, WRITE_EVENTS, WRITE_LEDGER, canonical,
+    CONTENT,
+    DISAGREE,
+    FIELDS,
+    GAP,
+    LOST,
+    OLD_INTENT,
+    ON_WIRE,
+    ORPHAN_COMMIT,
+    ORPHAN_FIELDS,
+    ORPHANS,
+    ORPHANS_MAX,
+    P0,
+    P1,
+    PARTLY,
+    PC,
+    STOPPED,
+    TWICE,
+    WORKER_FIELDS,
+    WORKERS,
+    WRITE_EVENTS,
+    WRITE_LEDGER,
+    canonical,
 )  # fmt: skip
 from docs.model.steps import (
-    COMMIT_LATE, COMMIT_LOST, INTENDS, OLD_ARRIVES, OLD_KILLED, OLD_LOST, OLD_PUBLISHED, STATES_MAX, TICK, UNSYNCED,
-    part_at, table_of,
+    COMMIT_LATE,
+    COMMIT_LOST,
+    INTENDS,
+    OLD_ARRIVES,
+    OLD_KILLED,
+    OLD_LOST,
+    OLD_PUBLISHED,
+    STATES_MAX,
+    TICK,
+    UNSYNCED,
+    part_at,
+    table_of,
 )  # fmt: skip
 
 State = npt.NDArray[np.int64]

@@ -1,0 +1,41 @@
+"""The lane protocol as a model (docs/model): it holds in every state, and without any one rule it does not."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from docs.model.__main__ import searched_all
+from docs.model.mutants import MUTANTS, Mutant
+from docs.model.search import Searched
+from docs.model.trace import WRONG, trace
+
+PROTOCOL = ""
+
+
+@pytest.fixture(scope="module")
+def found() -> Mapping[str, Searched]:
+    return {mutant.name if mutant else PROTOCOL: searched for mutant, searched in searched_all()}
+
+
+def test_the_protocol_holds_in_every_state(found):
+    """However often workers die, the group rebalances, requests are late and answers lost: nothing lost, nothing twice.
+
+    And from every state the lane comes to its end when nothing more goes wrong.
+    """
+    assert found[PROTOCOL].violation == 0, "\n".join(trace(found[PROTOCOL], 0))
+    assert found[PROTOCOL].states > 1_000_000
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.holds], ids=lambda m: m.name)
+def test_without_a_rule_it_does_not(found, mutant: Mutant):
+    """Each rule, and each assumption, is needed: the shortest way to harm without it can be told."""
+    searched = found[mutant.name]
+    told = list(trace(searched, mutant.bit))
+    assert told[-1] == f"  => {WRONG[searched.violation]}"
+    assert sum(not line.startswith(" " * 9) for line in told) == len(searched.chain)
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.holds], ids=lambda m: m.name)
+def test_what_does_no_harm_by_itself(found, mutant: Mutant):
+    """The model also says which rule the others don't need."""
+    assert found[mutant.name].violation == 0
