@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 from sinks.connection import connect
 
 TIMEOUT_MS = 30_000
-_GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFoundError.errno}
+_GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.errno}
 
 
 def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) -> list[str]:

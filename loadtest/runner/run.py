@@ -165,7 +165,11 @@ def _summary(
     request: Request, run_id: str, planned: Plan, sent: Sent, loaded: Outcome, verification: Verification
 ) -> Summary:
     paced = bool(planned.schedule.speed)
-    due = sent.records_planned(planned.schedule.end_ms) if paced and not loaded.interrupted else 0
+    due = (
+        sent.records_planned(planned.schedule.end_ms)
+        if paced and not (loaded.interrupted or loaded.aborted)
+        else 0
+    )
     facts = judge.Facts(
         seconds=planned.schedule.seconds, paced=paced,
         dropped=max(0, due - loaded.samples.totals.sent) if due else 0, go_ms=loaded.go_ms,

@@ -1,0 +1,50 @@
+"""Freshness: every record's age is counted once, however senders' and the ledger's tellings are cut; the log keeps it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.result_names import TAG_DUE, TAG_LOG_TIME
+from loadtest.runner.freshness import Fresh, Histograms, Matcher, read_log
+from loadtest.runner.outlet import Ack
+
+COUNTS = st.lists(st.integers(1, 50), max_size=20)
+
+
+@given(COUNTS, COUNTS, st.randoms(use_true_random=False))
+def test_records_are_matched_in_the_logs_order(acks, batches, random):
+    """Record n of a partition was due with ack n and seen with batch n, whichever is told first."""
+    told = [("ack", i, n) for i, n in enumerate(acks)]
+    seen = [("seen", i, n) for i, n in enumerate(batches)]
+    matcher, found = Matcher(), []
+    while told or seen:
+        kind, i, n = (told if told and (not seen or random.random() < 0.5) else seen).pop(0)
+        if kind == "ack":
+            matcher.acknowledged(Ack(1, 3, n, i, i - 1))
+        else:
+            matcher.done(1, 3, n, 1_000 + i)
+        found += matcher.matched()
+    due = [i for i, n in enumerate(acks) for _ in range(n)]
+    when = [1_000 + i for i, n in enumerate(batches) for _ in range(n)]
+    ages = [(fresh.due_ms, fresh.age_ms, fresh.log_age_ms) for fresh in found for _ in range(fresh.count)]
+    assert ages == [(d, w - d, w - d + 1) for d, w in zip(due, when, strict=False)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100_000), st.booleans()), min_size=1, max_size=30)
+)
+def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
+    """Reading freshness.hlog gives the histograms of all records, warm-up's too; the whole has those after it alone."""
+    histograms = Histograms(judged_from_ms=1_000)
+    for second, (count, age, judged) in enumerate(ages):
+        histograms.add(Fresh(count, 1_000 if judged else 999, age, age // 2))
+        if second % 3 == 0:
+            histograms.end_second(second * 1_000)
+    histograms.end_second(100_000)
+    path = tmp_path_factory.mktemp("log") / "freshness.hlog"
+    histograms.write(path, 1_000)
+    read = read_log(path)
+    assert {tag: h.get_total_count() for tag, h in read.items()} == dict.fromkeys(
+        (TAG_DUE, TAG_LOG_TIME), sum(count for count, _, _ in ages)
+    )
+    assert read[TAG_DUE].get_max_value() >= max(age for _, age, _ in ages) * 1_000
+    assert histograms.whole[TAG_DUE].get_total_count() == sum(count for count, _, judged in ages if judged)

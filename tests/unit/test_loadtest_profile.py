@@ -1,0 +1,93 @@
+"""Profiles hold load and thresholds; what one says wrongly is named with file, key and remedy."""
+
+import pytest
+
+from loadtest import profile_files
+from loadtest.profile import REPLAY, fault_of, seconds_of
+from loadtest.profile_files import parse
+from loadtest.runner.schedule import plan
+from pipeline.errors import UsageError
+from pipeline.settings import Settings
+
+WANTED = {
+    "steady-day", "double-eleven", "retry-storm", "click-farm", "poison", "hot-publisher", "late-flood", "replayed-day",
+}  # fmt: skip
+
+
+def test_the_profiles_are_there():
+    """Every profile that the product promises comes with it."""
+    assert set(profile_files.names()) >= WANTED
+
+
+@pytest.mark.parametrize("name", profile_files.names())
+def test_a_profile_can_be_run(name):
+    """A profile says load, thresholds and what it is; and traffic can be planned of it, as many events as its rate says."""
+    profile = profile_files.load(name)
+    assert profile.thresholds
+    assert profile.description
+    planned = plan(profile, Settings(), seed=1, now_ms=1_800_000_000_000, rate=None, seconds=None)
+    if not profile.load.stages:
+        assert planned.model.events == round(profile.load.rate * planned.schedule.total_seconds)
+    assert (planned.schedule.speed > 1) == (profile.load.executor == REPLAY)
+    assert planned.model.edge_margin_minutes > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "remedy"),
+    [
+        ("[load]\nrat = 5", "load.rat", "rate"),
+        ('[load]\nrate = "5"', "load.rate", "a number"),
+        ('[load]\nexecutor = "steady"', "load.executor", "constant-arrival-rate"),
+        ('[load]\nduration = "5"', "load.duration", "unit"),
+        ('[load]\nexecutor = "ramping-arrival-rate"', "load.stages", "needs one"),
+        ("[traffic]\nlate_shares = 0.1", "traffic.late_shares", "late_share"),
+        ("[traffic]\nlate_share = 7", "traffic", "from 0 to 1"),
+        ('[traffic]\nusers = "many"', "traffic.users", "int"),
+        ("[traffic]\nseed = 7", "traffic.seed", "known are"),
+        ('[[traffic.scenarios]]\nkind = "heist"', "traffic.scenarios", "replay"),
+        ('[thresholds]\nfreshness = ["max<1"]', "thresholds.freshness", "freshness_ms"),
+        ('[thresholds]\nfreshness_ms = ["max=<1"]', "thresholds.freshness_ms", "k6"),
+        ('[thresholds]\nfreshness_ms = ["p(50)<1"]', "thresholds.freshness_ms", "k6"),
+        ("[settings]\nbatch_age_ms = 1", "settings.batch_age_ms", "batch_age_ms_max"),
+        ('[settings]\ndatabase = "mine"', "settings.database", "known are"),
+        ('[[faults]]\nkind = "kill-worker"', "faults[0].at", "quotes"),
+        ("nonsense", "mine.toml", "mend"),
+    ],
+)
+def test_what_is_wrong_is_named(text, key, remedy):
+    """File, key and remedy stand in the refusal."""
+    with pytest.raises(UsageError) as refused:
+        parse(text, "mine.toml", "mine")
+    assert "mine.toml" in refused.value.message
+    assert key in refused.value.message
+    assert remedy in str(refused.value)
+
+
+def test_an_unknown_profile_names_the_nearest():
+    """A misspelt name is answered with the right one."""
+    with pytest.raises(UsageError, match="did you mean steady-day"):
+        profile_files.load("stedy-day")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("1h30m", 5400), ("5m", 300), ("250ms", 0.25), ("1.5s", 1.5)]
+)
+def test_durations(text, seconds):
+    """Durations are written as k6 and Go write them."""
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", 5, None])
+def test_no_durations(text):
+    """What has no unit is no duration."""
+    with pytest.raises(ValueError, match="is no duration"):
+        seconds_of(text)
+
+
+def test_faults_of_the_command_line():
+    """KIND@AT+DURATION; anything else is refused with that form."""
+    fault = fault_of("pause-clickhouse@10s+500ms")
+    assert (fault.kind, fault.at_seconds, fault.seconds) == ("pause-clickhouse", 10, 0.5)
+    for wrong in ("pause-clickhouse", "pause@10s", "kill-worker@10"):
+        with pytest.raises(UsageError, match="--fault"):
+            fault_of(wrong)
