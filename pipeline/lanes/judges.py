@@ -59,7 +59,7 @@ class Judges:
         self._store, self._loading = store, loading
         self._say, self._warn = say, warn
         self._alerts: Sequence[AlertRow] = ()
-        self._alerts_lock = asyncio.Lock()
+        self._alerts_lock, self._store_lock = asyncio.Lock(), asyncio.Lock()
         self._stored: set[int] = set()
         self._refused: set[int] = set()  # when they were published
         self._found: Found | None = None
@@ -98,9 +98,12 @@ class Judges:
 
     async def store(self, judge: CompiledJudge) -> None:
         """Return when a judge is stored durably: what it is made of, under its version. Raises SinkError."""
-        if judge.version not in self._stored:
-            await self._store.store_judge(judge_row(judge))
-            self._stored.add(judge.version)
+        if judge.version in self._stored:
+            return
+        async with self._store_lock:  # lanes change together: one row is enough
+            if judge.version not in self._stored:
+                await self._store.store_judge(judge_row(judge))
+                self._stored.add(judge.version)
 
     async def tell(self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]) -> None:
         """Return when the breaches that a lane's batch showed under a set are stored as alerts. Raises SinkError."""
@@ -182,6 +185,14 @@ def standing(alerts: Sequence[AlertRow], lane: int) -> Standing:
         elif alert.kind == AlertKind.RESUME:
             turned.discard(rule)
     return Standing(frozenset(turned), breached)
+
+
+def turned_lanes(alerts: Sequence[AlertRow]) -> dict[Reason, list[int]]:
+    """Return the rules that are turned by alerts of one set, with the lanes where they are."""
+    lanes = sorted({alert.lane for alert in alerts if alert.kind == AlertKind.BREACH})
+    turned = {lane: standing(alerts, lane).turned for lane in lanes}
+    rules = sorted({rule for here in turned.values() for rule in here})
+    return {rule: [lane for lane in lanes if rule in turned[lane]] for rule in rules}
 
 
 def snapshot(rows: Sequence[tuple[int, str]]) -> PublisherSnapshot:

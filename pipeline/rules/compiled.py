@@ -1,7 +1,7 @@
 """The judge that is made of a rule set, lists and publishers: frozen, named by its version; and what a lane holds of it."""
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -27,6 +27,7 @@ RULES_LOGIC_VERSION = 1
 """Raised with every change of code that can change a hit: it is part of the judge version."""
 
 AGENT_RULES = (Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR)
+TextOf = Callable[[I64], Sequence[bytes]]
 ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOSTOR)
 
 
@@ -130,13 +131,16 @@ class LaneJudge:
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
         """Run all rules on a batch's records, in the lane's order with the lane clock (ms) at each; changes the windows."""
-        reasons = np.zeros(len(clock), np.uint64)
-        live = decoded.status == 0
-        missed = dict.fromkeys(self.judge.not_evaluated, int(np.count_nonzero(live)))
+        rows = Rows(decoded.columns, clock, decoded.status == 0, duplicate.view(np.bool_))
+        return self.hits_of(rows, partial(_texts, decoded))
+
+    def hits_of(self, rows: Rows, text_of: TextOf) -> RuleHits:
+        """Run all rules on rows; `text_of` gives the user agents of row numbers whose hashes were not seen before."""
+        reasons = np.zeros(len(rows.clock), np.uint64)
+        missed = dict.fromkeys(self.judge.not_evaluated, int(np.count_nonzero(rows.live)))
         if self._run:
-            self._judge_events(decoded, live, reasons)
-            late = self.windows.apply(Rows(decoded.columns, clock, live, duplicate.view(np.bool_)), reasons)
-            missed.update(late)
+            self._judge_events(rows.columns, rows.live, text_of, reasons)
+            missed.update(self.windows.apply(rows, reasons))
         return RuleHits(reasons, *self._enforced, {r: n for r, n in missed.items() if n})
 
     def remember(self, columns: EventColumns, clock: I64) -> None:
@@ -145,11 +149,10 @@ class LaneJudge:
         rows = Rows(columns, clock, np.ones(n, np.bool_), np.zeros(n, np.bool_))
         self.windows.apply(rows, np.zeros(n, np.uint64))
 
-    def _judge_events(self, decoded: Decoded, live: Bool, reasons: U64) -> None:
-        c, n, lists = decoded.columns, len(live), self.judge.lists
+    def _judge_events(self, c: EventColumns, live: Bool, text_of: TextOf, reasons: U64) -> None:
+        n, lists = len(live), self.judge.lists
         agents, addresses = np.zeros(n, np.uint16), np.zeros(n, np.uint32)
         if self._agents is not None and self._runs(AGENT_RULES):
-            text_of = partial(_texts, decoded)
             agents = self._agents.classify_hashes(c.ua_hash, live, text_of)
         if lists is not None and self._runs(ADDRESS_RULES):
             addresses = lists.addresses.classify(c.ip_hi, c.ip_lo)

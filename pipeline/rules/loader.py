@@ -25,14 +25,18 @@ def load_rules(name: str) -> RuleSet:
     """
     if name == NONE:
         return RuleSet.none()
-    path = _SHIPPED / "default.toml" if name == DEFAULT else Path(name)
+    text = read_rules(_SHIPPED / "default.toml" if name == DEFAULT else Path(name))
+    return RuleSet.parse(text, name)
+
+
+def read_rules(path: Path) -> str:
+    """Return a rule set's text. Raises UsageError where it can't be read."""
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the rule set {name} can't be read: {error}", remedy="give a TOML file, default or none"
+            f"the rule set {path} can't be read: {error}", remedy="give a TOML file, default or none"
         ) from None
-    return RuleSet.parse(text, name)
 
 
 def load_judge(

@@ -1,0 +1,128 @@
+"""`adledger publishers`: who is paid, as the rules UNKNOWN_PUBLISHER and PUBLISHER_SUSPENDED know it."""
+
+import csv
+import datetime as dt
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import out, out_json, out_table
+from pipeline.errors import UsageError
+
+COLUMNS = ("publisher_id", "status", "name", "since")
+STATUSES = ("active", "suspended")
+PUBLISHER_ID_MAX = 2**32 - 1
+
+publishers = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@publishers.callback()
+def root() -> None:
+    """Import and list publishers. Where the table is empty, the rules that need it are not evaluated.
+
+    \b
+    Examples:
+      adledger publishers import publishers.csv --reason "contracts of November"
+      adledger publishers list
+    """
+
+
+@publishers.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV with a header: publisher_id,status,name,since.")
+    ],
+    *,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")],
+    author: Annotated[
+        str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")
+    ] = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Import publishers; those that the file does not name stay as they are. Append-only: the newest import counts.
+
+    status is active or suspended, since a day (2026-11-20). A file with a mistake is refused whole, with its line.
+    Workers take it within rules_look_seconds, from each lane's next batch on.
+
+    \b
+    Examples:
+      adledger publishers import publishers.csv --author mia --reason "contracts of November"
+    """
+    from pipeline.cli.rules_tables import RulesTables
+
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+    rows = read_publishers(file)
+    with connect.client(settings) as client:
+        version = RulesTables(client, settings.database).import_publishers(
+            rows, author or getpass.getuser(), reason
+        )
+    if as_json:
+        out_json({"publishers": len(rows), "version": version})
+    else:
+        out(f"{len(rows):,} publishers imported, version {version}")
+
+
+@publishers.command("list")
+def list_(
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the publishers as they are now, by id.
+
+    \b
+    Examples:
+      adledger publishers list --json
+    """
+    from pipeline.cli.rules_tables import RulesTables
+
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+    with connect.client(settings) as client:
+        rows = RulesTables(client, settings.database).publishers()
+    header = (*COLUMNS, "author", "reason")
+    if as_json:
+        out_json({"publishers": [dict(zip(header, row, strict=True)) for row in rows]})
+    else:
+        out_table(header, [(str(row[0]), *row[1:]) for row in rows])
+
+
+def read_publishers(path: Path) -> list[tuple[int, str, str, dt.date]]:
+    """Return the rows of a CSV: id, status, name, since. Raises UsageError with the line of the first mistake."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} can't be read: {error}", remedy="give a CSV file in UTF-8") from None
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise UsageError(f"{path}, line 1: not the header", remedy=f"begin with {','.join(COLUMNS)}")
+    rows, seen = [], set()
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            publisher, status, name, since = line
+            row = (int(publisher), status, name, dt.date.fromisoformat(since))
+        except ValueError as error:
+            raise UsageError(
+                f"{path}, line {number}: {error}", remedy="write it as 1042,active,Example News,2026-11-20"
+            ) from None
+        if status not in STATUSES or not 0 < row[0] <= PUBLISHER_ID_MAX or row[0] in seen:
+            raise UsageError(
+                f"{path}, line {number}: publisher {publisher} with the status {status!r}",
+                remedy=f"ids are 1 to {PUBLISHER_ID_MAX}, once each; a status is one of {', '.join(STATUSES)}",
+            )
+        seen.add(row[0])
+        rows.append(row)
+    return rows

@@ -1,0 +1,319 @@
+"""`adledger rules`: rule sets as versioned data, what they decide, and what guardrails did."""
+
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import err, err_error, out, out_bytes, out_json, out_table
+from pipeline.cli.rules_output import alert_json, alert_line, published_json, time_text
+from pipeline.cli.what_if import what_if
+
+if TYPE_CHECKING:
+    from pipeline.rules.rule_set import RuleSet
+    from pipeline.settings import Settings
+
+rules = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+rules.command("what-if")(what_if)
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="SET", help="A file, default, none, published (the newest), or a version.")
+]
+Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
+
+
+@rules.callback()
+def root() -> None:
+    """Check, compare, publish and try out fraud rules, and decide about rules that a guardrail has turned.
+
+    \b
+    Examples:
+      adledger rules lint new.toml
+      adledger rules diff published new.toml
+      adledger rules what-if --rules new.toml --from 2026-11-20 --to 2026-11-21
+      adledger rules publish new.toml --author mia --reason "double clicks within 3 s, ticket 71"
+      adledger rules status
+    """
+
+
+@rules.command("lint")
+def lint(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rule sets (TOML).")],
+    *,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check rule sets, each whole, also against rule_horizon_minutes_max. Exit code 1 where one is wrong.
+
+    \b
+    Examples:
+      adledger rules lint new.toml
+      adledger rules lint rules/*.toml --json
+    """
+    from pipeline.errors import UsageError
+
+    settings = options.load_settings(config_file, assignments).settings
+    checked: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            found, _ = _checked(path, settings)
+            checked.append({"file": str(path), "version": f"{found.version:016x}"})
+            if not as_json:
+                out(
+                    f"{path}: fine, version {found.version:016x}, looks back {found.horizon_ms // 60_000} min"
+                )
+        except UsageError as error:
+            checked.append({"file": str(path), "wrong": error.message, "remedy": error.remedy})
+            err_error(error)
+    wrong = any("wrong" in each for each in checked)
+    if as_json:
+        out_json({"files": checked, "fine": not wrong})
+    if wrong:
+        raise typer.Exit(1)
+
+
+@rules.command("diff")
+def diff(
+    before: NameArgument,
+    after: NameArgument,
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what a set decides differently, rule by rule: modes, thresholds, horizons, bounds.
+
+    \b
+    Examples:
+      adledger rules diff default new.toml
+      adledger rules diff published new.toml --json
+    """
+    from pipeline.rules.diff import differences
+
+    settings = _settings(config_file, assignments, clickhouse, database)
+    old, _ = _read(settings, before)
+    new, _ = _read(settings, after)
+    found = differences(old, new)
+    if as_json:
+        out_json(
+            {
+                "before": f"{old.version:016x}", "after": f"{new.version:016x}",
+                "differences": [
+                    {"rule": d.rule, "what": d.what, "before": d.before, "after": d.after, "rebuilds_windows": d.rebuilds}
+                    for d in found
+                ],
+            }
+        )  # fmt: skip
+    elif not found:
+        out("they decide the same")
+    else:
+        out_table(("rule", "what", "before", "after"), [(d.rule, d.what, d.before, d.after) for d in found])
+        if any(d.rebuilds for d in found):
+            err("horizons change: each lane makes its windows anew from `events` at a batch boundary")
+
+
+@rules.command("publish")
+def publish(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The rule set (TOML).")],
+    *,
+    reason: Reason,
+    author: Author = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Publish a rule set: workers with rules = published judge by it from each lane's next batch on.
+
+    It is checked whole first; a wrong one is refused, and nothing changes.
+
+    \b
+    Examples:
+      adledger rules publish new.toml --author mia --reason "double clicks within 3 s, ticket 71"
+    """
+    from pipeline.cli.rules_tables import RulesTables
+
+    settings = _settings(config_file, assignments, clickhouse, database)
+    checked, text = _checked(file, settings)
+    with connect.client(settings) as client:
+        row = RulesTables(client, settings.database).publish(
+            checked, text, author or getpass.getuser(), reason
+        )
+    if as_json:
+        out_json(published_json(row))
+    else:
+        out(f"published: version {row.version:016x} at {time_text(row.published_at)}")
+        if settings.rules != "published":
+            err(f"these settings have rules = {settings.rules}: workers take it where theirs is `published`")
+
+
+@rules.command("history")
+def history(
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the newest first.")] = 50,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the published sets, the newest first: version, when, who, why.
+
+    \b
+    Examples:
+      adledger rules history --json
+    """
+    from pipeline.cli.rules_tables import RulesTables
+
+    settings = _settings(config_file, assignments, clickhouse, database)
+    with connect.client(settings) as client:
+        found = RulesTables(client, settings.database).history(limit)
+    if as_json:
+        out_json({"published": [published_json(row) for row in found]})
+        return
+    rows = [(f"{r.version:016x}", time_text(r.published_at), r.author, r.reason) for r in found]
+    out_table(("version", "published", "author", "reason"), rows)
+
+
+@rules.command("show")
+def show(
+    name: NameArgument,
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+) -> None:
+    """Print a rule set's TOML, as it was published.
+
+    \b
+    Examples:
+      adledger rules show default > new.toml
+      adledger rules show published
+    """
+    _, text = _read(_settings(config_file, assignments, clickhouse, database), name)
+    out_bytes(text.encode())
+
+
+@rules.command("status")
+def status(
+    *,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, help="At most so many alerts, the last ones.")
+    ] = 20,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show the set that judges, the rules that guardrails have turned to flag, and the last alerts.
+
+    Exit code 1 where a rule is turned and waits for a decision.
+
+    \b
+    Examples:
+      adledger rules status
+      adledger rules resume IP_DATACENTER --reason "a new campaign on hosted desktops, checked"
+    """
+    from pipeline.cli.rules_tables import RulesTables
+    from pipeline.lanes.judges import turned_lanes
+
+    settings = _settings(config_file, assignments, clickhouse, database)
+    with connect.client(settings) as client:
+        tables = RulesTables(client, settings.database)
+        version = tables.last_rules_version()
+        turned = turned_lanes(tables.alerts_of(version)) if version is not None else {}
+        alerts = tables.alerts(limit)
+    judges = None if version is None else f"{version:016x}"
+    if as_json:
+        by_name = {found.name: lanes for found, lanes in turned.items()}
+        out_json({"rules_version": judges, "turned": by_name, "alerts": [alert_json(a) for a in alerts]})
+    else:
+        out(f"rule set {judges}" if judges else "nothing was judged yet")
+        out_table(("raised", "kind", "rule", "lane", "batch", "what"), [alert_line(a) for a in alerts])
+        for found, lanes in turned.items():
+            where = ", ".join(map(str, lanes))
+            err(f"{found.name} is flagged in lanes {where}: look, then publish another set, or")
+            err(f"  adledger rules resume {found.name} --reason TEXT")
+    if turned:
+        raise typer.Exit(1)
+
+
+@rules.command("resume")
+def resume(
+    rule: Annotated[
+        str, typer.Argument(metavar="RULE", help="The rule that a guardrail has turned to flag.")
+    ],
+    *,
+    reason: Reason,
+    author: Author = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Let a rule that guardrails have turned to flag enforce again, in all lanes, from their next batches on.
+
+    It is measured anew from then on: if it leaves its bounds again, it is turned again.
+
+    \b
+    Examples:
+      adledger rules resume IP_DATACENTER --author mia --reason "a new campaign on hosted desktops, checked"
+    """
+    from pipeline.cli.rules_tables import RulesTables
+    from pipeline.errors import UsageError
+    from pipeline.lanes.judges import turned_lanes
+    from sinks.rules import AlertKind, AlertRow
+
+    settings = _settings(config_file, assignments, clickhouse, database)
+    with connect.client(settings) as client:
+        tables = RulesTables(client, settings.database)
+        version = tables.last_rules_version()
+        turned = turned_lanes(tables.alerts_of(version)) if version is not None else {}
+        lanes = {found.name: where for found, where in turned.items()}.get(rule)
+        if version is None or lanes is None:
+            names = ", ".join(found.name for found in turned) or "none"
+            raise UsageError(f"{rule} is not turned; turned are: {names}", remedy="adledger rules status")
+        author = author or getpass.getuser()
+        tables.add_alert(AlertRow(AlertKind.RESUME, version, rule, author=author, what=reason))
+    if as_json:
+        out_json({"rule": rule, "rules_version": f"{version:016x}", "lanes": lanes})
+    else:
+        out(f"{rule} enforces again in lanes {', '.join(map(str, lanes))}, from their next batches on")
+
+
+def _settings(
+    config_file: Path | None, assignments: list[str] | None, clickhouse: str | None, database: str | None
+) -> "Settings":
+    return options.load_settings(config_file, assignments, clickhouse=clickhouse, database=database).settings
+
+
+def _checked(path: Path, settings: "Settings") -> "tuple[RuleSet, str]":
+    """Return a file's rule set and text, checked whole. Raises UsageError."""
+    from pipeline.rules.loader import read_rules, require_horizon
+    from pipeline.rules.rule_set import RuleSet
+
+    text = read_rules(path)
+    found = RuleSet.parse(text, str(path))
+    require_horizon(found, str(path), settings.rule_horizon_minutes_max)
+    return found, text
+
+
+def _read(settings: "Settings", name: str) -> "tuple[RuleSet, str]":
+    from pipeline.cli.rules_tables import RulesTables, needs_tables
+    from pipeline.rules.loader import load_rules
+
+    if not needs_tables(name):
+        found = load_rules(name)
+        return found, found.text()
+    with connect.client(settings) as client:
+        return RulesTables(client, settings.database).read(name)

@@ -1,0 +1,110 @@
+"""Reading and writing the tables `rules`, `alerts`, `judges` and `publishers` for one command."""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UsageError
+from pipeline.rules.loader import PUBLISHED
+from pipeline.rules.rule_set import RuleSet
+from sinks.rules import (
+    ALERT_COLUMNS,
+    AlertKind,
+    AlertRow,
+    PublishedRules,
+    alert_row,
+    alert_values,
+    alerts_sql,
+    published_row,
+    published_sql,
+)
+
+if TYPE_CHECKING:
+    from sinks.connection import Client
+
+HISTORY_ROWS_MAX = 1_000
+VERSION_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RulesTables:
+    """The tables of one database, over a connection. Raises what the connection raises."""
+
+    client: "Client"
+    database: str
+
+    def history(self, rows_max: int = HISTORY_ROWS_MAX) -> list[PublishedRules]:
+        """Return the published sets, the newest first."""
+        return [published_row(row) for row in self._rows(published_sql(self.database, rows_max))]
+
+    def publish(self, rules: RuleSet, text: str, author: str, reason: str) -> PublishedRules:
+        """Add a set, and return it as it stands in the table."""
+        self._insert(
+            "rules", ("version", "text", "author", "reason"), [(rules.version, text, author, reason)]
+        )
+        return self.history(1)[0]
+
+    def alerts(self, rows_max: int) -> list[AlertRow]:
+        """Return the last alerts, oldest first."""
+        rows = self._rows(f"SELECT * FROM ({alerts_sql(self.database)} DESC LIMIT {rows_max:d})")
+        return [alert_row(row) for row in reversed(rows)]
+
+    def alerts_of(self, rules_version: int) -> list[AlertRow]:
+        """Return the breaches and resumptions of one published set, oldest first."""
+        where = f"rules_version = {rules_version:d} AND kind != '{AlertKind.REFUSED}'"
+        return [alert_row(row) for row in self._rows(alerts_sql(self.database, where))]
+
+    def add_alert(self, alert: AlertRow) -> None:
+        """Add an alert."""
+        self._insert("alerts", ALERT_COLUMNS, [alert_values(alert)])
+
+    def last_rules_version(self) -> int | None:
+        """Return the version of the set that judged the newest batches; None where nothing was judged yet."""
+        rows = self._rows(f"SELECT rules_version FROM {self.database}.judges ORDER BY stored_at DESC LIMIT 1")
+        return int(rows[0][0]) if rows else None
+
+    def read(self, name: str) -> tuple[RuleSet, str]:
+        """Return a published set, `published` (the newest) or a version, with its text. Raises UsageError."""
+        for found in self.history():
+            if name == PUBLISHED or found.version == int(name, 16):
+                return RuleSet.parse(found.text, f"rules {found.version:016x}"), found.text
+        raise UsageError(f"no rule set {name} is published", remedy="adledger rules history")
+
+    def publishers(self) -> list[tuple[int, str, str, str, str, str]]:
+        """Return (id, status, name, since, author, reason) of each publisher, by id."""
+        newest = ", ".join(
+            f"argMax({name}, version)" for name in ("status", "name", "toString(since)", "author", "reason")
+        )
+        return self._rows(
+            f"SELECT publisher_id, {newest} FROM {self.database}.publishers GROUP BY publisher_id ORDER BY publisher_id"
+        )
+
+    def import_publishers(self, rows: Sequence[Sequence[Any]], author: str, reason: str) -> int:
+        """Add a version of publishers, rows of (id, status, name, since); returns the version."""
+        ((version,),) = self._rows(
+            f"SELECT greatest(toUnixTimestamp64Micro(now64(6)), max(version) + 1) FROM {self.database}.publishers"
+        )
+        self._insert(
+            "publishers",
+            ("publisher_id", "status", "name", "since", "author", "reason", "version"),
+            [(*row, author, reason, version) for row in rows],
+        )
+        return int(version)
+
+    def _rows(self, query: str) -> list[Any]:
+        rows: list[Any] = self.client.execute(query)
+        return rows
+
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.client.execute(
+            f"INSERT INTO {self.database}.{table} ({', '.join(columns)}) VALUES",
+            rows,
+            settings={"async_insert": 0},
+        )
+
+
+def needs_tables(name: str) -> bool:
+    """Return whether a name of a rule set is one of ClickHouse's."""
+    return name == PUBLISHED or (len(name) == VERSION_DIGITS and all(c in "0123456789abcdef" for c in name))

@@ -1,0 +1,120 @@
+"""`adledger rules what-if`: a candidate rule set on stored events, before it costs anybody money. Writes nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import err, out_json
+from pipeline.cli.what_if_output import as_json as findings_json
+from pipeline.cli.what_if_output import cannot_know, print_findings
+
+if TYPE_CHECKING:
+    from pipeline.rules.rule_set import RuleSet
+    from pipeline.settings import Settings
+    from sinks.connection import Client
+
+TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+
+
+def what_if(
+    *,
+    rules: Annotated[
+        str, typer.Option("--rules", metavar="SET", help="The candidate: a file, default, none or a version.")
+    ],
+    since: Annotated[
+        datetime, typer.Option("--from", formats=TIME_FORMATS, metavar="TIME", help="Lane clock, UTC.")
+    ],
+    until: Annotated[
+        datetime, typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="Before this.")
+    ],
+    samples: Annotated[int, typer.Option(min=0, max=1_000, help="Events to show of each rule.")] = 3,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show what a rule set would have changed: events and money by rule and publisher, against what was judged.
+
+    Stored events are judged anew in each lane's order, with windows warmed up by the events before. Nothing is
+    written. What can't be known afterwards is said.
+
+    \b
+    Examples:
+      adledger rules what-if --rules new.toml --from 2026-11-20 --to 2026-11-21
+      adledger rules what-if --rules new.toml --from 2026-11-20T08:00 --to 2026-11-20T10:00 --json
+    """
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+
+    from pipeline.ledger.queries import Tables
+    from pipeline.ledger.replay import Replay, SpanOfTime
+
+    span = SpanOfTime(_milliseconds(since), _milliseconds(until))
+    with connect.client(settings) as client, connect.client(settings) as texts_client:
+        replay = Replay(client, texts_client, Tables(settings.database, settings.cluster is not None))
+        candidate = _candidate(settings, client, rules)
+        judged_by, unknown = replay.judged_by(span)
+        total = sum(events for _, _, events in replay.lanes(span))
+        with _progress(total) as advance:
+            found = replay.run(candidate, span, judged_by, samples_per_rule=samples, progress=advance)
+        first = replay.first_clock() if total else 0
+        warm = span.start - candidate.rules.horizon_ms < first
+        notes = cannot_know(
+            found, candidate, list(judged_by.values()), unknown, replay.malformed(span), cold_start=warm
+        )
+        shown = [sample for each in found.samples.values() for sample in each]
+        agents = replay.user_agents(_hashes([sample.ua_hash for sample in shown]))
+    if as_json:
+        out_json(findings_json(found, candidate, notes, agents, (span.start, span.end)))
+    else:
+        print_findings(found, notes, agents)
+
+
+def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
+    """Return the judge of a set, with the lists and publishers of today."""
+    from pipeline.cli.rules_tables import RulesTables, needs_tables
+    from pipeline.lanes.judges import snapshot
+    from pipeline.lists.load import load_lists
+    from pipeline.rules.compiled import CompiledJudge
+    from pipeline.rules.loader import load_rules, require_horizon, today
+    from sinks.rules import publishers_sql
+
+    tables = RulesTables(client, settings.database)
+    rules: RuleSet = tables.read(name)[0] if needs_tables(name) else load_rules(name)
+    require_horizon(rules, name, settings.rule_horizon_minutes_max)
+    lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
+    return CompiledJudge(rules, lists, snapshot(client.execute(publishers_sql(settings.database))))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """Give what hears of (lane, further events): a bar on a terminal, a line elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        err(f"replaying {total:,} events")
+        yield lambda _lane, _events: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("replay", total=total)
+        yield lambda lane, events: bars.update(task, advance=events, description=f"replay, lane {lane}")
+
+
+def _hashes(values: list[int]) -> Any:
+    import numpy as np
+
+    return np.unique(np.array(values, np.uint64))
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.replace(tzinfo=UTC).timestamp() * 1000)

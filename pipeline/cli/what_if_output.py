@@ -1,0 +1,207 @@
+"""What a replay found, for people and for programs."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.output import err, out, out_table
+from pipeline.rules.registry import NO_REASON
+from schemas.classes import CLASS_NAMES, Class, Reason
+from schemas.wire import currency_text
+
+if TYPE_CHECKING:
+    from pipeline.ledger.replay import JudgedBy
+    from pipeline.rules.compiled import CompiledJudge
+    from pipeline.rules.what_if import Findings, Sample
+
+PUBLISHERS_SHOWN = 20
+NANOS = 1_000_000_000
+
+
+def cannot_know(
+    found: "Findings",
+    candidate: "CompiledJudge",
+    judged_by: Sequence["JudgedBy"],
+    unknown: Sequence[int],
+    malformed: int,
+    *,
+    cold_start: bool,
+) -> list[str]:
+    """Return what a replay can't know, in sentences."""
+    notes = []
+    lists = candidate.lists.version if candidate.lists is not None else ""
+    publishers = candidate.publishers.version if candidate.publishers is not None else ""
+    if {j.lists_version for j in judged_by} - {lists, ""}:
+        notes.append(
+            "other lists were in force then than are now: changes by user agents and addresses may be theirs"
+        )
+    if {j.publishers_version for j in judged_by} - {publishers, ""}:
+        notes.append("the table publishers has changed since: changes by its rules may be its own")
+    if turned := sorted({rule for j in judged_by for rule in j.turned}):
+        notes.append(
+            f"guardrails had turned {', '.join(turned)} to flag in some batches; the replay has no guardrail"
+        )
+    if unknown:
+        notes.append(
+            f"judge versions {', '.join(f'{v:016x}' for v in unknown)} are not in `judges`: which rule had invalidated "
+            "their events is not known"
+        )
+    if found.texts_missing:
+        notes.append(
+            f"{found.texts_missing:,} events have a user agent whose text is not there: what its rules found then stands"
+        )
+    notes += [
+        f"{reason.name} is not evaluated on {events:,} of {found.events:,} events"
+        for reason, events in sorted(found.not_evaluated.items())
+    ]
+    if cold_start:
+        notes.append("the windows reach back before the first stored event: the first minutes find less")
+    if malformed:
+        notes.append(f"{malformed:,} malformed records are in no rule's reach")
+    return notes
+
+
+def print_findings(found: "Findings", notes: Sequence[str], agents: Mapping[int, bytes]) -> None:
+    """Print tables for people: by rule, by publisher, samples; what can't be known goes to stderr."""
+    changed = sum(s.events for s in found.changes.values())
+    out(f"{found.events:,} events replayed, {changed:,} would change their class")
+    out("")
+    header = (
+        "rule",
+        "hits then",
+        "hits now",
+        "currency",
+        "newly invalid",
+        "money",
+        "still invalid",
+        "freed",
+        "money freed",
+    )
+    rows = [
+        (r["rule"], r["hits_then"], r["hits_now"], c, m["newly"].events, _money(m["newly"].money_nanos),
+         m["still"].events, m["freed"].events, _money(m["freed"].money_nanos))
+        for r in _by_rule(found) for c, m in r["currencies"].items()
+    ]  # fmt: skip
+    out_table(header, rows) if rows else out("no rule hit anything, then or now")
+    if changed:
+        out("")
+        by_publisher = ("publisher", "currency", "rule", "from", "to", "events", "money")
+        out_table(by_publisher, _publisher_rows(found)[:PUBLISHERS_SHOWN])
+        out("")
+        sample_rows = [_sample_row(s, agents) for each in found.samples.values() for s in each]
+        out_table(
+            ("rule", "from", "to", "time", "lane", "topic/offset", "address", "user agent"), sample_rows
+        )
+    for note in notes:
+        err(f"note: {note}")
+
+
+def as_json(
+    found: "Findings",
+    candidate: "CompiledJudge",
+    notes: Sequence[str],
+    agents: Mapping[int, bytes],
+    span: tuple[int, int],
+) -> dict[str, Any]:
+    """Return everything as one object; money in nanos, as text."""
+    return {
+        "rules_version": f"{candidate.rules.version:016x}",
+        "from": _time(span[0]), "to": _time(span[1]),
+        "events": found.events,
+        "events_changed": sum(s.events for s in found.changes.values()),
+        "rules": [
+            {**r, "currencies": {
+                c: {name: {"events": s.events, "money_nanos": str(s.money_nanos)} for name, s in m.items()}
+                for c, m in r["currencies"].items()
+            }}
+            for r in _by_rule(found)
+        ],
+        "changes": [
+            {
+                "publisher_id": c.publisher_id, "rule": rule_name(c.rule), "currency": currency_text(c.currency_code),
+                "from": CLASS_NAMES[Class(c.before)], "to": CLASS_NAMES[Class(c.after)],
+                "events": s.events, "money_nanos": str(s.money_nanos),
+            }
+            for c, s in found.changes.items()
+        ],
+        "samples": [_sample_json(s, agents) for each in found.samples.values() for s in each],
+        "cannot_know": list(notes),
+    }  # fmt: skip
+
+
+def rule_name(rule: int) -> str:
+    """Return a rule's name."""
+    return "not known" if rule == NO_REASON else Reason(rule).name
+
+
+def _by_rule(found: "Findings") -> list[dict[str, Any]]:
+    """Return, by rule and currency, what it would newly invalidate, what is invalid still, and what it would free."""
+    from pipeline.rules.what_if import Sums
+
+    rules = sorted({*found.hits, *(c.rule for c in found.changes)})
+    rows = []
+    for rule in rules:
+        then, now = found.hits.get(rule, (0, 0))
+        currencies: dict[str, dict[str, Any]] = {}
+
+        def of(code: int, name: str, held: "dict[str, dict[str, Any]]" = currencies) -> "Sums":
+            empty = {"newly": Sums(), "still": Sums(), "freed": Sums()}
+            sums: Sums = held.setdefault(currency_text(code), empty)[name]
+            return sums
+
+        for (by, before, currency), sums in found.by_rule.items():
+            if by == rule:
+                name = "newly" if before == Class.BILLABLE else "still"
+                of(currency, name).add(sums.events, sums.money_nanos)
+        for change, sums in found.changes.items():
+            if change.rule == rule and change.after == Class.BILLABLE:
+                of(change.currency_code, "freed").add(sums.events, sums.money_nanos)
+        if not currencies:
+            currencies["-"] = {"newly": Sums(), "still": Sums(), "freed": Sums()}
+        rows.append({"rule": rule_name(rule), "hits_then": then, "hits_now": now, "currencies": currencies})
+    return rows
+
+
+def _publisher_rows(found: "Findings") -> list[tuple[object, ...]]:
+    ordered = sorted(found.changes.items(), key=lambda item: (-item[1].money_nanos, item[0].publisher_id))
+    return [
+        (
+            str(c.publisher_id), currency_text(c.currency_code), rule_name(c.rule),
+            CLASS_NAMES[Class(c.before)], CLASS_NAMES[Class(c.after)], s.events, _money(s.money_nanos),
+        )
+        for c, s in ordered
+    ]  # fmt: skip
+
+
+def _sample_json(sample: "Sample", agents: Mapping[int, bytes]) -> dict[str, Any]:
+    rule, before, after, time, lane, _, address, agent = _sample_row(sample, agents)
+    return {
+        "rule": rule, "from": before, "to": after, "event_time": time, "lane": int(str(lane)),
+        "batch_no": sample.batch_no, "topic": sample.topic, "offset": sample.offset,
+        "publisher_id": sample.change.publisher_id, "ip": address, "user_agent": agent,
+        "reasons_before": _names(sample.reasons_before), "reasons_after": _names(sample.reasons_after),
+    }  # fmt: skip
+
+
+def _sample_row(sample: "Sample", agents: Mapping[int, bytes]) -> tuple[object, ...]:
+    c = sample.change
+    address = ipaddress.IPv6Address(sample.ip_hi << 64 | sample.ip_lo)
+    agent = agents[sample.ua_hash].decode(errors="replace") if sample.ua_hash in agents else "(text missing)"
+    return (
+        rule_name(c.rule), CLASS_NAMES[Class(c.before)], CLASS_NAMES[Class(c.after)], _time(sample.event_time),
+        str(sample.lane), f"{sample.topic}/{sample.offset}", str(address.ipv4_mapped or address), agent,
+    )  # fmt: skip
+
+
+def _names(reasons: int) -> list[str]:
+    return [reason.name for reason in Reason if reasons >> reason & 1]
+
+
+def _money(nanos: int) -> str:
+    whole, rest = divmod(nanos, NANOS)
+    return f"{whole:,}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
