@@ -37,6 +37,11 @@ SEEDS ?= 0..1999
 simulate: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(TRACE),--trace) $(if $(MUTATION),--mutation "$(MUTATION)")
 
+## model: every state of the lane protocol, and what goes wrong without each of its rules (MUTANT=no-wait tells one in full)
+.PHONY: model
+model: $(READY)
+	@$(BIN)/python -m docs.model $(MUTANT)
+
 ## fraud-eval: recall and precision of the fraud rules on labelled traffic, and the real logs, into docs/fraud-eval.md
 .PHONY: fraud-eval
 fraud-eval: $(READY)

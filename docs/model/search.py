@@ -158,7 +158,12 @@ def explore(m, states_max):
                 at = (at + 1) & np.int64(mask)
             if table[at] < 0:
                 if count == first.size:
-                    first, second, parent, wanted = longer(first), longer(second), longer(parent), longer(wanted)
+                    first, second, parent, wanted = (
+                        longer(first),
+                        longer(second),
+                        longer(parent),
+                        longer(wanted),
+                    )
                 first[count], second[count], parent[count] = a, b, i
                 table[at] = count
                 count += 1

@@ -28,7 +28,9 @@ WORKERS, WORKER_FIELDS = 20, 10
 (PC, CURRENT, CONTENT, SEND_BY, LAST, INSERT, MODE, DERIVED_THERE, READ0, READ1) = range(WORKER_FIELDS)
 FIELDS = WORKERS + 2 * WORKER_FIELDS
 
-BITS = np.array([3, 3, *[3] * 6, 6, 3, 1, *[2, 3, 2, 2] * 2, 4, *[5, 1, 3, 2, 2, 2, 2, 1, 3, 3] * 2], np.uint64)
+BITS = np.array(
+    [3, 3, *[3] * 6, 6, 3, 1, *[2, 3, 2, 2] * 2, 4, *[5, 1, 3, 2, 2, 2, 2, 1, 3, 3] * 2], np.uint64
+)
 """Width of each field; those before WORKERS are the first word, the others the second."""
 
 EVENTS, DERIVED, LEDGER = 1, 2, 3

@@ -60,7 +60,7 @@ async def sink_of(
 
 async def until(found: Any) -> None:
     """Ask again until it is so; the test's own time limit ends it."""
-    while not await found():
+    while not await found():  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.02)
 
 
