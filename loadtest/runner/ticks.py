@@ -37,7 +37,7 @@ class Tick:
 def cut(chunk: Chunk, schedule: Schedule, *, encode: bool) -> Iterator[Tick]:
     """Yield a chunk's ticks; the last ends with the chunk. Nothing planned from the schedule's end on is in them.
 
-    With `encode` they hold packets, otherwise blocks (valid as long as the chunk).
+    With `encode` they hold packets, otherwise blocks. All of it is copied: the chunk's room is used again.
     """
     times = chunk.rows["log_time"]
     times = times[times < schedule.end_ms]
@@ -59,7 +59,7 @@ def cut(chunk: Chunk, schedule: Schedule, *, encode: bool) -> Iterator[Tick]:
             if encode:
                 packets += _encoded(topic, partition, part)
             else:
-                blocks.append((topic, partition, part))
+                blocks.append((topic, partition, _copied(part)))
         yield Tick(until, count, packets, blocks)
 
 
@@ -73,6 +73,12 @@ def slice_block(block: RecordBlock, begin: int, end: int) -> RecordBlock:
         block.keys[key_from:key_to],
         key_ends,
         block.log_times[begin:end],
+    )
+
+
+def _copied(block: RecordBlock) -> RecordBlock:
+    return RecordBlock(
+        block.values.copy(), block.value_ends, block.keys.copy(), block.key_ends, block.log_times.copy()
     )
 
 

@@ -118,3 +118,18 @@ def test_nothing_lies_near_an_edge():
     margin, day = 30 * 60_000, 24 * 3_600_000
     assert (age > day + margin / 2).sum() > 100
     assert not (np.abs(age - day) < margin - 2 * model.clock_skew_ms_max).any()
+
+
+@pytest.mark.parametrize("encode", [True, False])
+def test_ticks_outlive_their_chunk(encode):
+    """Ticks are sent while the next chunk is made in the same room: what they hold does not change."""
+    kept, before = [], []
+    for chunk in Generator(MODEL, chunk_slots=500).chunks():
+        ticks = list(cut(chunk, schedule(), encode=encode))
+        kept += ticks
+        before += [_content(tick) for tick in ticks]
+    assert [_content(tick) for tick in kept] == before
+
+
+def _content(tick):
+    return [bytes(packet.data) for packet in tick.packets] + [_rows(block) for _, _, block in tick.blocks]
