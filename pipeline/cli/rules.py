@@ -27,7 +27,9 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it i
 
 @rules.callback()
 def root() -> None:
-    """Check, compare, publish and try out fraud rules, and decide about rules that a guardrail has turned.
+    """Check, compare, try out and publish fraud rules.
+
+    And decide about rules that a guardrail has turned to flag.
 
     \b
     Examples:

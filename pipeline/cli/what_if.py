@@ -9,8 +9,6 @@ import typer
 
 from pipeline.cli import connect, options
 from pipeline.cli.output import err, out_json
-from pipeline.cli.what_if_output import as_json as findings_json
-from pipeline.cli.what_if_output import cannot_know, print_findings
 
 if TYPE_CHECKING:
     from pipeline.rules.rule_set import RuleSet
@@ -52,6 +50,8 @@ def what_if(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
 
+    from pipeline.cli.what_if_output import as_json as findings_json
+    from pipeline.cli.what_if_output import cannot_know, print_findings
     from pipeline.ledger.queries import Tables
     from pipeline.ledger.replay import Replay, SpanOfTime
 
