@@ -13,7 +13,7 @@ from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
 from pipeline.importing import import_file
 from pipeline.importing.run import open_log
 from pipeline.lanes.start import run_worker
-from pipeline.rules.loader import DEFAULT, load_judge, load_rules, today
+from pipeline.rules.loader import DEFAULT, load_rules
 from pipeline.rules.rule_set import RuleSet
 from pipeline.settings import Settings
 from sinks.connection import Client, connect
@@ -71,23 +71,5 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     with EmbeddedServer.start(folder / "clickhouse") as running:
         address = ServerAddress(running.host, running.port, running.http_port)
         with connect(address) as client:
-            _store_judge(client, settings)
             served = settings.model_copy(update={"clickhouse": address})
             yield Judged(client, served, load_rules(settings.rules))
-
-
-def _store_judge(client: Client, settings: Settings) -> None:
-    """Write the row of the judge where the worker did not."""
-    if client.execute("SELECT count() FROM adledger.judges")[0][0]:
-        return
-    judge = load_judge(settings, today())
-    row = (
-        judge.version,
-        judge.rules.version,
-        judge.rules.text(),
-        judge.enforced,
-        {r.name: w for r, w in judge.not_evaluated.items()},
-    )
-    client.execute(
-        "INSERT INTO adledger.judges (version, rules_version, rules, enforced, not_evaluated) VALUES", [row]
-    )

@@ -32,7 +32,7 @@ def story() -> Iterator[dict[str, Any]]:
 
     reader: an honest reader. farmer: one cookie on six networks. metronome: impressions a minute apart.
     hasty: five clicks on one impression. thief: a click of RIVAL on the reader's impression, and one at another campaign.
-    crawler, fetcher, nameless: no browsers. hidden, prefetched, tester: parameters. lan: a private address.
+    c1 to c8: a crawler, a library, nobody's agent, a hidden ad, a prefetch, a test, addresses that no visitor has.
     """
     yield event(1, 0)
     yield click(2, 1, 4_000)
@@ -67,6 +67,7 @@ def story() -> Iterator[dict[str, Any]]:
     yield event(78, at + 8, user_id="", ip="2a02:c7c:1234::1")  # nobody's cookie, an honest one
     yield click(79, 78, at + 300, user_id="", ip="2a02:c7c:1234::1")  # too fast
     yield event(1, at + 400, publisher_id=RIVAL)  # the same id at another publisher: another event
+    yield event(90, at + 500, price_micros="much")  # malformed
 
 
 def lines() -> bytes:

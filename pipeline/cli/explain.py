@@ -1,0 +1,115 @@
+"""`adledger explain`: why an event was judged as it was."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from pipeline.cli import connect, options
+from pipeline.cli.output import out, out_json
+
+if TYPE_CHECKING:
+    from pipeline.explain.explain import Explainer
+    from pipeline.explain.store import Store
+    from pipeline.settings import Settings
+
+DEAD_LETTERS_NAMED_MAX = 5
+
+
+class EventKind(StrEnum):
+    """What --type takes."""
+
+    IMPRESSION = "impression"
+    CLICK = "click"
+
+
+def explain(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The producer's event_id.")],
+    *,
+    event_type: Annotated[EventKind | None, typer.Option("--type", help="Only events of this type.")] = None,
+    publisher: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Only events of this publisher.")
+    ] = None,
+    clickhouse: options.ClickHouse = None,
+    database: options.Database = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show an event: class, every rule's evidence, where it came from, its duplicates.
+
+    Several publishers may use the same id, and a retry has its first's: all that match are shown. Evidence is made again
+    from stored events by the rule set that judged, and compared with what was stored; lists and publishers are those of
+    now. Exit codes: 0 found, 1 not found.
+
+    \b
+    Examples:
+      adledger explain 7c9e6679-7425-40de-944b-e07fc1f90ae7
+      adledger explain al-8899 --publisher 2 --clickhouse embedded:data/clickhouse
+      adledger explain c-17 --type click --json
+    """
+    from pipeline.explain.store import Store
+    from pipeline.ledger.queries import Tables
+    from pipeline.stages.plain_hashes import xxh64
+    from schemas.wire import EventType
+
+    settings = options.load_settings(
+        config_file, assignments, clickhouse=clickhouse, database=database
+    ).settings
+    kind = None if event_type is None else EventType[event_type.name]
+    with connect.client(settings) as client:
+        store = Store(client, Tables(settings.database, on_cluster=settings.cluster is not None))
+        id_hash = xxh64(event_id.encode())
+        rows = store.find(id_hash, kind, publisher)
+        if not rows:
+            _refuse(settings, store, event_id, id_hash)
+        explainer = _explainer(settings, store)
+        explained = [explainer.explain(row) for row in rows]
+    if as_json:
+        from pipeline.explain.show import as_json as shown
+
+        out_json(
+            {
+                "event_id": event_id,
+                "id_hash": id_hash,
+                "events": [shown(e, settings.topics) for e in explained],
+            }
+        )
+        return
+    from pipeline.explain.show import as_lines
+
+    for number, each in enumerate(explained, 1):
+        if len(explained) > 1:
+            out(f"{'' if number == 1 else chr(10)}event {number} of {len(explained)} with the id {event_id}")
+        for line in as_lines(each, settings.topics):
+            out(line)
+
+
+def _explainer(settings: "Settings", store: "Store") -> "Explainer":
+    from pipeline.explain.explain import Explainer
+    from pipeline.lists.load import load_lists
+    from pipeline.rules.loader import today
+
+    lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
+    return Explainer(store, lists, store.publishers())
+
+
+def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -> NoReturn:
+    from pipeline.errors import AdledgerError
+    from pipeline.ledger.dead_letters import reason_name
+
+    letters = [
+        f"{settings.topics[topic] if topic < len(settings.topics) else topic} partition {lane} offset {offset} ({reason_name(code)})"
+        for topic, lane, offset, code in store.dead_letters(event_id, DEAD_LETTERS_NAMED_MAX)
+    ]
+    if letters:
+        raise AdledgerError(
+            f"no event has the id {event_id}, but dead letters hold it: {'; '.join(letters)}",
+            remedy="it was malformed, and is never billed: `adledger dead-letters show TOPIC PARTITION OFFSET`",
+        )
+    raise AdledgerError(
+        f"no event has the id {event_id} (id_hash {id_hash}), nor does a dead letter hold it",
+        remedy="it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
+        "--database, be older than retention_days_events, or never have been sent; ids are compared byte by byte, without "
+        "quotes and spaces",
+    )

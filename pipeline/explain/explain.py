@@ -1,0 +1,103 @@
+"""From an event's id to what was stored of it, where it came from, and why it was judged so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.explain.evidence import Finding, Known, findings
+from pipeline.explain.rows import EventRow
+from pipeline.explain.store import LedgerRow, Store, StoredJudge
+from pipeline.lists.load import Lists
+from pipeline.lists.publishers import PublisherStatus
+from pipeline.rules.registry import NO_REASON, RULE_BITS
+from pipeline.rules.rule import Mode
+from pipeline.rules.rule_set import RuleSet
+from schemas.classes import Class, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One stored event, explained.
+
+    `first`: of a duplicate, the event that counted; `duplicates`: of a first. `rules` None: the judge version is not
+    stored, and nothing was made again. `differs`: rules whose hit, made again, is not what is stored (`why_differs`).
+    """
+
+    row: EventRow
+    user_agent: bytes | None
+    page_url: bytes | None
+    ledger: LedgerRow | None
+    judge: StoredJudge | None
+    rules: RuleSet | None
+    findings: tuple[Finding, ...]
+    primary: Reason | None
+    first: EventRow | None
+    duplicates: tuple[EventRow, ...]
+    differs: tuple[Reason, ...]
+    why_differs: str
+
+
+class Explainer:
+    """Explains events of one database with the lists and publishers as they are now."""
+
+    def __init__(self, store: Store, lists: Lists, publishers: Mapping[int, PublisherStatus]) -> None:
+        self._store, self._lists, self._publishers = store, lists, publishers
+
+    def explain(self, row: EventRow) -> Explained:
+        """Return an event's explanation. Evidence is made again from stored events, in the lane's order."""
+        judge = self._store.judge(row.judge_version)
+        rules = None if judge is None else RuleSet.parse(judge.rules, f"judge {judge.version:016x}")
+        agent = self._store.text("user_agents", "ua_hash", row.ua_hash)
+        found: tuple[Finding, ...] = ()
+        differs: tuple[Reason, ...] = ()
+        if judge is not None and rules is not None:
+            evaluated = rules.bits(Mode.ENFORCE, Mode.FLAG)
+            evaluated &= ~sum(1 << Reason[name] for name in judge.not_evaluated)
+            earlier = self._store.earlier(row, rules.horizon_ms)
+            found = findings(row, earlier, rules, evaluated, Known(agent, self._lists, self._status(row)))
+            again = sum(1 << f.reason for f in found if f.hit)
+            differs = tuple(r for r in Reason if ((row.reasons & RULE_BITS) ^ again) >> r & 1)
+        first, duplicates = _family(row, self._store.copies(row))
+        return Explained(
+            row, agent, self._store.text("pages", "page_hash", row.page_hash),
+            self._store.ledger_row(row.lane, row.batch_no), judge, rules, found, _primary(row, judge), first, duplicates,
+            differs, self._why(judge, agent) if differs else "",
+        )  # fmt: skip
+
+    def _status(self, row: EventRow) -> PublisherStatus:
+        if (
+            not self._publishers
+        ):  # the rules about publishers were then not evaluated, or the table was emptied
+            return PublisherStatus.ACTIVE
+        return self._publishers.get(row.publisher_id, PublisherStatus.UNKNOWN)
+
+    def _why(self, judge: StoredJudge | None, agent: bytes | None) -> str:
+        """Return what may make evidence of today differ from the verdict of then."""
+        now = {f.name: f.content for f in self._lists.facts}
+        changed = [] if judge is None else [n for n, c in judge.list_contents.items() if now.get(n) != c]
+        if changed:
+            return f"other contents now than it was judged by: {', '.join(changed)}"
+        if agent is None:
+            return "the user agent's text is not stored"
+        return "publishers may have changed since, events may have been dropped by retention, or windows were at their limit"
+
+
+def _primary(row: EventRow, judge: StoredJudge | None) -> Reason | None:
+    if judge is None:
+        return None
+    hit = row.reasons & judge.enforced & RULE_BITS
+    lowest = (hit & -hit).bit_length() - 1
+    return None if lowest == NO_REASON else Reason(lowest)
+
+
+def _family(row: EventRow, copies: Sequence[EventRow]) -> tuple[EventRow | None, tuple[EventRow, ...]]:
+    """Return the first that a duplicate repeats, and the duplicates of a first; copies are in the lane's order."""
+    at = copies.index(row) if row in copies else len(copies)
+    if row.class_code == Class.DUPLICATE:
+        before = [e for e in copies[:at] if e.class_code != Class.DUPLICATE]
+        return (before[-1] if before else None), ()
+    after = []
+    for e in copies[at + 1 :]:
+        if e.class_code != Class.DUPLICATE:
+            break
+        after.append(e)
+    return None, tuple(after)
