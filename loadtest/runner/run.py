@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 from loadtest.model import TrafficModel
 from loadtest.profile import Fault, Profile
-from loadtest.results import FRESHNESS, Run, RunFolder, Summary, Verification
+from loadtest.results import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
 from loadtest.runner import judge
 from loadtest.runner.check import Sent, checked, cuts_of, not_verified
 from loadtest.runner.deployment import (
@@ -61,8 +62,13 @@ def execute(request: Request, screen: Screen, interrupt: Interrupt) -> tuple[Run
     """Do one load test; returns its folder and how it went. Raises AdledgerError where it could not be begun."""
     run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
     folder = RunFolder.create(request.runs, run_id)
-    with servers(request.wanted, folder.path) as on:
-        summary = one_run(request, folder, on, screen, interrupt)
+    try:
+        with servers(request.wanted, folder.path) as on:
+            summary = one_run(request, folder, on, screen, interrupt)
+    except BaseException:
+        if not (folder.path / RUN).exists():  # nothing was begun
+            shutil.rmtree(folder.path)
+        raise
     drop_broker_data(on)
     return folder, summary
 
