@@ -140,8 +140,13 @@ class ClickHouseSink:
 
         Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
         """
-        query = queries.identities(self._database, lane, clock_from, before_batch_no)
-        async with aclosing(self._stream(query, _identities)) as stream:
+        which = (self._database, lane, clock_from, before_batch_no)
+        expected = int((await self._rows(queries.identity_count(*which)))[0][0])
+
+        def block(arrays: list[Any]) -> Identities:
+            return replace(_identities(arrays), expected=expected)
+
+        async with aclosing(self._stream(queries.identities(*which), block)) as stream:
             async for found in stream:
                 yield found
 

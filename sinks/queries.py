@@ -58,10 +58,19 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
 def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
     """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch: `IDENTITY_COLUMNS`."""
     columns = ", ".join(read_column(name) for name in IDENTITY_COLUMNS)
+    firsts = _firsts(database, lane, clock_from, before_batch_no)
+    return f"SELECT {columns} {firsts} ORDER BY lane, batch_no, topic, offset"
+
+
+def identity_count(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
+    """Return the query for how many rows `identities` finds."""
+    return f"SELECT count() {_firsts(database, lane, clock_from, before_batch_no)}"
+
+
+def _firsts(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
     return (
-        f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
-        f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d} "
-        "ORDER BY lane, batch_no, topic, offset"
+        f"FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
+        f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} AND class_code != {Class.DUPLICATE:d}"
     )
 
 

@@ -86,11 +86,15 @@ class StoredEvents:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """A block of first-of-their-key events for the dedupe state: key, fingerprint, lane clock (ms)."""
+    """A block of first-of-their-key events for the dedupe state: key, fingerprint, lane clock (ms).
+
+    `expected` is how many there are in all blocks together, where that is known: 0 says nothing.
+    """
 
     key: npt.NDArray[np.uint64]
     fingerprint: npt.NDArray[np.uint32]
     lane_clock: npt.NDArray[np.int64]
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ class Lane:
         dedupe = self._state.dedupe
         for of in past:
             async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
+                dedupe.reserve(block.expected)
                 await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
                 self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,} ids")
         await self._make_windows(start.clock, start.batch_no)

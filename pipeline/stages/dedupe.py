@@ -65,6 +65,12 @@ class DedupeState:
             )  # fmt: skip
         return out
 
+    def reserve(self, n: int) -> None:
+        """Make room for n entries before the first comes: growing step by step would move each of them again."""
+        capacity = _capacity_for(n)
+        if self._taken == 0 and capacity > self.capacity:
+            self._table = np.zeros(2 * capacity, np.uint64)
+
     def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
         """Enter firsts read back from `events`, batch by batch; within a batch those of one key in order."""
         if len(keys):
@@ -100,13 +106,18 @@ class DedupeState:
             )
         oldest = base - self._base + 1
         live = kernels.count_live(self._table, oldest) if self._taken else 0
-        capacity = CAPACITY_MIN
-        while live + n > LOAD_MAX * capacity * 0.75:
-            capacity *= 2
+        capacity = _capacity_for(live + n)
         table = np.zeros(2 * capacity, np.uint64)
         if live:
             kernels.rehash(self._table, oldest, base - self._base, table, np.uint64(capacity - 1))
         self._table, self._taken, self._base = table, live, base
+
+
+def _capacity_for(n: int) -> int:
+    capacity = CAPACITY_MIN
+    while n > LOAD_MAX * capacity * 0.75:
+        capacity *= 2
+    return capacity
 
 
 class PlainDedupe:

@@ -59,6 +59,7 @@ async def rebuilt(server: EmbeddedServer) -> tuple[DedupeState, float]:
     with ThreadPoolExecutor(1) as pool:
         began = time.perf_counter()
         async for block in sink.identities(0, CLOCK - 1, IDS):
+            state.reserve(block.expected)
             await loop.run_in_executor(pool, lambda b=block: state.load(b.key, b.fingerprint, b.lane_clock))
         seconds = time.perf_counter() - began
     await sink.close()

@@ -84,6 +84,7 @@ def test_state_read_back_equals_the_state_that_never_stopped(window_ms, batches,
     stop = data.draw(st.integers(0, len(batches)), label="batches before the restart")
     clock = max((int(b.clocks[-1]) for b in batches[:stop] if len(b.clocks)), default=START_MS)
     steady, restarted = DedupeState(window_ms), DedupeState(window_ms)
+    restarted.reserve(data.draw(st.integers(0, 200), label="entries expected"))
     for b in batches[:stop]:
         found = steady.apply(b.keys, b.fingerprints, b.clocks, b.live)
         restarted.load(*b.firsts(found, clock - window_ms))
