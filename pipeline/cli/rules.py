@@ -300,14 +300,9 @@ def _settings(
 
 
 def _checked(path: Path, settings: "Settings") -> "tuple[RuleSet, str]":
-    """Return a file's rule set and text, checked whole. Raises UsageError."""
-    from pipeline.rules.loader import read_rules, require_horizon
-    from pipeline.rules.rule_set import RuleSet
+    from pipeline.rules.loader import load_checked
 
-    text = read_rules(path)
-    found = RuleSet.parse(text, str(path))
-    require_horizon(found, str(path), settings.rule_horizon_minutes_max)
-    return found, text
+    return load_checked(path, settings.rule_horizon_minutes_max)
 
 
 def _read(settings: "Settings", name: str) -> "tuple[RuleSet, str]":

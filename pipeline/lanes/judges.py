@@ -64,7 +64,7 @@ class Judges:
         self._refused: set[int] = set()  # when they were published
         self._found: Found | None = None
         self._publishers: PublisherSnapshot | None = None
-        self._unreadable = False
+        self._unreadable = ""  # what was said last
 
     async def begin(self) -> None:
         """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError."""
@@ -76,21 +76,22 @@ class Judges:
         """Take what is published, for as long as the worker runs."""
         while self._loading is not None:
             await asyncio.sleep(self._loading.look_seconds)
-            try:
-                found = await self._look(self._loading)
-                if found != self._found:
-                    await self._take(found)
-                await self._read_alerts()
-                self._unreadable = False
-            except UsageError as error:  # of files and packages: what was loaded stays
-                self._found = found
-                self._warn(f"the rules can't be loaded anew: {error}; those in force stay")
-            except SinkError as error:
-                if not self._unreadable:
-                    self._warn(
-                        f"rules, publishers and alerts can't be read: {error.message}; those in force stay"
-                    )
-                self._unreadable = True
+            await self.look()
+
+    async def look(self) -> None:
+        """Take what is published now; where it can't be read or used, what is in force stays, and that is said."""
+        if self._loading is None:
+            return
+        try:
+            found = await self._look(self._loading)
+            if found != self._found:
+                await self._take(found)
+            await self._read_alerts()
+            self._unreadable = ""
+        except (UsageError, SinkError) as error:
+            if self._unreadable != error.message:
+                self._warn(f"the rules in force stay: {error}")
+            self._unreadable = error.message
 
     def standing(self, lane: int) -> Standing:
         """Return what the alerts say of a lane under the set in force."""

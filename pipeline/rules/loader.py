@@ -39,6 +39,14 @@ def read_rules(path: Path) -> str:
         ) from None
 
 
+def load_checked(path: Path, horizon_max: int) -> tuple[RuleSet, str]:
+    """Return a file's rule set and text, checked whole, its horizon (minutes) too. Raises UsageError."""
+    text = read_rules(path)
+    found = RuleSet.parse(text, str(path))
+    require_horizon(found, str(path), horizon_max)
+    return found, text
+
+
 def load_judge(
     settings: Settings,
     now: dt.date,

@@ -189,12 +189,16 @@ class Runs:
         self.said: list[str] = []
         self.crashes = 0
 
+    def judges(self) -> Judges:
+        """Return what a worker finds its judge by."""
+        return Judges(self.judge or CompiledJudge.none())
+
     async def to_the_end(self) -> None:
         while True:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
                 cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
-                judges=Judges(self.judge or CompiledJudge.none()),
+                judges=self.judges(),
             )  # fmt: skip
             try:
                 assert await worker.run()

@@ -1,0 +1,282 @@
+"""Rule sets as data in a running worker: stored before use, changed between batches, turned by guardrails."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.write import write_traffic
+from pipeline.errors import UsageError
+from pipeline.importing.run import open_log
+from pipeline.lanes import deliver, lane
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.judges import Judges, Loading
+from pipeline.lists.publishers import PublisherSnapshot
+from pipeline.log.files import FilesSource
+from pipeline.log.source import Assignment, Committed
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.loader import load_rules
+from pipeline.rules.rule import Mode
+from pipeline.rules.rule_set import RuleSet
+from schemas.classes import Class, Reason
+from sinks.memory import Faults
+from sinks.rules import AlertKind, AlertRow, PublishedRules
+from sinks.sink import Stamp
+from tests.integration.test_doubt import CRASH_AFTER, CRASH_BEFORE, FateOf, Fates, Runs, assert_as_undisturbed
+from tests.integration.test_rules_restart import MODEL, RULES
+from tests.support.rule_sets import rule_set
+from tests.support.rule_store import MemoryRules
+
+PUBLISHED_AFTER = 3
+"""The batch after whose ledger row something is published."""
+
+STRICTER = dataclasses.replace(
+    RULES,
+    rules={
+        r: dataclasses.replace(s, params={**s.params, "clicks_max": 1, "events_max": 3} if r == Reason.USER_VELOCITY else s.params)
+        for r, s in RULES.rules.items()
+    },
+)  # fmt: skip
+LONGER = dataclasses.replace(
+    RULES,
+    rules={
+        r: dataclasses.replace(s, params={**s.params, "horizon_minutes": 55} if "horizon_minutes" in s.params else s.params)
+        for r, s in RULES.rules.items()
+    },
+)  # fmt: skip
+
+
+class Stored(FilesSource):
+    """A log whose commits are refused by the test unless the judge that an intent names is stored."""
+
+    rules: MemoryRules
+
+    async def commit(self, assignment: Assignment, offsets: Mapping[int, Committed]) -> None:
+        for committed in offsets.values():
+            named = Intent.parse(committed.metadata, "a test").judge_version
+            assert named in self.rules.judges, "a judge is stored before an intent names it"
+        await super().commit(assignment, offsets)
+
+
+class AfterBatch(Faults):
+    """Does something when a batch's ledger row is in: before the lane goes on."""
+
+    def __init__(self, batch_no: int, act: Callable[[], object]) -> None:
+        self._batch_no, self._act = batch_no, act
+
+    async def reply(self, table: str, stamp: Stamp) -> None:
+        if table == "ledger" and stamp.batch_no == self._batch_no:
+            found = self._act()
+            if asyncio.iscoroutine(found):
+                await found
+
+
+class Published(Runs):
+    """Workers that take what is published."""
+
+    def __init__(self, log: Path, rules: RuleSet) -> None:
+        super().__init__(log, Stored)
+        self.store = Stored.rules = MemoryRules(self.sink)
+        self.store.publish(rules)
+        self.finder = self.judges()
+
+    def judges(self) -> Judges:
+        def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> CompiledJudge:
+            assert rules is not None
+            return CompiledJudge(RuleSet.parse(rules.text, "published"), None, publishers)
+
+        loading = Loading(load, published=True, look_seconds=3_600)
+        self.finder = Judges(
+            CompiledJudge.none(), self.store, loading, say=self.said.append, warn=self.said.append
+        )
+        return self.finder
+
+    def versions(self) -> list[int]:
+        """Return the judge version of each batch, which all of its events have."""
+        named = {s.batch_no: int(b["judge_version"][0]) for s, b in self.sink.tables["ledger"]}
+        for stamp, block in self.sink.tables["events"]:
+            assert set(block["judge_version"].tolist()) == {named[stamp.batch_no]}
+        return [named[number] for number in sorted(named)]
+
+    def reasons(self, batch_no: int) -> list[int]:
+        return [
+            r for s, b in self.sink.tables["events"] if s.batch_no == batch_no for r in b["reasons"].tolist()
+        ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting() -> Iterator[None]:
+    """The server's clock goes on by being looked at, and the log is all there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "log"
+    with open_log(folder, MODEL.partitions) as writer:
+        write_traffic(MODEL, writer, lambda _: None)
+    return folder
+
+
+def run(log: Path, rules: RuleSet, then: RuleSet | str | None = None) -> Published:
+    """Run to the end; `then` is published when batch PUBLISHED_AFTER is done, and looked for at once."""
+    runs = Published(log, rules)
+
+    async def publish() -> None:
+        runs.store.publish(then)  # type: ignore[arg-type]
+        await runs.finder.look()
+
+    if then is not None:
+        runs.sink.faults = AfterBatch(PUBLISHED_AFTER, publish)
+    asyncio.run(runs.to_the_end())
+    return runs
+
+
+@pytest.mark.parametrize(
+    "then", [STRICTER, LONGER, rule_set(PREFETCH={})], ids=["threshold", "horizon", "fewer rules"]
+)
+def test_a_published_set_judges_from_the_next_batch_on_as_if_it_always_had(log: Path, then: RuleSet) -> None:
+    """No batch is judged by two; after the change every bit is as in a run under the new set alone."""
+    changed, always = run(log, RULES, then), run(log, then)
+    versions = changed.versions()
+    assert len(versions) > PUBLISHED_AFTER + 2
+    assert len(set(versions[:PUBLISHED_AFTER])) == len(set(versions[PUBLISHED_AFTER:])) == 1
+    assert versions[0] != versions[-1] == always.versions()[-1]
+    for number in range(PUBLISHED_AFTER + 1, len(versions) + 1):
+        assert changed.reasons(number) == always.reasons(number), number
+    stored = changed.store.judges[versions[-1]]
+    assert (stored.rules_version, stored.rules) == (then.version, then.text())
+
+
+def test_a_set_that_can_not_be_used_is_refused_whole(log: Path) -> None:
+    """The old one stays, in this worker and in the next; it is said once, and an alert stands."""
+    runs = run(log, RULES, then="mode = [")
+    assert len(set(runs.versions())) == 1
+    assert [(a.kind, a.rules_version) for a in runs.store.told] == [(AlertKind.REFUSED, 7)]
+    assert sum("is refused" in line for line in runs.said) == 1
+    asyncio.run(runs.judges().begin())
+    assert runs.finder.current.rules.version == RULES.version
+
+
+def test_without_a_set_a_worker_does_not_begin(log: Path) -> None:
+    """Nothing published, or nothing that can be used: no event is judged by rules that nobody chose."""
+    for text in (None, "mode = ["):
+        runs = Published(log, RULES)
+        runs.store.sets.clear()
+        if text is not None:
+            runs.store.publish(text)
+        with pytest.raises(UsageError, match="no rule set is published"):
+            asyncio.run(runs.to_the_end())
+        assert not runs.sink.tables["ledger"]
+
+
+def test_publishers_are_known_from_the_next_batch_on(log: Path) -> None:
+    """While the table is empty the rules about them are not evaluated; then all of them are unknown but those in it."""
+    runs = Published(log, rule_set(UNKNOWN_PUBLISHER={}, PUBLISHER_SUSPENDED={}))
+
+    async def publish() -> None:
+        runs.store.statuses, runs.store.statuses_version = {1: "active", 2: "suspended"}, 1
+        await runs.finder.look()
+
+    runs.sink.faults = AfterBatch(PUBLISHED_AFTER, publish)
+    asyncio.run(runs.to_the_end())
+    for stamp, block in runs.sink.tables["events"]:
+        suspended = block["reasons"] >> np.uint64(Reason.PUBLISHER_SUSPENDED) & np.uint64(1) == 1
+        unknown = block["reasons"] >> np.uint64(Reason.UNKNOWN_PUBLISHER) & np.uint64(1) == 1
+        known = stamp.batch_no > PUBLISHED_AFTER
+        assert suspended.tolist() == (known & (block["publisher_id"] == 2)).tolist()
+        assert unknown.tolist() == (known & ~np.isin(block["publisher_id"], [1, 2])).tolist()
+
+
+def guarded() -> RuleSet:
+    """USER_VELOCITY may invalidate hardly anything."""
+    rules = dict(RULES.rules)
+    rules[Reason.USER_VELOCITY] = dataclasses.replace(rules[Reason.USER_VELOCITY], share_max_ppm=100)
+    return dataclasses.replace(RULES, rules=rules, guardrail_events_min=1_000, guardrail_window_minutes=1440)
+
+
+@pytest.fixture(scope="module")
+def turned(log: Path) -> Published:
+    return run(log, guarded())
+
+
+def test_a_breach_turns_its_rule_for_the_batches_after(log: Path, turned: Published) -> None:
+    """Not the batch that shows it; the alert has its numbers; later hits are flagged and invalidate nothing."""
+    (breach,) = turned.store.told
+    versions = turned.versions()
+    assert (breach.kind, breach.rule, breach.lane) == (AlertKind.BREACH, "USER_VELOCITY", 0)
+    assert breach.invalidated_nanos * 10**6 > 100 * breach.money_nanos > 0
+    assert breach.events >= 1_000
+    assert len(set(versions[: breach.batch_no])) == len(set(versions[breach.batch_no :])) == 1
+    assert versions[0] != versions[-1]
+    assert turned.store.judges[versions[-1]].turned == ("USER_VELOCITY",)
+    assert (
+        RuleSet.parse(turned.store.judges[versions[-1]].rules, "x").rules[Reason.USER_VELOCITY].mode
+        == Mode.FLAG
+    )
+    only = np.uint64(1 << Reason.USER_VELOCITY)
+    for stamp, block in turned.sink.tables["events"]:
+        alone = block["class_code"][block["reasons"] == only]
+        expected = Class.SIVT if stamp.batch_no <= breach.batch_no else Class.BILLABLE
+        assert set(alone.tolist()) <= {expected, Class.DUPLICATE, Class.EXPIRED}
+    undisturbed = run(log, RULES)
+    assert [turned.reasons(n) for n in range(1, len(versions))] == [
+        undisturbed.reasons(n) for n in range(1, len(versions))
+    ]
+
+
+@pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER])
+@pytest.mark.parametrize("after_breach", [-1, 0, 1, 2])
+@pytest.mark.parametrize("table", ["events", "ledger"])
+def test_a_restart_changes_nothing_of_what_a_guardrail_does(
+    table: str, after_breach: int, fate: str, log: Path, turned: Published
+) -> None:
+    """Wherever a worker dies around a breach, the same batch turns the rule, once, and the tables are the same."""
+    (breach,) = turned.store.told
+    runs = Published(log, guarded())
+    runs.sink.faults = FateOf(table, breach.batch_no + after_breach, fate, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes == 1
+    assert runs.store.told == turned.store.told
+    assert_as_undisturbed(runs, turned)
+
+
+def test_dying_again_and_again_changes_nothing_of_it(log: Path, turned: Published) -> None:
+    """Also when no worker lives longer than a few inserts."""
+    runs = Published(log, guarded())
+    runs.sink.faults = Fates(["ok", "ok", "ok", "ok", "ok", CRASH_AFTER] * 6, runs.sink)
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes >= 3
+    assert runs.store.told == turned.store.told
+    assert_as_undisturbed(runs, turned)
+
+
+def test_a_rule_that_a_person_resumes_enforces_again(log: Path, turned: Published) -> None:
+    """From the next batch on; what it invalidates then is measured anew, and turns it again."""
+    (breach,) = turned.store.told
+    runs = Published(log, guarded())
+
+    async def resume() -> None:
+        row = AlertRow(AlertKind.RESUME, guarded().version, "USER_VELOCITY", author="ann", what="checked")
+        await runs.store.add_alert(row)
+        await runs.finder.look()
+
+    runs.sink.faults = AfterBatch(breach.batch_no + 1, resume)
+    asyncio.run(runs.to_the_end())
+    versions = runs.versions()
+    assert versions[breach.batch_no] == turned.versions()[-1]
+    assert versions[breach.batch_no + 1] == versions[0]
+    again = [a for a in runs.store.told if a.kind == AlertKind.BREACH][1:]
+    assert [a.batch_no > breach.batch_no + 1 for a in again] == [True] * len(again)
+
+
+def test_the_default_set_can_be_published() -> None:
+    """Its text reads back as itself."""
+    default = load_rules("default")
+    assert RuleSet.parse(default.text(), "x").version == default.version

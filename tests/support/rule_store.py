@@ -1,0 +1,70 @@
+"""The tables of rules in memory: what a worker publishes to and reads from, over a memory sink's ledger and events."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.rules.rule_set import RuleSet
+from sinks.memory import MemorySink
+from sinks.rules import AlertKind, AlertRow, JudgedBatch, JudgeRow, PublishedRules
+
+
+@dataclass(slots=True)
+class MemoryRules:
+    """`RuleStore` over lists."""
+
+    sink: MemorySink
+    sets: list[PublishedRules] = field(default_factory=list)
+    statuses: dict[int, str] = field(default_factory=dict)
+    statuses_version: int = 0
+    told: list[AlertRow] = field(default_factory=list)
+    judges: dict[int, JudgeRow] = field(default_factory=dict)
+
+    def publish(self, rules: RuleSet | str) -> None:
+        """Add a set, or a text that is none."""
+        text = rules if isinstance(rules, str) else rules.text()
+        version = 7 if isinstance(rules, str) else rules.version
+        self.sets.insert(0, PublishedRules(version, text, "ann", "to see", len(self.sets)))
+
+    async def published(self) -> Sequence[PublishedRules]:
+        return tuple(self.sets)
+
+    async def publishers_version(self) -> int:
+        return self.statuses_version
+
+    async def publishers(self) -> Sequence[tuple[int, str]]:
+        return list(self.statuses.items())
+
+    async def alerts(self, rules_version: int) -> Sequence[AlertRow]:
+        return [a for a in self.told if a.rules_version == rules_version and a.kind != AlertKind.REFUSED]
+
+    async def add_alert(self, alert: AlertRow) -> None:
+        self.told.append(replace(alert, raised_at=len(self.told) + 1))
+
+    async def store_judge(self, judge: JudgeRow) -> None:
+        self.judges[judge.version] = judge
+
+    async def judged(
+        self, lane: int, clock_after: int, before_batch_no: int, rules_version: int
+    ) -> Sequence[JudgedBatch]:
+        found = []
+        for stamp, block in self.sink.tables["ledger"]:
+            judge = self.judges[int(block["judge_version"][0])]
+            clock = int(block["clock_after"][0])
+            inside = stamp.lane == lane and stamp.batch_no < before_batch_no and clock > clock_after
+            if inside and judge.rules_version == rules_version:
+                sums = self._sums(lane, stamp.batch_no)
+                found.append(JudgedBatch(stamp.batch_no, clock, judge.enforced, sums))
+        return found
+
+    def _sums(self, lane: int, batch_no: int) -> tuple[tuple[int, int, int, int, int], ...]:
+        events: Counter[tuple[int, int, int]] = Counter()
+        nanos: Counter[tuple[int, int, int]] = Counter()
+        for stamp, block in self.sink.tables["events"]:
+            if (stamp.lane, stamp.batch_no) == (lane, batch_no):
+                names = ("currency_code", "class_code", "reasons")
+                for *key, money in zip(*(block[n].tolist() for n in (*names, "money_nanos")), strict=True):
+                    currency, class_code, reasons = key
+                    events[currency, class_code, reasons] += 1
+                    nanos[currency, class_code, reasons] += money
+        return tuple((*key, n, nanos[key]) for key, n in events.items())
