@@ -46,12 +46,13 @@ class Worker:
         """Start it; it is ready when `ready` says so."""
         self._said_before = self._log.stat().st_size if self._log.exists() else 0
         command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(self._config)]
-        self.url, self.expected_to_end = "", False
+        self.url = ""
         self.process = Process(
             [*command, *(("--loglevel", "info") if self._pages else ())],
             self._log,
             env={"PYTHONPATH": search_path()},
         )
+        self.expected_to_end = False  # last: until then the death of the process before is looked at
 
     def ready(self) -> bool:
         """Whether it works on its lanes. Raises AdledgerError where it has ended."""

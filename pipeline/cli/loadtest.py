@@ -79,27 +79,34 @@ def run(
       adledger loadtest run click-farm --target local --fault pause-clickhouse@10s+5s
       adledger loadtest run ./mine.toml --target files:data/lt-log --clickhouse embedded:data/lt-clickhouse
     """
-    from loadtest.runner.load import Interrupt
-    from loadtest.runner.run import execute
-    from loadtest.runner.search import find_highest
-    from pipeline.cli.loadtest_screen import print_end, shown
-
     request = _request(
         profile, target=target, clickhouse=clickhouse, rate=rate, duration=duration, workers=workers,
         worker_urls=worker_urls or [], senders=senders, seed=seed, verify=verify, faults=faults or [],
         watch=watch or [], run_id=run_id, assignments=assignments or [], runs=runs,
     )  # fmt: skip
+    raise typer.Exit(_carried_out(request, find_max=find_max, as_json=as_json))
+
+
+def _carried_out(request: "Request", *, find_max: bool, as_json: bool) -> int:
+    """Do it, print what came of it, and return the exit code."""
+    from loadtest.runner.load import Interrupt
+    from loadtest.runner.run import execute
+    from loadtest.runner.search import find_highest
+    from pipeline.cli.loadtest_screen import print_end, shown
+
     screen = shown()
-    with Interrupt().watched() as interrupt:
-        folder, summary = (find_highest if find_max else execute)(request, screen, interrupt)
-    _close(screen)
+    try:
+        with Interrupt().watched() as interrupt:
+            folder, summary = (find_highest if find_max else execute)(request, screen, interrupt)
+    finally:
+        _close(screen)
     if as_json:
         import dataclasses
 
         out_json(dataclasses.asdict(summary) | {"folder": str(folder.path)})
     else:
         print_end(folder, summary)
-    raise typer.Exit(summary.verdict.exit_code)
+    return summary.verdict.exit_code
 
 
 @loadtest.command("verify")
