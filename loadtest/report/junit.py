@@ -1,0 +1,81 @@
+"""A run as JUnit XML: validity, each threshold, each fault and the verification are test cases."""
+
+from dataclasses import dataclass
+
+from loadtest.report import figures
+from loadtest.report.markup import element
+from loadtest.results import Run, Summary, Verdict
+
+PASSED, FAILURE, ERROR, SKIPPED = "passed", "failure", "error", "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A test case; `message` says why it is not PASSED, `text` in full."""
+
+    group: str
+    name: str
+    result: str = PASSED
+    message: str = ""
+    text: str = ""
+
+
+def junit(run: Run, summary: Summary) -> str:
+    """Return the XML. Only a run that held, or whose verification nobody wanted, has no failure and no error."""
+    cases = cases_of(run, summary)
+    counts = {kind: sum(case.result == kind for case in cases) for kind in (FAILURE, ERROR, SKIPPED)}
+    ended = run.ended_ms or run.load_ended_ms or run.started_ms
+    seconds = f"{(ended - run.started_ms) / 1_000:.3f}"
+    shown = [
+        element("testcase", *_outcome(case), classname=f"loadtest.{run.profile_name}.{case.group}", name=case.name)
+        for case in cases
+    ]  # fmt: skip
+    total = {
+        "tests": len(cases),
+        "failures": counts[FAILURE],
+        "errors": counts[ERROR],
+        "skipped": counts[SKIPPED],
+    }
+    suite = element("testsuite", *shown, name=f"adledger loadtest {run.profile_name}", **total, time=seconds)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{element("testsuites", suite, **total, time=seconds)}\n'
+
+
+def cases_of(run: Run, summary: Summary) -> list[Case]:
+    """Return the test cases of a run."""
+    valid = Case("run", f"{run.id} is valid")
+    if summary.verdict in {Verdict.INVALID, Verdict.INTERRUPTED}:
+        valid = Case(
+            "run", valid.name, ERROR, summary.why[0] if summary.why else "invalid", "\n".join(summary.why)
+        )
+    return [
+        valid,
+        *(
+            Case("thresholds", f"{t.metric}: {t.expression}")
+            if t.held
+            else Case("thresholds", f"{t.metric}: {t.expression}", FAILURE, f"measured {figures.metric(t.metric, t.value)}")
+            for t in summary.thresholds
+        ),
+        *(
+            Case("faults", f"{f.kind} at {f.at_seconds:g} s takes effect", PASSED if f.took_effect else ERROR, f.seen)
+            for f in summary.faults
+        ),
+        _verification(summary),
+    ]  # fmt: skip
+
+
+def _verification(summary: Summary) -> Case:
+    found = summary.verification
+    name = "every table is as the truth has it"
+    if found.ran and found.equal:
+        return Case("verification", name)
+    if found.ran:
+        lines = (*found.wrong, *found.explanations)
+        return Case("verification", name, FAILURE, f"{found.rows_wrong:,} of {found.rows_compared:,} rows differ", "\n".join(lines))  # fmt: skip
+    wanted = summary.verdict is Verdict.UNVERIFIED
+    return Case("verification", name, ERROR if wanted else SKIPPED, f"not verified: {found.why_not}")
+
+
+def _outcome(case: Case) -> list[str]:
+    if case.result == PASSED:
+        return []
+    return [element(case.result, case.text, message=case.message)]

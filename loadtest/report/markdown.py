@@ -1,0 +1,71 @@
+"""The short Markdown of a run, for a job's summary or a merge request."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+
+from loadtest.report import figures, words
+from loadtest.results import Run, Summary
+
+WRONG_SHOWN_MAX = 5
+_SPECIAL = str.maketrans(
+    {c: f"\\{c}" for c in "\\`*_[]|"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+)
+
+
+def markdown(run: Run, summary: Summary) -> str:
+    """Return the verdict, the four figures, the thresholds, and the command."""
+    return "\n".join(_lines(run, summary)) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return a text in which nothing is Markdown or HTML."""
+    return text.translate(_SPECIAL)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a table's lines; cells are escaped."""
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(map(escaped, row)) + " |"
+
+
+def _lines(run: Run, summary: Summary) -> Iterator[str]:
+    said = words.headline(run, summary)
+    yield f"### {said.mark} {escaped(run.profile_name)}: {escaped(said.title)}"
+    yield ""
+    yield escaped(said.sentence)
+    yield ""
+    if summary.why:
+        yield from (f"- {escaped(reason)}" for reason in summary.why)
+        yield ""
+    yield from table(
+        ("what", "measured", ""), ((t.label, t.value, t.detail) for t in words.tiles(run, summary))
+    )
+    if summary.thresholds:
+        yield ""
+        yield from table(
+            ("", "threshold", "measured"),
+            (
+                (words.MARKS[words.GOOD if t.held else words.BAD], f"{t.metric}: {t.expression}", figures.metric(t.metric, t.value))
+                for t in summary.thresholds
+            ),
+        )  # fmt: skip
+    wrong = [*summary.verification.wrong[:WRONG_SHOWN_MAX], *summary.verification.explanations[:WRONG_SHOWN_MAX]]  # fmt: skip
+    if wrong:
+        yield ""
+        yield from (f"- {escaped(line)}" for line in wrong)
+    if summary.steps:
+        yield ""
+        yield from table(
+            ("", "rate", "run"),
+            (
+                (words.MARKS[words.GOOD if s.held else words.BAD], f"{figures.number(s.rate_per_second)} events/s", s.run_id)
+                for s in summary.steps
+            ),
+        )  # fmt: skip
+    yield ""
+    yield from (f"- {escaped(caution)}" for caution in words.cautions(run, summary))
+    yield ""
+    yield f"Run {escaped(summary.run_id)}. Repeat it:"
+    yield from ("", "    " + shlex.join(run.command).replace("\n", " "))

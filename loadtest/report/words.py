@@ -1,0 +1,143 @@
+"""What a run came to, in words: the verdict for a manager first, then four figures with what stands behind them."""
+
+from dataclasses import dataclass
+
+from loadtest.report.figures import latency, number
+from loadtest.results import Run, Summary, Verdict
+
+GOOD, BAD, VOID = "good", "bad", "void"
+"""Held; crossed; says nothing about the system."""
+
+MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The verdict: `kind` is GOOD, BAD or VOID."""
+
+    kind: str
+    title: str
+    sentence: str
+
+    @property
+    def mark(self) -> str:
+        """A tick, a cross, or an exclamation mark: colour is not all that tells."""
+        return MARKS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A figure that matters, what it is, and what stands behind it. `kind` "" where it judges nothing."""
+
+    label: str
+    value: str
+    detail: str
+    kind: str = ""
+
+
+def headline(run: Run, summary: Summary) -> Headline:
+    """Return the verdict in words."""
+    what = f"{rate_asked(run)} for {run.duration_seconds:g} s"
+    match summary.verdict:
+        case Verdict.HELD:
+            return _held(what, summary)
+        case Verdict.CROSSED:
+            return _crossed(what, summary)
+        case Verdict.UNVERIFIED:
+            return Headline(VOID, "Not verified", f"No threshold was crossed at {what}, but what was counted could not be compared with the truth. Don't take it as held.")  # fmt: skip
+        case Verdict.INTERRUPTED:
+            return Headline(VOID, "Interrupted", "The run was ended early. The figures are those until then, and no verdict.")  # fmt: skip
+        case Verdict.INVALID:
+            return Headline(VOID, "Invalid run", "The load was not the one that was asked for. Don't use these figures: they say nothing about the system.")  # fmt: skip
+
+
+def tiles(run: Run, summary: Summary) -> tuple[Tile, ...]:
+    """Return rate, freshness, counting and cost."""
+    return _rate(run, summary), _freshness(summary), _counted(summary), _cost(summary)
+
+
+def rate_asked(run: Run) -> str:
+    """Return the rate that was asked for."""
+    return (
+        f"{number(run.rate_per_second)} events/s" if run.rate_per_second else "as many events as go through"
+    )
+
+
+def cautions(run: Run, summary: Summary) -> tuple[str, ...]:
+    """Return what a reader must know before believing the figures."""
+    found = []
+    cores, busy = run.environment.get("cores"), run.environment.get("load_average_before")
+    if isinstance(cores, int) and isinstance(busy, int | float) and busy > cores / 2:
+        found.append(
+            f"The machine was busy before the run began: load average {number(busy)} on {cores} cores. "
+            "Figures of a quiet machine would be better."
+        )
+    if run.environment.get("one_machine"):
+        found.append("Generator, broker, workers and ClickHouse shared one machine, and its cores.")
+    if summary.metrics.get("drain_seconds") is None:
+        found.append("Not every event became queryable within the run. Freshness is that of those which did.")
+    return tuple(found)
+
+
+def _held(what: str, summary: Summary) -> Headline:
+    if summary.steps:
+        return Headline(
+            GOOD, f"Holds {number(summary.rate_max_per_second)} events/s",
+            f"The highest of {len(summary.steps)} rates that was tried and held, each a run of its own. "
+            "What follows is the run at that rate.",
+        )  # fmt: skip
+    if not summary.verification.ran:
+        return Headline(GOOD, "Held, and nobody counted", f"Thresholds held at {what}. What was counted was not compared with the truth ({summary.verification.why_not}).")  # fmt: skip
+    return Headline(GOOD, "Held, and counted exactly", f"Thresholds held at {what}, and every table is as the truth has it.")  # fmt: skip
+
+
+def _crossed(what: str, summary: Summary) -> Headline:
+    if summary.verification.ran and not summary.verification.equal:
+        return Headline(BAD, "Counted wrongly", f"At {what} the tables are not what the truth says. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
+    crossed = sum(not t.held for t in summary.thresholds)
+    were = "threshold was" if crossed == 1 else "thresholds were"
+    return Headline(BAD, "Did not hold", f"At {what} {crossed} of {len(summary.thresholds)} {were} crossed.")
+
+
+def _rate(run: Run, summary: Summary) -> Tile:
+    metrics = summary.metrics
+    held = summary.verdict is Verdict.HELD
+    mean, dropped = metrics.get("rate.mean"), metrics.get("dropped_events")
+    asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as it goes"
+    lost = f"; {number(dropped)} not sent in time" if dropped else ""
+    queryable = f"{number(metrics.get('consumed_rate.mean'))} a second became queryable"
+    return Tile(
+        "Rate held" if held else "Rate",
+        f"{number(mean)} events/s",
+        f"{asked}{lost}. {queryable}",
+        GOOD if held else "",
+    )
+
+
+def _freshness(summary: Summary) -> Tile:
+    metrics = summary.metrics
+    judged = [t.held for t in summary.thresholds if t.metric == "freshness_ms"]
+    kind = (GOOD if all(judged) else BAD) if judged and summary.verdict is not Verdict.INVALID else ""
+    if kind == GOOD and metrics.get("drain_seconds") is None:
+        kind = ""
+    median, most = latency(metrics.get("freshness_ms.med")), latency(metrics.get("freshness_ms.max"))
+    return Tile(
+        "Freshness, 99 of 100 events within", latency(metrics.get("freshness_ms.p(99)")),
+        f"half within {median}, the slowest {most}; from when it was due until ClickHouse answers with it", kind,
+    )  # fmt: skip
+
+
+def _counted(summary: Summary) -> Tile:
+    found = summary.verification
+    if not found.ran:
+        return Tile("Counted", "Not verified", found.why_not, VOID)
+    if found.equal:
+        return Tile("Counted", "Exactly", f"{found.records_expected:,} records in {found.rows_compared:,} publisher-minutes, to the record and the nano", GOOD)  # fmt: skip
+    return Tile("Counted", "Wrongly", f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the truth; {found.records_found:,} records instead of {found.records_expected:,}", BAD)  # fmt: skip
+
+
+def _cost(summary: Summary) -> Tile:
+    cost = summary.metrics.get("worker_cpu_us_per_event")
+    value = f"{number(1e6 / cost)} events" if cost else number(None)
+    cores = number(summary.metrics.get("worker_cpu_cores.mean"))
+    return Tile("For one CPU-second of the workers", value, f"{number(cost)} µs an event; {cores} cores on average")  # fmt: skip

@@ -1,0 +1,29 @@
+"""Writes what a run folder lacks: report.html, report.md, junit.xml."""
+
+from pathlib import Path
+
+from loadtest.report.junit import junit
+from loadtest.report.markdown import markdown
+from loadtest.report.page import page
+from loadtest.results import FRESHNESS, RUN, SECONDS_FILE, SUMMARY, RunFolder
+
+HTML, MARKDOWN, JUNIT = "report.html", "report.md", "junit.xml"
+OF_THE_RUN = (RUN, SUMMARY, SECONDS_FILE, FRESHNESS)
+
+
+def write_report(folder: RunFolder) -> dict[str, Path]:
+    """Write the report of a run that ended; returns the files of the folder that there are, by name.
+
+    Raises UsageError where the run has no summary, or was written by a later adledger.
+    """
+    run, summary = folder.run(), folder.summary()
+    made = {
+        HTML: page(run, summary, folder.seconds()),
+        MARKDOWN: markdown(run, summary),
+        JUNIT: junit(run, summary),
+    }
+    for name, text in made.items():
+        new = folder.path / f"{name}.new"
+        new.write_text(text, "utf-8")
+        new.replace(folder.path / name)
+    return {name: path for name in (*made, *OF_THE_RUN) if (path := folder.path / name).is_file()}
