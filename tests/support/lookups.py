@@ -42,6 +42,9 @@ def granules_read(client: Any, database: str, condition: str, table: str = "even
     """Return how many granules of `events` a look-up reads, and of how many, as EXPLAIN indexes = 1 tells."""
     plan = client.execute(f"EXPLAIN indexes = 1 SELECT * FROM {database}.{table} WHERE {condition}")
     text = "\n".join(line for (line,) in plan)
-    counts = [tuple(map(int, found)) for found in re.findall(r"Granules: (\d+)/(\d+)", text)]
+    (of_events,) = [
+        part for part in text.split("ReadFromMergeTree (")[1:] if part.startswith(f"{database}.events)")
+    ]
+    counts = [tuple(map(int, found)) for found in re.findall(r"Granules: (\d+)/(\d+)", of_events)]
     assert counts, text
     return counts[-1][0], max(of for _, of in counts)
