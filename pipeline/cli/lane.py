@@ -250,7 +250,7 @@ def _order(
     if already:
         err(f"{already} of these lanes have this order already: a running worker carries it out, or the next")
     if executed and orders:
-        err("ordered. A lane that stands still looks every 5 s; see `adledger lane status`")
+        err("ordered. A worker that runs looks every 5 s, another when it starts; see `adledger lane status`")
     elif orders:
         err("nothing was ordered yet: --execute does it")
 

@@ -29,6 +29,8 @@ from sinks.sink import LedgerEntry, StoredEvents
 FETCH_WAIT_MS_MAX = 200
 USER_AGENTS_SEEN_MAX = 1 << 16
 PAGES_SEEN_MAX = 1 << 18
+IDS_BETWEEN_LINES = 10_000_000
+"""A rebuild says how far it is after so many ids more: every few seconds."""
 PARENT_LOOK_SECONDS = 1.0
 """How often a new lane looks whether its parent has reached the barrier."""
 
@@ -121,12 +123,15 @@ class Lane:
         """
         past = (*await lineage(self._ports.orders, self.lane), Ancestor(self.lane, start.batch_no))
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
-        dedupe = self._state.dedupe
+        dedupe, said = self._state.dedupe, 0
         for of in past:
             async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
                 dedupe.reserve(block.expected)
                 await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
                 self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,} ids")
+                if dedupe.taken - said >= IDS_BETWEEN_LINES:
+                    said = dedupe.taken
+                    self._ports.say(f"lane {self.lane}: {said:,} ids rebuilt, of about {block.expected:,}")
         await self._make_windows(start.clock, start.batch_no)
 
     async def _make_windows(self, clock: int, batch_no: int) -> None:
