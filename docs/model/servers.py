@@ -4,81 +4,20 @@ A reply is delivered together with what it answers, or never: all it does is let
 """
 
 from docs.model.mutants import (
-    ANY_MEMBER,
-    CURRENT_GENERATION,
-    HALF,
-    NO_DEADLINE,
-    RESEND,
-    TOKENS_ONLY,
-    TORN_INSERTS,
+    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, RESEND, TOKENS_ONLY, TORN_INSERTS,
 )  # fmt: skip
 from docs.model.state import (
-    COMMIT,
-    CONTENT,
-    CURRENT,
-    DELIVER,
-    DERIVED,
-    EVENTS,
-    INSERT,
-    LAST,
-    LEDGER,
-    MODE,
-    NONE,
-    OLD_INTENT,
-    ON_WIRE,
-    ORPHAN_COMMIT,
-    ORPHAN_CURRENT,
-    ORPHAN_FIELDS,
-    ORPHANS,
-    ORPHANS_MAX,
-    P0,
-    P1,
-    PC,
-    QUIESCE,
-    REJUDGE,
-    RUNNING,
-    SEND_BY,
-    SETTLE,
-    START,
-    TOKENS,
-    TORN,
-    TWICE,
-    VIOLATION,
-    WAIT,
-    WORKER_FIELDS,
-    WORKERS,
-    batch_of,
-    jit,
-    swapped,
+    COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, EVENTS, INSERT, LAST, LEDGER, MODE, NONE, OLD_INTENT,
+    ON_WIRE, ORPHAN_COMMIT, ORPHAN_CURRENT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0, P1, PC, QUIESCE,
+    REJUDGE, RUNNING, SEND_BY, SETTLE, START, TOKENS, TOO_SMALL, TORN, TWICE, VIOLATION, WAIT,
+    WORKER_FIELDS, WORKERS, batch_of, jit, swapped,
 )  # fmt: skip
 from docs.model.steps import (
-    ARRIVES,
-    COMMIT_FENCED,
-    COMMIT_LATE,
-    COMMIT_LOST,
-    COMMIT_OK,
-    COMMIT_REFUSED,
-    COMMIT_UNKNOWN,
-    GIVEN_UP,
-    GONE,
-    KILLED,
-    OLD_ARRIVES,
-    OLD_KILLED,
-    OLD_LOST,
-    OLD_PUBLISHED,
-    PUBLISHED,
-    REBALANCE,
-    RESENT,
-    TICK,
-    TOKEN_KNOWN,
-    TOO_LATE,
-    UNANSWERED,
-    UNSYNCED,
-    part_at,
-    step,
-    table_of,
+    ARRIVES, COMMIT_FENCED, COMMIT_LATE, COMMIT_LOST, COMMIT_OK, COMMIT_REFUSED, COMMIT_UNKNOWN,
+    GIVEN_UP, GONE, KILLED, OLD_ARRIVES, OLD_KILLED, OLD_LOST, OLD_PUBLISHED, PUBLISHED, REBALANCE,
+    RESENT, TICK, TOKEN_KNOWN, TOO_LATE, UNANSWERED, UNSYNCED, part_at, step, table_of,
 )  # fmt: skip
-from docs.model.worker import SOON, add_orphan_at, committed, doubt, insert_done, leave
+from docs.model.worker import SOON, add_orphan, committed, doubt, insert_done, leave
 
 
 @jit
@@ -167,10 +106,13 @@ def rebalance(s, n, out, labels, w, m):
 @jit
 def abandon(t, at, m):
     """The worker is no more, or stops this lane: what it has sent stays on its way."""
-    if t[at + PC] == COMMIT and (t[at + CURRENT] or m & ANY_MEMBER) and t[ORPHAN_COMMIT] == NONE:
-        t[ORPHAN_COMMIT], t[ORPHAN_CURRENT] = t[at + CONTENT], t[at + CURRENT]
+    if t[at + PC] == COMMIT and (t[at + CURRENT] or m & ANY_MEMBER):
+        if t[ORPHAN_COMMIT] == NONE:
+            t[ORPHAN_COMMIT], t[ORPHAN_CURRENT] = t[at + CONTENT], t[at + CURRENT]
+        elif m == 0:
+            t[VIOLATION] = TOO_SMALL
     if t[at + INSERT]:
-        add_orphan_at(t, table_of(t[at + PC]), t[at + CONTENT], t[at + SEND_BY], t[at + INSERT])
+        add_orphan(t, table_of(t[at + PC]), t[at + CONTENT], t[at + SEND_BY], t[at + INSERT], m)
     leave(t, at)
 
 
@@ -228,7 +170,7 @@ def own_insert(s, n, out, labels, w, m):
         doubt(t, at, m)
         n += 3
     t = step(s, n, out, labels, GIVEN_UP, w)
-    add_orphan_at(t, table, content, s[at + SEND_BY], s[at + INSERT])
+    add_orphan(t, table, content, s[at + SEND_BY], s[at + INSERT], m)
     doubt(t, at, m)
     return n + 1
 

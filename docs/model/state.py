@@ -49,7 +49,8 @@ DELIVER, SETTLE, REJUDGE = 0, 1, 2
 FIRST_DONE = 7
 """A worker's content in NEXT: batch 1 (X) is done, Z is next."""
 
-(FINE, TWICE, PARTLY, DISAGREE, GAP, OLD_INTENT, STOPPED, LOST) = range(8)
+(FINE, TWICE, PARTLY, DISAGREE, GAP, OLD_INTENT, STOPPED, LOST, TOO_SMALL, LIVELOCK) = range(10)
+"""What is wrong. TOO_SMALL: with this model, which has no room for what happens. LIVELOCK is found by the search."""
 
 
 @jit

@@ -3,19 +3,7 @@
 import numpy as np
 
 from docs.model.state import (
-    DISAGREE,
-    EVENTS,
-    GAP,
-    NONE,
-    PARTLY,
-    TABLES,
-    TORN,
-    VIOLATION,
-    WRITE_EVENTS,
-    X,
-    Y,
-    jit,
-    range_of,
+    DISAGREE, EVENTS, GAP, NONE, PARTLY, TABLES, TORN, VIOLATION, WRITE_EVENTS, X, Y, jit, range_of,
 )  # fmt: skip
 
 (TICK, REBALANCE, GONE, READS_COMMITS, READS_LEDGER, READS_BEYOND, READS_AGAIN, INTENDS, COMMIT_OK, COMMIT_UNKNOWN,

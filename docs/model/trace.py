@@ -5,44 +5,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from docs.model.search import LIVELOCK, Searched, successors
+from docs.model.search import Searched, successors
 from docs.model.state import (
-    CONTENT,
-    DISAGREE,
-    FIELDS,
-    GAP,
-    LOST,
-    OLD_INTENT,
-    ON_WIRE,
-    ORPHAN_COMMIT,
-    ORPHAN_FIELDS,
-    ORPHANS,
-    ORPHANS_MAX,
-    P0,
-    P1,
-    PARTLY,
-    PC,
-    STOPPED,
-    TWICE,
-    WORKER_FIELDS,
-    WORKERS,
-    WRITE_EVENTS,
-    WRITE_LEDGER,
-    canonical,
+    CONTENT, DISAGREE, FIELDS, GAP, LIVELOCK, LOST, OLD_INTENT, ON_WIRE, ORPHAN_COMMIT, ORPHAN_FIELDS,
+    ORPHANS, ORPHANS_MAX, P0, P1, PARTLY, PC, STOPPED, TOO_SMALL, TWICE, WORKER_FIELDS, WORKERS,
+    WRITE_EVENTS, WRITE_LEDGER, canonical,
 )  # fmt: skip
 from docs.model.steps import (
-    COMMIT_LATE,
-    COMMIT_LOST,
-    INTENDS,
-    OLD_ARRIVES,
-    OLD_KILLED,
-    OLD_LOST,
-    OLD_PUBLISHED,
-    STATES_MAX,
-    TICK,
-    UNSYNCED,
-    part_at,
-    table_of,
+    COMMIT_LATE, COMMIT_LOST, INTENDS, OLD_ARRIVES, OLD_KILLED, OLD_LOST, OLD_PUBLISHED, STATES_MAX,
+    TICK, UNSYNCED, part_at, table_of,
 )  # fmt: skip
 
 State = npt.NDArray[np.int64]
@@ -59,6 +30,7 @@ WRONG = {
     OLD_INTENT: "an older intent has overwritten a newer one",
     STOPPED: "the lane stops for a person, though nobody did it harm",
     LOST: "the lane has gone on to its end, and the ledger lacks a batch: it is lost",
+    TOO_SMALL: "more is on its way than this model has room for",
     LIVELOCK: "from here the lane never comes to its end, though nothing more goes wrong",
 }
 

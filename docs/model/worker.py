@@ -4,91 +4,20 @@ What a worker is about to send is on the wire already: it may be as slow as it l
 """
 
 from docs.model.mutants import (
-    ANY_INTENT,
-    BLIND,
-    DERIVED_FIRST,
-    FROM_MEMORY,
-    LEDGER_FIRST,
-    NEXT_EARLY,
-    NO_INTENT,
-    NO_QUIESCE,
-    NO_RECOMMIT,
-    NO_WAIT,
-    OLD_DEADLINE,
-    PENDING_DONE,
-    QUIESCE_FIRST,
-    STALE_READS,
+    ANY_INTENT, BLIND, DERIVED_FIRST, FROM_MEMORY, LEDGER_FIRST, NEXT_EARLY, NO_DEADLINE, NO_INTENT,
+    NO_QUIESCE, NO_RECOMMIT, NO_WAIT, OLD_DEADLINE, PENDING_DONE, QUIESCE_FIRST, STALE_READS,
     TOKENS_ONLY,
 )  # fmt: skip
 from docs.model.state import (
-    COMMIT,
-    CONTENT,
-    CURRENT,
-    DELIVER,
-    DERIVED,
-    DERIVED_THERE,
-    DOUBT,
-    EVENTS,
-    FIRST_DONE,
-    IDLE,
-    INSERT,
-    INTEND,
-    LAST,
-    LEDGER,
-    LOOK,
-    LOST,
-    MODE,
-    NEXT,
-    NONE,
-    ON_WIRE,
-    ORPHAN_FIELDS,
-    ORPHANS,
-    ORPHANS_MAX,
-    P0,
-    P1,
-    PC,
-    QUIESCE,
-    READ0,
-    READ1,
-    READ_BEYOND,
-    READ_LEDGER,
-    RECHECK,
-    REJUDGE,
-    RUNNING,
-    SEND_BY,
-    SETTLE,
-    START,
-    STOPPED,
-    TABLES,
-    TORN,
-    VIOLATION,
-    WAIT,
-    WORKER_FIELDS,
-    WORKERS,
-    WRITE_DERIVED,
-    WRITE_EVENTS,
-    WRITE_LEDGER,
-    X,
-    Y,
-    Z,
-    batch_of,
-    jit,
-    judged_by,
-    range_of,
+    COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, DERIVED_THERE, DOUBT, EVENTS, FIRST_DONE, IDLE, INSERT,
+    INTEND, LAST, LEDGER, LOOK, LOST, MODE, NEXT, NONE, ON_WIRE, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0,
+    P1, PC, QUIESCE, READ0, READ1, READ_BEYOND, READ_LEDGER, RECHECK, REJUDGE, RUNNING, SEND_BY, SETTLE,
+    START, STOPPED, TABLES, TOO_SMALL, TORN, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, WRITE_DERIVED,
+    WRITE_EVENTS, WRITE_LEDGER, X, Y, Z, batch_of, jit, judged_by, range_of,
 )  # fmt: skip
 from docs.model.steps import (
-    INTENDS,
-    LOOKS,
-    QUIESCED,
-    READS_AGAIN,
-    READS_BEYOND,
-    READS_CLOCK,
-    READS_COMMITS,
-    READS_LEDGER,
-    WAITED,
-    finished,
-    part_at,
-    step,
+    INTENDS, LOOKS, QUIESCED, READS_AGAIN, READS_BEYOND, READS_CLOCK, READS_COMMITS, READS_LEDGER,
+    WAITED, finished, part_at, step,
 )  # fmt: skip
 
 DEADLINE_SECONDS = 1
@@ -97,21 +26,18 @@ SOON = DEADLINE_SECONDS + 1
 
 
 @jit
-def add_orphan(t, table, content, send_by):
-    """Note an insert on the wire that nobody waits for; False where the model holds no more of them."""
-    return add_orphan_at(t, table, content, send_by, ON_WIRE)
-
-
-@jit
-def add_orphan_at(t, table, content, send_by, stage):
-    """As `add_orphan`, at any stage."""
+def add_orphan(t, table, content, send_by, stage, m):
+    """Note an insert that nobody waits for, unless the server will refuse it; past its check it has no deadline."""
+    if stage == ON_WIRE and send_by == 0 and not m & NO_DEADLINE:
+        return
     for k in range(ORPHANS_MAX):
         at = ORPHANS + k * ORPHAN_FIELDS
         if t[at] == 0:
             t[at], t[at + 1], t[at + 3] = table, content, stage
-            t[at + 2] = send_by if stage == ON_WIRE else 0  # its check is behind it
-            return True
-    return False
+            t[at + 2] = send_by if stage == ON_WIRE else 0
+            return
+    if m == 0:
+        t[VIOLATION] = TOO_SMALL  # of a mutant, one more is lost
 
 
 @jit
@@ -178,7 +104,8 @@ def insert_done(t, at, m):
             return
     else:
         following = pc + 1 if pc != WRITE_LEDGER else 0
-    if following == WRITE_LEDGER and m & NEXT_EARLY and add_orphan(t, LEDGER, content, t[at + SEND_BY]):
+    if following == WRITE_LEDGER and m & NEXT_EARLY:
+        add_orphan(t, LEDGER, content, t[at + SEND_BY], ON_WIRE, m)
         next_batch(t, at, content)
     elif following:
         write(t, at, following)

@@ -23,7 +23,7 @@ def test_the_protocol_holds_in_every_state(found):
     And from every state the lane comes to its end when nothing more goes wrong.
     """
     assert found[PROTOCOL].violation == 0, "\n".join(trace(found[PROTOCOL], 0))
-    assert found[PROTOCOL].states > 1_000_000
+    assert found[PROTOCOL].states > 100_000
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.holds], ids=lambda m: m.name)
