@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from schemas.classes import Class
 
 NO_LANE = -1
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class AlertKind(StrEnum):
@@ -268,7 +270,7 @@ def alert_values(alert: AlertRow) -> list[Any]:
     """Return the values of `ALERT_COLUMNS`, as they are inserted."""
     values = _values(alert, ALERT_COLUMNS)
     values[0] = str(alert.kind)
-    values[ALERT_COLUMNS.index("clock")] = alert.clock / 1000
+    values[ALERT_COLUMNS.index("clock")] = EPOCH + dt.timedelta(milliseconds=alert.clock)
     return values
 
 
