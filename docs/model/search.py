@@ -7,9 +7,18 @@ import numpy as np
 
 from docs.model.mutants import NOT_DURABLE
 from docs.model.servers import (
-    gone, old_commit, old_inserts, own_commit, own_insert, rebalance, tick, unsynced, ) from
-    docs.model.state import (     COMMIT, CURRENT, FIELDS, IDLE, LIVELOCK, NEXT, OUT, PC, RECHECK, START,
-    VIOLATION, WORKER_FIELDS, WORKERS, WRITE_EVENTS, WRITE_LEDGER, canonical, jit, unpack,
+    gone,
+    old_commit,
+    old_inserts,
+    own_commit,
+    own_insert,
+    rebalance,
+    tick,
+    unsynced,
+)
+from docs.model.state import (
+    COMMIT, CURRENT, FIELDS, IDLE, LIVELOCK, NEXT, OUT, PC, RECHECK, START, VIOLATION, WORKER_FIELDS, WORKERS,
+    WRITE_EVENTS, WRITE_LEDGER, canonical, jit, unpack,
 )  # fmt: skip
 from docs.model.steps import (
     OLD_LOST, OLD_PUBLISHED, PUBLISHED, REBALANCE, STATES_MAX, STEPS, TICK, check, finished,
