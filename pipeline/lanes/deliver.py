@@ -4,7 +4,7 @@ The order is law. `intend` commits, on every topic's partition, what the batch w
 only then anything is inserted: events first, everything derived from them after, the ledger row last. If any answer
 is missing, the batch is *in doubt*: wait until the server itself would refuse what is still on its way, wait until
 nothing of this lane runs there, intend the same batch again with a new deadline, and look at what is there.
-Leaving out any one of these steps loses or doubles a batch (docs/architecture.md).
+Leaving out any one of these steps loses or doubles a batch (docs/exactly-once.md).
 """
 
 import asyncio
