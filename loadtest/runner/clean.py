@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from pipeline.settings import Settings
 from sinks.connection import connect
 
 TIMEOUT_MS = 30_000
+SESSION_SECONDS_MAX = 75
+"""Faust's members have a minute."""
+LOOK_SECONDS = 0.5
+
+_GROUP = 0  # what a coordinator is looked up for
 _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.errno}
 
 
@@ -76,22 +82,39 @@ def _log(run: Run) -> list[str]:
         return [f"log {directory}"]
     where: dict[str, Any] = {"source": source}
     asyncio.run(_kafka(run, Settings(**where)))
-    return [f"topics {', '.join((*run.names.topics, run.names.rollups_topic))}", f"group {run.names.group}"]
+    return [
+        f"topics {', '.join((*run.names.topics, run.names.rollups_topic))}",
+        f"group {run.names.group} and its workers' pages'",
+    ]
 
 
 async def _kafka(run: Run, settings: Settings) -> None:
-    options = kafka_options(settings)
-    admin = AIOKafkaAdminClient(**options)
+    admin = AIOKafkaAdminClient(**kafka_options(settings))
     await admin.start()
     try:
         deleted = await admin.delete_topics([*run.names.topics, run.names.rollups_topic], TIMEOUT_MS)
-        refused = {name: code for name, code in deleted.topic_error_codes if code not in _GONE}
+        groups = [str(group[0]) for group in await admin.list_consumer_groups()]
     finally:
         await admin.close()
-    async with connected(options) as client:
-        node = await client.coordinator_lookup(0, run.names.group)
-        response = await client.send(node, DeleteGroupsRequest([run.names.group]))
-        refused |= {name: code for name, code in response.results if code not in _GONE}
+    refused = {name: code for name, code in deleted.topic_error_codes if code not in _GONE}
+    pages = f"{run.names.group}-pages-"  # each worker's pages have a group of their own
+    for group in groups:
+        if group == run.names.group or group.startswith(pages):
+            code = await _deleted(group, settings)
+            refused |= {group: code} if code not in _GONE else {}
     if refused:
         said = ", ".join(f"{name}: {errors.for_code(code).__name__}" for name, code in refused.items())
         raise LogError(f"Kafka did not remove {said}", remedy="stop the run's workers, and clean again")
+
+
+async def _deleted(group: str, settings: Settings) -> int:
+    """Delete a group and return Kafka's code; a member that was killed counts until its session ends."""
+    last = time.monotonic() + SESSION_SECONDS_MAX
+    async with connected(kafka_options(settings)) as client:
+        while True:
+            node = await client.coordinator_lookup(_GROUP, group)
+            response = await client.send(node, DeleteGroupsRequest([group]))
+            [(_, code)] = response.results
+            if code != errors.NonEmptyGroup.errno or time.monotonic() > last:
+                return int(code)
+            await asyncio.sleep(LOOK_SECONDS)

@@ -204,6 +204,7 @@ class LoadRun:
             value = now.get(threshold.name)
             if (
                 threshold.abort_on_fail
+                and threshold not in self._aborted
                 and second > threshold.delay_seconds
                 and value is not None
                 and not threshold.holds(value)

@@ -45,11 +45,11 @@ class Threshold:
         return OPERATORS[self.comparison](value, self.bound)
 
     def result(self, metrics: Mapping[str, float | None], *, aborted: bool = False) -> ThresholdResult:
-        """Judge it. Where there is nothing to measure it does not hold."""
+        """Judge it. Where there is nothing to measure it does not hold, nor where it ended the run."""
         value = metrics.get(self.name)
         return ThresholdResult(
             metric=self.metric, expression=self.expression, value=value,
-            held=value is not None and self.holds(value),
+            held=value is not None and self.holds(value) and not aborted,
             abort_on_fail=self.abort_on_fail, aborted=aborted,
         )  # fmt: skip
 
