@@ -24,7 +24,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folde
 
 @loadtest.callback()
 def root() -> None:
-    """Traffic whose truth is known, at a rate, against thresholds; every run is checked in full.
+    """Load tests whose truth is known: run, verify, clean.
 
     \b
     Examples:
