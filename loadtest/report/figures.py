@@ -44,10 +44,10 @@ def size(value: float) -> str:
 
 
 def latency(ms: float | None) -> str:
-    """Return a time in ms, or in seconds from ten of them on."""
+    """Return a time in ms, or in seconds from one on."""
     if ms is None:
         return NOTHING
-    return f"{number(ms / 1_000)} s" if ms >= 10_000 else f"{number(ms)} ms"
+    return f"{number(ms / 1_000)} s" if ms >= 1_000 else f"{number(ms)} ms"
 
 
 def clock(seconds: float) -> str:

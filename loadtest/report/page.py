@@ -90,19 +90,18 @@ def _thresholds(results: Sequence[ThresholdResult]) -> Markup:
     for result in results:
         kind = words.GOOD if result.held else words.BAD
         said = "held" if result.held else "crossed, and ended the run" if result.aborted else "crossed"
-        value = (
-            "nothing to measure"
-            if result.value is None
-            else figures.metric(_metric_name(result), result.value)
+        value = "nothing" if result.value is None else figures.metric(result.metric, result.value)
+        threshold = joined(
+            element("code", f"{result.metric}: {result.expression}"),
+            element("span", words.meaning(result), class_="meaning"),
         )
-        tick = element("span", words.MARKS[kind], class_="mark", aria_hidden="true")
-        rows.append((joined(tick, " ", said), f"{result.metric}: {result.expression}", value))
+        rows.append((joined(_tick(kind), " ", said), threshold, value))
     table = _table(("", "threshold", "measured"), rows, "thresholds") if rows else element("p", "The profile has none.")  # fmt: skip
     return _section("thresholds", table)
 
 
-def _metric_name(result: ThresholdResult) -> str:
-    return result.metric
+def _tick(kind: str) -> Markup:
+    return element("span", words.MARKS[kind], class_=f"mark {kind}", aria_hidden="true")
 
 
 def _verification(summary: Summary) -> Markup:
@@ -123,7 +122,7 @@ def _steps(summary: Summary) -> Markup:
     if not summary.steps:
         return Markup()
     rows = [
-        (joined(element("span", words.MARKS[words.GOOD if step.held else words.BAD], class_="mark"), " ", step.verdict),
+        (joined(_tick(words.GOOD if step.held else words.BAD), " ", step.verdict),
          f"{figures.number(step.rate_per_second)} events/s", step.run_id)
         for step in summary.steps
     ]  # fmt: skip
@@ -137,9 +136,9 @@ def _plots(run: Run, summary: Summary, seconds: Sequence[Second]) -> Markup:
     if not plots:
         return _section("plots", element("p", "No second was sampled: the run ended before its load began."))
     key = element(
-        "p", _swatch("warm-up"), "warm-up ", _swatch("drain"), "drain, after the last send ",
-        *([_swatch("fault"), "fault, from its harm until it was undone "] if summary.faults else []),
-        "(not judged: warm-up and drain)", class_="key",
+        "p", element("span", "Time is since the load began."),
+        element("span", _swatch("warm-up"), "warm-up, not judged"), element("span", _swatch("drain"), "drain: nothing is sent"),
+        *([element("span", _swatch("fault"), "fault, until it was undone")] if summary.faults else []), class_="key",
     )  # fmt: skip
     faults = [
         element("li", element("strong", fault.kind), f" at {fault.at_seconds:g} s: {fault.seen}",
@@ -158,11 +157,12 @@ def _swatch(kind: str) -> Markup:
 
 
 def _figures(summary: Summary) -> Markup:
-    rows = [
-        (element("code", name), figures.metric(name, summary.metrics[name]), METRICS.get(name, ""))
-        for name in dict.fromkeys([*METRICS, *summary.metrics])
-        if name in summary.metrics
-    ]
+    rows, meaning = [], ""
+    for name in dict.fromkeys([*METRICS, *summary.metrics]):
+        told = METRICS.get(name, "")
+        meaning = meaning if told == "the same" else told
+        if name in summary.metrics:
+            rows.append((element("code", name), figures.metric(name, summary.metrics[name]), meaning))
     return _section("figures", _table(("metric", "value", "what it is"), rows, "figures"))
 
 

@@ -95,10 +95,10 @@ def figure(plot: Plot) -> Markup:
     told = f"{plot.title}, {plot.unit}. " + " ".join(_told(plot, series) for series in plot.series)
     svg = element(
         "svg", element("title", plot.title), element("desc", told),
-        *_shading(plot), *_grid(plot, ticks), *_limits(shown, ticks[-1]),
+        *_shading(plot), *_grid(plot, ticks),
         element("svg", *_lines(plot, ticks[-1]), viewBox=f"0 0 {WIDTH} {DEPTH}", preserveAspectRatio="none",
                 width="100%", height=HEIGHT, class_="lines"),
-        *_columns(plot),
+        *_limits(shown, ticks[-1]), *_columns(plot),
         role="img", aria_label=told, width="100%", height=HEIGHT, class_="plot",
     )  # fmt: skip
     hidden = [limit for limit in plot.limits if limit not in shown]

@@ -110,7 +110,7 @@ def _plot(
             Series(name, tuple(None if v is None else v / factor for v in values), wanted.sparse)
             for name, values in kept.items()
         ),
-        judged=(0.0, run.duration_seconds), spans=spans, limits=tuple(_limits(wanted, run, factor)),
+        judged=(0.0, run.duration_seconds), spans=spans, limits=tuple(_limits(wanted, run, factor, unit)),
         note=" ".join(filter(None, notes)),
     )  # fmt: skip
 
@@ -137,8 +137,11 @@ def _scale(unit: str, series: Mapping[str, Sequence[float | None]]) -> tuple[flo
     return 1.0, unit
 
 
-def _limits(wanted: _Wanted, run: Run, factor: float) -> Iterator[Limit]:
+def _limits(wanted: _Wanted, run: Run, factor: float, unit: str) -> Iterator[Limit]:
     for threshold in run.profile.get("thresholds", ()):
         if threshold["metric"] in wanted.limits:
-            name = f"threshold {threshold['aggregation']}{threshold['comparison']}{figures.number(threshold['bound'])}"
-            yield Limit(threshold["bound"] / factor, name)
+            bound = threshold["bound"] / factor
+            name = (
+                f"threshold {threshold['aggregation']}{threshold['comparison']}{figures.number(bound)} {unit}"
+            )
+            yield Limit(bound, name)

@@ -3,12 +3,29 @@
 from dataclasses import dataclass
 
 from loadtest.report.figures import latency, number
-from loadtest.results import Run, Summary, Verdict
+from loadtest.result_names import METRICS
+from loadtest.results import Run, Summary, ThresholdResult, Verdict
 
 GOOD, BAD, VOID = "good", "bad", "void"
 """Held; crossed; says nothing about the system."""
 
 MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
+
+MEANINGS = {
+    "freshness_ms": "from when an event was due until ClickHouse answers with it",
+    "log_time_freshness_ms": "from when the broker had an event until ClickHouse answers with it",
+    "dropped_events": "events that were not sent in time",
+    "send_errors": "deliveries that failed",
+    "unequal_rows": "publisher-minutes and counts that are not the truth's",
+    "lag_records": "events in the log and not yet queryable",
+    "behind_ms": "the latest send against its schedule",
+    "generator_behind_ms": "how late the generator was by its own doing",
+    "rate": "events a second that the log took",
+    "consumed_rate": "events a second that became queryable",
+    "drain_seconds": "from the last send until all was queryable",
+    "worker_cpu_us_per_event": "CPU of the workers for an event",
+}
+"""What a threshold's metric is, for those who don't write profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,11 @@ def tiles(run: Run, summary: Summary) -> tuple[Tile, ...]:
     return _rate(run, summary), _freshness(summary), _counted(summary), _cost(summary)
 
 
+def meaning(result: ThresholdResult) -> str:
+    """Return what a threshold is about, in words."""
+    return MEANINGS.get(result.metric, METRICS.get(result.metric, ""))
+
+
 def rate_asked(run: Run) -> str:
     """Return the rate that was asked for."""
     return (
@@ -96,7 +118,7 @@ def _crossed(what: str, summary: Summary) -> Headline:
         return Headline(BAD, "Counted wrongly", f"At {what} the tables are not what the truth says. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
     crossed = sum(not t.held for t in summary.thresholds)
     were = "threshold was" if crossed == 1 else "thresholds were"
-    return Headline(BAD, "Did not hold", f"At {what} {crossed} of {len(summary.thresholds)} {were} crossed.")
+    return Headline(BAD, "Did not hold", f"At {what}, {crossed} of {len(summary.thresholds)} {were} crossed.")
 
 
 def _rate(run: Run, summary: Summary) -> Tile:
