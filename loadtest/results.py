@@ -137,6 +137,7 @@ class Verification:
     records_found: int = 0
     rows_compared: int = 0
     rows_wrong: int = 0
+    counts_wrong: int = 0
     wrong: tuple[str, ...] = ()
     explanations: tuple[str, ...] = ()
     seconds: float = 0.0

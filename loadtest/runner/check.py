@@ -81,7 +81,7 @@ def checked(sent: Sent, client: Client, database: str) -> Verification:
     return Verification(
         ran=True, equal=report.equal, records_expected=report.truth.records_received,
         records_found=report.totals.records_received, rows_compared=report.rows_compared,
-        rows_wrong=report.rows_wrong, wrong=tuple(_wrong(report)), explanations=tuple(report.explanations),
+        rows_wrong=report.rows_wrong, counts_wrong=len(report.wrong_counts), wrong=tuple(_wrong(report)), explanations=tuple(report.explanations),
         seconds=round(time.monotonic() - began, 3),
     )  # fmt: skip
 

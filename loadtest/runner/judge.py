@@ -62,7 +62,7 @@ def metrics_of(samples: Samples, facts: Facts, verification: Verification) -> di
         "worker_cpu_us_per_event": sum(cpu) / consumed_after_first * 1e6
         if cpu and consumed_after_first > 0
         else None,
-        EXACT.metric: verification.rows_wrong + len(verification.wrong) if verification.ran else None,
+        EXACT.metric: verification.rows_wrong + verification.counts_wrong if verification.ran else None,
     }
 
 

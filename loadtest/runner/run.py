@@ -134,7 +134,7 @@ def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> Summary:
             verification = checked(sent, client, run.names.database)
         finally:
             client.disconnect()
-    metrics = {**summary.metrics, EXACT.metric: verification.rows_wrong + len(verification.wrong)}
+    metrics = {**summary.metrics, EXACT.metric: verification.rows_wrong + verification.counts_wrong}
     others = tuple(t for t in summary.thresholds if t.metric != EXACT.metric)
     thresholds = (*others, EXACT.result(metrics))
     verdict, why = judge.after_verification(summary.verdict, summary.why, thresholds)

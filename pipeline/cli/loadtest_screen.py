@@ -118,7 +118,9 @@ def _print_verification(summary: "Summary") -> None:
             f"records and nanos ({found.seconds:.1f} s)"
         )
         return
-    out(f"  NOT EQUAL to the truth: {found.rows_wrong:,} publisher-minute rows, {len(found.wrong):,} named:")
+    out(
+        f"  NOT EQUAL to the truth: {found.rows_wrong:,} publisher-minute rows, {found.counts_wrong:,} counts; the first:"
+    )
     _print_some([*found.wrong[:WRONG_SHOWN_MAX], *found.explanations[:WRONG_SHOWN_MAX]])
 
 
