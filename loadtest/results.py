@@ -281,7 +281,7 @@ def runs_in(runs: Path) -> Iterator[RunFolder]:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.10g}"
+    return "" if value is None else f"{value:.15g}"
 
 
 def _made(of: type[Any], values: Mapping[str, Any]) -> Any:

@@ -44,7 +44,7 @@ def test_what_is_written_is_read(tmp_path):
     folder.write_run(RUN)
     folder.write_summary(SUMMARY)
     assert (folder.run(), folder.summary(), folder.ended) == (RUN, SUMMARY, True)
-    lines = [dict.fromkeys(SECONDS), {name: float(i) + 0.25 for i, name in enumerate(SECONDS)}]
+    lines = [dict.fromkeys(SECONDS), {name: 1_795_442_499_123.0 + i + 0.25 for i, name in enumerate(SECONDS)}]
     folder.write_seconds(lines)
     assert folder.seconds() == lines
 
