@@ -1,12 +1,12 @@
 """`adledger loadtest`: how much it can take, and whether it still counts right while it does."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import options
+from pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compare, report
 from pipeline.cli.output import out, out_json, out_table
 from pipeline.errors import UsageError
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 loadtest = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-RUNS = Path("data") / "loadtest"
-
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder, or `last`.")]
 
 
@@ -31,6 +28,8 @@ def root() -> None:
       adledger loadtest list
       adledger loadtest run steady-day --target local
       adledger loadtest run steady-day --rate 50000 --duration 1m --target kafka://k1:9092 --clickhouse clickhouse://ch1:9000
+      adledger loadtest report last --open
+      adledger loadtest compare a1 a2 a3 --against b1 b2 b3
       adledger loadtest clean last --all
     """
 
@@ -141,6 +140,10 @@ def verify(
         print_end(folder, summary)
     if not summary.verification.equal:
         raise typer.Exit(1)
+
+
+loadtest.command("report")(report)
+loadtest.command("compare", cls=AgainstMany)(compare)
 
 
 @loadtest.command("clean")

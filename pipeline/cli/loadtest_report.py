@@ -1,14 +1,20 @@
 """`adledger loadtest report` and `adledger loadtest compare`: what came of runs, and whether it changed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json
+from pipeline.cli.output import err, out, out_json, out_table
+
+if TYPE_CHECKING:
+    from loadtest.comparing.runs import Comparison
 
 RUNS = Path("data") / "loadtest"
+EXIT_WORSE, EXIT_REFUSED = 99, 97
+AGAINST = "--against"
 
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
 
@@ -41,3 +47,79 @@ def report(
 
         if not webbrowser.open(written[HTML].resolve().as_uri()):
             err(f"no browser could be started: open {written[HTML]} by hand")
+
+
+class AgainstMany(TyperCommand):
+    """A command whose --against takes all names up to the next option: `compare A1 A2 A3 --against B1 B2 B3`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option for each of its names, which is what the parser knows."""
+        return super().parse_args(ctx, repeated(args))
+
+
+def repeated(args: list[str]) -> list[str]:
+    """Return arguments with `--against` before each name that follows it."""
+    found: list[str] = []
+    against = False
+    for arg in args:
+        if arg.startswith("-"):
+            against = arg == AGAINST
+            found += [] if against else [arg]
+        else:
+            found += [AGAINST, arg] if against else [arg]
+    return [*found, AGAINST] if args[-1:] == [AGAINST] else found
+
+
+def compare(
+    a: Annotated[list[str], typer.Argument(metavar="A...", help="Runs of what is new, at least 3.")],
+    *,
+    against: Annotated[list[str], typer.Option(AGAINST, metavar="B...", help="Runs of what was, at least 3.")],
+    across_machines: Annotated[bool, typer.Option("--across-machines", help="Compare runs of different machines.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, for a merge request.")] = False,
+    runs: Runs = RUNS,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Tell whether runs A are worse or better than runs B, or whether what differs is noise.
+
+    Each metric's change has an interval (Welch's test on logarithms); it is told where that leaves 0 out and the change
+    is large enough to matter: 3 % of worker CPU an event and of rate, 10 % of freshness and memory. A against A stays
+    silent in at least 98 of 100 comparisons. Alternate the runs, A B A B ..., on a quiet machine.
+
+    \b
+    Exit codes:
+      0    A is not worse
+      99   A is worse
+      97   not comparable: too few runs, other loads, other machines, invalid runs
+      2    misused: no such run
+
+    \b
+    Examples:
+      adledger loadtest compare a1 a2 a3 a4 a5 --against b1 b2 b3 b4 b5
+      adledger loadtest compare new/* --against old/* --markdown >> $GITHUB_STEP_SUMMARY
+    """
+    from loadtest.comparing import runs as comparable
+    from loadtest.comparing import shown
+    from loadtest.results import RunFolder
+
+    sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
+    found = comparable.compare(*sides, across_machines=across_machines)
+    if as_json:
+        out_json(shown.as_json(found))
+    elif as_markdown:
+        out(shown.markdown(found).rstrip())
+    else:
+        _print(found)
+    raise typer.Exit({"worse": EXIT_WORSE, "refused": EXIT_REFUSED}.get(found.verdict, 0))
+
+
+def _print(found: "Comparison") -> None:
+    from loadtest.comparing import shown
+
+    if found.changes:
+        out_table(shown.HEADER, shown.rows(found))
+        out("")
+        out(shown.EXPLAINED.replace("`", ""))
+        out("")
+    for line in (*found.refused, *found.cautions, *(f"A has otherwise {line}" for line in found.differs)):
+        out(f"  {line}")
+    out(shown.SENTENCES[found.verdict])
