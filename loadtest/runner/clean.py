@@ -19,6 +19,7 @@ from pipeline.log.kafka.failures import connected
 from pipeline.log.kafka.topics import kafka_options
 from pipeline.settings import Settings
 from sinks.connection import connect
+from sinks.embedded.launch import find
 
 TIMEOUT_MS = 30_000
 SESSION_SECONDS_MAX = 75
@@ -51,6 +52,10 @@ def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) 
 
 
 def _servers_data(folder: Path) -> list[str]:
+    if find(folder / "clickhouse") is not None:
+        raise UsageError(
+            f"{folder}: its ClickHouse runs: the run has not ended", remedy="end it first: Ctrl-C"
+        )
     removed = []
     for name in ("clickhouse", "broker"):
         if (folder / name).is_dir():

@@ -120,7 +120,7 @@ def servers(wanted: Wanted, folder: Path) -> Iterator[Servers]:
 @contextmanager
 def tables_of(run: Run, folder: Path, clickhouse: str = "") -> Iterator[ServerAddress]:
     """Give the ClickHouse that holds a run's tables; `clickhouse` goes before the run's own. Raises SinkError."""
-    named = clickhouse or (f"embedded:{folder / 'clickhouse'}" if run.own_servers else run.clickhouse)
+    named = clickhouse or (f"embedded:{_own_tables(folder)}" if run.own_servers else run.clickhouse)
     address = _parsed(parse_clickhouse, named)
     if not isinstance(address, EmbeddedAddress):
         yield address
@@ -129,6 +129,16 @@ def tables_of(run: Run, folder: Path, clickhouse: str = "") -> Iterator[ServerAd
     else:
         with EmbeddedServer.start(address.directory) as server:
             yield _address(server)
+
+
+def _own_tables(folder: Path) -> Path:
+    """Return where a run's own ClickHouse has its data: in its folder, or in that of the search it is a step of."""
+    for place in (folder, folder.with_name(folder.name.rpartition("_")[0])):
+        if (place / "clickhouse").is_dir():
+            return place / "clickhouse"
+    raise UsageError(
+        f"{folder} has no tables: they were removed", remedy="repeat the run: run.json has its command"
+    )
 
 
 def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, log_time: str) -> Settings:

@@ -51,23 +51,28 @@ def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tupl
     tried: list[tuple[float, bool]] = []
     steps: list[Step] = []
     best: tuple[RunFolder, Summary] | None = None
-    with servers(request.wanted, folder.path) as on:
-        while (rate := next_rate(start, tried)) is not None and not interrupt.asked.is_set():
-            step_folder = RunFolder.create(request.runs, f"{run_id}_{len(steps) + 1:02}")
-            summary = one_run(replace(request, rate=rate), step_folder, on, screen, interrupt)
-            held = summary.verdict is Verdict.HELD
-            screen.say(f"{rate:,.0f} events/s: {summary.verdict.value} {'; '.join(summary.why)}")
-            if best is None or held or best[1].verdict is not Verdict.HELD:
-                best = step_folder, summary
-            steps.append(
-                Step(
-                    run_id=step_folder.path.name,
-                    rate_per_second=rate,
-                    held=held,
-                    verdict=summary.verdict.value,
+    try:
+        with servers(request.wanted, folder.path) as on:
+            while (rate := next_rate(start, tried)) is not None and not interrupt.asked.is_set():
+                step_folder = RunFolder.create(request.runs, f"{run_id}_{len(steps) + 1:02}")
+                summary = one_run(replace(request, rate=rate), step_folder, on, screen, interrupt)
+                held = summary.verdict is Verdict.HELD
+                screen.say(f"{rate:,.0f} events/s: {summary.verdict.value} {'; '.join(summary.why)}")
+                if best is None or held or best[1].verdict is not Verdict.HELD:
+                    best = step_folder, summary
+                steps.append(
+                    Step(
+                        run_id=step_folder.path.name,
+                        rate_per_second=rate,
+                        held=held,
+                        verdict=summary.verdict.value,
+                    )
                 )
-            )
-            tried.append((rate, held))
+                tried.append((rate, held))
+    except BaseException:
+        if best is None:  # nothing was found out; the step's folder has its logs
+            shutil.rmtree(folder.path)
+        raise
     drop_broker_data(on)
     assert best is not None, "a search has a first step"
     summary = replace(
