@@ -31,6 +31,10 @@ EXPECTED_RULE: Mapping[Label, Reason] = {
     Label.DOUBLE_TAP: Reason.DOUBLE_CLICK,
     Label.CLICK_FLOOD: Reason.USER_VELOCITY,
     Label.INJECTED_CLICK: Reason.CLICK_TOO_FAST,
+    Label.REPEAT_CLICK: Reason.REPEAT_CLICK,
+    Label.SPLICED_CLICK: Reason.CLICK_MISMATCH,
+    Label.HIDDEN_AD: Reason.INVALID_PLACEMENT,
+    Label.COOKIE_FARM: Reason.USER_MANY_IPS,
 }
 """Label -> the rule (or the duplicate's mark) that must find its events."""
 
@@ -41,6 +45,8 @@ SCORED = np.dtype(
     [
         ("log_time", "i8"),
         ("user_no", "u8"),
+        ("ip_hi", "u8"),
+        ("ip_lo", "u8"),
         ("reasons", "u8"),
         ("event_type", "u1"),
         ("class_code", "u1"),  # as stored
@@ -98,7 +104,10 @@ def scores(
     rows: Rows, rules: RuleSet
 ) -> tuple[tuple[AttackScore, ...], tuple[RuleScore, ...], tuple[HonestScore, ...]]:
     """Score rows (SCORED) in the order of their lanes' logs."""
-    excess = flood_excess(rows, rules)
+    excess = {
+        Label.CLICK_FLOOD: flood_excess(rows, rules),
+        Label.COOKIE_FARM: farm_excess(rows, rules),
+    }
     attacked = np.isin(rows["label"], list(EXPECTED_RULE))
     judged = np.isin(rows["class_code"], JUDGED)
     invalid = np.isin(rows["class_code"], INVALID)
@@ -128,15 +137,35 @@ def flood_excess(rows: Rows, rules: RuleSet) -> Bool:
     return excess
 
 
+def farm_excess(rows: Rows, rules: RuleSet) -> Bool:
+    """Return which events of farms come from a network beyond the limit: not among the last few of their user.
+
+    Counted here from log times alone, without the rules' code.
+    """
+    params = rules.rules[Reason.USER_MANY_IPS].params
+    window_ms, networks_max = params["window_minutes"] * MINUTE_MS, params["networks_max"]
+    excess = np.zeros(len(rows), np.bool_)
+    farmed = np.flatnonzero(rows["label"] == Label.COOKIE_FARM)
+    seen: dict[int, dict[tuple[int, int], int]] = defaultdict(dict)  # user -> network -> last log time
+    for place in farmed[np.argsort(rows["log_time"][farmed], kind="stable")].tolist():
+        high, low, now = (int(rows[name][place]) for name in ("ip_hi", "ip_lo", "log_time"))
+        network = (high, 0) if high else (0, low >> 8)
+        held = seen[int(rows["user_no"][place])]
+        recent = sorted((n for n in held if now - held[n] <= window_ms), key=lambda n: -held[n])
+        excess[place] = len(recent) >= networks_max and network not in recent[:networks_max]
+        held[network] = now
+    return excess
+
+
 def _hit(rows: Rows, reason: Reason) -> Bool:
     hit: Bool = (rows["reasons"] >> np.uint64(reason) & np.uint64(1)) != 0
     return hit
 
 
-def _attack(rows: Rows, label: Label, excess: Bool) -> AttackScore:
+def _attack(rows: Rows, label: Label, excess: Mapping[Label, Bool]) -> AttackScore:
     reason = EXPECTED_RULE[label]
     of_label = rows["label"] == label
-    to_find = of_label & excess if label == Label.CLICK_FLOOD else of_label
+    to_find = of_label & excess[label] if label in excess else of_label
     not_billed = rows["class_code"] != Class.BILLABLE
     return AttackScore(
         label,

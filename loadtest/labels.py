@@ -23,6 +23,10 @@ class Label(IntEnum):
     CLICK_FLOOD = 20
     INJECTED_CLICK = 21
     PRICE_CONFLICT = 22
+    REPEAT_CLICK = 23
+    SPLICED_CLICK = 24
+    HIDDEN_AD = 25
+    COOKIE_FARM = 26
     # honest look-alikes: what they must leave alone
     OFFICE = 48
     CARRIER_NAT = 49

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from loadtest.kernels.shapes import ROW, Records
+from loadtest.kernels.shapes import ROW, SENDS_SIZE, Records
 from loadtest.labels import Label
 from loadtest.model import HOUR_MS, TrafficModel
 from loadtest.script import Script
@@ -86,6 +86,42 @@ def injected_click(script: Script) -> Records:
     return script.finished(seen, script.clicks(seen, script.between(1, 5, 450), Label.INJECTED_CLICK))
 
 
+def repeat_click(script: Script) -> Records:
+    """Click six times on one impression, five seconds apart: those after the third are no visits of a reader."""
+    seen = script.impressions(script.times())
+    delays = script.human_delays()
+    labels = [Label.HONEST] * 3 + [Label.REPEAT_CLICK] * 3
+    clicks = [script.clicks(seen, delays + 5_000 * k, label, more=k) for k, label in enumerate(labels)]
+    return script.finished(seen, *clicks)
+
+
+def spliced_click(script: Script) -> Records:
+    """Click in the name of another campaign than the one that was shown."""
+    seen = script.impressions(script.times())
+    clicks = script.clicks(seen, script.human_delays(), Label.SPLICED_CLICK)
+    clicks["campaign_id"] += 1
+    return script.finished(seen, clicks)
+
+
+def hidden_ad(script: Script) -> Records:
+    """Show ads in a frame of one pixel."""
+    seen = script.impressions(script.times(), Label.HIDDEN_AD)
+    seen["width_px"] = seen["height_px"] = 1
+    seen["sends"] |= SENDS_SIZE
+    return script.finished(seen)
+
+
+def cookie_farm(script: Script) -> Records:
+    """Use one cookie on many machines, each in a network of its own."""
+    seen = script.impressions(script.times(), Label.COOKIE_FARM)
+    script.set_users(seen, script.actor_draws(1))
+    addresses = [seen[name].copy() for name in ("ip_hi", "ip_lo", "ip6")]
+    script.settle(seen)
+    for name, own in zip(("ip_hi", "ip_lo", "ip6"), addresses, strict=True):
+        seen[name] = own
+    return script.finished(seen)
+
+
 def office(script: Script) -> Records:
     """Put many people behind one address, each with a cookie: all actors are one office."""
     seen = script.impressions(script.times(), Label.OFFICE)
@@ -131,12 +167,13 @@ SCENARIOS: Mapping[str, Callable[[Script], Records]] = {
     function.__name__: function
     for function in (
         replay, datacentre_bot, impostor, double_click, click_flood, injected_click, price_conflict,
+        repeat_click, spliced_click, hidden_ad, cookie_farm,
         office, carrier_nat, double_tap, slow_phone,
     )
 }  # fmt: skip
 
-ATTACKS: Sequence[str] = tuple(SCENARIOS)[:7]
-LOOK_ALIKES: Sequence[str] = tuple(SCENARIOS)[7:]
+ATTACKS: Sequence[str] = tuple(SCENARIOS)[:11]
+LOOK_ALIKES: Sequence[str] = tuple(SCENARIOS)[11:]
 
 
 def scenario_rows(model: TrafficModel, lookup: Lookup) -> Records:

@@ -1,11 +1,13 @@
 """Each scenario does what its label says, and nothing else that a rule would find."""
 
 import ipaddress
+import itertools
 
 import numpy as np
 import pytest
 
 from loadtest.generate import Generator
+from loadtest.kernels.shapes import SENDS_SIZE
 from loadtest.labels import Label
 from loadtest.model import Scenario, TrafficModel
 from loadtest.scenarios import ATTACKS, LOOK_ALIKES, SCENARIOS
@@ -121,6 +123,37 @@ def test_a_flood_is_of_few_users_on_one_publisher():
     assert len(np.unique(rows["publisher_id"])) == 1
     assert len(np.unique(rows["user_no"])) == ACTORS
     assert (rows["event_type"] == 2).sum() == ACTORS * EVENTS
+
+
+def test_repeated_clicks():
+    """Six clicks on one impression, too far apart for double clicks; those after the third are labelled."""
+    rows = played("repeat_click")
+    clicks = [by_slot(rows, variant=1 + 2 * k) for k in range(6)]
+    assert {len(each) for each in clicks} == {ACTORS * EVENTS}
+    assert [set(each["label"].tolist()) for each in clicks] == [{Label.HONEST}] * 3 + [
+        {Label.REPEAT_CLICK}
+    ] * 3
+    for one, two in itertools.pairwise(clicks):
+        assert (two["event_time"] - one["event_time"] == 5_000).all()
+        assert (one["impression_no"] == two["impression_no"]).all()
+
+
+def test_spliced_clicks_and_hidden_ads():
+    """A click that names another campaign than its impression; a placement of one pixel, stated."""
+    rows = played("spliced_click")
+    shown, clicks = seen(rows), by_slot(rows, variant=1)
+    assert (shown["campaign_id"] != clicks["campaign_id"]).all()
+    assert (shown["publisher_id"] == clicks["publisher_id"]).all()
+    hidden = played("hidden_ad")
+    assert (hidden["width_px"] == 1).all()
+    assert (hidden["sends"] & SENDS_SIZE > 0).all()
+
+
+def test_a_farm_is_one_cookie_in_many_networks():
+    """Each actor is one user with one browser, seldom twice at one address."""
+    rows = seen(played("cookie_farm"))
+    assert len(np.unique(rows[["user_no", "user_agent", "long_ids"]])) == ACTORS
+    assert len(np.unique(rows[["user_no", "ip_hi", "ip_lo"]])) > 0.7 * len(rows)
 
 
 def test_look_alikes_share_addresses_not_cookies():
