@@ -30,7 +30,7 @@ def environment(servers: Servers) -> dict[str, Any]:
     """Return machine, system and versions; `one_machine` tells that broker and ClickHouse share it with the load."""
     return {
         "adledger": __version__,
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "load_average_before": round(os.getloadavg()[0], 2),
@@ -42,7 +42,8 @@ def environment(servers: Servers) -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
