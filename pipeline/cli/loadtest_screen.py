@@ -68,13 +68,12 @@ class Live:
 
 
 def told(line: "Second", total_seconds: float) -> str:
-    """Return a second as a line for people."""
+    """Return a second as a line for people, short enough for 80 columns: seen is what became queryable."""
     second = line["second"] or 0
     phase = "warm-up" if second <= 0 else "load" if second <= total_seconds else "drain"
     return (
-        f"{phase} {second:>4.0f}/{total_seconds:g} s  sent {line['sent'] or 0:>8,.0f}/s  consumed {line['consumed'] or 0:>8,.0f}/s"
-        f"  lag {line['lag_records'] or 0:>9,.0f}  fresh p99 {_ms(line['freshness_p99_ms'])}"
-        f"  worker {_cores(line['worker_cpu_cores'])} cores"
+        f"{phase:<7} {second:>2.0f}/{total_seconds:g} s {line['sent'] or 0:>8,.0f}/s sent {line['consumed'] or 0:>8,.0f}/s seen"
+        f"  lag {line['lag_records'] or 0:>8,.0f}  p99 {_ms(line['freshness_p99_ms'])}"
     )
 
 
@@ -139,8 +138,4 @@ def _number(value: float) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "      -" if value is None else f"{value:>6,.0f} ms"
-
-
-def _cores(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "        -" if value is None else f"{value:>6,.0f} ms"

@@ -121,7 +121,7 @@ def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
         tmp_path, text, f"files:{tmp_path / 'log'}", f"embedded:{tmp_path / 'clickhouse'}"
     )
     with started(tmp_path / "run", *arguments) as command:
-        command.until(lambda: "load " in command.err)
+        command.until(lambda: "\nload " in command.err)
         command.process.send_signal(signal.SIGINT)
         assert command.wait() == 130, command.err
     folder = RunFolder.find(tmp_path / "runs", "last")
