@@ -110,6 +110,6 @@ def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -
     raise AdledgerError(
         f"no event has the id {event_id} (id_hash {id_hash}), nor does a dead letter hold it",
         remedy="it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
-        "--database, be older than retention_days_events, or never have been sent; ids are compared byte by byte, without "
+        "--database, be older than retention_events_days, or never have been sent; ids are compared byte by byte, without "
         "quotes and spaces",
     )

@@ -65,6 +65,8 @@ def findings(
         else:
             hit = reason in hits
             text, numbers = _of_event(reason, row, known)
+            if hit and reason == Reason.CRAWLER_IMPOSTOR:
+                text += "; the address is in no range of that crawler's"
         found.append(Finding(reason, setting.mode, hit, text, numbers, setting.params))
     return tuple(found)
 

@@ -78,7 +78,10 @@ class Explainer:
             return f"other contents now than it was judged by: {', '.join(changed)}"
         if agent is None:
             return "the user agent's text is not stored"
-        return "publishers may have changed since, events may have been dropped by retention, or windows were at their limit"
+        return (
+            "publishers may have changed since, events may have been dropped by retention, windows were at their limit, or "
+            "partitions were added shortly before, and the lane's earlier events are another's"
+        )
 
 
 def _primary(row: EventRow, judge: StoredJudge | None) -> Reason | None:

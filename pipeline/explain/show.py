@@ -51,7 +51,8 @@ def _origin(e: Explained, topics: Sequence[str]) -> Iterator[str]:
     if e.first is not None:
         yield f"  duplicate of  {_place(e.first, topics)}, {e.first.class_name}, {money_text(e.first.money_nanos)}"
     for copy in e.duplicates:
-        yield f"  duplicate     {_place(copy, topics)}, {', '.join(r.name for r in copy.hits) or 'the same payload'}"
+        same = ", ".join(r.name for r in copy.hits) or "the same payload"
+        yield f"  duplicate     {_place(copy, topics)}, {money_text(copy.money_nanos)}: {same}"
 
 
 def _judged(e: Explained) -> Iterator[str]:
