@@ -226,25 +226,26 @@ def status(
       adledger rules resume IP_DATACENTER --reason "a new campaign on hosted desktops, checked"
     """
     from pipeline.cli.rules_tables import RulesTables
-    from pipeline.lanes.judges import turned_lanes
 
     settings = _settings(config_file, assignments, clickhouse, database)
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
-        version = tables.last_rules_version()
-        turned = turned_lanes(tables.alerts_of(version)) if version is not None else {}
-        alerts = tables.alerts(limit)
-    judges = None if version is None else f"{version:016x}"
+        in_force = tables.in_force()
+        turned, alerts = tables.turned(in_force), tables.alerts(limit)
+    lanes_of = {
+        rule: sorted(lane for lanes in where.values() for lane in lanes) for rule, where in turned.items()
+    }
+    versions = [f"{version:016x}" for version in sorted(set(in_force.values()))]
     if as_json:
-        by_name = {found.name: lanes for found, lanes in turned.items()}
-        out_json({"rules_version": judges, "turned": by_name, "alerts": [alert_json(a) for a in alerts]})
+        out_json({"rules_versions": versions, "turned": lanes_of, "alerts": [alert_json(a) for a in alerts]})
     else:
-        out(f"rule set {judges}" if judges else "nothing was judged yet")
+        out(f"judged by rule set {', '.join(versions)}" if versions else "nothing was judged yet")
         out_table(("raised", "kind", "rule", "lane", "batch", "what"), [alert_line(a) for a in alerts])
-        for found, lanes in turned.items():
-            where = ", ".join(map(str, lanes))
-            err(f"{found.name} is flagged in lanes {where}: look, then publish another set, or")
-            err(f"  adledger rules resume {found.name} --reason TEXT")
+        for rule, lanes in lanes_of.items():
+            err(
+                f"{rule} is flagged in lanes {', '.join(map(str, lanes))}: look, then publish another set, or"
+            )
+            err(f"  adledger rules resume {rule} --reason TEXT")
     if turned:
         raise typer.Exit(1)
 
@@ -273,22 +274,23 @@ def resume(
     """
     from pipeline.cli.rules_tables import RulesTables
     from pipeline.errors import UsageError
-    from pipeline.lanes.judges import turned_lanes
     from sinks.rules import AlertKind, AlertRow
 
     settings = _settings(config_file, assignments, clickhouse, database)
+    author = author or getpass.getuser()
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
-        version = tables.last_rules_version()
-        turned = turned_lanes(tables.alerts_of(version)) if version is not None else {}
-        lanes = {found.name: where for found, where in turned.items()}.get(rule)
-        if version is None or lanes is None:
-            names = ", ".join(found.name for found in turned) or "none"
-            raise UsageError(f"{rule} is not turned; turned are: {names}", remedy="adledger rules status")
-        author = author or getpass.getuser()
-        tables.add_alert(AlertRow(AlertKind.RESUME, version, rule, author=author, what=reason))
+        turned = tables.turned(tables.in_force())
+        if rule not in turned:
+            raise UsageError(
+                f"{rule} is not turned; turned are: {', '.join(turned) or 'none'}",
+                remedy="adledger rules status",
+            )
+        for version in turned[rule]:
+            tables.add_alert(AlertRow(AlertKind.RESUME, version, rule, author=author, what=reason))
+    lanes = sorted(lane for where in turned[rule].values() for lane in where)
     if as_json:
-        out_json({"rule": rule, "rules_version": f"{version:016x}", "lanes": lanes})
+        out_json({"rule": rule, "lanes": lanes})
     else:
         out(f"{rule} enforces again in lanes {', '.join(map(str, lanes))}, from their next batches on")
 

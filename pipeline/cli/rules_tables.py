@@ -2,11 +2,12 @@
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
+from pipeline.lanes.judges import standing
 from pipeline.rules.loader import PUBLISHED
 from pipeline.rules.rule_set import RuleSet
 from sinks.rules import (
@@ -60,10 +61,24 @@ class RulesTables:
         """Add an alert."""
         self._insert("alerts", ALERT_COLUMNS, [alert_values(alert)])
 
-    def last_rules_version(self) -> int | None:
-        """Return the version of the set that judged the newest batches; None where nothing was judged yet."""
-        rows = self._rows(f"SELECT rules_version FROM {self.database}.judges ORDER BY stored_at DESC LIMIT 1")
-        return int(rows[0][0]) if rows else None
+    def in_force(self) -> dict[int, int]:
+        """Return lane -> version of the published set that judged its last batch."""
+        rows = self._rows(
+            "SELECT lane, any(j.rules_version) FROM "
+            f"(SELECT lane, argMax(judge_version, batch_no) AS version FROM {self.database}.ledger GROUP BY lane) AS l "
+            f"INNER JOIN {self.database}.judges AS j ON j.version = l.version GROUP BY lane ORDER BY lane"
+        )
+        return {int(lane): int(version) for lane, version in rows}
+
+    def turned(self, in_force: Mapping[int, int]) -> dict[str, dict[int, list[int]]]:
+        """Return name of rule -> set's version -> lanes: where guardrails hold a rule of the set in force at `flag`."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for version in sorted(set(in_force.values())):
+            alerts = self.alerts_of(version)
+            for lane, judged_by in in_force.items():
+                for rule in sorted(standing(alerts, lane).turned) if judged_by == version else ():
+                    found.setdefault(rule.name, {}).setdefault(version, []).append(lane)
+        return found
 
     def read(self, name: str) -> tuple[RuleSet, str]:
         """Return a published set, `published` (the newest) or a version, with its text. Raises UsageError."""

@@ -52,6 +52,11 @@ NOT_EVALUATED = MetricSpec(
     "Events on which a fraud rule could not be evaluated: its list or table is missing or too old, or more happened "
     "within its horizon than the lane remembers. Of adledger_events_total without malformed: the decision rate.",
 )  # fmt: skip
+ALERTS = MetricSpec(
+    "adledger_alerts_total", "counter", "alerts", ("kind",),
+    "Alerts that this worker raised: breach (a guardrail turned a rule to flag), refused (a published rule set that can't "
+    "be used). `adledger rules status` shows them.",
+)  # fmt: skip
 ROWS = MetricSpec(
     "adledger_batch_rows", "histogram", "records", (),
     "Records of a batch: many small batches mean many inserts for little.",
@@ -135,7 +140,7 @@ LIVE_PUBLISHER_MINUTES = MetricSpec(
 LIVE_BYTES = MetricSpec("adledger_live_bytes", "gauge", "bytes", (), "Memory of the live pages' tables.")
 
 METRICS = (
-    BUILD, EVENTS, BATCHES, NOT_EVALUATED, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
+    BUILD, EVENTS, BATCHES, NOT_EVALUATED, ALERTS, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
     RETRIES, ROLLUP_MESSAGES, LIVE_MESSAGES, LIVE_RECORDS, LIVE_GIVEN_UP, LIVE_PUBLISHER_MINUTES, LIVE_BYTES,
 )  # fmt: skip
 """Every metric of ours. Beside them stand the process's own, under Prometheus's names (process_cpu_seconds_total ...)."""
@@ -157,6 +162,7 @@ class LaneMetrics:
         for of_records in Class:
             self._events.labels(CLASS_NAMES[of_records])
         self._not_evaluated = self._counter(NOT_EVALUATED)
+        self._alerts = self._counter(ALERTS)
         self._rows = self._histogram(ROWS, BATCH_ROWS)
         self._stages = self._histogram(STAGE, STAGE_SECONDS)
         self._inserts, self._fetched = self._counter(INSERTS), self._counter(FETCHED)
@@ -194,6 +200,10 @@ class LaneMetrics:
     def stage(self, stage: str, seconds: float) -> None:
         """Count a stage's time."""
         self._stages.labels(stage).observe(seconds)
+
+    def alert(self, kind: str) -> None:
+        """Count."""
+        self._alerts.labels(kind).inc()
 
     def inserted(self, table: str, outcome: str) -> None:
         """Count an insert."""

@@ -38,6 +38,11 @@ class Observers:
         for observer in self._observers:
             observer.not_evaluated(events)
 
+    def alert(self, kind: str) -> None:
+        """Tell all."""
+        for observer in self._observers:
+            observer.alert(kind)
+
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Tell all."""
         for observer in self._observers:

@@ -53,11 +53,12 @@ class Judges:
         *,
         say: Callable[[str], None] = lambda _: None,
         warn: Callable[[str], None] = lambda _: None,
+        alerted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`judge` is in force until `begin` has found another; without `loading` it stays."""
+        """`judge` is in force until `begin` has found another; without `loading` it stays. `alerted` hears of alerts."""
         self.current = judge
         self._store, self._loading = store, loading
-        self._say, self._warn = say, warn
+        self._say, self._warn, self._alerted = say, warn, alerted
         self._alerts: Sequence[AlertRow] = ()
         self._alerts_lock, self._store_lock = asyncio.Lock(), asyncio.Lock()
         self._stored: set[int] = set()
@@ -117,6 +118,7 @@ class Judges:
                 await self._store.add_alert(row)
                 if rules_version == self.current.rules.version:
                     self._alerts = (*self._alerts, row)
+            self._alerted(row.kind)
             self._warn(
                 f"lane {lane}, batch {batch_no}: {b.reason.name} invalidated {b.invalidated_nanos / b.money_nanos:.1%} of "
                 f"the money, its bounds are {b.share_min_ppm / 1e6:.1%} to {b.share_max_ppm / 1e6:.1%}: it is flagged "
@@ -166,6 +168,7 @@ class Judges:
         self._warn(f"the published rule set {rules.version:016x} of {rules.author} is refused: {error}")
         what = f"set of {rules.author}: {error}"
         await self._store.add_alert(AlertRow(AlertKind.REFUSED, rules.version, what=what))
+        self._alerted(AlertKind.REFUSED)
 
     async def _read_alerts(self) -> None:
         async with self._alerts_lock:  # an alert that is being told must not be forgotten
@@ -186,14 +189,6 @@ def standing(alerts: Sequence[AlertRow], lane: int) -> Standing:
         elif alert.kind == AlertKind.RESUME:
             turned.discard(rule)
     return Standing(frozenset(turned), breached)
-
-
-def turned_lanes(alerts: Sequence[AlertRow]) -> dict[Reason, list[int]]:
-    """Return the rules that are turned by alerts of one set, with the lanes where they are."""
-    lanes = sorted({alert.lane for alert in alerts if alert.kind == AlertKind.BREACH})
-    turned = {lane: standing(alerts, lane).turned for lane in lanes}
-    rules = sorted({rule for here in turned.values() for rule in here})
-    return {rule: [lane for lane in lanes if rule in turned[lane]] for rule in rules}
 
 
 def snapshot(rows: Sequence[tuple[int, str]]) -> PublisherSnapshot:

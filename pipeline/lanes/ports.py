@@ -77,6 +77,9 @@ class Observer(Protocol):
     def not_evaluated(self, events: Mapping[Reason, int]) -> None:
         """Hear on how many events of one batch rules could not be evaluated; a rule that is not named was on all."""
 
+    def alert(self, kind: str) -> None:
+        """Hear that an alert was raised: sinks.rules.AlertKind."""
+
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Hear that a batch is in the ledger; the lane's dedupe state holds so many ids."""
 
@@ -100,6 +103,9 @@ class NoObserver:
         """Do nothing."""
 
     def not_evaluated(self, events: Mapping[Reason, int]) -> None:
+        """Do nothing."""
+
+    def alert(self, kind: str) -> None:
         """Do nothing."""
 
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:

@@ -98,13 +98,17 @@ def make_worker(
         warn=warn,
         observer=observer,
         announce=announce,
-        judges=_judges(settings, sink, say, warn or say),
+        judges=_judges(settings, sink, say, warn or say, observer.alert),
         orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
     )
 
 
 def _judges(
-    settings: Settings, sink: Sink, say: Callable[[str], None], warn: Callable[[str], None]
+    settings: Settings,
+    sink: Sink,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    alerted: Callable[[str], None],
 ) -> Judges:
     """Return what finds the judge in force."""
     store = sink.rules if isinstance(sink, ClickHouseSink) else NO_RULE_STORE
@@ -116,7 +120,7 @@ def _judges(
         return load_judge(settings, today(), publishers, parsed)
 
     loading = Loading(load, settings.rules == PUBLISHED, settings.rules_look_seconds)
-    return Judges(CompiledJudge.none(), store, loading, say=say, warn=warn)
+    return Judges(CompiledJudge.none(), store, loading, say=say, warn=warn, alerted=alerted)
 
 
 def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:

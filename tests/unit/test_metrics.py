@@ -43,6 +43,7 @@ def busy():
     metrics.inserted("events", "ok")
     metrics.fetched(3, "ad.clicks", 1_000, 7)
     metrics.not_evaluated({Reason.UA_KNOWN_BOT: 7})
+    metrics.alert("breach")
     metrics.batch_done(entry(), 97)
     metrics.rollup_message("sent")
     metrics.show_monitor(monitor, lambda: 2)
@@ -69,6 +70,7 @@ def test_names_are_prometheus_names(metric):
     assert "_ms" not in metric.name
     assert set(metric.labels) <= {
         "class",
+        "kind",
         "lane",
         "outcome",
         "partition",
