@@ -99,8 +99,9 @@ def servers(wanted: Wanted, folder: Path) -> Iterator[Servers]:
         if wanted.target == LOCAL:
             broker = stack.enter_context(LocalBroker(folder / "broker"))
             server = stack.enter_context(EmbeddedServer.start(folder / "clickhouse"))
-            yield Servers(
-                f"kafka://{broker.servers}", _address(server), str(_address(server)), broker, server
+            where = _address(server)
+            yield stack.enter_context(
+                _stopped_after(Servers(f"kafka://{broker.servers}", where, str(where), broker, server))
             )
             return
         source = _parsed(parse_source, wanted.target)
@@ -114,7 +115,18 @@ def servers(wanted: Wanted, folder: Path) -> Iterator[Servers]:
         if isinstance(address, EmbeddedAddress):
             own = stack.enter_context(EmbeddedServer.start(address.directory))
             address = _address(own)
-        yield Servers(str(source), address, wanted.clickhouse if own is None else str(address), None, own)
+        text = wanted.clickhouse if own is None else str(address)
+        yield stack.enter_context(_stopped_after(Servers(str(source), address, text, None, own)))
+
+
+@contextmanager
+def _stopped_after(brought: Servers) -> Iterator[Servers]:
+    """Stop the ClickHouse that a fault may have started in the place of the first."""
+    try:
+        yield brought
+    finally:
+        if brought.server is not None:
+            brought.server.stop()
 
 
 @contextmanager

@@ -29,14 +29,14 @@ class _Done:
 class Faults:
     """Does the faults of a run, one after the other, in a thread of its own.
 
-    Processes that it starts again end with this thread, so `close` is for when all of them have been stopped.
+    Processes that it starts again end with the thread that started them, so the thread stays as long as this process.
     """
 
     def __init__(self, faults: Sequence[Fault], deployment: Deployment) -> None:
         """Take a run's faults. Raises UsageError for one in something that is not the run's own."""
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
         self._deployment = deployment
-        self._stopped, self._closed = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="faults", daemon=True)
         self._load_at = 0.0
         self.results: list[FaultResult] = []
@@ -55,19 +55,13 @@ class Faults:
         if self._thread.is_alive():
             self.finished.wait(UNDO_SECONDS_MAX)
 
-    def close(self) -> None:
-        """End the thread, and with it what it started."""
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
-
     def _work(self) -> None:
         for fault in self._faults:
             if self._stopped.wait(max(0.0, self._load_at + fault.at_seconds - time.monotonic())):
                 break
             self.results.append(self._do(fault))
         self.finished.set()
-        self._closed.wait()
+        threading.Event().wait()
 
     def _do(self, fault: Fault) -> FaultResult:
         started = time.monotonic() - self._load_at

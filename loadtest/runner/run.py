@@ -106,7 +106,6 @@ def one_run(
         ).run()  # fmt: skip
     finally:
         faults.stop()
-        faults.close()
     sent = Sent(planned.model, cuts_of(planned.model, loaded.sent))
     folder.write_seconds(loaded.samples.finished())
     loaded.samples.histograms.write(folder.path / FRESHNESS, loaded.samples.load_ms)

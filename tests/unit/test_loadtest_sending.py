@@ -1,6 +1,6 @@
 """What senders send: the generator's records, all of them, in order, however they are cut and shared out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.generate import Generator
-from loadtest.model import Ramp, TrafficModel
+from loadtest.labels import Label
+from loadtest.model import Ramp, Scenario, TrafficModel
 from loadtest.runner.check import Sent, cuts_of
 from loadtest.runner.schedule import Schedule
 from loadtest.runner.ticks import cut
@@ -133,3 +134,27 @@ def test_ticks_outlive_their_chunk(encode):
 
 def _content(tick):
     return [bytes(packet.data) for packet in tick.packets] + [_rows(block) for _, _, block in tick.blocks]
+
+
+def test_copies_come_within_a_run_of_seconds():
+    """Knobs bring copies into short runs: across a restart within its seconds, conflicts and replays within theirs."""
+    model = TrafficModel(
+        seed=9, events=20_000, partitions=4, start_ms=START, ramps=(Ramp(40.0, 1.0, 1.0),), duplicate_share=0.5,
+        retry_hours_weight=0, retry_edge_weight=0, retry_beyond_weight=0, retry_restart_weight=1.0,
+        retry_restart_seconds_max=12, conflict_weight=0.5, conflict_seconds_max=5, edge_margin_minutes=10,
+        scenarios=(Scenario(kind="replay", actors=4, events_per_actor=25, start_hour=0, hours=0.005, copies_hours_max=0.002),),
+    )  # fmt: skip
+    rows = np.concatenate([chunk.rows.copy() for chunk in Generator(model).rows()])
+    first_copies = rows[rows["variant"] // 2 == 1]
+    firsts = {(r["slot"], r["variant"] % 2): r["log_time"] for r in rows[rows["variant"] // 2 == 0]}
+    seen = Counter()
+    for row in first_copies:
+        delay = row["log_time"] - firsts[row["slot"], row["variant"] % 2]
+        label = Label(int(row["label"]))
+        least, most = {
+            Label.RETRY_RESTART: (3_005, 12_000), Label.CONFLICT: (10, 5_010), Label.REPLAY: (1, 7_200),
+        }.get(label, (1, 600_000))  # fmt: skip
+        assert least <= delay <= most, label
+        assert row["class_code"] == 2
+        seen[label] += 1
+    assert min(seen[Label.RETRY_RESTART], seen[Label.CONFLICT], seen[Label.REPLAY]) > 20
