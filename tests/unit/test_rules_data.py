@@ -1,0 +1,118 @@
+"""What differs between rule sets; publishers' files; what alerts say of a lane."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli.publishers import read_publishers
+from pipeline.errors import SinkError, UsageError
+from pipeline.lanes.judges import snapshot, standing
+from pipeline.lists.publishers import PublisherStatus
+from pipeline.rules.diff import differences
+from pipeline.rules.loader import load_rules
+from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode
+from pipeline.rules.rule_set import RuleSet
+from schemas.classes import Reason
+from sinks.rules import AlertKind, AlertRow
+from tests.support.rule_sets import rule_set
+
+
+def test_sets_that_decide_the_same_do_not_differ() -> None:
+    """Who wrote a set, when and why makes no difference; versions tell the same as differences do."""
+    default = load_rules("default")
+    assert differences(default, dataclasses.replace(default, author="ann", reason="else")) == []
+
+
+@given(st.sampled_from([r for r, rule in RULES.items() if rule.params]), st.data())
+def test_a_change_of_one_value_is_one_difference(reason: Reason, data: st.DataObject) -> None:
+    """By rule and name, from and to; a horizon says that windows are made anew."""
+    default = load_rules("default")
+    setting = default.rules[reason]
+    param = data.draw(st.sampled_from(RULES[reason].params))
+    value = data.draw(st.integers(param.least, param.most))
+    changed = dataclasses.replace(setting, params={**setting.params, param.name: value})
+    other = dataclasses.replace(default, rules={**default.rules, reason: changed})
+    found = differences(default, other)
+    assert bool(found) == (default.version != other.version)
+    for d in found:
+        before = str(setting.params[param.name])
+        assert (d.rule, d.what, d.before, d.after) == (reason.name, param.name, before, str(value))
+        assert d.rebuilds == bool(param.horizon_ms)
+
+
+def test_modes_and_bounds_and_the_guardrail_are_told() -> None:
+    """A rule that is switched on and looks back makes windows anew too."""
+    before, after = rule_set(PREFETCH={}), rule_set(PREFETCH={}, DOUBLE_CLICK={})
+    after = dataclasses.replace(after.flagged([Reason.PREFETCH]), guardrail_events_min=5)
+    told = {(d.rule, d.what, d.before, d.after, d.rebuilds) for d in differences(before, after)}
+    assert told == {
+        ("PREFETCH", "mode", "enforce", "flag", False),
+        ("DOUBLE_CLICK", "mode", "off", "enforce", True),
+        ("guardrail", "events_min", "10000", "5", False),
+    }
+
+
+def test_a_publishers_file_is_read_whole(tmp_path: Path) -> None:
+    """Header, ids, statuses, days."""
+    path = tmp_path / "p.csv"
+    path.write_text(
+        'publisher_id,status,name,since\n7,active,"News, daily",2026-01-31\n4294967295,suspended,,2026-02-01\n'
+    )
+    assert [(i, s, n, str(d)) for i, s, n, d in read_publishers(path)] == [
+        (7, "active", "News, daily", "2026-01-31"), (4_294_967_295, "suspended", "", "2026-02-01"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row", ["0,active,A,2026-01-01", "4294967296,active,A,2026-01-01", "x,active,A,2026-01-01", "1,paused,A,2026-01-01",
+            "1,active,A,01.02.2026", "1,active,A", "7,active,again,2026-01-01"],
+)  # fmt: skip
+def test_a_mistake_in_it_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
+    """Nothing half."""
+    path = tmp_path / "p.csv"
+    path.write_text(f"publisher_id,status,name,since\n7,active,A,2026-01-01\n{row}\n")
+    with pytest.raises(UsageError, match="line 3"):
+        read_publishers(path)
+    path.write_text("id,status\n")
+    with pytest.raises(UsageError, match="line 1"):
+        read_publishers(path)
+
+
+def test_statuses_of_another_release_are_refused() -> None:
+    """Rather than guessed."""
+    assert len(snapshot([(1, "active"), (2, "suspended")])) == 2
+    with pytest.raises(SinkError, match="paused"):
+        snapshot([(1, "paused")])
+    assert {s.name.lower() for s in PublisherStatus if s} == {"active", "suspended"}
+
+
+ALERTS = st.lists(
+    st.builds(
+        AlertRow, st.sampled_from([AlertKind.BREACH, AlertKind.RESUME]), st.just(1), st.sampled_from(["PREFETCH", "UA_BLANK"]),
+        lane=st.integers(0, 1), clock=st.integers(0, 9),
+    ),
+    max_size=8,
+)  # fmt: skip
+
+
+@given(ALERTS, st.integers(0, 1))
+def test_a_lane_stands_by_the_last_word_on_each_rule(alerts: list[AlertRow], lane: int) -> None:
+    """A breach of this lane turns, a resumption by anybody turns back; the last breach's clock is kept."""
+    found = standing(alerts, lane)
+    for rule in (Reason.PREFETCH, Reason.UA_BLANK):
+        words = [a for a in alerts if a.rule == rule.name and (a.kind == AlertKind.RESUME or a.lane == lane)]
+        breaches = [a.clock for a in words if a.kind == AlertKind.BREACH]
+        assert (rule in found.turned) == bool(words and words[-1].kind == AlertKind.BREACH)
+        assert found.breached.get(rule) == (breaches[-1] if breaches else None)
+
+
+def test_a_set_with_turned_rules_is_another_judge() -> None:
+    """And reads back from its text, the turned rules flagged."""
+    default = load_rules("default")
+    turned = default.flagged([Reason.DOUBLE_CLICK])
+    assert RuleSet.parse(turned.text(), "x").rules[Reason.DOUBLE_CLICK].mode == Mode.FLAG
+    assert turned.version != default.version
