@@ -116,4 +116,5 @@ def _positive(values: Sequence[float | None]) -> list[float]:
 
 
 def _variance(logs: Sequence[float]) -> float:
-    return max(statistics.variance(logs), NOISE_MIN**2)
+    mean = statistics.fmean(logs)
+    return max(sum((log - mean) ** 2 for log in logs) / (len(logs) - 1), NOISE_MIN**2)

@@ -24,6 +24,6 @@ def write_report(folder: RunFolder) -> dict[str, Path]:
     }
     for name, text in made.items():
         new = folder.path / f"{name}.new"
-        new.write_text(text, "utf-8")
+        new.write_text(text, "utf-8", errors="replace")
         new.replace(folder.path / name)
     return {name: path for name in (*made, *OF_THE_RUN) if (path := folder.path / name).is_file()}

@@ -1,0 +1,217 @@
+"""`loadtest compare` tells change from noise: silent on A against A, not silent where there is a change."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from loadtest.comparing import student
+from loadtest.comparing.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
+from loadtest.comparing.runs import Measured, compare
+from loadtest.comparing.shown import as_json, markdown
+from loadtest.results import Verdict, Verification
+from pipeline.cli.loadtest import loadtest
+from pipeline.cli.loadtest_report import repeated
+from tests.support.run_folders import STARTED_MS, folder_of, run_of, summary_of
+
+CPU = METRICS[0]
+COMPARISONS = 300
+Noise = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def contaminated(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Quiet runs, one in ten of them disturbed: a third slower."""
+    return 1 + 0.02 * rng.standard_normal(n) + 0.33 * (rng.random(n) < 0.1)
+
+
+NOISES: dict[str, Noise] = {
+    "quiet, 1 %": lambda rng, n: 1 + 0.01 * rng.standard_normal(n),
+    "shared machine, 8 %": lambda rng, n: np.exp(0.08 * rng.standard_normal(n)),
+    "skewed: only ever slower": lambda rng, n: 1 + 0.05 * rng.exponential(size=n),
+    "heavy tails": lambda rng, n: np.exp(0.03 * rng.standard_t(2, n)),
+    "some runs disturbed": contaminated,
+    "whole milliseconds, mostly equal": lambda rng, n: np.round(8 + 0.4 * rng.standard_normal(n)),
+}
+
+
+@pytest.mark.parametrize("runs", [3, 5])
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_a_against_a_is_silent(noise, runs):
+    """Of comparisons of a system with itself, all metrics at once, ERROR_MAX at most say anything.
+
+    The seed is fixed; the bound leaves room for three standard deviations of the count itself.
+    """
+    rng = np.random.default_rng(20_260_101)
+    told = 0
+    for _ in range(COMPARISONS):
+        values = ([noise(rng, runs).tolist() for _ in range(2)] for _ in METRICS)
+        changes = [change_of(metric, a, b) for metric, (a, b) in zip(METRICS, values, strict=True)]
+        told += any(change.kind is not Kind.SAME for change in changes)
+    expected = ERROR_MAX * COMPARISONS
+    assert told <= expected + 3 * expected**0.5
+
+
+@pytest.mark.parametrize(
+    ("noise", "found_min"), [(0.01, 1.0), (0.02, 0.99), (0.03, 0.85)], ids=["1 %", "2 %", "3 %"]
+)
+def test_a_tenth_more_cpu_is_found_in_five_runs(noise, found_min):
+    """Where runs scatter by so much, 10 % more CPU an event is told, and as worse, in so large a part of comparisons."""
+    rng = np.random.default_rng(20_260_102)
+    sides = np.exp(noise * rng.standard_normal((COMPARISONS, 2, 5)))
+    changes = [change_of(CPU, (a * 1.1).tolist(), b.tolist()) for a, b in sides]
+    assert sum(change.kind is Kind.WORSE for change in changes) >= found_min * COMPARISONS
+    assert not any(change.kind is Kind.BETTER for change in changes)
+
+
+values = st.lists(st.floats(0.5, 2.0), min_size=RUNS_MIN, max_size=8)
+
+
+@given(st.sampled_from(METRICS), values, values, st.floats(1e-3, 1e9))
+def test_a_change_has_no_unit_and_two_sides(metric, a, b, factor):
+    """Other units change nothing; A against B is B against A turned round."""
+    change = change_of(metric, a, b)
+    scaled = change_of(metric, [v * factor for v in a], [v * factor for v in b])
+    turned = change_of(metric, b, a)
+    assume(abs(abs(change.change) - metric.effect_min) > 1e-6 and abs(change.p - metric.error) > 1e-9)
+    assume(abs(abs(turned.change) - metric.effect_min) > 1e-6)
+    assert scaled.kind is change.kind
+    assert scaled.change == pytest.approx(change.change, abs=1e-9)
+    assert (1 + turned.change) * (1 + change.change) == pytest.approx(1)
+    if turned.kind is not Kind.SAME and change.kind is not Kind.SAME:
+        assert {turned.kind, change.kind} == {Kind.WORSE, Kind.BETTER}
+
+
+@given(st.sampled_from(METRICS), values, values)
+def test_what_is_told_is_large_and_beyond_its_interval(metric, a, b):
+    """A change is told only where its interval leaves 0 out and it is no smaller than what matters."""
+    change = change_of(metric, a, b)
+    assert change.low <= change.change <= change.high
+    told = change.kind is not Kind.SAME
+    assert told == ((change.low > 0 or change.high < 0) and abs(change.change) >= metric.effect_min)
+    assert regressed([change]) == (told and (change.change > 0) != metric.higher_is_better)
+
+
+def test_what_was_not_measured_everywhere_is_not_compared():
+    """A run without a value, or with 0, is not left out in silence: the metric is not comparable."""
+    for a in ([1.0, 1.0, None], [1.0, 1.0, 0.0, 1.0], [1.0, 1.0]):
+        assert change_of(CPU, a, [1.0] * 5).kind is Kind.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("tails", "degrees", "t"),
+    [(0.05, 1, 12.7062), (0.05, 10, 2.2281), (0.01, 4, 4.6041), (0.01, 8, 3.3554), (0.001, 30, 3.6460), (0.05, 1e6, 1.9600)],
+)  # fmt: skip
+def test_student_s_t_is_that_of_the_tables(tails, degrees, t):
+    """Quantiles agree with printed tables to their last digit."""
+    assert student.quantile(tails, degrees) == pytest.approx(t, abs=6e-5)
+
+
+@given(st.floats(1e-6, 0.999), st.floats(1.0, 1e4))
+def test_quantile_and_tails_undo_each_other(tails, degrees):
+    """The quantile leaves in the tails what was asked for."""
+    assert student.two_tails(student.quantile(tails, degrees), degrees) == pytest.approx(tails, rel=1e-6)
+
+
+def side(name: str, costs: list[float], *, first: int = 0, **other) -> list[Measured]:
+    numbers = count(first, 2)  # alternating with the other side's
+    return [
+        Measured(
+            run_of(f"{name}{i}", started_ms=STARTED_MS + next(numbers) * 60_000, **other),
+            summary_of(f"{name}{i}", metrics={**summary_of().metrics, "worker_cpu_us_per_event": cost}),
+        )
+        for i, cost in enumerate(costs)
+    ]
+
+
+B = side("b", [4.0, 4.04, 3.98, 4.02, 3.97])
+
+
+def test_only_like_is_compared_with_like():
+    """Too few runs, another load, another machine, a run that says nothing or counted wrongly: refused, with the reason."""
+    good = [4.01, 3.99, 4.0]
+    wrong = Verification(ran=True, equal=False)
+    refused = {
+        "at least 3": side("a", good[:2]),
+        "rate is": side("a", good, rate_per_second=30_000.0),
+        "profile is": side("a", good, profile_name="poison"),
+        "cores is": side("a", good, environment={**run_of().environment, "cores": 2}),
+        "is invalid": [
+            replace(m, summary=replace(m.summary, verdict=Verdict.INVALID)) for m in side("a", good)
+        ],
+        "counted wrongly": [
+            replace(m, summary=replace(m.summary, verification=wrong)) for m in side("a", good)
+        ],
+        "named twice": B[:3],
+    }
+    for reason, a in refused.items():
+        found = compare(a, B)
+        assert found.verdict == "refused"
+        assert any(reason in line for line in found.refused), reason
+        assert found.changes == ()
+    assert compare(refused["cores is"], B, across_machines=True).verdict == "no change"
+
+
+def test_what_may_explain_a_change_is_said():
+    """What A has otherwise is named; so is an order of runs in which time itself may be the difference."""
+    settings = {"batch_rows_max": 65_536, "database": "another"}
+    alternating = compare(side("a", [4.0, 4.01, 3.99], first=1, settings=settings), B)
+    assert [line.partition(":")[0] for line in alternating.differs] == ["batch_rows_max"]
+    assert not any("Alternate" in line for line in alternating.cautions)
+    assert any("Alternate" in line for line in compare(side("a", [4.0, 4.01, 3.99], first=100), B).cautions)
+
+
+def test_forms_agree():
+    """JSON is plain values with the verdict; Markdown has a row for each metric."""
+    found = compare(side("a", [4.4, 4.42, 4.39, 4.41, 4.4], first=1), B)
+    assert found.verdict == "worse"
+    assert json.loads(json.dumps(as_json(found)))["verdict"] == "worse"
+    rows = [line for line in markdown(found).splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(METRICS)
+    assert sum("worse" in row for row in rows) == 1
+
+
+@given(st.lists(st.sampled_from(["x", "y", "--json", "--markdown"]), max_size=6), st.lists(st.sampled_from(["p", "q"]), max_size=4))  # fmt: skip
+def test_against_takes_all_names_that_follow(before, names):
+    """Each name behind --against becomes one of its own; what stands before stays; the next option ends it."""
+    found = repeated([*before, "--against", *names, "--json"])
+    assert found[: len(before)] == before
+    assert found[len(before) :] == [part for name in names for part in ("--against", name)] + ["--json"]
+
+
+@pytest.mark.parametrize(
+    ("costs", "code", "verdict"),
+    [([4.4, 4.42, 4.39], 99, "worse"), ([3.6, 3.62, 3.59], 0, "better"), ([4.01, 3.98, 4.02], 0, "no change"), ([4.4, 4.4], 97, "refused")],
+)  # fmt: skip
+def test_a_ci_job_fails_on_what_is_worse_and_on_nothing_else(tmp_path, costs, code, verdict):
+    """Exit codes: 0 not worse, 99 worse, 97 not comparable; stdout of --json is one object."""
+    a = side("a", costs, first=1)
+    for measured in (*a, *B):
+        folder_of(tmp_path, measured.run, measured.summary)
+    arguments = [
+        "compare",
+        *(m.run.id for m in a),
+        "--against",
+        *(m.run.id for m in B),
+        "--runs",
+        str(tmp_path),
+    ]
+    done = CliRunner().invoke(loadtest, [*arguments, "--json"])
+    assert done.exit_code == code, done.output
+    assert json.loads(done.stdout)["verdict"] == verdict
+    assert CliRunner().invoke(loadtest, arguments).exit_code == code
+
+
+def test_report_writes_its_files_beside_the_run_s(tmp_path):
+    """`report last` writes page, Markdown and JUnit, and names every file there is."""
+    folder = folder_of(tmp_path, run_of(), summary_of())
+    done = CliRunner().invoke(loadtest, ["report", "last", "--runs", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    named = json.loads(done.stdout)
+    assert set(named) == {"report.html", "report.md", "junit.xml", "run.json", "summary.json", "seconds.csv"}
+    assert sorted(path.name for path in folder.path.iterdir()) == sorted(named)
