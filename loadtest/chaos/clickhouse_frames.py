@@ -1,0 +1,119 @@
+"""Inserts and their answers, seen in the bytes of ClickHouse's native protocol, for `loadtest.faults.tcp_proxy`.
+
+An insert of the protocol's is known by its query id (`adledger/DATABASE/LANE/BATCH/TABLE/UUID`), and is *under way* from
+when its rows were sent until its last answer. Nothing is compressed between worker and server on one machine.
+"""
+
+import re
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from loadtest.faults.tcp_proxy import Action, Side
+
+_QUERY_ID = re.compile(rb"adledger/[A-Za-z0-9_]+/(\d+)/(\d+)/([a-z_]+)/[0-9a-f-]{36}")
+_DATA, _EXCEPTION, _PROGRESS, _END_OF_STREAM = 1, 2, 3, 5
+_PROGRESS_NUMBERS = 5
+"""Rows, bytes, rows to read; rows and bytes written: what the server sends to a driver of this revision."""
+_CLOCK = b"SELECT toUnixTimestamp(now())"
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """One insert of a batch into one table."""
+
+    lane: int
+    batch_no: int
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.table} of lane {self.lane}, batch {self.batch_no}"
+
+
+class ClickHouseFaults:
+    """What becomes of which answers, on every connection of a proxy; and what is under way."""
+
+    def __init__(self) -> None:
+        self._gates: weakref.WeakSet[ClickHouseGate] = weakref.WeakSet()  # each as long as its connection
+        self._armed: tuple[str, Action] | None = None
+        self.struck: list[Insert] = []
+        """Inserts that the server had done when their answer was struck."""
+        self.clock_ahead_seconds = 0
+        """How far the server's clock is ahead for those who ask for it."""
+
+    def gate(self) -> "ClickHouseGate":
+        """Return the judge of a new connection."""
+        gate = ClickHouseGate(self)
+        self._gates.add(gate)
+        return gate
+
+    def strike_next(self, table: str, action: Action) -> None:
+        """Strike the answer to the next insert into a table, once, when the server says that it has done it."""
+        self._armed = (table, action)
+
+    def under_way(self) -> set[Insert]:
+        """Return the inserts whose rows were sent and whose answer has not come. From any thread."""
+        return {gate.insert for gate in tuple(self._gates) if gate.insert is not None and gate.rows_sent}
+
+    def answered(self, insert: Insert) -> Action:
+        """Judge the answer that says an insert is done."""
+        if self._armed is None or self._armed[0] != insert.table:
+            return Action.PASS
+        action, self._armed = self._armed[1], None
+        self.struck.append(insert)
+        return action
+
+
+class ClickHouseGate:
+    """One connection: knows which insert it carries, and when that is done."""
+
+    def __init__(self, faults: ClickHouseFaults) -> None:
+        self._faults = faults
+        self.insert: Insert | None = None
+        self.rows_sent = False
+
+    def pieces(self, side: Side, data: bytes) -> Iterator[tuple[bytes, Action]]:
+        """Return the data as it is, with what becomes of it."""
+        if side is Side.REQUESTS:
+            yield self._request(data), Action.PASS
+        else:
+            yield data, self._reply(data)
+
+    def _request(self, data: bytes) -> bytes:
+        if found := _QUERY_ID.search(data):
+            lane, batch_no, table = found.groups()
+            self.insert, self.rows_sent = Insert(int(lane), int(batch_no), table.decode()), False
+        elif self.insert is not None:
+            self.rows_sent = True
+        if ahead := self._faults.clock_ahead_seconds:
+            data = data.replace(_text(_CLOCK), _text(b"%s + %d" % (_CLOCK, ahead)))
+        return data
+
+    def _reply(self, data: bytes) -> Action:
+        if self.insert is None or not self.rows_sent:
+            return Action.PASS
+        last = _last_packet(data)
+        if last == _DATA:  # the columns that it wants: what was sent until now was the query
+            self.rows_sent = False
+        if last not in {_EXCEPTION, _END_OF_STREAM}:
+            return Action.PASS
+        insert, self.insert = self.insert, None
+        return self._faults.answered(insert) if last == _END_OF_STREAM else Action.PASS
+
+
+def _text(text: bytes) -> bytes:
+    """Return a short text as the protocol has it: its length in one byte, then itself."""
+    assert len(text) < 128, "its length would be two bytes"
+    return bytes([len(text)]) + text
+
+
+def _last_packet(data: bytes) -> int:
+    """Return the kind of the packet behind all progress packets; progress where there is no other."""
+    at = 0
+    while at < len(data) and data[at] == _PROGRESS:
+        at += 1
+        for _ in range(_PROGRESS_NUMBERS):
+            while at < len(data) and data[at] & 0x80:
+                at += 1
+            at += 1
+    return data[at] if at < len(data) else _PROGRESS

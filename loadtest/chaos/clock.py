@@ -1,0 +1,74 @@
+"""The server's clock, ahead of itself as far as the protocol sees it.
+
+The engine reads its clock by code of its own, past what libfaketime replaces. What the protocol sees of that clock are
+two things, and both are moved: the deadline's constraint of each table, and the answer to who asks for the time.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from loadtest.chaos.stage import NotSeen, Servers
+from pipeline.addresses import ServerAddress
+from schemas.tables import PROTOCOL_TABLES
+from sinks.connection import connect
+
+_CONSTRAINT = "toUnixTimestamp(nowInBlock()){} <= send_by"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the clock said, seconds since the epoch, before the jump and after it."""
+
+    before: int
+    after: int
+
+
+@contextmanager
+def ahead(servers: Servers, database: str, seconds: int) -> Iterator[Seen]:
+    """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice."""
+    inserts = servers.proxies.inserts
+    before = _asked(servers.clickhouse)
+    began = time.monotonic()
+    _constrain(servers, database, f" + {seconds:d}")
+    inserts.clock_ahead_seconds = seconds
+    try:
+        after = _asked(servers.clickhouse)
+        if after - before < seconds:
+            raise NotSeen(f"the clock went from {before} to {after} in {time.monotonic() - began:.1f} s")
+        yield Seen(before, after)
+    finally:
+        inserts.clock_ahead_seconds = 0
+        _constrain(servers, database, "")
+
+
+def drop_deadline(servers: Servers, database: str) -> None:
+    """Take the constraint from every table of a database: a control's."""
+    client = connect(servers.direct)
+    try:
+        for table in PROTOCOL_TABLES:
+            client.execute(f"ALTER TABLE {database}.{table} DROP CONSTRAINT in_time")
+    finally:
+        client.disconnect()
+
+
+def _constrain(servers: Servers, database: str, more: str) -> None:
+    client = connect(servers.direct)
+    try:
+        for table in PROTOCOL_TABLES:
+            # Not in one statement: it would check the new one's name against the old.
+            client.execute(f"ALTER TABLE {database}.{table} DROP CONSTRAINT IF EXISTS in_time")
+            client.execute(
+                f"ALTER TABLE {database}.{table} ADD CONSTRAINT in_time CHECK {_CONSTRAINT.format(more)}"
+            )
+    finally:
+        client.disconnect()
+
+
+def _asked(address: ServerAddress) -> int:
+    client = connect(address)
+    try:
+        return int(client.execute("SELECT toUnixTimestamp(now())")[0][0])
+    finally:
+        client.disconnect()

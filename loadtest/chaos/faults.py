@@ -1,0 +1,196 @@
+"""The faults. Each does its harm, looks that it took effect, and mends what must be mended for work to go on.
+
+Each returns what was seen; what was expected and not seen raises `NotSeen`, and the run does not count.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+from loadtest.chaos.clock import ahead
+from loadtest.chaos.look import committed_batches
+from loadtest.chaos.outage import outage
+from loadtest.chaos.plan import KILLS_TOGETHER
+from loadtest.chaos.play import Play
+from loadtest.chaos.stage import Broken, NotSeen, until
+from loadtest.faults.processes import gone, pause, resume
+from loadtest.faults.tcp_proxy import Action
+
+KILL_GAP_SECONDS_MAX = 1.5
+BROKER_AWAY_SECONDS = 2.0
+MID_INSERT_SECONDS_MAX = 30.0
+ANSWER_ON_ITS_WAY_SECONDS = 0.03
+TAKEN_OVER_SECONDS_MAX = 60.0
+TABLES = ("events", "rollup_minute", "ledger")
+CLOCK_JUMP_SECONDS = 5
+
+
+def kill_worker(play: Play) -> str:
+    """kill -9 of workers at random moments, one of a burst surely in mid-batch, each started again at once."""
+    in_mid_batch = 0
+    surely = play.rng.randrange(KILLS_TOGETHER)
+    for number in range(KILLS_TOGETHER):
+        if number == surely:
+            worker, _ = play.stop_in_mid_batch()
+        else:
+            worker = play.pick()
+            time.sleep(play.rng.uniform(0.0, KILL_GAP_SECONDS_MAX))
+        lanes = worker.lanes()
+        worker.kill()
+        if not gone(worker.pid):
+            raise NotSeen(f"{worker.name} lives on after kill -9")
+        in_mid_batch += bool(play.deployment.look.unfinished(lanes))
+        worker.start()
+    return f"{KILLS_TOGETHER} processes gone, {in_mid_batch} with a batch between its first insert and its last"
+
+
+def pause_worker(play: Play) -> str:
+    """Stop a worker in mid-batch past its session, let it go on when another has ended the batch."""
+    deployment = play.deployment
+    worker, left = play.stop_in_mid_batch()
+    lane, batch_no = left[0]
+    others = [w for w in deployment.workers if w is not worker]
+    try:
+        taken = until(lambda: any(lane in w.lanes() for w in others), "its lane's new owner", TAKEN_OVER_SECONDS_MAX)
+        until(lambda: deployment.look.ledger_rows(lane, batch_no) > 0, "the batch's end by its new owner")
+        group = deployment.settings.group
+        before = committed_batches(deployment.servers.broker.servers, group)
+    finally:
+        went_on = resume(worker.pid)
+    woke = worker.said()
+    until(lambda: "lanes given back" in worker.said()[len(woke):], "the woken worker giving its lanes back")
+    after = committed_batches(deployment.servers.broker.servers, group)
+    if any(after[lane] < batch for lane, batch in before.items()):
+        raise Broken(f"an intent was overwritten by an older one: {before} became {after}")
+    if (rows := deployment.look.ledger_rows(lane, batch_no)) != 1:
+        raise Broken(f"lane {lane}, batch {batch_no} has {rows} ledger rows after its first owner went on")
+    return (
+        f"{worker.name} stopped in lane {lane}, batch {batch_no}; taken over after {taken:.1f} s, going on: {went_on}; "
+        "one ledger row, and no intent went back"
+    )
+
+
+def kill_broker(play: Play) -> str:
+    """kill -9 of the broker, and a start on its data."""
+    broker = play.servers.broker
+    pid = broker.pid
+    broker.kill()
+    dead = gone(pid)
+    workers = play.working()
+    until(lambda: any("Kafka at" in w.said() for w in workers), "a worker that notices")
+    time.sleep(BROKER_AWAY_SECONDS)
+    broker.start()
+    return _required(f"process {pid} gone: {dead}; started again on its data", dead)
+
+
+def kill_clickhouse(play: Play) -> str:
+    """kill -9 of ClickHouse while an insert runs on it: its rows were received, its answer had not been given."""
+    servers = play.servers
+    inserts, server = servers.proxies.inserts, servers.server
+    last = time.monotonic() + MID_INSERT_SECONDS_MAX
+    while time.monotonic() < last:
+        play.start_dead()
+        if not inserts.under_way():
+            time.sleep(0.001)
+            continue
+        pause(server.pid)
+        time.sleep(ANSWER_ON_ITS_WAY_SECONDS)
+        if running := inserts.under_way():
+            os.kill(server.pid, signal.SIGKILL)
+            server.wait(10)
+            servers.start_clickhouse()
+            return f"process {server.pid} gone while these ran: {', '.join(map(str, sorted(running, key=str)))}"
+        resume(server.pid)
+    raise NotSeen("no insert was running at any moment", remedy="more traffic")
+
+
+def drop_insert_reply(play: Play) -> str:
+    """Swallow the answer to an insert that the server has done."""
+    inserts = play.servers.proxies.inserts
+    struck = len(inserts.struck)
+    inserts.strike_next(play.rng.choice(TABLES), Action.CUT)
+    until(lambda: len(inserts.struck) > struck, "an insert whose answer is struck")
+    insert = inserts.struck[-1]
+    logs = [w.log for w in play.deployment.workers]
+    doubt = f"lane {insert.lane}, batch {insert.batch_no}: in doubt"
+    play.until(lambda: any(doubt in log.read_text() for log in logs), f"{doubt}, said by its worker")
+    return f"the answer to {insert} never came; its worker is in doubt"
+
+
+def drop_commit_reply(play: Play) -> str:
+    """Swallow the answer to a commit that the broker has done."""
+    commits = play.servers.proxies.commits
+    workers = play.deployment.workers
+    said = sum(w.said().count("join as a new member") for w in workers)
+    struck = commits.struck
+    commits.strike_next()
+    until(lambda: commits.struck > struck, "a commit whose answer is struck")
+    play.until(
+        lambda: sum(w.said().count("join as a new member") for w in workers) > said, "a worker that joins anew"
+    )
+    return "the answer to a commit never came; its worker left the group and joined as a new member"
+
+
+def join_leave(play: Play) -> str:
+    """One more worker joins, takes lanes, and leaves in order."""
+    deployment = play.deployment
+    more = deployment.worker("joiner")
+    more.start()
+    try:
+        play.until(lambda: bool(more.lanes()), "lanes of the worker that joined")
+        lanes, done = more.lanes(), deployment.look.batches(more.lanes())
+        until(lambda: deployment.look.batches(lanes) > done, "a batch by the worker that joined")
+    finally:
+        in_order = more.stop()
+        deployment.workers.remove(more)
+    play.until(lambda: lanes <= frozenset().union(*deployment.held().values()), "owners of its lanes")
+    return _required(f"it took the lanes {_listed(lanes)}, and gave them back", in_order)
+
+
+def full_disk(play: Play) -> str:
+    """No room on the server's disk for another byte, until a worker was told so."""
+    disk, pid = play.servers.disk, play.servers.server.pid
+    signs = ("No space left", "NOT_ENOUGH_SPACE", "File too large", "Cannot reserve")
+    before = {w.name: len(w.said()) for w in play.deployment.workers}
+    left = disk.fill(pid)
+    try:
+        took = play.until(
+            lambda: any(s in w.said()[before[w.name]:] for w in play.deployment.workers for s in signs),
+            "a worker that is told that there is no room", 60,
+        )  # fmt: skip
+        time.sleep(1.0)
+    finally:
+        disk.free(pid)
+    return f"{disk.how}, {left} bytes left; a worker was refused after {took:.1f} s; room given back"
+
+
+def clock_jump(play: Play) -> str:
+    """The server's clock jumps ahead by more than the deadline, and later back by as much."""
+    workers = play.deployment.workers
+    before = {w.name: len(w.said()) for w in workers}
+    with ahead(play.servers, play.deployment.settings.database, CLOCK_JUMP_SECONDS) as seen:
+        play.until(
+            lambda: any("in_time" in w.said()[before[w.name]:] for w in workers),
+            "an insert that is refused as late", 30,
+        )  # fmt: skip
+        done = play.deployment.look.batches()
+        play.until(lambda: play.deployment.look.batches() > done, "a batch under the clock that has jumped")
+    return f"the clock went from {seen.before} to {seen.after}, and back; inserts under way were refused as late"
+
+
+FAULTS: Mapping[str, Callable[[Play], str]] = {
+    "kill-worker": kill_worker, "pause-worker": pause_worker, "kill-broker": kill_broker, "kill-clickhouse": kill_clickhouse,
+    "drop-insert-reply": drop_insert_reply, "drop-commit-reply": drop_commit_reply, "join-leave": join_leave,
+    "full-disk": full_disk, "clock-jump": clock_jump, "outage": outage,
+}  # fmt: skip
+
+
+def _required(seen: str, holds: bool) -> str:  # noqa: FBT001 - what was looked at
+    if not holds:
+        raise NotSeen(f"no effect: {seen}")
+    return seen
+
+
+def _listed(lanes: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(lanes)))

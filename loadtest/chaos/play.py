@@ -1,0 +1,77 @@
+"""A run's deployment while it is played on: traffic, workers that are started again, and what is common to faults."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loadtest.chaos.stage import Deployment, NotSeen, Servers, until
+from loadtest.chaos.traffic import Traffic
+from loadtest.chaos.workers import Worker
+from loadtest.faults.processes import pause, resume
+
+
+@dataclass(slots=True)
+class Play:
+    """What a fault is given. `outage_seconds` is how long the fault `outage` lasts."""
+
+    deployment: Deployment
+    traffic: Traffic
+    rng: random.Random
+    outage_seconds: float
+    died: list[str] = field(default_factory=list)
+    """Workers that ended though nobody meant it, and how."""
+
+    @property
+    def servers(self) -> Servers:
+        """Broker and ClickHouse."""
+        return self.deployment.servers
+
+    def working(self) -> list[Worker]:
+        """Return the workers that hold lanes."""
+        return [worker for worker in self.deployment.workers if worker.lanes()]
+
+    def pick(self) -> Worker:
+        """Return a worker that holds lanes, by chance; waits for one."""
+        until(self._look_after, "a worker that holds lanes")
+        return self.rng.choice(self.working())
+
+    def until(self, what: Callable[[], bool], expected: str, seconds_max: float = 90.0) -> float:
+        """Wait as `stage.until`, and start workers again that died by themselves meanwhile."""
+
+        def looked_after() -> bool:
+            self.start_dead()
+            return what()
+
+        return until(looked_after, expected, seconds_max)
+
+    def stop_in_mid_batch(self) -> tuple[Worker, list[tuple[int, int]]]:
+        """Stop a worker (SIGSTOP) between a batch's first insert and its last; returns it and such batches."""
+        last = time.monotonic() + 60
+        while time.monotonic() < last:
+            self.start_dead()
+            for worker in self.working():
+                if not self.deployment.look.unfinished(worker.lanes()):
+                    continue
+                if pause(worker.pid) and (left := self.deployment.look.unfinished(worker.lanes())):
+                    return worker, left
+                resume(worker.pid)
+        raise NotSeen("no batch was found between its first insert and its last", remedy="more traffic")
+
+    def caught_up(self, records: int, seconds_max: float = 120.0) -> float:
+        """Return the seconds until so many records are in the ledger. Raises NotSeen."""
+        look = self.deployment.look
+        return self.until(
+            lambda: (look.records() or 0) >= records, f"{records:,} records in the ledger", seconds_max
+        )
+
+    def start_dead(self) -> None:
+        """Start workers again that ended by themselves, and remember that they did."""
+        for worker in self.deployment.workers:
+            if worker.exit_code is not None:
+                self.died.append(f"{worker.name} ended with {worker.exit_code}: {worker.said()[-400:].strip()}")
+                worker.start()
+
+    def _look_after(self) -> bool:
+        self.start_dead()
+        return bool(self.working())

@@ -1,0 +1,134 @@
+"""What a chaos run found: values, as JSON, and as a page for people."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+REPORT_JSON, REPORT_PAGE = "report.json", "report.md"
+
+
+class Verdict(StrEnum):
+    """How a run ended."""
+
+    TRUE = "true"
+    UNTRUE = "untrue"
+    INVALID = "invalid"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def exit_code(self) -> int:
+        """The command's: 0 all is true, 1 something is not, 97 a fault took no effect, 130 interrupted."""
+        return {"true": 0, "untrue": 1, "invalid": 97, "interrupted": 130}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultDone:
+    """One fault. Seconds are since the traffic's begin; `recovery_seconds` from the fault's end until all that had
+    been sent by then was in the ledger (None: it was not, in time). `replayed` are records of batches that were in doubt.
+    """
+
+    kind: str
+    began_second: float
+    ended_second: float
+    took_effect: bool
+    held: bool
+    seen: str
+    recovery_seconds: float | None = None
+    batches_in_doubt: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlDone:
+    """A fault with its protection taken out. `differs`: how the tables or lanes then were wrong; "" where nothing was."""
+
+    fault: str
+    without: str
+    differs: str
+    seconds: float
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run. `wrong` are the tables' differences from the truth, `died` workers that ended by themselves."""
+
+    seed: int
+    started: str
+    seconds: float
+    workers: int
+    lanes: int
+    records: int
+    kills: int
+    faults: tuple[FaultDone, ...]
+    controls: tuple[ControlDone, ...]
+    wrong: tuple[str, ...]
+    died: tuple[str, ...]
+    stopped: str = ""
+    interrupted: bool = False
+    memory_peak_bytes: int = 0
+    longest_outage_seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it amounts to: what is untrue goes before what was not seen."""
+        if self.interrupted:
+            return Verdict.INTERRUPTED
+        if self.wrong or self.died or not all(f.held for f in self.faults):
+            return Verdict.UNTRUE
+        valid = all(f.took_effect for f in self.faults) and all(c.differs for c in self.controls)
+        return Verdict.TRUE if valid and not self.stopped else Verdict.INVALID
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it."""
+        return {"verdict": self.verdict.value, **dataclasses.asdict(self)}
+
+    def write(self, folder: Path) -> None:
+        """Write report.json and report.md."""
+        (folder / REPORT_JSON).write_text(json.dumps(self.as_json(), indent=1) + "\n", "utf-8")
+        (folder / REPORT_PAGE).write_text("\n".join(self.page()) + "\n", "utf-8")
+
+    def page(self) -> list[str]:
+        """Return the page's lines."""
+        return [
+            f"# Chaos, seed {self.seed}: {self.verdict.value}",
+            "",
+            f"{self.started}, {self.seconds:.0f} s; {self.workers} workers, {self.lanes} lanes, "
+            f"{self.records:,} records; {self.kills} workers killed.",
+            *([f"Ended early: {self.stopped}"] if self.stopped else []),
+            "",
+            "| second | fault | took effect | held | caught up after | in doubt | replayed | seen |",
+            "| ---: | --- | --- | --- | ---: | ---: | ---: | --- |",
+            *(
+                f"| {f.began_second:.1f} | {f.kind} | {_yes(f.took_effect)} | {_yes(f.held)} | "
+                + ("-" if f.recovery_seconds is None else f"{f.recovery_seconds:.1f} s")
+                + f" | {f.batches_in_doubt} | {f.replayed:,} | {f.seen} |"
+                for f in self.faults
+            ),
+            "",
+            *self._controls(),
+            "## Tables against the truth",
+            "",
+            *(self.wrong or ["Equal, to the nano; the ledger counted again: conserved and continuous."]),
+            *(f"A worker died by itself: {line}" for line in self.died),
+        ]
+
+    def _controls(self) -> list[str]:
+        if not self.controls:
+            return []
+        return [
+            "| control | without | what then was wrong | seconds |",
+            "| --- | --- | --- | ---: |",
+            *(
+                f"| {c.fault} | {c.without} | {c.differs or f'NOTHING: {c.why_not}'} | {c.seconds:.1f} |"
+                for c in self.controls
+            ),
+            "",
+        ]
+
+
+def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a value
+    return "yes" if holds else "NO"

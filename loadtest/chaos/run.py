@@ -1,0 +1,180 @@
+"""A chaos run, from nothing to its report."""
+
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest.chaos.control_runs import controls_of, try_control
+from loadtest.chaos.faults import FAULTS
+from loadtest.chaos.plan import KILLS_TOGETHER, planned
+from loadtest.chaos.play import Play
+from loadtest.chaos.results import ControlDone, FaultDone, Report
+from loadtest.chaos.stage import Broken, Deployment, NotSeen, Servers, servers, until
+from loadtest.chaos.traffic import Traffic, traffic_model
+from loadtest.chaos.workers import Doubt, doubts_of
+from pipeline.errors import AdledgerError
+
+LANES = 6
+PLANNED_SECONDS = 300
+"""Log time passes so that the model's hours take about so long; a longer run has as many more of them."""
+FIRST_LANES_SECONDS_MAX = 120.0
+END_SECONDS_MAX = 240.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for. `seconds`: faults are begun for so long; None: one round. `faults`: kind -> how often a round."""
+
+    seed: int
+    faults: Mapping[str, int]
+    folder: Path
+    seconds: float | None = None
+    workers: int = 3
+    rate_per_second: float = 1_500.0
+    outage_seconds: float = 25.0
+    controls: bool = True
+    keep: bool = False
+
+
+def execute(request: Request, say: Say) -> Report:
+    """Run it, and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
+    request.folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        with servers(request.folder) as given:
+            report = replace(_main(request, given, say), started=started)
+            if request.controls and not report.interrupted:
+                report = replace(report, controls=tuple(_controls(request, given, say)))
+    finally:
+        if not request.keep:
+            shutil.rmtree(request.folder / "broker", ignore_errors=True)
+            shutil.rmtree(request.folder / "clickhouse", ignore_errors=True)
+    report = replace(report, seconds=round(time.monotonic() - began, 1))
+    report.write(request.folder)
+    return report
+
+
+def _main(request: Request, given: Servers, say: Say) -> Report:
+    deployment = Deployment.make(given, request.folder / "run", partitions=LANES)
+    seconds = max(request.seconds or 0, PLANNED_SECONDS)
+    model = traffic_model(request.seed, int(seconds * request.rate_per_second), LANES)
+    traffic = Traffic(model, deployment.direct, request.rate_per_second)
+    play = Play(deployment, traffic, random.Random(request.seed), request.outage_seconds)  # noqa: S311 - to be repeated
+    report = Report(
+        seed=request.seed, started="", seconds=0.0, workers=request.workers, lanes=LANES, records=0, kills=0,
+        faults=(), controls=(), wrong=(), died=(),
+    )  # fmt: skip
+    try:
+        for number in range(1, request.workers + 1):
+            deployment.worker(f"worker-{number}").start()
+        say(f"{request.workers} workers start; {request.folder}")
+        until(lambda: len(play.working()) == request.workers, "lanes of every worker", FIRST_LANES_SECONDS_MAX)
+        course = _Course(request, play, say)
+        report = course.through(report)
+        say("traffic ends; the rest is caught up")
+        truth = traffic.stop()
+        report = replace(report, records=truth.records_received)
+        play.caught_up(truth.records_received, END_SECONDS_MAX)
+        for worker in deployment.workers:
+            worker.stop()
+        report = replace(report, wrong=tuple(deployment.wrong(truth)))
+    except AdledgerError as error:
+        report = replace(report, stopped=error.message)
+    except KeyboardInterrupt:
+        report = replace(report, interrupted=True, stopped="interrupted")
+    finally:
+        deployment.end()
+    return replace(report, died=tuple(play.died))
+
+
+@dataclass(slots=True)
+class _Course:
+    """The faults, one after the other, each until its wounds are healed."""
+
+    request: Request
+    play: Play
+    say: Say
+
+    def through(self, report: Report) -> Report:
+        """Do all faults and return the report with them."""
+        self.play.traffic.start()
+        began, epoch = time.monotonic(), time.time()
+        done: list[FaultDone] = []
+        memory = 0
+        for kind in self._kinds(began):
+            fault = self._do(kind, began)
+            done.append(fault)
+            memory = max([memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
+            self.say(_line(fault))
+        logs = sorted(self.play.deployment.folder.glob("*.log"))
+        doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
+        outages = [self.request.outage_seconds for fault in done if fault.kind == "outage"]
+        return replace(
+            report,
+            faults=tuple(self._with_doubts(done, doubts, epoch)),
+            kills=KILLS_TOGETHER * sum(fault.kind == "kill-worker" for fault in done),
+            memory_peak_bytes=memory,
+            longest_outage_seconds=max(outages, default=0.0),
+        )
+
+    def _kinds(self, began: float) -> Iterator[str]:
+        number = 0
+        while True:
+            for kind in planned(self.request.seed, number, self.request.faults):
+                if self.request.seconds is not None and time.monotonic() - began > self.request.seconds:
+                    return
+                yield kind
+            number += 1
+            if self.request.seconds is None or not self.request.faults:
+                return
+
+    def _do(self, kind: str, began: float) -> FaultDone:
+        at = time.monotonic() - began
+        effect = held = True
+        try:
+            seen = FAULTS[kind](self.play)
+        except NotSeen as error:
+            effect, seen = False, error.message
+        except Broken as error:
+            held, seen = False, error.message
+        ended = time.monotonic() - began
+        recovery: float | None = None
+        try:
+            recovery = round(self.play.caught_up(self.play.traffic.records), 2)
+        except NotSeen as error:
+            held, seen = False, f"{seen}; {error.message}"
+        return FaultDone(kind, round(at, 2), round(ended, 2), effect, held, seen, recovery)
+
+    def _with_doubts(self, done: list[FaultDone], doubts: list[Doubt], epoch: float) -> Iterator[FaultDone]:
+        """Yield the faults with the batches that came into doubt between their begin and the next one's."""
+        ends = [*(fault.began_second for fault in done[1:]), float("inf")]
+        for fault, end in zip(done, ends, strict=True):
+            batches = {
+                (d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end
+            }
+            yield replace(
+                fault, batches_in_doubt=len(batches), replayed=self.play.deployment.look.records_of(batches)
+            )
+
+
+def _controls(request: Request, given: Servers, say: Say) -> Iterator[ControlDone]:
+    for control in controls_of(request.faults):
+        try:
+            done = try_control(control, given, request.folder)
+        except KeyboardInterrupt:
+            return
+        say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")
+        yield done
+
+
+def _line(fault: FaultDone) -> str:
+    mark = "" if fault.took_effect and fault.held else "NOT " + ("held: " if fault.took_effect else "seen: ")
+    after = "" if fault.recovery_seconds is None else f"; caught up after {fault.recovery_seconds:.1f} s"
+    return f"{fault.began_second:7.1f} s  {fault.kind}: {mark}{fault.seen}{after}"

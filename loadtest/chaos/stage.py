@@ -1,0 +1,155 @@
+"""What a chaos run plays on: broker, ClickHouse, the proxies before them, and deployments with their workers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from loadtest.broker import HOST, Listener, LocalBroker
+from loadtest.chaos.disk import Disk
+from loadtest.chaos.look import Look
+from loadtest.chaos.proxies import Proxies
+from loadtest.chaos.workers import ADLEDGER, Worker
+from loadtest.runner.deployment import toml_of
+from loadtest.truth import Truth
+from loadtest.verify import verify
+from pipeline.addresses import ServerAddress
+from pipeline.errors import AdledgerError
+from pipeline.ledger.audit import Scope, audit
+from pipeline.ledger.queries import Tables
+from pipeline.log.kafka.topics import create_topics
+from pipeline.settings import Settings
+from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
+
+PATIENCE_SECONDS = 90.0
+LOOK_SECONDS = 0.02
+DIRECT, WORKERS = "DIRECT", "WORKERS"
+
+SESSION_MS = 2_000
+DEADLINE_SECONDS = 2
+SETTINGS: dict[str, Any] = {
+    "log_time": "record", "write_deadline_seconds": DEADLINE_SECONDS, "revoke_ms_max": 3_000,
+    "retry_backoff_ms_max": 500, "retry_attempts_max": 120, "cpu_threads": 1, "web_host": "127.0.0.1", "web_port": 0,
+    "batch_rows_max": 4_096, "batch_age_ms_max": 200, "batch_bytes_max": 4 * 1024 * 1024, "fetch_bytes_max": 1024 * 1024,
+    "inserts_per_second_max": 60,
+    "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": "200"},
+}  # fmt: skip
+"""Short times, so that a fault's whole course fits in seconds; and limits that memory can be held against."""
+
+
+class NotSeen(AdledgerError):  # noqa: N818
+    """A fault's effect was not seen in time: the run does not count."""
+
+
+class Broken(AdledgerError):  # noqa: N818
+    """What must hold under a fault did not hold."""
+
+
+def until(what: Callable[[], bool], expected: str, seconds_max: float = PATIENCE_SECONDS) -> float:
+    """Return the seconds until `what` held. Raises NotSeen."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > seconds_max:
+            raise NotSeen(f"not within {seconds_max:.0f} s: {expected}", remedy="read the logs in the run's folder")
+        time.sleep(LOOK_SECONDS)
+    return time.monotonic() - began
+
+
+class Servers:
+    """Broker and ClickHouse, which can be killed and started again; `kafka` and `clickhouse` lead through proxies."""
+
+    def __init__(self, broker: LocalBroker, server: EmbeddedServer, proxies: Proxies, disk: Disk) -> None:
+        self.broker, self.server, self.proxies, self.disk = broker, server, proxies, disk
+        self.clickhouse = ServerAddress(HOST, proxies.clickhouse.port, server.http_port)
+        self.direct = ServerAddress(server.host, server.port, server.http_port)
+
+    def start_clickhouse(self) -> None:
+        """Start ClickHouse again, where it was, on its data."""
+        old = self.server
+        old.stop()  # it has ended; its pipes are closed
+        self.server = EmbeddedServer.start(old.directory, port=old.port, http_port=old.http_port)
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[Servers]:
+    """Give the servers; they end with the block, and their data goes. Raises BrokerFailed, SinkError, KafkaMissing."""
+    disk = Disk(folder / "clickhouse")
+    broker = LocalBroker(folder / "broker", listeners=(Listener(DIRECT), Listener(WORKERS)))
+    try:
+        server = EmbeddedServer.start(disk.folder / "data")
+        to = (HOST, broker.ports[WORKERS]), (server.host, server.port)
+        with Proxies(*to) as proxies:
+            broker.advertised[WORKERS] = proxies.kafka.address
+            given = Servers(broker, server, proxies, disk)
+            try:
+                with broker:
+                    if broker.ports[WORKERS] != to[0][1]:
+                        raise NotSeen("another process took the broker's port", remedy="run it again")
+                    yield given
+            finally:
+                given.server.stop()
+    finally:
+        disk.close()
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Topics, group and database of a run, its settings in a file, and its workers."""
+
+    servers: Servers
+    settings: Settings
+    direct: Settings
+    folder: Path
+    look: Look
+    workers: list[Worker] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, given: Servers, folder: Path, *, partitions: int, **changes: Any) -> "Deployment":
+        """Make topics and settings. `direct` are the settings of who does not go through the proxies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"chaos_{uuid4().hex[:8]}"
+        own = {
+            "database": name, "group": name, "topics": (f"{name}.impressions", f"{name}.clicks"),
+            "rollups_topic": f"{name}.rollups", **SETTINGS, **changes,
+        }  # fmt: skip
+        settings = Settings(
+            source=f"kafka://{given.proxies.kafka.address}", clickhouse=str(given.clickhouse), **own
+        )
+        direct = Settings(source=f"kafka://{given.broker.servers}", clickhouse=str(given.direct), **own)
+        (folder / "adledger.toml").write_text(toml_of(settings, str(given.clickhouse)), "utf-8")
+        asyncio.run(create_topics(direct, partitions=partitions))
+        return cls(given, settings, direct, folder, Look(given.direct, name))
+
+    def worker(self, name: str, program: Sequence[str] = ADLEDGER) -> Worker:
+        """Return a worker that is not started yet."""
+        made = Worker(name, self.folder / "adledger.toml", self.folder / f"{name}.log", program=program)
+        self.workers.append(made)
+        return made
+
+    def held(self) -> dict[str, frozenset[int]]:
+        """Return worker -> the lanes that it says it holds."""
+        return {worker.name: worker.lanes() for worker in self.workers if worker.alive}
+
+    def end(self) -> None:
+        """End what still runs."""
+        for worker in self.workers:
+            worker.stop()
+        self.look.close()
+
+    def wrong(self, truth: Truth) -> list[str]:
+        """Return where tables differ from the truth, or from the ledger counted again; nothing where all is well."""
+        client = connect(self.servers.direct)
+        try:
+            report = verify(truth, client, self.settings.database)
+            audited = audit(client, Tables(self.settings.database), Scope(), recount=True)
+        finally:
+            client.disconnect()
+        found = [*report.wrong_counts, *map(str, report.differences), *map(str, audited.problems)]
+        if not (audited.conserved and audited.continuous):
+            found.append(f"the ledger: conserved {audited.conserved}, continuous {audited.continuous}")
+        return found

@@ -1,0 +1,83 @@
+"""Traffic while faults happen: generated, sent at a rate, and known: the truth is of exactly what was acknowledged."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from loadtest.generate import Generator
+from loadtest.model import TrafficModel
+from loadtest.truth import Truth, TruthBuilder
+from pipeline.errors import AdledgerError
+from pipeline.log.kafka.writer import KafkaLogWriter
+from pipeline.settings import Settings
+
+CHUNK_SLOTS = 1_000
+LOG_HOURS = 30
+"""Log time that a run's planned traffic spans: over the end of a day, and of a dedupe window."""
+EDGE_MARGIN_MINUTES = 300
+"""A chunk is sent topic by topic: the lane's clock may be so much ahead of a record's own log time."""
+END_SECONDS_MAX = 150
+
+
+def traffic_model(seed: int, events: int, partitions: int) -> TrafficModel:
+    """Return the traffic of a run: small enough in users and publishers that duplicates and clicks meet restarts."""
+    return TrafficModel(
+        seed=seed, events=events, partitions=partitions, duration_hours=LOG_HOURS, duplicate_share=0.1,
+        malformed_share=0.005, publishers=200, users=20_000, campaigns=500, second_currency_share=0.2,
+        edge_margin_minutes=EDGE_MARGIN_MINUTES,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent up to a moment."""
+
+    records: int
+    failed: str
+
+
+class Traffic:
+    """Sends a model's records in a thread of its own, until `stop` or the model's end."""
+
+    def __init__(self, model: TrafficModel, settings: Settings, rate_per_second: float) -> None:
+        assert settings.log_time == "record", "the truth rests on the records' own times"
+        self._model, self._settings = model, settings
+        self.rate_per_second = rate_per_second
+        self._truth = TruthBuilder(model)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="traffic", daemon=True)
+        self.records = 0
+        """Acknowledged so far."""
+        self.failed = ""
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stop(self) -> Truth:
+        """Send no more, and return the truth about what was sent. Raises AdledgerError where sending failed."""
+        self._stopped.set()
+        self._thread.join(END_SECONDS_MAX)
+        if self.failed or self._thread.is_alive():
+            raise AdledgerError(
+                f"traffic could not be sent: {self.failed or 'the broker does not acknowledge it'}",
+                remedy="what reached the log is not known: the run does not count",
+            )
+        return self._truth.truth()
+
+    def _work(self) -> None:
+        due = time.monotonic()
+        try:
+            with KafkaLogWriter(self._settings, say=lambda _: None) as writer:
+                for chunk in Generator(self._model, chunk_slots=CHUNK_SLOTS).chunks():
+                    for topic, partition, block in chunk.blocks:
+                        writer.append(topic, partition, block)
+                    writer.flush()
+                    self._truth.add(chunk.rows)
+                    self.records += len(chunk.rows)
+                    # Not made up for after a stall: a burst of it would not be this rate.
+                    due = max(due + len(chunk.rows) / self.rate_per_second, time.monotonic() - 1.0)
+                    if self._stopped.wait(max(0.0, due - time.monotonic())):
+                        break
+        except AdledgerError as error:
+            self.failed = error.message

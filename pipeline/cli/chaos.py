@@ -1,0 +1,86 @@
+"""`adledger chaos`: hurt the real thing, and see that nothing is lost and nothing counted twice."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.output import err, out, out_json
+from pipeline.errors import UsageError
+
+RUNS = Path("data") / "chaos"
+
+
+def chaos(
+    *,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Of the faults' order and moments, and of the traffic.")] = 1,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="Begin faults for so long (10m, 1h); default: one round.")] = None,
+    faults: Annotated[str, typer.Option("--faults", metavar="KIND[,KIND...]", help="These kinds only; default: all.")] = "",
+    workers: Annotated[int, typer.Option("--workers", min=2, max=16, metavar="N", help="Worker processes.")] = 3,
+    rate: Annotated[float, typer.Option("--rate", min=100, max=20_000, metavar="R", help="Records a second that are sent meanwhile.")] = 1_500,
+    outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is away in the fault `outage`.")] = "25s",
+    controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Each fault again, its protection taken out: it must show.")] = True,
+    folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Logs and report; default: data/chaos/TIME.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the servers' data too.")] = False,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Hurt the real thing, and see that nothing is lost and nothing counted twice.
+
+    Brings a Kafka broker and the embedded ClickHouse, starts workers, and sends traffic whose truth is known while
+    workers, broker and ClickHouse are killed, stopped, cut off, filled up and misled. Each fault is looked at: one that
+    took no effect does not count. At the end every table is compared with the truth, to the nano.
+
+    \b
+    Faults (docs/chaos.md tells what each does, and what protects from it):
+      kill-worker pause-worker kill-broker kill-clickhouse drop-insert-reply drop-commit-reply
+      join-leave full-disk clock-jump outage
+
+    \b
+    Exit codes:
+      0    every fault took effect, and every table is as the truth has it
+      1    tables differ from the truth, a lane did not recover, or a worker died by itself
+      97   invalid: a fault took no effect, or a control showed no difference
+      130  interrupted
+      2    misused
+
+    \b
+    Examples:
+      adledger chaos
+      adledger chaos --seed 7 --no-controls
+      adledger chaos --faults kill-worker,kill-clickhouse --duration 10m --no-controls
+      adledger chaos --faults outage --outage 10m --no-controls
+    """
+    from loadtest.chaos.plan import chosen
+    from loadtest.chaos.run import Request, execute
+
+    where = folder or RUNS / datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
+    if where.exists() and any(where.iterdir()):
+        raise UsageError(f"{where} is not empty", remedy="name a folder that is new or empty")
+    report = execute(
+        Request(
+            seed=seed, faults=chosen([name for name in faults.split(",") if name]), folder=where,
+            seconds=None if duration is None else _seconds(duration, "--duration"), workers=workers,
+            rate_per_second=rate, outage_seconds=_seconds(outage, "--outage"), controls=controls, keep=keep,
+        ),
+        err,
+    )  # fmt: skip
+    if as_json:
+        out_json(report.as_json() | {"folder": str(where)})
+    else:
+        for line in report.page():
+            out(line)
+    raise typer.Exit(report.verdict.exit_code)
+
+
+def _seconds(text: str, flag: str) -> float:
+    from loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+
+    try:
+        seconds = seconds_of(text)
+    except ValueError as error:
+        raise UsageError(f"{flag} {error}", remedy=f"e.g. {flag} 30s") from None
+    if not 1 <= seconds <= DURATION_SECONDS_MAX:
+        raise UsageError(f"{flag} {text} is out of bounds", remedy=f"1s to {DURATION_SECONDS_MAX // 3600}h")
+    return seconds
