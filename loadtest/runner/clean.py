@@ -10,7 +10,7 @@ from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from loadtest.results import Run, RunFolder
+from loadtest.results import RUN, Run, RunFolder
 from loadtest.runner.deployment import names_of, tables_of
 from pipeline.addresses import FilesAddress, parse_source
 from pipeline.errors import LogError, UsageError
@@ -31,10 +31,15 @@ _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.er
 
 
 def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) -> list[str]:
-    """Remove what a run made; `everything`: its folder too. Returns what was removed, in words.
+    """Remove what a run (and its steps) made; `everything`: its folder too. Returns what was removed, in words.
 
     Raises UsageError where the folder's names are not a run's own, SinkError, LogError.
     """
+    removed = []
+    for step in folder.summary().steps if folder.ended else ():
+        beside = RunFolder(folder.path.with_name(step.run_id))
+        if (beside.path / RUN).is_file():
+            removed += clean(beside, clickhouse=clickhouse, everything=everything)
     run = folder.run()
     if run.names != names_of(run.id):
         raise UsageError(
@@ -42,9 +47,9 @@ def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) 
             remedy="restore run.json, or remove its database and topics by hand",
         )
     if run.own_servers:
-        removed = _servers_data(folder.path)
+        removed += _servers_data(folder.path)
     else:
-        removed = [_database(run, folder.path, clickhouse), *_log(run)]
+        removed += [_database(run, folder.path, clickhouse), *_log(run)]
     if everything:
         shutil.rmtree(folder.path)
         removed.append(f"folder {folder.path}")

@@ -57,7 +57,7 @@ def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tupl
                 step_folder = RunFolder.create(request.runs, f"{run_id}_{len(steps) + 1:02}")
                 summary = one_run(replace(request, rate=rate), step_folder, on, screen, interrupt)
                 held = summary.verdict is Verdict.HELD
-                screen.say(f"{rate:,.0f} events/s: {summary.verdict.value} {'; '.join(summary.why)}")
+                screen.say(f"{rate:,.0f} events/s: {', '.join((summary.verdict.value, *summary.why))}")
                 if best is None or held or best[1].verdict is not Verdict.HELD:
                     best = step_folder, summary
                 steps.append(
@@ -76,7 +76,7 @@ def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tupl
     drop_broker_data(on)
     assert best is not None, "a search has a first step"
     summary = replace(
-        best[1], steps=tuple(steps),
+        best[1], run_id=run_id, steps=tuple(steps),
         rate_max_per_second=max((rate for rate, held in tried if held), default=None),
     )  # fmt: skip
     if interrupt.asked.is_set():

@@ -201,7 +201,7 @@ def _listed(folder: "RunFolder") -> dict[str, Any]:
     run = folder.run()
     summary = folder.summary() if folder.ended else None
     return {
-        "run": run.id, "profile": run.profile_name, "events/s": run.rate_per_second, "target": run.target,
+        "run": folder.path.name, "profile": run.profile_name, "events/s": run.rate_per_second, "target": run.target,
         "verdict": summary.verdict.value if summary else "not ended",
     }  # fmt: skip
 
