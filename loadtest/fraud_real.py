@@ -30,7 +30,7 @@ class Agent:
 class RealLog:
     """One real log: events that are no duplicates, those tagged as general and sophisticated invalid, by primary rule.
 
-    `hints`: rule -> events that a flagged rule hit. `tagged` and `left`: the most frequent user agents of each side.
+    `hints`: rule -> events that a flagged rule hit; `not_evaluated`: rule -> why. `tagged` and `left`: the most frequent user agents of each side.
     """
 
     name: str
@@ -39,6 +39,7 @@ class RealLog:
     sivt: int
     by_rule: Mapping[Reason, int]
     hints: Mapping[Reason, int]
+    not_evaluated: Mapping[str, str]
     tagged: tuple[Agent, ...]
     left: tuple[Agent, ...]
 
@@ -66,9 +67,15 @@ def _real_log(client: Client, database: str, rules: RuleSet, name: str, publishe
         f"SELECT arrayJoin(bitPositionsToArray(bitAnd(reasons, {RULE_BITS & ~enforced:d}))), count() "
         f"FROM {database}.events WHERE {where} GROUP BY 1 ORDER BY 2 DESC"
     )
+    not_evaluated: dict[str, str] = {}
+    for (why,) in client.execute(
+        f"SELECT not_evaluated FROM {database}.judges WHERE version IN "
+        f"(SELECT judge_version FROM {database}.events WHERE {where})"
+    ):
+        not_evaluated |= why
     return RealLog(
         name, events, givt, sivt,
-        {Reason(bit): n for bit, n in primary}, {Reason(bit): n for bit, n in hints},
+        {Reason(bit): n for bit, n in primary}, {Reason(bit): n for bit, n in hints}, not_evaluated,
         *(_agents(client, database, f"{where} AND class_code {side} {Class.BILLABLE:d}") for side in ("!=", "=")),
     )  # fmt: skip
 

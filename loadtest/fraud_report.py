@@ -150,6 +150,11 @@ def _real(log: RealLog) -> Iterator[str]:
             *((r.name, "hint", f"{n:,}", _percent(n, log.events)) for r, n in log.hints.items()),
         ],
     )
+    if log.not_evaluated:
+        yield ""
+        yield (
+            "Not evaluated: " + "; ".join(f"{name} ({why})" for name, why in log.not_evaluated.items()) + "."
+        )
     for side, agents in (("tagged", log.tagged), ("left alone", log.left)):
         if agents:
             yield ""

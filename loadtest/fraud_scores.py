@@ -151,8 +151,9 @@ def farm_excess(rows: Rows, rules: RuleSet) -> Bool:
         high, low, now = (int(rows[name][place]) for name in ("ip_hi", "ip_lo", "log_time"))
         network = (high, 0) if high else (0, low >> 8)
         held = seen[int(rows["user_no"][place])]
-        recent = sorted((n for n in held if now - held[n] <= window_ms), key=lambda n: -held[n])
+        recent = [n for n in reversed(held) if now - held[n] <= window_ms]
         excess[place] = len(recent) >= networks_max and network not in recent[:networks_max]
+        held.pop(network, None)  # so that the newest stands last
         held[network] = now
     return excess
 

@@ -60,7 +60,13 @@ def batch(number: int, users: int = 2_000_000) -> tuple[Decoded, np.ndarray]:
     none = np.full(ROWS, -1, np.int32)
     texts = {i: (AGENTS[a], b"") for a, i in first.items()}
     status = np.zeros(ROWS, np.uint8)
-    return Decoded(RecordRefs.empty(), c, status, none, none, none, none, texts), clock.astype(np.int64)
+    return Decoded(nowhere(), c, status, none, none, none, none, texts), clock.astype(np.int64)
+
+
+def nowhere() -> RecordRefs:
+    """Records of which nothing is read: their texts are given."""
+    wide, narrow = np.zeros(ROWS, np.int64), np.zeros(ROWS, np.int32)
+    return RecordRefs(np.zeros(ROWS, np.uint8), wide, wide, wide, narrow, wide, narrow, ())
 
 
 def only(rules: RuleSet, names: set[str]) -> RuleSet:
