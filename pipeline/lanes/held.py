@@ -1,10 +1,13 @@
 """A lane that a worker holds, and the orders that are looked for while it stands still."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import SinkError
+from pipeline.lanes.compute import Kept
 from pipeline.lanes.lane import Lane
+from pipeline.lanes.ports import Ports
 from pipeline.log.source import Assignment
 from sinks.orders import OrderStore
 
@@ -14,9 +17,18 @@ class Held:
     """A lane that is ours. `lane` is made anew when it starts anew."""
 
     assignment: Assignment
+    kept: Kept | None = None  # of an earlier assignment
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     lane: Lane | None = None
     task: asyncio.Task[None] | None = None
+
+    def next_lane(self, ports: Ports, slots: asyncio.Semaphore, until: Mapping[int, int] | None) -> Lane:
+        """Return the lane to run now; it goes on with what the one before it, or an earlier assignment, knew."""
+        if self.lane is not None:
+            self.kept = self.lane.kept
+        self.lane = Lane(ports, self.assignment, slots, until, self.kept)
+        self.kept = None
+        return self.lane
 
     def stop(self) -> None:
         """Ask the lane to finish the batch under way and to end."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.errors import OffsetOutOfRange
 from pipeline.lanes.buffer import Batch, LaneBuffer
-from pipeline.lanes.compute import Computed, LaneState, compute
+from pipeline.lanes.compute import Computed, Kept, LaneState, compute
 from pipeline.lanes.deliver import Delivery, Records
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.judging import Judging
@@ -36,10 +36,18 @@ PARENT_LOOK_SECONDS = 1.0
 
 
 class Lane:
-    """One lane in one assignment. `run` ends when it is told to stop, or has reached `until` (topic -> offset)."""
+    """One lane in one assignment. `run` ends when it is told to stop, or has reached `until` (topic -> offset).
+
+    `kept` is what the lane knew in an earlier assignment of this worker; it is used where nobody wrote a batch since.
+    """
 
     def __init__(
-        self, ports: Ports, assignment: Assignment, slots: asyncio.Semaphore, until: Mapping[int, int] | None
+        self,
+        ports: Ports,
+        assignment: Assignment,
+        slots: asyncio.Semaphore,
+        until: Mapping[int, int] | None,
+        kept: Kept | None = None,
     ) -> None:
         self.lane = assignment.lane
         self.records = 0
@@ -57,11 +65,18 @@ class Lane:
             SeenHashes.of(USER_AGENTS_SEEN_MAX),
             SeenHashes.of(PAGES_SEEN_MAX),
         )
+        self._kept = kept
+        self._knows: tuple[int, int] | None = None  # the next batch and the clock that the state is of
         self._judging = Judging(self.lane, ports.judges, self._state, self._delivery.patiently)
 
     def stop(self) -> None:
         """Ask the lane to finish the batch under way and to end."""
         self._stopping.set()
+
+    @property
+    def kept(self) -> Kept | None:
+        """What a later assignment may go on with; None while a batch is half in the state, and before it is made."""
+        return None if self._knows is None else Kept(self._state, self._epoch, *self._knows)
 
     async def run(self) -> None:
         """Work. Raises CommitFenced, CommitUnknown, LaneStopped, LogError, SinkError."""
@@ -71,11 +86,13 @@ class Lane:
         if start is None:
             return
         self._epoch = start.epoch or self._epoch
-        await self._rebuild(start)
+        if not self._remembers(start):
+            await self._rebuild(start)
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
             entry = await self._settle(start.pending)
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
+        self._knows = (batch_no, clock)
         await self._judging.begin(clock, batch_no)
         buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
@@ -94,7 +111,7 @@ class Lane:
                     if batch is None:
                         continue
                     entry = await self._deliver(batch, batch_no)
-            batch_no, clock = entry.batch_no + 1, entry.clock_after
+            batch_no, clock = self._knows = entry.batch_no + 1, entry.clock_after
             self.records += entry.records_received
             idle_since = asyncio.get_running_loop().time()
             self._ports.observer.batch_done(entry, self._state.dedupe.taken)
@@ -115,6 +132,20 @@ class Lane:
                 return start.after(entry)
             await asyncio.sleep(PARENT_LOOK_SECONDS)
         return None
+
+    def _remembers(self, start: Start) -> bool:
+        """Go on with what was kept, where it is of this very place; else it is forgotten."""
+        kept, self._kept = self._kept, None
+        if kept is None or (kept.epoch, kept.batch_no, kept.clock) != (
+            self._epoch,
+            start.batch_no,
+            start.clock,
+        ):
+            return False
+        state = kept.state
+        self._state.dedupe, self._state.judge = state.dedupe, state.judge
+        self._state.user_agents, self._state.pages = state.user_agents, state.pages
+        return True
 
     async def _rebuild(self, start: Start) -> None:
         """Make dedupe state and rules' windows from ClickHouse: firsts that matter yet, but for a pending batch's.
@@ -240,6 +271,7 @@ class Lane:
     async def _compute(
         self, records: Records, batch_no: int, clock_before: int, clock_after: int
     ) -> Computed:
+        self._knows = None
         await self._judging.before(clock_after, lambda: self._make_windows(clock_before, batch_no))
         acceptance_ms = self._ports.limits.acceptance_ms
 

@@ -18,6 +18,7 @@ from pipeline.errors import (
     SinkError,
 )
 from pipeline.lanes.catch_up import CatchUp
+from pipeline.lanes.compute import Kept
 from pipeline.lanes.held import Held, OrderWatch
 from pipeline.lanes.judges import Judges
 from pipeline.lanes.lane import Lane
@@ -95,6 +96,7 @@ class Worker:
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
         self._held: dict[int, Held] = {}
+        self._kept: dict[int, Kept] = {}  # between two assignments: most lanes come back
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -166,9 +168,10 @@ class Worker:
         await self._end([a.lane for a in assignments])  # of an older generation
         self._assigned = True
         for assignment in assignments:
-            held = self._held[assignment.lane] = Held(assignment)
+            held = self._held[assignment.lane] = Held(assignment, self._kept.pop(assignment.lane, None))
             self._observer.phase(assignment.lane, Phase.REBUILDING)
             held.task = asyncio.create_task(self._hold(held))
+        self._kept.clear()  # of lanes that others have now
         _log.info("lanes taken: %s; now held: %s", _listed(a.lane for a in assignments), _listed(self._held))
         self._changed.set()
 
@@ -189,6 +192,8 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for held in ending:
+            if held.lane is not None and (kept := held.lane.kept) is not None:
+                self._kept[held.assignment.lane] = kept
             self._observer.forget(held.assignment.lane)
             if not self._ended.is_set():  # another worker's from now on
                 self._errors.pop(held.assignment.lane, None)
@@ -208,9 +213,8 @@ class Worker:
         await watch.has_new()  # the first look
         while not held.stopping.is_set():
             until = self._catch_up.result().until(number) if self._catch_up is not None else None
-            held.lane = Lane(self._ports, held.assignment, self._slots, until)
             try:
-                await self._run_lane(held.lane)
+                await self._run_lane(held.next_lane(self._ports, self._slots, until))
             except (LaneStopped, OffsetOutOfRange) as error:
                 if not await self._stand_still(held, error, watch):
                     return

@@ -171,6 +171,15 @@ def _forget(self: Lane, stored: Any) -> None:
     return
 
 
+def _trust_what_was_kept(self: Lane, start: Start) -> bool:
+    if self._kept is not None:
+        self._kept = replace(self._kept, epoch=self._epoch, batch_no=start.batch_no, clock=start.clock)
+    return _REAL_REMEMBERS(self, start)
+
+
+_REAL_REMEMBERS = Lane._remembers
+
+
 _REAL_REBUILD = Lane._rebuild
 
 
@@ -282,6 +291,10 @@ MUTATIONS = (
     Mutation(
         "settled batch not remembered", "the events of a batch that stood there already do not enter the window",
         ((Lane, "_absorb", _forget),),
+    ),
+    Mutation(
+        "what was kept is trusted", "a lane that comes back goes on with its old state, though others had it meanwhile",
+        ((Lane, "_remembers", _trust_what_was_kept),),
     ),
     Mutation("no rebuild", "a new owner begins with an empty window", ((Lane, "_rebuild", _rebuild_none),)),
     Mutation(
