@@ -31,7 +31,7 @@ addEventListener("load", () => {{
     return box.width > 0 && box.height > 0 && (box.right > {width} + 0.5 || box.left < -0.5);
   }}).map(e => e.tagName + "." + (e.getAttribute("class") || "") + ": " + e.textContent.trim().slice(0, 60));
   const clipped = [...page.querySelectorAll("body *")].filter(e =>
-    e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline"
+    e.namespaceURI === root.namespaceURI && e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline"
   ).map(e => e.tagName + "." + (e.getAttribute("class") || ""));
   const drawn = [...page.querySelectorAll("svg.plot")].map(svg => ({{
     key: svg.closest("figure").id, title: svg.querySelector("title").textContent,
