@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.log.kafka.voice import NORMAL
 
 LEVELS = ("CRIT", "ERROR", "WARN", "INFO", "DEBUG")
 """Faust's names for levels, which `--loglevel` takes in any case."""
@@ -45,6 +46,7 @@ def set_up(level: str, file: Path | None) -> None:
             f"the log file {file} can't be written: {error.strerror}", remedy="name another by --logfile"
         ) from None
     handler.setFormatter(OneLine())
+    handler.addFilter(lambda record: record.msg not in NORMAL)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(number if number <= logging.DEBUG else max(number, OTHERS_LEVEL))
     logging.getLogger(OURS).setLevel(number)

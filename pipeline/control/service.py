@@ -107,7 +107,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     async def _work(self) -> None:
         assert self._server is not None, "made ready before the start"
         sink = make_sink(self._settings, self._server.address)
-        source = KafkaSource.of(self._settings, WORKER.info)
+        source = KafkaSource.of(self._settings, WORKER.warning)
         self._worker = worker = make_worker(
             self._settings,
             source,

@@ -8,11 +8,12 @@ REPEAT_SECONDS_MIN = 5.0
 """The same line is not said again for so long: sixteen lanes see the same broker go."""
 LINES_REMEMBERED_MAX = 256
 
-_NORMAL = (
+NORMAL = (
+    "Group Coordinator Request failed: %s",
     "Heartbeat failed for group %s because it is rebalancing",
     "Marking the coordinator dead (node %s)for group %s.",
 )
-"""aiokafka's warnings of what happens in any rebalance or restart; their causes are said by others."""
+"""aiokafka's warnings of what happens in any first start, rebalance or restart; where it lasts, we say so ourselves."""
 
 
 class Voice(logging.Handler):
@@ -48,7 +49,7 @@ class Voice(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say one of aiokafka's records, with what raised it in short."""
-        if record.msg in _NORMAL:
+        if record.msg in NORMAL:
             return
         line = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
