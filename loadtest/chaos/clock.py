@@ -26,12 +26,18 @@ class Seen:
 
 
 @contextmanager
-def ahead(servers: Servers, database: str, seconds: int) -> Iterator[Seen]:
-    """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice."""
+def ahead(
+    servers: Servers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
+) -> Iterator[Seen]:
+    """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice.
+
+    Who asked for the time up to `noticed_after_seconds` after the jump was told the old one, as by a slow answer.
+    """
     inserts = servers.proxies.inserts
     before = _asked(servers.clickhouse)
     began = time.monotonic()
     _constrain(servers, database, f" + {seconds:d}")
+    time.sleep(noticed_after_seconds)
     inserts.clock_ahead_seconds = seconds
     try:
         after = _asked(servers.clickhouse)

@@ -27,7 +27,7 @@ CLOCK_JUMP_SECONDS = 5
 
 
 def kill_worker(play: Play) -> str:
-    """kill -9 of workers at random moments, one of a burst surely in mid-batch, each started again at once."""
+    """Kill workers (-9) at random moments, one of a burst surely in mid-batch; each is started again at once."""
     in_mid_batch = 0
     surely = play.rng.randrange(KILLS_TOGETHER)
     for number in range(KILLS_TOGETHER):
@@ -42,7 +42,9 @@ def kill_worker(play: Play) -> str:
             raise NotSeen(f"{worker.name} lives on after kill -9")
         in_mid_batch += bool(play.deployment.look.unfinished(lanes))
         worker.start()
-    return f"{KILLS_TOGETHER} processes gone, {in_mid_batch} with a batch between its first insert and its last"
+    return (
+        f"{KILLS_TOGETHER} processes gone, {in_mid_batch} with a batch between its first insert and its last"
+    )
 
 
 def pause_worker(play: Play) -> str:
@@ -52,14 +54,16 @@ def pause_worker(play: Play) -> str:
     lane, batch_no = left[0]
     others = [w for w in deployment.workers if w is not worker]
     try:
-        taken = until(lambda: any(lane in w.lanes() for w in others), "its lane's new owner", TAKEN_OVER_SECONDS_MAX)
+        taken = until(
+            lambda: any(lane in w.lanes() for w in others), "its lane's new owner", TAKEN_OVER_SECONDS_MAX
+        )
         until(lambda: deployment.look.ledger_rows(lane, batch_no) > 0, "the batch's end by its new owner")
         group = deployment.settings.group
         before = committed_batches(deployment.servers.broker.servers, group)
     finally:
         went_on = resume(worker.pid)
     woke = worker.said()
-    until(lambda: "lanes given back" in worker.said()[len(woke):], "the woken worker giving its lanes back")
+    until(lambda: "lanes given back" in worker.said()[len(woke) :], "the woken worker giving its lanes back")
     after = committed_batches(deployment.servers.broker.servers, group)
     if any(after[lane] < batch for lane, batch in before.items()):
         raise Broken(f"an intent was overwritten by an older one: {before} became {after}")
@@ -72,7 +76,7 @@ def pause_worker(play: Play) -> str:
 
 
 def kill_broker(play: Play) -> str:
-    """kill -9 of the broker, and a start on its data."""
+    """Kill the broker (-9), and start it on its data."""
     broker = play.servers.broker
     pid = broker.pid
     broker.kill()
@@ -85,7 +89,7 @@ def kill_broker(play: Play) -> str:
 
 
 def kill_clickhouse(play: Play) -> str:
-    """kill -9 of ClickHouse while an insert runs on it: its rows were received, its answer had not been given."""
+    """Kill ClickHouse (-9) while an insert runs on it: its rows were received, its answer had not been given."""
     servers = play.servers
     inserts, server = servers.proxies.inserts, servers.server
     last = time.monotonic() + MID_INSERT_SECONDS_MAX
@@ -100,7 +104,9 @@ def kill_clickhouse(play: Play) -> str:
             os.kill(server.pid, signal.SIGKILL)
             server.wait(10)
             servers.start_clickhouse()
-            return f"process {server.pid} gone while these ran: {', '.join(map(str, sorted(running, key=str)))}"
+            return (
+                f"process {server.pid} gone while these ran: {', '.join(map(str, sorted(running, key=str)))}"
+            )
         resume(server.pid)
     raise NotSeen("no insert was running at any moment", remedy="more traffic")
 
@@ -127,13 +133,14 @@ def drop_commit_reply(play: Play) -> str:
     commits.strike_next()
     until(lambda: commits.struck > struck, "a commit whose answer is struck")
     play.until(
-        lambda: sum(w.said().count("join as a new member") for w in workers) > said, "a worker that joins anew"
+        lambda: sum(w.said().count("join as a new member") for w in workers) > said,
+        "a worker that joins anew",
     )
     return "the answer to a commit never came; its worker left the group and joined as a new member"
 
 
 def join_leave(play: Play) -> str:
-    """One more worker joins, takes lanes, and leaves in order."""
+    """Let one more worker join, take lanes, and leave in order."""
     deployment = play.deployment
     more = deployment.worker("joiner")
     more.start()
@@ -149,7 +156,7 @@ def join_leave(play: Play) -> str:
 
 
 def full_disk(play: Play) -> str:
-    """No room on the server's disk for another byte, until a worker was told so."""
+    """Leave no room on the server's disk for another byte, until a worker was told so."""
     disk, pid = play.servers.disk, play.servers.server.pid
     signs = ("No space left", "NOT_ENOUGH_SPACE", "File too large", "Cannot reserve")
     before = {w.name: len(w.said()) for w in play.deployment.workers}
@@ -166,7 +173,7 @@ def full_disk(play: Play) -> str:
 
 
 def clock_jump(play: Play) -> str:
-    """The server's clock jumps ahead by more than the deadline, and later back by as much."""
+    """Let the server's clock jump ahead by more than the deadline, and later back by as much."""
     workers = play.deployment.workers
     before = {w.name: len(w.said()) for w in workers}
     with ahead(play.servers, play.deployment.settings.database, CLOCK_JUMP_SECONDS) as seen:
@@ -176,7 +183,9 @@ def clock_jump(play: Play) -> str:
         )  # fmt: skip
         done = play.deployment.look.batches()
         play.until(lambda: play.deployment.look.batches() > done, "a batch under the clock that has jumped")
-    return f"the clock went from {seen.before} to {seen.after}, and back; inserts under way were refused as late"
+    return (
+        f"the clock went from {seen.before} to {seen.after}, and back; inserts under way were refused as late"
+    )
 
 
 FAULTS: Mapping[str, Callable[[Play], str]] = {

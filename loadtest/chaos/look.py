@@ -51,10 +51,11 @@ class Look:
         """Return (lane, batch) of those that have rows in `events` and no ledger row."""
         if not lanes:
             return []
-        return self._rows(
+        rows = self._rows(
             f"SELECT DISTINCT lane, batch_no FROM {self._database}.events WHERE lane IN ({_listed(lanes)}) "
             f"AND (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {self._database}.ledger)"
         )
+        return [(lane, batch_no) for lane, batch_no in rows]
 
     def records_of(self, batches: Collection[tuple[int, int]]) -> int:
         """Return the records of these batches (lane, number) that are in the ledger."""
@@ -68,9 +69,7 @@ class Look:
 
     def parts(self) -> int:
         """Return the active parts of all tables."""
-        rows = self._rows(
-            f"SELECT count() FROM system.parts WHERE active AND database = '{self._database}'"
-        )
+        rows = self._rows(f"SELECT count() FROM system.parts WHERE active AND database = '{self._database}'")
         return int(rows[0][0]) if rows else 0
 
     def execute(self, query: str) -> None:

@@ -26,11 +26,14 @@ class _Stand:
     @classmethod
     def of(cls, play: Play) -> "_Stand":
         workers = play.deployment.workers
-        return cls({w.name: w.memory_bytes() for w in workers}, sum(w.said().count("lanes given back") for w in workers))
+        return cls(
+            {w.name: w.memory_bytes() for w in workers},
+            sum(w.said().count("lanes given back") for w in workers),
+        )
 
 
 def outage(play: Play) -> str:
-    """kill -9 of ClickHouse, and no start for `outage_seconds`.
+    """Kill ClickHouse (-9), and don't start it for `outage_seconds`.
 
     Memory stays under its limit, the group keeps its members, /readyz says 503; afterwards all that came is caught up.
     """
@@ -43,7 +46,9 @@ def outage(play: Play) -> str:
     last = time.monotonic() + play.outage_seconds
     try:
         noticed = until(
-            lambda: all(w.ready() is False for w in deployment.workers), "503 of every worker", NOTICED_SECONDS_MAX
+            lambda: all(w.ready() is False for w in deployment.workers),
+            "503 of every worker",
+            NOTICED_SECONDS_MAX,
         )
         peak = dict(before.memory)
         while time.monotonic() < last:
@@ -56,7 +61,9 @@ def outage(play: Play) -> str:
     finally:
         servers.start_clickhouse()
     took = play.caught_up(play.traffic.records)
-    ready = until(lambda: all(w.ready() for w in deployment.workers), "200 of every worker", READY_AGAIN_SECONDS_MAX)
+    ready = until(
+        lambda: all(w.ready() for w in deployment.workers), "200 of every worker", READY_AGAIN_SECONDS_MAX
+    )
     parts = deployment.look.parts()
     growth = max(peak[name] - before.memory[name] for name in peak)
     _require(all(unready), f"/readyz said 503 to the end: {unready}")

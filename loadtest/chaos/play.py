@@ -69,7 +69,9 @@ class Play:
         """Start workers again that ended by themselves, and remember that they did."""
         for worker in self.deployment.workers:
             if worker.exit_code is not None:
-                self.died.append(f"{worker.name} ended with {worker.exit_code}: {worker.said()[-400:].strip()}")
+                self.died.append(
+                    f"{worker.name} ended with {worker.exit_code}: {worker.said()[-400:].strip()}"
+                )
                 worker.start()
 
     def _look_after(self) -> bool:

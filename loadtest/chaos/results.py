@@ -26,8 +26,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FaultDone:
-    """One fault. Seconds are since the traffic's begin; `recovery_seconds` from the fault's end until all that had
-    been sent by then was in the ledger (None: it was not, in time). `replayed` are records of batches that were in doubt.
+    """One fault. Seconds are since the traffic's begin.
+
+    `recovery_seconds`: from the fault's end until all that had been sent by then was in the ledger (None: it was not, in
+    time). `replayed`: records of batches that were in doubt, and so computed or read back a second time.
     """
 
     kind: str
@@ -96,8 +98,7 @@ class Report:
         return [
             f"# Chaos, seed {self.seed}: {self.verdict.value}",
             "",
-            f"{self.started}, {self.seconds:.0f} s; {self.workers} workers, {self.lanes} lanes, "
-            f"{self.records:,} records; {self.kills} workers killed.",
+            self._in_short(),
             *([f"Ended early: {self.stopped}"] if self.stopped else []),
             "",
             "| second | fault | took effect | held | caught up after | in doubt | replayed | seen |",
@@ -115,6 +116,11 @@ class Report:
             *(self.wrong or ["Equal, to the nano; the ledger counted again: conserved and continuous."]),
             *(f"A worker died by itself: {line}" for line in self.died),
         ]
+
+    def _in_short(self) -> str:
+        what = f"{self.workers} workers, {self.lanes} lanes, {self.records:,} records; {self.kills} workers killed"
+        memory = f"a worker's largest memory {self.memory_peak_bytes / 2**20:.0f} MB"
+        return f"{self.started}, {self.seconds:.0f} s; {what}; {memory}."
 
     def _controls(self) -> list[str]:
         if not self.controls:

@@ -75,7 +75,9 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
         for number in range(1, request.workers + 1):
             deployment.worker(f"worker-{number}").start()
         say(f"{request.workers} workers start; {request.folder}")
-        until(lambda: len(play.working()) == request.workers, "lanes of every worker", FIRST_LANES_SECONDS_MAX)
+        until(
+            lambda: len(play.working()) == request.workers, "lanes of every worker", FIRST_LANES_SECONDS_MAX
+        )
         course = _Course(request, play, say)
         report = course.through(report)
         say("traffic ends; the rest is caught up")
@@ -156,9 +158,7 @@ class _Course:
         """Yield the faults with the batches that came into doubt between their begin and the next one's."""
         ends = [*(fault.began_second for fault in done[1:]), float("inf")]
         for fault, end in zip(done, ends, strict=True):
-            batches = {
-                (d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end
-            }
+            batches = {(d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end}
             yield replace(
                 fault, batches_in_doubt=len(batches), replayed=self.play.deployment.look.records_of(batches)
             )

@@ -17,7 +17,7 @@ from loadtest.chaos.workers import ADLEDGER, Worker
 from loadtest.runner.deployment import toml_of
 from loadtest.truth import Truth
 from loadtest.verify import verify
-from pipeline.addresses import ServerAddress
+from pipeline.addresses import KafkaAddress, ServerAddress
 from pipeline.errors import AdledgerError
 from pipeline.ledger.audit import Scope, audit
 from pipeline.ledger.queries import Tables
@@ -55,7 +55,9 @@ def until(what: Callable[[], bool], expected: str, seconds_max: float = PATIENCE
     began = time.monotonic()
     while not what():
         if time.monotonic() - began > seconds_max:
-            raise NotSeen(f"not within {seconds_max:.0f} s: {expected}", remedy="read the logs in the run's folder")
+            raise NotSeen(
+                f"not within {seconds_max:.0f} s: {expected}", remedy="read the logs in the run's folder"
+            )
         time.sleep(LOOK_SECONDS)
     return time.monotonic() - began
 
@@ -117,10 +119,9 @@ class Deployment:
             "database": name, "group": name, "topics": (f"{name}.impressions", f"{name}.clicks"),
             "rollups_topic": f"{name}.rollups", **SETTINGS, **changes,
         }  # fmt: skip
-        settings = Settings(
-            source=f"kafka://{given.proxies.kafka.address}", clickhouse=str(given.clickhouse), **own
-        )
-        direct = Settings(source=f"kafka://{given.broker.servers}", clickhouse=str(given.direct), **own)
+        through = KafkaAddress((given.proxies.kafka.address,))
+        settings = Settings(source=through, clickhouse=given.clickhouse, **own)
+        direct = Settings(source=KafkaAddress((given.broker.servers,)), clickhouse=given.direct, **own)
         (folder / "adledger.toml").write_text(toml_of(settings, str(given.clickhouse)), "utf-8")
         asyncio.run(create_topics(direct, partitions=partitions))
         return cls(given, settings, direct, folder, Look(given.direct, name))

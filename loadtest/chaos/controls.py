@@ -1,0 +1,124 @@
+"""A worker that lacks one protection: `python -m loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
+
+The product has no switches for this: what protects is replaced in this process alone. A chaos run's controls start it,
+to show that its faults would be noticed.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from pipeline.cli.app import main
+from pipeline.errors import CommitRefused, CommitUnknown, LogError, SinkError
+from pipeline.lanes import start as start_module
+from pipeline.lanes import worker as worker_module
+from pipeline.lanes.compute import Computed
+from pipeline.lanes.deliver import Delivery, Records, Settled
+from pipeline.lanes.intent import Intent
+from pipeline.lanes.lane import Lane
+from pipeline.lanes.ports import LaneLimits
+from pipeline.lanes.recovery import Start
+from pipeline.lanes.worker import Worker
+from pipeline.log.kafka.source import KafkaSource
+from pipeline.log.source import Assignment, Committed
+from sinks.clickhouse import ClickHouseSink
+from sinks.sink import Columns, Stamp
+
+TRIES_MAX = 2
+NEVER_SECONDS = 10**6
+
+
+def _blind_retry() -> None:
+    """Insert a batch in doubt again, without a look."""
+
+    async def settle(
+        self: Delivery,
+        intent: Intent,
+        records: Records,  # noqa: ARG001 - Delivery's signature
+        compute: Callable[[], Awaitable[Computed]],
+    ) -> Settled:
+        return Settled(await self._write(await self._intend(intent), await compute()), None)
+
+    _replace(Delivery, "settle", settle)
+
+
+def _answers_ignored() -> None:
+    """Take an insert for done when it was sent, whatever the server says or does not say."""
+    insert, insert_texts = ClickHouseSink.insert, ClickHouseSink.insert_texts
+
+    async def insert_anyhow(self: ClickHouseSink, table: str, columns: Columns, stamp: Stamp) -> None:
+        with suppress(SinkError):
+            await insert(self, table, columns, stamp)
+
+    async def insert_texts_anyhow(self: ClickHouseSink, table: str, hashes: Columns) -> None:
+        with suppress(SinkError):
+            await insert_texts(self, table, hashes)
+
+    _replace(ClickHouseSink, "insert", insert_anyhow)
+    _replace(ClickHouseSink, "insert_texts", insert_texts_anyhow)
+
+
+def _commits_ignored() -> None:
+    """Take a commit for accepted when it was sent, also where the broker is away."""
+    commit = KafkaSource.commit
+
+    async def commit_anyhow(
+        self: KafkaSource, assignment: Assignment, positions: Mapping[int, Committed]
+    ) -> None:
+        with suppress(CommitUnknown, CommitRefused, LogError):
+            await commit(self, assignment, positions)
+
+    _replace(KafkaSource, "commit", commit_anyhow)
+
+
+def _no_rejoin() -> None:
+    """Stay away after a commit without an answer, instead of joining as a new member."""
+
+    async def rejoin(self: Worker) -> None:
+        """Do nothing."""
+
+    _replace(Worker, "_rejoin", rejoin)
+
+
+def _no_rebuild() -> None:
+    """Begin with an empty window."""
+
+    async def rebuild(self: Lane, start: Start) -> None:
+        """Do nothing."""
+
+    _replace(Lane, "_rebuild", rebuild)
+
+
+def _no_patience() -> None:
+    """Give ClickHouse up after a few tries, for good."""
+    limits = start_module.limits
+
+    def few(settings: Any, *, until_caught_up: bool) -> LaneLimits:
+        return replace(limits(settings, until_caught_up=until_caught_up), retry_attempts_max=TRIES_MAX)
+
+    _replace(start_module, "limits", few)
+    _replace(worker_module, "LANE_RETRY_SECONDS", NEVER_SECONDS)
+
+
+WITHOUT: Mapping[str, Callable[[], None]] = {
+    "looking-before-inserting-again": _blind_retry,
+    "heeding-answers": _answers_ignored,
+    "accepted-commits": _commits_ignored,
+    "joining-anew": _no_rejoin,
+    "rebuilding": _no_rebuild,
+    "patience": _no_patience,
+}
+"""Name of the protection -> what takes it out of this process."""
+
+
+def _replace(owner: Any, name: str, changed: Any) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name}: the control must follow the product"
+    setattr(owner, name, changed)
+
+
+if __name__ == "__main__":
+    WITHOUT[sys.argv[1]]()
+    del sys.argv[1]
+    main()
