@@ -37,6 +37,16 @@ SEEDS ?= 0..1999
 simulate: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(TRACE),--trace) $(if $(MUTATION),--mutation "$(MUTATION)")
 
+## chaos: real servers and workers, hurt in every way we know, while traffic of known truth goes through; at most 6 minutes
+.PHONY: chaos
+chaos: $(READY)
+	@$(BIN)/adledger chaos $(ARGS)
+
+## soak: backpressure, ClickHouse away for 10 minutes at full input (ARGS="--outage 1h")
+.PHONY: soak
+soak: $(READY)
+	@$(BIN)/adledger chaos --faults outage --outage 10m --rate 5000 --no-controls $(ARGS)
+
 ## model: every state of the lane protocol, and what goes wrong without each of its rules (MUTANT=no-wait tells one in full)
 .PHONY: model
 model: $(READY)

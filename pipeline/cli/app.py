@@ -19,6 +19,7 @@ COMMANDS = {
     "import": "pipeline.cli.importing:import_command",
     "run": "pipeline.cli.run:run",
     "loadtest": "pipeline.cli.loadtest:loadtest",
+    "chaos": "pipeline.cli.chaos:chaos",
     "query": "pipeline.cli.query:query",
     "explain": "pipeline.cli.explain:explain",
     "status": "pipeline.cli.status:status",
