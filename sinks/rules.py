@@ -158,7 +158,8 @@ Rows = Callable[[str], Awaitable[list[Any]]]
 Insert = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], Awaitable[None]]
 """Inserts rows (table, columns, rows) durably. Raises as `BatchWriter.insert`."""
 
-PUBLISHED_SHOWN = 20
+PUBLISHED_TRIED = 5
+"""Of so many of the newest published sets a worker takes the first that it can use."""
 ALERT_COLUMNS = tuple(f.name for f in fields(AlertRow))[:-1]
 JUDGE_COLUMNS = tuple(f.name for f in fields(JudgeRow))
 
@@ -172,7 +173,7 @@ class ClickHouseRules:
 
     async def published(self) -> Sequence[PublishedRules]:
         """Return the newest published sets, the newest first."""
-        rows = await self._rows(published_sql(self._database, PUBLISHED_SHOWN))
+        rows = await self._rows(published_sql(self._database, PUBLISHED_TRIED))
         return [published_row(row) for row in rows]
 
     async def publishers_version(self) -> int:

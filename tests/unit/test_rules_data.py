@@ -1,6 +1,7 @@
 """What differs between rule sets; publishers' files; what alerts say of a lane."""
 
 import dataclasses
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 from pipeline.cli.publishers import read_publishers
 from pipeline.errors import SinkError, UsageError
 from pipeline.lanes.judges import snapshot, standing
+from pipeline.lists.facts import ADDRESSES_BACK_DAYS_MAX, DATACENTRES
+from pipeline.lists.load import load_lists
 from pipeline.lists.publishers import PublisherStatus
+from pipeline.rules.compiled import CompiledJudge
 from pipeline.rules.diff import differences
 from pipeline.rules.loader import load_rules
 from pipeline.rules.registry import RULES
@@ -116,3 +120,24 @@ def test_a_set_with_turned_rules_is_another_judge() -> None:
     turned = default.flagged([Reason.DOUBLE_CLICK])
     assert RuleSet.parse(turned.text(), "x").rules[Reason.DOUBLE_CLICK].mode == Mode.FLAG
     assert turned.version != default.version
+
+
+def test_lists_of_addresses_are_not_used_for_log_days_long_before_them() -> None:
+    """By the batch's log day, to the day; which rules are not evaluated is part of the version, the day is not."""
+    day = dt.date(2026, 11, 23)
+    judge = CompiledJudge(load_rules("default"), load_lists(day, age_days_max=3_650))
+    assert judge.lists is not None
+    made = next(f.made for f in judge.lists.facts if f.name == DATACENTRES)
+    assert made is not None
+    last = made - dt.timedelta(days=ADDRESSES_BACK_DAYS_MAX)
+    none, one_day = frozenset[Reason](), dt.timedelta(days=1)
+    now, in_time, too_early, long_ago = (
+        judge.for_batch(d, none) for d in (day, last, last - one_day, dt.date(1970, 1, 1))
+    )
+    assert Reason.IP_DATACENTER not in in_time.not_evaluated
+    assert Reason.IP_DATACENTER in too_early.not_evaluated
+    assert now.version == in_time.version or Reason.CRAWLER_IMPOSTOR in in_time.not_evaluated
+    assert too_early.version != now.version
+    assert not too_early.run >> Reason.IP_DATACENTER & 1
+    assert set(long_ago.not_evaluated) >= {Reason.IP_DATACENTER, Reason.CRAWLER_IMPOSTOR}
+    assert judge.for_batch(day, frozenset({Reason.UA_BLANK})).version != now.version
