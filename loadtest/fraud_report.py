@@ -13,7 +13,7 @@ from pipeline.rules.rule_set import RuleSet
 from schemas.classes import Class, Reason
 
 BEGIN, END = "<!-- fraud-eval: begin, written by the command -->", "<!-- fraud-eval: end -->"
-AGENT_CHARACTERS_MAX = 120
+AGENT_CHARACTERS_MAX = 240
 
 
 @dataclass(frozen=True, slots=True)
