@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.chaos.play import Play
 from loadtest.chaos.stage import Broken, until
+from loadtest.chaos.workers import Worker
 
 MEMORY_GROWTH_BYTES_MAX = 64 * 1024 * 1024
 """A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""
@@ -16,65 +18,87 @@ NOTICED_SECONDS_MAX = 60.0
 READY_AGAIN_SECONDS_MAX = 90.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Stand:
-    """How workers stood: memory by name, and how often lanes moved."""
+@dataclass(slots=True)
+class _Watch:
+    """What workers do while they wait: memory, pages, bytes fetched in the second half, lanes given back."""
 
-    memory: dict[str, int]
-    moves: int
+    workers: Sequence[Worker]
+    memory_before: int = 0
+    memory_peak: int = 0
+    unready: bool = True
+    fetched_bytes: float = 0.0
+    moves: int = 0
 
-    @classmethod
-    def of(cls, play: Play) -> "_Stand":
-        workers = play.deployment.workers
-        return cls(
-            {w.name: w.memory_bytes() for w in workers},
-            sum(w.said().count("lanes given back") for w in workers),
-        )
+    def __post_init__(self) -> None:
+        self.memory_before = self.memory_peak = self._memory()
+        self.moves = -self._given_back()
+
+    def wait(self, last: float) -> None:
+        """Look until `last` (monotonic seconds)."""
+        half = (time.monotonic() + last) / 2
+        fetched: float | None = None
+        while time.monotonic() < last:
+            self.memory_peak = max(self.memory_peak, self._memory())
+            self.unready &= all(w.ready() is False for w in self.workers)
+            if fetched is None and time.monotonic() > half:
+                fetched = self._fetched()
+            time.sleep(LOOK_SECONDS)
+        self.fetched_bytes = self._fetched() - (fetched or 0.0)
+        self.moves += self._given_back()
+
+    def _memory(self) -> int:
+        return max(w.memory_bytes() for w in self.workers)
+
+    def _given_back(self) -> int:
+        return sum(w.said().count("lanes given back") for w in self.workers)
+
+    def _fetched(self) -> float:
+        return sum(w.metric("adledger_fetch_bytes_total") for w in self.workers)
 
 
 def outage(play: Play) -> str:
     """Kill ClickHouse (-9), and don't start it for `outage_seconds`.
 
-    Memory stays under its limit, the group keeps its members, /readyz says 503; afterwards all that came is caught up.
+    Memory stays under its limit, nothing is fetched, the group keeps its members, /readyz says 503; afterwards all that
+    came is caught up, with no more inserts a second than the limit, and few parts.
     """
     servers, deployment = play.servers, play.deployment
-    play.until(lambda: len(play.working()) == len(deployment.workers), "lanes of every worker")
-    before, sent = _Stand.of(play), play.traffic.records
-    server = servers.server
+    workers = deployment.workers
+    play.until(lambda: all(w.lanes() and w.ready() for w in workers), "every worker at work")
+    watch, sent = _Watch(workers), play.traffic.records
+    server, last = servers.server, time.monotonic() + play.outage_seconds
     os.kill(server.pid, signal.SIGKILL)
     server.wait(10)
-    last = time.monotonic() + play.outage_seconds
     try:
         noticed = until(
-            lambda: all(w.ready() is False for w in deployment.workers),
-            "503 of every worker",
-            NOTICED_SECONDS_MAX,
+            lambda: all(w.ready() is False for w in workers), "503 of every worker", NOTICED_SECONDS_MAX
         )
-        peak = dict(before.memory)
-        while time.monotonic() < last:
-            now = {w.name: w.memory_bytes() for w in deployment.workers}
-            peak = {name: max(size, peak[name]) for name, size in now.items()}
-            time.sleep(LOOK_SECONDS)
-        unready = [w.ready() is False for w in deployment.workers]
-        moved = _Stand.of(play).moves - before.moves
+        watch.wait(last)
         backlog = play.traffic.records - sent
     finally:
         servers.start_clickhouse()
-    took = play.caught_up(play.traffic.records)
-    ready = until(
-        lambda: all(w.ready() for w in deployment.workers), "200 of every worker", READY_AGAIN_SECONDS_MAX
-    )
+    inserts, began = _inserts(workers), time.monotonic()
+    took = play.caught_up(play.traffic.records, play.outage_seconds + READY_AGAIN_SECONDS_MAX)
+    rate = (_inserts(workers) - inserts) / (time.monotonic() - began)
+    until(lambda: all(w.ready() for w in workers), "200 of every worker", READY_AGAIN_SECONDS_MAX)
     parts = deployment.look.parts()
-    growth = max(peak[name] - before.memory[name] for name in peak)
-    _require(all(unready), f"/readyz said 503 to the end: {unready}")
-    _require(moved == 0, f"{moved} times lanes were given back: the group was not kept")
+    growth = watch.memory_peak - watch.memory_before
+    rate_max = deployment.settings.inserts_per_second_max * len(workers)
+    _require(watch.unready, "a worker said 200 while ClickHouse was away")
+    _require(watch.moves == 0, f"lanes were given back {watch.moves} times: the group was not kept")
+    _require(watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched, and nowhere to go")
     _require(growth <= MEMORY_GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
+    _require(rate <= rate_max, f"{rate:.0f} inserts a second, {rate_max} are allowed")
     _require(parts <= PARTS_MAX, f"{parts} parts")
     return (
-        f"away for {play.outage_seconds:.0f} s: every worker said 503 after {noticed:.1f} s, kept its lanes, memory "
-        f"grew by {growth / 2**20:.1f} MB to {max(peak.values()) / 2**20:.0f} MB; {backlog:,} records waited, caught up after {took:.1f} s, "
-        f"200 {ready:.1f} s later, {parts} parts"
+        f"away for {play.outage_seconds:.0f} s: every worker said 503 after {noticed:.1f} s, fetched nothing more and kept "
+        f"its lanes; memory grew by {growth / 2**20:.1f} MB to {watch.memory_peak / 2**20:.0f} MB; {backlog:,} records waited, "
+        f"caught up after {took:.1f} s with {rate:.0f} inserts a second; {parts} parts"
     )
+
+
+def _inserts(workers: Sequence[Worker]) -> float:
+    return sum(w.metric("adledger_inserts_total") for w in workers)
 
 
 def _require(holds: bool, what: str) -> None:  # noqa: FBT001 - what was looked at

@@ -19,7 +19,7 @@ from loadtest.chaos.workers import Doubt, doubts_of
 from pipeline.errors import AdledgerError
 
 LANES = 6
-PLANNED_SECONDS = 300
+PLANNED_SECONDS = 240
 """Log time passes so that the model's hours take about so long; a longer run has as many more of them."""
 FIRST_LANES_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 240.0
@@ -63,7 +63,8 @@ def execute(request: Request, say: Say) -> Report:
 
 def _main(request: Request, given: Servers, say: Say) -> Report:
     deployment = Deployment.make(given, request.folder / "run", partitions=LANES)
-    seconds = max(request.seconds or 0, PLANNED_SECONDS)
+    outages = request.outage_seconds * request.faults.get("outage", 0)
+    seconds = PLANNED_SECONDS + max(request.seconds or 0, outages)
     model = traffic_model(request.seed, int(seconds * request.rate_per_second), LANES)
     traffic = Traffic(model, deployment.direct, request.rate_per_second)
     play = Play(deployment, traffic, random.Random(request.seed), request.outage_seconds)  # noqa: S311 - to be repeated

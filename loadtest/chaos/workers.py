@@ -108,6 +108,20 @@ class Worker:
         except OSError:
             return None
 
+    def metric(self, name: str) -> float:
+        """Return a counter of its /metrics, summed over labels; 0 where it does not answer."""
+        pages = _PAGES.search(self.said())
+        if pages is None:
+            return 0.0
+        try:
+            with urllib.request.urlopen(
+                f"{pages[1].rstrip('/')}/metrics", timeout=ANSWER_SECONDS_MAX
+            ) as answer:  # noqa: S310 - its own page
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
     def memory_bytes(self) -> int:
         """Return its resident memory; 0 where it has ended."""
         try:
