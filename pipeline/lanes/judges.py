@@ -6,7 +6,8 @@ today. A set that can't be used is refused whole, with an alert, and what was in
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from pipeline import __version__
@@ -73,8 +74,20 @@ class Judges:
             await self._take(await self._look(self._loading))
         await self._read_alerts()
 
-    async def keep_looking(self) -> None:
-        """Take what is published, for as long as the worker runs."""
+    @asynccontextmanager
+    async def looking(self, failed: Callable[[], None]) -> AsyncIterator[None]:
+        """Take what is published while the block runs. A bug in it calls `failed`, and is raised when the block ends."""
+        task = asyncio.create_task(self._keep_looking())
+        task.add_done_callback(lambda done: failed() if not done.cancelled() and done.exception() else None)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _keep_looking(self) -> None:
         while self._loading is not None:
             await asyncio.sleep(self._loading.look_seconds)
             await self.look()

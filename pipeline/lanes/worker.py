@@ -134,17 +134,15 @@ class Worker:
             self._judges,
             self._orders,
         )
-        looking = asyncio.create_task(self._judges.keep_looking())
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
         try:
-            if self._catch_up is not None:
-                await self._until_all_caught_up(await self._catch_up)
-            await self._ended.wait()
+            async with self._judges.looking(self.stop):
+                if self._catch_up is not None:
+                    await self._until_all_caught_up(await self._catch_up)
+                await self._ended.wait()
         finally:
             self._ended.set()
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
             if self._rejoining is not None:
                 self._rejoining.cancel()
                 await asyncio.gather(self._rejoining, return_exceptions=True)

@@ -176,6 +176,23 @@ def test_without_a_set_a_worker_does_not_begin(log: Path) -> None:
         assert not runs.sink.tables["ledger"]
 
 
+def test_a_bug_in_looking_ends_the_worker(log: Path) -> None:
+    """It is raised, not swallowed: rules that silently stay for ever would be worse."""
+    runs = Published(log, RULES)
+    finder = runs.judges()
+
+    async def work() -> None:
+        await finder.begin()
+        ended = asyncio.Event()
+        async with finder.looking(ended.set):
+            runs.store.sets = None  # type: ignore[assignment] # no read of them can go well
+            await ended.wait()
+
+    finder._loading = dataclasses.replace(finder._loading, look_seconds=0.0)  # type: ignore[type-var]
+    with pytest.raises(TypeError):
+        asyncio.run(work())
+
+
 def test_publishers_are_known_from_the_next_batch_on(log: Path) -> None:
     """While the table is empty the rules about them are not evaluated; then all of them are unknown but those in it."""
     runs = Published(log, rule_set(UNKNOWN_PUBLISHER={}, PUBLISHER_SUSPENDED={}))
