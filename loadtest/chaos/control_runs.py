@@ -139,19 +139,15 @@ def _pause_worker(scene: Scene) -> str:
 
 
 def _kill_broker(scene: Scene) -> str:
-    worker, broker = scene.worker("accepted-commits"), scene.deployment.servers.broker
+    worker, broker = scene.worker("waiting-for-the-broker"), scene.deployment.servers.broker
     scene.at_work(worker)
     broker.kill()
     try:
-        scene.after_batches(BATCHES_BEFORE)
+        until(lambda: not worker.alive, "its end", WORKER_SECONDS_MAX)
     finally:
-        worker.kill()
         broker.start()
-    next_one = scene.deployment.worker("whole")
-    next_one.start(*FAST)
-    code = next_one.wait(WORKER_SECONDS_MAX)
-    stands = [line for line in next_one.said().splitlines() if "stands still" in line]
-    return f"the next worker ends with {code}: {stands[0].split('msg=')[-1][:160]}" if code and stands else ""
+    stands = scene.standing()
+    return f"the worker ended with {worker.exit_code}; {stands}" if stands else ""
 
 
 def _kill_clickhouse(scene: Scene) -> str:
@@ -248,7 +244,7 @@ def _outage(scene: Scene) -> str:
 CONTROLS: Mapping[str, tuple[str, Callable[[Scene], str]]] = {
     "kill-worker": ("looking before inserting again", _kill_worker),
     "pause-worker": ("the tables' deadline", _pause_worker),
-    "kill-broker": ("waiting for commits to be accepted", _kill_broker),
+    "kill-broker": ("waiting for the broker", _kill_broker),
     "kill-clickhouse": ("heeding the server's answers", _kill_clickhouse),
     "drop-insert-reply": ("looking before inserting again", _drop_insert_reply),
     "drop-commit-reply": ("joining as a new member", _drop_commit_reply),

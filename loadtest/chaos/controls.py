@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from aiokafka.errors import KafkaError
+
 from pipeline.cli.app import main
-from pipeline.errors import CommitRefused, CommitUnknown, LogError, SinkError
+from pipeline.errors import LogError, SinkError
 from pipeline.lanes import start as start_module
 from pipeline.lanes import worker as worker_module
 from pipeline.lanes.compute import Computed
@@ -21,8 +23,7 @@ from pipeline.lanes.lane import Lane
 from pipeline.lanes.ports import LaneLimits
 from pipeline.lanes.recovery import Start
 from pipeline.lanes.worker import Worker
-from pipeline.log.kafka.source import KafkaSource
-from pipeline.log.source import Assignment, Committed
+from pipeline.log.kafka.patience import Patience
 from sinks.clickhouse import ClickHouseSink
 from sinks.sink import Columns, Stamp
 
@@ -60,17 +61,30 @@ def _answers_ignored() -> None:
     _replace(ClickHouseSink, "insert_texts", insert_texts_anyhow)
 
 
-def _commits_ignored() -> None:
-    """Take a commit for accepted when it was sent, also where the broker is away."""
-    commit = KafkaSource.commit
+def _no_waiting_for_the_broker() -> None:
+    """Give the broker up at the first error, and end with it."""
+    run_lane = Worker._run_lane
 
-    async def commit_anyhow(
-        self: KafkaSource, assignment: Assignment, positions: Mapping[int, Committed]
-    ) -> None:
-        with suppress(CommitUnknown, CommitRefused, LogError):
-            await commit(self, assignment, positions)
+    async def once(
+        self: Patience,
+        what: str,
+        call: Callable[[], Awaitable[Any]],
+        before_next: Callable[[], Awaitable[None]],  # noqa: ARG001
+    ) -> Any:
+        try:
+            return await call()
+        except KafkaError as error:
+            raise LogError(f"{what}: {error!r}") from error
 
-    _replace(KafkaSource, "commit", commit_anyhow)
+    async def run_lane_once(self: Worker, lane: Lane) -> None:
+        try:
+            await run_lane(self, lane)
+        except LogError as error:
+            self._errors[lane.lane] = error
+            self.stop()
+
+    _replace(Patience, "keep_trying", once)
+    _replace(Worker, "_run_lane", run_lane_once)
 
 
 def _no_rejoin() -> None:
@@ -105,7 +119,7 @@ def _no_patience() -> None:
 WITHOUT: Mapping[str, Callable[[], None]] = {
     "looking-before-inserting-again": _blind_retry,
     "heeding-answers": _answers_ignored,
-    "accepted-commits": _commits_ignored,
+    "waiting-for-the-broker": _no_waiting_for_the_broker,
     "joining-anew": _no_rejoin,
     "rebuilding": _no_rebuild,
     "patience": _no_patience,

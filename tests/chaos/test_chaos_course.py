@@ -1,0 +1,105 @@
+"""The course of a chaos run, and what its findings amount to."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.chaos import control_runs, controls, faults
+from loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
+from loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
+from loadtest.chaos.workers import doubts_of
+from pipeline.errors import UsageError
+
+FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it went", recovery_seconds=3.0)
+CONTROL = ControlDone("kill-broker", "patience", "rows are missing", 4.0)
+REPORT = Report(
+    seed=1, started="2026-01-01T00:00:00+00:00", seconds=9.0, workers=3, lanes=6, records=7, kills=0,
+    faults=(FAULT,), controls=(CONTROL,), wrong=(), died=(),
+)  # fmt: skip
+
+
+def test_every_fault_is_in_a_round_and_has_a_control() -> None:
+    """What is planned can be done, and each fault is also done without its protection; 30 workers die at least."""
+    assert ROUND.keys() == faults.FAULTS.keys() == control_runs.CONTROLS.keys()
+    assert ROUND["kill-worker"] * KILLS_TOGETHER >= 30
+
+
+@given(st.integers(0, 2**32), st.integers(0, 9), st.sets(st.sampled_from(sorted(ROUND))))
+def test_a_round_follows_from_seed_and_number(seed: int, number: int, names: set[str]) -> None:
+    """Each fault as often as it is wanted, in an order that can be repeated."""
+    wanted = chosen(sorted(names))
+    order = planned(seed, number, wanted)
+    assert order == planned(seed, number, wanted)
+    assert Counter(order) == Counter(wanted)
+    assert wanted.keys() == (names or ROUND.keys())
+
+
+def test_an_unknown_fault_is_refused() -> None:
+    """By its name, with those that there are."""
+    with pytest.raises(UsageError, match="there is no kill-moon") as refused:
+        chosen(["kill-broker", "kill-moon"])
+    assert "kill-broker" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict", "code"),
+    [
+        (REPORT, Verdict.TRUE, 0),
+        (replace(REPORT, wrong=("one row",)), Verdict.UNTRUE, 1),
+        (replace(REPORT, died=("worker-1",)), Verdict.UNTRUE, 1),
+        (replace(REPORT, faults=(replace(FAULT, held=False),)), Verdict.UNTRUE, 1),
+        (replace(REPORT, faults=(replace(FAULT, took_effect=False),)), Verdict.INVALID, 97),
+        (replace(REPORT, controls=(replace(CONTROL, differs=""),)), Verdict.INVALID, 97),
+        (replace(REPORT, stopped="no traffic"), Verdict.INVALID, 97),
+        (replace(REPORT, wrong=("one row",), stopped="no traffic"), Verdict.UNTRUE, 1),
+        (replace(REPORT, interrupted=True), Verdict.INTERRUPTED, 130),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_true_only_when_all_was_seen_and_held(
+    report: Report, verdict: Verdict, code: int
+) -> None:
+    """What is untrue goes before what was not seen; a fault or a control without effect makes a run invalid."""
+    assert (report.verdict, report.verdict.exit_code) == (verdict, code)
+
+
+def test_a_report_is_kept(tmp_path: Path) -> None:
+    """As JSON with all of it, and as a page that names each fault and control."""
+    REPORT.write(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(REPORT.as_json()))
+    page = (tmp_path / "report.md").read_text()
+    assert all(text in page for text in ("kill-broker", "3.0 s", "rows are missing", "Equal, to the nano"))
+
+
+def test_doubts_are_read_from_what_workers_say(tmp_path: Path) -> None:
+    """Both ways into doubt, each with its time, lane and batch; a try within one is none of its own."""
+    lines = (
+        'ts=2026-01-01T00:00:01.000Z level=info logger=adledger.worker msg="lane 3, batch 8: in doubt. No answer"',
+        'ts=2026-01-01T00:00:02.500Z level=info logger=adledger.worker msg="lane 3: batch 8 is still in doubt. No"',
+        'ts=2026-01-01T00:00:03.000Z level=info logger=x msg="lane 4: batch 9 was intended and is not in the ledger: in"',
+        "a line of somebody else's",
+    )  # fmt: skip
+    log = tmp_path / "worker.log"
+    log.write_text("\n".join(lines))
+    found = list(doubts_of(log))
+    assert [(d.lane, d.batch_no) for d in found] == [(3, 8), (4, 9)]
+    assert found[1].at - found[0].at == 2.0
+
+
+def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A protection that was renamed would be taken out no more: each control names what there is."""
+    replaced = []
+
+    def note(owner: object, name: str, changed: object) -> None:
+        assert hasattr(owner, name), (owner, name)
+        replaced.append((owner, name))
+
+    monkeypatch.setattr(controls, "_replace", note)
+    for take_out in controls.WITHOUT.values():
+        before = len(replaced)
+        take_out()
+        assert len(replaced) > before

@@ -1,0 +1,100 @@
+"""The judge of ClickHouse's bytes: which insert is under way, and whose answer is struck."""
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert
+from loadtest.faults.tcp_proxy import Action, Side
+from schemas.tables import PROTOCOL_TABLES
+from sinks.embedded import packets
+from sinks.queries import SERVER_TIME, insert_id_prefix
+
+INSERTS = st.builds(Insert, st.integers(0, 99), st.integers(1, 10**6), st.sampled_from(PROTOCOL_TABLES))
+PROGRESS = st.lists(
+    st.builds(
+        packets.progress, st.tuples(*[st.integers(0, 2**40)] * 2), st.integers(0, 2**40),
+        st.tuples(*[st.integers(0, 2**40)] * 2),
+    ), max_size=3,
+)  # fmt: skip
+COLUMNS = packets.DATA_HEAD + b"\1\0\2\xff\xff\xff\xff\0 columns that end in \5"
+
+
+def query_of(insert: Insert) -> bytes:
+    query_id = f"{insert_id_prefix('a_db', insert.lane)}{insert.batch_no}/{insert.table}/{UUID(int=7)}"
+    return b"\1" + bytes([len(query_id)]) + query_id.encode() + b" INSERT ..."
+
+
+def passes(gate: ClickHouseGate, side: Side, data: bytes) -> Action:
+    [(piece, action)] = gate.pieces(side, data)
+    assert piece == data, "nothing is changed"
+    return action
+
+
+def until_rows_are_sent(gate: ClickHouseGate, insert: Insert) -> None:
+    for side, data in (
+        (Side.REQUESTS, query_of(insert)), (Side.REQUESTS, b"\2 no external tables"), (Side.REPLIES, COLUMNS),
+        (Side.REQUESTS, b"\2 rows"),
+    ):  # fmt: skip
+        assert passes(gate, side, data) is Action.PASS
+
+
+@given(INSERTS, PROGRESS)
+def test_an_insert_is_under_way_from_its_rows_to_its_answer(insert: Insert, progress: list[bytes]) -> None:
+    """Progress is no answer, whatever its numbers are; the end of the stream is, behind progress or alone."""
+    faults = ClickHouseFaults()
+    gate = faults.gate()
+    assert passes(gate, Side.REQUESTS, query_of(insert)) is Action.PASS
+    assert faults.under_way() == set()
+    until_rows_are_sent(gate, insert)
+    for packet in progress:
+        assert passes(gate, Side.REPLIES, packet) is Action.PASS
+        assert faults.under_way() == {insert}
+    assert passes(gate, Side.REPLIES, b"".join(progress) + packets.END_OF_STREAM) is Action.PASS
+    assert faults.under_way() == set()
+
+
+@given(st.lists(INSERTS, min_size=1, max_size=6), st.sampled_from(PROTOCOL_TABLES))
+def test_one_answer_is_struck(inserts: list[Insert], table: str) -> None:
+    """That of the first insert into the table which the server has done; none before, none after."""
+    faults = ClickHouseFaults()
+    gate = faults.gate()
+    faults.strike_next(table, Action.CUT)
+    actions = []
+    for insert in inserts:
+        until_rows_are_sent(gate, insert)
+        actions.append(passes(gate, Side.REPLIES, packets.END_OF_STREAM))
+    into = [insert for insert in inserts if insert.table == table]
+    assert faults.struck == into[:1]
+    assert [a is Action.CUT for a in actions].count(True) == len(into[:1])
+    assert not into or actions[inserts.index(into[0])] is Action.CUT
+
+
+def test_a_refusal_is_an_answer() -> None:
+    """An insert that the server refuses is not under way any more, and nothing is struck: it was not done."""
+    faults = ClickHouseFaults()
+    gate, insert = faults.gate(), Insert(0, 1, "events")
+    faults.strike_next("events", Action.CUT)
+    until_rows_are_sent(gate, insert)
+    assert passes(gate, Side.REPLIES, b"\2 code 243") is Action.PASS
+    assert (faults.under_way(), faults.struck) == (set(), [])
+
+
+def test_a_connection_that_ended_has_nothing_under_way() -> None:
+    """What a dead worker had sent is forgotten with its connection."""
+    faults = ClickHouseFaults()
+    gate = faults.gate()
+    until_rows_are_sent(gate, Insert(0, 1, "events"))
+    del gate
+    assert faults.under_way() == set()
+
+
+def test_the_clock_is_ahead_for_those_who_ask() -> None:
+    """The query that the sink asks the time with gets the seconds added; as short text, its length before it."""
+    faults = ClickHouseFaults()
+    faults.clock_ahead_seconds = 40
+    asked = bytes([len(SERVER_TIME)]) + SERVER_TIME.encode()
+    [(sent, action)] = faults.gate().pieces(Side.REQUESTS, b"before" + asked + b"behind")
+    moved = f"{SERVER_TIME} + 40".encode()
+    assert (sent, action) == (b"before" + bytes([len(moved)]) + moved + b"behind", Action.PASS)
