@@ -179,7 +179,7 @@ class Judges:
             return
         self._refused.add(rules.published_at)
         self._warn(f"the published rule set {rules.version:016x} of {rules.author} is refused: {error}")
-        what = f"set of {rules.author}: {error}"
+        what = f"set of {rules.author}: {error.message}"
         await self._store.add_alert(AlertRow(AlertKind.REFUSED, rules.version, what=what))
         self._alerted(AlertKind.REFUSED)
 
