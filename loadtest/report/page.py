@@ -37,7 +37,7 @@ def page(run: Run, summary: Summary, seconds: Sequence[Second]) -> str:
         "body", _header(run, summary),
         element(
             "main", _verdict(run, summary), _thresholds(summary.thresholds), _verification(summary),
-            _steps(summary), _plots(run, summary, seconds), _figures(summary), _how(run),
+            _steps(summary), _plots(run, summary, seconds), _figures(summary), _how(run), class_=summary.verdict.value,
         ),
         _footer(run),
     )  # fmt: skip

@@ -102,7 +102,7 @@ def figure(plot: Plot) -> Markup:
         role="img", aria_label=told, width="100%", height=HEIGHT, class_="plot",
     )  # fmt: skip
     hidden = [limit for limit in plot.limits if limit not in shown]
-    notes = [plot.note, *(f"{limit.name} lies above the plot." for limit in hidden)]
+    notes = [plot.note, *(f"The {limit.name} lies above the plot." for limit in hidden)]
     return element(
         "figure",
         element("h3", plot.title, " ", element("span", plot.unit, class_="unit")),

