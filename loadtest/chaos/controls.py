@@ -63,7 +63,7 @@ def _answers_ignored() -> None:
 
 def _no_waiting_for_the_broker() -> None:
     """Give the broker up at the first error, and end with it."""
-    run_lane = Worker._run_lane
+    run_lane = Worker._run_lane  # noqa: SLF001 - what is taken out is private
 
     async def once(
         self: Patience,

@@ -114,9 +114,8 @@ class Worker:
         if pages is None:
             return 0.0
         try:
-            with urllib.request.urlopen(
-                f"{pages[1].rstrip('/')}/metrics", timeout=ANSWER_SECONDS_MAX
-            ) as answer:
+            url = f"{pages[1].rstrip('/')}/metrics"
+            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS_MAX) as answer:  # noqa: S310 - its own page
                 lines = answer.read().decode().splitlines()
         except OSError:
             return 0.0
