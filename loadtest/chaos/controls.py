@@ -66,7 +66,7 @@ def _no_waiting_for_the_broker() -> None:
     run_lane = Worker._run_lane  # noqa: SLF001 - what is taken out is private
 
     async def once(
-        self: Patience,
+        _: Patience,
         what: str,
         call: Callable[[], Awaitable[Any]],
         before_next: Callable[[], Awaitable[None]],  # noqa: ARG001

@@ -71,6 +71,7 @@ class Report:
     died: tuple[str, ...]
     stopped: str = ""
     interrupted: bool = False
+    cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     longest_outage_seconds: float = 0.0
 
@@ -120,7 +121,7 @@ class Report:
     def _in_short(self) -> str:
         what = f"{self.workers} workers, {self.lanes} lanes, {self.records:,} records; {self.kills} workers killed"
         memory = f"a worker's largest memory {self.memory_peak_bytes / 2**20:.0f} MB"
-        return f"{self.started}, {self.seconds:.0f} s; {what}; {memory}."
+        return f"{self.started}, {self.seconds:.0f} s, {self.cpu_seconds:.0f} CPU seconds; {what}; {memory}."
 
     def _controls(self) -> list[str]:
         if not self.controls:

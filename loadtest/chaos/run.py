@@ -1,6 +1,7 @@
 """A chaos run, from nothing to its report."""
 
 import random
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +46,7 @@ class Request:
 def execute(request: Request, say: Say) -> Report:
     """Run it, and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
     request.folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    began, cpu = time.monotonic(), _cpu_seconds()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with servers(request.folder) as given:
@@ -56,7 +57,9 @@ def execute(request: Request, say: Say) -> Report:
         if not request.keep:
             shutil.rmtree(request.folder / "broker", ignore_errors=True)
             shutil.rmtree(request.folder / "clickhouse", ignore_errors=True)
-    report = replace(report, seconds=round(time.monotonic() - began, 1))
+    report = replace(
+        report, seconds=round(time.monotonic() - began, 1), cpu_seconds=round(_cpu_seconds() - cpu, 1)
+    )
     report.write(request.folder)
     return report
 
@@ -173,6 +176,12 @@ def _controls(request: Request, given: Servers, say: Say) -> Iterator[ControlDon
             return
         say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")
         yield done
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU that this process and all that it started and that has ended used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _line(fault: FaultDone) -> str:
