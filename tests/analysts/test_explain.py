@@ -20,7 +20,7 @@ from schemas.classes import Class, Reason
 from tests.analysts.conftest import Judged
 from tests.analysts.story import PUBLISHER, RIVAL
 
-PER_REASON, OTHERS = 4, 30
+PER_REASON, OTHERS = 2, 12
 
 
 @pytest.fixture(scope="module")
