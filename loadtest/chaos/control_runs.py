@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from clickhouse_driver.errors import Error as DriverError
+
 from loadtest.chaos.clock import ahead, drop_deadline
 from loadtest.chaos.results import ControlDone
 from loadtest.chaos.stage import Deployment, Servers, until
@@ -270,7 +272,7 @@ def try_control(fault: str, given: Servers, folder: Path) -> ControlDone:
         with _filled(given, folder / f"control-{fault}") as scene:
             differs = scene_of(scene)
             why_not = "" if differs else "all was right without it"
-    except (AdledgerError, subprocess.TimeoutExpired) as error:
+    except (AdledgerError, OSError, DriverError, subprocess.TimeoutExpired) as error:
         why_not = str(error)
     return ControlDone(fault, without, differs, round(time.monotonic() - began, 1), why_not)
 

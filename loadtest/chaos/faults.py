@@ -78,11 +78,11 @@ def pause_worker(play: Play) -> str:
 def kill_broker(play: Play) -> str:
     """Kill the broker (-9), and start it on its data."""
     broker = play.servers.broker
-    pid = broker.pid
+    pid, workers = broker.pid, play.working()
+    before = {w.name: len(w.said()) for w in workers}
     broker.kill()
     dead = gone(pid)
-    workers = play.working()
-    until(lambda: any("Kafka at" in w.said() for w in workers), "a worker that notices")
+    until(lambda: any("Kafka at" in w.said()[before[w.name] :] for w in workers), "a worker that notices")
     time.sleep(BROKER_AWAY_SECONDS)
     broker.start()
     return _required(f"process {pid} gone: {dead}; started again on its data", dead)

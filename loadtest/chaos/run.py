@@ -3,11 +3,14 @@
 import random
 import resource
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from clickhouse_driver.errors import Error as DriverError
 
 from loadtest.chaos.control_runs import controls_of, try_control
 from loadtest.chaos.faults import FAULTS
@@ -46,6 +49,9 @@ class Request:
 def execute(request: Request, say: Say) -> Report:
     """Run it, and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
     request.folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # what was started is ended, what was mounted unmounted
     began, cpu = time.monotonic(), _cpu_seconds()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
@@ -146,10 +152,10 @@ class _Course:
         effect = held = True
         try:
             seen = FAULTS[kind](self.play)
-        except NotSeen as error:
-            effect, seen = False, error.message
         except Broken as error:
             held, seen = False, error.message
+        except (AdledgerError, OSError, DriverError) as error:
+            effect, seen = False, str(error)
         ended = time.monotonic() - began
         recovery: float | None = None
         try:
