@@ -26,7 +26,7 @@ def chaos(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the servers' data too.")] = False,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Hurt the real thing, and see that nothing is lost and nothing counted twice.
+    """Break the real thing under load; nothing may be lost.
 
     Brings a Kafka broker and the embedded ClickHouse, starts workers, and sends traffic whose truth is known while
     workers, broker and ClickHouse are killed, stopped, cut off, filled up and misled. Each fault is looked at: one that

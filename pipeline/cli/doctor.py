@@ -28,7 +28,7 @@ def doctor(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look at a deployment, and say what is wrong and what mends it.
+    """Say what is wrong with a deployment, and what mends it.
 
     Settings, brokers, topics, the group and its committed intents, keys and partitioners of the newest records, ClickHouse and its tables, clocks, this machine. It changes nothing, and may run beside workers. Exit code 1 where something is wrong; advice (marked !) is for you to weigh.
 

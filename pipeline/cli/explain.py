@@ -36,7 +36,7 @@ def explain(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show an event: class, every rule's evidence, where it came from, its duplicates.
+    """Show an event: its class, each rule's evidence, its place.
 
     Several publishers may use the same id, and a retry has its first's: all that match are shown. Evidence is made again
     from stored events by the rule set that judged, and compared with what was stored; lists and publishers are those of

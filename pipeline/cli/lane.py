@@ -29,7 +29,7 @@ Execute = Annotated[bool, typer.Option("--execute", help="Order it.")]
 
 @lane.callback()
 def root() -> None:
-    """Look at lanes, and order what one that stands still is to do.
+    """Look at lanes; order what one that stands still shall do.
 
     \b
     Examples:
