@@ -167,7 +167,7 @@ def _path(plot: Plot, series: Series, top: float) -> Iterator[str]:
     for second, value in zip(plot.seconds, series.values, strict=True):
         if value is None:
             continue
-        point = f"{plot.across(second) * WIDTH:.1f} {DEPTH * (1 - value / top):.1f}"
+        point = f"{plot.across(second) * WIDTH:.1f} {DEPTH * (1 - max(0.0, value) / top):.1f}"
         begins = last is None or second - last > gap_max
         if begins and alone:
             yield "h0"

@@ -127,7 +127,12 @@ def _rate(run: Run, summary: Summary) -> Tile:
     mean, dropped = metrics.get("rate.mean"), metrics.get("dropped_events")
     asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as it goes"
     lost = f"; {number(dropped)} not sent in time" if dropped else ""
-    queryable = f"{number(metrics.get('consumed_rate.mean'))} a second became queryable"
+    drained, consumed = metrics.get("drain_seconds"), metrics.get("consumed_rate.mean")
+    queryable = (
+        f"only {number(consumed)} a second became queryable"
+        if drained is None
+        else f"all was queryable {number(drained)} s after the last send"
+    )
     return Tile(
         "Rate held" if held else "Rate",
         f"{number(mean)} events/s",
