@@ -97,8 +97,8 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
 
     Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch.
     """
-    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = _HEADER.unpack_from(
-        buffer.data if isinstance(buffer, np.ndarray) else buffer, at
+    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = (
+        _HEADER.unpack_from(buffer.data if isinstance(buffer, np.ndarray) else buffer, at)
     )
     if magic != MAGIC:
         raise LogError(
