@@ -1,0 +1,160 @@
+"""One sample: generated, replayed into an embedded ClickHouse, verified in full, and measured."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.compare import differing
+from loadtest.day.plan import START_MS, Sample
+from loadtest.day.replay import Replayed
+from loadtest.kernels.shapes import Records
+from loadtest.peers.measure import cpu_seconds, measured
+from loadtest.truth import ROLLUP, Truth, added
+from loadtest.write import write_traffic
+from pipeline.addresses import ServerAddress
+from pipeline.errors import AdledgerError
+from pipeline.importing.run import open_log
+from pipeline.ledger.audit import Scope, audit
+from pipeline.ledger.queries import Tables
+from schemas.classes import Class
+from schemas.tables import PROTOCOL_TABLES
+from sinks.connection import Client, connect
+from sinks.embedded.launch import EmbeddedServer, search_path
+
+DATABASE = "adledger"
+REPLAY_SECONDS_MAX = 4 * 3_600
+FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a sample took. Rows and bytes are the day's own by table, merged; `problems` is empty where all is right."""
+
+    lanes: int
+    scale: str
+    events: int
+    generate_seconds: float
+    seconds: float
+    worker_cpu_seconds: float
+    server_cpu_seconds: float
+    worker_memory_bytes: int
+    batches: int
+    inserts: int
+    dedupe_entries: int
+    rows: dict[str, int]
+    bytes: dict[str, int]
+    text_rows: int
+    retention_runs: int
+    retention_rows: int
+    quarters_closed: int
+    problems: tuple[str, ...]
+
+
+def measure(sample: Sample, folder: Path, settings: dict[str, Any], say: Callable[[str], None]) -> Measured:
+    """Do it all in a new folder; the log and the tables stay there. Raises AdledgerError."""
+    folder.mkdir(parents=True)
+    day, begin = sample.day, time.monotonic()
+    say(f"1/{1 / sample.scale}: generating {day.events:,} events for {sample.lanes} lanes")
+    with open_log(folder / "log", sample.lanes) as writer:
+        old = write_traffic(sample.old, writer, lambda _: None).truth
+        truth = write_traffic(day, writer, lambda _: None).truth
+    generated = time.monotonic() - begin
+    say(f"1/{1 / sample.scale}: replaying them, {sample.whole.batch_rows:,} records a batch")
+    with EmbeddedServer.start(folder / "clickhouse") as server:
+        address = ServerAddress(server.host, server.port, server.http_port)
+        before = cpu_seconds(server.pid)
+        done, memory = _replayed(sample, folder, address, settings)
+        server_cpu = cpu_seconds(server.pid) - before
+        client = connect(address)
+        try:
+            say(f"1/{1 / sample.scale}: comparing every publisher-minute with the truth")
+            problems = tuple(_problems(truth.merge(old), done, client))
+            rows, size = _stored(client)
+            batches = int(client.execute(f"SELECT count() FROM {DATABASE}.ledger WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}")[0][0])  # noqa: S608 # fmt: skip
+            texts = sum(int(client.execute(f"SELECT count() FROM {DATABASE}.{table}")[0][0]) for table in ("user_agents", "pages"))  # noqa: S608 # fmt: skip
+        finally:
+            client.disconnect()
+    return Measured(
+        lanes=sample.lanes, scale=str(sample.scale), events=day.events, generate_seconds=round(generated, 3),
+        seconds=round(done.seconds, 3), worker_cpu_seconds=round(done.cpu_seconds, 3), server_cpu_seconds=server_cpu,
+        worker_memory_bytes=memory, batches=batches,
+        inserts=sum(done.inserts.get(table, 0) for table in PROTOCOL_TABLES),
+        dedupe_entries=sum(done.dedupe_entries.values()), rows=rows, bytes=size, text_rows=texts,
+        retention_runs=done.retention_runs, retention_rows=done.retention_rows,
+        quarters_closed=done.quarters_closed, problems=problems,
+    )  # fmt: skip
+
+
+def _replayed(
+    sample: Sample, folder: Path, address: ServerAddress, settings: dict[str, Any]
+) -> tuple[Replayed, int]:
+    values = {
+        "source": f"files:{folder / 'log'}", "clickhouse": str(address), "database": DATABASE,
+        "batch_rows_max": sample.whole.batch_rows, "batch_age_ms_max": 60_000,  # closed by rows, as if by log time
+        "retention_events_days": 1, "inserts_per_second_max": 10_000, "cpu_threads": 1, **settings,
+    }  # fmt: skip
+    (folder / "replay.json").write_text(json.dumps({"settings": values, "lanes": sample.lanes}), "utf-8")
+    out = folder / "replayed.json"
+    cost = measured(
+        [sys.executable, "-m", "loadtest.day.replay", str(folder / "replay.json")], folder / "replay.log",
+        seconds_max=REPLAY_SECONDS_MAX, env={"PYTHONPATH": search_path()}, out=out,
+    )  # fmt: skip
+    done = Replayed(**json.loads(out.read_text("utf-8")))
+    if not done.caught_up:
+        raise AdledgerError(
+            "the replay was stopped before its log's end", remedy=f"read {folder / 'replay.log'}"
+        )
+    return done, cost.memory_bytes
+
+
+def _stored(client: Client) -> tuple[dict[str, int], dict[str, int]]:
+    """Merge the day's partitions, and return rows and bytes on disk by table."""
+    for table in PROTOCOL_TABLES:
+        client.execute(f"OPTIMIZE TABLE {DATABASE}.{table} FINAL")
+    found = client.execute(
+        "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = %(database)s "
+        "AND table IN %(tables)s AND partition_id >= %(day)s GROUP BY table",
+        {"database": DATABASE, "tables": PROTOCOL_TABLES, "day": FIRST_DAY},
+    )
+    return {t: int(n) for t, n, _ in found}, {t: int(size) for t, _, size in found}
+
+
+def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:
+    """Return what is not as the truth, the ledger's own laws and retention want it."""
+    report = audit(client, Tables(DATABASE), Scope(), recount=False)
+    problems = [] if report.conserved and report.continuous else ["the ledger does not add up"]
+    if report.totals.records_received != truth.records_received:
+        problems.append(
+            f"{report.totals.records_received:,} records received, not {truth.records_received:,}"
+        )
+    wrong = len(differing(_before_rules(truth.rollup), _before_rules(_rollups(client))))
+    if wrong:
+        problems.append(f"{wrong:,} publisher-minutes are not as the truth has them")
+    if not done.retention_rows:
+        problems.append("retention dropped nothing of what was days old")
+    return problems
+
+
+def _before_rules(rollup: Records) -> Records:
+    """Return a rollup with what rules filtered counted as billable again: the truth knows no rules."""
+    rows = rollup.copy()
+    rows["class_code"][np.isin(rows["class_code"], (Class.GIVT, Class.SIVT))] = Class.BILLABLE
+    return added(rows)
+
+
+def _rollups(client: Client) -> Records:
+    columns = client.columns(
+        "SELECT publisher_id, toUnixTimestamp(minute) AS m, event_type_code, class_code, currency_code, "  # noqa: S608
+        f"toInt64(sum(records)), toInt64(sum(money_nanos)) FROM {DATABASE}.rollup_minute "
+        "GROUP BY publisher_id, m, event_type_code, class_code, currency_code"
+    )
+    rows = np.empty(len(columns[0]) if columns else 0, ROLLUP)
+    for name, column in zip(ROLLUP.names or (), columns or (), strict=bool(columns)):
+        rows[name] = column
+    return rows

@@ -1,0 +1,45 @@
+"""The peers: what each is, what its environment holds, how many events it is given."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a peer is run."""
+
+    PYTHON = "python"
+    FLINK = "flink"
+    ADLEDGER = "adledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One way to do the job. `packages` are those whose versions are told; `events` let it run for some ten seconds."""
+
+    name: str
+    title: str
+    kind: Kind
+    events: int
+    packages: tuple[str, ...] = ()
+    script: str = ""
+    before: tuple[int, int] | None = None
+    """Events per CPU-second that were measured once before, from and to."""
+
+
+SMALLEST, SMALL, LARGE = 20_000, 200_000, 2_000_000
+
+PEERS = (
+    Peer("faust-tables", "Faust, state in tables", Kind.PYTHON, SMALLEST, ("faust-streaming",), "faust_tables.py"),
+    Peer("faust", "Faust agent, Python set", Kind.PYTHON, SMALL, ("faust-streaming",), "faust_agent.py", (10_000, 10_000)),
+    Peer("quix", "Quix Streams, stateful windows", Kind.PYTHON, SMALL, ("quixstreams",), "quix_windowed.py", (7_400, 7_400)),
+    Peer("quix-set", "Quix Streams, Python set", Kind.PYTHON, LARGE // 4, ("quixstreams",), "quix_set.py", (59_000, 59_000)),
+    Peer("flink", "Flink, keyed state and windows", Kind.FLINK, LARGE, before=(46_000, 94_000)),
+    Peer("aiokafka", "aiokafka loop, Python set", Kind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
+    Peer("confluent", "confluent-kafka loop, Python set", Kind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
+    Peer("adledger", "adledger, into ClickHouse", Kind.ADLEDGER, 2 * LARGE),
+)  # fmt: skip
+
+
+def peer(name: str) -> Peer:
+    """Return the peer of this name. Raises KeyError."""
+    return {peer.name: peer for peer in PEERS}[name]
