@@ -31,6 +31,11 @@ test: $(READY)
 bench: $(READY)
 	@$(BIN)/pytest -m benchmark -s $(ARGS)
 
+## bench-peers: the same job by Faust, Quix Streams, Flink, bare loops and adledger, side by side (ARGS="--rounds 1 --only faust,adledger")
+.PHONY: bench-peers
+bench-peers: $(READY)
+	@$(BIN)/python -m loadtest.peers $(ARGS)
+
 ## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
 SEEDS ?= 0..1999
 .PHONY: simulate
