@@ -93,7 +93,7 @@ def measure(
         seconds.append(time.process_time() - begin)
     cost = min(seconds) / RECORDS * 1e6
     slow = len(decoded.slow_texts) + int((decoded.status > 0).sum())
-    print(  # noqa: T201 - what a benchmark is for
+    print(
         f"\n{what}: {cost:.3f} us an event ({refs.value_len.mean() / cost / 1e3:.1f} GB/s, "
         f"{refs.value_len.mean():.0f} bytes each, {slow / RECORDS:.1%} on the slow road)"
     )
@@ -162,4 +162,4 @@ def test_identity():
         begin = time.process_time()
         identity(columns)
         seconds.append(time.process_time() - begin)
-    print(f"\nidentity: {min(seconds) / RECORDS * 1e6:.4f} us an event")  # noqa: T201
+    print(f"\nidentity: {min(seconds) / RECORDS * 1e6:.4f} us an event")

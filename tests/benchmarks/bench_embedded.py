@@ -75,7 +75,7 @@ def report(server: EmbeddedServer, what: str, work: Callable[[], object], count:
     before = used()
     work()
     wall, cpu, own = ((b - a) / count * 1e6 for a, b in zip(before, used(), strict=True))
-    print(  # noqa: T201
+    print(
         f"\n{what}: {wall:,.2f} us a {unit} ({1e6 / wall:,.0f} {unit}s/s); CPU of the server {cpu:,.2f} us, "
         f"of the client {own:,.2f} us"
     )
@@ -161,4 +161,4 @@ def test_large_results(server):
 def test_doing_nothing(server):
     """An idle server uses next to no CPU."""
     report(server, "idle", lambda: time.sleep(IDLE_SECONDS), IDLE_SECONDS, "second")
-    print(f"memory: {psutil.Process(server.pid).memory_info().rss >> 20} MiB")  # noqa: T201
+    print(f"memory: {psutil.Process(server.pid).memory_info().rss >> 20} MiB")

@@ -23,7 +23,7 @@ def measure(what: str, model: TrafficModel, *, render: bool, **options) -> None:
         seconds = time.process_time() - begin
         if run == "measured":
             rate = model.events / seconds
-            print(f"\n{what}: {rate:,.0f} events/CPU-s, {size / model.events:.0f} bytes a record")  # noqa: T201 - what a benchmark is for
+            print(f"\n{what}: {rate:,.0f} events/CPU-s, {size / model.events:.0f} bytes a record")
 
 
 def test_generate_everything():

@@ -33,4 +33,4 @@ async def test_encoded_batches(kafka):
         await producer.flush()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     events = RECORDS * ROUNDS
-    print(f"\nwrite to Kafka: {events / wall:,.0f} events/s, {events / cpu:,.0f} a CPU-second")  # noqa: T201
+    print(f"\nwrite to Kafka: {events / wall:,.0f} events/s, {events / cpu:,.0f} a CPU-second")

@@ -64,12 +64,12 @@ def test_addresses(lists, chance):
     for v6_share in (0.0, 0.35, 1.0):
         hi, lo = addresses(chance, v6_share)
         cost = best_us(lambda hi=hi, lo=lo: lists.addresses.classify(hi, lo), ROWS)
-        print(f"addresses, {v6_share:4.0%} IPv6     {cost:.4f} us an event")  # noqa: T201
+        print(f"addresses, {v6_share:4.0%} IPv6     {cost:.4f} us an event")
     lo = (np.uint64(0xFFFF) << np.uint64(32)) | chance.integers(0, 2**32, ROWS, np.uint64)
     hi = np.zeros(ROWS, np.uint64)
     cost = best_us(lambda: lists.addresses.classify(hi, lo), ROWS)
-    print(f"addresses, any IPv4      {cost:.4f} us an event")  # noqa: T201
-    print(f"table {lists.addresses.size_bytes:,} bytes")  # noqa: T201
+    print(f"addresses, any IPv4      {cost:.4f} us an event")
+    print(f"table {lists.addresses.size_bytes:,} bytes")
 
 
 def test_user_agents(lists, chance):
@@ -85,7 +85,7 @@ def test_user_agents(lists, chance):
             hashes, live, lambda rows, rank=rank, texts=texts: [texts[k] for k in rank[rows]]
         )
         cost = best_us(lambda h=hashes, c=cache: c.classify_hashes(h, live, lambda _: []), ROWS)
-        print(f"user agents, {distinct:6,} seen {cost:.4f} us an event, table {cache.size_bytes:,} bytes")  # noqa: T201
+        print(f"user agents, {distinct:6,} seen {cost:.4f} us an event, table {cache.size_bytes:,} bytes")
 
 
 def test_new_user_agents(lists):
@@ -99,7 +99,7 @@ def test_new_user_agents(lists):
     }
     for kind, texts in kinds.items():
         cost = best_us(lambda t=texts: lists.user_agents.classify(t), len(texts))
-        print(f"new: {kind:25} {cost:7.2f} us a text")  # noqa: T201
+        print(f"new: {kind:25} {cost:7.2f} us a text")
 
 
 def test_publishers(chance):
@@ -107,10 +107,10 @@ def test_publishers(chance):
     snapshot = PublisherSnapshot(dict.fromkeys(range(1, PUBLISHERS + 1), PublisherStatus.ACTIVE))
     ids = np.minimum(chance.zipf(1.1, ROWS), PUBLISHERS).astype(np.uint32)
     cost = best_us(lambda: snapshot.classify(ids), ROWS)
-    print(f"publishers               {cost:.4f} us an event, table {snapshot.size_bytes:,} bytes")  # noqa: T201
+    print(f"publishers               {cost:.4f} us an event, table {snapshot.size_bytes:,} bytes")
 
 
 def test_loading():
     """All lists from their packages: once a process, and again with each rule set."""
     cost = best_us(lambda: load_lists(date(2026, 11, 23), age_days_max=365), 1) / 1e6
-    print(f"loading                  {cost:.2f} s")  # noqa: T201
+    print(f"loading                  {cost:.2f} s")

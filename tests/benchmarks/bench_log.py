@@ -54,7 +54,7 @@ def report(what: str, work: Callable[[], object], count: int = RECORDS, unit: st
     """Run the work a few times and print the best one's CPU and wall time a unit."""
     best = min(_timed(work) for _ in range(4))
     cpu, wall = (seconds / count * 1e6 for seconds in best)
-    print(f"\n{what}: {cpu:.3f} us CPU, {wall:.3f} us wall a {unit} ({1 / cpu:.2f} million/CPU-s)")  # noqa: T201
+    print(f"\n{what}: {cpu:.3f} us CPU, {wall:.3f} us wall a {unit} ({1 / cpu:.2f} million/CPU-s)")
 
 
 def _timed(work: Callable[[], object]) -> tuple[float, float]:

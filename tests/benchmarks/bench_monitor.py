@@ -90,7 +90,7 @@ def test_messages_and_monitor(records: Any, rows_max: int) -> None:
     page, paging = cpu_of(lambda: [monitor.live(1000 + i) for i in range(100)])
     assert page[0]["totals"]["received"]
     per = 1e3 / len(sent)
-    print(  # noqa: T201 - what a benchmark is for
+    print(
         f"\n{len(records):,} records in {len(made)} batches, {len(sent)} messages, {rows / len(sent):,.0f} rows each"
         f"\n  bytes a message: mean {sum(map(len, sent)) / len(sent):,.0f}, largest {max(map(len, sent)):,}; "
         f"{sum(map(len, sent)) / rows:.2f} a row"

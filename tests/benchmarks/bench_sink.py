@@ -115,7 +115,7 @@ async def measured(what: str, rows: int, work: Callable[[], Awaitable[Any]]) -> 
     wall, cpu = time.perf_counter(), time.process_time()
     await work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(  # noqa: T201 - what a benchmark is for
+    print(
         f"\n{what:44} {wall * 1e3:9.1f} ms {rows / wall / 1e3:9.0f} k rows/s "
         f"client CPU {cpu * 1e3:8.1f} ms {cpu / rows * 1e6:7.3f} us/row"
     )

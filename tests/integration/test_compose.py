@@ -19,7 +19,9 @@ def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
             continue
         known = subprocess.run([*client, "version"], capture_output=True, text=True, check=False)
         if known.returncode == 0 and "Docker Compose version" in known.stdout:  # version 1 says it otherwise
-            return subprocess.run([*client, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+            return subprocess.run(
+                [*client, *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+            )
     pytest.skip("no docker compose, version 2 or newer, on this machine")
 
 

@@ -203,9 +203,17 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
     made = "\n".join(statements)
     for table in (*PROTOCOL_COLUMNS, *TEXT_COLUMNS):
         assert f"db.{table}_all ON CLUSTER main AS db.{table}" in made
-    people = ("lane_orders", "retention_log", "rules", "publishers")  # by commands, beside the record of migrations
+    people = (
+        "lane_orders",
+        "retention_log",
+        "rules",
+        "publishers",
+    )  # by commands, beside the record of migrations
     judging = ("judges", "alerts")  # by workers, outside the protocol
-    assert made.count("= Replicated") == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(people) + len(judging) + 1
+    assert (
+        made.count("= Replicated")
+        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(people) + len(judging) + 1
+    )
 
 
 def test_migrated_tables_have_nothing_to_find(client: Client, database: str) -> None:
