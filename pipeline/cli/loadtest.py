@@ -88,6 +88,7 @@ def run(
 
 def _carried_out(request: "Request", *, find_max: bool, as_json: bool) -> int:
     """Do it, print what came of it, and return the exit code."""
+    from loadtest.report.write import HTML, write_report
     from loadtest.runner.load import Interrupt
     from loadtest.runner.run import execute
     from loadtest.runner.search import find_highest
@@ -99,12 +100,14 @@ def _carried_out(request: "Request", *, find_max: bool, as_json: bool) -> int:
             folder, summary = (find_highest if find_max else execute)(request, screen, interrupt)
     finally:
         _close(screen)
+    written = write_report(folder)
     if as_json:
         import dataclasses
 
-        out_json(dataclasses.asdict(summary) | {"folder": str(folder.path)})
+        out_json(dataclasses.asdict(summary) | {"folder": str(folder.path), "report": str(written[HTML])})
     else:
         print_end(folder, summary)
+        out(f"report: {written[HTML]}")
     return summary.verdict.exit_code
 
 
@@ -125,6 +128,7 @@ def verify(
       adledger loadtest verify last
       adledger loadtest verify 20260102t030405_ab12 --json
     """
+    from loadtest.report.write import write_report
     from loadtest.results import RunFolder
     from loadtest.runner.run import verify_again
     from pipeline.cli.loadtest_screen import print_end, shown
@@ -132,6 +136,7 @@ def verify(
     folder, screen = RunFolder.find(runs, name), shown()
     summary = verify_again(folder, clickhouse, screen)
     _close(screen)
+    write_report(folder)
     if as_json:
         import dataclasses
 
