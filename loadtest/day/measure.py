@@ -17,13 +17,15 @@ from loadtest.kernels.shapes import Records
 from loadtest.peers.measure import cpu_seconds, measured
 from loadtest.truth import ROLLUP, Truth, added
 from loadtest.write import write_traffic
+from pipeline import __version__
 from pipeline.addresses import ServerAddress
 from pipeline.errors import AdledgerError
 from pipeline.importing.run import open_log
 from pipeline.ledger.audit import Scope, audit
 from pipeline.ledger.queries import Tables
 from schemas.classes import Class
-from schemas.tables import PROTOCOL_TABLES
+from schemas.migrate import migrate
+from schemas.tables import PROTOCOL_TABLES, TEXT_COLUMNS
 from sinks.connection import Client, connect
 from sinks.embedded.launch import EmbeddedServer, search_path
 
@@ -60,24 +62,25 @@ def measure(sample: Sample, folder: Path, settings: dict[str, Any], say: Callabl
     """Do it all in a new folder; the log and the tables stay there. Raises AdledgerError."""
     folder.mkdir(parents=True)
     day, begin = sample.day, time.monotonic()
-    say(f"1/{1 / sample.scale}: generating {day.events:,} events for {sample.lanes} lanes")
+    say(f"{sample.scale}: generating {day.events:,} events for {sample.lanes} lanes")
     with open_log(folder / "log", sample.lanes) as writer:
         old = write_traffic(sample.old, writer, lambda _: None).truth
         truth = write_traffic(day, writer, lambda _: None).truth
     generated = time.monotonic() - begin
-    say(f"1/{1 / sample.scale}: replaying them, {sample.whole.batch_rows:,} records a batch")
+    say(f"{sample.scale}: replaying them, {sample.whole.batch_rows:,} records a batch")
     with EmbeddedServer.start(folder / "clickhouse") as server:
         address = ServerAddress(server.host, server.port, server.http_port)
-        before = cpu_seconds(server.pid)
-        done, memory = _replayed(sample, folder, address, settings)
-        server_cpu = cpu_seconds(server.pid) - before
         client = connect(address)
         try:
-            say(f"1/{1 / sample.scale}: comparing every publisher-minute with the truth")
+            migrate(client, database=DATABASE, cluster=None, release=__version__)
+            before = cpu_seconds(server.pid)
+            done, memory = _replayed(sample, folder, address, settings)
+            server_cpu = cpu_seconds(server.pid) - before
+            say(f"{sample.scale}: comparing every publisher-minute with the truth")
             problems = tuple(_problems(truth.merge(old), done, client))
             rows, size = _stored(client)
-            batches = int(client.execute(f"SELECT count() FROM {DATABASE}.ledger WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}")[0][0])  # noqa: S608 # fmt: skip
-            texts = sum(int(client.execute(f"SELECT count() FROM {DATABASE}.{table}")[0][0]) for table in ("user_agents", "pages"))  # noqa: S608 # fmt: skip
+            batches = _count(client, "ledger", f"WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}")
+            texts = sum(_count(client, table) for table in TEXT_COLUMNS)
         finally:
             client.disconnect()
     return Measured(
@@ -123,6 +126,10 @@ def _stored(client: Client) -> tuple[dict[str, int], dict[str, int]]:
         {"database": DATABASE, "tables": PROTOCOL_TABLES, "day": FIRST_DAY},
     )
     return {t: int(n) for t, n, _ in found}, {t: int(size) for t, _, size in found}
+
+
+def _count(client: Client, table: str, where: str = "") -> int:
+    return int(client.execute(f"SELECT count() FROM {DATABASE}.{table} {where}")[0][0])  # noqa: S608 - ours
 
 
 def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options
+from pipeline.cli.loadtest_day import day
 from pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compare, report
 from pipeline.cli.output import out, out_json, out_table
 from pipeline.errors import UsageError
@@ -148,6 +149,7 @@ def verify(
 
 
 loadtest.command("report")(report)
+loadtest.command("day")(day)
 loadtest.command("compare", cls=AgainstMany)(compare)
 
 

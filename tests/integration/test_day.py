@@ -1,0 +1,34 @@
+"""The sampled day end to end: a tiny one, through the real worker and engine, with retention, verified in full."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+
+WHOLE = 15_000_000
+"""So that one lane of fifty, a minute an hour, is 5,000 events."""
+
+
+def test_a_day_runs_in_log_time_and_is_verified(tmp_path: Path):
+    """All 24 hours pass and retention drops what is days old; every publisher-minute is as the truth has it.
+
+    What is told of the whole day is the sample's, an event, times the day's events.
+    """
+    at = "--events", str(WHOLE), "--scale", "1/3000", "--batch-seconds", "60", "--folder", str(tmp_path / "day")
+    ran = CliRunner().invoke(app, ["loadtest", "day", *at, "--once", "--json"])
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    result = json.loads(ran.stdout)
+    (sample,) = result["samples"]
+    assert sample["problems"] == []
+    assert sample["events"] == WHOLE // 3_000
+    assert sample["quarters_closed"] >= 4 * 24 - 4
+    assert sample["retention_rows"] > 0
+    assert sample["batches"] == -(-sample["events"] // round(WHOLE / 86_400 / 50 * 60))
+    told = {figure["name"]: figure["value"] for figure in result["whole_day"]}
+    assert told["events rows"] == sample["rows"]["events"] * 3_000
+    assert json.loads((tmp_path / "day" / "day.json").read_text())["samples"] == result["samples"]
+
+    again = CliRunner().invoke(app, ["loadtest", "day", *at, "--once"])
+    assert again.exit_code == 2, "a folder that holds something is refused"
