@@ -62,7 +62,7 @@ METRICS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What was found of a metric: A's value against B's. Changes are relative: 0.1 is 10 % more than B.
+    """What was found of a metric: A's value against B's, geometric means. Changes are relative: 0.1 is 10 % more than B.
 
     `low` and `high` bound the change at the metric's own error; `seen_from` is the change that would hardly have gone
     unseen. All are None where the kind is UNKNOWN, and `why` says why.
@@ -70,8 +70,8 @@ class Change:
 
     metric: Metric
     kind: Kind
-    median_a: float | None = None
-    median_b: float | None = None
+    value_a: float | None = None
+    value_b: float | None = None
     change: float | None = None
     low: float | None = None
     high: float | None = None
@@ -91,7 +91,8 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
     degrees = (error_a + error_b) ** 2 / (
         error_a**2 / (len(logs_a) - 1) + error_b**2 / (len(logs_b) - 1)
     )  # Welch and Satterthwaite
-    difference = statistics.fmean(logs_a) - statistics.fmean(logs_b)
+    mean_a, mean_b = statistics.fmean(logs_a), statistics.fmean(logs_b)
+    difference = mean_a - mean_b
     reach = student.quantile(metric.error, degrees) * spread
     p = student.two_tails(difference / spread, degrees)
     change = math.expm1(difference)
@@ -100,7 +101,7 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
     power_reach = student.quantile(2 * (1 - POWER), degrees) * spread
     return Change(
         metric=metric, kind=(Kind.WORSE if worse else Kind.BETTER) if real else Kind.SAME,
-        median_a=statistics.median(known_a), median_b=statistics.median(known_b), change=change,
+        value_a=math.exp(mean_a), value_b=math.exp(mean_b), change=change,
         low=math.expm1(difference - reach), high=math.expm1(difference + reach),
         seen_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
     )  # fmt: skip

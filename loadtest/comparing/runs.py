@@ -19,6 +19,9 @@ OF_ONE_RUN = frozenset({
 OVERRIDDEN = frozenset({"rate", "seconds", "warm_up_seconds"})
 """Of a profile's load: what the command may have set, and the run says as it was."""
 
+BLIND_FROM = 0.25
+"""A comparison that would miss a change of so much says so."""
+
 COMPARABLE = frozenset({Verdict.HELD, Verdict.CROSSED})
 
 
@@ -81,7 +84,7 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: bo
     if all(change.kind is Kind.UNKNOWN for change in changes):
         return Comparison(a=names_a, b=names_b, refused=("no metric was measured in every run",))
     return Comparison(
-        a=names_a, b=names_b, refused=(), cautions=tuple(_cautions(a, b)), differs=tuple(_differences(a, b)),
+        a=names_a, b=names_b, refused=(), cautions=(*_blind(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
         changes=changes,
     )  # fmt: skip
 
@@ -104,6 +107,19 @@ def _refusals(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: 
     for key, values in _differing(machines):
         if not across_machines:
             yield f"the machines are not the same: {key} is {_either(values)} (--across-machines compares them all the same)"
+
+
+def _blind(changes: Sequence[Change]) -> Iterator[str]:
+    blind = [
+        f"{change.metric.title} {change.seen_from:,.0%}"
+        for change in changes
+        if change.kind is Kind.SAME and change.seen_from is not None and change.seen_from > BLIND_FROM
+    ]
+    if blind:
+        yield (
+            f"Runs scatter so much that changes below these are not sure to be seen: {', '.join(blind)}. "
+            "Take more runs, longer ones, or a quieter machine."
+        )
 
 
 def _cautions(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:

@@ -16,7 +16,7 @@ SENTENCES = {
     "no change": "No change was found.",
     "refused": "A and B can't be compared.",
 }
-HEADER = ("", "metric (median)", "A", "B", "change", "between", "seen from")
+HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "seen from")
 EXPLAINED = (
     "A change is told where its interval leaves 0 out and it is large enough to matter. "
     "`seen from`: a smaller one may have gone unseen; more runs see more."
@@ -43,7 +43,7 @@ def _row(change: Change) -> tuple[str, ...]:
     if change.kind is Kind.UNKNOWN:
         return MARKS[change.kind], change.metric.title, change.why, "", "", "", ""
     return (
-        MARKS[change.kind], change.metric.title, metric(name, change.median_a), metric(name, change.median_b),
+        MARKS[change.kind], change.metric.title, metric(name, change.value_a), metric(name, change.value_b),
         _percent(change.change), f"{_percent(change.low)} and {_percent(change.high)}",
         _percent(change.seen_from).removeprefix("+"),
     )  # fmt: skip
@@ -68,4 +68,4 @@ def _markdown(found: Comparison) -> Iterator[str]:
 
 def _percent(value: float | None) -> str:
     assert value is not None, "known wherever the kind is"
-    return f"{value * 100:+.1f} %"
+    return f"{value * 100:+,.0f} %" if abs(value) >= 1 else f"{value * 100:+.1f} %"

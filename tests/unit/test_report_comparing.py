@@ -150,6 +150,14 @@ def test_what_may_explain_a_change_is_said():
     assert any("Alternate" in line for line in compare(side("a", [4.0, 4.01, 3.99], first=100), B).cautions)
 
 
+def test_a_comparison_that_sees_little_says_so():
+    """Where runs scatter so that a quarter more might go unseen, silence is not sold as sameness."""
+    scattered = side("a", [3.0, 4.0, 5.5], first=1)
+    assert compare(scattered, B).verdict == "no change"
+    assert any("scatter" in line for line in compare(scattered, B).cautions)
+    assert not any("scatter" in line for line in compare(side("a", [4.0, 4.01, 3.99], first=1), B).cautions)
+
+
 def test_forms_agree():
     """JSON is plain values with the verdict; Markdown has a row for each metric."""
     found = compare(side("a", [4.4, 4.42, 4.39, 4.41, 4.4], first=1), B)
