@@ -6,6 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
+from pipeline.errors import UsageError
 
 WHOLE = 15_000_000
 """So that one lane of fifty, a minute an hour, is 5,000 events."""
@@ -16,7 +17,16 @@ def test_a_day_runs_in_log_time_and_is_verified(tmp_path: Path):
 
     What is told of the whole day is the sample's, an event, times the day's events.
     """
-    at = "--events", str(WHOLE), "--scale", "1/3000", "--batch-seconds", "60", "--folder", str(tmp_path / "day")
+    at = (
+        "--events",
+        str(WHOLE),
+        "--scale",
+        "1/3000",
+        "--batch-seconds",
+        "60",
+        "--folder",
+        str(tmp_path / "day"),
+    )
     ran = CliRunner().invoke(app, ["loadtest", "day", *at, "--once", "--json"])
     assert ran.exit_code == 0, (ran.output, ran.exception)
     result = json.loads(ran.stdout)
@@ -31,4 +41,4 @@ def test_a_day_runs_in_log_time_and_is_verified(tmp_path: Path):
     assert json.loads((tmp_path / "day" / "day.json").read_text())["samples"] == result["samples"]
 
     again = CliRunner().invoke(app, ["loadtest", "day", *at, "--once"])
-    assert again.exit_code == 2, "a folder that holds something is refused"
+    assert isinstance(again.exception, UsageError), "a folder that holds something is refused"

@@ -1,0 +1,86 @@
+"""Laws of the sampled day: what is kept of the whole, and what is reckoned from it."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.day.extrapolate import Coefficient, coefficients, dedupe_bytes, whole_day
+from loadtest.day.measure import Measured
+from loadtest.day.plan import Whole, samples
+from pipeline.errors import UsageError
+from pipeline.stages.dedupe import LOAD_MAX
+
+
+def measured(lanes: int, events: int, *, factor: float = 1.0) -> Measured:
+    """A sample in which an event costs the same whatever their number, times `factor`."""
+    return Measured(
+        lanes=lanes, scale=f"{lanes}/3000", events=events, generate_seconds=1.0, seconds=1.0,
+        worker_cpu_seconds=events * 4e-6 * factor, server_cpu_seconds=events * 8e-6, worker_memory_bytes=1,
+        batches=events // 1_000, inserts=3 * (events // 1_000), dedupe_entries=events,
+        rows={"events": events, "rollup_minute": events // 2}, bytes={"events": 100 * events, "rollup_minute": 5 * events},
+        text_rows=0, retention_runs=25, retention_rows=1, quarters_closed=95, problems=(),
+    )  # fmt: skip
+
+
+@given(lanes=st.integers(1, 50))
+def test_a_sample_is_whole_lanes_at_their_own_rate(lanes):
+    """At every scale a lane has as many events in an active minute, and as many users, as in the whole day."""
+    whole = Whole()
+    sample = samples(whole, Fraction(lanes, 3_000))[-1]
+    day = sample.day
+    assert sample.lanes == day.partitions == lanes
+    assert day.events == whole.events * sample.scale
+    per_minute = Fraction(day.events, lanes * 24)
+    assert abs(per_minute - Fraction(whole.events, whole.lanes * 24 * 60)) < 1
+    assert abs(day.users / lanes - whole.users / whole.lanes) < 1
+    assert (day.publishers, day.duration_hours) == (whole.publishers, 24.0)
+
+
+@given(lanes=st.integers(3, 50))
+def test_a_scale_is_compared_with_two_smaller_ones(lanes):
+    """Three scales, each once, the asked one last."""
+    found = [sample.lanes for sample in samples(Whole(), Fraction(lanes, 3_000))]
+    assert len(found) == 3
+    assert found == sorted(set(found))
+    assert found[-1] == lanes
+
+
+@pytest.mark.parametrize("scale", [Fraction(1, 10_000), Fraction(1, 10), Fraction(0), Fraction(-1)])
+def test_a_scale_that_can_not_be_sampled_is_refused(scale):
+    """Less than a lane, or more than all of them."""
+    with pytest.raises(UsageError):
+        samples(Whole(), scale)
+
+
+@given(ids=st.integers(1, 10**9))
+def test_the_dedupe_table_is_never_fuller_than_it_may_be(ids):
+    """The table's own law: a power of two of slots of 16 bytes, 27 to 72 bytes an id once it has outgrown its least size."""
+    size = dedupe_bytes(ids)
+    slots = size // 16
+    assert slots & (slots - 1) == 0
+    assert ids <= LOAD_MAX * slots
+    assert slots == 4_096 or size / ids <= 72
+
+
+def test_the_whole_day_is_the_sample_times_the_scale():
+    """What an event takes, times the day's events; cores by the rate; each formula is told."""
+    whole = Whole()
+    found = [measured(n, n * 1_000_000) for n in (1, 3, 10)]
+    known = coefficients(found)
+    assert all(c.holds for c in known.values())
+    figures = {figure.name: figure for figure in whole_day(whole, known)}
+    assert figures["worker cores, peak"].value == pytest.approx(0.4)
+    assert figures["events rows"].value == pytest.approx(3e9)
+    assert figures["events on disk"].value == pytest.approx(300)
+    assert figures["inserts"].value == pytest.approx(3e9 * 3e-3 / 86_400)
+    assert all(figure.formula for figure in figures.values())
+
+
+def test_what_differs_between_scales_is_told():
+    """A coefficient beyond its tolerance does not hold; with fewer than three scales nothing is claimed."""
+    found = [measured(1, 1_000_000, factor=3), measured(3, 3_000_000), measured(10, 10_000_000)]
+    assert coefficients(found)["worker CPU"].holds is False
+    assert coefficients(found)["events rows"].holds is True
+    assert Coefficient("x", "y", (1.0, 1.0), 0.1).holds is None

@@ -1,0 +1,128 @@
+"""Laws of the bench of peers: what is right, what is told, and that each peer has what it needs."""
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.generate import Generator
+from loadtest.peers.bench import Result, run_peer
+from loadtest.peers.catalog import PEERS, Kind, Peer, peer
+from loadtest.peers.environments import CLIENTS, CONSTRAINTS, FLINK
+from loadtest.peers.measure import PeerFailed, measured
+from loadtest.peers.show import plot, summaries, table
+from loadtest.peers.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
+from loadtest.truth import TruthBuilder
+
+
+def minutes(*rows: tuple[int, int, int, int, int]):
+    return np.array(sorted(rows), MINUTE)
+
+
+def result(name: str, rate: float, **changes) -> Result:
+    return Result(
+        **{
+            "peer": name, "events": 1_000, "cpu_seconds": 1.0, "seconds": 1.0, "steady_events": int(rate),
+            "steady_cpu_seconds": 1.0, "steady_seconds": 1.0, "rows": 10, **changes,
+        }
+    )  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.tuples(st.integers(0, 9), st.integers(0, 9)), st.integers(1, 3)),
+    st.dictionaries(st.tuples(st.integers(0, 9), st.integers(0, 9)), st.integers(1, 3)),
+)
+def test_every_row_that_differs_is_counted_once(a, b):
+    """Missing, too many, or other values: each publisher-minute counts one; equal tables count none."""
+    one, other = (minutes(*((*key, n, 0, n) for key, n in rows.items())) for rows in (a, b))
+    assert rows_wrong(one, other) == sum(a.get(key) != b.get(key) for key in {*a, *b})
+
+
+def test_the_job_is_well_defined():
+    """Nothing is malformed, expired or misrouted, ids are unique over publishers and kinds, and there are duplicates."""
+    model = model_of(30_000)
+    builder = TruthBuilder(model)
+    ids: set[bytes] = set()
+    for chunk in Generator(model).chunks():
+        builder.add(chunk.rows)
+        for _, _, block in chunk.blocks:
+            values, begin = block.values.tobytes(), 0
+            for end in block.value_ends.tolist():
+                ids.add(_event_id(values[begin:end]))
+                begin = end
+    truth = builder.truth()
+    classes = truth.classes.sum(axis=0)
+    billable, duplicates = int(classes[1]), int(classes[2])
+    assert billable + duplicates == truth.records_received == model.events
+    assert duplicates > model.events // 200
+    assert len(ids) == billable
+    assert not truth.misrouted.any()
+    found = minutes_of(truth)
+    assert int(found["impressions"].sum() + found["clicks"].sum()) == billable
+    assert int(found["nanos"].sum()) == sum(
+        nanos for (code, _), (_, nanos) in truth.money().items() if code == 1
+    )
+
+
+def _event_id(value: bytes) -> bytes:
+    import json
+
+    return json.loads(value)["event_id"].encode()
+
+
+def test_what_a_peer_wrote_is_read_in_any_order(tmp_path: Path):
+    """Five columns of integers."""
+    (tmp_path / "found.tsv").write_text("2\t60\t1\t0\t5\n1\t60\t1\t2\t7\n")
+    assert read_found(tmp_path / "found.tsv").tolist() == [(1, 60, 1, 2, 7), (2, 60, 1, 0, 5)]
+
+
+def test_a_process_is_measured_from_outside(tmp_path: Path):
+    """CPU and memory are the process's own, whatever this one holds; an error is raised with what was said."""
+    cost = measured([sys.executable, "-c", "sum(range(3_000_000))"], tmp_path / "log", seconds_max=60)
+    assert 0 < cost.cpu_seconds < 60
+    assert 0 < cost.memory_bytes < 64 * 2**20
+    with pytest.raises(PeerFailed, match="the reason"):
+        measured([sys.executable, "-c", "raise SystemExit('the reason')"], tmp_path / "log", seconds_max=60)
+
+
+def test_a_peer_that_can_not_be_had_is_told_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without Java there is no Flink; the bench goes on."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    traffic = Traffic("t", 10, 10, minutes())
+    told = run_peer(peer("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
+    assert "Flink" in told.failure
+    assert "no figures" in table(summaries([told, result("aiokafka", 5_000)]))
+
+
+def test_the_table_tells_medians_and_what_was_wrong():
+    """The middle run of three; a count that was wrong in any of them is told."""
+    runs = [result("aiokafka", 1_000), result("aiokafka", 5_000, rows_wrong=3), result("aiokafka", 3_000)]
+    shown = table(summaries([*runs, result("confluent", 9_000)]))
+    lines = shown.splitlines()
+    assert "| 3,000 | 1,000-5,000 |" in lines[2]
+    assert "3 of 10 rows wrong" in lines[2]
+    assert "| right |" in lines[3]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_plot_is_a_picture():
+    """Well-formed SVG with a bar for each peer that has figures."""
+    rows = summaries([result(p.name, 1_000 * (i + 1)) for i, p in enumerate(PEERS)])
+    picture = ET.fromstring(plot(rows))
+    texts = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {p.title for p in PEERS} <= texts
+
+
+@pytest.mark.parametrize("one", PEERS, ids=lambda p: p.name)
+def test_every_peer_has_its_script_and_versions(one: Peer):
+    """What the catalogue names is there, its packages with exact versions."""
+    if one.kind is Kind.PYTHON:
+        assert (CLIENTS / one.script).is_file()
+        assert all("==" in CONSTRAINTS[package] for package in one.packages)
+    if one.kind is Kind.FLINK:
+        assert (FLINK / "pom.xml").is_file()
