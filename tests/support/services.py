@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import AdledgerError
 
-WITHOUT = "ADLEDGER_TESTS_WITHOUT"
+WITHOUT = "TESTS_WITHOUT"
 """Services, separated by commas, that CI could not install on its platform and goes without, knowing it."""
 
 
