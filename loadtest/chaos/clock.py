@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from loadtest.chaos.stage import NotSeen, Servers
+from loadtest.chaos.stage import Servers
+from loadtest.chaos.waiting import NotSeen
 from pipeline.addresses import ServerAddress
 from schemas.tables import PROTOCOL_TABLES
 from sinks.connection import connect

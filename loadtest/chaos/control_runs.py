@@ -18,8 +18,9 @@ from clickhouse_driver.errors import Error as DriverError
 
 from loadtest.chaos.clock import ahead, drop_deadline
 from loadtest.chaos.results import ControlDone
-from loadtest.chaos.stage import Deployment, Servers, until
+from loadtest.chaos.stage import Deployment, Servers
 from loadtest.chaos.traffic import LOG_HOURS
+from loadtest.chaos.waiting import until
 from loadtest.chaos.workers import ADLEDGER, Worker
 from loadtest.faults.processes import pause, resume
 from loadtest.faults.tcp_proxy import Action
@@ -212,14 +213,13 @@ def _join_leave(scene: Scene) -> str:
 
 
 def _full_disk(scene: Scene) -> str:
-    servers = scene.deployment.servers
     worker = scene.worker("heeding-answers")
     scene.at_work(worker)
-    servers.disk.fill(servers.server.pid)
+    scene.deployment.fill_disk()
     try:
         time.sleep(2.0)
     finally:
-        servers.disk.free(servers.server.pid)
+        scene.deployment.free_disk()
     scene.after_batches(BATCHES_BEFORE)
     return scene.miscounts()
 

@@ -1,15 +1,23 @@
-"""A disk that can be filled: a small file system of the server's own, or a limit on the size of its files."""
+"""A disk that can be filled: a small file system of the server's own; or tables that want more room than there is.
+
+The engine in chDB (4.4) acknowledges inserts, and publishes merges, whose writes the disk refused, where it had reserved
+room before. So room is taken only while nothing is being written: what comes then is refused, as it should be.
+"""
 
 import os
-import resource
 import subprocess
 from pathlib import Path
 
 import psutil
 
+from loadtest.chaos.waiting import until
+from pipeline.addresses import ServerAddress
 from pipeline.errors import AdledgerError
+from schemas.tables import PROTOCOL_TABLES
+from sinks.connection import connect
 
 SIZE_MB = 1024
+MORE_THAN_THERE_IS_BYTES = 1 << 60
 
 
 class Disk:
@@ -24,28 +32,39 @@ class Disk:
             capture_output=True, check=False,
         )  # fmt: skip
         self._mounted = done.returncode == 0
-        self.how = f"a file system of {SIZE_MB} MB" if self._mounted else "a limit on the size of files"
+        how = f"a file system of {SIZE_MB} MB filled to the last byte"
+        self.how = how if self._mounted else "tables that want more room than the disk has"
         self._ballast = folder / "ballast"
 
-    def fill(self, pid: int) -> int:
-        """Leave the server of this process no room for another byte; returns the free bytes that are left."""
+    def fill(self, server: ServerAddress, database: str) -> None:
+        """Leave no room for another insert. The caller sees to it that none is under way."""
+        self._tell(server, ["SYSTEM STOP MERGES"])
+        client = connect(server)
+        try:
+            until(
+                lambda: not client.execute("SELECT count() FROM system.merges")[0][0], "the end of the merges"
+            )
+        finally:
+            client.disconnect()
         if not self._mounted:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-            return resource.prlimit(pid, resource.RLIMIT_FSIZE)[0]
+            setting = f"MODIFY SETTING min_free_disk_bytes_to_perform_insert = {MORE_THAN_THERE_IS_BYTES}"
+            self._tell(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
+            return
         with self._ballast.open("wb") as file:
             while free := psutil.disk_usage(str(self.folder)).free:
                 try:
                     os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), free)
                 except OSError:  # somebody else took some of it meanwhile
                     continue
-        return int(psutil.disk_usage(str(self.folder)).free)
 
-    def free(self, pid: int) -> None:
+    def free(self, server: ServerAddress, database: str) -> None:
         """Give the room back."""
         if self._mounted:
             self._ballast.unlink()
         else:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            setting = "RESET SETTING min_free_disk_bytes_to_perform_insert"
+            self._tell(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
+        self._tell(server, ["SYSTEM START MERGES"])
 
     def close(self) -> None:
         """Unmount. Raises AdledgerError where it is still in use."""
@@ -56,3 +75,11 @@ class Disk:
                     f"{self.folder} can't be unmounted: {done.stderr.strip()}", remedy=f"umount {self.folder}"
                 )
             self._mounted = False
+
+    def _tell(self, server: ServerAddress, statements: list[str]) -> None:
+        client = connect(server)
+        try:
+            for statement in statements:
+                client.execute(statement)
+        finally:
+            client.disconnect()

@@ -13,7 +13,7 @@ from loadtest.chaos.look import committed_batches
 from loadtest.chaos.outage import outage
 from loadtest.chaos.plan import KILLS_TOGETHER
 from loadtest.chaos.play import Play
-from loadtest.chaos.stage import Broken, NotSeen, until
+from loadtest.chaos.waiting import Broken, NotSeen, until
 from loadtest.faults.processes import gone, pause, resume
 from loadtest.faults.tcp_proxy import Action
 
@@ -24,6 +24,8 @@ ANSWER_ON_ITS_WAY_SECONDS = 0.03
 TAKEN_OVER_SECONDS_MAX = 60.0
 TABLES = ("events", "rollup_minute", "ledger")
 CLOCK_JUMP_SECONDS = 5
+NO_ROOM = "NOT_ENOUGH_SPACE"
+FULL_SECONDS = 2.0
 
 
 def kill_worker(play: Play) -> str:
@@ -157,19 +159,18 @@ def join_leave(play: Play) -> str:
 
 def full_disk(play: Play) -> str:
     """Leave no room on the server's disk for another byte, until a worker was told so."""
-    disk, pid = play.servers.disk, play.servers.server.pid
-    signs = ("No space left", "NOT_ENOUGH_SPACE", "File too large", "Cannot reserve")
-    before = {w.name: len(w.said()) for w in play.deployment.workers}
-    left = disk.fill(pid)
+    deployment = play.deployment
+    before = {w.name: len(w.said()) for w in deployment.workers}
+    deployment.fill_disk()
     try:
         took = play.until(
-            lambda: any(s in w.said()[before[w.name]:] for w in play.deployment.workers for s in signs),
+            lambda: any(NO_ROOM in w.said()[before[w.name] :] for w in deployment.workers),
             "a worker that is told that there is no room", 60,
         )  # fmt: skip
-        time.sleep(1.0)
+        time.sleep(FULL_SECONDS)
     finally:
-        disk.free(pid)
-    return f"{disk.how}, {left} bytes left; a worker was refused after {took:.1f} s; room given back"
+        deployment.free_disk()
+    return f"{play.servers.disk.how}; a worker was refused after {took:.1f} s; room given back"
 
 
 def clock_jump(play: Play) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.chaos.play import Play
-from loadtest.chaos.stage import Broken, until
+from loadtest.chaos.waiting import Broken, until
 from loadtest.chaos.workers import Worker
 
 MEMORY_GROWTH_BYTES_MAX = 64 * 1024 * 1024

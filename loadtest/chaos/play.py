@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from loadtest.chaos.stage import Deployment, NotSeen, Servers, until
+from loadtest.chaos.stage import Deployment, Servers
 from loadtest.chaos.traffic import Traffic
+from loadtest.chaos.waiting import NotSeen, until
 from loadtest.chaos.workers import Worker
 from loadtest.faults.processes import pause, resume
 

@@ -69,6 +69,7 @@ class Report:
     controls: tuple[ControlDone, ...]
     wrong: tuple[str, ...]
     died: tuple[str, ...]
+    compared: bool = False
     stopped: str = ""
     interrupted: bool = False
     cpu_seconds: float = 0.0
@@ -83,7 +84,7 @@ class Report:
         if self.wrong or self.died or not all(f.held for f in self.faults):
             return Verdict.UNTRUE
         valid = all(f.took_effect for f in self.faults) and all(c.differs for c in self.controls)
-        return Verdict.TRUE if valid and not self.stopped else Verdict.INVALID
+        return Verdict.TRUE if valid and self.compared and not self.stopped else Verdict.INVALID
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""
@@ -114,9 +115,14 @@ class Report:
             *self._controls(),
             "## Tables against the truth",
             "",
-            *(self.wrong or ["Equal, to the nano; the ledger counted again: conserved and continuous."]),
+            *self._tables(),
             *(f"A worker died by itself: {line}" for line in self.died),
         ]
+
+    def _tables(self) -> list[str]:
+        if not self.compared:
+            return ["Not compared."]
+        return list(self.wrong) or ["Equal, to the nano; the ledger counted again: conserved and continuous."]
 
     def _in_short(self) -> str:
         what = f"{self.workers} workers, {self.lanes} lanes, {self.records:,} records; {self.kills} workers killed"

@@ -17,8 +17,9 @@ from loadtest.chaos.faults import FAULTS
 from loadtest.chaos.plan import KILLS_TOGETHER, planned
 from loadtest.chaos.play import Play
 from loadtest.chaos.results import ControlDone, FaultDone, Report
-from loadtest.chaos.stage import Broken, Deployment, NotSeen, Servers, servers, until
+from loadtest.chaos.stage import Deployment, Servers, servers
 from loadtest.chaos.traffic import Traffic, traffic_model
+from loadtest.chaos.waiting import Broken, NotSeen, until
 from loadtest.chaos.workers import Doubt, doubts_of
 from pipeline.errors import AdledgerError
 
@@ -96,7 +97,7 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
         play.caught_up(truth.records_received, END_SECONDS_MAX)
         for worker in deployment.workers:
             worker.stop()
-        report = replace(report, wrong=tuple(deployment.wrong(truth)))
+        report = replace(report, wrong=tuple(deployment.wrong(truth)), compared=True)
     except AdledgerError as error:
         report = replace(report, stopped=error.message)
     except KeyboardInterrupt:
@@ -125,6 +126,8 @@ class _Course:
             done.append(fault)
             memory = max([memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
             self.say(_line(fault))
+            if fault.recovery_seconds is None:
+                break  # what comes after it would not be seen
         logs = sorted(self.play.deployment.folder.glob("*.log"))
         doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
         outages = [self.request.outage_seconds for fault in done if fault.kind == "outage"]

@@ -1,8 +1,7 @@
 """What a chaos run plays on: broker, ClickHouse, the proxies before them, and deployments with their workers."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +12,13 @@ from loadtest.broker import HOST, Listener, LocalBroker
 from loadtest.chaos.disk import Disk
 from loadtest.chaos.look import Look
 from loadtest.chaos.proxies import Proxies
+from loadtest.chaos.waiting import NotSeen, until
 from loadtest.chaos.workers import ADLEDGER, Worker
+from loadtest.faults.processes import pause, resume
 from loadtest.runner.deployment import toml_of
 from loadtest.truth import Truth
 from loadtest.verify import verify
 from pipeline.addresses import KafkaAddress, ServerAddress
-from pipeline.errors import AdledgerError
 from pipeline.ledger.audit import Scope, audit
 from pipeline.ledger.queries import Tables
 from pipeline.log.kafka.topics import create_topics
@@ -26,8 +26,6 @@ from pipeline.settings import Settings
 from sinks.connection import connect
 from sinks.embedded.launch import EmbeddedServer
 
-PATIENCE_SECONDS = 90.0
-LOOK_SECONDS = 0.02
 DIRECT, WORKERS = "DIRECT", "WORKERS"
 
 SESSION_MS = 2_000
@@ -40,26 +38,6 @@ SETTINGS: dict[str, Any] = {
     "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": "200"},
 }  # fmt: skip
 """Short times, so that a fault's whole course fits in seconds; and limits that memory can be held against."""
-
-
-class NotSeen(AdledgerError):  # noqa: N818
-    """A fault's effect was not seen in time: the run does not count."""
-
-
-class Broken(AdledgerError):  # noqa: N818
-    """What must hold under a fault did not hold."""
-
-
-def until(what: Callable[[], bool], expected: str, seconds_max: float = PATIENCE_SECONDS) -> float:
-    """Return the seconds until `what` held. Raises NotSeen."""
-    began = time.monotonic()
-    while not what():
-        if time.monotonic() - began > seconds_max:
-            raise NotSeen(
-                f"not within {seconds_max:.0f} s: {expected}", remedy="read the logs in the run's folder"
-            )
-        time.sleep(LOOK_SECONDS)
-    return time.monotonic() - began
 
 
 class Servers:
@@ -135,6 +113,22 @@ class Deployment:
     def held(self) -> dict[str, frozenset[int]]:
         """Return worker -> the lanes that it says it holds."""
         return {worker.name: worker.lanes() for worker in self.workers if worker.alive}
+
+    def fill_disk(self) -> None:
+        """Leave ClickHouse no room, at a moment when no insert is under way: workers stand still meanwhile."""
+        alive = [worker for worker in self.workers if worker.alive]
+        for worker in alive:
+            pause(worker.pid)
+        try:
+            until(lambda: not self.servers.proxies.inserts.under_way(), "the end of the inserts under way")
+            self.servers.disk.fill(self.servers.direct, self.settings.database)
+        finally:
+            for worker in alive:
+                resume(worker.pid)
+
+    def free_disk(self) -> None:
+        """Give ClickHouse its room back."""
+        self.servers.disk.free(self.servers.direct, self.settings.database)
 
     def end(self) -> None:
         """End what still runs."""

@@ -19,7 +19,7 @@ FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it
 CONTROL = ControlDone("kill-broker", "patience", "rows are missing", 4.0)
 REPORT = Report(
     seed=1, started="2026-01-01T00:00:00+00:00", seconds=9.0, workers=3, lanes=6, records=7, kills=0,
-    faults=(FAULT,), controls=(CONTROL,), wrong=(), died=(),
+    faults=(FAULT,), controls=(CONTROL,), wrong=(), died=(), compared=True,
 )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def test_an_unknown_fault_is_refused() -> None:
         (replace(REPORT, faults=(replace(FAULT, took_effect=False),)), Verdict.INVALID, 97),
         (replace(REPORT, controls=(replace(CONTROL, differs=""),)), Verdict.INVALID, 97),
         (replace(REPORT, stopped="no traffic"), Verdict.INVALID, 97),
+        (replace(REPORT, compared=False), Verdict.INVALID, 97),
         (replace(REPORT, wrong=("one row",), stopped="no traffic"), Verdict.UNTRUE, 1),
         (replace(REPORT, interrupted=True), Verdict.INTERRUPTED, 130),
     ],
