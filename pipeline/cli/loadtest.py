@@ -8,6 +8,7 @@ import typer
 from pipeline.cli import options
 from pipeline.cli.loadtest_day import day
 from pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compare, report
+from pipeline.cli.loadtest_send import send
 from pipeline.cli.output import out, out_json, out_table
 from pipeline.errors import UsageError
 
@@ -148,6 +149,7 @@ def verify(
         raise typer.Exit(1)
 
 
+loadtest.command("send")(send)
 loadtest.command("report")(report)
 loadtest.command("day")(day)
 loadtest.command("compare", cls=AgainstMany)(compare)

@@ -1,0 +1,91 @@
+"""Traffic into a deployment's own topics, for trying it out: what a profile sends, without a run around it."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty
+from tempfile import TemporaryDirectory
+
+from loadtest.profile import Profile
+from loadtest.runner.outlet import now_ms
+from loadtest.runner.schedule import plan
+from loadtest.runner.sender import Task
+from loadtest.runner.senders import SenderProcess, wait_until_ready
+from pipeline.errors import AdledgerError
+from pipeline.settings import Settings
+
+LEAD_MS = 200
+"""From the go to the first tick."""
+LOOK_SECONDS = 1.0
+
+
+def send(
+    profile: Profile,
+    settings: Settings,
+    *,
+    partitions: int,
+    rate: float | None,
+    seconds: float | None,
+    seed: int,
+    told: Callable[[int], None],
+) -> int:
+    """Send a profile's events to the settings' topics, which have so many partitions; return how many records.
+
+    `told` is given the records sent so far, each second. Raises AdledgerError: the log did not take them.
+    """
+    load = replace(profile.load, partitions=partitions)
+    planned = plan(
+        replace(profile, load=load),
+        settings,
+        seed=seed,
+        now_ms=now_ms() // 1_000 * 1_000,
+        rate=rate,
+        seconds=seconds,
+    )
+    task = Task(
+        model=planned.model,
+        schedule=planned.schedule,
+        partitions=tuple(range(partitions)),
+        settings=settings.model_dump(mode="json", exclude_unset=True),
+    )
+    with TemporaryDirectory(prefix="adledger-send-") as folder:
+        sender = SenderProcess.start(task, Path(folder) / "sender.log")
+        with closing(_Ending(sender)):
+            wait_until_ready([sender])
+            sender.go(now_ms() + LEAD_MS)
+            sent = 0
+            while not sender.ended.is_set():
+                time.sleep(LOOK_SECONDS)
+                sent += _taken(sender)
+                told(sent)
+            sent += _taken(sender)
+        if sender.failure:
+            raise AdledgerError(
+                f"the log did not take the traffic: {sender.failure}", remedy="adledger doctor"
+            )
+    return sent
+
+
+class _Ending:
+    """Ends a sender that is left early, and waits for it."""
+
+    def __init__(self, sender: SenderProcess) -> None:
+        self._sender = sender
+
+    def close(self) -> None:
+        """Tell it to stop, where it works."""
+        self._sender.stop()
+        if not self._sender.ended.wait(5):
+            self._sender.kill()
+
+
+def _taken(sender: SenderProcess) -> int:
+    records = 0
+    while True:
+        try:
+            report = sender.reports.get_nowait()
+        except Empty:
+            return records
+        records += sum(count for _, _, count in report.ticks)

@@ -1,0 +1,74 @@
+"""`adledger loadtest send`: traffic into a deployment's own topics."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.output import err, out, out_json
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+
+def send(
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A name (`loadtest list`) or a .toml file.")],
+    *,
+    source: options.Source = None,
+    rate: Annotated[float | None, typer.Option("--rate", min=1, metavar="R", help="Events a second.")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m, 1h ...")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Default: the time, so that no two sends have the same events.")] = None,
+    config_file: options.Config = None,
+    assignments: options.Set = None,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Send a profile's traffic into a deployment's own topics, for trying it out.
+
+    The deployment counts and bills it like any other: use it where nobody is billed. Nothing is verified; `loadtest
+    run` has topics, tables and a verification of its own.
+
+    \b
+    Examples:
+      adledger loadtest send steady-day --source kafka://localhost:9092 --rate 2000 --duration 5m
+      adledger loadtest send click-farm --rate 500 --duration 1m --config adledger.toml
+    """
+    from loadtest import profile_files
+    from loadtest.profile import seconds_of
+    from loadtest.runner.send import send as send_profile
+
+    settings = options.load_settings(config_file, assignments, source=source).settings
+    began = time.monotonic()
+    sent = send_profile(
+        profile_files.load(profile),
+        settings,
+        partitions=_partitions(settings),
+        rate=rate,
+        seconds=None if duration is None else seconds_of(duration),
+        seed=int(time.time()) if seed is None else seed,
+        told=lambda records: err(f"sent {records:,}"),
+    )
+    seconds = time.monotonic() - began
+    if as_json:
+        out_json({"records": sent, "seconds": seconds})
+    else:
+        out(f"{sent:,} records in {seconds:.1f} s, to {', '.join(settings.topics)}")
+
+
+def _partitions(settings: "Settings") -> int:
+    import asyncio
+
+    from pipeline.addresses import KafkaAddress
+    from pipeline.log.kafka.topics import require_fit_topics
+
+    if not isinstance(settings.source, KafkaAddress):
+        raise UsageError(
+            f"source = {settings.source}: traffic is sent to Kafka", remedy="--source kafka://HOST:PORT"
+        )
+    counts = {facts.name: facts.partitions for facts in asyncio.run(require_fit_topics(settings)).topics}
+    if len(settings.topics) != 2:
+        raise UsageError(
+            "traffic is sent to two topics, impressions and clicks", remedy="--set topics=IMPRESSIONS,CLICKS"
+        )
+    return counts[settings.topics[0]]
