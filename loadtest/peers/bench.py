@@ -11,6 +11,7 @@ from loadtest.peers.environments import PeerMissing, command, versions
 from loadtest.peers.measure import Cost, PeerFailed, measured
 from loadtest.peers.ours import run_adledger
 from loadtest.peers.traffic import Traffic, read_found, rows_wrong
+from sinks.embedded.launch import search_path
 
 RUN_SECONDS_MAX = 180
 """A peer that takes longer is killed, and told so."""
@@ -20,7 +21,8 @@ RUN_SECONDS_MAX = 180
 class Result:
     """What one run of a peer came to. `failure` says why there are no figures, "" where there are.
 
-    `steady` leaves out what was taken until a quarter of the events was read: start-up and warming up.
+    `steady` leaves out start-up and warming up: what was taken until a quarter of the events was read (of adledger,
+    which computes ahead, until its worker began).
     """
 
     peer: str
@@ -81,7 +83,7 @@ def run_peer(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result
 def _theirs(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
     numbers = [str(traffic.events)] if peer.kind is Kind.FLINK else [str(traffic.events), str(traffic.unique)]
     run = command(peer, [servers, traffic.topic, *numbers, str(folder)])
-    cost = measured(run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder)
+    cost = measured(run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder, env=_environment(peer))
     report = json.loads((folder / "report.json").read_text())
     found = read_found(folder / "found.tsv")
     return _result(
@@ -91,14 +93,16 @@ def _theirs(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
     )  # fmt: skip
 
 
-def _ours(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
-    from pipeline import __version__  # noqa: PLC0415 - beside its only use
+def _environment(peer: Peer) -> dict[str, str]:
+    return {"PYTHONPATH": search_path()} if peer.kind is Kind.DATA_PATH else {}
 
+
+def _ours(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
     own = run_adledger(servers, traffic, folder, seconds_max=RUN_SECONDS_MAX)
     return _result(
-        peer, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=own.mark_events,
+        peer, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=0,
         steady_cpu_seconds=own.steady_cpu_seconds, steady_seconds=own.steady_seconds,
-        server_cpu_seconds=own.server_cpu_seconds, versions=f"adledger {__version__}",
+        server_cpu_seconds=own.server_cpu_seconds, versions=versions(peer),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ class Kind(StrEnum):
 
     PYTHON = "python"
     FLINK = "flink"
+    DATA_PATH = "data-path"
     ADLEDGER = "adledger"
 
 
@@ -36,6 +37,7 @@ PEERS = (
     Peer("flink", "Flink, keyed state and windows", Kind.FLINK, LARGE, before=(46_000, 94_000)),
     Peer("aiokafka", "aiokafka loop, Python set", Kind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
     Peer("confluent", "confluent-kafka loop, Python set", Kind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
+    Peer("data-path", "adledger, data path alone", Kind.DATA_PATH, 2 * LARGE),
     Peer("adledger", "adledger, into ClickHouse", Kind.ADLEDGER, 2 * LARGE),
 )  # fmt: skip
 

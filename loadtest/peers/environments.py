@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from loadtest.peers.catalog import Kind, Peer
+from pipeline import __version__
 from pipeline.errors import AdledgerError
 
 HERE = Path(__file__).parent
@@ -31,6 +32,8 @@ class PeerMissing(AdledgerError):  # noqa: N818
 
 def command(peer: Peer, arguments: list[str]) -> list[str]:
     """Return how a peer is run, made ready where it is not. Raises PeerMissing."""
+    if peer.kind is Kind.DATA_PATH:
+        return [sys.executable, "-m", "loadtest.peers.data_path", *arguments]
     if peer.kind is Kind.FLINK:
         folder = _made(peer, (FLINK / "pom.xml").read_text() + _java().read_text())
         opens = ["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED"]
@@ -41,6 +44,8 @@ def command(peer: Peer, arguments: list[str]) -> list[str]:
 
 def versions(peer: Peer) -> str:
     """Return the versions of what a peer is made of, as a person reads them."""
+    if peer.kind in {Kind.DATA_PATH, Kind.ADLEDGER}:
+        return f"adledger {__version__}"
     if peer.kind is Kind.FLINK:
         jars = (folder_of(peer, (FLINK / "pom.xml").read_text() + _java().read_text()) / "jars").glob("*.jar")
         wanted = ("flink-streaming-java", "flink-connector-kafka")

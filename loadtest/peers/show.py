@@ -9,7 +9,7 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 from loadtest.peers.bench import Result
-from loadtest.peers.catalog import Peer, peer
+from loadtest.peers.catalog import Kind, Peer, peer
 from loadtest.runner.environment import cpu_name
 from pipeline.settings import cores
 
@@ -131,7 +131,13 @@ def _before(row: Summary) -> str:
 
 def _bar(row: Summary, y: int, high: float) -> str:
     x = _x(row.steady, high)
-    colour = "#c2410c" if row.rows_wrong else "#0f766e" if row.peer.name == "adledger" else "#64748b"
+    colour = (
+        "#c2410c"
+        if row.rows_wrong
+        else "#0f766e"
+        if row.peer.kind in {Kind.ADLEDGER, Kind.DATA_PATH}
+        else "#64748b"
+    )
     marks = "".join(
         f'<line x1="{_x(value, high):.1f}" x2="{_x(value, high):.1f}" y1="{y - 2}" y2="{y + 22}" stroke="#1f2933" stroke-width="2"/>'
         for value in dict.fromkeys(row.peer.before or ())

@@ -52,10 +52,10 @@ def model_of(events: int, seed: int = 1) -> TrafficModel:
     )  # fmt: skip
 
 
-def settings_of(servers: str, topic: str) -> Settings:
+def settings_of(servers: str, topic: str, group: str = "peers") -> Settings:
     """Return settings of a deployment whose one topic carries both kinds."""
     values: dict[str, Any] = {
-        "source": f"kafka://{servers}", "topics": (topic,), "rollups_topic": f"{topic}.rollups", "group": topic,
+        "source": f"kafka://{servers}", "topics": (topic,), "rollups_topic": f"{topic}.rollups", "group": group,
         "log_time": "record",
     }  # fmt: skip
     return Settings(**values)
