@@ -39,6 +39,7 @@ from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
 T = TypeVar("T")
 
 CLOCK_POLL_SECONDS_MAX = 1.0
+PAUSE_DOUBLINGS_MAX = 16
 TRIES_SHOWN = 5
 TRIES_BETWEEN_LINES = 12
 """The first tries are shown one by one, then every twelfth: once a minute at the longest pause."""
@@ -291,8 +292,16 @@ class Delivery:
             await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
 
     async def _pause(self, attempt: int) -> None:
-        longest = self._ports.limits.retry_backoff_ms_max / 1000
-        await asyncio.sleep(min(longest, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        longest = pause_seconds(attempt, self._ports.limits.retry_backoff_ms_max)
+        await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+
+def pause_seconds(attempt: int, longest_ms: int) -> float:
+    """Return the longest pause before the try after this one, from 0: doubling from 100 ms up to the longest.
+
+    A lane waits for as long as ClickHouse is away: after a night of tries 2**attempt is no float any more.
+    """
+    return min(longest_ms / 1000, 0.1 * 2 ** min(attempt, PAUSE_DOUBLINGS_MAX))
 
 
 def _stamp(intent: Intent) -> Stamp:
