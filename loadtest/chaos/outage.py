@@ -84,7 +84,7 @@ def outage(play: Play) -> str:
     parts = deployment.look.parts()
     growth = watch.memory_peak - watch.memory_before
     rate_max = deployment.settings.inserts_per_second_max * len(workers)
-    _require(watch.unready, "a worker said 200 while ClickHouse was away")
+    _require(watch.unready, "a worker did not say 503 to the end")
     _require(watch.moves == 0, f"lanes were given back {watch.moves} times: the group was not kept")
     _require(watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched, and nowhere to go")
     _require(growth <= MEMORY_GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")

@@ -1,0 +1,46 @@
+"""A full disk, with the means that a machine permits: refused while it is full, as before when there is room."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from clickhouse_driver.errors import ServerException
+
+from loadtest.chaos.disk import Disk
+from pipeline.addresses import ServerAddress
+from schemas.tables import PROTOCOL_TABLES
+from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
+
+NOT_ENOUGH_SPACE = 243
+
+
+@pytest.mark.parametrize("may_mount", [True, False])
+def test_inserts_are_refused_until_there_is_room(
+    may_mount: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a file system of its own where mounting is permitted, and without: the server says that there is no room."""
+    if not may_mount:
+        refused = subprocess.CompletedProcess([], 1, b"", b"")
+        monkeypatch.setattr("loadtest.chaos.disk.subprocess.run", lambda *_, **__: refused)
+    disk = Disk(tmp_path / "disk")
+    try:
+        with EmbeddedServer.start(disk.folder / "data") as server:
+            address = ServerAddress(server.host, server.port, server.http_port)
+            client = connect(address)
+            client.execute("CREATE DATABASE d")
+            for table in PROTOCOL_TABLES:
+                client.execute(f"CREATE TABLE d.{table} (x UInt64) ENGINE = MergeTree ORDER BY x")
+            client.execute("INSERT INTO d.events SELECT 1")
+            disk.fill(address, "d")
+            with pytest.raises(ServerException) as full:
+                client.execute("INSERT INTO d.events SELECT 2")
+            assert full.value.code == NOT_ENOUGH_SPACE
+            disk.free(address, "d")
+            client.execute("INSERT INTO d.events SELECT 3")
+            assert client.execute("SELECT groupArray(x) FROM (SELECT x FROM d.events ORDER BY x)") == [
+                ([1, 3],)
+            ]
+            client.disconnect()
+    finally:
+        disk.close()
