@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from loadtest.day.measure import Measured
 from loadtest.day.plan import DAY_SECONDS, Whole
+from loadtest.day.probe import Probe
 from pipeline.stages.dedupe import LOAD_MAX
 
 SLOT_BYTES = 16
@@ -81,13 +82,20 @@ def coefficients(samples: Sequence[Measured]) -> dict[str, Coefficient]:
     return {c.name: c for c in found}
 
 
-def whole_day(whole: Whole, known: dict[str, Coefficient]) -> list[Figure]:
-    """Return what the whole day takes."""
+def lane_ids(whole: Whole, known: dict[str, Coefficient]) -> int:
+    """Return how many ids a lane of the whole day holds."""
+    return math.ceil(whole.events * known["dedupe ids"].value / whole.lanes)
+
+
+def whole_day(whole: Whole, known: dict[str, Coefficient], looks: Probe) -> list[Figure]:
+    """Return what the whole day takes; `looks` is what its larger dedupe tables cost more."""
     n = whole.events
+    worker, server = known["worker CPU"].value, known["ClickHouse CPU"].value
+    larger = f"({worker:.2f} + {looks.extra_us:.2f}: dedupe takes {looks.whole_us:.2f} us among {looks.whole_ids:,} ids, {looks.sample_us:.2f} among {looks.sample_ids:,})"
     return [
-        *_cores("worker", "worker CPU", whole, known),
-        *_cores("ClickHouse", "ClickHouse CPU", whole, known),
-        _dedupe(whole, known["dedupe ids"].value),
+        *_cores("worker", whole, worker + looks.extra_us, larger),
+        *_cores("ClickHouse", whole, server, f"{server:.2f}"),
+        _dedupe(whole, known),
         *(_total(f"{name} rows", "rows", n, known) for name in _tables(known, "rows")),
         *(_total(f"{name} bytes", "GB", n, known, per=GB) for name in _tables(known, "bytes")),
         _inserts(whole, known),
@@ -102,18 +110,17 @@ def dedupe_bytes(ids: int) -> int:
     return SLOT_BYTES * slots
 
 
-def _cores(who: str, name: str, whole: Whole, known: dict[str, Coefficient]) -> list[Figure]:
-    per_event = known[name].value
+def _cores(who: str, whole: Whole, per_event_us: float, shown: str) -> list[Figure]:
     return [
         Figure(
-            f"{who} cores, {when}", per_event * rate / 1e6, "cores", f"{rate:,.0f} events/s x {per_event:.2f} us"
+            f"{who} cores, {when}", per_event_us * rate / 1e6, "cores", f"{rate:,.0f} events/s x {shown} us"
         )
         for when, rate in (("mean", whole.per_second), ("peak", float(whole.peak_per_second)))
-    ]  # fmt: skip
+    ]
 
 
-def _dedupe(whole: Whole, ids_per_event: float) -> Figure:
-    ids = math.ceil(whole.events * ids_per_event / whole.lanes)
+def _dedupe(whole: Whole, known: dict[str, Coefficient]) -> Figure:
+    ids, ids_per_event = lane_ids(whole, known), known["dedupe ids"].value
     size = dedupe_bytes(ids)
     return Figure(
         "dedupe memory, all workers", whole.lanes * size / GB, "GB",

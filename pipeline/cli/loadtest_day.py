@@ -53,9 +53,10 @@ def day(
       adledger loadtest day --scale 1/3000 --once --json
       adledger loadtest day --batch-seconds 1 --set rules=none
     """
-    from loadtest.day.extrapolate import coefficients, whole_day
+    from loadtest.day.extrapolate import coefficients, lane_ids, whole_day
     from loadtest.day.measure import measure
     from loadtest.day.plan import Whole, samples
+    from loadtest.day.probe import probe
 
     whole = Whole(events=events, lanes=lanes, batch_seconds=batch_seconds)
     wanted = samples(whole, _fraction(scale), seed)
@@ -67,7 +68,9 @@ def day(
         for sample in (wanted[-1:] if once else wanted)
     ]
     known = coefficients(found)
-    figures = whole_day(whole, known)
+    err("timing deduplication among a whole lane's ids")
+    looks = probe(found[-1].dedupe_entries // found[-1].lanes, lane_ids(whole, known), whole.batch_rows)
+    figures = whole_day(whole, known, looks)
     result = _as_json(whole, found, known, figures) | {
         "began": began,
         "folder": str(home),

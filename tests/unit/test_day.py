@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from loadtest.day.extrapolate import Coefficient, coefficients, dedupe_bytes, whole_day
 from loadtest.day.measure import Measured
 from loadtest.day.plan import Whole, samples
+from loadtest.day.probe import Probe, dedupe_us
 from pipeline.errors import UsageError
 from pipeline.stages.dedupe import LOAD_MAX
 
@@ -70,8 +71,10 @@ def test_the_whole_day_is_the_sample_times_the_scale():
     found = [measured(n, n * 1_000_000) for n in (1, 3, 10)]
     known = coefficients(found)
     assert all(c.holds for c in known.values())
-    figures = {figure.name: figure for figure in whole_day(whole, known)}
-    assert figures["worker cores, peak"].value == pytest.approx(0.4)
+    figures = {figure.name: figure for figure in whole_day(whole, known, Probe(1, 0.1, 2, 1.1))}
+    assert figures["worker cores, peak"].value == pytest.approx(0.5), (
+        "4 us, and 1 for the larger table, 100,000 times a second"
+    )
     assert figures["events rows"].value == pytest.approx(3e9)
     assert figures["events on disk"].value == pytest.approx(300)
     assert figures["inserts"].value == pytest.approx(3e9 * 3e-3 / 86_400)
@@ -84,3 +87,8 @@ def test_what_differs_between_scales_is_told():
     assert coefficients(found)["worker CPU"].holds is False
     assert coefficients(found)["events rows"].holds is True
     assert Coefficient("x", "y", (1.0, 1.0), 0.1).holds is None
+
+
+def test_a_probe_of_any_size_tells_a_time():
+    """Of tables smaller than a batch too."""
+    assert all(dedupe_us(ids, 1_000) > 0 for ids in (1, 10_000))
