@@ -19,7 +19,6 @@ from clickhouse_driver.errors import Error as DriverError
 from loadtest.chaos.clock import ahead, drop_deadline
 from loadtest.chaos.results import ControlDone
 from loadtest.chaos.stage import Deployment, Servers
-from loadtest.chaos.traffic import LOG_HOURS
 from loadtest.chaos.waiting import until
 from loadtest.chaos.workers import ADLEDGER, Worker
 from loadtest.faults.processes import pause, resume
@@ -34,7 +33,7 @@ from pipeline.log.kafka.writer import KafkaLogWriter
 from sinks.connection import connect
 
 MODEL = TrafficModel(
-    seed=31, events=12_000, partitions=2, duration_hours=LOG_HOURS, duplicate_share=0.2, publishers=50, users=2_000,
+    seed=31, events=12_000, partitions=2, duration_hours=30, duplicate_share=0.2, publishers=50, users=2_000,
     campaigns=100,
 )  # fmt: skip
 LANES = frozenset(range(MODEL.partitions))

@@ -12,17 +12,18 @@ from pipeline.log.kafka.writer import KafkaLogWriter
 from pipeline.settings import Settings
 
 CHUNK_SLOTS = 1_000
-LOG_HOURS = 30
-"""Log time that a run's planned traffic spans: over the end of a day, and of a dedupe window."""
+LOG_HOURS_PER_SECOND = 0.12
+"""Log time passes so fast: in four minutes it goes over the end of a day, and of a dedupe window."""
 EDGE_MARGIN_MINUTES = 300
 """A chunk is sent topic by topic: the lane's clock may be so much ahead of a record's own log time."""
 END_SECONDS_MAX = 150
 
 
-def traffic_model(seed: int, events: int, partitions: int) -> TrafficModel:
-    """Return the traffic of a run: small enough in users and publishers that duplicates and clicks meet restarts."""
+def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions: int) -> TrafficModel:
+    """Return traffic for so long: few enough users and publishers that duplicates and clicks meet restarts."""
     return TrafficModel(
-        seed=seed, events=events, partitions=partitions, duration_hours=LOG_HOURS, duplicate_share=0.1,
+        seed=seed, events=int(seconds * rate_per_second), partitions=partitions, duration_hours=seconds * LOG_HOURS_PER_SECOND,
+        duplicate_share=0.1,
         malformed_share=0.005, publishers=200, users=20_000, campaigns=500, second_currency_share=0.2,
         edge_margin_minutes=EDGE_MARGIN_MINUTES,
     )  # fmt: skip
