@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from pipeline import __version__
-from pipeline.errors import AdledgerError, SinkError, UsageError
+from pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
 from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
 from pipeline.rules.guardrail import Breach, Standing, Tally, tally_of_sums
@@ -21,6 +21,9 @@ from sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedR
 
 Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
 """Makes the judge of a published set (None: what the settings name) and of publishers. Raises UsageError."""
+
+BEGIN_TRIES_MAX = 20
+BEGIN_PAUSE_SECONDS_MAX = 5.0
 
 STATUSES = {status.name.lower(): status for status in PublisherStatus if status}
 
@@ -69,7 +72,21 @@ class Judges:
         self._unreadable = ""  # what was said last
 
     async def begin(self) -> None:
-        """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError."""
+        """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError.
+
+        A ClickHouse that goes away just now is waited for, as it is before and after: `BEGIN_TRIES_MAX` tries, each said.
+        """
+        for attempt in range(1, BEGIN_TRIES_MAX):
+            try:
+                return await self._begin()
+            except SinkUnavailable as error:
+                if error.refused:
+                    raise
+                self._say(f"{error.message}; try {attempt} of {BEGIN_TRIES_MAX}")
+                await asyncio.sleep(min(BEGIN_PAUSE_SECONDS_MAX, 0.1 * 2**attempt))
+        return await self._begin()
+
+    async def _begin(self) -> None:
         if self._loading is not None:
             await self._take(await self._look(self._loading))
         await self._read_alerts()

@@ -1,0 +1,46 @@
+"""A worker's judges at its start, while ClickHouse comes and goes."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from pipeline.errors import SinkUnavailable
+from pipeline.lanes import judges
+from pipeline.rules.compiled import CompiledJudge
+from sinks.rules import AlertRow, NoRuleStore
+
+
+class Away(NoRuleStore):
+    """Does not answer for some tries."""
+
+    def __init__(self, tries: int, *, refused: bool = False) -> None:
+        self.left, self.refused, self.asked = tries, refused, 0
+
+    async def alerts(self, rules_version: int) -> Sequence[AlertRow]:
+        self.asked += 1
+        if self.asked <= self.left:
+            raise SinkUnavailable("no connection", refused=self.refused)
+        return ()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judges, "BEGIN_PAUSE_SECONDS_MAX", 0.0)
+
+
+async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None:
+    """A worker that starts while ClickHouse is killed and comes back goes on."""
+    said: list[str] = []
+    store = Away(3)
+    await judges.Judges(CompiledJudge.none(), store, say=said.append).begin()
+    assert store.asked == 4
+    assert said == [f"no connection; try {n} of {judges.BEGIN_TRIES_MAX}" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("refused", "asked"), [(False, judges.BEGIN_TRIES_MAX), (True, 1)])
+async def test_it_is_not_waited_for_ever_nor_where_it_refuses_us(refused: bool, asked: int) -> None:
+    """The start ends with the error after so many tries, and at once where a password is wrong."""
+    store = Away(1_000, refused=refused)
+    with pytest.raises(SinkUnavailable):
+        await judges.Judges(CompiledJudge.none(), store).begin()
+    assert store.asked == asked
