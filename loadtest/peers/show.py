@@ -142,11 +142,12 @@ def _bar(row: Summary, y: int, high: float) -> str:
         f'<line x1="{_x(value, high):.1f}" x2="{_x(value, high):.1f}" y1="{y - 2}" y2="{y + 22}" stroke="#1f2933" stroke-width="2"/>'
         for value in dict.fromkeys(row.peer.before or ())
     )
+    free = max(x, *(_x(value, high) for value in row.peer.before or (LEAST,))) + 8  # right of bar and lines
     wrong = " (counts wrong)" if row.rows_wrong else ""
     return (
         f'<text x="{LEFT - 10}" y="{y + 15}" text-anchor="end">{escape(row.peer.title)}</text>'
         f'<rect x="{LEFT}" y="{y}" width="{x - LEFT:.1f}" height="20" fill="{colour}"/>{marks}'
-        f'<text x="{x + 8:.1f}" y="{y + 15}">{row.steady:,.0f}{wrong}</text>'
+        f'<text x="{free:.1f}" y="{y + 15}">{row.steady:,.0f}{wrong}</text>'
     )
 
 
