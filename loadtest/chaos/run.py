@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,6 +82,7 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
         seed=request.seed, started="", seconds=0.0, workers=request.workers, lanes=LANES, records=0, kills=0,
         faults=(), controls=(), wrong=(), died=(),
     )  # fmt: skip
+    course = _Course(request, play, say)
     try:
         for number in range(1, request.workers + 1):
             deployment.worker(f"worker-{number}").start()
@@ -89,8 +90,7 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
         until(
             lambda: len(play.working()) == request.workers, "lanes of every worker", FIRST_LANES_SECONDS_MAX
         )
-        course = _Course(request, play, say)
-        report = course.through(report)
+        course.run()
         say("traffic ends; the rest is caught up")
         truth = traffic.stop()
         report = replace(report, records=truth.records_received)
@@ -98,11 +98,12 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
         for worker in deployment.workers:
             worker.stop()
         report = replace(report, wrong=tuple(deployment.wrong(truth)), compared=True)
-    except AdledgerError as error:
-        report = replace(report, stopped=error.message)
+    except (AdledgerError, OSError, DriverError) as error:
+        report = replace(report, stopped=str(error))
     except KeyboardInterrupt:
         report = replace(report, interrupted=True, stopped="interrupted")
     finally:
+        report = course.told(report)
         deployment.end()
     return replace(report, died=tuple(play.died))
 
@@ -115,27 +116,32 @@ class _Course:
     play: Play
     say: Say
 
-    def through(self, report: Report) -> Report:
-        """Do all faults and return the report with them."""
+    _done: list[FaultDone] = field(default_factory=list)
+    _memory: int = 0
+    _epoch: float = 0.0
+
+    def run(self) -> None:
+        """Do all faults."""
         self.play.traffic.start()
-        began, epoch = time.monotonic(), time.time()
-        done: list[FaultDone] = []
-        memory = 0
+        began, self._epoch = time.monotonic(), time.time()
         for kind in self._kinds(began):
             fault = self._do(kind, began)
-            done.append(fault)
-            memory = max([memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
+            self._done.append(fault)
+            self._memory = max([self._memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
             self.say(_line(fault))
             if fault.recovery_seconds is None:
                 break  # what comes after it would not be seen
+
+    def told(self, report: Report) -> Report:
+        """Return the report with the faults that were done."""
         logs = sorted(self.play.deployment.folder.glob("*.log"))
         doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
-        outages = [self.request.outage_seconds for fault in done if fault.kind == "outage"]
+        outages = [self.request.outage_seconds for fault in self._done if fault.kind == "outage"]
         return replace(
             report,
-            faults=tuple(self._with_doubts(done, doubts, epoch)),
-            kills=KILLS_TOGETHER * sum(fault.kind == "kill-worker" for fault in done),
-            memory_peak_bytes=memory,
+            faults=tuple(self._with_doubts(self._done, doubts, self._epoch)),
+            kills=KILLS_TOGETHER * sum(fault.kind == "kill-worker" for fault in self._done),
+            memory_peak_bytes=self._memory,
             longest_outage_seconds=max(outages, default=0.0),
         )
 
@@ -169,7 +175,7 @@ class _Course:
 
     def _with_doubts(self, done: list[FaultDone], doubts: list[Doubt], epoch: float) -> Iterator[FaultDone]:
         """Yield the faults with the batches that came into doubt between their begin and the next one's."""
-        ends = [*(fault.began_second for fault in done[1:]), float("inf")]
+        ends = [*(fault.began_second for fault in done[1:]), float("inf")][: len(done)]
         for fault, end in zip(done, ends, strict=True):
             batches = {(d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end}
             yield replace(
