@@ -50,7 +50,7 @@ chaos: $(READY)
 ## soak: backpressure, ClickHouse away for 10 minutes at full input (ARGS="--outage 1h")
 .PHONY: soak
 soak: $(READY)
-	@$(BIN)/adledger chaos --faults outage --outage 10m --rate 5000 --no-controls $(ARGS)
+	@$(BIN)/adledger chaos --faults outage --outage 10m --rate 2000 --no-controls $(ARGS)
 
 ## model: every state of the lane protocol, and what goes wrong without each of its rules (MUTANT=no-wait tells one in full)
 .PHONY: model
