@@ -4,6 +4,7 @@ The product has no switches for this: what protects is replaced in this process 
 to show that its faults would be noticed.
 """
 
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,7 @@ from sinks.clickhouse import ClickHouseSink
 from sinks.sink import Columns, Stamp
 
 TRIES_MAX = 2
+BROKER_AWAY_EXIT_CODE = 1
 NEVER_SECONDS = 10**6
 
 
@@ -79,9 +81,8 @@ def _no_waiting_for_the_broker() -> None:
     async def run_lane_once(self: Worker, lane: Lane) -> None:
         try:
             await run_lane(self, lane)
-        except LogError as error:
-            self._errors[lane.lane] = error
-            self.stop()
+        except LogError:
+            os._exit(BROKER_AWAY_EXIT_CODE)  # in order it would wait for the broker, to leave the group
 
     _replace(Patience, "keep_trying", once)
     _replace(Worker, "_run_lane", run_lane_once)
