@@ -10,9 +10,10 @@ from loadtest.chaos.play import Play
 from loadtest.chaos.waiting import Broken, until
 from loadtest.chaos.workers import Worker
 
-MEMORY_GROWTH_BYTES_MAX = 64 * 1024 * 1024
+MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
 """A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""
 PARTS_MAX = 1_000
+BATCHES_BEFORE = 100
 LOOK_SECONDS = 0.5
 NOTICED_SECONDS_MAX = 60.0
 READY_AGAIN_SECONDS_MAX = 90.0
@@ -65,6 +66,10 @@ def outage(play: Play) -> str:
     servers, deployment = play.servers, play.deployment
     workers = deployment.workers
     play.until(lambda: all(w.lanes() and w.ready() for w in workers), "every worker at work")
+    done = deployment.look.batches()
+    play.until(
+        lambda: deployment.look.batches() >= done + BATCHES_BEFORE, "batches, whose buffers memory then has"
+    )
     watch, sent = _Watch(workers), play.traffic.records
     server, last = servers.server, time.monotonic() + play.outage_seconds
     os.kill(server.pid, signal.SIGKILL)
