@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger, started
 
 SESSION_MS, HEARTBEAT_MS = 2_000, 200
+ON_ITS_WAY_SECONDS = 0.5
+"""Well below the session's timeout, and long for an insert on the loopback."""
 QUICK = {
     "write_deadline_seconds": 2, "revoke_ms_max": 3_000, "retry_backoff_ms_max": 500, "log_time": "record",
     "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": str(HEARTBEAT_MS)},
@@ -155,6 +158,9 @@ class LedgerLook:
             if not self._unfinished_of(lanes):
                 return False
             os.kill(worker.process.pid, signal.SIGSTOP)
+            time.sleep(
+                ON_ITS_WAY_SECONDS
+            )  # an insert that was sent before may be stored yet, the ledger row's too
             found = self._unfinished_of(lanes)
             if not found:
                 os.kill(worker.process.pid, signal.SIGCONT)
