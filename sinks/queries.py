@@ -12,7 +12,7 @@ CLOCK_FROM = "fromUnixTimestamp64Milli({:d}, 'UTC')"
 
 SERVER_TIME = "SELECT toUnixTimestamp(now())"
 
-STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons")
+STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons", "judge_version")
 """Columns of `events` that StoredEvents has beside EVENT_DTYPES."""
 
 IDENTITY_COLUMNS = ("lane_clock", "event_type_code", "publisher_id", "id_hash", *FINGERPRINTED)

@@ -81,6 +81,7 @@ class StoredEvents:
     lane_clock: npt.NDArray[np.int64]
     class_code: npt.NDArray[np.uint8]
     reasons: npt.NDArray[np.uint64]
+    judge_version: npt.NDArray[np.uint64]
     columns: EventColumns
 
 

@@ -104,7 +104,7 @@ def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
     }
 
 
-def stored_columns(stored: StoredEvents, judge_version: int) -> Columns:
+def stored_columns(stored: StoredEvents) -> Columns:
     """Return event rows that were read back as they were inserted, money made again from price and type."""
     click = stored.columns.event_type_code == EventType.CLICK
     per_micro = np.where(click, np.int64(NANOS_PER_MICRO_CPC), np.int64(NANOS_PER_MICRO_CPM))
@@ -117,7 +117,7 @@ def stored_columns(stored: StoredEvents, judge_version: int) -> Columns:
         "class_code": stored.class_code,
         "reasons": stored.reasons,
         "money_nanos": stored.columns.price_micros * per_micro,
-        "judge_version": np.full(len(stored.offset), judge_version, np.uint64),
+        "judge_version": stored.judge_version,
     }
 
 

@@ -220,7 +220,10 @@ class Delivery:
             await self._insert("events", computed.events, _stamp(intent))
         stored = await sink.stored_events(self._lane, intent.batch_no)
         self._whole("events", len(stored.offset), intent.event_rows)
-        events = stored_columns(stored, intent.judge_version)
+        events = stored_columns(stored)
+        if len(stored.judge_version):
+            # On replicas a part that was not shown yet may be there after all: then its rows, and who judged them, stand.
+            intent = replace(intent, judge_version=int(stored.judge_version[0]))
         dead = self._dead_letters(intent, records, stored)
         rollup, entry = await self._derive(intent, events, dead)
         for table, columns, rows in (
