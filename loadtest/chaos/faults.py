@@ -84,7 +84,11 @@ def kill_broker(play: Play) -> str:
     before = {w.name: len(w.said()) for w in workers}
     broker.kill()
     dead = gone(pid)
-    until(lambda: any("Kafka at" in w.said()[before[w.name] :] for w in workers), "a worker that notices")
+    noticed = ("Kafka at", "kafka: Unable")  # a lane that reads, or the group's connection
+    until(
+        lambda: any(line in w.said()[before[w.name] :] for w in workers for line in noticed),
+        "a worker that notices",
+    )
     time.sleep(BROKER_AWAY_SECONDS)
     broker.start()
     return _required(f"process {pid} gone: {dead}; started again on its data", dead)
