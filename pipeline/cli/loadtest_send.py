@@ -18,7 +18,7 @@ def send(
     *,
     source: options.Source = None,
     rate: Annotated[float | None, typer.Option("--rate", min=1, metavar="R", help="Events a second.")] = None,
-    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m, 1h ...")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes before it.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Default: the time, so that no two sends have the same events.")] = None,
     config_file: options.Config = None,
     assignments: options.Set = None,
