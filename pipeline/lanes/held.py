@@ -1,10 +1,10 @@
 """A lane that a worker holds, and the orders that are looked for while it stands still."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.errors import SinkError
+from pipeline.errors import LaneStopped, SinkError
+from pipeline.lanes.catch_up import CatchUp
 from pipeline.lanes.compute import Kept
 from pipeline.lanes.lane import Lane
 from pipeline.lanes.ports import Ports
@@ -22,8 +22,20 @@ class Held:
     lane: Lane | None = None
     task: asyncio.Task[None] | None = None
 
-    def next_lane(self, ports: Ports, slots: asyncio.Semaphore, until: Mapping[int, int] | None) -> Lane:
-        """Return the lane to run now; it goes on with what the one before it, or an earlier assignment, knew."""
+    def next_lane(self, ports: Ports, slots: asyncio.Semaphore, catch_up: CatchUp | None) -> Lane:
+        """Return the lane to run now; it goes on with what the one before it, or an earlier assignment, knew.
+
+        Raises LaneStopped: the lane came with partitions that were added since this worker joined.
+        """
+        number, partitions = self.assignment.lane, ports.topology.partitions
+        if number >= partitions:
+            raise LaneStopped(
+                f"lane {number}: partitions were added: there were {partitions} when this worker began. It goes on with "
+                "those, and reads nothing of the new ones",
+                remedy="stop the producers until they know of the new partitions, and every worker of the group; then "
+                "adledger lane barrier --reason TEXT --dry-run (docs/partitions.md has the procedure)",
+            )
+        until = catch_up.until(number) if catch_up is not None else None
         if self.lane is not None:
             self.kept = self.lane.kept
         self.lane = Lane(ports, self.assignment, slots, until, self.kept)

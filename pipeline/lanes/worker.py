@@ -210,9 +210,9 @@ class Worker:
         watch = OrderWatch(self._orders, number)
         await watch.has_new()  # the first look
         while not held.stopping.is_set():
-            until = self._catch_up.result().until(number) if self._catch_up is not None else None
+            catch_up = self._catch_up.result() if self._catch_up is not None else None
             try:
-                await self._run_lane(held.next_lane(self._ports, self._slots, until))
+                await self._run_lane(held.next_lane(self._ports, self._slots, catch_up))
             except (LaneStopped, OffsetOutOfRange) as error:
                 if not await self._stand_still(held, error, watch):
                     return

@@ -19,7 +19,7 @@ from pipeline.lanes.catch_up import covers
 from pipeline.lanes.ports import LaneLimits, NoObserver, Phase
 from pipeline.lanes.worker import Worker
 from pipeline.log.files import FilesSource
-from pipeline.log.source import Assignment, Committed, OffsetBounds
+from pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from schemas.wire import currency_code
 from sinks.memory import MemorySink
 from sinks.sink import LedgerEntry, OffsetRange
@@ -104,6 +104,37 @@ async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: py
             await run
     assert set(said) == {"lane 1 stands still. lane 1: something is wrong\n  remedy: mend it"}
     assert (1, Phase.STOPPED) in watcher.phases
+
+
+class Widened(FilesSource):
+    """A log whose group gives out a lane more than there was at the join: partitions were added since."""
+
+    async def join(self, listener: GroupListener) -> Topology:
+        await super().join(listener)
+        return replace(self.topology, partitions=MODEL.partitions - 1)
+
+
+@pytest.mark.parametrize("until", [False, True])
+async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until: bool):
+    """Partitions added under a running worker: nothing of the new one is read, and it is shown; the old ones go on."""
+    source, sink, said, watcher = Widened(log, f"widened-{until}"), MemorySink(), list[str](), Watcher()
+    worker = make(source, sink, watcher, said, until=until)
+    done = set[tuple[int, Phase]]()
+
+    def on_phase(lane: int, phase: Phase) -> None:
+        done.add((lane, phase))
+        if {(0, Phase.IDLE), (1, Phase.STOPPED)} <= done:
+            worker.stop()
+
+    watcher.on_phase = on_phase
+    with pytest.raises(
+        LaneStopped, match="lane 1: partitions were added: there were 1 when this worker began"
+    ):
+        async with asyncio.timeout(60):
+            await worker.run()
+    assert (1, Phase.STOPPED) in watcher.phases
+    assert (1, Phase.RUNNING) not in watcher.phases
+    assert await received(sink) == {0: True, 1: False}
 
 
 class Refusing(MemorySink):
