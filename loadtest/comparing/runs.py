@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtest.comparing.change import METRICS, RUNS_MIN, Change, Kind, change_of
+from loadtest.comparing.must_see import unseen
 from loadtest.report.figures import plain
 from loadtest.results import Run, RunFolder, Summary, Verdict
 
@@ -48,7 +49,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A against B. `refused`: why it can't be made, and then there are no changes."""
+    """A against B. `refused`: why it can't be made, and then there are no changes.
+
+    `unseen`: changes that had to be seen and could have gone unseen.
+    """
 
     a: tuple[str, ...]
     b: tuple[str, ...]
@@ -56,13 +60,16 @@ class Comparison:
     cautions: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """`refused`, `worse` (anything is), `better`, or `no change`."""
+        """`refused`, `worse` (anything is), `blind` (something is unseen), `better`, or `no change`."""
         kinds = {change.kind for change in self.changes}
         if self.refused:
             return "refused"
+        if self.unseen and Kind.WORSE not in kinds:
+            return "blind"
         return next((kind.value for kind in (Kind.WORSE, Kind.BETTER) if kind in kinds), Kind.SAME.value)
 
 
@@ -71,8 +78,14 @@ def read(folder: RunFolder) -> Measured:
     return Measured(folder.run(), folder.summary())
 
 
-def compare(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: bool = False) -> Comparison:
-    """Compare runs A with runs B, where they can be compared."""
+def compare(
+    a: Sequence[Measured],
+    b: Sequence[Measured],
+    *,
+    across_machines: bool = False,
+    must_see: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Compare runs A with runs B, where they can be compared. `must_see` is must_see.must_see_of's."""
     names_a, names_b = (tuple(m.run.id for m in side) for side in (a, b))
     refused = tuple(_refusals(a, b, across_machines=across_machines))
     if refused:
@@ -85,7 +98,7 @@ def compare(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: bo
         return Comparison(a=names_a, b=names_b, refused=("no metric was measured in every run",))
     return Comparison(
         a=names_a, b=names_b, refused=(), cautions=(*_blind(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
-        changes=changes,
+        changes=changes, unseen=tuple(unseen(changes, must_see or {})),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ SENTENCES = {
     "worse": "A is worse than B.",
     "better": "A is better than B.",
     "no change": "No change was found.",
+    "blind": "No change for the worse was found, and one that had to be seen could have gone unseen.",
     "refused": "A and B can't be compared.",
 }
 HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "seen from")
@@ -59,7 +60,10 @@ def _markdown(found: Comparison) -> Iterator[str]:
         yield ""
         yield EXPLAINED
         yield ""
-    for title, lines in (("", found.refused), ("What A has otherwise:", found.differs), ("", found.cautions)):
+    for title, lines in (
+        ("", found.refused), ("Could have gone unseen:", found.unseen), ("What A has otherwise:", found.differs),
+        ("", found.cautions),
+    ):  # fmt: skip
         if lines:
             yield from ([title, ""] if title else [])
             yield from (f"- {escaped(line)}" for line in lines)

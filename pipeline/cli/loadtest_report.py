@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loadtest.comparing.runs import Comparison
 
 RUNS = Path("data") / "loadtest"
-EXIT_WORSE, EXIT_REFUSED = 99, 97
+EXIT_WORSE, EXIT_REFUSED, EXIT_BLIND = 99, 97, 96
 AGAINST = "--against"
 
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
@@ -75,6 +75,7 @@ def compare(
     *,
     against: Annotated[list[str], typer.Option(AGAINST, metavar="B...", help="Runs of what was, at least 3.")],
     across_machines: Annotated[bool, typer.Option("--across-machines", help="Compare runs of different machines.")] = False,
+    must_see: Annotated[list[str] | None, typer.Option("--must-see", metavar="[METRIC=]N%", help="Fail where a change of so much could go unseen, of every metric or of one. Repeatable.")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, for a merge request.")] = False,
     runs: Runs = RUNS,
     as_json: options.Json = False,
@@ -85,31 +86,39 @@ def compare(
     is large enough to matter: 3 % of worker CPU an event and of rate, 10 % of freshness and memory. A against A stays
     silent in at least 98 of 100 comparisons. Alternate the runs, A B A B ..., on a quiet machine.
 
+    Runs that scatter hide changes. With --must-see the silence of a comparison counts only where it would have told a
+    change of that size (in four of five such comparisons: "seen from" in the table).
+
     \b
     Exit codes:
       0    A is not worse
       99   A is worse
       97   not comparable: too few runs, other loads, other machines, invalid runs
+      96   A is not seen to be worse, and a change that --must-see asks for could have gone unseen
       2    misused: no such run
 
     \b
     Examples:
       adledger loadtest compare a1 a2 a3 a4 a5 --against b1 b2 b3 b4 b5
+      adledger loadtest compare new/* --against old/* --must-see worker_cpu_us_per_event=10%
       adledger loadtest compare new/* --against old/* --markdown >> $GITHUB_STEP_SUMMARY
     """
     from loadtest.comparing import runs as comparable
     from loadtest.comparing import shown
+    from loadtest.comparing.must_see import must_see_of
     from loadtest.results import RunFolder
 
+    asked = must_see_of(must_see or [])
     sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
-    found = comparable.compare(*sides, across_machines=across_machines)
+    found = comparable.compare(*sides, across_machines=across_machines, must_see=asked)
     if as_json:
         out_json(shown.as_json(found))
     elif as_markdown:
         out(shown.markdown(found).rstrip())
     else:
         _print(found)
-    raise typer.Exit({"worse": EXIT_WORSE, "refused": EXIT_REFUSED}.get(found.verdict, 0))
+    codes = {"worse": EXIT_WORSE, "refused": EXIT_REFUSED, "blind": EXIT_BLIND}
+    raise typer.Exit(codes.get(found.verdict, 0))
 
 
 def _print(found: "Comparison") -> None:
@@ -120,6 +129,8 @@ def _print(found: "Comparison") -> None:
         out("")
         out(shown.EXPLAINED.replace("`", ""))
         out("")
+    for line in found.unseen:
+        out(f"  could have gone unseen: {line}")
     for line in (*found.refused, *found.cautions, *(f"A has otherwise {line}" for line in found.differs)):
         out(f"  {line}")
     out(shown.SENTENCES[found.verdict])

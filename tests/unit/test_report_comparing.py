@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 
 from loadtest.comparing import student
 from loadtest.comparing.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
+from loadtest.comparing.must_see import must_see_of, unseen
 from loadtest.comparing.runs import Measured, compare
 from loadtest.comparing.shown import as_json, markdown
 from loadtest.results import Verdict, Verification
 from pipeline.cli.loadtest import loadtest
 from pipeline.cli.loadtest_report import repeated
+from pipeline.errors import UsageError
 from tests.support.noises import NOISES
 from tests.support.run_folders import STARTED_MS, folder_of, run_of, summary_of
 
@@ -197,6 +199,64 @@ def test_a_ci_job_fails_on_what_is_worse_and_on_nothing_else(tmp_path, costs, co
     assert done.exit_code == code, done.output
     assert json.loads(done.stdout)["verdict"] == verdict
     assert CliRunner().invoke(loadtest, arguments).exit_code == code
+
+
+@given(st.sampled_from(METRICS), values, values, st.floats(0.1, 1.0))
+def test_silence_counts_only_where_it_would_have_spoken(metric, a, b, asked):
+    """A change that must be seen is named as unseen just where nothing is told of it and it lies below `seen_from`."""
+    change = change_of(metric, a, b)
+    assume(abs(change.seen_from - asked) > 1e-6)
+    silent = change.kind is Kind.SAME and change.seen_from > asked
+    assert bool([*unseen([change], {metric.name: asked})]) == silent
+    assert not [*unseen([change], {})]
+
+
+def test_what_was_not_measured_was_not_seen():
+    """A metric that must be seen and that a run lacks is unseen, not passed over."""
+    change = change_of(CPU, [1.0, None, 1.0], [1.0] * 3)
+    [said] = unseen([change], {CPU.name: 0.1})
+    assert "not every run measured it" in said
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["10%"], {metric.name: 0.1 for metric in METRICS}),
+        (["worker_cpu_us_per_event=3%"], {CPU.name: 0.03}),
+        (["20%", "freshness_ms.p(99)=50%"], {m.name: 0.5 if m.name == "freshness_ms.p(99)" else 0.2 for m in METRICS}),
+    ],
+)  # fmt: skip
+def test_what_must_be_seen_is_asked_for_metric_by_metric(texts, found):
+    """A percentage alone is about every metric, `METRIC=` about one, and goes before it when it follows."""
+    assert must_see_of(texts) == pytest.approx(found)
+
+
+@pytest.mark.parametrize("text", ["10", "ten%", "0%", "200%", "-5%", "5%", "no_such=10%", "worker_cpu_us_per_event=1%"])  # fmt: skip
+def test_a_demand_that_can_not_be_met_is_misuse(text):
+    """No percentage, no such metric, or less than what is ever told of it: refused with a remedy."""
+    with pytest.raises(UsageError) as refused:
+        must_see_of([text])
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("costs", "code", "verdict"),
+    [([4.01, 3.98, 4.02], 0, "no change"), ([3.0, 4.0, 5.5], 96, "blind"), ([4.4, 4.42, 4.39], 99, "worse")],
+)
+def test_a_ci_job_does_not_trust_a_blind_comparison(tmp_path, costs, code, verdict):
+    """With --must-see: 96 where runs scatter so much that the change could be there; a change that is told comes first."""
+    a = side("a", costs, first=1)
+    for measured in (*a, *B):
+        folder_of(tmp_path, measured.run, measured.summary)
+    names = [*(m.run.id for m in a), "--against", *(m.run.id for m in B)]
+    arguments = ["compare", *names, "--must-see", f"{CPU.name}=10%", "--runs", str(tmp_path)]
+    done = CliRunner().invoke(loadtest, [*arguments, "--json"])
+    assert done.exit_code == code, done.output
+    assert json.loads(done.stdout)["verdict"] == verdict
+    for form in ([], ["--markdown"]):
+        told = CliRunner().invoke(loadtest, [*arguments, *form])
+        assert told.exit_code == code
+        assert ("could have gone unseen" in told.stdout.lower()) == (code == 96)
 
 
 def test_report_writes_its_files_beside_the_run_s(tmp_path):
