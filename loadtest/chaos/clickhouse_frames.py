@@ -30,14 +30,29 @@ class Insert:
         return f"{self.table} of lane {self.lane}, batch {self.batch_no}"
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The server's answer to an insert that it did not do, with its error code."""
+
+    insert: Insert
+    code: int
+
+
 class ClickHouseFaults:
-    """What becomes of which answers, on every connection of a proxy; and what is under way."""
+    """What becomes of which inserts and their answers, on every connection of a proxy; and what is under way."""
 
     def __init__(self) -> None:
         self._gates: weakref.WeakSet[ClickHouseGate] = weakref.WeakSet()  # each as long as its connection
         self._armed: tuple[str, Action] | None = None
+        self._hold: str | None = None
         self.struck: list[Insert] = []
         """Inserts that the server had done when their answer was struck."""
+        self.held: list[Insert] = []
+        """Inserts that were held back before the server had a byte of them."""
+        self.refused: list[Refusal] = []
+        """Inserts that the server refused, in the order of its answers."""
+        self.slow = False
+        """Whether every insert is slow on its way to the server."""
         self.clock_ahead_seconds = 0
         """How far the server's clock is ahead for those who ask for it."""
 
@@ -51,9 +66,21 @@ class ClickHouseFaults:
         """Strike the answer to the next insert into a table, once, when the server says that it has done it."""
         self._armed = (table, action)
 
+    def hold_next(self, table: str | None) -> None:
+        """Hold back the next insert into a table, once; it goes on when the proxy releases it. None: no insert."""
+        self._hold = table
+
     def under_way(self) -> set[Insert]:
         """Return the inserts whose rows were sent and whose answer has not come. From any thread."""
         return {gate.insert for gate in tuple(self._gates) if gate.insert is not None and gate.rows_sent}
+
+    def asked(self, insert: Insert) -> Action:
+        """Judge the request of an insert."""
+        if self._hold == insert.table:
+            self._hold = None
+            self.held.append(insert)
+            return Action.HOLD
+        return Action.SLOW if self.slow else Action.PASS
 
     def answered(self, insert: Insert) -> Action:
         """Judge the answer that says an insert is done."""
@@ -74,31 +101,37 @@ class ClickHouseGate:
 
     def pieces(self, side: Side, data: bytes) -> Iterator[tuple[bytes, Action]]:
         """Return the data as it is, with what becomes of it."""
-        if side is Side.REQUESTS:
-            yield self._request(data), Action.PASS
-        else:
+        if side is Side.REPLIES:
             yield data, self._reply(data)
-
-    def _request(self, data: bytes) -> bytes:
+            return
+        action = Action.PASS
         if found := _QUERY_ID.search(data):
             lane, batch_no, table = found.groups()
             self.insert, self.rows_sent = Insert(int(lane), int(batch_no), table.decode()), False
+            action = self._faults.asked(self.insert)
         elif self.insert is not None:
             self.rows_sent = True
-        if ahead := self._faults.clock_ahead_seconds:
-            data = data.replace(_text(_CLOCK), _text(b"%s + %d" % (_CLOCK, ahead)))
-        return data
+        yield self._at_its_time(data), action
+
+    def _at_its_time(self, data: bytes) -> bytes:
+        """Return a request that asks for the time such that it is told the clock as it is to be seen."""
+        ahead = self._faults.clock_ahead_seconds
+        return data.replace(_text(_CLOCK), _text(b"%s + %d" % (_CLOCK, ahead))) if ahead else data
 
     def _reply(self, data: bytes) -> Action:
         if self.insert is None or not self.rows_sent:
             return Action.PASS
-        last = _last_packet(data)
-        if last == _DATA:  # the columns that it wants: what was sent until now was the query
+        packet = _behind_progress(data)
+        kind = packet[0] if packet else _PROGRESS
+        if kind == _DATA:  # the columns that it wants: what was sent until now was the query
             self.rows_sent = False
-        if last not in {_EXCEPTION, _END_OF_STREAM}:
+        if kind not in {_EXCEPTION, _END_OF_STREAM}:
             return Action.PASS
         insert, self.insert = self.insert, None
-        return self._faults.answered(insert) if last == _END_OF_STREAM else Action.PASS
+        if kind == _END_OF_STREAM:
+            return self._faults.answered(insert)
+        self._faults.refused.append(Refusal(insert, int.from_bytes(packet[1:5], "little", signed=True)))
+        return Action.PASS
 
 
 def _text(text: bytes) -> bytes:
@@ -107,8 +140,8 @@ def _text(text: bytes) -> bytes:
     return bytes([len(text)]) + text
 
 
-def _last_packet(data: bytes) -> int:
-    """Return the kind of the packet behind all progress packets; progress where there is no other."""
+def _behind_progress(data: bytes) -> bytes:
+    """Return what comes behind all progress packets."""
     at = 0
     while at < len(data) and data[at] == _PROGRESS:
         at += 1
@@ -116,4 +149,4 @@ def _last_packet(data: bytes) -> int:
             while at < len(data) and data[at] & 0x80:
                 at += 1
             at += 1
-    return data[at] if at < len(data) else _PROGRESS
+    return data[at:]

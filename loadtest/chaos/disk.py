@@ -18,6 +18,9 @@ from sinks.connection import connect
 
 SIZE_MB = 1024
 MORE_THAN_THERE_IS_BYTES = 1 << 60
+UNMOUNT_SECONDS_MAX = 30
+_UNMOUNT = 'read -r _; umount "$0" || umount -l "$0"'
+"""A shell's whole task: to wait until its standard input ends, as it does however its parent ends, and to unmount."""
 
 
 class Disk:
@@ -32,6 +35,7 @@ class Disk:
             capture_output=True, check=False,
         )  # fmt: skip
         self._mounted = done.returncode == 0
+        self._unmounts = self._unmounter() if self._mounted else None
         how = f"a file system of {SIZE_MB} MB filled to the last byte"
         self.how = how if self._mounted else "tables that want more room than the disk has"
         self._ballast = folder / "ballast"
@@ -67,14 +71,22 @@ class Disk:
         self._tell(server, ["SYSTEM START MERGES"])
 
     def close(self) -> None:
-        """Unmount. Raises AdledgerError where it is still in use."""
-        if self._mounted:
-            done = subprocess.run(["umount", str(self.folder)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-            if done.returncode:
-                raise AdledgerError(
-                    f"{self.folder} can't be unmounted: {done.stderr.strip()}", remedy=f"umount {self.folder}"
-                )
-            self._mounted = False
+        """Unmount; it is unmounted too when this process is killed. Raises AdledgerError where that can't be done."""
+        if self._unmounts is None:
+            return
+        _, said = self._unmounts.communicate(timeout=UNMOUNT_SECONDS_MAX)
+        if self._unmounts.returncode:
+            raise AdledgerError(
+                f"{self.folder} can't be unmounted: {said.decode().strip()}",
+                remedy=f"umount -l {self.folder}",
+            )
+        self._mounted, self._unmounts = False, None
+
+    def _unmounter(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603 - a session of its own: what ends ours leaves it time to unmount
+            ["sh", "-c", _UNMOUNT, str(self.folder)],  # noqa: S607
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, cwd="/",
+        )  # fmt: skip
 
     def _tell(self, server: ServerAddress, statements: list[str]) -> None:
         client = connect(server)

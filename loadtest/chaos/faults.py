@@ -6,21 +6,25 @@ Each returns what was seen; what was expected and not seen raises `NotSeen`, and
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+import psutil
+
+from loadtest.chaos.clickhouse_frames import Insert, Refusal
 from loadtest.chaos.clock import ahead
 from loadtest.chaos.look import committed_batches
-from loadtest.chaos.outage import outage
 from loadtest.chaos.plan import KILLS_TOGETHER
 from loadtest.chaos.play import Play
+from loadtest.chaos.pressure import outage, slow_clickhouse
 from loadtest.chaos.waiting import Broken, NotSeen, until
-from loadtest.faults.processes import gone, pause, resume
+from loadtest.faults.processes import gone, resume, seen
 from loadtest.faults.tcp_proxy import Action
+from sinks.outcomes import VIOLATED_CONSTRAINT
 
 KILL_GAP_SECONDS_MAX = 1.5
 BROKER_AWAY_SECONDS = 2.0
-MID_INSERT_SECONDS_MAX = 30.0
-ANSWER_ON_ITS_WAY_SECONDS = 0.03
+ANSWER_SECONDS_MAX = 30.0
+"""A worker waits for an insert's answer for its deadline and 5 s more."""
 TAKEN_OVER_SECONDS_MAX = 60.0
 TABLES = ("events", "rollup_minute", "ledger")
 CLOCK_JUMP_SECONDS = 5
@@ -78,43 +82,51 @@ def pause_worker(play: Play) -> str:
 
 
 def kill_broker(play: Play) -> str:
-    """Kill the broker (-9), and start it on its data."""
-    broker = play.servers.broker
-    pid, workers = broker.pid, play.working()
-    before = {w.name: len(w.said()) for w in workers}
+    """Kill the broker (-9), and start it on its data when workers have looked for it in vain."""
+    broker, proxy = play.servers.broker, play.servers.proxies.kafka
+    pid, refused = broker.pid, proxy.refused
     broker.kill()
-    dead = gone(pid)
-    noticed = ("Kafka at", "kafka: Unable")  # a lane that reads, or the group's connection
-    until(
-        lambda: any(line in w.said()[before[w.name] :] for w in workers for line in noticed),
-        "a worker that notices",
+    try:
+        dead = gone(pid)
+        until(lambda: proxy.refused > refused, "a worker that looks for the broker in vain", 30)
+        time.sleep(BROKER_AWAY_SECONDS)
+        in_vain = proxy.refused - refused
+    finally:
+        broker.start()
+    return _required(
+        f"process {pid} gone: {dead}; workers looked for it {in_vain} times in vain; started again on its data",
+        dead,
     )
-    time.sleep(BROKER_AWAY_SECONDS)
-    broker.start()
-    return _required(f"process {pid} gone: {dead}; started again on its data", dead)
 
 
 def kill_clickhouse(play: Play) -> str:
     """Kill ClickHouse (-9) while an insert runs on it: its rows were received, its answer had not been given."""
     servers = play.servers
-    inserts, server = servers.proxies.inserts, servers.server
-    last = time.monotonic() + MID_INSERT_SECONDS_MAX
-    while time.monotonic() < last:
-        play.start_dead()
-        if not inserts.under_way():
-            time.sleep(0.001)
-            continue
-        pause(server.pid)
-        time.sleep(ANSWER_ON_ITS_WAY_SECONDS)
-        if running := inserts.under_way():
-            os.kill(server.pid, signal.SIGKILL)
-            server.wait(10)
-            servers.start_clickhouse()
-            return (
-                f"process {server.pid} gone while these ran: {', '.join(map(str, sorted(running, key=str)))}"
-            )
-        resume(server.pid)
-    raise NotSeen("no insert was running at any moment", remedy="more traffic")
+    server, running = servers.server, play.stop_clickhouse_in_mid_insert()
+    try:
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait(10)
+    finally:
+        servers.start_clickhouse()
+    return f"process {server.pid} gone while these ran: {_inserts(running)}"
+
+
+def pause_clickhouse(play: Play) -> str:
+    """Stop ClickHouse (SIGSTOP) in mid-insert for longer than workers wait for an answer; then let it go on."""
+    server, running = play.servers.server, play.stop_clickhouse_in_mid_insert()
+    began = time.monotonic()
+    try:
+        play.until(
+            lambda: all(map(play.in_doubt, running)), "workers that wait for no answer any more", ANSWER_SECONDS_MAX
+        )  # fmt: skip
+        stopped = seen(server.pid, psutil.STATUS_STOPPED)
+        took = time.monotonic() - began
+    finally:
+        went_on = resume(server.pid)
+    return _required(
+        f"process {server.pid} stopped for {took:.1f} s while these ran: {_inserts(running)}; their workers are in doubt; "
+        f"going on: {went_on}", stopped and went_on,
+    )  # fmt: skip
 
 
 def drop_insert_reply(play: Play) -> str:
@@ -124,9 +136,7 @@ def drop_insert_reply(play: Play) -> str:
     inserts.strike_next(play.rng.choice(TABLES), Action.CUT)
     until(lambda: len(inserts.struck) > struck, "an insert whose answer is struck")
     insert = inserts.struck[-1]
-    logs = [w.log for w in play.deployment.workers]
-    doubt = f"lane {insert.lane}, batch {insert.batch_no}: in doubt"
-    play.until(lambda: any(doubt in log.read_text() for log in logs), f"{doubt}, said by its worker")
+    play.until(lambda: play.in_doubt(insert), "its worker, in doubt")
     return f"the answer to {insert} never came; its worker is in doubt"
 
 
@@ -178,25 +188,31 @@ def full_disk(play: Play) -> str:
 
 
 def clock_jump(play: Play) -> str:
-    """Let the server's clock jump ahead by more than the deadline, and later back by as much."""
-    workers = play.deployment.workers
-    before = {w.name: len(w.said()) for w in workers}
-    with ahead(play.servers, play.deployment.settings.database, CLOCK_JUMP_SECONDS) as seen:
-        play.until(
-            lambda: any("in_time" in w.said()[before[w.name]:] for w in workers),
-            "an insert that is refused as late", 30,
-        )  # fmt: skip
-        done = play.deployment.look.batches()
-        play.until(lambda: play.deployment.look.batches() > done, "a batch under the clock that has jumped")
+    """Let the server's clock jump ahead by more than the deadline while an insert is on its way; later back by as much."""
+    proxies, look = play.servers.proxies, play.deployment.look
+    inserts, held = proxies.inserts, len(proxies.inserts.held)
+    inserts.hold_next("events")
+    try:
+        until(lambda: len(inserts.held) > held, "an insert to hold back", 30)
+        insert = inserts.held[-1]
+        with ahead(play.servers, play.deployment.settings.database, CLOCK_JUMP_SECONDS) as clock:
+            proxies.release_inserts()
+            until(lambda: Refusal(insert, VIOLATED_CONSTRAINT) in inserts.refused, "its refusal as late", 30)
+            play.until(lambda: play.in_doubt(insert), "its worker, in doubt", 30)
+            done = look.batches()
+            play.until(lambda: look.batches() > done, "a batch under the clock that has jumped")
+    finally:
+        proxies.release_inserts()
     return (
-        f"the clock went from {seen.before} to {seen.after}, and back; inserts under way were refused as late"
+        f"the clock went from {clock.before} to {clock.after}, and back; {insert} came late and was refused"
     )
 
 
 FAULTS: Mapping[str, Callable[[Play], str]] = {
     "kill-worker": kill_worker, "pause-worker": pause_worker, "kill-broker": kill_broker, "kill-clickhouse": kill_clickhouse,
     "drop-insert-reply": drop_insert_reply, "drop-commit-reply": drop_commit_reply, "join-leave": join_leave,
-    "full-disk": full_disk, "clock-jump": clock_jump, "outage": outage,
+    "full-disk": full_disk, "clock-jump": clock_jump, "pause-clickhouse": pause_clickhouse,
+    "slow-clickhouse": slow_clickhouse, "outage": outage,
 }  # fmt: skip
 
 
@@ -204,6 +220,10 @@ def _required(seen: str, holds: bool) -> str:  # noqa: FBT001 - what was looked 
     if not holds:
         raise NotSeen(f"no effect: {seen}")
     return seen
+
+
+def _inserts(inserts: Iterable[Insert]) -> str:
+    return ", ".join(sorted(map(str, inserts)))
 
 
 def _listed(lanes: frozenset[int]) -> str:

@@ -10,7 +10,8 @@ KILLS_TOGETHER = 5
 
 ROUND: Mapping[str, int] = {
     "kill-worker": 6, "pause-worker": 2, "kill-broker": 1, "kill-clickhouse": 2, "drop-insert-reply": 2,
-    "drop-commit-reply": 1, "join-leave": 1, "full-disk": 1, "clock-jump": 1, "outage": 1,
+    "drop-commit-reply": 1, "join-leave": 1, "full-disk": 1, "clock-jump": 1, "pause-clickhouse": 1,
+    "slow-clickhouse": 1, "outage": 1,
 }  # fmt: skip
 """Fault -> how often in one round; of `kill-worker` that many bursts."""
 

@@ -5,21 +5,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from loadtest.chaos.clickhouse_frames import Insert
 from loadtest.chaos.stage import Deployment, Servers
 from loadtest.chaos.traffic import Traffic
 from loadtest.chaos.waiting import NotSeen, until
-from loadtest.chaos.workers import Worker
+from loadtest.chaos.workers import Worker, doubts_of
 from loadtest.faults.processes import pause, resume
+
+MID_INSERT_SECONDS_MAX = 30.0
+ANSWER_ON_ITS_WAY_SECONDS = 0.03
+CAUGHT_UP_SECONDS_MAX = 60.0
 
 
 @dataclass(slots=True)
 class Play:
-    """What a fault is given. `outage_seconds` is how long the fault `outage` lasts."""
+    """What a fault is given. `outage_seconds` and `slow_seconds` are how long the faults of these names last."""
 
     deployment: Deployment
     traffic: Traffic
     rng: random.Random
     outage_seconds: float
+    slow_seconds: float
     died: list[str] = field(default_factory=list)
     """Workers that ended though nobody meant it, and how."""
 
@@ -59,7 +65,28 @@ class Play:
                 resume(worker.pid)
         raise NotSeen("no batch was found between its first insert and its last", remedy="more traffic")
 
-    def caught_up(self, records: int, seconds_max: float = 120.0) -> float:
+    def stop_clickhouse_in_mid_insert(self) -> set[Insert]:
+        """Stop ClickHouse (SIGSTOP) while inserts run on it: their rows were received, their answers not given."""
+        inserts, server = self.servers.proxies.inserts, self.servers.server
+        last = time.monotonic() + MID_INSERT_SECONDS_MAX
+        while time.monotonic() < last:
+            self.start_dead()
+            if not inserts.under_way():
+                time.sleep(0.001)
+                continue
+            stopped = pause(server.pid)
+            time.sleep(ANSWER_ON_ITS_WAY_SECONDS)
+            if stopped and (running := inserts.under_way()):
+                return running
+            resume(server.pid)
+        raise NotSeen("no insert was running on ClickHouse at any moment", remedy="more traffic")
+
+    def in_doubt(self, insert: Insert) -> bool:
+        """Whether a worker has said that the batch of an insert is in doubt."""
+        said = (doubt for worker in self.deployment.workers for doubt in doubts_of(worker.log))
+        return any((doubt.lane, doubt.batch_no) == (insert.lane, insert.batch_no) for doubt in said)
+
+    def caught_up(self, records: int, seconds_max: float = CAUGHT_UP_SECONDS_MAX) -> float:
         """Return the seconds until so many records are in the ledger. Raises NotSeen."""
         look = self.deployment.look
         return self.until(

@@ -59,5 +59,10 @@ class Proxies:
         self._thread.join()
         self._loop.close()
 
+    def release_inserts(self) -> None:
+        """Let go on what is held on its way to ClickHouse; hold nothing more."""
+        self.inserts.hold_next(None)
+        self._loop.call_soon_threadsafe(self.clickhouse.release)
+
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

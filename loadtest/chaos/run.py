@@ -16,7 +16,7 @@ from loadtest.chaos.control_runs import controls_of, try_control
 from loadtest.chaos.faults import FAULTS
 from loadtest.chaos.plan import KILLS_TOGETHER, planned
 from loadtest.chaos.play import Play
-from loadtest.chaos.results import ControlDone, FaultDone, Report
+from loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
 from loadtest.chaos.stage import Deployment, Servers, servers
 from loadtest.chaos.traffic import Traffic, traffic_model
 from loadtest.chaos.waiting import Broken, NotSeen, until
@@ -27,7 +27,9 @@ LANES = 6
 PLANNED_SECONDS = 1_200
 """Traffic is planned for a round on a slow machine; what is left of the plan at a run's end is not sent."""
 FIRST_LANES_SECONDS_MAX = 120.0
-END_SECONDS_MAX = 240.0
+END_SECONDS_MAX = 120.0
+ROUND_SECONDS_MAX = 600.0
+"""A round takes half of it; no fault is begun later: a run ends, and says what it has not done."""
 
 Say = Callable[[str], None]
 
@@ -42,9 +44,16 @@ class Request:
     seconds: float | None = None
     workers: int = 3
     rate_per_second: float = 1_500.0
-    outage_seconds: float = 25.0
+    outage_seconds: float = 15.0
+    slow_seconds: float = 6.0
     controls: bool = True
     keep: bool = False
+
+    @property
+    def long_seconds(self) -> float:
+        """How much of a round passes with ClickHouse away or slow."""
+        away, slow = self.faults.get("outage", 0), self.faults.get("slow-clickhouse", 0)
+        return away * self.outage_seconds + slow * self.slow_seconds
 
 
 def execute(request: Request, say: Say) -> Report:
@@ -58,7 +67,7 @@ def execute(request: Request, say: Say) -> Report:
     try:
         with servers(request.folder) as given:
             report = replace(_main(request, given, say), started=started)
-            if request.controls and not report.interrupted:
+            if request.controls and report.verdict is Verdict.TRUE:  # else they would change nothing
                 report = replace(report, controls=tuple(_controls(request, given, say)))
     finally:
         if not request.keep:
@@ -73,11 +82,11 @@ def execute(request: Request, say: Say) -> Report:
 
 def _main(request: Request, given: Servers, say: Say) -> Report:
     deployment = Deployment.make(given, request.folder / "run", partitions=LANES)
-    outages = request.outage_seconds * request.faults.get("outage", 0)
-    seconds = PLANNED_SECONDS + max(request.seconds or 0, outages)
+    seconds = PLANNED_SECONDS + (request.seconds or 0) + request.long_seconds
     model = traffic_model(request.seed, seconds, request.rate_per_second, LANES)
     traffic = Traffic(model, deployment.direct, request.rate_per_second)
-    play = Play(deployment, traffic, random.Random(request.seed), request.outage_seconds)  # noqa: S311 - to be repeated
+    chance = random.Random(request.seed)  # noqa: S311 - to be repeated
+    play = Play(deployment, traffic, chance, request.outage_seconds, request.slow_seconds)
     report = Report(
         seed=request.seed, started="", seconds=0.0, workers=request.workers, lanes=LANES, records=0, kills=0,
         faults=(), controls=(), wrong=(), died=(),
@@ -103,6 +112,7 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
     except KeyboardInterrupt:
         report = replace(report, interrupted=True, stopped="interrupted")
     finally:
+        traffic.end()
         report = course.told(report)
         deployment.end()
     return replace(report, died=tuple(play.died))
@@ -124,13 +134,18 @@ class _Course:
         """Do all faults."""
         self.play.traffic.start()
         began, self._epoch = time.monotonic(), time.time()
+        last = began + ROUND_SECONDS_MAX + (self.request.seconds or 0) + self.request.long_seconds
         for kind in self._kinds(began):
+            if time.monotonic() > last:
+                raise NotSeen(
+                    f"{kind} was not done: {len(self._done)} faults took {last - began:.0f} s already"
+                )
             fault = self._do(kind, began)
             self._done.append(fault)
             self._memory = max([self._memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
             self.say(_line(fault))
-            if fault.recovery_seconds is None:
-                break  # what comes after it would not be seen
+            if fault.recovery_seconds is None:  # what comes after it would not be seen
+                raise NotSeen(f"not caught up after {kind}, at {fault.ended_second:.0f} s")
 
     def told(self, report: Report) -> Report:
         """Return the report with the faults that were done."""
@@ -170,7 +185,7 @@ class _Course:
         try:
             recovery = round(self.play.caught_up(self.play.traffic.records), 2)
         except NotSeen as error:
-            held, seen = False, f"{seen}; {error.message}"
+            held, seen = held and not effect, f"{seen}; {error.message}"
         return FaultDone(kind, round(at, 2), round(ended, 2), effect, held, seen, recovery)
 
     def _with_doubts(self, done: list[FaultDone], doubts: list[Doubt], epoch: float) -> Iterator[FaultDone]:

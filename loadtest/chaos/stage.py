@@ -22,6 +22,7 @@ from pipeline.addresses import KafkaAddress, ServerAddress
 from pipeline.ledger.audit import Scope, audit
 from pipeline.ledger.queries import Tables
 from pipeline.log.kafka.topics import create_topics
+from pipeline.rules.loader import NONE
 from pipeline.settings import Settings
 from sinks.connection import connect
 from sinks.embedded.launch import EmbeddedServer
@@ -31,7 +32,7 @@ DIRECT, WORKERS = "DIRECT", "WORKERS"
 SESSION_MS = 2_000
 DEADLINE_SECONDS = 2
 SETTINGS: dict[str, Any] = {
-    "log_time": "record", "write_deadline_seconds": DEADLINE_SECONDS, "revoke_ms_max": 3_000,
+    "rules": NONE, "log_time": "record", "write_deadline_seconds": DEADLINE_SECONDS, "revoke_ms_max": 3_000,
     "retry_backoff_ms_max": 500, "retry_attempts_max": 120, "cpu_threads": 1, "web_host": "127.0.0.1", "web_port": 0,
     "batch_rows_max": 4_096, "batch_age_ms_max": 200, "batch_bytes_max": 4 * 1024 * 1024, "fetch_bytes_max": 1024 * 1024,
     "inserts_per_second_max": 60,

@@ -16,7 +16,7 @@ LOG_HOURS_PER_SECOND = 0.12
 """Log time passes so fast: in four minutes it goes over the end of a day, and of a dedupe window."""
 EDGE_MARGIN_MINUTES = 300
 """A chunk is sent topic by topic: the lane's clock may be so much ahead of a record's own log time."""
-END_SECONDS_MAX = 150
+END_SECONDS_MAX = 60
 
 
 def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions: int) -> TrafficModel:
@@ -55,10 +55,15 @@ class Traffic:
         """Begin to send."""
         self._thread.start()
 
+    def end(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+        if self._thread.ident is not None:
+            self._thread.join(END_SECONDS_MAX)
+
     def stop(self) -> Truth:
         """Send no more, and return the truth about what was sent. Raises AdledgerError where sending failed."""
-        self._stopped.set()
-        self._thread.join(END_SECONDS_MAX)
+        self.end()
         if self.failed or self._thread.is_alive():
             raise AdledgerError(
                 f"traffic could not be sent: {self.failed or 'the broker does not acknowledge it'}",

@@ -1,4 +1,4 @@
-"""A TCP proxy that does harm on purpose: swallows, holds back or cuts what goes through it.
+"""A TCP proxy that does harm on purpose: swallows, holds back, slows or cuts what goes through it.
 
     async with TcpProxy("127.0.0.1", 9092) as proxy:   # proxy.address is for clients
         proxy.replies(Action.DROP)                      # the server answers into the void
@@ -31,6 +31,7 @@ class Action(Enum):
     PASS = "goes on"  # noqa: S105 - no password
     DROP = "is swallowed; the connection stays"
     HOLD = "waits for `release`, and all that comes behind it on its way"
+    SLOW = "goes on after `slow_seconds`, and all that comes behind it on its way"
     CUT = "is swallowed, and the connection is cut (reset) both ways"
 
 
@@ -59,6 +60,10 @@ class TcpProxy:
         self._paused = False
         self.connections = 0
         """Accepted so far."""
+        self.refused = 0
+        """Of these, for whom there was no server."""
+        self.slow_seconds = 0.0
+        """How long a piece waits that is to be slow."""
         self.held = asyncio.Event()
         """Set while a piece is held."""
 
@@ -130,9 +135,11 @@ class TcpProxy:
             if self._paused:
                 raise ConnectionRefusedError
             server_reader, server_writer = await asyncio.open_connection(*self._upstream)
-            await self._link(reader, writer, server_reader, server_writer)
         except OSError:
+            self.refused += 1
             writer.transport.abort()  # as with a server that is not there
+        else:
+            await self._link(reader, writer, server_reader, server_writer)
         finally:
             self._links.discard(task)
 
@@ -175,6 +182,8 @@ class TcpProxy:
                         released = self._released
                         self.held.set()
                         await released.wait()
+                    if action is Action.SLOW:
+                        await asyncio.sleep(self.slow_seconds)
                     if action is not Action.DROP:
                         writer.write(piece)
                 await writer.drain()

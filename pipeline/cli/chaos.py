@@ -20,7 +20,8 @@ def chaos(
     faults: Annotated[str, typer.Option("--faults", metavar="KIND[,KIND...]", help="These kinds only; default: all.")] = "",
     workers: Annotated[int, typer.Option("--workers", min=2, max=16, metavar="N", help="Worker processes.")] = 3,
     rate: Annotated[float, typer.Option("--rate", min=100, max=20_000, metavar="R", help="Records a second that are sent meanwhile.")] = 1_500,
-    outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is away in the fault `outage`.")] = "25s",
+    outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is away in the fault `outage`.")] = "15s",
+    slow: Annotated[str, typer.Option("--slow", metavar="D", help="How long it is slow in `slow-clickhouse`.")] = "6s",
     controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Each fault again, its protection taken out: it must show.")] = True,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Logs and report; default: data/chaos/TIME.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the servers' data too.")] = False,
@@ -35,7 +36,7 @@ def chaos(
     \b
     Faults (docs/chaos.md tells what each does, and what protects from it):
       kill-worker pause-worker kill-broker kill-clickhouse drop-insert-reply drop-commit-reply
-      join-leave full-disk clock-jump outage
+      join-leave full-disk clock-jump pause-clickhouse slow-clickhouse outage
 
     \b
     Exit codes:
@@ -55,14 +56,13 @@ def chaos(
     from loadtest.chaos.plan import chosen
     from loadtest.chaos.run import Request, execute
 
-    where = folder or RUNS / datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
-    if where.exists() and any(where.iterdir()):
-        raise UsageError(f"{where} is not empty", remedy="name a folder that is new or empty")
+    where = _empty(folder or RUNS / datetime.now(UTC).strftime("%Y%m%dt%H%M%S"))
     report = execute(
         Request(
             seed=seed, faults=chosen([name for name in faults.split(",") if name]), folder=where,
             seconds=None if duration is None else _seconds(duration, "--duration"), workers=workers,
-            rate_per_second=rate, outage_seconds=_seconds(outage, "--outage"), controls=controls, keep=keep,
+            rate_per_second=rate, outage_seconds=_seconds(outage, "--outage"), slow_seconds=_seconds(slow, "--slow"),
+            controls=controls, keep=keep,
         ),
         err,
     )  # fmt: skip
@@ -72,6 +72,12 @@ def chaos(
         for line in report.page():
             out(line)
     raise typer.Exit(report.verdict.exit_code)
+
+
+def _empty(folder: Path) -> Path:
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty", remedy="name a folder that is new or empty")
+    return folder
 
 
 def _seconds(text: str, flag: str) -> float:

@@ -1,12 +1,14 @@
 """A full disk, with the means that a machine permits: refused while it is full, as before when there is room."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from clickhouse_driver.errors import ServerException
 
 from loadtest.chaos.disk import Disk
+from loadtest.chaos.waiting import until
 from pipeline.addresses import ServerAddress
 from schemas.tables import PROTOCOL_TABLES
 from sinks.connection import connect
@@ -44,3 +46,26 @@ def test_inserts_are_refused_until_there_is_room(
             client.disconnect()
     finally:
         disk.close()
+
+
+_FILL_AND_SAY = """
+import sys, time
+from pathlib import Path
+from loadtest.chaos.disk import Disk
+disk = Disk(Path(sys.argv[1]))
+(disk.folder / "something").write_text("there")
+print(disk.how, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_run_leaves_no_file_system_mounted(tmp_path: Path) -> None:
+    """However the process ends that mounted it: also by kill -9."""
+    folder = tmp_path / "disk"
+    with subprocess.Popen(
+        [sys.executable, "-c", _FILL_AND_SAY, str(folder)], stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline()
+        owner.kill()
+    until(lambda: not folder.is_mount(), "the unmounting", 30)

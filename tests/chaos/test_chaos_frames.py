@@ -5,7 +5,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert
+from loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert, Refusal
 from loadtest.faults.tcp_proxy import Action, Side
 from schemas.tables import PROTOCOL_TABLES
 from sinks.embedded import packets
@@ -30,6 +30,10 @@ def passes(gate: ClickHouseGate, side: Side, data: bytes) -> Action:
     [(piece, action)] = gate.pieces(side, data)
     assert piece == data, "nothing is changed"
     return action
+
+
+def refusal(code: int) -> bytes:
+    return b"\2" + code.to_bytes(4, "little") + b"\3DB::\0 and what it says"
 
 
 def until_rows_are_sent(gate: ClickHouseGate, insert: Insert) -> None:
@@ -77,8 +81,35 @@ def test_a_refusal_is_an_answer() -> None:
     gate, insert = faults.gate(), Insert(0, 1, "events")
     faults.strike_next("events", Action.CUT)
     until_rows_are_sent(gate, insert)
-    assert passes(gate, Side.REPLIES, b"\2 code 243") is Action.PASS
+    assert passes(gate, Side.REPLIES, refusal(243)) is Action.PASS
     assert (faults.under_way(), faults.struck) == (set(), [])
+    assert faults.refused == [Refusal(insert, 243)]
+
+
+@given(st.lists(INSERTS, min_size=1, max_size=6), st.sampled_from(PROTOCOL_TABLES))
+def test_one_insert_is_held_back(inserts: list[Insert], table: str) -> None:
+    """The first into the table, with its first byte: the server learns nothing of it before it is released."""
+    faults = ClickHouseFaults()
+    faults.hold_next(table)
+    actions = [passes(faults.gate(), Side.REQUESTS, query_of(insert)) for insert in inserts]
+    into = [insert for insert in inserts if insert.table == table]
+    assert faults.held == into[:1]
+    assert [insert for insert, action in zip(inserts, actions, strict=True) if action is Action.HOLD] == into[
+        :1
+    ]
+
+
+@given(INSERTS)
+def test_inserts_are_slow_while_that_is_wanted(insert: Insert) -> None:
+    """Their requests alone: rows and answers follow at their own speed."""
+    faults = ClickHouseFaults()
+    gate = faults.gate()
+    faults.slow = True
+    assert passes(gate, Side.REQUESTS, query_of(insert)) is Action.SLOW
+    assert passes(gate, Side.REPLIES, COLUMNS) is Action.PASS
+    assert passes(gate, Side.REQUESTS, b"\2 rows") is Action.PASS
+    faults.slow = False
+    assert passes(gate, Side.REQUESTS, query_of(insert)) is Action.PASS
 
 
 def test_a_connection_that_ended_has_nothing_under_way() -> None:

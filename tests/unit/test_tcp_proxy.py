@@ -51,6 +51,34 @@ async def test_what_is_held_comes_when_it_is_released(echo, side):
         writer.close()
 
 
+async def test_what_is_slow_comes_by_itself_and_in_its_place(echo):
+    """A slow piece delays what comes behind it, and nothing overtakes it."""
+    actions = iter([Action.SLOW, Action.PASS])
+
+    class FirstIsSlow:
+        def pieces(self, side, data):
+            return [(data, Action.PASS if side is Side.REPLIES else next(actions, Action.PASS))]
+
+    async with TcpProxy(HOST, echo, gate=FirstIsSlow) as proxy:
+        proxy.slow_seconds = 0.05
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        for piece in (b"slow", b"next"):
+            writer.write(piece)
+            await writer.drain()
+        assert await reader.readexactly(8) == b"slownext"
+        writer.close()
+
+
+async def test_clients_are_counted_for_whom_there_is_no_server(unused_tcp_port):
+    """They see a broken connection, as they would without the proxy."""
+    async with TcpProxy(HOST, unused_tcp_port) as proxy:
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        assert (proxy.connections, proxy.refused) == (1, 1)
+        writer.close()
+
+
 async def test_cut_and_pause_are_seen_as_a_broken_connection_and_a_server_that_is_away(echo):
     """Open connections end at `cut`, new ones at once while paused, and pass again after `resume`."""
     async with TcpProxy(HOST, echo) as proxy:
@@ -64,6 +92,7 @@ async def test_cut_and_pause_are_seen_as_a_broken_connection_and_a_server_that_i
         refused, other = await asyncio.open_connection(HOST, proxy.port)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await refused.readexactly(1)
+        assert proxy.refused == 1
         proxy.resume()
         again, third = await asyncio.open_connection(HOST, proxy.port)
         third.write(b"y")

@@ -1,4 +1,4 @@
-"""Backpressure: ClickHouse is away for long, while records come on at full rate."""
+"""Backpressure: ClickHouse is away for long, or slow, while records come on at full rate."""
 
 import os
 import signal
@@ -6,15 +6,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from loadtest.chaos.clickhouse_frames import Insert
 from loadtest.chaos.play import Play
 from loadtest.chaos.waiting import Broken, until
 from loadtest.chaos.workers import Worker
+from sinks.outcomes import VIOLATED_CONSTRAINT
 
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
 """A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""
 PARTS_MAX = 1_000
 BATCHES_BEFORE = 100
 LOOK_SECONDS = 0.5
+SLOW_INSERT_SECONDS = 0.9
+"""So much later each insert of a batch, three or four, one after the other: the last ones miss the deadline."""
 NOTICED_SECONDS_MAX = 60.0
 READY_AGAIN_SECONDS_MAX = 90.0
 
@@ -47,6 +51,17 @@ class _Watch:
         self.fetched_bytes = self._fetched() - (fetched or 0.0)
         self.moves += self._given_back()
 
+    def held(self) -> None:
+        """Raise Broken where memory or the group did not stay as it was."""
+        growth = self.memory_peak - self.memory_before
+        _require(self.moves == 0, f"lanes were given back {self.moves} times: the group was not kept")
+        _require(growth <= MEMORY_GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
+
+    def memory(self) -> str:
+        """Return what memory did, for people."""
+        growth = self.memory_peak - self.memory_before
+        return f"memory grew by {growth / 2**20:.1f} MB to {self.memory_peak / 2**20:.0f} MB"
+
     def _memory(self) -> int:
         return max(w.memory_bytes() for w in self.workers)
 
@@ -65,11 +80,7 @@ def outage(play: Play) -> str:
     """
     servers, deployment = play.servers, play.deployment
     workers = deployment.workers
-    play.until(lambda: all(w.lanes() and w.ready() for w in workers), "every worker at work")
-    done = deployment.look.batches()
-    play.until(
-        lambda: deployment.look.batches() >= done + BATCHES_BEFORE, "batches, whose buffers memory then has"
-    )
+    _warm(play)
     watch, sent = _Watch(workers), play.traffic.records
     server, last = servers.server, time.monotonic() + play.outage_seconds
     os.kill(server.pid, signal.SIGKILL)
@@ -87,19 +98,54 @@ def outage(play: Play) -> str:
     rate = (_inserts(workers) - inserts) / (time.monotonic() - began)
     until(lambda: all(w.ready() for w in workers), "200 of every worker", READY_AGAIN_SECONDS_MAX)
     parts = deployment.look.parts()
-    growth = watch.memory_peak - watch.memory_before
     rate_max = deployment.settings.inserts_per_second_max * len(workers)
     _require(watch.unready, "a worker did not say 503 to the end")
-    _require(watch.moves == 0, f"lanes were given back {watch.moves} times: the group was not kept")
     _require(watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched, and nowhere to go")
-    _require(growth <= MEMORY_GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
+    watch.held()
     _require(rate <= rate_max, f"{rate:.0f} inserts a second, {rate_max} are allowed")
     _require(parts <= PARTS_MAX, f"{parts} parts")
     return (
         f"away for {play.outage_seconds:.0f} s: every worker said 503 after {noticed:.1f} s, fetched nothing more and kept "
-        f"its lanes; memory grew by {growth / 2**20:.1f} MB to {watch.memory_peak / 2**20:.0f} MB; {backlog:,} records waited, "
+        f"its lanes; {watch.memory()}; {backlog:,} records waited, "
         f"caught up after {took:.1f} s with {rate:.0f} inserts a second; {parts} parts"
     )
+
+
+def slow_clickhouse(play: Play) -> str:
+    """Make every insert slow for `slow_seconds`, such that batches miss their deadline, and go on in doubt.
+
+    Lanes do go on; memory stays under its limit, the group keeps its members; afterwards all is caught up.
+    """
+    proxies, look = play.servers.proxies, play.deployment.look
+    inserts, refused = proxies.inserts, len(proxies.inserts.refused)
+    _warm(play)
+    watch, done = _Watch(play.deployment.workers), look.batches()
+
+    def late() -> set[Insert]:
+        return {of.insert for of in inserts.refused[refused:] if of.code == VIOLATED_CONSTRAINT}
+
+    proxies.clickhouse.slow_seconds, inserts.slow = SLOW_INSERT_SECONDS, True
+    try:
+        watch.wait(time.monotonic() + play.slow_seconds)
+        play.until(lambda: any(map(play.in_doubt, late())), "a worker in doubt, its insert refused as late")
+        play.until(lambda: look.batches() > done, "a batch that is slow, and is ended")
+    finally:
+        inserts.slow = False
+    took = play.caught_up(play.traffic.records, play.slow_seconds + READY_AGAIN_SECONDS_MAX)
+    watch.held()
+    return (
+        f"each insert took {SLOW_INSERT_SECONDS} s more for {play.slow_seconds:.0f} s: {len(late())} were refused as late, their "
+        f"workers in doubt; {look.batches() - done} batches were ended meanwhile, every worker kept its lanes; {watch.memory()}; "
+        f"caught up after {took:.1f} s"
+    )
+
+
+def _warm(play: Play) -> None:
+    """Return when every worker holds lanes, and has ended so many batches that it has the buffers that it needs."""
+    workers, look = play.deployment.workers, play.deployment.look
+    play.until(lambda: all(w.lanes() and w.ready() for w in workers), "every worker at work")
+    done = look.batches()
+    play.until(lambda: look.batches() >= done + BATCHES_BEFORE, "batches, whose buffers memory then has")
 
 
 def _inserts(workers: Sequence[Worker]) -> float:

@@ -1,0 +1,112 @@
+"""What a control plays on: a deployment of its own, filled before it begins, whose workers may lack a protection."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest.chaos.stage import Deployment, Servers
+from loadtest.chaos.waiting import until
+from loadtest.chaos.workers import ADLEDGER, Worker
+from loadtest.faults.processes import pause, resume
+from loadtest.generate import Generator
+from loadtest.model import TrafficModel
+from loadtest.truth import Truth, TruthBuilder
+from pipeline.ledger.audit import Scope, audit
+from pipeline.ledger.queries import Tables
+from pipeline.log.kafka.writer import KafkaLogWriter
+from sinks.connection import connect
+
+MODEL = TrafficModel(
+    seed=31, events=12_000, partitions=2, duration_hours=30, duplicate_share=0.2, publishers=50, users=2_000,
+    campaigns=100,
+)  # fmt: skip
+LANES = frozenset(range(MODEL.partitions))
+SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24}
+"""Six batches a second: there is traffic for as long as a control takes."""
+BATCHES_BEFORE = 4
+STANDS_SECONDS = 6.0
+"""Of traffic, in which a lane that works ends a dozen batches."""
+WORKER_SECONDS_MAX = 60.0
+MISCOUNTS_SHOWN = 2
+
+
+@dataclass(slots=True)
+class Scene:
+    """One control's deployment, filled; `truth` is of all that it was filled with."""
+
+    deployment: Deployment
+    truth: Truth
+
+    def worker(self, without: str = "") -> Worker:
+        """Start a worker, which lacks a protection where one is named."""
+        program = (sys.executable, "-m", "loadtest.chaos.controls", without) if without else ADLEDGER
+        worker = self.deployment.worker(f"{without or 'whole'}-{len(self.deployment.workers) + 1}", program)
+        worker.start()
+        return worker
+
+    def at_work(self, worker: Worker) -> None:
+        """Return when a worker has ended some batches."""
+        until(lambda: bool(worker.lanes()), f"lanes of {worker.name}", WORKER_SECONDS_MAX)
+        self.after_batches(BATCHES_BEFORE)
+
+    def after_batches(self, more: int) -> None:
+        """Return when so many more batches are done."""
+        done = self.deployment.look.batches()
+        until(
+            lambda: self.deployment.look.batches() >= done + more, f"{more} more batches", WORKER_SECONDS_MAX
+        )
+
+    def stop_in_mid_batch(self, worker: Worker) -> tuple[int, int]:
+        """Stop a worker between a batch's first insert and its last, and return that batch."""
+        left: list[tuple[int, int]] = []
+
+        def stopped() -> bool:
+            nonlocal left
+            if not self.deployment.look.unfinished(worker.lanes()):
+                return False
+            pause(worker.pid)
+            left = self.deployment.look.unfinished(worker.lanes())
+            if not left:
+                resume(worker.pid)
+            return bool(left)
+
+        until(stopped, "a batch between its first insert and its last")
+        return left[0]
+
+    def miscounts(self) -> str:
+        """Return what `ledger check` finds wrong; "" where that is nothing."""
+        deployment = self.deployment
+        client = connect(deployment.servers.direct)
+        try:
+            found = audit(client, Tables(deployment.settings.database), Scope(), recount=True).problems
+        finally:
+            client.disconnect()
+        more = f" (of {len(found)})" if len(found) > MISCOUNTS_SHOWN else ""
+        return "; ".join(map(str, found[:MISCOUNTS_SHOWN])) + more
+
+    def standing(self) -> str:
+        """Return which lanes end no batch while there is traffic."""
+        look = self.deployment.look
+        before = {lane: look.batches({lane}) for lane in LANES}
+        time.sleep(STANDS_SECONDS)
+        still = [lane for lane in sorted(LANES) if look.batches({lane}) == before[lane]]
+        return f"lane {', '.join(map(str, still))} goes on no more" if still else ""
+
+
+@contextmanager
+def filled(given: Servers, folder: Path) -> Iterator[Scene]:
+    """Give a deployment with traffic of known truth in its topics; it ends with the block."""
+    deployment = Deployment.make(given, folder, partitions=MODEL.partitions, **SLOW)
+    truth = TruthBuilder(MODEL)
+    try:
+        with KafkaLogWriter(deployment.direct, say=lambda _: None) as writer:
+            for chunk in Generator(MODEL).chunks():
+                for topic, partition, block in chunk.blocks:
+                    writer.append(topic, partition, block)
+                truth.add(chunk.rows)
+        yield Scene(deployment, truth.truth())
+    finally:
+        deployment.end()
