@@ -1,23 +1,30 @@
-"""The demo's procedure: real logs, then generated traffic, run end to end and held against the truth."""
+"""The demo's procedure: real logs, then generated traffic with attacks in it, judged and held against the truth."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
 from loadtest.expected import GeneratedRecords, ListedRecords
 from loadtest.kernels.shapes import I64
-from loadtest.model import TrafficModel
+from loadtest.model import Scenario, TrafficModel
 from loadtest.real_truth import expected_of_files
+from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES
+from loadtest.scenarios import scenario_rows
+from loadtest.tables import Lookup
 from loadtest.truth import Truth
+from loadtest.verdicts import Verdicts, check_verdicts
 from loadtest.verify import Client, Report, verify
 from loadtest.write import write_traffic
 from pipeline.errors import UsageError
 from pipeline.importing import import_file
+from pipeline.lists.load import load_lists
 from pipeline.log.files.writer import FilesLogWriter
+from pipeline.rules.loader import NONE, today
+from pipeline.settings import Settings
 
 REAL_LOGS = (("access-log", "apache_access.log.gz"), ("open-bandit", "open_bandit_women.csv.gz"))
 """Format and file of the real logs, the older one first: log time only rises."""
@@ -26,6 +33,10 @@ LOG, CLICKHOUSE = "log", "clickhouse"
 """Folders in the demo's own."""
 
 TOP_PUBLISHERS = 10
+
+EVENTS_PER_ACTOR, ACTORS_MAX = 50_000, 40
+"""An actor of each attack for so many events: 1 % of two million. In a shorter demo nobody attacks."""
+ATTACKS = ("datacentre_bot", "impostor", "hidden_ad", "double_click", "injected_click")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,23 @@ def fresh_folder(wanted: Path | None) -> Path:
     return folder
 
 
+def demo_model(events: int, seed: int, settings: Settings) -> TrafficModel:
+    """Return traffic of exactly so many records, the attacks' included."""
+    actors = min(ACTORS_MAX, events // EVENTS_PER_ACTOR)
+    spread = [Scenario(kind=kind, actors=actors, start_hour=2.0, hours=20.0) for kind in ATTACKS]
+    dense = Scenario(kind="click_flood", actors=max(1, actors // 4), start_hour=12.0, hours=1.0)
+    model = TrafficModel(
+        seed=seed,
+        events=events,
+        currency=settings.currency,
+        dedupe_window_hours=settings.dedupe_window_hours,
+        acceptance_hours_max=settings.acceptance_hours_max,
+        scenarios=(*spread, dense) if actors else (),
+    )
+    lookup = Lookup(model, malformed_recipes=len(MALFORMED_RECIPES), odd_recipes=len(ODD_RECIPES))
+    return replace(model, events=events - len(scenario_rows(model, lookup)))
+
+
 def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
     """Make a log of the real logs and the model's traffic. Raises UsageError, LogError."""
     with _real_files() as files:
@@ -101,12 +129,22 @@ def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
         written = write_traffic(model, writer, shown.generating(model.events))
     seconds = time.monotonic() - begin
     truth = Truth.of(real, model.partitions).merge(written.truth)
-    return Filled(records, model.events, seconds, truth, (ListedRecords(real), GeneratedRecords(written)))
+    return Filled(
+        records,
+        written.truth.records_received,
+        seconds,
+        truth,
+        (ListedRecords(real), GeneratedRecords(written)),
+    )
 
 
-def check(filled: Filled, client: Client, database: str) -> Report:
-    """Hold all tables against the truth, and explain what is not equal."""
-    return verify(filled.truth, client, database, filled.expected)
+def check(filled: Filled, client: Client, settings: Settings) -> tuple[Report, Verdicts]:
+    """Hold all tables against the truth, and explain what is not equal; and look at the rules' verdicts."""
+    report = verify(
+        filled.truth, client, settings.database, filled.expected, before_rules=settings.rules != NONE
+    )
+    lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
+    return report, check_verdicts(client, settings.database, report.totals, lists)
 
 
 def top_publishers(client: Client, database: str) -> list[TopPublisher]:

@@ -42,13 +42,20 @@ class Fate(NamedTuple):
 
 
 def explain(
-    wrong: Sequence[RollupDifference], client: Client, tables: Tables, records: Sequence[ExpectedRecords]
+    wrong: Sequence[RollupDifference],
+    client: Client,
+    tables: Tables,
+    records: Sequence[ExpectedRecords],
+    class_code: str = "class_code",
 ) -> list[str]:
-    """Return a line for each event behind the wrong rows, and for each malformed record, that is not as expected."""
+    """Return a line for each event behind the wrong rows, and for each malformed record, that is not as expected.
+
+    `class_code`: what is compared as an event's class (SQL).
+    """
     expected = _expected(wrong, records)
-    found = _events(client, tables, _in_publisher_minutes(wrong)) if wrong else {}
+    found = _events(client, tables, class_code, _in_publisher_minutes(wrong)) if wrong else {}
     missing = sorted(place for place in expected if place not in found)
-    found |= _events(client, tables, _at_places(missing)) if missing else {}
+    found |= _events(client, tables, class_code, _at_places(missing)) if missing else {}
     letters = _dead_letters(client, tables)
     lines = [*_events_explained(expected, found, letters), *_letters_explained(records, letters)]
     if wrong and not lines and records:
@@ -121,11 +128,11 @@ def _at_places(places: Sequence[Place]) -> str:
     return f"(topic, lane, offset) IN ({listed})"
 
 
-def _events(client: Client, tables: Tables, where: str) -> dict[Place, list[Fate]]:
+def _events(client: Client, tables: Tables, class_code: str, where: str) -> dict[Place, list[Fate]]:
     found: dict[Place, list[Fate]] = {}
     for topic, lane, offset, *key, money in client.execute(
         "SELECT topic, lane, offset, publisher_id, toUnixTimestamp(toStartOfMinute(event_time)), event_type_code, "
-        f"class_code, currency_code, money_nanos FROM {tables('events')} WHERE {where}"
+        f"{class_code}, currency_code, money_nanos FROM {tables('events')} WHERE {where}"
     ):
         found.setdefault((topic, lane, offset), []).append(Fate(tuple(key), money))
     return found

@@ -1,8 +1,13 @@
-"""Verification: every table against the truth, row by row, to the nano; and each difference explained by event."""
+"""Verification: every table against the truth, row by row, to the nano; and each difference explained by event.
+
+The truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
+`loadtest.verdicts` looks at the verdicts themselves.
+"""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,12 +19,16 @@ from loadtest.explain import explain
 from loadtest.kernels.shapes import I64, Records
 from loadtest.truth import CLASSES, REASONS, ROLLUP, Truth
 from pipeline.ledger.queries import Tables, totals
-from pipeline.ledger.totals import Totals
+from pipeline.ledger.totals import ClassMoney, Totals
 from schemas.classes import CLASS_NAMES, Class, Reason
 from schemas.wire import currency_text
 
 DIFFERENCES_MAX = 50
 """Rows that are listed and explained; all are counted."""
+
+FILTERED = (Class.GIVT, Class.SIVT)
+BEFORE_RULES = f"if(class_code IN ({Class.GIVT:d}, {Class.SIVT:d}), {Class.BILLABLE:d}, class_code)"
+"""The class of an event or a rollup's row (SQL) as if no rule had judged."""
 
 
 class Client(Protocol):
@@ -36,7 +45,8 @@ class Client(Protocol):
 class Report:
     """What verification found.
 
-    `totals` are the ledger's, `wrong_counts` say in words which counts are not the truth's, `differences` are the
+    `totals` are the ledger's, as they stand there; `before_rules`: they were compared with givt and sivt counted as
+    billable (`judged_as_billable`). `wrong_counts` say in words which counts are not the truth's, `differences` are the
     first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
     """
 
@@ -47,6 +57,7 @@ class Report:
     wrong_counts: tuple[str, ...]
     differences: tuple[RollupDifference, ...]
     explanations: tuple[str, ...]
+    before_rules: bool = False
 
     @property
     def equal(self) -> bool:
@@ -54,38 +65,72 @@ class Report:
         return not self.rows_wrong and not self.wrong_counts
 
 
-def verify(truth: Truth, client: Client, database: str, records: Sequence[ExpectedRecords] = ()) -> Report:
+def verify(
+    truth: Truth,
+    client: Client,
+    database: str,
+    records: Sequence[ExpectedRecords] = (),
+    *,
+    before_rules: bool = False,
+) -> Report:
     """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the truth about the whole log.
 
-    `records` explain differences by event; what none of them knows is not explained. Raises what the client does.
+    `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
+    what they filtered is compared as billable. Raises what the client does.
     """
     tables = Tables(database)
     ledger = totals(client, tables)
-    wrong = [*_ledger_differences(truth, ledger), *_count_differences(truth, client, tables)]
+    compared = judged_as_billable(ledger) if before_rules else ledger
+    class_code = BEFORE_RULES if before_rules else "class_code"
+    wrong = [
+        *_ledger_differences(truth, compared), *_count_differences(truth, client, tables, class_code),
+    ]  # fmt: skip
     rows_wrong, found = 0, list[RollupDifference]()
     for table, records_of_row in (("rollup_minute", "sum(records)"), ("events", "count()")):
         for span in publisher_spans(truth.rollup):
             in_span = (truth.rollup["publisher_id"] >= span[0]) & (truth.rollup["publisher_id"] < span[1])
-            expected, stored = truth.rollup[in_span], _stored(client, tables, table, records_of_row, span)
+            expected, stored = (
+                truth.rollup[in_span],
+                _stored(client, tables, table, records_of_row, class_code, span),
+            )
             keys = differing(expected, stored)
             rows_wrong += len(keys)
             room = DIFFERENCES_MAX - len(found)
             found += differences(table, expected, stored, keys[:room])
-    explanations = explain(found, client, tables, records) if found or wrong else []
+    explanations = explain(found, client, tables, records, class_code) if found or wrong else []
     return Report(
-        truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations)
+        truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations), before_rules
+    )  # fmt: skip
+
+
+def judged_as_billable(ledger: Totals) -> Totals:
+    """Return totals with what rules filtered counted as billable."""
+
+    def moved(amounts: Mapping[ClassMoney, int]) -> dict[ClassMoney, int]:
+        sums: Counter[ClassMoney] = Counter()
+        for (code, currency), amount in amounts.items():
+            sums[Class.BILLABLE if code in FILTERED else code, currency] += amount
+        return dict(sums)
+
+    records: Counter[int] = Counter()
+    for code, number in ledger.records.items():
+        records[Class.BILLABLE if code in FILTERED else code] += number
+    return Totals(
+        ledger.records_received, records, moved(ledger.records_by_currency), moved(ledger.nanos_by_currency)
     )
 
 
-def _stored(client: Client, tables: Tables, table: str, records: str, span: tuple[int, int]) -> Records:
+def _stored(
+    client: Client, tables: Tables, table: str, records: str, class_code: str, span: tuple[int, int]
+) -> Records:
     """Return a table's rows of a span of publishers, added up over lanes and batches (ROLLUP, sorted)."""
     minute = "minute" if table == "rollup_minute" else "toStartOfMinute(event_time)"
     columns = client.columns(
-        f"SELECT publisher_id, toUnixTimestamp({minute}) AS m, event_type_code, class_code, currency_code, "
+        f"SELECT publisher_id, toUnixTimestamp({minute}) AS m, event_type_code, {class_code} AS code, currency_code, "
         f"toInt64({records}), sum(money_nanos) FROM {tables(table)} "
         f"WHERE publisher_id >= {span[0]:d} AND publisher_id < {span[1]:d} "
-        "GROUP BY publisher_id, m, event_type_code, class_code, currency_code "
-        "ORDER BY publisher_id, m, event_type_code, class_code, currency_code"
+        "GROUP BY publisher_id, m, event_type_code, code, currency_code "
+        "ORDER BY publisher_id, m, event_type_code, code, currency_code"
     )
     rollup = np.empty(len(columns[0]) if columns else 0, ROLLUP)
     for name, column in zip(ROLLUP.names or (), columns or (), strict=bool(columns)):
@@ -112,14 +157,14 @@ def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
     return wrong
 
 
-def _count_differences(truth: Truth, client: Client, tables: Tables) -> list[str]:
+def _count_differences(truth: Truth, client: Client, tables: Tables, class_code: str) -> list[str]:
     """Return where counts by lane, or of dead letters by reason, are not the truth's."""
     lanes = len(truth.misrouted)
     classes = np.zeros((lanes, CLASSES), np.int64)
     misrouted, conflicts = np.zeros((2, lanes), np.int64)
     for lane, code, records, flagged, conflicting in client.execute(
-        f"SELECT lane, class_code, count(), countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
-        f"countIf(bitTest(reasons, {Reason.DUPLICATE_CONFLICT:d})) FROM {tables('events')} GROUP BY lane, class_code"
+        f"SELECT lane, {class_code} AS code, count(), countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
+        f"countIf(bitTest(reasons, {Reason.DUPLICATE_CONFLICT:d})) FROM {tables('events')} GROUP BY lane, code"
     ):
         classes[lane, code] = records
         misrouted[lane] += flagged

@@ -14,11 +14,12 @@ from pipeline.cli import connect, options
 from pipeline.cli.output import out, out_json, out_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loadtest.demo import Filled, TopPublisher
+    from loadtest.verdicts import Verdicts
     from loadtest.verify import Report
-    from pipeline.ledger.totals import Summary
+    from pipeline.ledger.totals import Summary, Totals
     from pipeline.settings import Settings
 
 PROBLEMS_SHOWN_MAX = 20
@@ -39,7 +40,7 @@ def demo(
 ) -> None:
     """Run everything end to end, and hold it against the truth.
 
-    It imports two real logs (a web server's, an ad network's), generates events whose truth is known (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers), runs them through the pipeline into an embedded ClickHouse, and compares the ledger, events and rollups with the truth, row by row, to the nano. Exits with 1 if anything differs. The folder is kept, to look around in.
+    It imports two real logs (a web server's, an ad network's), generates events whose truth is known (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers, some attacks), runs them through the pipeline, with the fraud rules that adledger comes with, into an embedded ClickHouse, and compares the ledger, events and rollups with the truth, row by row, to the nano. Which events are fraud is no part of that truth: givt and sivt are compared as billable, and the verdicts by judging a sample again with the plain rules. Exits with 1 if anything differs. The folder is kept, to look around in.
 
     \b
     Examples:
@@ -47,8 +48,7 @@ def demo(
       adledger demo --events 10000000 --seed 7
       adledger demo --events 100000 --data-dir /tmp/ads --json
     """
-    from loadtest.demo import CLICKHOUSE, LOG, check, fill_log, fresh_folder, top_publishers
-    from loadtest.model import TrafficModel
+    from loadtest.demo import CLICKHOUSE, LOG, check, demo_model, fill_log, fresh_folder, top_publishers
     from pipeline.addresses import EmbeddedAddress, FilesAddress
     from pipeline.cli.demo_progress import shown
     from pipeline.settings import Settings
@@ -60,13 +60,7 @@ def demo(
         "clickhouse": EmbeddedAddress(folder / CLICKHOUSE),
     }
     settings = Settings(**where)
-    model = TrafficModel(
-        seed=seed,
-        events=events,
-        currency=settings.currency,
-        dedupe_window_hours=settings.dedupe_window_hours,
-        acceptance_hours_max=settings.acceptance_hours_max,
-    )
+    model = demo_model(events, seed, settings)
     with shown() as screen:
         filled = fill_log(folder / LOG, model, screen)
         with connect.server(settings) as address:
@@ -75,9 +69,9 @@ def demo(
                 summary = _run(served, screen.say)
             screen.say("comparing every table with the truth")
             with connect.client(served) as client:
-                report = check(filled, client, settings.database)
+                report, verdicts = check(filled, client, settings)
                 top = top_publishers(client, settings.database)
-    result = Result(folder, seed, filled, summary, report, top, time.monotonic() - begin)
+    result = Result(folder, seed, filled, summary, report, verdicts, top, time.monotonic() - begin)
     out_json(_as_json(result)) if as_json else _print_text(result)
     if not result.fine:
         raise typer.Exit(1)
@@ -92,13 +86,21 @@ class Result:
     filled: "Filled"
     summary: "Summary"
     report: "Report"
+    verdicts: "Verdicts"
     top: "Sequence[TopPublisher]"
     seconds: float
 
     @property
     def fine(self) -> bool:
         """Whether everything adds up and is as the truth has it."""
-        return self.report.equal and self.summary.conserved and self.summary.continuous
+        adds_up = self.summary.conserved and self.summary.continuous
+        return self.report.equal and not self.verdicts.wrong and adds_up
+
+    @property
+    def wrong(self) -> "list[str]":
+        """All that is not as it must be, a line each."""
+        report = self.report
+        return [*report.wrong_counts, *map(str, report.differences), *self.verdicts.wrong]
 
 
 def _run(settings: "Settings", say: "Callable[[str], None]") -> "Summary":
@@ -129,9 +131,10 @@ def _as_json(result: Result) -> dict[str, Any]:
     report, filled = result.report, result.filled
     return result.summary.as_json() | {
         "truth_equal": report.equal,
+        "verdicts_judged_again": result.verdicts.judged_again,
         "publisher_minutes": report.rows_compared,
         "publisher_minutes_wrong": report.rows_wrong,
-        "wrong": [*report.wrong_counts, *map(str, report.differences)],
+        "wrong": result.wrong,
         "explanations": report.explanations,
         "real_records": filled.real_records,
         "generated_records": filled.generated_records,
@@ -150,9 +153,7 @@ def _print_text(result: Result) -> None:
         ("class", "ledger", "truth", "ledger's money", "truth's money", "", "equal"), _class_rows(report)
     )
     out("")
-    for problem in [*report.wrong_counts, *map(str, report.differences), *report.explanations][
-        :PROBLEMS_SHOWN_MAX
-    ]:
+    for problem in [*result.wrong, *report.explanations][:PROBLEMS_SHOWN_MAX]:
         out(f"wrong: {problem}")
     if report.equal:
         out(
@@ -162,6 +163,10 @@ def _print_text(result: Result) -> None:
     else:
         out(
             f"NOT EQUAL: {report.rows_wrong:,} rows of publisher-minutes, {len(report.wrong_counts):,} counts"
+        )
+    if not result.verdicts.wrong:
+        out(
+            f"verdicts follow from their reasons; {result.verdicts.judged_again:,} events, judged again by the plain rules, agree"
         )
     out(f"conserved: {_yes(summary.conserved)}   continuous: {_yes(summary.continuous)}")
     out("")
@@ -186,34 +191,60 @@ def _print_text(result: Result) -> None:
 
 
 def _class_rows(report: "Report") -> list[tuple[object, ...]]:
-    """Return a row for each class and currency: records and money by the ledger and by the truth."""
-    from pipeline.ledger.totals import WITHOUT_MONEY, money_text
+    """Return a row for each class and currency: records and money by the ledger and by the truth.
+
+    The truth does not know what rules filter: it has one sum of billable, givt and sivt, in a row of its own.
+    """
+    from loadtest.verify import FILTERED, judged_as_billable
+    from pipeline.ledger.totals import WITHOUT_MONEY
     from schemas.classes import CLASS_NAMES, Class
-    from schemas.wire import currency_text
 
     expected, received = report.truth.money(), report.truth.classes.sum(axis=0)
+    decided = (Class.BILLABLE, *FILTERED) if report.before_rules else ()
     rows: list[tuple[object, ...]] = []
-    for code in Class:
+    for code in sorted(Class, key=lambda c: c not in decided):
         currencies = sorted({u for c, u in {*expected, *report.totals.records_by_currency} if c == code})
         if code in WITHOUT_MONEY or not currencies:
             found, should = report.totals.records.get(code, 0), int(received[code])
-            rows.append((CLASS_NAMES[code], found, should, None, None, "", _yes(found == should)))
-            continue
-        for currency in currencies:
-            records, nanos = (
-                of.get((code, currency), 0)
-                for of in (report.totals.records_by_currency, report.totals.nanos_by_currency)
+            truth = (
+                (None, None, None, "", "")
+                if code in decided
+                else (should, None, None, "", _yes(found == should))
             )
-            due = expected.get((code, currency), (0, 0))
-            equal = _yes((records, nanos) == due)
-            row = CLASS_NAMES[code], records, due[0], money_text(nanos), money_text(due[1])
-            rows.append((*row, currency_text(currency), equal))
+            rows.append((CLASS_NAMES[code], found, *truth))
+        else:
+            due = None if code in decided else expected
+            rows += [_class_row(CLASS_NAMES[code], report.totals, (code, u), due) for u in currencies]
+        if code in decided[-1:]:
+            summed = judged_as_billable(report.totals)
+            of_all = sorted(u for c, u in {*expected, *summed.records_by_currency} if c == Class.BILLABLE)
+            rows += [_class_row("these three", summed, (Class.BILLABLE, u), expected) for u in of_all]
     return rows
+
+
+def _class_row(
+    name: str,
+    totals: "Totals",
+    key: tuple[int, int],
+    expected: "Mapping[tuple[int, int], tuple[int, int]] | None",
+) -> tuple[object, ...]:
+    """Return a row of one class and currency; without an expectation the truth's columns are empty."""
+    from pipeline.ledger.totals import money_text
+    from schemas.wire import currency_text
+
+    records, nanos = totals.records_by_currency.get(key, 0), totals.nanos_by_currency.get(key, 0)
+    if expected is None:
+        return name, records, None, money_text(nanos), None, currency_text(key[1]), ""
+    due = expected.get(key, (0, 0))
+    equal = _yes((records, nanos) == due)
+    return name, records, due[0], money_text(nanos), money_text(due[1]), currency_text(key[1]), equal
 
 
 WAYS = """\
 everything is in {folder}; to look around:
   {adledger} query 'SELECT * FROM v_events LIMIT 3' --format Vertical --clickhouse embedded:{tables}
+  {adledger} query 'SELECT step, reason, sum(events), sum(money) FROM v_reasons GROUP BY ALL ORDER BY ALL' --clickhouse embedded:{tables}
+  {adledger} explain al-31 --clickhouse embedded:{tables}
   {adledger} dead-letters list --clickhouse embedded:{tables}
   {adledger} ledger check --clickhouse embedded:{tables}
 or serve it, for other clients:

@@ -64,6 +64,17 @@ class Store:
             f"AND event_type_code = {row.event_type_code:d} {_ORDER} LIMIT {MATCHES_MAX}"
         )
 
+    def sample(self, bits: int, of_each: int, of_the_rest: int) -> list[EventRow]:
+        """Return some first events for each set of these reasons (bits) that any has, and some that have none; always the same."""
+        counted = f"class_code != {Class.DUPLICATE:d}"
+        hit = f"bitAnd(reasons, {bits:d})"
+        return [
+            *self._events(
+                f"WHERE {counted} AND {hit} != 0 ORDER BY id_hash, lane LIMIT {of_each:d} BY {hit}"
+            ),
+            *self._events(f"WHERE {counted} AND {hit} = 0 ORDER BY id_hash, lane LIMIT {of_the_rest:d}"),
+        ]
+
     def earlier(self, row: EventRow, horizon_ms: int) -> list[EventRow]:
         """Return the lane's firsts before an event, within a horizon, that rules may hold against it, in its order.
 

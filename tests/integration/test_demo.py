@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.demo import CLICKHOUSE, fresh_folder
+from loadtest.demo import CLICKHOUSE, EVENTS_PER_ACTOR, demo_model, fresh_folder
+from loadtest.generate import Generator
+from loadtest.script import SLOTS_OF_SCENARIO
+from loadtest.verdicts import check_verdicts
+from pipeline.addresses import ServerAddress
 from pipeline.errors import UsageError
+from pipeline.ledger.queries import Tables, totals
+from pipeline.lists.load import load_lists
+from pipeline.rules.loader import today
+from pipeline.settings import Settings
+from schemas.classes import Class, Reason
+from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
 
 EVENTS = 60_000
 CLASSES = {"billable", "duplicate", "givt", "sivt", "expired", "malformed", "lost"}
@@ -50,6 +61,30 @@ def test_the_demo_equals_its_truth(demo):
     assert found["cpu_seconds"] > 0
 
 
+def test_the_demo_shows_what_the_rules_find(demo):
+    """The access log's bots and the scripted attacks are filtered, nobody had to switch that on; judged again, all agree."""
+    found = json.loads(demo[1].stdout)
+    assert found["classes"]["givt"]["records"] > 2_700
+    assert found["classes"]["sivt"]["records"] > 50
+    assert found["verdicts_judged_again"] > 20
+    reasons = adledger(
+        "query", "SELECT DISTINCT reason FROM v_reasons WHERE step IN ('givt', 'sivt')",
+        "--clickhouse", f"embedded:{demo[0] / CLICKHOUSE}",
+    )  # fmt: skip
+    assert {"UA_KNOWN_BOT", "IP_DATACENTER", "DOUBLE_CLICK", "USER_VELOCITY"} <= set(reasons.stdout.split())
+
+
+@pytest.mark.parametrize("events", [1, EVENTS_PER_ACTOR, 3 * EVENTS_PER_ACTOR])
+def test_the_traffic_has_as_many_records_as_were_asked_for(events):
+    """The attacks' records are among them, not on top; all of them come before the log ends."""
+    model = demo_model(events, 1, Settings())
+    rows = [chunk.rows["slot"] >= SLOTS_OF_SCENARIO for chunk in Generator(model).rows()]
+    scripted = sum(int(part.sum()) for part in rows)
+    assert sum(map(len, rows)) == events
+    assert scripted == events - model.events
+    assert (scripted > 0) == (events >= EVENTS_PER_ACTOR)
+
+
 def test_the_folder_can_be_looked_into(demo):
     """What was kept answers a query, and the ledger check finds nothing."""
     where = f"embedded:{demo[0] / CLICKHOUSE}"
@@ -75,3 +110,21 @@ def test_a_fresh_folder_is_found(tmp_path, monkeypatch):
     Path("data/demo/file").touch()
     with pytest.raises(UsageError, match="data/demo"):
         fresh_folder(Path("data/demo"))
+
+
+def test_a_verdict_that_is_altered_is_found(demo):
+    """By its own reasons; by the ledger's sums; and a reason that no rule gives, by judging again."""
+    with EmbeddedServer.start(demo[0] / CLICKHOUSE) as server:
+        client = connect(ServerAddress(server.host, server.port, server.http_port))
+        ledger, lists = totals(client, Tables("adledger")), load_lists(today(), age_days_max=3_650)
+        assert check_verdicts(client, "adledger", ledger, lists).wrong == ()
+        every = " UPDATE {} WHERE class_code = {:d} SETTINGS mutations_sync = 2"
+        client.execute("ALTER TABLE adledger.events" + every.format("class_code = 1", Class.SIVT))
+        wrong = check_verdicts(client, "adledger", ledger, lists).wrong
+        assert any("make them sivt" in line for line in wrong)
+        assert any(line.startswith("events: sivt None") for line in wrong)
+        forged = f"reasons = bitOr(reasons, {1 << Reason.PERIODIC:d})"
+        client.execute("ALTER TABLE adledger.events" + every.format(forged, Class.BILLABLE))
+        wrong = check_verdicts(client, "adledger", ledger, lists).wrong
+        assert any("the plain rules differ in PERIODIC" in line for line in wrong)
+        client.disconnect()
