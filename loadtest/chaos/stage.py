@@ -1,6 +1,7 @@
 """What a chaos run plays on: broker, ClickHouse, the proxies before them, and deployments with their workers."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from loadtest.broker import HOST, Listener, LocalBroker
+from loadtest.chaos.clickhouse_frames import Insert
 from loadtest.chaos.disk import Disk
 from loadtest.chaos.look import Look
 from loadtest.chaos.proxies import Proxies
@@ -26,6 +28,10 @@ from pipeline.rules.loader import NONE
 from pipeline.settings import Settings
 from sinks.connection import connect
 from sinks.embedded.launch import EmbeddedServer
+
+MID_INSERT_SECONDS_MAX = 30.0
+SHORTER_THAN_AN_INSERT_SECONDS = 0.001
+ANSWER_ON_ITS_WAY_SECONDS = 0.03
 
 DIRECT, WORKERS = "DIRECT", "WORKERS"
 
@@ -54,6 +60,28 @@ class Servers:
         old = self.server
         old.stop()  # it has ended; its pipes are closed
         self.server = EmbeddedServer.start(old.directory, port=old.port, http_port=old.http_port)
+
+    def stop_clickhouse_in_mid_insert(self, table: str | None = None) -> set[Insert]:
+        """Stop ClickHouse (SIGSTOP) while inserts run on it, of them one into a table where one is named.
+
+        Their rows were received, their answers not given. Raises NotSeen.
+        """
+        inserts, server = self.proxies.inserts, self.server
+
+        def wanted() -> bool:
+            return any(table in (None, insert.table) for insert in inserts.under_way())
+
+        last = time.monotonic() + MID_INSERT_SECONDS_MAX
+        while time.monotonic() < last:
+            if not wanted():
+                time.sleep(SHORTER_THAN_AN_INSERT_SECONDS)
+                continue
+            stopped = pause(server.pid)
+            time.sleep(ANSWER_ON_ITS_WAY_SECONDS)
+            if stopped and wanted():
+                return inserts.under_way()
+            resume(server.pid)
+        raise NotSeen(f"no insert into {table or 'any table'} was running on ClickHouse", remedy="more traffic")
 
 
 @contextmanager
@@ -131,10 +159,13 @@ class Deployment:
         """Give ClickHouse its room back."""
         self.servers.disk.free(self.servers.direct, self.settings.database)
 
-    def end(self) -> None:
-        """End what still runs."""
+    def end(self, *, at_once: bool = False) -> None:
+        """End what still runs, in order or by kill -9."""
         for worker in self.workers:
-            worker.stop()
+            if not at_once:
+                worker.stop()
+            elif worker.alive:
+                worker.kill()
         self.look.close()
 
     def wrong(self, truth: Truth) -> list[str]:

@@ -13,6 +13,7 @@ from loadtest.peers.measure import Cost, cpu_seconds, measured
 from loadtest.peers.traffic import MINUTE, Traffic
 from loadtest.runner.deployment import toml_of
 from pipeline.addresses import ServerAddress
+from pipeline.rules.loader import NONE
 from pipeline.settings import Settings
 from schemas.classes import Class
 from schemas.wire import EventType
@@ -58,7 +59,7 @@ def run_adledger(servers: str, traffic: Traffic, folder: Path, *, seconds_max: f
         values: dict[str, Any] = {
             "source": f"kafka://{servers}", "clickhouse": str(address), "database": DATABASE,
             "topics": (traffic.topic,), "rollups_topic": f"{traffic.topic}.rollups", "group": f"peer-{folder.name}",
-            "log_time": "record",
+            "log_time": "record", "rules": NONE,  # peers have none
         }  # fmt: skip
         settings = Settings(**values)
         config = folder / "adledger.toml"

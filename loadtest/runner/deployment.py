@@ -27,6 +27,7 @@ from pipeline.log.files.writer import FilesLogWriter
 from pipeline.log.kafka.failures import connected
 from pipeline.log.kafka.metadata import topic_facts
 from pipeline.log.kafka.topics import create_topics, kafka_options
+from pipeline.rules.loader import NONE
 from pipeline.settings import Settings
 from schemas.wire import EventType
 from sinks.connection import connect
@@ -154,14 +155,14 @@ def _own_tables(folder: Path) -> Path:
 
 
 def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, log_time: str) -> Settings:
-    """Return the settings of the run's workers and senders. Raises UsageError."""
+    """Return the settings of the run's workers and senders: without rules, unless the profile names some. Raises UsageError."""
     more = {"log_time": log_time} if servers.source.startswith("kafka:") else {}
     if log_time == "record":
         more["idle_clock_seconds"] = str(IDLE_CLOCK_SECONDS)
     values = {
         "source": servers.source, "clickhouse": servers.clickhouse, "database": names.database,
         "topics": names.topics, "rollups_topic": names.rollups_topic, "group": names.group,
-        "web_host": "127.0.0.1", "web_port": 0, **more, **changes,
+        "web_host": "127.0.0.1", "web_port": 0, "rules": NONE, **more, **changes,
     }  # fmt: skip
     try:
         return Settings(**values)

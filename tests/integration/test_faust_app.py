@@ -50,7 +50,7 @@ def deployment(kafka: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
     values = {
         "source": f"kafka://{kafka.servers}", "clickhouse": f"embedded:{folder / 'clickhouse'}", "group": "app",
         "topics": ["app.impressions", "app.clicks"], "rollups_topic": "app.rollups", "log_time": "record",
-        "web_host": "127.0.0.1",
+        "web_host": "127.0.0.1", "rules": "none",
     }  # fmt: skip
     (folder / "adledger.toml").write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()))
     settings = Settings(**values)

@@ -25,7 +25,7 @@ from tests.support.commands import Command, adledger, started
 
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
 DATABASE = "adledger"
-QUICK = ("--set", "write_deadline_seconds=1", "--set", "batch_rows_max=4096")
+QUICK = ("--set", "write_deadline_seconds=1", "--set", "batch_rows_max=4096", "--set", "rules=none")
 WORKER_KILLS, SERVER_KILLS = 3, 2
 BATCHES_BETWEEN = 3
 

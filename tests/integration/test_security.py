@@ -77,7 +77,7 @@ class Secured:
         values = {
             "source": f"kafka://{self.broker.address(listener)}", "clickhouse": self.clickhouse,
             "topics": ["sec.impressions", "sec.clicks"], "rollups_topic": "sec.rollups", "group": "secured",
-            "log_time": "record", "web_host": HOST, "web_port": 0,
+            "log_time": "record", "web_host": HOST, "web_port": 0, "rules": "none",
         } | changes  # fmt: skip
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         lines += ["[kafka]", *(f'"{key}" = {json.dumps(value)}' for key, value in kafka.items())]

@@ -32,6 +32,7 @@ ON_ITS_WAY_SECONDS = 0.5
 """Well below the session's timeout, and long for an insert on the loopback."""
 QUICK = {
     "write_deadline_seconds": 2, "revoke_ms_max": 3_000, "retry_backoff_ms_max": 500, "log_time": "record",
+    "rules": "none",  # the truth knows no rules
     "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": str(HEARTBEAT_MS)},
 }  # fmt: skip
 
