@@ -123,9 +123,10 @@ class Settings(BaseSettings):
         "rebuild at start; a rule set that asks for more is refused.",
     )  # fmt: skip
     rules: str = Field(
-        "none", min_length=1,
-        description="The fraud rules: `published` (the newest set of `adledger rules publish`), `default` (the one that "
-        "adledger comes with), a rule set's TOML file, or `none`. A set that is wrong is refused whole.",
+        "published", min_length=1,
+        description="The fraud rules: `published` (the newest set of `adledger rules publish`, and as long as there is none "
+        "the one that adledger comes with), `default` (that one, whatever is published), a rule set's TOML file, or `none`. "
+        "A set that is wrong is refused whole.",
     )  # fmt: skip
     rules_look_seconds: int = Field(
         5, ge=1, le=3_600,

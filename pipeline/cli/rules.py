@@ -19,7 +19,11 @@ rules = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode
 rules.command("what-if")(what_if)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="SET", help="A file, default, none, published (the newest), or a version.")
+    str,
+    typer.Argument(
+        metavar="SET",
+        help="A file, default, none, published (what is in force where `rules` is so), or a version.",
+    ),
 ]
 Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
@@ -96,11 +100,12 @@ def diff(
       adledger rules diff default new.toml
       adledger rules diff published new.toml --json
     """
+    from pipeline.cli.rules_tables import read_named
     from pipeline.rules.diff import differences
 
     settings = _settings(config_file, assignments, clickhouse, database)
-    old, _ = _read(settings, before)
-    new, _ = _read(settings, after)
+    old, _ = read_named(settings, before)
+    new, _ = read_named(settings, after)
     found = differences(old, new)
     if as_json:
         out_json(
@@ -148,12 +153,10 @@ def publish(
         row = RulesTables(client, settings.database).publish(
             checked, text, author or getpass.getuser(), reason
         )
-    if as_json:
-        out_json(published_json(row))
-    else:
-        out(f"published: version {row.version:016x} at {time_text(row.published_at)}")
-        if settings.rules != "published":
-            err(f"these settings have rules = {settings.rules}: workers take it where theirs is `published`")
+    told = f"published: version {row.version:016x} at {time_text(row.published_at)}"
+    out_json(published_json(row)) if as_json else out(told)
+    if settings.rules != "published":
+        err(f"these settings have rules = {settings.rules}: workers take it where theirs is `published`")
 
 
 @rules.command("history")
@@ -180,6 +183,11 @@ def history(
     if as_json:
         out_json({"published": [published_json(row) for row in found]})
         return
+    if not found:
+        err(
+            "nobody has published rules yet: those that adledger comes with judge (adledger rules show default)"
+        )
+        return
     rows = [(f"{r.version:016x}", time_text(r.published_at), r.author, r.reason) for r in found]
     out_table(("version", "published", "author", "reason"), rows)
 
@@ -200,7 +208,9 @@ def show(
       adledger rules show default > new.toml
       adledger rules show published
     """
-    _, text = _read(_settings(config_file, assignments, clickhouse, database), name)
+    from pipeline.cli.rules_tables import read_named
+
+    _, text = read_named(_settings(config_file, assignments, clickhouse, database), name)
     out_bytes(text.encode())
 
 
@@ -305,14 +315,3 @@ def _checked(path: Path, settings: "Settings") -> "tuple[RuleSet, str]":
     from pipeline.rules.loader import load_checked
 
     return load_checked(path, settings.rule_horizon_minutes_max)
-
-
-def _read(settings: "Settings", name: str) -> "tuple[RuleSet, str]":
-    from pipeline.cli.rules_tables import RulesTables, needs_tables
-    from pipeline.rules.loader import load_rules
-
-    if not needs_tables(name):
-        found = load_rules(name)
-        return found, found.text()
-    with connect.client(settings) as client:
-        return RulesTables(client, settings.database).read(name)

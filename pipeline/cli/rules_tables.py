@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli import connect
 from pipeline.errors import UsageError
 from pipeline.lanes.judges import standing
-from pipeline.rules.loader import PUBLISHED
+from pipeline.rules.loader import PUBLISHED, load_rules, shipped_name
 from pipeline.rules.rule_set import RuleSet
 from sinks.rules import (
     ALERT_COLUMNS,
@@ -23,6 +24,7 @@ from sinks.rules import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.settings import Settings
     from sinks.connection import Client
 
 HISTORY_ROWS_MAX = 1_000
@@ -81,10 +83,16 @@ class RulesTables:
         return found
 
     def read(self, name: str) -> tuple[RuleSet, str]:
-        """Return a published set, `published` (the newest) or a version, with its text. Raises UsageError."""
+        """Return a published set, `published` (the newest; the shipped one while there is none) or a version, with its text.
+
+        Raises UsageError.
+        """
         for found in self.history():
             if name == PUBLISHED or found.version == int(name, 16):
                 return RuleSet.parse(found.text, f"rules {found.version:016x}"), found.text
+        if name == PUBLISHED:
+            shipped = load_rules(shipped_name(name))
+            return shipped, shipped.text()
         raise UsageError(f"no rule set {name} is published", remedy="adledger rules history")
 
     def publishers(self) -> list[tuple[int, str, str, str, str, str]]:
@@ -118,6 +126,15 @@ class RulesTables:
             rows,
             settings={"async_insert": 0},
         )
+
+
+def read_named(settings: "Settings", name: str) -> tuple[RuleSet, str]:
+    """Return a rule set and its text by the name that a person gives: a file's, or `RulesTables.read`'s. Raises UsageError."""
+    if not needs_tables(name):
+        found = load_rules(name)
+        return found, found.text()
+    with connect.client(settings) as client:
+        return RulesTables(client, settings.database).read(name)
 
 
 def needs_tables(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The judge of a worker's lanes: loaded, stored before its first use, and looked for anew every few seconds.
 
-What is in force is a function of the tables `rules` (the newest set), `publishers` and `alerts`, and of the lists of
-today. A set that can't be used is refused whole, with an alert, and what was in force stays.
+What is in force is a function of the tables `rules` (the newest set; the shipped one while there is none), `publishers`
+and `alerts`, and of the lists of today. A set that can't be used is refused whole, with an alert, and what was in force stays.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from schemas.classes import Reason
 from sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
 
 Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
-"""Makes the judge of a published set (None: what the settings name) and of publishers. Raises UsageError."""
+"""Makes the judge of a published set (None: what the settings name without one) and of publishers. Raises UsageError."""
 
 BEGIN_TRIES_MAX = 20
 BEGIN_PAUSE_SECONDS_MAX = 5.0
@@ -172,8 +172,10 @@ class Judges:
         if self._found is None or found.publishers != self._found.publishers:
             self._publishers = snapshot(await self._store.publishers())
         judge = None
-        if not self._loading.published:
+        if not found.rules:
             judge = await asyncio.to_thread(self._loading.load, None, self._publishers)
+            if self._loading.published and self._found is None:
+                self._say("nobody has published rules yet: those that adledger comes with judge")
         for rules in found.rules:
             try:
                 judge = await asyncio.to_thread(self._loading.load, rules, self._publishers)
@@ -182,7 +184,7 @@ class Judges:
                 await self._refuse(rules, error)
         if judge is None:
             raise UsageError(
-                "no rule set is published that can be used",
+                "no rule set that is published can be used",
                 remedy="adledger rules publish FILE --author A --reason R, or set rules = none",
             )
         async with self._alerts_lock:

@@ -22,7 +22,7 @@ from pipeline.lists.publishers import PublisherSnapshot
 from pipeline.log.files.source import FilesSource
 from pipeline.log.source import Source
 from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import DEFAULT, NONE, PUBLISHED, load_judge, load_rules, today
+from pipeline.rules.loader import NONE, PUBLISHED, load_judge, load_rules, shipped_name, today
 from pipeline.rules.rule_set import RuleSet
 from pipeline.settings import Settings
 from schemas.wire import currency_code
@@ -52,7 +52,7 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
 def ready_process(settings: Settings) -> Iterator[None]:
     """Compile what the data path runs, and keep the collector away from it, before the loop has members to lose."""
     # What will be published is not known yet; the default set runs every kernel.
-    compile_kernels(load_rules(DEFAULT if settings.rules == PUBLISHED else settings.rules))
+    compile_kernels(load_rules(shipped_name(settings.rules)))
     # What was imported lives to the end, and batches leave no cycles: the collector was a tenth of the CPU.
     before = gc.get_threshold()
     gc.freeze()

@@ -21,7 +21,7 @@ _SHIPPED = Path(__file__).resolve().parents[2] / "schemas" / "rules"
 def load_rules(name: str) -> RuleSet:
     """Return the rule set of a file, `default` (the one that adledger comes with) or `none`. Raises UsageError.
 
-    `published` is not known here: that is asked of ClickHouse.
+    What is `published` is not known here: that is asked of ClickHouse.
     """
     if name == NONE:
         return RuleSet.none()
@@ -56,14 +56,19 @@ def load_judge(
     """Return the judge that the settings name, with the lists as of a day. Raises UsageError.
 
     None for publishers: the rules that need them are not evaluated. `published`: the set of the table `rules` where the
-    setting is `published`; without one, the judge has no rules.
+    setting is `published`; None: nobody has published any, and the set that adledger comes with judges.
     """
-    rules = published or load_rules(NONE if settings.rules == PUBLISHED else settings.rules)
+    rules = published or load_rules(shipped_name(settings.rules))
     if settings.rules == NONE:
         return CompiledJudge(rules)
     require_horizon(rules, settings.rules, settings.rule_horizon_minutes_max)
     lists = load_lists(now, directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
     return CompiledJudge(rules, lists, publishers)
+
+
+def shipped_name(name: str) -> str:
+    """Return the name of the set that a setting `rules` means as long as nobody has published one."""
+    return DEFAULT if name == PUBLISHED else name
 
 
 def require_horizon(rules: RuleSet, name: str, horizon_max: int) -> None:

@@ -49,6 +49,10 @@ LONGER = dataclasses.replace(
 )  # fmt: skip
 
 
+SHIPPED = rule_set(TEST_TRAFFIC={})
+"""Stands for the set that adledger comes with."""
+
+
 class Stored(FilesSource):
     """A log whose commits are refused by the test unless the judge that an intent names is stored."""
 
@@ -77,16 +81,17 @@ class AfterBatch(Faults):
 class Published(Runs):
     """Workers that take what is published."""
 
-    def __init__(self, log: Path, rules: RuleSet) -> None:
+    def __init__(self, log: Path, rules: RuleSet | None) -> None:
         super().__init__(log, Stored)
         self.store = Stored.rules = MemoryRules(self.sink)
-        self.store.publish(rules)
+        if rules is not None:
+            self.store.publish(rules)
         self.finder = self.judges()
 
     def judges(self) -> Judges:
         def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> CompiledJudge:
-            assert rules is not None
-            return CompiledJudge(RuleSet.parse(rules.text, "published"), None, publishers)
+            found = SHIPPED if rules is None else RuleSet.parse(rules.text, "published")
+            return CompiledJudge(found, None, publishers)
 
         loading = Loading(load, published=True, look_seconds=3_600)
         self.finder = Judges(
@@ -124,7 +129,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(log: Path, rules: RuleSet, then: RuleSet | str | None = None) -> Published:
+def run(log: Path, rules: RuleSet | None, then: RuleSet | str | None = None) -> Published:
     """Run to the end; `then` is published when batch PUBLISHED_AFTER is done, and looked for at once."""
     runs = Published(log, rules)
 
@@ -164,16 +169,24 @@ def test_a_set_that_can_not_be_used_is_refused_whole(log: Path) -> None:
     assert runs.finder.current.rules.version == RULES.version
 
 
-def test_without_a_set_a_worker_does_not_begin(log: Path) -> None:
-    """Nothing published, or nothing that can be used: no event is judged by rules that nobody chose."""
-    for text in (None, "mode = ["):
-        runs = Published(log, RULES)
-        runs.store.sets.clear()
-        if text is not None:
-            runs.store.publish(text)
-        with pytest.raises(UsageError, match="no rule set is published"):
-            asyncio.run(runs.to_the_end())
-        assert not runs.sink.tables["ledger"]
+def test_until_somebody_publishes_the_shipped_set_judges(log: Path) -> None:
+    """It is said; the first set that is published takes its place between two batches, like any other."""
+    runs = run(log, None, then=STRICTER)
+    assert sum("nobody has published rules" in line for line in runs.said) == 1
+    versions = runs.versions()
+    assert versions[0] == run(log, None).versions()[-1]
+    assert versions[-1] == run(log, STRICTER).versions()[-1]
+    assert len(set(versions[:PUBLISHED_AFTER])) == len(set(versions[PUBLISHED_AFTER:])) == 1
+    assert runs.store.judges[versions[0]].rules_version == SHIPPED.version
+
+
+def test_where_no_published_set_can_be_used_a_worker_does_not_begin(log: Path) -> None:
+    """Somebody has chosen, and it can't be had: no event is judged by rules that nobody chose."""
+    runs = Published(log, None)
+    runs.store.publish("mode = [")
+    with pytest.raises(UsageError, match="no rule set that is published"):
+        asyncio.run(runs.to_the_end())
+    assert not runs.sink.tables["ledger"]
 
 
 def test_a_bug_in_looking_ends_the_worker(log: Path) -> None:

@@ -118,9 +118,10 @@ def test_a_set_says_who_when_and_why(key):
 
 
 def test_the_settings_name_the_judge(tmp_path):
-    """none, default or a file; what can't be read, or looks back further than the setting allows, is refused."""
+    """none, default, a file, or published, which is the default set while nobody has published another; what can't be read, or looks back further than the setting allows, is refused."""
     day = dt.date(2026, 1, 15)
-    assert load_judge(Settings(), day).version == JUDGE_VERSION
+    assert load_judge(Settings(rules="none"), day).version == JUDGE_VERSION
+    assert load_judge(Settings(), day).version == load_judge(Settings(rules=DEFAULT), day).version
     default = load_judge(Settings(rules=DEFAULT, list_age_days_max=3_650), day)
     assert set(default.not_evaluated) == {Reason.UNKNOWN_PUBLISHER, Reason.PUBLISHER_SUSPENDED}
     with pytest.raises(UsageError, match="can't be read"):
