@@ -1,7 +1,8 @@
 """Negative controls: each fault once more, with what protects from it taken out. Something must then be wrong.
 
-Each control has topics, a group and a database of its own, filled before it begins; it says what was wrong, found by
-`adledger ledger check` or by a lane that does not go on.
+They have topics, a group and a database of their own, filled before they begin; those for which the same protection is
+taken out have them together, one after the other. Each says what was wrong, found by `adledger ledger check` in batches
+since its beginning, or by a lane that does not go on.
 """
 
 import os
@@ -17,27 +18,39 @@ from clickhouse_driver.errors import Error as DriverError
 from loadtest.chaos.clock import ahead, drop_deadline
 from loadtest.chaos.pressure import SLOW_INSERT_SECONDS
 from loadtest.chaos.results import ControlDone
-from loadtest.chaos.scene import BATCHES_BEFORE, MISCOUNTS_SHOWN, MODEL, WORKER_SECONDS_MAX, Scene, filled
+from loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
 from loadtest.chaos.stage import Servers
 from loadtest.chaos.waiting import until
-from loadtest.faults.processes import pause, resume
+from loadtest.faults.processes import resume
 from loadtest.faults.tcp_proxy import Action
 from pipeline.errors import AdledgerError
 
 FAST = ("--until-caught-up", "--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
+EVENTS_PER_CONTROL = 20_000
+LEAVES_AFTER_RECORDS = 3_000
 BATCHES_AFTER = 6
+AWAY_SECONDS = 2.0
 TRIES_MAX = 3
 PAUSED_SECONDS = 9.0
 """Longer than a worker waits for an insert's answer: its deadline and 5 s more."""
 
 
 def _kill_worker(scene: Scene) -> str:
-    first = scene.worker()
-    scene.at_work(first)
+    first = scene.at_work()
     lane, batch_no = scene.stop_in_mid_batch(first)
     first.kill()
     scene.worker("looking-before-inserting-again")
     until(lambda: scene.deployment.look.ledger_rows(lane, batch_no) > 0, "the end of the batch in doubt")
+    return scene.miscounts()
+
+
+def _drop_insert_reply(scene: Scene) -> str:
+    scene.at_work("looking-before-inserting-again")
+    inserts = scene.deployment.servers.proxies.inserts
+    struck = len(inserts.struck)
+    inserts.strike_next("events", Action.CUT)
+    until(lambda: len(inserts.struck) > struck, "an insert whose answer is struck")
+    scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
@@ -60,8 +73,7 @@ def _pause_worker(scene: Scene) -> str:
 
 
 def _kill_broker(scene: Scene) -> str:
-    worker, broker = scene.worker("waiting-for-the-broker"), scene.deployment.servers.broker
-    scene.at_work(worker)
+    worker, broker = scene.at_work("waiting-for-the-broker"), scene.deployment.servers.broker
     broker.kill()
     try:
         until(lambda: not worker.alive, "its end", WORKER_SECONDS_MAX)
@@ -71,45 +83,9 @@ def _kill_broker(scene: Scene) -> str:
     return f"the worker ended with {worker.exit_code}; {stands}" if stands else ""
 
 
-def _kill_clickhouse(scene: Scene) -> str:
-    servers = scene.deployment.servers
-    worker = scene.worker("heeding-answers")
-    for _ in range(TRIES_MAX):
-        scene.at_work(worker)
-        _kill_in_mid_insert(servers)
-        servers.start_clickhouse()
-        scene.after_batches(BATCHES_BEFORE)
-        if found := scene.miscounts():
-            return found
-    return ""
-
-
-def _kill_in_mid_insert(servers: Servers) -> None:
-    inserts, server = servers.proxies.inserts, servers.server
-
-    def killed() -> bool:
-        if not inserts.under_way():
-            return False
-        os.kill(server.pid, signal.SIGKILL)
-        server.wait(10)
-        return True
-
-    until(killed, "an insert under way")
-
-
-def _drop_insert_reply(scene: Scene) -> str:
-    worker, inserts = scene.worker("looking-before-inserting-again"), scene.deployment.servers.proxies.inserts
-    scene.at_work(worker)
-    struck = len(inserts.struck)
-    inserts.strike_next("events", Action.CUT)
-    until(lambda: len(inserts.struck) > struck, "an insert whose answer is struck")
-    scene.after_batches(BATCHES_AFTER)
-    return scene.miscounts()
-
-
 def _drop_commit_reply(scene: Scene) -> str:
-    worker, commits = scene.worker("joining-anew"), scene.deployment.servers.proxies.commits
-    scene.at_work(worker)
+    scene.at_work("joining-anew")
+    commits = scene.deployment.servers.proxies.commits
     struck = commits.struck
     commits.strike_next()
     until(lambda: commits.struck > struck, "a commit whose answer is struck")
@@ -119,7 +95,7 @@ def _drop_commit_reply(scene: Scene) -> str:
 
 def _join_leave(scene: Scene) -> str:
     first = scene.worker()
-    until(lambda: (scene.deployment.look.records() or 0) > MODEL.events // 4, "a quarter of the traffic")
+    until(lambda: (scene.deployment.look.records() or 0) > LEAVES_AFTER_RECORDS, "a part of the traffic")
     first.stop()
     second = scene.deployment.worker(
         "rebuilding", (sys.executable, "-m", "loadtest.chaos.controls", "rebuilding")
@@ -130,93 +106,109 @@ def _join_leave(scene: Scene) -> str:
     return "; ".join(wrong[:MISCOUNTS_SHOWN])
 
 
+def _kill_clickhouse(scene: Scene) -> str:
+    scene.at_work("heeding-answers")
+    servers = scene.deployment.servers
+    servers.stop_clickhouse_in_mid_insert("events")
+    try:
+        os.kill(servers.server.pid, signal.SIGKILL)
+        servers.server.wait(10)
+        time.sleep(AWAY_SECONDS)
+    finally:
+        servers.start_clickhouse()
+    scene.after_batches(BATCHES_AFTER)
+    return scene.miscounts()
+
+
 def _full_disk(scene: Scene) -> str:
-    worker = scene.worker("heeding-answers")
-    scene.at_work(worker)
+    scene.at_work("heeding-answers")
     scene.deployment.fill_disk()
     try:
-        time.sleep(2.0)
+        time.sleep(AWAY_SECONDS)
     finally:
         scene.deployment.free_disk()
-    scene.after_batches(BATCHES_BEFORE)
+    scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
 def _clock_jump(scene: Scene) -> str:
-    worker = scene.worker("heeding-answers")
-    scene.at_work(worker)
+    scene.at_work("heeding-answers")
     deployment = scene.deployment
     with ahead(deployment.servers, deployment.settings.database, 5, noticed_after_seconds=1.0):
-        scene.after_batches(BATCHES_BEFORE)
+        scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
 def _pause_clickhouse(scene: Scene) -> str:
-    worker, server = scene.worker("heeding-answers"), scene.deployment.servers.server
-    scene.at_work(worker)
-    pause(server.pid)
+    scene.at_work("heeding-answers")
+    servers = scene.deployment.servers
+    servers.stop_clickhouse_in_mid_insert("events")
     try:
         time.sleep(PAUSED_SECONDS)
     finally:
-        resume(server.pid)
-    scene.after_batches(BATCHES_BEFORE)
+        resume(servers.server.pid)
+    scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
 def _slow_clickhouse(scene: Scene) -> str:
-    worker, proxies = scene.worker("heeding-answers"), scene.deployment.servers.proxies
-    scene.at_work(worker)
+    scene.at_work("heeding-answers")
+    proxies = scene.deployment.servers.proxies
     refused = len(proxies.inserts.refused)
     proxies.clickhouse.slow_seconds, proxies.inserts.slow = SLOW_INSERT_SECONDS, True
     try:
         until(lambda: len(proxies.inserts.refused) > refused, "an insert that is refused as late", 30)
     finally:
         proxies.inserts.slow = False
-    scene.after_batches(BATCHES_BEFORE)
+    scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
 def _outage(scene: Scene) -> str:
-    worker, servers = scene.worker("patience"), scene.deployment.servers
-    scene.at_work(worker)
+    scene.at_work("patience")
+    servers = scene.deployment.servers
     os.kill(servers.server.pid, signal.SIGKILL)
     servers.server.wait(10)
-    time.sleep(3.0)
+    time.sleep(AWAY_SECONDS)
     servers.start_clickhouse()
     return scene.standing()
 
 
-CONTROLS: Mapping[str, tuple[str, Callable[[Scene], str]]] = {
-    "kill-worker": ("looking before inserting again", _kill_worker),
-    "pause-worker": ("the tables' deadline", _pause_worker),
-    "kill-broker": ("waiting for the broker", _kill_broker),
-    "kill-clickhouse": ("heeding the server's answers", _kill_clickhouse),
-    "drop-insert-reply": ("looking before inserting again", _drop_insert_reply),
-    "drop-commit-reply": ("joining as a new member", _drop_commit_reply),
-    "join-leave": ("rebuilding the window", _join_leave),
-    "full-disk": ("heeding the server's answers", _full_disk),
-    "clock-jump": ("heeding the server's answers", _clock_jump),
-    "pause-clickhouse": ("heeding the server's answers", _pause_clickhouse),
-    "slow-clickhouse": ("heeding the server's answers", _slow_clickhouse),
-    "outage": ("patience", _outage),
-}
-"""Fault -> which protection is taken out, and what then happens."""
+CONTROLS: Mapping[str, Mapping[str, Callable[[Scene], str]]] = {
+    "looking before inserting again": {"kill-worker": _kill_worker, "drop-insert-reply": _drop_insert_reply},
+    "the tables' deadline": {"pause-worker": _pause_worker},
+    "waiting for the broker": {"kill-broker": _kill_broker},
+    "joining as a new member": {"drop-commit-reply": _drop_commit_reply},
+    "rebuilding the window": {"join-leave": _join_leave},
+    "heeding the server's answers": {
+        "kill-clickhouse": _kill_clickhouse, "full-disk": _full_disk, "clock-jump": _clock_jump,
+        "pause-clickhouse": _pause_clickhouse, "slow-clickhouse": _slow_clickhouse,
+    },
+    "patience": {"outage": _outage},
+}  # fmt: skip
+"""Protection -> fault -> what is done while a worker lacks the one. Those of one protection share a scene and a worker."""
 
 
-def controls_of(faults: Collection[str]) -> Iterator[str]:
-    """Yield the faults that have a control."""
-    yield from (name for name in CONTROLS if name in faults)
+def try_controls(faults: Collection[str], given: Servers, folder: Path) -> Iterator[ControlDone]:
+    """Run the controls of these faults, and yield each. `differs` says what was wrong."""
+    for without, acts in CONTROLS.items():
+        asked = {fault: act for fault, act in acts.items() if fault in faults}
+        if asked:
+            yield from _on_one_scene(without, asked, given, folder / f"control-{next(iter(asked))}")
 
 
-def try_control(fault: str, given: Servers, folder: Path) -> ControlDone:
-    """Run a control. `differs` says what was wrong."""
+def _on_one_scene(
+    without: str, acts: Mapping[str, Callable[[Scene], str]], given: Servers, folder: Path
+) -> Iterator[ControlDone]:
     began = time.monotonic()
-    without, scene_of = CONTROLS[fault]
-    differs = why_not = ""
-    try:
-        with filled(given, folder / f"control-{fault}") as scene:
-            differs = scene_of(scene)
-            why_not = "" if differs else "all was right without it"
-    except (AdledgerError, OSError, DriverError, subprocess.TimeoutExpired) as error:
-        why_not = str(error)
-    return ControlDone(fault, without, differs, round(time.monotonic() - began, 1), why_not)
+    with filled(given, folder, EVENTS_PER_CONTROL * len(acts)) as scene:
+        for fault, act in acts.items():
+            differs = why_not = ""
+            try:
+                differs = act(scene)
+                why_not = "" if differs else "all was right without it"
+            except (AdledgerError, OSError, DriverError, subprocess.TimeoutExpired) as error:
+                why_not = str(error)
+            now = time.monotonic()
+            yield ControlDone(fault, without, differs, round(now - began, 1), why_not)
+            began = now

@@ -22,6 +22,7 @@ from loadtest.faults.tcp_proxy import Action
 from sinks.outcomes import VIOLATED_CONSTRAINT
 
 KILL_GAP_SECONDS_MAX = 1.5
+IN_MID_BATCH_SURELY = 2
 BROKER_AWAY_SECONDS = 2.0
 ANSWER_SECONDS_MAX = 30.0
 """A worker waits for an insert's answer for its deadline and 5 s more."""
@@ -33,11 +34,11 @@ FULL_SECONDS = 2.0
 
 
 def kill_worker(play: Play) -> str:
-    """Kill workers (-9) at random moments, one of a burst surely in mid-batch; each is started again at once."""
+    """Kill workers (-9) at random moments, some of a burst surely in mid-batch; each is started again at once."""
     in_mid_batch = 0
-    surely = play.rng.randrange(KILLS_TOGETHER)
+    surely = play.rng.sample(range(KILLS_TOGETHER), IN_MID_BATCH_SURELY)
     for number in range(KILLS_TOGETHER):
-        if number == surely:
+        if number in surely:
             worker, _ = play.stop_in_mid_batch()
         else:
             worker = play.pick()
@@ -102,7 +103,7 @@ def kill_broker(play: Play) -> str:
 def kill_clickhouse(play: Play) -> str:
     """Kill ClickHouse (-9) while an insert runs on it: its rows were received, its answer had not been given."""
     servers = play.servers
-    server, running = servers.server, play.stop_clickhouse_in_mid_insert()
+    server, running = servers.server, servers.stop_clickhouse_in_mid_insert()
     try:
         os.kill(server.pid, signal.SIGKILL)
         server.wait(10)
@@ -113,7 +114,7 @@ def kill_clickhouse(play: Play) -> str:
 
 def pause_clickhouse(play: Play) -> str:
     """Stop ClickHouse (SIGSTOP) in mid-insert for longer than workers wait for an answer; then let it go on."""
-    server, running = play.servers.server, play.stop_clickhouse_in_mid_insert()
+    server, running = play.servers.server, play.servers.stop_clickhouse_in_mid_insert()
     began = time.monotonic()
     try:
         play.until(

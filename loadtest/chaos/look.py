@@ -40,6 +40,11 @@ class Look:
         rows = self._rows(f"SELECT count() FROM {self._database}.ledger{of}")
         return int(rows[0][0]) if rows else 0
 
+    def last_batches(self) -> dict[int, int]:
+        """Return lane -> the number of the last batch in the ledger; nothing where it can't be read."""
+        rows = self._rows(f"SELECT lane, max(batch_no) FROM {self._database}.ledger GROUP BY lane")
+        return {int(lane): int(batch_no) for lane, batch_no in rows}
+
     def ledger_rows(self, lane: int, batch_no: int) -> int:
         """Return how many ledger rows a batch has: 0 or, if all is well, 1."""
         rows = self._rows(

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.errors import UsageError
 
-KILLS_TOGETHER = 5
+KILLS_TOGETHER = 8
 """Kills come in bursts: the next before the lanes have recovered from the one before."""
 
 ROUND: Mapping[str, int] = {
-    "kill-worker": 6, "pause-worker": 2, "kill-broker": 1, "kill-clickhouse": 2, "drop-insert-reply": 2,
+    "kill-worker": 4, "pause-worker": 1, "kill-broker": 1, "kill-clickhouse": 2, "drop-insert-reply": 2,
     "drop-commit-reply": 1, "join-leave": 1, "full-disk": 1, "clock-jump": 1, "pause-clickhouse": 1,
     "slow-clickhouse": 1, "outage": 1,
 }  # fmt: skip

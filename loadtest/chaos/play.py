@@ -12,8 +12,6 @@ from loadtest.chaos.waiting import NotSeen, until
 from loadtest.chaos.workers import Worker, doubts_of
 from loadtest.faults.processes import pause, resume
 
-MID_INSERT_SECONDS_MAX = 30.0
-ANSWER_ON_ITS_WAY_SECONDS = 0.03
 CAUGHT_UP_SECONDS_MAX = 60.0
 
 
@@ -64,22 +62,6 @@ class Play:
                     return worker, left
                 resume(worker.pid)
         raise NotSeen("no batch was found between its first insert and its last", remedy="more traffic")
-
-    def stop_clickhouse_in_mid_insert(self) -> set[Insert]:
-        """Stop ClickHouse (SIGSTOP) while inserts run on it: their rows were received, their answers not given."""
-        inserts, server = self.servers.proxies.inserts, self.servers.server
-        last = time.monotonic() + MID_INSERT_SECONDS_MAX
-        while time.monotonic() < last:
-            self.start_dead()
-            if not inserts.under_way():
-                time.sleep(0.001)
-                continue
-            stopped = pause(server.pid)
-            time.sleep(ANSWER_ON_ITS_WAY_SECONDS)
-            if stopped and (running := inserts.under_way()):
-                return running
-            resume(server.pid)
-        raise NotSeen("no insert was running on ClickHouse at any moment", remedy="more traffic")
 
     def in_doubt(self, insert: Insert) -> bool:
         """Whether a worker has said that the batch of an insert is in doubt."""

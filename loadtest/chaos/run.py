@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.chaos.control_runs import controls_of, try_control
+from loadtest.chaos.control_runs import try_controls
 from loadtest.chaos.faults import FAULTS
 from loadtest.chaos.plan import KILLS_TOGETHER, planned
 from loadtest.chaos.play import Play
@@ -199,13 +199,12 @@ class _Course:
 
 
 def _controls(request: Request, given: Servers, say: Say) -> Iterator[ControlDone]:
-    for control in controls_of(request.faults):
-        try:
-            done = try_control(control, given, request.folder)
-        except KeyboardInterrupt:
-            return
-        say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")
-        yield done
+    try:
+        for done in try_controls(request.faults, given, request.folder):
+            say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")
+            yield done
+    except KeyboardInterrupt:
+        return
 
 
 def _cpu_seconds() -> float:

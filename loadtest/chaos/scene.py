@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loadtest.chaos.stage import Deployment, Servers
-from loadtest.chaos.waiting import until
+from loadtest.chaos.waiting import NotSeen, until
 from loadtest.chaos.workers import ADLEDGER, Worker
 from loadtest.faults.processes import pause, resume
 from loadtest.generate import Generator
@@ -20,12 +20,12 @@ from pipeline.log.kafka.writer import KafkaLogWriter
 from sinks.connection import connect
 
 MODEL = TrafficModel(
-    seed=31, events=12_000, partitions=2, duration_hours=30, duplicate_share=0.2, publishers=50, users=2_000,
+    seed=31, events=20_000, partitions=2, duration_hours=30, duplicate_share=0.2, publishers=50, users=2_000,
     campaigns=100,
 )  # fmt: skip
 LANES = frozenset(range(MODEL.partitions))
 SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24}
-"""Six batches a second: there is traffic for as long as a control takes."""
+"""Six batches a second, 768 records: there is traffic for as long as a control takes."""
 BATCHES_BEFORE = 4
 STANDS_SECONDS = 6.0
 """Of traffic, in which a lane that works ends a dozen batches."""
@@ -35,10 +35,12 @@ MISCOUNTS_SHOWN = 2
 
 @dataclass(slots=True)
 class Scene:
-    """One control's deployment, filled; `truth` is of all that it was filled with."""
+    """A deployment, filled; `truth` is of all that it was filled with. Several controls may play on it in turn."""
 
     deployment: Deployment
     truth: Truth
+    before: dict[int, int] = field(default_factory=dict)
+    """Lane -> its last batch before the fault: what is wrong up to it is another control's."""
 
     def worker(self, without: str = "") -> Worker:
         """Start a worker, which lacks a protection where one is named."""
@@ -47,10 +49,19 @@ class Scene:
         worker.start()
         return worker
 
-    def at_work(self, worker: Worker) -> None:
-        """Return when a worker has ended some batches."""
+    def at_work(self, without: str = "") -> Worker:
+        """Return a worker that works, and rightly so: it is alone and ends batches, of which none is wrong.
+
+        The one that runs already, if there is one. Raises NotSeen.
+        """
+        running = [worker for worker in self.deployment.workers if worker.alive]
+        worker = running[0] if running else self.worker(without)
         until(lambda: bool(worker.lanes()), f"lanes of {worker.name}", WORKER_SECONDS_MAX)
+        self.before = self.deployment.look.last_batches()
         self.after_batches(BATCHES_BEFORE)
+        if wrong := self.miscounts():
+            raise NotSeen(f"without a fault: {wrong}", remedy="the control shows nothing")
+        return worker
 
     def after_batches(self, more: int) -> None:
         """Return when so many more batches are done."""
@@ -77,13 +88,14 @@ class Scene:
         return left[0]
 
     def miscounts(self) -> str:
-        """Return what `ledger check` finds wrong; "" where that is nothing."""
+        """Return what `ledger check` finds wrong in batches after `before`; "" where that is nothing."""
         deployment = self.deployment
         client = connect(deployment.servers.direct)
         try:
-            found = audit(client, Tables(deployment.settings.database), Scope(), recount=True).problems
+            problems = audit(client, Tables(deployment.settings.database), Scope(), recount=True).problems
         finally:
             client.disconnect()
+        found = [problem for problem in problems if problem.batch_no > self.before.get(problem.lane, 0)]
         more = f" (of {len(found)})" if len(found) > MISCOUNTS_SHOWN else ""
         return "; ".join(map(str, found[:MISCOUNTS_SHOWN])) + more
 
@@ -97,16 +109,17 @@ class Scene:
 
 
 @contextmanager
-def filled(given: Servers, folder: Path) -> Iterator[Scene]:
+def filled(given: Servers, folder: Path, events: int) -> Iterator[Scene]:
     """Give a deployment with traffic of known truth in its topics; it ends with the block."""
     deployment = Deployment.make(given, folder, partitions=MODEL.partitions, **SLOW)
-    truth = TruthBuilder(MODEL)
+    model = replace(MODEL, events=events)
+    truth = TruthBuilder(model)
     try:
         with KafkaLogWriter(deployment.direct, say=lambda _: None) as writer:
-            for chunk in Generator(MODEL).chunks():
+            for chunk in Generator(model).chunks():
                 for topic, partition, block in chunk.blocks:
                     writer.append(topic, partition, block)
                 truth.add(chunk.rows)
         yield Scene(deployment, truth.truth())
     finally:
-        deployment.end()
+        deployment.end(at_once=True)

@@ -81,7 +81,9 @@ class Servers:
             if stopped and wanted():
                 return inserts.under_way()
             resume(server.pid)
-        raise NotSeen(f"no insert into {table or 'any table'} was running on ClickHouse", remedy="more traffic")
+        raise NotSeen(
+            f"no insert into {table or 'any table'} was running on ClickHouse", remedy="more traffic"
+        )
 
 
 @contextmanager
