@@ -101,7 +101,8 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
         web = self.app.web if self.app.conf.web_enabled else None
         try:
             if web is not None:
-                logs.APP.info("pages at %s", web.bind())
+                self.app.lanes.pages = web.bind()
+                logs.APP.info("pages at %s", self.app.lanes.pages)
             with self.app.lanes.ready():
                 try:
                     super().execute_from_commandline()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json
+from pipeline.cli.output import out, out_json, quiet_kafka_client
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,11 +65,9 @@ def _examined(
         )
         return [refused, Check("deployment", "", not_made="the settings are refused")]
 
-    import logging
-
     from pipeline.doctor.examine import examine
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told once, with its remedy
+    quiet_kafka_client()
     checks = [
         Check("settings", "understood, without contradictions"),
         *examine(loaded.settings, connect.client),

@@ -8,10 +8,11 @@ import typer
 
 from pipeline.cli import connect, options
 from pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
-from pipeline.cli.output import err, out, out_json
+from pipeline.cli.output import err, out, out_json, quiet_kafka_client
 from pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.control.owners import Owners
     from pipeline.lanes.inspect import LaneLook
     from pipeline.settings import Settings
     from sinks.orders import LaneOrder
@@ -51,23 +52,27 @@ def status(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show where each lane stands, and why one stands still.
+    """Show where each lane stands, who has it and what it does, and why one stands still.
 
-    The ledger's end, the batch that is intended, what the tables hold of it, the log's bounds, the lag; and where something is wrong, what it is and the command that orders what to do. Exit code 1 where a lane would stand still.
+    The ledger's end, the batch that is intended, what the tables hold of it, the log's bounds, the lag; the worker that owns the lane, by the group, and what it does, by that worker's pages (rebuilding and how far, running, idle, waiting, in doubt, stopped); and where something is wrong, what it is and the command that orders what to do. Exit code 1 where a lane would stand still.
 
     \b
     Examples:
       adledger lane status
       adledger lane status 3 --json | jq '.lanes[0].trouble'
+      adledger lane status --json | jq '.lanes[] | select(.owner.phase != "running") | {lane, owner}'
     """
     settings = options.load_settings(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
     ).settings
+    owners = _owners(settings)
     looks = _look(settings, lane_no)
     if as_json:
-        out_json({"lanes": [lane_json(settings, look) for look in looks]})
+        group_now = {"name": settings.group, "state": owners.state or None, "workers": owners.workers}
+        lanes = [lane_json(settings, look, owners.of(look.lane)) for look in looks]
+        out_json({"group": group_now, "lanes": lanes})
     else:
-        print_lanes(looks)
+        print_lanes(looks, owners)
     if any(look.trouble for look in looks):
         raise typer.Exit(1)
 
@@ -184,6 +189,15 @@ def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags
             "what to do is not said", remedy="give --dry-run to see it, or --execute to order it"
         )
     return execute
+
+
+def _owners(settings: "Settings") -> "Owners":
+    import asyncio
+
+    from pipeline.control.owners import lane_owners
+
+    quiet_kafka_client()
+    return asyncio.run(lane_owners(settings))
 
 
 def _look(settings: "Settings", lane_no: int | None) -> list["LaneLook"]:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.output import err, out_table
 
 if TYPE_CHECKING:
+    from pipeline.control.owners import Owner, Owners
     from pipeline.lanes.inspect import LaneLook
     from pipeline.settings import Settings
     from sinks.orders import LaneOrder
+
+REBUILDING = "rebuilding"
 
 
 def told(settings: "Settings", order: "LaneOrder") -> str:
@@ -33,10 +36,10 @@ def told(settings: "Settings", order: "LaneOrder") -> str:
     return f"{lost}; go on with {begins}, epoch {order.epoch}"
 
 
-def print_lanes(looks: Sequence["LaneLook"]) -> None:
-    """Print a line a lane, and below what is wrong."""
+def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
+    """Print a line a lane, and below what is wrong; what is the same of several lanes is said once."""
     out_table(
-        ("lane", "batch", "log holds", "ledger at", "lag", "under way", "state"),
+        ("lane", "batch", "log holds", "ledger at", "lag", "under way", "owner", "does", "state"),
         [
             (
                 str(look.lane),
@@ -45,20 +48,72 @@ def print_lanes(looks: Sequence["LaneLook"]) -> None:
                 " ".join(str(p) for _, p in sorted(look.positions.items())) or "-",
                 look.lag,
                 "-" if look.pending is None else f"batch {look.pending.batch_no}",
+                "-" if (owner := owners.of(look.lane)) is None else owner.worker,
+                _does(owner),
                 "ok" if not look.trouble else "ordered" if look.ordered else "STANDS STILL",
             )
             for look in looks
         ],
     )
-    for look in looks:
-        if look.trouble:
-            err(f"{look.trouble}\n  remedy: {look.remedy}")
+    for line in group_lines(owners):
+        err(line)
+    said = [(look.lane, f"{look.trouble}\n  remedy: {look.remedy}") for look in looks if look.trouble]
+    said += [
+        (look.lane, f"lane {look.lane}: {owner.phase or 'not known'}: {owner.detail}")
+        for look in looks
+        if not look.trouble and (owner := owners.of(look.lane)) is not None and owner.detail
+        and (owner.phase != REBUILDING or owner.detail not in _does(owner))
+    ]  # fmt: skip
+    for line in gathered(said):
+        err(line)
 
 
-def lane_json(settings: "Settings", look: "LaneLook") -> dict[str, Any]:
+def group_lines(owners: "Owners") -> list[str]:
+    """Return what there is to say of the group as a whole: nobody is there, or it settles just now."""
+    from pipeline.control.owners import REBALANCING
+
+    if not owners.workers:
+        return ["no worker has the group's lanes: start one with adledger run"]
+    if owners.state in REBALANCING:
+        return [f"the group is being assigned anew ({owners.state}): look again in a few seconds"]
+    return []
+
+
+def gathered(said: Sequence[tuple[int, str]]) -> list[str]:
+    """Return texts of lanes, those that differ in nothing but the lane's number as one that names all of them."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for number, text in said:
+        alike.setdefault(text.replace(f"lane {number}:", "lane N:"), []).append((number, text))
+    return [
+        lanes[0][1]
+        if len(lanes) == 1
+        else text.replace("lane N:", f"lanes {', '.join(str(number) for number, _ in lanes)}:")
+        for text, lanes in alike.items()
+    ]
+
+
+def _does(owner: "Owner | None") -> str:
+    """Return what a lane's owner does with it, in a word; of a rebuild, how far it is."""
+    if owner is None:
+        return "-"
+    if owner.phase == REBUILDING and owner.detail.endswith(" ids"):
+        return f"{owner.phase}, {owner.detail}"
+    return owner.phase or "not known"
+
+
+def lane_json(settings: "Settings", look: "LaneLook", owner: "Owner | None") -> dict[str, Any]:
     """Return a lane for --json."""
     return {
         "lane": look.lane,
+        "owner": {
+            "worker": owner.worker,
+            "pages": owner.pages or None,
+            "phase": owner.phase or None,
+            "since": owner.since or None,
+            "detail": owner.detail or None,
+        }
+        if owner
+        else None,
         "batch_no": look.batch_no,
         "clock_ms": look.clock,
         "positions": {_topic(settings, t): p for t, p in look.positions.items()},

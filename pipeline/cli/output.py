@@ -86,3 +86,10 @@ def err(text: str) -> None:
 def err_error(error: AdledgerError) -> None:
     """Write an error for people: what and where, then the remedy."""
     err(f"adledger: {error}")
+
+
+def quiet_kafka_client() -> None:
+    """Let aiokafka be silent: what goes wrong is told once, by us, with its cause and remedy."""
+    import logging
+
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json, out_table
+from pipeline.cli.output import err, out, out_json, out_table, quiet_kafka_client
 
 if TYPE_CHECKING:
     from pipeline.log.kafka.topics import Checked
@@ -56,7 +56,7 @@ def create(
 
     from pipeline.log.kafka.topics import check_topics, create_topics
 
-    _quiet_client()
+    quiet_kafka_client()
 
     async def made_and_checked() -> "tuple[tuple[str, ...], Checked]":
         return await create_topics(settings, partitions, replication_factor), await check_topics(settings)
@@ -88,7 +88,7 @@ def check(
 
     from pipeline.log.kafka.topics import check_topics
 
-    _quiet_client()
+    quiet_kafka_client()
     _report(settings, asyncio.run(check_topics(settings)), (), as_json=as_json)
 
 
@@ -125,10 +125,3 @@ def _report(settings: "Settings", checked: "Checked", made: tuple[str, ...], *, 
         out("fit: yes" if checked.fit else "fit: NO")
     if not checked.fit:
         raise typer.Exit(1)
-
-
-def _quiet_client() -> None:
-    """Let aiokafka be silent: what goes wrong is told once, with its cause and remedy."""
-    import logging
-
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -1,7 +1,9 @@
 """The lanes as a service of the Faust app: what is made sure of before it starts, its run, and how it ended."""
 
 import asyncio
+import os
 import signal
+import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from pipeline.lanes.server import Server, ready_server, summarize
 from pipeline.lanes.start import make_sink, make_worker, ready_process
 from pipeline.lanes.worker import Worker
 from pipeline.ledger.totals import Summary
+from pipeline.log.kafka.assignor import About
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.kafka.topics import require_fit_topics
 from pipeline.retention.job import run_hourly
@@ -32,13 +35,17 @@ LEAVE_SECONDS_MAX = 10
 
 
 class LanesService(Service):  # type: ignore[misc] # mode has no types
-    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended by itself."""
+    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended by itself.
+
+    `pages` is their URL, for whoever asks the group who its members are; "" where there are none.
+    """
 
     def __init__(
         self, settings: Settings, *, until_caught_up: bool, observer: Observer, announcer: Announcer
     ) -> None:
         super().__init__()
         self.ended = asyncio.Event()
+        self.pages = ""
         self._settings, self._until_caught_up = settings, until_caught_up
         self._observer, self._announcer = observer, announcer
         self._server: Server | None = None
@@ -107,7 +114,8 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     async def _work(self) -> None:
         assert self._server is not None, "made ready before the start"
         sink = make_sink(self._settings, self._server.address)
-        source = KafkaSource.of(self._settings, WORKER.warning)
+        about = About(f"{socket.gethostname()}:{os.getpid()}", self.pages)
+        source = KafkaSource.of(self._settings, WORKER.warning, about)
         self._worker = worker = make_worker(
             self._settings,
             source,

@@ -1,32 +1,12 @@
 """The consumer group as it is now: who is in it, which lanes nobody has, how far it is behind. Pure."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from pipeline.log.kafka.findings import Finding
+from pipeline.log.kafka.group_facts import GroupFacts
 
 STABLE, EMPTY, DEAD = "Stable", "Empty", "Dead"
 CONSUMER = "consumer"
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member: what it calls itself, from where, and its lanes (partitions of any topic)."""
-
-    client_id: str
-    host: str
-    lanes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """A group as its coordinator tells it. `protocol` is the assignor's name."""
-
-    name: str
-    state: str
-    protocol_type: str
-    protocol: str
-    members: Sequence[Member]
 
 
 def findings(group: GroupFacts, ours: str, lanes: int, lag_records: int) -> Iterator[Finding]:

@@ -4,19 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError
-from aiokafka.protocol.admin import DescribeGroupsRequest
-
-from pipeline.doctor.group import GroupFacts, Member
 from pipeline.doctor.report import Check
 from pipeline.errors import LogError, UsageError
-from pipeline.log.kafka.commits import NOT_READY, GroupCommits
+from pipeline.log.kafka.commits import GroupCommits
 from pipeline.log.kafka.failures import connected, probe
 from pipeline.log.kafka.findings import Finding
+from pipeline.log.kafka.group_facts import GroupFacts, describe_group
 from pipeline.log.kafka.log_times import largest_log_times
 from pipeline.log.kafka.patience import Patience
 from pipeline.log.kafka.reader import KafkaReader
@@ -27,7 +21,6 @@ from pipeline.settings import Settings
 
 AREA, TOPICS = "kafka", "topics"
 READ_TRIES_MAX = 3
-COORDINATOR_TRIES_MAX, COORDINATOR_RETRY_SECONDS = 50, 0.2
 
 
 def _say_nothing(_: str) -> None:
@@ -117,34 +110,3 @@ async def kafka_view(settings: Settings, checked: Checked) -> AsyncIterator[Kafk
             GroupCommits(client, settings.group, settings.topics),
             KafkaReader(client, found, settings.log_time, patience),
         )
-
-
-async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
-    """Ask the group's coordinator. One that nobody was ever in is in state Dead. Raises KafkaError.
-
-    Brokers that just started, or never had a group, are asked again while they make ready.
-    """
-    for attempt in range(1, COORDINATOR_TRIES_MAX + 1):
-        try:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            response = await client.send(node, DescribeGroupsRequest([group]))
-        except KafkaError as error:
-            if not error.retriable or attempt == COORDINATOR_TRIES_MAX:
-                raise
-        else:
-            if response.groups[0][0] not in NOT_READY:
-                break
-        await asyncio.sleep(COORDINATOR_RETRY_SECONDS)
-    [(_, name, state, protocol_type, protocol, members, *_)] = response.groups
-    return GroupFacts(
-        name, state, protocol_type, protocol, [Member(m[1], m[2], _lanes(m[4])) for m in members]
-    )
-
-
-def _lanes(assignment: bytes) -> tuple[int, ...]:
-    """Return the partitions of any topic that a member of a `consumer` group has; other groups' say nothing."""
-    try:
-        decoded: Any = ConsumerProtocolMemberAssignment.decode(assignment)
-    except (ValueError, IndexError, TypeError):
-        return ()
-    return tuple(sorted({lane for _, lanes in decoded.assignment for lane in lanes}))

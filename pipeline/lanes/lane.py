@@ -159,7 +159,8 @@ class Lane:
             async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
                 dedupe.reserve(block.expected)
                 await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
-                self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,} ids")
+                of_all = f" of about {block.expected:,}" if block.expected else ""
+                self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,}{of_all} ids")
                 if dedupe.taken - said >= IDS_BETWEEN_LINES:
                     said = dedupe.taken
                     self._ports.say(f"lane {self.lane}: {said:,} ids rebuilt, of about {block.expected:,}")

@@ -1,4 +1,4 @@
-"""The pages of a worker: /livez, /readyz, /metrics, /publishers/ID/live, and an index. They only show."""
+"""The pages of a worker: /livez, /readyz, /lanes, /metrics, /publishers/ID/live, and an index. They only show."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <ul>
 <li><a href="livez">livez</a>: the process answers</li>
 <li><a href="readyz">readyz</a>: its lanes move; 503 names the lane that stands still</li>
+<li><a href="lanes">lanes</a>: what each of its lanes does</li>
 <li><a href="metrics">metrics</a>: for Prometheus</li>
 <li><a href="publishers/1/live">publishers/1/live</a>: the last minutes of a publisher, here number 1</li>
 </ul></body></html>
@@ -54,6 +55,10 @@ def add_pages(app: Any, shown: Shown) -> None:
     async def readyz(self: View, request: Request) -> Response:  # noqa: ARG001
         ready, body = readiness_body(joined=shown.joined(), readiness=shown.readiness)
         return _json(self, body, 200 if ready else 503)
+
+    @app.page("/lanes", name="lanes")
+    async def lanes(self: View, request: Request) -> Response:  # noqa: ARG001
+        return _json(self, {"lanes": [_lane(lane) for lane in shown.readiness.lanes()]})
 
     @app.page("/metrics", name="metrics")
     async def metrics(self: View, request: Request) -> Response:  # noqa: ARG001

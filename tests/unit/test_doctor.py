@@ -10,6 +10,7 @@ from pipeline.doctor import clocks, group, keys, machine
 from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
 from pipeline.doctor.report import Check, State, as_json, found_wrong, with_flags
 from pipeline.log.kafka.findings import Finding
+from pipeline.log.kafka.group_facts import GroupFacts, Member
 from pipeline.settings import MIB, Settings
 from pipeline.stages.plain_hashes import partition_of
 
@@ -82,11 +83,9 @@ def test_memory_grows_with_lanes_and_events(lanes, events):
     assert not any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, 2 * held))
 
 
-def facts(
-    state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] = (0, 1, 2)
-) -> group.GroupFacts:
-    members = [group.Member("worker", "/127.0.0.1", lanes)] if state == "Stable" else []
-    return group.GroupFacts("g", state, "consumer", protocol if members else "", members)
+def facts(state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] = (0, 1, 2)) -> GroupFacts:
+    members = [Member("worker", "/127.0.0.1", lanes)] if state == "Stable" else []
+    return GroupFacts("g", state, "consumer", protocol if members else "", members)
 
 
 def test_a_group_without_fault_has_no_findings():

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import LogError
 from pipeline.log.files.durable import not_written
 from pipeline.log.files.ends import Ends, EndsFile
-from pipeline.log.files.lock import FileLock
+from pipeline.log.files.lock import FileLock, held_by
 from pipeline.log.files.manifest import check_name, partition_folder, read_manifest
 from pipeline.log.files.offsets import OFFSETS, OffsetsJournal, fenced, read_state
 from pipeline.log.files.partition import PartitionReader
@@ -56,6 +56,10 @@ class FilesSource:
     def topology(self) -> Topology:
         """The log's topics and partitions."""
         return self._topology
+
+    def holder(self) -> int | None:
+        """Return the process that consumes for the group now, or None."""
+        return held_by(self._log / "groups" / self._group / "lock")
 
     async def join(self, listener: GroupListener) -> Topology:
         """Become the group's one member; the listener is given every lane after this has returned.

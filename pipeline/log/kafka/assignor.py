@@ -46,6 +46,21 @@ class Claim:
     instance: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a member tells people of itself, beside its claim: its process (HOST:PID), and its pages' URL ("": none).
+
+    `adledger lane status` reads it from the group's coordinator. The URL's host is as the pages listen: 0.0.0.0 is
+    every address of the member's host.
+    """
+
+    worker: str = ""
+    pages: str = ""
+
+
+TELLS_NOTHING = About()
+
+
 def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tuple[int, ...]]:
     """Return the lanes of each member: all of 0..partitions-1, each once, numbers of lanes within one of each other.
 
@@ -105,7 +120,11 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
     name = NAME
 
     def __init__(
-        self, instance: str | None = None, *, refused: Callable[[LogError], None] | None = None
+        self,
+        instance: str | None = None,
+        *,
+        refused: Callable[[LogError], None] | None = None,
+        about: About = TELLS_NOTHING,
     ) -> None:
         """Make an assignor for a member with this `group.instance.id`.
 
@@ -114,6 +133,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
         """
         self._claim = Claim(instance=instance or "")
         self._refused = refused
+        self._about = about
 
     @property
     def claim(self) -> Claim:
@@ -122,7 +142,8 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return the subscription to send with a join: the topics, and the claim as user data."""
-        return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), _encode_claim(self._claim))
+        said = _encode_claim(self._claim, self._about)
+        return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), said)
 
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
@@ -170,8 +191,20 @@ def _common_topics(members: Mapping[str, ConsumerProtocolMemberMetadata]) -> lis
     return list(next(iter(subscriptions)))
 
 
-def _encode_claim(claim: Claim) -> bytes:
-    return orjson.dumps({"round": claim.round, "lanes": claim.lanes, "instance": claim.instance})
+def told_about(user_data: bytes | None) -> About:
+    """Return what a member's user data tell of it: nothing where they are of another program, or an older release."""
+    try:
+        said = orjson.loads(user_data or b"{}")
+        return About(str(said.get("worker", "")), str(said.get("pages", "")))
+    except (AttributeError, ValueError):
+        return TELLS_NOTHING
+
+
+def _encode_claim(claim: Claim, about: About) -> bytes:
+    return orjson.dumps({
+        "round": claim.round, "lanes": claim.lanes, "instance": claim.instance,
+        "worker": about.worker, "pages": about.pages,
+    })  # fmt: skip
 
 
 def _decode_claim(user_data: bytes | None) -> Claim:

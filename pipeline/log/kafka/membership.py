@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from pipeline.errors import LogError
-from pipeline.log.kafka.assignor import LaneAssignor
+from pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor
 from pipeline.log.kafka.internals import Member
 from pipeline.log.kafka.patience import Patience
 from pipeline.log.source import Assignment, GroupListener
@@ -43,11 +43,12 @@ class Membership:
         options: Mapping[str, Any],
         patience: Patience,
         listener: GroupListener,
+        about: About = TELLS_NOTHING,
     ) -> None:
         """`options` are times and `group_instance_id`, as aiokafka's GroupCoordinator names them."""
         self._client, self._group, self._topics, self._options = client, group, topics, options
         self._patience, self._listener = patience, listener
-        self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused)
+        self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused, about=about)
         self._member: Member | None = None
         self._told: set[int] = set()
         self._rebalances = 0

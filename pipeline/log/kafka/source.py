@@ -8,6 +8,7 @@ from aiokafka.client import AIOKafkaClient
 
 from pipeline.addresses import KafkaAddress
 from pipeline.errors import CommitFenced, LogError, UsageError
+from pipeline.log.kafka.assignor import TELLS_NOTHING, About
 from pipeline.log.kafka.batches import LogTime
 from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from pipeline.log.kafka.commits import GroupCommits
@@ -72,8 +73,12 @@ class KafkaSource:
         retry_attempts_max: int,
         retry_backoff_ms_max: int,
         say: Callable[[str], None],
+        about: About = TELLS_NOTHING,
     ) -> None:
-        """`properties` are the [kafka] settings; `say` is given lines for people. Raises UsageError (properties)."""
+        """`properties` are the [kafka] settings; `say` is given lines for people; `about` is told to the group.
+
+        Raises UsageError (properties).
+        """
         self._options = client_options(servers, properties)
         self._group_options = {
             name: value
@@ -88,14 +93,14 @@ class KafkaSource:
             self._options.get("request_timeout_ms", REQUEST_TIMEOUT_MS), rebalance_ms + REQUEST_MARGIN_MS
         )
         self._topics, self._group, self._log_time = tuple(topics), group, log_time
-        self._say = say
+        self._say, self._about = say, about
         self._attempts_max, self._backoff_ms_max = retry_attempts_max, retry_backoff_ms_max
         self._servers = ",".join(servers)
         self._voice: Voice | None = None
         self._joined: _Joined | None = None
 
     @classmethod
-    def of(cls, settings: Settings, say: Callable[[str], None]) -> Self:
+    def of(cls, settings: Settings, say: Callable[[str], None], about: About = TELLS_NOTHING) -> Self:
         """Return the source that the settings name. Raises UsageError: no Kafka, or its properties are wrong."""
         if not isinstance(settings.source, KafkaAddress):
             raise UsageError(
@@ -111,6 +116,7 @@ class KafkaSource:
             retry_attempts_max=settings.retry_attempts_max,
             retry_backoff_ms_max=settings.retry_backoff_ms_max,
             say=say,
+            about=about,
         )
 
     async def join(self, listener: GroupListener) -> Topology:
@@ -203,7 +209,9 @@ class KafkaSource:
         return _Joined(
             client,
             topology,
-            Membership(client, self._group, self._topics, self._group_options, patience, listener),
+            Membership(
+                client, self._group, self._topics, self._group_options, patience, listener, self._about
+            ),
             GroupCommits(
                 client, self._group, self._topics, instance=self._group_options.get("group_instance_id")
             ),

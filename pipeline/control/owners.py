@@ -1,0 +1,111 @@
+"""Who owns which lane, and what it does there: the group's coordinator names the owners, their pages tell the rest."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from pipeline.addresses import FilesAddress
+from pipeline.log.files.source import FilesSource
+from pipeline.log.kafka.failures import connected
+from pipeline.log.kafka.group_facts import Member, describe_group
+from pipeline.log.kafka.topics import kafka_options
+from pipeline.settings import Settings
+
+PAGES_SECONDS_MAX = 3.0
+"""So long a worker's pages are waited for: one that is stopped or unreachable must not hold the others' answers back."""
+PAGES_BYTES_MAX = 4 * 1024 * 1024
+
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
+REBALANCING = frozenset({"PreparingRebalance", "CompletingRebalance"})
+"""Kafka's words for a group whose members don't all know their lanes yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose lane it is, and what its owner does: `phase` as `pipeline.lanes.ports.Phase` has it, since when, and details.
+
+    `phase` "": not known, and `detail` says why.
+    """
+
+    worker: str  # HOST:PID, or what Kafka knows of a member that does not say
+    pages: str = ""  # URL
+    phase: str = ""
+    since: str = ""  # RFC 3339
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """The lanes that have an owner. `state` is Kafka's word for the group, "" for a log in a directory."""
+
+    state: str
+    workers: int
+    by_lane: Mapping[int, Owner]
+
+    def of(self, lane: int) -> Owner | None:
+        """Return a lane's owner."""
+        return self.by_lane.get(lane)
+
+
+async def lane_owners(settings: Settings) -> Owners:
+    """Ask the coordinator, then every member's pages at once. Joins nothing. Raises LogError."""
+    if isinstance(settings.source, FilesAddress):
+        return _of_files(FilesSource(settings.source.directory, settings.group))
+    async with connected(kafka_options(settings)) as client:
+        group = await describe_group(client, settings.group)
+    told = await asyncio.gather(*(_told_by(member) for member in group.members))
+    by_lane = {lane: owner for lanes in told for lane, owner in lanes.items()}
+    return Owners(group.state, len(group.members), by_lane)
+
+
+def pages_of(member: Member) -> str:
+    """Return where a member's pages are as seen from here, or "".
+
+    Pages that listen on every address are looked for at the one that the broker saw the member come from.
+    """
+    url = urlsplit(member.about.pages)
+    if not url.hostname or url.scheme != "http":
+        return ""
+    host = member.host.rpartition("/")[2] if url.hostname in EVERY_ADDRESS else url.hostname
+    return f"http://{f'[{host}]' if ':' in host else host}:{url.port or 80}/"
+
+
+def _of_files(source: FilesSource) -> Owners:
+    holder = source.holder()
+    if holder is None:
+        return Owners("", 0, {})
+    owner = Owner(f"{socket.gethostname()}:{holder}", detail="a worker on files: has no pages")
+    return Owners("", 1, dict.fromkeys(range(source.topology.partitions), owner))
+
+
+async def _told_by(member: Member) -> dict[int, Owner]:
+    """Return a member's lanes, each with what its pages say of it."""
+    worker = member.about.worker or f"{member.client_id} at {member.host.rpartition('/')[2]}"
+    pages = pages_of(member)
+    if not pages:
+        return dict.fromkeys(member.lanes, Owner(worker, detail="the worker has no pages"))
+    try:
+        told = await _lanes_page(pages)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
+        why = f"the worker's pages don't answer: {str(error) or type(error).__name__}"
+        return dict.fromkeys(member.lanes, Owner(worker, pages, detail=why))
+    unknown = Owner(worker, pages, detail="the worker does not have it yet")
+    return {lane: Owner(worker, pages, **told[lane]) if lane in told else unknown for lane in member.lanes}
+
+
+async def _lanes_page(pages: str) -> dict[int, dict[str, str]]:
+    """Return what a worker says that its lanes do. Raises aiohttp's errors, and ValueError or such where it is none."""
+    timeout = aiohttp.ClientTimeout(total=PAGES_SECONDS_MAX)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{pages}lanes") as answer:
+        answer.raise_for_status()
+        body: Any = orjson.loads(await answer.content.read(PAGES_BYTES_MAX))
+    return {
+        int(lane["lane"]): {name: str(lane[name]) for name in ("phase", "since", "detail")}
+        for lane in body["lanes"]
+    }

@@ -1,0 +1,138 @@
+"""Who owns a lane and what it does there: what members tell the group, and what their pages tell whoever asks."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from pipeline.cli.lane_output import gathered
+from pipeline.control import owners
+from pipeline.control.owners import Owner, Owners, lane_owners, pages_of
+from pipeline.importing.run import open_log
+from pipeline.log.files import FilesSource
+from pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor, told_about
+from pipeline.log.kafka.group_facts import Member
+from pipeline.settings import Settings
+
+LANES = {
+    "lanes": [
+        {"lane": 2, "phase": "rebuilding", "since": "2026-01-01T00:00:00Z", "detail": "7 of about 9 ids"}
+    ]
+}
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+@asynccontextmanager
+async def pages(handler: Handler) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/lanes", handler)
+    async with TestServer(application, host="127.0.0.1") as server:
+        yield f"http://0.0.0.0:{server.port}/"
+
+
+def member(url: str, *lanes: int) -> Member:
+    return Member("adledger", "/127.0.0.1", lanes, About("chi-07:4121", url))
+
+
+def test_what_a_member_tells_comes_through_its_claim():
+    """With every join, beside the claim; user data of other programs and releases tell nothing."""
+    about = About("chi-07:4121", "http://0.0.0.0:6066/")
+    assert told_about(LaneAssignor(about=about).metadata(["t"]).user_data) == about
+    for other in (b"", None, b"\x00\xff", b"[]", b"7", LaneAssignor().metadata(["t"]).user_data):
+        assert told_about(other) == TELLS_NOTHING
+
+
+@pytest.mark.parametrize(
+    ("told", "host", "seen"),
+    [
+        ("http://0.0.0.0:6066/", "/10.1.2.3", "http://10.1.2.3:6066/"),
+        ("http://[::]:6066/", "chi-07/fd00::7", "http://[fd00::7]:6066/"),
+        ("http://127.0.0.1:6067/", "/10.1.2.3", "http://127.0.0.1:6067/"),
+        ("", "/10.1.2.3", ""),
+        ("file:///etc/passwd", "/10.1.2.3", ""),
+    ],
+)
+def test_pages_are_looked_for_where_the_broker_saw_the_member(told: str, host: str, seen: str):
+    """Every address becomes the member's; one that is named is taken; what is no page's address is none."""
+    assert pages_of(Member("adledger", host, (), About("w", told))) == seen
+
+
+async def test_the_pages_say_what_a_lane_does():
+    """The phase and how far it is; a lane that the worker does not have yet is not known, and says so."""
+
+    async def lanes(_: web.Request) -> web.Response:
+        return web.json_response(LANES)
+
+    async with pages(lanes) as url:
+        told = await owners._told_by(member(url, 2, 3))
+    assert told[2].worker == told[3].worker == "chi-07:4121"
+    assert (told[2].phase, told[2].detail) == ("rebuilding", "7 of about 9 ids")
+    assert (told[3].phase, told[3].detail) == ("", "the worker does not have it yet")
+
+
+async def never(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def nonsense(_: web.Request) -> web.Response:
+    return web.Response(text="<html>")
+
+
+async def of_another_release(_: web.Request) -> web.Response:
+    raise web.HTTPNotFound
+
+
+@pytest.mark.parametrize("handler", [never, nonsense, of_another_release])
+async def test_pages_that_do_not_answer_hold_nobody_back(handler: Handler, monkeypatch: pytest.MonkeyPatch):
+    """The owner is named all the same, its doings are not known, and why."""
+    monkeypatch.setattr(owners, "PAGES_SECONDS_MAX", 0.2)
+    async with pages(handler) as url:
+        told = await owners._told_by(member(url, 2))
+    assert (told[2].worker, told[2].phase) == ("chi-07:4121", "")
+    assert "pages don't answer" in told[2].detail
+
+
+async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int):
+    """The group names the owner; what is not known is said to be so."""
+    assert (await owners._told_by(member("", 1)))[1] == Owner("chi-07:4121", detail="the worker has no pages")
+    old = await owners._told_by(Member("adledger", "/10.1.2.3", (1,)))
+    assert old[1].worker == "adledger at 10.1.2.3"
+    gone = await owners._told_by(member(f"http://127.0.0.1:{unused_tcp_port}/", 1))
+    assert "pages don't answer" in gone[1].detail
+
+
+async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
+    """The process that holds the group's lock has every lane; when it has left, nobody has."""
+    with open_log(tmp_path / "log", 3):
+        pass
+    settings = Settings(source=f"files:{tmp_path / 'log'}", clickhouse=f"embedded:{tmp_path / 'ch'}")
+    assert await lane_owners(settings) == Owners("", 0, {})
+
+    class Nobody:
+        async def lanes_assigned(self, assignments: object) -> None: ...
+
+        async def lanes_revoked(self, lanes: object) -> None: ...
+
+    source = FilesSource(tmp_path / "log", settings.group)
+    await source.join(Nobody())
+    found = await lane_owners(settings)
+    await source.leave()
+    assert found.workers == 1
+    assert {lane: owner.worker.rpartition(":")[2] for lane, owner in found.by_lane.items()} == dict.fromkeys(
+        range(3), str(os.getpid())
+    )
+    assert (await lane_owners(settings)).workers == 0
+
+
+def test_what_is_the_same_of_several_lanes_is_said_once():
+    """With the lanes' numbers; what one lane alone has to say stays as it is."""
+    said = [(number, f"lane {number}: partitions were added") for number in (0, 1, 12)]
+    assert gathered([*said, (3, "lane 3: of batch 7 there are 2")]) == [
+        "lanes 0, 1, 12: partitions were added", "lane 3: of batch 7 there are 2",
+    ]  # fmt: skip
