@@ -15,7 +15,7 @@ from pipeline.addresses import ServerAddress
 from pipeline.errors import SinkError, SinkUnavailable
 from pipeline.rules.rule import WINDOW_COLUMNS
 from pipeline.stages.columns import EVENT_DTYPES, EventColumns
-from pipeline.stages.identity import identity
+from pipeline.stages.identity import dedupe_keys
 from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
 from sinks import queries
 from sinks.blocks import Block, protocol_block, row_count, text_block
@@ -136,7 +136,7 @@ class ClickHouseSink:
         )
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts with lane_clock >= clock_from (ms) and batch_no < the given, by batch, topic and offset.
+        """Yield the firsts with lane_clock >= clock_from (ms) and batch_no < the given, in no order.
 
         Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
         """
@@ -161,7 +161,11 @@ class ClickHouseSink:
 
     async def _stream(self, query: str, block: Callable[[list[Any]], T]) -> AsyncGenerator[T]:
         """Yield what `block` makes of each block of a query's columns, in the reading thread."""
-        settings = {"max_block_size": IDENTITY_ROWS_PER_BLOCK, **self._consistency()}
+        settings = {
+            "max_block_size": IDENTITY_ROWS_PER_BLOCK,
+            "preferred_block_size_bytes": 0,  # else 8,192 rows: a packet's costs for every one
+            **self._consistency(),
+        }
         stream = self._pool.stream(lambda client: map(block, client.blocks(query, settings)))
         async with aclosing(stream):
             with _as_sink_errors():
@@ -252,10 +256,10 @@ def insert_settings() -> dict[str, Any]:
 
 
 def _identities(arrays: list[Any]) -> Identities:
-    """Return a block of `IDENTITY_COLUMNS` as keys and fingerprints. Runs in the reading thread, without the GIL."""
-    clocks, *rest = arrays
-    columns = replace(EventColumns.zeros(0), **dict(zip(queries.IDENTITY_COLUMNS[1:], rest, strict=True)))
-    return Identities(*identity(columns), clocks)
+    """Return a block of `identities` with its keys. Runs in the reading thread, without the GIL."""
+    clocks, fingerprints, *rest = arrays
+    columns = replace(EventColumns.zeros(0), **dict(zip(queries.KEYED, rest, strict=True)))
+    return Identities(dedupe_keys(columns), fingerprints, clocks)
 
 
 def _rule_events(arrays: list[Any]) -> RuleEvents:

@@ -15,8 +15,8 @@ SERVER_TIME = "SELECT toUnixTimestamp(now())"
 STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons", "judge_version")
 """Columns of `events` that StoredEvents has beside EVENT_DTYPES."""
 
-IDENTITY_COLUMNS = ("lane_clock", "event_type_code", "publisher_id", "id_hash", *FINGERPRINTED)
-"""What dedupe keys, fingerprints and their expiry are made from."""
+KEYED = ("event_type_code", "publisher_id", "id_hash")
+"""What dedupe keys are made from."""
 
 LEDGER_COLUMNS = ("lane", "batch_no", *LEDGER)
 
@@ -56,10 +56,20 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
 
 
 def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch: `IDENTITY_COLUMNS`."""
-    columns = ", ".join(read_column(name) for name in IDENTITY_COLUMNS)
-    firsts = _firsts(database, lane, clock_from, before_batch_no)
-    return f"SELECT {columns} {firsts} ORDER BY lane, batch_no, topic, offset"
+    """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch, in no order.
+
+    The columns: lane_clock, fingerprint, then `KEYED`.
+    """
+    columns = ", ".join((read_column("lane_clock"), fingerprint(), *KEYED))
+    return f"SELECT {columns} {_firsts(database, lane, clock_from, before_batch_no)}"
+
+
+def fingerprint() -> str:
+    """Return the expression of a row's fingerprint (UInt32), bit by bit that of pipeline.stages.identity."""
+    h = "toUInt64(0)"
+    for name in FINGERPRINTED:
+        h = f"intHash64(bitXor({h}, toUInt64({read_column(name)})))"
+    return f"toUInt32(bitAnd({h}, {0xFFFFFFFF}))"
 
 
 def identity_count(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:

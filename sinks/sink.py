@@ -149,7 +149,7 @@ class StateStore(Protocol):
     """Reading back the dedupe state and the rules' windows."""
 
     def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in lane order."""
+        """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in any order."""
 
     def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
         """Yield the same events, exactly in the lane's order: by batch, lane clock, topic and offset."""

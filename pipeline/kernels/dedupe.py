@@ -3,15 +3,27 @@
     word 0   key
     word 1   clock << 32 | fingerprint     clock = ms since the table's base, plus 1; 0 marks an empty slot
 
-One cache line serves a look-up. Keys are splitmix64 outputs, so their low bits address the slot directly.
+One cache line serves a look-up. Keys are splitmix64 outputs, so their low bits address the slot directly. The table
+is larger than any cache: a row's line is asked for some rows ahead, so that memory answers many at once (ADR 18).
 """
 
 import numpy as np
 
-from pipeline.kernels.jit import kernel
+from pipeline.kernels.intrinsics import prefetch
+from pipeline.kernels.jit import inline_kernel, kernel
 
 _U32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
+_SLOT_BYTES = 16
+_AHEAD = 32
+"""Rows between asking for a slot's line and using it; 8 to 32 are alike."""
+
+
+@inline_kernel
+def _ask_ahead(address, mask, keys, i):
+    """Ask for the line of the key some rows ahead; `address` is the table's."""
+    if i + _AHEAD < len(keys):
+        prefetch(address + np.int64(keys[i + _AHEAD] & mask) * _SLOT_BYTES)
 
 
 @kernel
@@ -24,7 +36,9 @@ def dedupe(table, mask, base, window_ms, keys, fingerprints, clocks, live, dupli
     An entry older than `window_ms` is replaced by the row, which is then the first.
     """
     taken = 0
+    address = table.ctypes.data
     for i in range(len(keys)):
+        _ask_ahead(address, mask, keys, i)
         if not live[i]:
             continue
         key = keys[i]
@@ -77,18 +91,22 @@ def rehash(table, oldest, shift, out, out_mask):
 
 @kernel
 def load(table, mask, base, keys, fingerprints, clocks):
-    """Enter firsts that were read back, in lane order: a later entry of a key replaces the earlier."""
+    """Enter firsts that were read back, in any order: of two entries of a key the later one stays."""
     taken = 0
+    address = table.ctypes.data
     for i in range(len(keys)):
+        _ask_ahead(address, mask, keys, i)
         key = keys[i]
         word = (np.uint64(clocks[i] - base + 1) << _U32) | np.uint64(fingerprints[i])
         slot = key & mask
         while table[2 * slot + 1] != 0 and table[2 * slot] != key:
             slot = (slot + np.uint64(1)) & mask
-        if table[2 * slot + 1] == 0:
+        held = table[2 * slot + 1]
+        if held == 0:
             taken += 1
-        table[2 * slot] = key
-        table[2 * slot + 1] = word
+        if word >> _U32 >= held >> _U32:
+            table[2 * slot] = key
+            table[2 * slot + 1] = word
     return taken
 
 

@@ -17,6 +17,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
+_INT_HASH_SEED = np.uint64(0x4CF2D2BAAE6DA887)
+_FINAL1 = np.uint64(0xFF51AFD7ED558CCD)
+_FINAL2 = np.uint64(0xC4CEB9FE1A85EC53)
+
 _MURMUR_SEED = np.uint64(0x9747B28C)
 _MURMUR_M = np.uint64(0x5BD1E995)
 
@@ -76,6 +80,15 @@ def splitmix64(z):
     z = (z ^ (z >> np.uint64(30))) * _MIX1
     z = (z ^ (z >> np.uint64(27))) * _MIX2
     return z ^ (z >> np.uint64(31))
+
+
+@inline_kernel
+def int_hash64(z):
+    """Return ClickHouse's intHash64() of z (u64 -> u64): murmur3's finaliser."""
+    z ^= _INT_HASH_SEED
+    z = (z ^ (z >> np.uint64(33))) * _FINAL1
+    z = (z ^ (z >> np.uint64(33))) * _FINAL2
+    return z ^ (z >> np.uint64(33))
 
 
 @inline_kernel

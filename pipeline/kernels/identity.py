@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.kernels.hashing import splitmix64
+from pipeline.kernels.hashing import int_hash64, splitmix64
 from pipeline.kernels.jit import kernel
 from schemas.wire import EventType
 
@@ -33,12 +33,12 @@ def fingerprints(
 ):
     """Write the fingerprint of each of n events to `prints` (u32[n])."""
     for i in range(len(prints)):
-        h = splitmix64(np.uint64(event_time[i]))
-        h = splitmix64(h ^ np.uint64(site_id[i]))
-        h = splitmix64(h ^ np.uint64(campaign_id[i]))
-        h = splitmix64(h ^ np.uint64(creative_id[i]))
-        h = splitmix64(h ^ np.uint64(advertiser_id[i]))
-        h = splitmix64(h ^ user_hash[i])
-        h = splitmix64(h ^ np.uint64(price_micros[i]))
-        h = splitmix64(h ^ np.uint64(currency_code[i]))
-        prints[i] = splitmix64(h ^ impression_hash[i])
+        h = int_hash64(np.uint64(event_time[i]))
+        h = int_hash64(h ^ np.uint64(site_id[i]))
+        h = int_hash64(h ^ np.uint64(campaign_id[i]))
+        h = int_hash64(h ^ np.uint64(creative_id[i]))
+        h = int_hash64(h ^ np.uint64(advertiser_id[i]))
+        h = int_hash64(h ^ user_hash[i])
+        h = int_hash64(h ^ np.uint64(price_micros[i]))
+        h = int_hash64(h ^ np.uint64(currency_code[i]))
+        prints[i] = int_hash64(h ^ impression_hash[i])

@@ -159,6 +159,21 @@ def dots16(_typing, address):
 
 
 @intrinsic
+def prefetch(_typing, address):
+    """Ask for the cache line at an address, to be written: goes on at once, and may do nothing."""
+
+    def codegen(context, builder, _s, args):
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        ask = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0i8")
+        to_write, keep, data = word(1), word(3), word(1)
+        builder.call(ask, [_at(builder, args[0], ir.IntType(8)), to_write, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def lowest_bit(_typing, mask):
     """Return the number of the lowest bit that is set (64 where none is)."""
 

@@ -72,7 +72,7 @@ class DedupeState:
             self._table = np.zeros(2 * capacity, np.uint64)
 
     def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
-        """Enter firsts read back from `events`, batch by batch; within a batch those of one key in order."""
+        """Enter firsts read back from `events`, in any order; all in all they lie within one window of each other."""
         if len(keys):
             self._reserve(len(keys), int(clocks.min()), int(clocks.max()))
             self._taken += kernels.load(
@@ -94,8 +94,8 @@ class DedupeState:
     def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
         """Make room for n more entries up to `clock_last`; drops what is expired at `clock_first`."""
         if self._taken == 0:
-            # Blocks read back are ordered by batch, and within one by topic: a later one may begin up to a day before.
-            self._base = clock_first - DAY_MS
+            # Blocks read back come in no order: a later one may begin up to a window before.
+            self._base = clock_first - self.window_ms - DAY_MS
         fits = self._taken + n <= LOAD_MAX * self.capacity
         if fits and clock_last - self._base < CLOCK_SPAN_MS:
             return

@@ -1,10 +1,11 @@
 """Identity: which events are the same event, and whether two of the same carry the same payload.
 
 Both numbers are made from columns of `events` alone, so that state can be rebuilt from ClickHouse, also in SQL.
-With splitmix64(z) of pipeline.stages.plain_hashes, all in UInt64 that wraps:
+The fingerprint of stored rows is ClickHouse's own work (sinks.queries), in functions that it has: nine columns need not
+travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of pipeline.stages.plain_hashes, in UInt64 that wraps:
 
     key          splitmix64(id_hash xor splitmix64(2 * publisher_id + (1 for a click, else 0)))
-    fingerprint  h = 0, then h = splitmix64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
+    fingerprint  h = 0, then h = intHash64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
                  UInt64; the low 32 bits of the last h
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from pipeline.kernels import identity as kernels
 from pipeline.stages.columns import EVENT_DTYPES, U32, U64, Array, EventColumns
-from pipeline.stages.plain_hashes import splitmix64
+from pipeline.stages.plain_hashes import int_hash64, splitmix64
 from schemas.wire import EventType
 
 FINGERPRINTED = (
@@ -37,8 +38,8 @@ def identity(columns: EventColumns) -> tuple[U64, U32]:
 
 
 def dedupe_keys(columns: EventColumns) -> U64:
-    """Return the dedupe keys of n events."""
-    keys = np.empty(len(columns), np.uint64)
+    """Return the dedupe keys of n events; columns that they are not made from may be empty."""
+    keys = np.empty(len(columns.id_hash), np.uint64)
     kernels.dedupe_keys(*_arrays(columns, _KEYED), keys)
     return keys
 
@@ -64,5 +65,5 @@ def plain_fingerprint(values: tuple[int, ...]) -> int:
     """Return the fingerprint of one event from its values of `FINGERPRINTED`: the plain twin."""
     h = 0
     for value in values:
-        h = splitmix64(h ^ value)
+        h = int_hash64(h ^ value)
     return h & 0xFFFFFFFF

@@ -22,6 +22,14 @@ def splitmix64(z: int) -> int:
     return z ^ (z >> 31)
 
 
+def int_hash64(z: int) -> int:
+    """Return ClickHouse's intHash64() of z (u64 -> u64): murmur3's finaliser."""
+    z ^= 0x4CF2D2BAAE6DA887
+    z = ((z ^ (z >> 33)) * 0xFF51AFD7ED558CCD) & _U64
+    z = ((z ^ (z >> 33)) * 0xC4CEB9FE1A85EC53) & _U64
+    return z ^ (z >> 33)
+
+
 def murmur2(data: bytes) -> int:
     """Return Kafka's murmur2 of a key (Java's default partitioner), as u32."""
     h = _MURMUR_SEED ^ len(data)

@@ -80,14 +80,18 @@ def test_the_table_equals_the_dictionary(window_ms, batches):
 
 @given(WINDOWS, histories(), st.data())
 def test_state_read_back_equals_the_state_that_never_stopped(window_ms, batches, data):
-    """The firsts within the window, loaded batch by batch, are the state; and it goes on as that does."""
+    """The firsts within the window, loaded in any order, are the state; and it goes on as that does."""
     stop = data.draw(st.integers(0, len(batches)), label="batches before the restart")
     clock = max((int(b.clocks[-1]) for b in batches[:stop] if len(b.clocks)), default=START_MS)
     steady, restarted = DedupeState(window_ms), DedupeState(window_ms)
     restarted.reserve(data.draw(st.integers(0, 200), label="entries expected"))
+    firsts = []
     for b in batches[:stop]:
         found = steady.apply(b.keys, b.fingerprints, b.clocks, b.live)
-        restarted.load(*b.firsts(found, clock - window_ms))
+        firsts.append(b.firsts(found, clock - window_ms))
+    for keys, prints, clocks in data.draw(st.permutations(firsts), label="order of reading"):
+        rows = np.array(data.draw(st.permutations(range(len(keys))), label="within a block"), np.intp)
+        restarted.load(keys[rows], prints[rows], clocks[rows])
     assert restarted.entries(clock) == steady.entries(clock)
     for b in batches[stop:]:
         one = steady.apply(b.keys, b.fingerprints, b.clocks, b.live)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.kernels.hashing import hash_all
 from pipeline.stages.columns import RecordRefs
-from pipeline.stages.plain_hashes import murmur2, partition_of, splitmix64, xxh64
+from pipeline.stages.plain_hashes import int_hash64, murmur2, partition_of, splitmix64, xxh64
 
 
 @given(st.lists(st.binary(max_size=150), max_size=10), st.integers(1, 1000))
@@ -38,7 +38,9 @@ def test_murmur2_is_kafkas(text, signed):
 
 
 def test_hashes_of_others():
-    """Law: xxh64 is ClickHouse's xxHash64(), and splitmix64 the published generator's (seeds 0 and golden)."""
+    """Law: xxh64 is ClickHouse's xxHash64(), int_hash64 its intHash64() (26.9), and
+    splitmix64 the published generator's (seeds 0 and golden)."""
     assert xxh64(b"") == 17241709254077376921
     assert xxh64(b"u123") == 12641147614113064100
+    assert [int_hash64(0), int_hash64(2**64 - 1)] == [4761183170873013810, 14600443904207254319]
     assert [splitmix64(0), splitmix64(0x9E3779B97F4A7C15)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
