@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,34 +16,30 @@ from pipeline.cli.output import err, out, out_json
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from pipeline.importing.pacing import Pace
     from pipeline.importing.run import ImportSummary, LogWriter, Progress
 
 
+LATE_MS_MAX = 1_000
+"""A replay that was later than this says so."""
+
+
 def import_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to import: lines, plain or gzip.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain or gzip; several are merged by time.")],
     *,
-    format_name: Annotated[
-        str,
-        typer.Option(
-            "--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata."
-        ),
-    ],
+    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")],
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="files:DIR or kafka://HOST:PORT[,...].")],
-    partitions: Annotated[
-        int | None,
-        typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16)."),
-    ] = None,
-    id_prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--id-prefix", metavar="TEXT", help="Prefix of event ids: for a second file of a format."
-        ),
-    ] = None,
+    partitions: Annotated[int | None, typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16).")] = None,
+    id_prefix: Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Prefix of event ids: for a second file of a format.")] = None,
+    speed: Annotated[str | None, typer.Option("--speed", metavar="N", help="Replay: 1 at the events' own timing, 10 ten times as fast, ...")] = None,
+    as_of_now: Annotated[bool, typer.Option("--as-of-now", help="With --speed: events happen when their turn is, not back then.")] = False,
     config_file: options.Config = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Append a file's events to a log, in the file's order.
+
+    Several files are one log: they are merged by their events' times (an impression and a click log, say).
 
     \b
     Formats:
@@ -56,6 +53,8 @@ def import_command(
 
     On Kafka brokers stamp what they take: old events are expired there. To judge them as of then, import to topics of their own with log_time = record.
 
+    With --speed the log is replayed as load: each event is written when its turn is, whatever became of those before. Into a live deployment's topics add --as-of-now, or they are expired there.
+
     \b
     Examples:
       adledger import access.log.gz --format access-log --to files:data/log
@@ -63,19 +62,23 @@ def import_command(
       adledger import june.csv --format open-bandit --id-prefix ob-june --to files:data/log --json
       adledger import events.ndjson --format wire --to kafka://localhost:9092
       adledger import june.ndjson --format wire --to kafka://localhost:9092 --set topics=ad.june --set log_time=record
+      adledger import imp.20130606.txt clk.20130606.txt --format ipinyou --speed 60 --as-of-now --to kafka://localhost:9092
     """
-    open_writer = _writer(_address(to), to, partitions, config_file, assignments)
+    address = _address(to)
+    pace = _pace(speed, as_of_now=as_of_now, address=address)
+    open_writer = _writer(address, to, partitions, config_file, assignments)
 
     from pipeline.importing import import_into
 
-    with _progress(file) as progress:
+    with _progress(files[0] if len(files) == 1 else Path(f"{len(files)} files")) as progress:
         summary = import_into(
-            file,
+            files,
             format_name,
             open_writer,
             started_at_ms=time.time_ns() // 1_000_000,
             id_prefix=id_prefix,
             progress=progress,
+            pace=pace,
         )
     _print(summary, to, as_json=as_json)
 
@@ -87,6 +90,16 @@ def _address(to: str) -> SourceAddress:
         raise UsageError(
             f"--to {to}: {error}", remedy="Name a folder, --to files:DIR, or brokers, --to kafka://HOST:PORT."
         ) from error
+
+
+def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "Pace | None":
+    from pipeline.importing.pacing import Pace, speed_of
+
+    if speed is None:
+        if as_of_now:
+            raise UsageError("--as-of-now belongs to a replay", remedy="Add --speed 1, or more.")
+        return None
+    return Pace(speed=speed_of(speed), as_of_now=as_of_now, flushed=isinstance(address, FilesAddress))
 
 
 def _writer(
@@ -133,11 +146,26 @@ def _print(summary: "ImportSummary", to: str, *, as_json: bool) -> None:
             "records": summary.records,
             "topics": summary.by_topic,
             "unreadable": summary.unreadable,
+            "problems": summary.problems,
+            **({} if summary.replay is None else {"replay": asdict(summary.replay)}),
             "partitions": summary.partitions,
             "log": to,
         })  # fmt: skip
         return
     topics = ", ".join(f"{count:,} to {topic}" for topic, count in summary.by_topic.items())
     out(f"{summary.records:,} records written to {to} ({topics})")
+    if (replay := summary.replay) is not None:
+        out(
+            f"{replay.log_seconds:,.0f} s of the events' time in {replay.seconds:,.1f} s, at most {replay.late_ms_max:,} ms late"
+        )
+        if replay.late_ms_max > LATE_MS_MAX:
+            err("it fell behind its pace: lower --speed, or look why the log took it so late")
     if summary.unreadable:
-        err(f"{summary.unreadable:,} of them are lines that can't be read: they will end in the dead letters")
+        err(
+            f"{summary.unreadable:,} of them are lines that can't be read: they were written as they are, and will end in the dead letters"
+        )
+        for problem in summary.problems:
+            err(f"  {problem}")
+        if summary.unreadable > len(summary.problems):
+            err("  ...")
+        err("remedy: mend these lines in their places and import again: what is there already bills nothing")

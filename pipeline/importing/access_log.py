@@ -40,7 +40,7 @@ class AccessLog:
     def _record(self, line: bytes, number: int) -> ParsedRecord:
         hit = _HIT.fullmatch(line)
         if hit is None:
-            return unreadable(line)
+            return unreadable(line, number, "not of the combined format")
         try:
             ip = hit[1].decode()
             event_time = _midnight_ms(hit[2], hit[6]) + _time_of_day_ms(hit)
@@ -59,8 +59,8 @@ class AccessLog:
                 "page_url": _text(hit[8]),
                 "price_micros": PRICE_MICROS,
             }
-        except ValueError:  # no such day or hour, or not UTF-8
-            return unreadable(line)
+        except ValueError as error:  # no such day or hour, or not UTF-8
+            return unreadable(line, number, error)
         return ParsedRecord(EventType.IMPRESSION, ip.encode(), event_time, orjson.dumps(event))
 
 

@@ -14,22 +14,28 @@ ID_PREFIX_CHARS_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format: what it is, and how its reader is made; `id_prefix` is None where events bring their own ids."""
+    """A format: what it is, and how its reader is made; `id_prefix` is None where events bring their own ids.
+
+    `own_ids`: an event's id hangs on the event, not on its row, so that several files are one log.
+    """
 
     description: str
     id_prefix: str | None
     reader: Callable[[str], LineFormat]
+    own_ids: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
-    "wire": Format("one JSON event a line, as producers send it", None, lambda _: Wire()),
+    "wire": Format("one JSON event a line, as producers send it", None, lambda _: Wire(), own_ids=True),
     "access-log": Format(
         "a web server's log in Apache's combined format", access_log.ID_PREFIX, access_log.AccessLog
     ),
     "open-bandit": Format(
         "the CSV of the Open Bandit Dataset", open_bandit.ID_PREFIX, open_bandit.OpenBandit
     ),
-    "ipinyou": Format("iPinYou's impression and click logs (24 columns)", ipinyou.ID_PREFIX, ipinyou.IPinYou),
+    "ipinyou": Format(
+        "iPinYou's impression and click logs (24 columns)", ipinyou.ID_PREFIX, ipinyou.IPinYou, own_ids=True
+    ),
     "talkingdata": Format(
         "TalkingData AdTracking's clicks (CSV)", talkingdata.ID_PREFIX, talkingdata.TalkingData
     ),

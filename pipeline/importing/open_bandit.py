@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import UsageError
-from pipeline.importing.records import ParsedRecord, unreadable
+from pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
 from schemas.wire import EventType
 
 ID_PREFIX = "ob"
@@ -45,10 +45,10 @@ class OpenBandit:
         self._width = 0
         self._rows = 0
 
-    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:  # noqa: ARG002
+    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
         """Return one record a row, two for a clicked one. Raises UsageError when the header lacks a column."""
         records: list[ParsedRecord] = []
-        for line in lines:
+        for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
                 continue
             if not self._places:
@@ -57,8 +57,8 @@ class OpenBandit:
             self._rows += 1
             try:
                 records += self._row(line)
-            except (ValueError, csv.Error):
-                records.append(unreadable(line))
+            except (ValueError, csv.Error) as error:
+                records.append(unreadable(line, number, error))
         return records
 
     def _read_header(self, line: bytes) -> None:
@@ -77,7 +77,7 @@ class OpenBandit:
         text = line.decode()
         fields = next(csv.reader([text])) if '"' in text else text.split(",")
         if len(fields) != self._width:
-            raise ValueError("another number of fields than the header's")
+            raise ValueError(f"{len(fields)} fields, not the header's {self._width}")
         timestamp, item, position, clicked, *features = (fields[place] for place in self._places)
         if clicked not in {"0", "1"}:
             raise ValueError("click is 0 or 1")
@@ -134,5 +134,5 @@ def _ms(timestamp: str) -> int:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ValueError("not a whole number")
+        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a whole number")
     return int(text)

@@ -1,6 +1,6 @@
-"""Import one file: parse, place, stamp, append, in the file's own order."""
+"""Import a file: parse, place, stamp, append, in the file's own order; at its own pace, where that is asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.errors import AdledgerError, LogError, UsageError
-from pipeline.importing.formats import line_format
-from pipeline.importing.lines import file_bytes, read_chunks
+from pipeline.importing.pacing import Pace, Pacer, Replayed, ahead
+from pipeline.importing.reading import Piece, read_files
 from pipeline.importing.records import ParsedRecord
 from pipeline.importing.stamping import LogClock
 from pipeline.kernels.hashing import hash_all
@@ -19,10 +19,13 @@ from pipeline.log.files.manifest import BOTH, CLICKS, IMPRESSIONS, MANIFEST, Man
 from pipeline.log.files.writer import FilesLogWriter
 from pipeline.log.record_block import Record, RecordBlock
 from pipeline.log.source import READ_AHEAD_BYTES, Topology
-from schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
+from schemas.wire import FUTURE_MS_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
 
 FLUSH_CHUNKS = 16
 """How many chunks are appended between two flushes: what an import that is cut off may lose, and readers wait for."""
+
+PROBLEMS_MAX = 5
+"""So many lines that can't be read are named; all are counted."""
 
 _AGAIN = "import the whole file again: what is there already bills nothing"
 
@@ -58,12 +61,17 @@ class ImportInterrupted(AdledgerError):  # noqa: N818 - an outcome
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What an import wrote: records in all, by topic, and those of lines that could not be read (among both)."""
+    """What an import wrote: records in all, by topic, and those of lines that could not be read (among both).
+
+    `problems` says of the first of these where they are and why; `replay` how the pace was kept, where there was one.
+    """
 
     records: int
     by_topic: dict[str, int]
     unreadable: int
     partitions: int
+    problems: tuple[str, ...] = ()
+    replay: Replayed | None = None
 
 
 def import_file(
@@ -83,7 +91,7 @@ def import_file(
     Raises UsageError (the file, the format, other partitions than the log has), LogError.
     """
     return import_into(
-        path,
+        [path],
         format_name,
         lambda: open_log(log, partitions, topics),
         started_at_ms=started_at_ms,
@@ -93,32 +101,35 @@ def import_file(
 
 
 def import_into(
-    path: Path,
+    paths: Sequence[Path],
     format_name: str,
     open_writer: Callable[[], LogWriter],
     *,
     started_at_ms: int,
     id_prefix: str | None = None,
     progress: Progress = lambda _done, _of: None,
+    pace: Pace | None = None,
 ) -> ImportSummary:
-    """Append a file's records to a log and make them durable. The log is opened when the file proved to be readable.
+    """Append files' records to a log and make them durable. The log is opened when each file proved to be readable.
 
-    Raises UsageError (the file, the format), LogError and ImportInterrupted, which say what was written before.
+    One file is read in its order, several are merged by time. `pace`: each record is appended when its turn is.
+    Raises UsageError (a file, the format), LogError and ImportInterrupted, which say what was written before.
     """
-    reader = line_format(format_name, id_prefix)
-    size = file_bytes(path)
-    parsed = ((reader.parse(c.lines, c.first_line), c.bytes_done) for c in read_chunks(path))
-    first = next(
-        parsed, ([], 0)
-    )  # a file that is not what it should be is refused before a log is made of it
+    latest_ms = started_at_ms + FUTURE_MS_MAX
+    pieces = read_files(paths, format_name, id_prefix, latest_ms=latest_ms)
+    # A file that is not what it should be is refused before a log is made of it.
+    first = next(pieces, Piece([], 0, 0))
     with open_writer() as writer:
         importer = _Importer(writer, started_at_ms)
         try:
-            for number, (records, bytes_done) in enumerate(chain([first], parsed), 1):
-                importer.append(records)
-                if number % FLUSH_CHUNKS == 0:
-                    importer.flush()
-                progress(bytes_done, size)
+            if pace is None:
+                for number, piece in enumerate(chain([first], pieces), 1):
+                    importer.append(piece.records)
+                    if number % FLUSH_CHUNKS == 0:
+                        importer.flush()
+                    progress(piece.bytes_done, piece.bytes_of)
+            else:
+                _replay(chain([first], pieces), importer, pace, latest_ms, progress)
             importer.flush()
         except LogError as error:
             raise LogError(
@@ -128,6 +139,20 @@ def import_into(
         except KeyboardInterrupt:
             raise ImportInterrupted(f"interrupted: {importer.written()} before", remedy=_AGAIN) from None
         return importer.summary()
+
+
+def _replay(
+    pieces: Iterator[Piece], importer: "_Importer", pace: Pace, latest_ms: int, progress: Progress
+) -> None:
+    """Append everything when it is due; the next piece is read meanwhile."""
+    pacer = Pacer(pace, latest_ms=latest_ms)
+    for piece in ahead(pieces):
+        for records in pacer.due(piece.records):
+            importer.append(records)
+            if pace.flushed:
+                importer.flush()
+            importer.replay = pacer.replayed()
+        progress(piece.bytes_done, piece.bytes_of)
 
 
 def open_log(
@@ -166,6 +191,8 @@ class _Importer:
         }
         self._counts = [0] * len(kinds)
         self._unreadable = 0
+        self._problems: list[str] = []
+        self.replay: Replayed | None = None
 
     def append(self, records: Sequence[ParsedRecord]) -> None:
         """Append the next records of the file."""
@@ -173,7 +200,9 @@ class _Importer:
         for record, partition in zip(records, _partitions_of(records, self._partitions), strict=True):
             stamped = (self._clock.stamp(partition, record.event_time), record.key, record.value)
             blocks.setdefault((self._topic_of[record.event_type], partition), []).append(stamped)
-            self._unreadable += record.key is None
+            if record.key is None:
+                self._unreadable += 1
+                self._problems += [record.problem] if len(self._problems) < PROBLEMS_MAX else []
         for (topic, partition), block in blocks.items():
             self._writer.append(topic, partition, RecordBlock.of(block))
             self._counts[topic] += len(block)
@@ -189,7 +218,14 @@ class _Importer:
     def summary(self) -> ImportSummary:
         """Return what was appended."""
         by_topic = dict(zip(self._topology.topics, self._counts, strict=True))
-        return ImportSummary(sum(self._counts), by_topic, self._unreadable, self._partitions)
+        return ImportSummary(
+            sum(self._counts),
+            by_topic,
+            self._unreadable,
+            self._partitions,
+            tuple(self._problems),
+            self.replay,
+        )
 
 
 def _partitions_of(records: Sequence[ParsedRecord], partitions: int) -> list[int]:

@@ -9,9 +9,10 @@ What the wire asks for and the data does not have is filled so:
 - publisher, site: the channel, which sold the ad; advertiser, campaign: the app, which was advertised; creative:
   likewise the app; placement: the channel;
 - address: 126.a.b.c with a, b, c the three low bytes of the ip's number (a consumer network);
-- user: MD5 (hex) of ip, device and os joined by `|`; user agent: an ordinary phone's;
-- price: 100,000 micros a click, of the deployment's currency.
-Whether the app was downloaded later (attributed) is no part of an event.
+- user: MD5 (hex) of ip, device and os joined by `|`; user agent: an ordinary phone's; page: none (apps have none);
+- price: 100,000 micros a click, of the deployment's currency; country and size are left out.
+Whether the app was downloaded later (attributed) is no part of an event. Rows of the data that are equal in all columns are
+events of their own, since nothing says that they are one.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from functools import lru_cache
 import orjson
 
 from pipeline.errors import UsageError
-from pipeline.importing.records import ParsedRecord, unreadable
+from pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
 from schemas.wire import EventType
 
 ID_PREFIX = "td"
@@ -47,10 +48,10 @@ class TalkingData:
         self._names: list[str] = []
         self._rows = 0
 
-    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:  # noqa: ARG002
+    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
         """Return a click a row. Raises UsageError when the header lacks a column."""
         records: list[ParsedRecord] = []
-        for line in lines:
+        for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
                 continue
             if not self._names:
@@ -59,8 +60,8 @@ class TalkingData:
             self._rows += 1
             try:
                 records.append(self._click(line))
-            except ValueError:
-                records.append(unreadable(line))
+            except ValueError as error:
+                records.append(unreadable(line, number, error))
         return records
 
     def _read_header(self, line: bytes) -> None:
@@ -76,7 +77,7 @@ class TalkingData:
     def _click(self, line: bytes) -> ParsedRecord:
         fields = line.decode().split(",")
         if len(fields) != len(self._names):
-            raise ValueError("another number of fields than the header's")
+            raise ValueError(f"{len(fields)} fields, not the header's {len(self._names)}")
         row = dict(zip(self._names, fields, strict=True))
         event_id = f"{self._id_prefix}-{_number(row[CLICK_ID]) if CLICK_ID in row else self._rows}"
         event_time = _ms(row["click_time"])
@@ -113,11 +114,14 @@ def _user(ip: str, device: str, os: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def _ms(text: str) -> int:
-    moment = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    try:
+        moment = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a time (YYYY-MM-DD HH:MM:SS)") from None
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ValueError("not a whole number")
+        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a whole number")
     return int(text)

@@ -8,27 +8,34 @@ from pipeline.importing.records import ParsedRecord, unreadable
 from pipeline.stages.rfc3339 import parse_ms
 from schemas.wire import EventType
 
+_UNKEYED = "event_type, user_id or ip can't be read, so it has no topic or key"
 _EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}
 
 
 class Wire:
     """Takes from each line its topic, key and event time, and nothing else: the pipeline judges it."""
 
-    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:  # noqa: ARG002
+    def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
         """Return a record a line that is not blank, its value the line."""
-        return [_record(line) for line in lines if line and not line.isspace()]
+        return [
+            _record(line, number)
+            for number, line in enumerate(lines, first_line)
+            if line and not line.isspace()
+        ]
 
 
-def _record(line: bytes) -> ParsedRecord:
+def _record(line: bytes, number: int) -> ParsedRecord:
     try:
         event = orjson.loads(line)
         event_type = _EVENT_TYPES[event["event_type"]]
         key = event["user_id"] or event["ip"]
         if not key or event["user_id"].__class__ is not str:
-            return unreadable(line)
+            return unreadable(line, number, _UNKEYED)
         return ParsedRecord(event_type, key.encode(), _event_time(event.get("event_time")), line)
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):  # not JSON, or not of this shape
-        return unreadable(line)
+    except orjson.JSONDecodeError:
+        return unreadable(line, number, "not JSON")
+    except (KeyError, TypeError, AttributeError):  # not of this shape
+        return unreadable(line, number, _UNKEYED)
 
 
 def _event_time(value: object) -> int | None:

@@ -60,7 +60,9 @@ async def read_kafka(settings: Settings) -> dict[tuple[int, int], list[tuple[int
 
 
 def import_kafka(settings: Settings, format_name: str, path: Path, **options):
-    return import_into(path, format_name, lambda: KafkaLogWriter(settings), started_at_ms=STARTED, **options)
+    return import_into(
+        [path], format_name, lambda: KafkaLogWriter(settings), started_at_ms=STARTED, **options
+    )
 
 
 def without_times(log):

@@ -82,7 +82,7 @@ async def test_a_login_over_tls_and_a_certificate_both_serve(broker, ca, tmp_pat
             source=f"kafka://{broker.address(name)}", kafka=properties, topics=(f"events-{name}",)
         )
         await create_topics(settings, partitions=1)
-        summary = import_into(path, "wire", lambda s=settings: KafkaLogWriter(s), started_at_ms=1)
+        summary = import_into([path], "wire", lambda s=settings: KafkaLogWriter(s), started_at_ms=1)
         assert summary.records == 5
 
 

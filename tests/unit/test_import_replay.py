@@ -1,0 +1,249 @@
+"""A replay: records are written when their turn is, at their own timing or faster; several files are one log."""
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.importing import import_into
+from pipeline.importing.pacing import SPEED_MAX, TICK_SECONDS, Pace, Pacer, ahead, speed_of
+from pipeline.importing.records import ParsedRecord, unreadable
+from pipeline.importing.run import PROBLEMS_MAX, open_log
+from schemas.wire import FUTURE_MS_MAX, EventType
+from tests.support.commands import adledger
+from tests.support.files_log import read_log
+from tests.unit.test_importing_ad_logs import line
+
+STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+LATEST = STARTED + FUTURE_MS_MAX
+THEN = STARTED - 86_400_000
+
+
+class Clock:
+    """Time that passes only where somebody sleeps, or a log is slow."""
+
+    def __init__(self) -> None:
+        self.now = STARTED / 1_000
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def event(event_id: str, event_time: int | None, **more: object) -> ParsedRecord:
+    value = {
+        "event_type": "impression",
+        "event_id": event_id,
+        "event_time": event_time,
+        "user_id": "u",
+        "ip": "::1",
+    }
+    return ParsedRecord(EventType.IMPRESSION, b"u", event_time, orjson.dumps(value | more))
+
+
+def replayed(records, pace, *, pieces=1, slow=0.0):
+    """Return (seconds since the begin, record) of each record, and the pacer."""
+    clock, found = Clock(), []
+    pacer = Pacer(pace, latest_ms=LATEST, clock=clock, sleep=clock.sleep)
+    size = -(-len(records) // pieces) or 1
+    for at in range(0, len(records), size):
+        for part in pacer.due(records[at : at + size]):
+            found += [(clock.now - STARTED / 1_000, record) for record in part]
+            clock.now += slow
+    return found, pacer.replayed()
+
+
+times = st.lists(st.one_of(st.none(), st.integers(THEN, THEN + 600_000), st.just(LATEST + 1)), max_size=60)
+
+
+@given(times, st.sampled_from([0.5, 1.0, 10.0, 1_000.0]), st.integers(1, 5))
+def test_every_record_comes_in_order_at_its_turn(at, speed, pieces):
+    """Each is due a tick's end after its running time over the speed, however the file is cut; order and bytes stay."""
+    records = [event(str(i), t) for i, t in enumerate(at)]
+    found, replay = replayed(records, Pace(speed=speed), pieces=pieces)
+    assert [record for _, record in found] == records
+    # Until the first piece that holds a time, nothing tells when the log begins.
+    known = [t for t in at if t is not None and t <= LATEST]
+    if len(known) == len(at) and at:
+        running = [max(at[: i + 1]) for i in range(len(at))]
+        for (seconds, _), t in zip(found, running, strict=True):
+            due = (t - at[0]) / 1_000 / speed
+            assert due - 1e-6 <= seconds <= due + TICK_SECONDS + 1e-6
+        assert replay.log_seconds == pytest.approx((running[-1] - at[0]) / 1_000)
+    assert replay.late_ms_max <= 1
+
+
+def test_the_schedule_does_not_wait_for_the_log():
+    """A log that stalls makes what follows late, by as much as it stalled and no more; the rest is on time again."""
+    records = [event(str(i), THEN + i * 1_000) for i in range(20)]
+    clock, found = Clock(), []
+    pacer = Pacer(Pace(speed=1.0), latest_ms=LATEST, clock=clock, sleep=clock.sleep)
+    for part in pacer.due(records):
+        found += [clock.now - STARTED / 1_000] * len(part)
+        clock.now += 4.5 if len(found) == 5 else 0.0
+    on_time = [i + TICK_SECONDS for i in range(20)]
+    assert found[:5] == pytest.approx(on_time[:5])
+    assert found[5:9] == pytest.approx([4 + TICK_SECONDS + 4.5] * 4), "at once, as soon as the log takes them"
+    assert found[9:] == pytest.approx(on_time[9:])
+    assert pacer.replayed().late_ms_max == pytest.approx(3_500, abs=1)
+
+
+@given(st.lists(st.integers(0, 600_000), min_size=1, max_size=40), st.sampled_from([1.0, 60.0]))
+def test_as_of_now_events_happen_when_their_turn_is(at, speed):
+    """Event times move to the replay's, closer together by the speed; nothing else of an event changes."""
+    records = [event(str(i), THEN + t, price_micros=i, page_url="\u00e9") for i, t in enumerate(at)]
+    found, _ = replayed(records, Pace(speed=speed, as_of_now=True))
+    for (_, record), before, t in zip(found, records, at, strict=True):
+        after, was = orjson.loads(record.value), orjson.loads(before.value)
+        assert after["event_time"] == record.event_time == round(STARTED + (t - at[0]) / speed)
+        assert after | {"event_time": was["event_time"]} == was
+
+
+def test_what_can_not_be_read_is_replayed_as_it_is():
+    """A bad line, one of the far future and one without a time keep their bytes and set no pace."""
+    odd = [unreadable(b"{", 2, "not JSON"), event("far", LATEST + 5), event("when", None)]
+    found, replay = replayed(
+        [event("a", THEN), *odd, event("b", THEN + 1_000)], Pace(speed=1.0, as_of_now=True)
+    )
+    assert [record for _, record in found[1:4]] == odd
+    assert replay.log_seconds == 1.0
+
+
+@pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("10x", 10.0), ("0.5", 0.5), ("1_000", 1_000.0)])
+def test_speeds_are_numbers(text, speed):
+    """With or without an x behind it."""
+    assert speed_of(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "fast", "0", "-1", "nan", "inf", str(SPEED_MAX * 2)])
+def test_other_speeds_are_refused(text):
+    """The error names the bounds."""
+    with pytest.raises(UsageError) as refused:
+        speed_of(text)
+    assert "own timing" in refused.value.remedy
+
+
+@given(st.lists(st.integers()), st.booleans())
+def test_reading_ahead_changes_nothing(items, broken):
+    """The same items in the same order, none lost; what the iterator raises is raised in its place."""
+
+    def source():
+        yield from items
+        if broken:
+            raise UsageError("damaged")
+
+    found = []
+    try:
+        found += ahead(source())
+        assert not broken
+    except UsageError:
+        assert broken
+    if not broken:
+        assert found == items
+
+
+def wire(path: Path, events: list[tuple[str, int]]) -> Path:
+    lines = [event(event_id, time).value for event_id, time in events]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def ids_in_order(log: Path) -> list[str]:
+    records = [r for records in read_log(log).values() for r in records]
+    return [orjson.loads(r[3])["event_id"] for r in records]
+
+
+@given(st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=2, max_size=4))
+def test_several_files_are_one_log(tmp_path_factory, files):
+    """Merged by the running maximum of event times; each file's own order stays, and nothing is lost or doubled."""
+    folder = tmp_path_factory.mktemp("merged")
+    paths = [
+        wire(folder / f"f{n}", [(f"{n}-{i}", THEN + t) for i, t in enumerate(at)])
+        for n, at in enumerate(files)
+    ]
+    summary = import_into(paths, "wire", lambda: open_log(folder / "log", 1), started_at_ms=STARTED)
+    ids = ids_in_order(folder / "log")
+    assert summary.records == len(ids) == sum(map(len, files))
+    running = {f"{n}-{i}": max(at[: i + 1]) for n, at in enumerate(files) for i in range(len(at))}
+    assert all(running[a] <= running[b] for a, b in pairwise(ids))
+    for n, at in enumerate(files):
+        assert [i for i in ids if i.startswith(f"{n}-")] == [f"{n}-{i}" for i in range(len(at))]
+
+
+@pytest.mark.parametrize("name", ["access-log", "open-bandit", "talkingdata"])
+def test_files_that_number_their_rows_are_not_mixed(tmp_path, name):
+    """Rows of two files would have the same ids, and the second's would count as duplicates: refused, nothing is made."""
+    paths = [wire(tmp_path / n, [("a", THEN)]) for n in "ab"]
+    with pytest.raises(UsageError, match="ids by row") as refused:
+        import_into(paths, name, lambda: open_log(tmp_path / "log", 1), started_at_ms=STARTED)
+    assert "--id-prefix" in refused.value.remedy
+    assert not (tmp_path / "log").exists()
+
+
+def test_lines_that_can_not_be_read_are_named(tmp_path):
+    """The first of them by file, line and reason; with what to do. All are counted, and written as they are."""
+    first = tmp_path / "a.gz"
+    first.write_bytes(gzip.compress(b"\n" + event("a", THEN).value + b"\n{broken\n" + b"[1]\n" * 9))
+    second = wire(tmp_path / "b", [("b", THEN + 1)])
+    ended = adledger(
+        tmp_path / "run", "import", str(first), str(second), "--format", "wire", "--to", f"files:{tmp_path / 'log'}"
+    )  # fmt: skip
+    assert ended.process.returncode == 0, ended.err
+    assert "10 of them are lines that can't be read" in ended.err
+    assert f"{first}, line 3: not JSON" in ended.err
+    assert f"{first}, line 4: event_type, user_id or ip" in ended.err
+    assert ended.err.count(", line ") == PROBLEMS_MAX
+    assert "remedy: mend these lines" in ended.err
+
+
+def test_the_command_replays_at_its_pace(tmp_path):
+    """60 s of events at 100 times their speed take 0.6 s at least; into a files: log each tick is there when written."""
+    path = wire(tmp_path / "in", [(str(i), THEN + i * 1_000) for i in range(61)])
+    arguments = ["import", str(path), "--format", "wire", "--to", f"files:{tmp_path / 'log'}"]
+    ended = adledger(tmp_path / "run", *arguments, "--speed", "100x", "--as-of-now", "--json")
+    assert ended.process.returncode == 0, ended.err
+    told = json.loads(ended.out)
+    assert (told["records"], told["replay"]["log_seconds"]) == (61, 60.0)
+    assert told["replay"]["seconds"] >= 0.6
+    stamps = [orjson.loads(r[3])["event_time"] for rs in read_log(tmp_path / "log").values() for r in rs]
+    assert min(stamps) > STARTED, "as of now"
+    refused = adledger(tmp_path / "refused", *arguments, "--as-of-now")
+    assert refused.process.returncode == 2
+    assert "--speed" in refused.err
+
+
+def test_a_replay_into_kafka_counts_as_it_happened(kafka, tmp_path):
+    """iPinYou's two logs, merged and replayed as of now: the worker bills all of them, as new events."""
+    stamp = "201306060000{:02}000"
+    impressions = [line(bid=f"b{i:03}", time=stamp.format(i // 2)) for i in range(40)]
+    clicks = [line(bid=f"b{i:03}", time=stamp.format(25 + i // 10), type="2") for i in range(0, 40, 10)]
+    files = [tmp_path / "imp.txt", tmp_path / "clk.txt"]
+    for path, lines in zip(files, (impressions, clicks), strict=True):
+        path.write_bytes(b"\n".join(lines) + b"\n")
+    name, source = f"replay-{uuid4().hex[:8]}", f"kafka://{kafka.servers}"
+
+    def command(*arguments: str) -> dict[str, Any]:
+        topics = ("--set", f"topics={name}-i,{name}-c", "--set", f"rollups_topic={name}-r")
+        ended = adledger(tmp_path / arguments[0], *arguments, *topics, "--json")
+        assert ended.process.returncode == 0, ended.err
+        return json.loads(ended.out)
+
+    command("topics", "create", "--source", source, "--partitions", "2")
+    replay = ("--speed", "20", "--as-of-now", "--to", source)
+    sent = command("import", *map(str, files), "--format", "ipinyou", *replay)
+    assert sent["topics"] == {f"{name}-i": 40, f"{name}-c": 4}
+    counted = command(
+        "run", "--source", source, "--group", name, "--clickhouse", f"embedded:{tmp_path / 'clickhouse'}",
+        "--until-caught-up", "--set", "web_port=0", "--set", "rules=none",
+    )  # fmt: skip
+    assert counted["classes"]["billable"]["records"] == counted["records_received"] == 44
