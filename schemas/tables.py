@@ -9,6 +9,9 @@ from pipeline.stages.columns import EVENT_DTYPES
 PROTOCOL_TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 """Written under the protocol, in this order; the ledger row is last."""
 
+DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
+"""Below so much free room on its disk a table refuses inserts, as the migrations make it: room for what is under way."""
+
 STAMP_COLUMNS = {"lane": "u2", "batch_no": "u8", "send_by": "u4"}
 
 EVENTS_EXTRA = {

@@ -1,9 +1,10 @@
 """What the protocol rests on in ClickHouse, looked at before a lane starts: each finding with what mends it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from schemas.tables import PROTOCOL_TABLES
+from schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
 from sinks.clickhouse import insert_settings
 from sinks.connection import Client
 from sinks.outcomes import DEADLINE_CONSTRAINT
@@ -25,6 +26,8 @@ _FSYNC = (
     "min_rows_to_fsync_after_merge",
     "min_compressed_bytes_to_fsync_after_merge",
 )
+_DISK_FREE = "min_free_disk_bytes_to_perform_insert"
+_DISK_FREE_SET = re.compile(rf"\b{_DISK_FREE} = [1-9]|\bmin_free_disk_ratio_to_perform_insert = 0?\.0*[1-9]")
 _SENT = (
     "async_insert",
     "max_partitions_per_insert_block",
@@ -119,6 +122,11 @@ def _table_findings(facts: ServerFacts, table: str) -> Iterator[Finding]:
         yield Finding(
             f"{name} does not fsync: rows that were answered OK may be lost with the power",
             f"ALTER TABLE {name} MODIFY SETTING {', '.join(missing)}",
+        )
+    if not _DISK_FREE_SET.search(found.engine_full):
+        yield Finding(
+            f"{name} takes inserts until its disk is full: what is under way then may be answered OK and lost",
+            f"ALTER TABLE {name} MODIFY SETTING {_DISK_FREE} = {DISK_FREE_BYTES_MIN}",
         )
     if " TTL " in found.engine_full:
         yield Finding(

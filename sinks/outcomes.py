@@ -9,6 +9,7 @@ VIOLATED_CONSTRAINT = 469
 DEADLINE_CONSTRAINT = "in_time"
 
 TOO_MANY_PARTS = 252
+NOT_ENOUGH_SPACE = 243
 
 OUTCOME_UNKNOWN = {
     159: "TIMEOUT_EXCEEDED",
@@ -58,6 +59,8 @@ def _answered(table: str, error: ServerException) -> SinkError:
 def _remedy(code: int) -> str:
     if code == TOO_MANY_PARTS:
         return "too many inserts a second, or merges that don't keep up: raise batch_age_ms_max"
+    if code == NOT_ENOUGH_SPACE:
+        return "make room on ClickHouse's disk; the lane goes on by itself when there is some"
     if code in (16, 60, 81):  # no such column, table, database
         return "adledger migrate"
     return "ClickHouse's log says more"

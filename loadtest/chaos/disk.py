@@ -13,7 +13,7 @@ import psutil
 from loadtest.chaos.waiting import until
 from pipeline.addresses import ServerAddress
 from pipeline.errors import AdledgerError
-from schemas.tables import PROTOCOL_TABLES
+from schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
 from sinks.connection import connect
 
 SIZE_MB = 1024
@@ -66,7 +66,7 @@ class Disk:
         if self._mounted:
             self._ballast.unlink()
         else:
-            setting = "RESET SETTING min_free_disk_bytes_to_perform_insert"
+            setting = f"MODIFY SETTING min_free_disk_bytes_to_perform_insert = {DISK_FREE_BYTES_MIN}"
             self._tell(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
         self._tell(server, ["SYSTEM START MERGES"])
 

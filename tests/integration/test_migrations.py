@@ -233,6 +233,7 @@ def test_a_database_that_is_not_migrated_is_found(client: Client) -> None:
     [
         ("ALTER TABLE mended.events DROP CONSTRAINT in_time", "no deadline"),
         ("ALTER TABLE mended.ledger MODIFY SETTING fsync_after_insert = 0", "does not fsync"),
+        ("ALTER TABLE mended.events RESET SETTING min_free_disk_bytes_to_perform_insert", "its disk is full"),
         ("ALTER TABLE mended.events MODIFY TTL toDateTime(lane_clock) + INTERVAL 1 DAY", "TTL"),
     ],
 )

@@ -13,6 +13,7 @@ FSYNC = (
     "fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, "
     "min_compressed_bytes_to_fsync_after_merge = 1"
 )
+SETTINGS = f"{FSYNC}, min_free_disk_bytes_to_perform_insert = 268435456"
 KEYS = {
     "events": "toYYYYMMDD(lane_clock)", "dead_letters": "toYYYYMMDD(lane_clock)",
     "rollup_minute": "toYYYYMMDD(clock_day)", "ledger": "toYYYYMMDD(clock_after)",
@@ -21,7 +22,7 @@ KEYS = {
 
 def table(name: str, **changed: str) -> TableFacts:
     fit = TableFacts(
-        "MergeTree", f"MergeTree SETTINGS {FSYNC}", KEYS[name], f"PROJECTION by_lane, {CONSTRAINT}"
+        "MergeTree", f"MergeTree SETTINGS {SETTINGS}", KEYS[name], f"PROJECTION by_lane, {CONSTRAINT}"
     )
     return replace(fit, **changed)
 
@@ -40,6 +41,8 @@ def test_what_fits_has_no_findings():
     """A server as the migrations make it, of the oldest release or a newer one."""
     assert findings(FIT) == []
     assert findings(replace(FIT, version="25.8.0")) == []
+    share = f"MergeTree SETTINGS {FSYNC}, min_free_disk_ratio_to_perform_insert = 0.05"
+    assert findings(with_table("events", engine_full=share)) == []
 
 
 @pytest.mark.parametrize(
@@ -63,11 +66,21 @@ def test_what_fits_has_no_findings():
         (with_table("events", create_query=CONSTRAINT), "no projection by_lane", "migrate a database"),
         (with_table("ledger", partition_key="toYYYYMM(clock_after)"), "not atomic", "migrate a database"),
         (
-            with_table("dead_letters", engine_full=f"MergeTree SETTINGS {FSYNC[:-1]}0"),
+            with_table("dead_letters", engine_full=f"MergeTree SETTINGS {SETTINGS.replace(FSYNC, FSYNC[:-1] + '0')}"),
             "does not fsync",
             "MODIFY SETTING min_compressed_bytes_to_fsync_after_merge = 1",
         ),
-        (with_table("events", engine_full=f"MergeTree TTL x SETTINGS {FSYNC}"), "has a TTL", "REMOVE TTL"),
+        (with_table("events", engine_full=f"MergeTree TTL x SETTINGS {SETTINGS}"), "has a TTL", "REMOVE TTL"),
+        (
+            with_table("events", engine_full=f"MergeTree SETTINGS {FSYNC}"),
+            "until its disk is full",
+            "MODIFY SETTING min_free_disk_bytes_to_perform_insert = 268435456",
+        ),
+        (
+            with_table("events", engine_full=f"MergeTree SETTINGS {FSYNC}, min_free_disk_bytes_to_perform_insert = 0"),
+            "until its disk is full",
+            "MODIFY SETTING",
+        ),
         (replace(FIT, tables={}), "no table adledger.events", "adledger migrate"),
     ],
 )  # fmt: skip
