@@ -38,14 +38,14 @@ class Play:
 
     def pick(self) -> Worker:
         """Return a worker that holds lanes, by chance; waits for one."""
-        until(self._look_after, "a worker that holds lanes")
+        self.until(lambda: bool(self.working()), "a worker that holds lanes")
         return self.rng.choice(self.working())
 
     def until(self, what: Callable[[], bool], expected: str, seconds_max: float = 90.0) -> float:
         """Wait as `stage.until`, and start workers again that died by themselves meanwhile."""
 
         def looked_after() -> bool:
-            self.start_dead()
+            self.look_after()
             return what()
 
         return until(looked_after, expected, seconds_max)
@@ -54,7 +54,7 @@ class Play:
         """Stop a worker (SIGSTOP) between a batch's first insert and its last; returns it and such batches."""
         last = time.monotonic() + 60
         while time.monotonic() < last:
-            self.start_dead()
+            self.look_after()
             for worker in self.working():
                 if not self.deployment.look.unfinished(worker.lanes()):
                     continue
@@ -75,15 +75,12 @@ class Play:
             lambda: (look.records() or 0) >= records, f"{records:,} records in the ledger", seconds_max
         )
 
-    def start_dead(self) -> None:
-        """Start workers again that ended by themselves, and remember that they did."""
+    def look_after(self) -> None:
+        """Start workers again that ended by themselves, and remember that they did. Raises AdledgerError: no traffic."""
+        self.traffic.flows()
         for worker in self.deployment.workers:
             if worker.exit_code is not None:
                 self.died.append(
                     f"{worker.name} ended with {worker.exit_code}: {worker.said()[-400:].strip()}"
                 )
                 worker.start()
-
-    def _look_after(self) -> bool:
-        self.start_dead()
-        return bool(self.working())

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from dataclasses import dataclass
 
+from loadtest.chaos.waiting import until
 from loadtest.generate import Generator
 from loadtest.model import TrafficModel
 from loadtest.truth import Truth, TruthBuilder
@@ -16,6 +16,7 @@ LOG_HOURS_PER_SECOND = 0.12
 """Log time passes so fast: in four minutes it goes over the end of a day, and of a dedupe window."""
 EDGE_MARGIN_MINUTES = 300
 """A chunk is sent topic by topic: the lane's clock may be so much ahead of a record's own log time."""
+START_SECONDS_MAX = 60
 END_SECONDS_MAX = 60
 
 
@@ -27,14 +28,6 @@ def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions:
         malformed_share=0.005, publishers=200, users=20_000, campaigns=500, second_currency_share=0.2,
         edge_margin_minutes=EDGE_MARGIN_MINUTES,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What was sent up to a moment."""
-
-    records: int
-    failed: str
 
 
 class Traffic:
@@ -52,8 +45,18 @@ class Traffic:
         self.failed = ""
 
     def start(self) -> None:
-        """Begin to send."""
+        """Begin to send, and return when the first records are acknowledged. Raises NotSeen, AdledgerError."""
         self._thread.start()
+        until(self.flows, "the first records of the traffic, acknowledged", START_SECONDS_MAX)
+
+    def flows(self) -> bool:
+        """Whether records were acknowledged. Raises AdledgerError where sending failed."""
+        if self.failed:
+            raise AdledgerError(
+                f"traffic could not be sent: {self.failed}",
+                remedy="what reached the log is not known: the run does not count",
+            )
+        return self.records > 0
 
     def end(self) -> None:
         """Send no more."""
@@ -64,11 +67,9 @@ class Traffic:
     def stop(self) -> Truth:
         """Send no more, and return the truth about what was sent. Raises AdledgerError where sending failed."""
         self.end()
-        if self.failed or self._thread.is_alive():
-            raise AdledgerError(
-                f"traffic could not be sent: {self.failed or 'the broker does not acknowledge it'}",
-                remedy="what reached the log is not known: the run does not count",
-            )
+        if self._thread.is_alive():
+            self.failed = "the broker does not acknowledge it"
+        self.flows()
         return self._truth.truth()
 
     def _work(self) -> None:
