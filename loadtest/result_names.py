@@ -34,6 +34,7 @@ SECONDS: Mapping[str, str] = {
     "freshness_p50_ms": "of the events seen in this second, from due to queryable",
     "freshness_p90_ms": "the same",
     "freshness_p99_ms": "the same",
+    "freshness_p999_ms": "the same (99.9 of 100)",
     "freshness_max_ms": "the same",
     "batches": "batches whose ledger row was seen first in this second",
     "batch_rows_mean": "records of these batches, on average",

@@ -36,8 +36,8 @@ def _lines(run: Run, summary: Summary) -> Iterator[str]:
     yield ""
     yield escaped(said.sentence)
     yield ""
-    if summary.why:
-        yield from (f"- {escaped(reason)}" for reason in summary.why)
+    if reasons := words.reasons(summary):
+        yield from (f"- {escaped(reason)}" for reason in reasons)
         yield ""
     yield from table(
         ("what", "measured", ""), ((t.label, t.value, t.detail) for t in words.tiles(run, summary))

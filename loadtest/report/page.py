@@ -63,7 +63,7 @@ def _header(run: Run, summary: Summary) -> Markup:
 
 def _verdict(run: Run, summary: Summary) -> Markup:
     said = words.headline(run, summary)
-    why = [element("li", reason) for reason in summary.why]
+    why = [element("li", reason) for reason in words.reasons(summary)]
     shown = [
         element(
             "div", element("p", tile.label, class_="label"), element("p", tile.value, class_="value"),

@@ -22,7 +22,7 @@ STYLES = 6
 JOIN_SECONDS_MAX = 10
 """A sparse series' line goes on over seconds without a value, as long as they are so few."""
 
-LIMIT_SHOWN_MAX = 2.5
+LIMIT_SHOWN_MAX = 2.0
 """A threshold is drawn where it is no more than so many times the largest value; else it is only named."""
 
 

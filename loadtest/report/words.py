@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from loadtest.report.figures import latency, number
+from loadtest.report.figures import latency, metric, number
 from loadtest.result_names import METRICS
 from loadtest.results import Run, Summary, ThresholdResult, Verdict
+from loadtest.runner.thresholds import parse_threshold
 
 GOOD, BAD, VOID = "good", "bad", "void"
 """Held; crossed; says nothing about the system."""
@@ -26,6 +27,15 @@ MEANINGS = {
     "worker_cpu_us_per_event": "CPU of the workers for an event",
 }
 """What a threshold's metric is, for those who don't write profiles."""
+
+EVENTS = {
+    "med": "Half of the events took up to", "p(90)": "90 of 100 events took up to",
+    "p(99)": "99 of 100 events took up to", "p(99.9)": "999 of 1,000 events took up to",
+    "max": "The slowest event took", "avg": "On average an event took",
+}  # fmt: skip
+"""Of whom an aggregation of freshness speaks: all of them at most so long, or one of them."""
+
+COMPARISONS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly", "!=": "other than"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,12 @@ def meaning(result: ThresholdResult) -> str:
     return MEANINGS.get(result.metric, METRICS.get(result.metric, ""))
 
 
+def reasons(summary: Summary) -> tuple[str, ...]:
+    """Return why it is not held: crossed thresholds in words, anything else as the run has it."""
+    crossed = tuple(_reason(result) for result in summary.thresholds if not result.held)
+    return crossed if crossed and summary.verdict is Verdict.CROSSED and not summary.steps else summary.why
+
+
 def rate_asked(run: Run) -> str:
     """Return the rate that was asked for."""
     return (
@@ -101,6 +117,18 @@ def cautions(run: Run, summary: Summary) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _reason(result: ThresholdResult) -> str:
+    asked = parse_threshold(result.metric, result.expression)
+    freshness = result.metric.endswith("freshness_ms")
+    if result.value is None:
+        return f"{meaning(result)}: nothing was measured"
+    found = latency(result.value) if freshness else metric(result.metric, result.value)
+    bound = latency(asked.bound) if freshness else metric(result.metric, asked.bound)
+    who = EVENTS.get(asked.aggregation, "")
+    said = f"{who} {found} {meaning(result)}" if freshness and who else f"{meaning(result)}: {found}"
+    return f"{said}; {COMPARISONS[asked.comparison]} {bound} was asked for"
+
+
 def _held(what: str, summary: Summary) -> Headline:
     if summary.steps:
         return Headline(
@@ -116,9 +144,9 @@ def _held(what: str, summary: Summary) -> Headline:
 def _crossed(what: str, summary: Summary) -> Headline:
     if summary.verification.ran and not summary.verification.equal:
         return Headline(BAD, "Counted wrongly", f"At {what} the tables are not what the truth says. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
-    crossed = sum(not t.held for t in summary.thresholds)
-    were = "threshold was" if crossed == 1 else "thresholds were"
-    return Headline(BAD, "Did not hold", f"At {what}, {crossed} of {len(summary.thresholds)} {were} crossed.")
+    crossed, all_of_them = sum(not t.held for t in summary.thresholds), len(summary.thresholds)
+    of = "The threshold" if all_of_them == 1 else f"{crossed} of {all_of_them} thresholds"
+    return Headline(BAD, "Did not hold", f"{of} {'was' if crossed == 1 else 'were'} crossed at {what}.")
 
 
 def _rate(run: Run, summary: Summary) -> Tile:
@@ -129,9 +157,9 @@ def _rate(run: Run, summary: Summary) -> Tile:
     lost = f"; {number(dropped)} not sent in time" if dropped else ""
     drained, consumed = metrics.get("drain_seconds"), metrics.get("consumed_rate.mean")
     queryable = (
-        f"only {number(consumed)} a second became queryable"
+        f"Only {number(consumed)} a second became queryable"
         if drained is None
-        else f"all was queryable {number(drained)} s after the last send"
+        else f"All was queryable {number(drained)} s after the last send"
     )
     return Tile(
         "Rate held" if held else "Rate",

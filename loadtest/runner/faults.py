@@ -92,7 +92,9 @@ class Faults:
         finally:
             went_on = resume(pid)
         return _Done(
-            stopped and went_on, f"process {pid} stopped: {stopped}, going on after {seconds:g} s: {went_on}"
+            stopped and went_on,
+            f"process {pid} {'stood still' if stopped else 'did not stop'}, and {'went on' if went_on else 'did not go on'} "
+            f"after {seconds:g} s",
         )
 
     def _end_worker(self, worker: Worker, fault: Fault) -> _Done:
@@ -107,9 +109,7 @@ class Faults:
             wait_until_ready([worker], [])
 
         took = _timed(again)
-        return _Done(
-            dead, f"{worker.name}, process {pid}, gone: {dead}; started again, ready after {took:.1f} s"
-        )
+        return _Done(dead, f"{worker.name}: {_gone(pid, dead=dead)}; started again, ready after {took:.1f} s")
 
     def _kill_broker(self, fault: Fault) -> _Done:
         broker = self._deployment.servers.broker
@@ -119,9 +119,7 @@ class Faults:
         dead = gone(pid)
         self._stopped.wait(fault.seconds)
         took = _timed(broker.start)
-        return _Done(
-            dead, f"process {pid} gone: {dead}; started again on its data, serving after {took:.1f} s"
-        )
+        return _Done(dead, f"{_gone(pid, dead=dead)}; started again on its data, serving after {took:.1f} s")
 
     def _kill_clickhouse(self, fault: Fault) -> _Done:
         servers = self._deployment.servers
@@ -137,7 +135,7 @@ class Faults:
 
         took = _timed(again)
         return _Done(
-            dead, f"process {old.pid} gone: {dead}; started again on its data, serving after {took:.1f} s"
+            dead, f"{_gone(old.pid, dead=dead)}; started again on its data, serving after {took:.1f} s"
         )
 
     def _pid(self, what: str) -> int:
@@ -163,6 +161,10 @@ class Faults:
                 f"{fault.kind}: the {what} is not this run's own",
                 remedy="--target local brings its own broker and ClickHouse; --workers N its own workers",
             )
+
+
+def _gone(pid: int, *, dead: bool) -> str:
+    return f"process {pid} was gone" if dead else f"process {pid} did not go"
 
 
 def _timed(what: Callable[[], object]) -> float:

@@ -89,13 +89,34 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
     assert "url(" not in page(run_of(), summary, [])
 
 
+@pytest.mark.parametrize(
+    ("metric", "expression", "value", "said"),
+    [
+        ("freshness_ms", "p(99)<5000", 6_205.0, "99 of 100 events took up to 6.21 s from when an event was due until ClickHouse answers with it; less than 5 s was asked for"),
+        ("freshness_ms", "max<=200", 900.0, "The slowest event took 900 ms"),
+        ("dropped_events", "count<=0", 12.0, "events that were not sent in time: 12; at most 0 was asked for"),
+        ("rate", "mean>1000", 900.0, "events a second that the log took: 900; more than 1,000 was asked for"),
+        ("lag_records", "max<10", None, "events in the log and not yet queryable: nothing was measured"),
+    ],
+)  # fmt: skip
+def test_a_crossed_threshold_is_told_in_words(metric, expression, value, said):
+    """What was asked for and what was measured, for those who don't read profiles, in the page as in Markdown."""
+    result = ThresholdResult(metric=metric, expression=expression, value=value, held=False)
+    summary = summary_of(verdict=Verdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
+    [reason] = words.reasons(summary)
+    assert reason.startswith(said)
+    assert reason in page(run_of(), summary, seconds_of())
+    assert reason in markdown(run_of(), summary)
+
+
 @ends
 def test_the_verdict_comes_first(summary):
     """Before any other section: the title of the verdict, its reasons, then the figures, in the page as in Markdown."""
     said = words.headline(run_of(), summary)
     text = page(run_of(), summary, seconds_of()).partition("<main")[2]
     places = [
-        text.index(f">{part}<") for part in (said.title, *summary.why, "Counted", "Thresholds", "Over time")
+        text.index(f">{part}<")
+        for part in (said.title, *words.reasons(summary), "Counted", "Thresholds", "Over time")
     ]
     assert places == sorted(places)
     assert markdown(run_of(), summary).splitlines()[0] == f"### {said.mark} steady-day: {said.title}"
