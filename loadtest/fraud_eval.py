@@ -18,17 +18,22 @@ import numpy as np
 
 from loadtest.demo import CLICKHOUSE, LOG, fill_log
 from loadtest.expected import GeneratedRecords
-from loadtest.fraud_real import RealLog, real_logs
+from loadtest.fraud_real import REAL_PUBLISHERS, RealLog, real_logs
 from loadtest.fraud_report import Evaluation, report
 from loadtest.fraud_scores import SCORED, Rows, scores
+from loadtest.kernels.fill import PUBLISHER_ID_FIRST
 from loadtest.kernels.shapes import I64
 from loadtest.model import Scenario, TrafficModel
+from loadtest.scenarios import SUSPENDED_PUBLISHER_FIRST
+from pipeline import __version__
 from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
 from pipeline.cli.output import err
+from pipeline.cli.rules_tables import RulesTables
 from pipeline.lanes.start import run_worker
 from pipeline.lists.load import load_lists
 from pipeline.rules.loader import DEFAULT, load_rules, today
 from pipeline.settings import Settings
+from schemas.migrate import migrate
 from sinks.connection import Client, connect
 from sinks.embedded.launch import EmbeddedServer
 
@@ -47,6 +52,17 @@ SCENARIOS = (
     Scenario(kind="spliced_click", actors=50, events_per_actor=40),
     Scenario(kind="hidden_ad", actors=50, events_per_actor=40),
     Scenario(kind="cookie_farm", actors=50, events_per_actor=60),
+    Scenario(kind="crawler", actors=50, events_per_actor=40),
+    Scenario(kind="nameless_bot", actors=50, events_per_actor=40),
+    Scenario(kind="library_bot", actors=50, events_per_actor=40),
+    Scenario(kind="spoofed_address", actors=50, events_per_actor=40),
+    Scenario(kind="prefetcher", actors=50, events_per_actor=40),
+    Scenario(kind="test_traffic", actors=50, events_per_actor=40),
+    Scenario(kind="ghost_publisher", actors=50, events_per_actor=40),
+    Scenario(kind="suspended_publisher", actors=50, events_per_actor=40),
+    Scenario(kind="orphan_click", actors=50, events_per_actor=40),
+    Scenario(kind="late_click", actors=50, events_per_actor=40),
+    Scenario(kind="clockwork", actors=100, events_per_actor=60),
     Scenario(kind="office", actors=200, events_per_actor=60, hours=8.0),
     Scenario(kind="carrier_nat", actors=1_000, events_per_actor=20, hours=4.0),
     Scenario(kind="double_tap", actors=100, events_per_actor=40),
@@ -102,6 +118,9 @@ def evaluate(folder: Path, model: TrafficModel) -> Evaluation:
     shipped = load_rules(DEFAULT)
     rules = replace(shipped, guardrail_events_min=NO_GUARDRAIL_EVENTS)
     (folder / "rules.toml").write_text(rules.text(), "utf-8")
+    with _client(folder / CLICKHOUSE) as client:
+        migrate(client, database=settings.database, release=__version__)
+        know_publishers(client, settings.database, model)
     filled = fill_log(folder / LOG, model, Quiet())
     generated = next(e for e in filled.expected if isinstance(e, GeneratedRecords))
     summary = run_worker(settings, until_caught_up=True, progress=lambda _: None)
@@ -115,6 +134,17 @@ def evaluate(folder: Path, model: TrafficModel) -> Evaluation:
         today(), model.events, model.seed, shipped, lists, tuple(int(v) for (v,) in versions),
         *scores(scored, rules), logs,
     )  # fmt: skip
+
+
+def know_publishers(client: Client, database: str, model: TrafficModel) -> None:
+    """Fill the table `publishers`: all of the real logs and of ordinary traffic, and those of one attack as suspended."""
+    known = [*REAL_PUBLISHERS.values(), *range(PUBLISHER_ID_FIRST, PUBLISHER_ID_FIRST + model.publishers)]
+    actors = max((s.actors for s in model.scenarios if s.kind == "suspended_publisher"), default=0)
+    suspended = range(SUSPENDED_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST + actors)
+    statuses = [*((n, "active") for n in known), *((n, "suspended") for n in suspended)]
+    RulesTables(client, database).import_publishers(
+        [(n, status, "", today()) for n, status in statuses], "fraud-eval", "an evaluation"
+    )
 
 
 def labelled(generated: GeneratedRecords, client: Client, database: str) -> Rows:

@@ -2,7 +2,7 @@
 
 Definitions. *To be found* is every event with an attack's label; of a rate rule's attack only the excess, since rules
 of rates tag what lies over their limit and never what came before it. *Found* is an event that the attack's rule tagged
-and that is not billed. *Honest* is every first event that no script of an attack made. The second tap of a double tap
+and that is not billed; where the rule is a hint (`flag`), one that it tagged. *Honest* is every first event that no script of an attack made. The second tap of a double tap
 is meant to be tagged: it is no second visit, whatever the intent (docs/adr/0015), so it is scored like a double click;
 the first tap and all else of that user is honest.
 """
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from loadtest.labels import Label
 from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode
 from pipeline.rules.rule_set import RuleSet
 from schemas.classes import Class, Reason
 from schemas.wire import EventType
@@ -35,6 +36,17 @@ EXPECTED_RULE: Mapping[Label, Reason] = {
     Label.SPLICED_CLICK: Reason.CLICK_MISMATCH,
     Label.HIDDEN_AD: Reason.INVALID_PLACEMENT,
     Label.COOKIE_FARM: Reason.USER_MANY_IPS,
+    Label.CRAWLER: Reason.UA_KNOWN_BOT,
+    Label.NAMELESS_BOT: Reason.UA_BLANK,
+    Label.LIBRARY_BOT: Reason.UA_NON_BROWSER,
+    Label.SPOOFED_ADDRESS: Reason.IP_RESERVED,
+    Label.PREFETCHER: Reason.PREFETCH,
+    Label.TEST_TRAFFIC: Reason.TEST_TRAFFIC,
+    Label.GHOST_PUBLISHER: Reason.UNKNOWN_PUBLISHER,
+    Label.SUSPENDED_PUBLISHER: Reason.PUBLISHER_SUSPENDED,
+    Label.ORPHAN_CLICK: Reason.CLICK_NO_IMPRESSION,
+    Label.LATE_CLICK: Reason.CLICK_TOO_LATE,
+    Label.CLOCKWORK: Reason.PERIODIC,
 }
 """Label -> the rule (or the duplicate's mark) that must find its events."""
 
@@ -112,7 +124,7 @@ def scores(
     judged = np.isin(rows["class_code"], JUDGED)
     invalid = np.isin(rows["class_code"], INVALID)
     return (
-        tuple(_attack(rows, label, excess) for label in EXPECTED_RULE),
+        tuple(_attack(rows, label, excess, rules) for label in EXPECTED_RULE),
         tuple(_rule(rows, reason, judged, invalid, attacked) for reason in RULES),
         tuple(_honest(rows, label, judged, invalid) for label in Label if label not in EXPECTED_RULE),
     )
@@ -163,17 +175,18 @@ def _hit(rows: Rows, reason: Reason) -> Bool:
     return hit
 
 
-def _attack(rows: Rows, label: Label, excess: Mapping[Label, Bool]) -> AttackScore:
+def _attack(rows: Rows, label: Label, excess: Mapping[Label, Bool], rules: RuleSet) -> AttackScore:
     reason = EXPECTED_RULE[label]
     of_label = rows["label"] == label
     to_find = of_label & excess[label] if label in excess else of_label
     not_billed = rows["class_code"] != Class.BILLABLE
+    hint = reason in rules.rules and rules.rules[reason].mode == Mode.FLAG
     return AttackScore(
         label,
         reason,
         int(of_label.sum()),
         int(to_find.sum()),
-        int((to_find & not_billed & _hit(rows, reason)).sum()),
+        int((to_find & (not_billed | hint) & _hit(rows, reason)).sum()),
         int((of_label & not_billed).sum()),
     )
 

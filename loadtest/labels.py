@@ -27,6 +27,17 @@ class Label(IntEnum):
     SPLICED_CLICK = 24
     HIDDEN_AD = 25
     COOKIE_FARM = 26
+    NAMELESS_BOT = 27
+    LIBRARY_BOT = 28
+    SPOOFED_ADDRESS = 29
+    PREFETCHER = 30
+    TEST_TRAFFIC = 31
+    GHOST_PUBLISHER = 32
+    SUSPENDED_PUBLISHER = 33
+    ORPHAN_CLICK = 34
+    LATE_CLICK = 35
+    CLOCKWORK = 36
+    CRAWLER = 37
     # honest look-alikes: what they must leave alone
     OFFICE = 48
     CARRIER_NAT = 49

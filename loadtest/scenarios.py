@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from loadtest.kernels.shapes import ROW, SENDS_SIZE, Records
+from loadtest.kernels.shapes import ROW, SENDS_PREFETCH, SENDS_SIZE, SENDS_TEST, Records
 from loadtest.labels import Label
 from loadtest.model import HOUR_MS, TrafficModel
 from loadtest.script import Script
@@ -16,6 +16,12 @@ from loadtest.tables import Lookup, all_user_agents, bots, user_agents
 from pipeline.errors import UsageError
 
 MINUTE_MS = 60_000
+
+GHOST_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST = 4_000_000_000, 3_900_000_000
+"""Publishers that ordinary traffic never has; whoever imports publishers names the second kind suspended."""
+
+TOLD_FROM = 7
+"""So many impressions of a clockwork come before the first that can be told: a gap is known from two."""
 
 
 def replay(script: Script) -> Records:
@@ -122,6 +128,93 @@ def cookie_farm(script: Script) -> Records:
     return script.finished(seen)
 
 
+def nameless_bot(script: Script) -> Records:
+    """Fetch ads by a program that does not say what it is: no user agent at all."""
+    seen = _one_browser_each(script, Label.NAMELESS_BOT)
+    seen["user_agent"] = len(all_user_agents()) - 1
+    return script.finished(seen)
+
+
+def crawler(script: Script) -> Records:
+    """Crawl, and say so, from the crawler's own addresses: nobody's fraud, and no visit either."""
+    seen = _one_browser_each(script, Label.CRAWLER)
+    seen["user_agent"] = len(user_agents()[0])  # the catalog's first: Googlebot
+    script.set_ipv4(seen, np.uint64(0x42F94200) + script.actor_draws(2) % np.uint64(256))  # 66.249.66.0/24
+    return script.finished(seen)
+
+
+def library_bot(script: Script) -> Records:
+    """Fetch ads by a library or a headless browser that says so."""
+    crawlers, libraries = bots()
+    seen = _one_browser_each(script, Label.LIBRARY_BOT)
+    chosen = (script.actor_draws(2) % np.uint64(len(libraries))).astype(np.int64)
+    seen["user_agent"] = len(user_agents()[0]) + len(crawlers) + chosen
+    return script.finished(seen)
+
+
+def spoofed_address(script: Script) -> Records:
+    """Name addresses that nobody can have on the internet: private ones, as a forged header has them."""
+    seen = _one_browser_each(script, Label.SPOOFED_ADDRESS)
+    nets = np.array([0x0A000000, 0xAC100000, 0xC0A80000], np.uint64)  # 10/8, 172.16/12, 192.168/16
+    bits = script.actor_draws(2)
+    script.set_ipv4(
+        seen, nets[(bits % np.uint64(3)).astype(np.int64)] + (bits >> np.uint64(32)) % np.uint64(0xFFFF)
+    )
+    return script.finished(seen)
+
+
+def prefetcher(script: Script) -> Records:
+    """Show ads on pages that a browser fetched ahead, and nobody has opened."""
+    seen = script.impressions(script.times(), Label.PREFETCHER)
+    seen["sends"] |= SENDS_PREFETCH
+    return script.finished(seen)
+
+
+def test_traffic(script: Script) -> Records:
+    """Try out an ad slot: impressions and clicks that say that they are a test."""
+    seen = script.impressions(script.times(), Label.TEST_TRAFFIC)
+    seen["sends"] |= SENDS_TEST
+    clicks = script.clicks(seen, script.human_delays(), Label.TEST_TRAFFIC)
+    clicks["sends"] |= SENDS_TEST
+    return script.finished(seen, clicks)
+
+
+def ghost_publisher(script: Script) -> Records:
+    """Sell under publishers that nobody has a contract with."""
+    return _of_publishers(script, GHOST_PUBLISHER_FIRST, Label.GHOST_PUBLISHER)
+
+
+def suspended_publisher(script: Script) -> Records:
+    """Go on selling after the contract was suspended."""
+    return _of_publishers(script, SUSPENDED_PUBLISHER_FIRST, Label.SUSPENDED_PUBLISHER)
+
+
+def orphan_click(script: Script) -> Records:
+    """Click on impressions that never were."""
+    seen = script.impressions(script.times())
+    clicks = script.clicks(seen, script.human_delays(), Label.ORPHAN_CLICK)
+    clicks["impression_no"] = script.draws(1)
+    return script.finished(seen, clicks)
+
+
+def late_click(script: Script) -> Records:
+    """Click half an hour after the impression and later, out of a store of them."""
+    seen = script.impressions(script.times())
+    return script.finished(
+        seen, script.clicks(seen, script.between(1, 31 * MINUTE_MS, 55 * MINUTE_MS), Label.LATE_CLICK)
+    )
+
+
+def clockwork(script: Script) -> Records:
+    """Show ads by a timer, each as long after the one before; from the eighth on it can be told."""
+    seen = script.impressions(script.clockwork(2_000, 5 * MINUTE_MS, 2), Label.CLOCKWORK)
+    script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
+    early = np.arange(script.events) % script.scenario.events_per_actor < TOLD_FROM
+    seen["label"][early] = Label.HONEST
+    return script.finished(seen)
+
+
 def office(script: Script) -> Records:
     """Put many people behind one address, each with a cookie: all actors are one office."""
     seen = script.impressions(script.times(), Label.OFFICE)
@@ -155,6 +248,21 @@ def slow_phone(script: Script) -> Records:
     return script.finished(seen)
 
 
+def _one_browser_each(script: Script, label: Label) -> Records:
+    seen = script.impressions(script.times(), label)
+    script.set_users(seen, script.actor_draws(1))
+    script.settle(seen)
+    return seen
+
+
+def _of_publishers(script: Script, first: int, label: Label) -> Records:
+    """Return impressions of publishers of this attack's own, one an actor, and a click on one in twenty."""
+    seen = script.impressions(script.times(), label)
+    seen["publisher_id"] = first + script.actor
+    clicked = script.draws(1) % np.uint64(20) == 0
+    return script.finished(seen, script.clicks(seen, script.human_delays(), label)[clicked])
+
+
 def _two_clicks(script: Script, least_ms: int, most_ms: int, label: Label) -> Records:
     seen = script.impressions(script.times())
     delays = script.human_delays()
@@ -168,12 +276,14 @@ SCENARIOS: Mapping[str, Callable[[Script], Records]] = {
     for function in (
         replay, datacentre_bot, impostor, double_click, click_flood, injected_click, price_conflict,
         repeat_click, spliced_click, hidden_ad, cookie_farm,
+        crawler, nameless_bot, library_bot, spoofed_address, prefetcher, test_traffic, ghost_publisher, suspended_publisher,
+        orphan_click, late_click, clockwork,
         office, carrier_nat, double_tap, slow_phone,
     )
 }  # fmt: skip
 
-ATTACKS: Sequence[str] = tuple(SCENARIOS)[:11]
-LOOK_ALIKES: Sequence[str] = tuple(SCENARIOS)[11:]
+ATTACKS: Sequence[str] = tuple(kind for kind in SCENARIOS if Label[kind.upper()] < Label.OFFICE)
+LOOK_ALIKES: Sequence[str] = tuple(kind for kind in SCENARIOS if Label[kind.upper()] >= Label.OFFICE)
 
 
 def scenario_rows(model: TrafficModel, lookup: Lookup) -> Records:

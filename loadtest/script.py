@@ -114,6 +114,18 @@ class Script:
         rows["user_no"] = numbers
         rows["has_user"] = 1
 
+    def clockwork(self, least_ms: int, most_ms: int, purpose: int) -> I64:
+        """Return log times that follow one another at one gap an actor, in the scenario's hours if they can hold them."""
+        span, each = max(1, round(self.scenario.hours * HOUR_MS)), self.scenario.events_per_actor
+        gaps = least_ms + (
+            self.actor_draws(purpose) % np.uint64(max(1, min(most_ms, span // each) - least_ms))
+        ).astype(np.int64)
+        spare = np.maximum(1, span - gaps * each)
+        begin = self.actor_draws(purpose + 1) % spare.astype(np.uint64)
+        number = np.arange(self.events, dtype=np.int64) % each
+        start = self.model.start_ms + round(self.scenario.start_hour * HOUR_MS)
+        return start + begin.astype(np.int64) + number * gaps
+
     def settle(self, rows: Records) -> None:
         """Give each actor one address, one browser and one way of writing its id: those of its first event."""
         first = self.actor * self.scenario.events_per_actor

@@ -274,9 +274,9 @@ class Lookup:
 
 
 def all_user_agents() -> tuple[str, ...]:
-    """Return the texts that a row's `user_agent` counts: desktops', phones', crawlers', libraries'."""
+    """Return the texts that a row's `user_agent` counts: desktops', phones', crawlers', libraries', and none at all."""
     crawlers, libraries = bots()
-    return (*user_agents()[0], *crawlers, *libraries)
+    return (*user_agents()[0], *crawlers, *libraries, "")
 
 
 def _thresholds(model: TrafficModel) -> dict[str, int]:

@@ -13,11 +13,14 @@ from loadtest.kernels.shapes import (
     LITERAL_FALSE,
     LITERAL_HTTPS,
     LITERAL_IMPRESSION,
+    LITERAL_TRUE,
     SENDS_COUNTRY,
     SENDS_CURRENCY,
     SENDS_FALSE_FLAGS,
     SENDS_PLACEMENT,
+    SENDS_PREFETCH,
     SENDS_SIZE,
+    SENDS_TEST,
 )
 from pipeline.kernels.intrinsics import load8
 from pipeline.kernels.jit import inline_kernel, kernel
@@ -74,8 +77,10 @@ def _sent(row, field):
         return row.sends & SENDS_SIZE != 0
     if field == PLACEMENT:
         return row.sends & SENDS_PLACEMENT != 0
-    if field == PREFETCH or field == TEST:
-        return row.sends & SENDS_FALSE_FLAGS != 0
+    if field == PREFETCH:
+        return row.sends & (SENDS_FALSE_FLAGS | SENDS_PREFETCH) != 0
+    if field == TEST:
+        return row.sends & (SENDS_FALSE_FLAGS | SENDS_TEST) != 0
     return True
 
 
@@ -102,7 +107,8 @@ def _put_value(at, tb, texts, row, field):
         store16(_quote(at), np.uint64(row.country))
         return _quote(at + 3)
     if field == PREFETCH or field == TEST:
-        return put_entry(at, texts.literals, LITERAL_FALSE)
+        said = row.sends & (SENDS_PREFETCH if field == PREFETCH else SENDS_TEST) != 0
+        return put_entry(at, texts.literals, LITERAL_TRUE if said else LITERAL_FALSE)
     return put_decimal(at, _number(row, field))
 
 

@@ -79,7 +79,9 @@ CHANGE_NONE, CHANGE_PRICE, CHANGE_CAMPAIGN, CHANGE_TIME, CHANGE_PAGE, CHANGE_USE
 KEY_NONE, KEY_USER, KEY_IP = range(3)
 
 # Bits: which optional fields a producer sends.
-SENDS_CURRENCY, SENDS_COUNTRY, SENDS_SIZE, SENDS_PLACEMENT, SENDS_FALSE_FLAGS = (1 << bit for bit in range(5))
+(
+    SENDS_CURRENCY, SENDS_COUNTRY, SENDS_SIZE, SENDS_PLACEMENT, SENDS_FALSE_FLAGS, SENDS_PREFETCH, SENDS_TEST,
+) = (1 << bit for bit in range(7))  # fmt: skip
 
 
 class Tables(NamedTuple):
@@ -166,5 +168,7 @@ class Texts(NamedTuple):
     literals: int  # LITERAL_...
 
 
-LITERALS = (b'"impression"', b'"click"', b"false", b'"https://www.', b".example/")
-LITERAL_IMPRESSION, LITERAL_CLICK, LITERAL_FALSE, LITERAL_HTTPS, LITERAL_EXAMPLE = range(len(LITERALS))
+LITERALS = (b'"impression"', b'"click"', b"false", b'"https://www.', b".example/", b"true")
+LITERAL_IMPRESSION, LITERAL_CLICK, LITERAL_FALSE, LITERAL_HTTPS, LITERAL_EXAMPLE, LITERAL_TRUE = range(
+    len(LITERALS)
+)

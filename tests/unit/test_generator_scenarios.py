@@ -2,6 +2,7 @@
 
 import ipaddress
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -10,10 +11,18 @@ from loadtest.generate import Generator
 from loadtest.kernels.shapes import SENDS_SIZE
 from loadtest.labels import Label
 from loadtest.model import Scenario, TrafficModel
-from loadtest.scenarios import ATTACKS, LOOK_ALIKES, SCENARIOS
-from loadtest.tables import bots, datacentres, user_agents
+from loadtest.scenarios import (
+    ATTACKS,
+    GHOST_PUBLISHER_FIRST,
+    LOOK_ALIKES,
+    SCENARIOS,
+    SUSPENDED_PUBLISHER_FIRST,
+    TOLD_FROM,
+)
+from loadtest.tables import all_user_agents, bots, datacentres, user_agents
 from pipeline.errors import UsageError
 from schemas.classes import Class
+from tests.support.plain_count import records_of
 
 ACTORS, EVENTS = 5, 40
 
@@ -154,6 +163,63 @@ def test_a_farm_is_one_cookie_in_many_networks():
     rows = seen(played("cookie_farm"))
     assert len(np.unique(rows[["user_no", "user_agent", "long_ids"]])) == ACTORS
     assert len(np.unique(rows[["user_no", "ip_hi", "ip_lo"]])) > 0.7 * len(rows)
+
+
+def test_bots_that_say_what_they_are_or_nothing_at_all():
+    """No user agent; a library's; a crawler's own; an address that the internet does not route. Each actor is one user."""
+    texts = all_user_agents()
+    crawlers, libraries = bots()
+    assert {texts[n] for n in played("nameless_bot")["user_agent"].tolist()} == {""}
+    assert {texts[n] for n in played("library_bot")["user_agent"].tolist()} <= set(libraries) - set(crawlers)
+    spoofed = played("spoofed_address")
+    assert all(ipaddress.ip_address(n).is_private for n in (spoofed["ip_lo"] & 0xFFFFFFFF).tolist())
+    assert {texts[n].count("Googlebot") for n in played("crawler")["user_agent"].tolist()} == {1}
+    for kind in ("crawler", "nameless_bot", "library_bot", "spoofed_address"):
+        assert len(np.unique(played(kind)["user_no"])) == ACTORS
+
+
+@pytest.mark.parametrize(("kind", "field"), [("prefetcher", "is_prefetch"), ("test_traffic", "is_test")])
+def test_what_says_so_itself(kind: str, field: str):
+    """Every labelled record says it in its bytes, with true, and no other record of the traffic does."""
+    scenario = Scenario(kind=kind, actors=2, events_per_actor=20, start_hour=0.5, hours=1.0)
+    model = TrafficModel(
+        events=3_000, duration_hours=30, scenarios=(scenario,), malformed_share=0, odd_share=0, partitions=1
+    )
+    said, labelled = 0, 0
+    for chunk in Generator(model).chunks():
+        labelled += int((chunk.rows["label"] == Label[kind.upper()]).sum())
+        for _, _, block in chunk.blocks:
+            said += sum(json.loads(value).get(field, False) for _, _, value in records_of(block) if value)
+    assert said == labelled > 0
+
+
+@pytest.mark.parametrize("kind", ["ghost_publisher", "suspended_publisher"])
+def test_publishers_of_their_own(kind: str):
+    """No ordinary publisher has an id so high: one an actor, and clicks follow their impressions to it."""
+    rows = played(kind)
+    assert len(np.unique(rows["publisher_id"])) == ACTORS
+    assert rows["publisher_id"].min() >= SUSPENDED_PUBLISHER_FIRST
+    assert (rows["publisher_id"].min() >= GHOST_PUBLISHER_FIRST) == (kind == "ghost_publisher")
+
+
+def test_orphans_and_late_clicks():
+    """An orphan names an impression that is not in the log; a late click comes 31 to 55 minutes after its own."""
+    rows = played("orphan_click")
+    assert not np.isin(by_slot(rows, variant=1)["impression_no"], seen(rows)["event_no"]).any()
+    rows = played("late_click")
+    gap = by_slot(rows, variant=1)["event_time"] - seen(rows)["event_time"]
+    assert gap.min() >= 31 * 60_000
+    assert gap.max() <= 55 * 60_000
+
+
+def test_a_clockwork_is_regular():
+    """Each actor's impressions are equally far apart; those before the eighth are not told to be one's."""
+    rows = played("clockwork")
+    for user in np.unique(rows["user_no"]):
+        mine = by_slot(rows, user_no=user)
+        gaps = np.diff(mine["event_time"])
+        assert gaps.min() == gaps.max() >= 2_000
+        assert (mine["label"] == Label.CLOCKWORK).tolist() == [n >= TOLD_FROM for n in range(EVENTS)]
 
 
 def test_look_alikes_share_addresses_not_cookies():
