@@ -1,6 +1,5 @@
 """`adledger doctor`: what is wrong with a deployment, and the command that mends it."""
 
-import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,11 +8,11 @@ import typer
 
 from pipeline.cli import connect, options
 from pipeline.cli.output import out, out_json, quiet_kafka_client
+from pipeline.cli.remedies import command_flags, complete
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.doctor.report import Check
-    from pipeline.settings_layers import LoadedSettings
 
 MARKS = {"fine": "✓", "advice": "!", "error": "✗", "not made": "-"}
 
@@ -52,7 +51,9 @@ def doctor(
 def _examined(
     config_file: options.Config, assignments: options.Set, **flags: str | None
 ) -> "Sequence[Check]":
-    from pipeline.doctor.report import Check, with_flags
+    from dataclasses import replace
+
+    from pipeline.doctor.report import Check
     from pipeline.log.kafka.findings import Finding
 
     try:
@@ -72,25 +73,11 @@ def _examined(
         Check("settings", "understood, without contradictions"),
         *examine(loaded.settings, connect.client),
     ]
-    return with_flags(checks, _command_flags(loaded, config_file))
-
-
-def _command_flags(loaded: "LoadedSettings", config_file: options.Config) -> dict[str, str]:
-    """Return what a remedy's command needs to meet the same deployment: what came by flags must be given again."""
-
-    def given(*names: str) -> str:
-        again = [
-            f"--{name} {shlex.quote(str(getattr(loaded.settings, name)))}"
-            for name in names
-            if loaded.origins[name].startswith("flag")
-        ]
-        return " ".join([*([f"--config {shlex.quote(str(config_file))}"] if config_file else []), *again])
-
-    return {
-        "adledger topics create": given("source"),
-        "adledger topics check": given("source"),
-        "adledger migrate": given("clickhouse", "database"),
-    }
+    given = command_flags(loaded, config_file)
+    return [
+        replace(check, findings=[replace(f, remedy=complete(f.remedy, given)) for f in check.findings])
+        for check in checks
+    ]
 
 
 def _print(checks: "Sequence[Check]") -> None:

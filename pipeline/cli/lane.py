@@ -2,6 +2,7 @@
 
 import getpass
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from pipeline.cli import connect, options
 from pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
 from pipeline.cli.output import err, out, out_json, quiet_kafka_client
+from pipeline.cli.remedies import Flags, command_flags, complete, completed
 from pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
@@ -62,11 +64,12 @@ def status(
       adledger lane status 3 --json | jq '.lanes[0].trouble'
       adledger lane status --json | jq '.lanes[] | select(.owner.phase != "running") | {lane, owner}'
     """
-    settings = options.load_settings(
+    deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    ).settings
-    owners = _owners(settings)
-    looks = _look(settings, lane_no)
+    )
+    settings = deployment.settings
+    owners = _owners(deployment)
+    looks = _look(deployment, lane_no)
     if as_json:
         group_now = {"name": settings.group, "state": owners.state or None, "workers": owners.workers}
         lanes = [lane_json(settings, look, owners.of(look.lane)) for look in looks]
@@ -102,10 +105,10 @@ def skip(
       adledger lane skip 3 --reason "retention was an hour too short" --dry-run
       adledger lane skip 3 --reason "retention was an hour too short" --author mia --execute
     """
-    settings = options.load_settings(
+    deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    ).settings
-    _order_one(settings, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+    )
+    _order_one(deployment, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
 
 
 @lane.command("resolve")
@@ -133,10 +136,10 @@ def resolve(
       adledger lane resolve 3 --reason "half a batch after the disk was full" --dry-run
       adledger lane resolve 3 --reason "offsets expired in the outage" --execute
     """
-    settings = options.load_settings(
+    deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    ).settings
-    _order_one(settings, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+    )
+    _order_one(deployment, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
 
 
 @lane.command("barrier")
@@ -163,11 +166,11 @@ def barrier(
       adledger lane barrier --reason "16 to 32 partitions" --dry-run
       adledger lane barrier --reason "16 to 32 partitions" --execute
     """
-    settings = options.load_settings(
+    deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    ).settings
+    )
     executed = _executes(dry_run, execute)
-    looks = _look(settings, None)
+    looks = _look(deployment, None)
     others = [look for look in looks if look.trouble and look.command != "barrier"]
     if others:
         raise AdledgerError(
@@ -180,7 +183,7 @@ def barrier(
             "no lane needs a barrier: every lane of the ledger is of this log and its partitions",
             remedy="add the partitions first: kafka-topics.sh --alter --topic TOPIC --partitions N",
         )
-    _order(settings, wanted, (reason, author), executed, as_json=as_json)
+    _order(deployment.settings, wanted, (reason, author), executed, as_json=as_json)
 
 
 def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags of which one is given
@@ -191,16 +194,31 @@ def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags
     return execute
 
 
-def _owners(settings: "Settings") -> "Owners":
+@dataclass(frozen=True, slots=True)
+class _Deployment:
+    """What is looked at, and what a remedy's commands need to meet it again."""
+
+    settings: "Settings"
+    flags: Flags
+
+
+def _deployment(config_file: options.Config, assignments: options.Set, **flags: str | None) -> _Deployment:
+    loaded = options.load_settings(config_file, assignments, **flags)
+    return _Deployment(loaded.settings, command_flags(loaded, config_file))
+
+
+def _owners(deployment: _Deployment) -> "Owners":
     import asyncio
 
     from pipeline.control.owners import lane_owners
 
     quiet_kafka_client()
-    return asyncio.run(lane_owners(settings))
+    with completed(deployment.flags):
+        return asyncio.run(lane_owners(deployment.settings))
 
 
-def _look(settings: "Settings", lane_no: int | None) -> list["LaneLook"]:
+def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
+    """Return how lanes stand, the commands in what they say complete."""
     import asyncio
 
     from pipeline.lanes.inspect import check_lane, inspected, look_at
@@ -212,12 +230,14 @@ def _look(settings: "Settings", lane_no: int | None) -> list["LaneLook"]:
             lanes = range(outside.topology.partitions) if lane_no is None else [lane_no]
             return [await look_at(outside, number) for number in lanes]
 
-    with connect.server(settings) as server:
-        return asyncio.run(look(server))
+    settings, flags = deployment.settings, deployment.flags
+    with completed(flags), connect.server(settings) as server:
+        looks = asyncio.run(look(server))
+    return [replace(look, remedy=complete(look.remedy, flags)) for look in looks]
 
 
 def _order_one(
-    settings: "Settings",
+    deployment: _Deployment,
     command: str,
     lane_no: int,
     who: tuple[str, str | None],
@@ -225,13 +245,13 @@ def _order_one(
     *,
     as_json: bool,
 ) -> None:
-    (look,) = _look(settings, lane_no)
+    (look,) = _look(deployment, lane_no)
     if look.command != command:
         raise AdledgerError(
             f"there is nothing to {command}: {look.trouble or f'lane {lane_no} stands as it should'}",
             remedy=look.remedy or f"adledger lane status {lane_no}",
         )
-    _order(settings, [look], who, executed, as_json=as_json)
+    _order(deployment.settings, [look], who, executed, as_json=as_json)
 
 
 def _order(
@@ -243,8 +263,6 @@ def _order(
     as_json: bool,
 ) -> None:
     """Write the orders that are not there yet, or show them."""
-    from dataclasses import replace
-
     reason, author = who
     if not reason.strip():
         raise UsageError("--reason is empty", remedy="say why: it is kept with the order")

@@ -7,6 +7,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.output import err, out_json, print_summary
+from pipeline.cli.remedies import command_flags, completed
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,15 +80,16 @@ def run(
         raise UsageError(
             "--json without --until-caught-up has nothing to report", remedy="give both, or neither"
         )
-    settings = options.load_settings(
+    loaded = options.load_settings(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group,
         web_host=web_host, web_port=web_port,
-    ).settings  # fmt: skip
+    )  # fmt: skip
 
     faust = {
         "loglevel": loglevel, "logfile": logfile, "with_web": with_web, "blocking_timeout": blocking_timeout,
     }  # fmt: skip
-    summary = _run(settings, faust, until_caught_up=until_caught_up)
+    with completed(command_flags(loaded, config_file)):
+        summary = _run(loaded.settings, faust, until_caught_up=until_caught_up)
     if summary is None:
         return
     out_json(summary.as_json()) if as_json else print_summary(summary)

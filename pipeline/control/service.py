@@ -25,6 +25,7 @@ from pipeline.ledger.totals import Summary
 from pipeline.log.kafka.assignor import About
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.kafka.topics import require_fit_topics
+from pipeline.log.kafka.voice import silent
 from pipeline.retention.job import run_hourly
 from pipeline.settings import Settings
 
@@ -64,7 +65,9 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     def ready(self) -> Iterator[None]:
         """Refuse what can't work and make the rest ready, before any loop runs. Raises UsageError, LogError, SinkError."""
         with _terminable():
-            for advice in _run_now(require_fit_topics(self._settings)).findings:
+            with silent():
+                checked = _run_now(require_fit_topics(self._settings))
+            for advice in checked.findings:
                 WORKER.warning("%s; better: %s", advice.message, advice.remedy)
             compile_monitor()
             with ready_server(self._settings, WORKER.info) as self._server, ready_process(self._settings):

@@ -1,14 +1,11 @@
 """What was looked at, and what came of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from pipeline.log.kafka.findings import Finding
-
-COMMANDS = ("adledger topics create", "adledger topics check", "adledger migrate")
-"""Commands that remedies name and that take a deployment's addresses."""
 
 
 class State(StrEnum):
@@ -42,19 +39,6 @@ class Check:
 def found_wrong(checks: Sequence[Check]) -> bool:
     """Tell whether anything is wrong, or something could not be looked at."""
     return any(check.state in {State.ERROR, State.NOT_MADE} for check in checks)
-
-
-def with_flags(checks: Sequence[Check], flags: Mapping[str, str]) -> list[Check]:
-    """Return the checks with remedies' commands complete: `flags` has what each of `COMMANDS` needs behind it."""
-
-    def complete(finding: Finding) -> Finding:
-        remedy = finding.remedy
-        for command in COMMANDS:
-            if flags.get(command):
-                remedy = remedy.replace(command, f"{command} {flags[command]}")
-        return replace(finding, remedy=remedy)
-
-    return [replace(check, findings=[complete(f) for f in check.findings]) for check in checks]
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.doctor import clocks, group, keys, machine
 from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
-from pipeline.doctor.report import Check, State, as_json, found_wrong, with_flags
+from pipeline.doctor.report import Check, State, as_json, found_wrong
 from pipeline.log.kafka.findings import Finding
 from pipeline.log.kafka.group_facts import GroupFacts, Member
 from pipeline.settings import MIB, Settings
@@ -122,18 +122,6 @@ def test_a_check_is_as_bad_as_its_worst_finding():
     assert found_wrong([Check("a", "w", [error])])
     assert found_wrong([Check("a", "", not_made="why")])
     assert as_json([Check("a", "", not_made="why")])["healthy"] is False
-
-
-def test_a_remedys_command_meets_the_same_deployment():
-    """What came by flags is given again; commands of others, and what needs nothing, stay as they are."""
-    found = [Finding("m", "adledger topics create, then kafka-topics.sh; adledger migrate")]
-    [check] = with_flags(
-        [Check("a", "w", found)], {"adledger topics create": "--source kafka://h:1", "adledger migrate": ""}
-    )
-    assert (
-        check.findings[0].remedy
-        == "adledger topics create --source kafka://h:1, then kafka-topics.sh; adledger migrate"
-    )
 
 
 def test_rules_that_cannot_be_loaded_are_found(tmp_path):

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 REPEAT_SECONDS_MIN = 5.0
 """The same line is not said again for so long: sixteen lanes see the same broker go."""
@@ -14,6 +15,18 @@ NORMAL = (
     "Marking the coordinator dead (node %s)for group %s.",
 )
 """aiokafka's warnings of what happens in any first start, rebalance or restart; where it lasts, we say so ourselves."""
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Let aiokafka log nothing within the block: what goes wrong there is raised, and told once, with its remedy."""
+    log = logging.getLogger("aiokafka")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 class Voice(logging.Handler):

@@ -1,0 +1,73 @@
+"""Commands in remedies meet the deployment that the failed command met."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.cli.remedies import command_flags, complete, completed
+from pipeline.errors import LogError
+from pipeline.settings_layers import load
+
+CREATE = "adledger topics create"
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_came_by_flags_is_given_again():
+    """By its option or by --set; what came from elsewhere, or leads a command nowhere, is not."""
+    loaded = load(
+        {"source": "kafka://h:1", "group": "g"},
+        ["topics=b.i,b.c", "kafka.security.protocol=SSL", "batch_rows_max=4096"],
+        None,
+    )
+    flags = command_flags(loaded, None)
+    given = shlex.split(flags[CREATE])
+    assert given == [
+        "--source",
+        "kafka://h:1",
+        "--set",
+        "topics=b.i,b.c",
+        "--set",
+        "kafka.security.protocol=SSL",
+    ]
+    assert "--group g" in flags["adledger lane skip"]
+    assert flags["adledger migrate"] == ""
+    text = complete(f"there is none: {CREATE}; or adledger migrate", flags)
+    assert text == f"there is none: {CREATE} {flags[CREATE]}; or adledger migrate"
+    again = load({"source": given[1]}, [given[3], given[5]], None)
+    assert again.settings.topics == loaded.settings.topics
+
+
+def test_the_settings_file_is_named_again(tmp_path: Path):
+    """A command that was given --config needs it."""
+    (tmp_path / "my.toml").write_text('source = "kafka://h:1"\n')
+    loaded = load({}, (), tmp_path / "my.toml")
+    assert command_flags(loaded, tmp_path / "my.toml")[CREATE] == f"--config {tmp_path / 'my.toml'}"
+
+
+def test_no_secret_is_repeated():
+    """Neither the password of an address, nor a property's."""
+    loaded = load({"clickhouse": "clickhouse://u:hidden@h:1"}, ["kafka.sasl.password=hidden2"], None)
+    assert "hidden" not in "".join(command_flags(loaded, None).values())
+
+
+def test_errors_of_a_block_are_completed():
+    """Message and remedy; the error stays what it was."""
+    with pytest.raises(LogError) as raised, completed({CREATE: "--source x"}):
+        raise LogError(f"wrong: {CREATE}", remedy=CREATE)
+    assert str(raised.value) == f"wrong: {CREATE} --source x\n  remedy: {CREATE} --source x"
+
+
+def test_a_broker_that_is_not_there_is_said_once(unused_tcp_port: int, tmp_path: Path):
+    """`lane status` and a worker: one error, and no line of the client's before it."""
+    here = ["--source", f"kafka://127.0.0.1:{unused_tcp_port}", "--clickhouse", f"embedded:{tmp_path / 'ch'}"]
+    for command in (["lane", "status"], ["run", "--without-web"]):
+        ended = CliRunner().invoke(app, [*command, *here])
+        assert "nobody listens there" in str(ended.exception)
+        assert ended.output == ""
