@@ -2,7 +2,7 @@
 
     ADLEDGER_LOOKUP_ROWS=30000000 python -m pytest -q -s tests/benchmarks/bench_lookups.py
 
-300 million rows in 30 days want some 40 GB of disk; the share that is read falls as rows grow, since false positives
+300 million rows in 30 days want some 30 GB of disk and 10 minutes; the share that is read falls as rows grow, since false positives
 of the bloom filters (0.2 %) are a share of all granules, and what is found is not.
 """
 
