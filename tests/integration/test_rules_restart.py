@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from loadtest.model import Scenario, TrafficModel
 from loadtest.write import write_traffic
 from pipeline.importing.run import open_log
 from pipeline.lanes import deliver, lane
+from pipeline.lanes.judges import Judges
 from pipeline.rules.compiled import CompiledJudge
 from pipeline.rules.windows import WINDOWED
 from schemas.classes import Class, Reason
+from sinks.blocks import Block
 from tests.integration.test_doubt import (
     CRASH_AFTER,
     CRASH_BEFORE,
@@ -120,3 +123,47 @@ def test_another_rule_set_is_another_version(log: Path, undisturbed: Runs) -> No
     ):
         assert one["reasons"].tolist() == other["reasons"].tolist()
         assert not np.isin(other["class_code"], [Class.GIVT, Class.SIVT]).any()
+
+
+@pytest.mark.parametrize("table", ["events", "rollup_minute", "ledger"])
+@pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER])
+def test_a_pending_batch_meets_new_rules(table: str, fate: str, log: Path, undisturbed: Runs) -> None:
+    """A worker dies in mid-batch, and the next one judges by other rules: the batch's tables say one thing, not two.
+
+    Where its events stood there already, everything of it is as the former rules had it; else as the new ones have it.
+    """
+    batch_no, flagged = 3, CompiledJudge(RULES.flagged(list(RULES.rules)))
+    runs = Judged(log)
+    runs.sink.faults = FateOf(table, batch_no, fate, runs.sink)
+
+    def by_turns() -> Judges:
+        return Judges(Judged.judge if not runs.crashes else flagged)
+
+    runs.judges = by_turns  # type: ignore[method-assign]
+    asyncio.run(runs.to_the_end())
+    assert runs.crashes == 1
+    as_before = batch_no if (table, fate) != ("events", CRASH_BEFORE) else batch_no - 1
+    for name in ("events", "ledger"):
+        for stamp, block in runs.sink.tables[name]:
+            wanted = Judged.judge if stamp.batch_no <= as_before else flagged
+            assert {int(v) for v in block["judge_version"]} == {wanted.version}
+    for stamp, rollup in runs.sink.tables["rollup_minute"]:
+        (events,) = [block for at, block in runs.sink.tables["events"] if at.batch_no == stamp.batch_no]
+        assert of_classes(rollup, "records") == of_classes(events, None)
+        assert of_classes(rollup, "money_nanos") == of_classes(events, "money_nanos")
+    enforced = {Class.GIVT, Class.SIVT}
+    assert enforced & {
+        c
+        for stamp, b in runs.sink.tables["rollup_minute"]
+        if stamp.batch_no <= as_before
+        for c in b["class_code"]
+    }
+
+
+def of_classes(block: Block, column: str | None) -> dict[int, int]:
+    """Return class -> the sum of a column, or the number of rows."""
+    summed = Counter[int]()
+    values = block[column] if column else np.ones(len(block["class_code"]), "i8")
+    for code, value in zip(block["class_code"], values, strict=True):
+        summed[int(code)] += int(value)
+    return {code: value for code, value in summed.items() if value}

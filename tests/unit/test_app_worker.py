@@ -21,8 +21,8 @@ from pipeline.lanes.worker import Worker
 from pipeline.log.files import FilesSource
 from pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from schemas.wire import currency_code
-from sinks.memory import MemorySink
-from sinks.sink import LedgerEntry, OffsetRange
+from sinks.memory import Faults, MemorySink
+from sinks.sink import LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
 LIMITS = LaneLimits(
@@ -51,10 +51,18 @@ class Watcher(NoObserver):
         self.on_phase(lane, phase)
 
 
-def make(source: FilesSource, sink: MemorySink, watcher: Watcher, said: list[str], *, until: bool) -> Worker:
+def make(
+    source: FilesSource,
+    sink: MemorySink,
+    watcher: Watcher,
+    said: list[str],
+    *,
+    until: bool,
+    revoke_ms_max: int = 5_000,
+) -> Worker:
     return Worker(
         source, sink, LIMITS if until else replace(LIMITS, retry_attempts_max=None), cpu_threads=1, inserts_per_second_max=1_000_000,
-        revoke_ms_max=5_000, until_caught_up=until, say=lambda _: None, warn=said.append, observer=watcher,
+        revoke_ms_max=revoke_ms_max, until_caught_up=until, say=lambda _: None, warn=said.append, observer=watcher,
     )  # fmt: skip
 
 
@@ -135,6 +143,54 @@ async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until
     assert (1, Phase.STOPPED) in watcher.phases
     assert (1, Phase.RUNNING) not in watcher.phases
     assert await received(sink) == {0: True, 1: False}
+
+
+class Hanging(Faults):
+    """A server that does not answer one insert of lane 0; `answer` lets it."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self.under_way, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def reply(self, table: str, stamp: Stamp) -> None:
+        if (table, stamp.lane) == (self._table, 0) and not self.under_way.is_set():
+            self.under_way.set()
+            await self.answer.wait()
+
+
+@pytest.mark.parametrize("table", ["events", "rollup_minute", "ledger"])
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_revoked_lane_finishes_its_batch_or_abandons_it(log: Path, table: str, in_time: bool):
+    """Within `revoke_ms_max`, whatever the server does. The next owner ends what was abandoned: no row twice, none lost."""
+    sink = MemorySink(faults=(hanging := Hanging(table)))
+    group, said = f"revoked-{table}-{in_time}", list[str]()
+    first = make(
+        FilesSource(log, group), sink, Watcher(), said, until=False, revoke_ms_max=5_000 if in_time else 50
+    )
+    run = asyncio.create_task(first.run())
+    async with asyncio.timeout(60):
+        await hanging.under_way.wait()
+        revoking = asyncio.create_task(first.lanes_revoked([0]))
+        if in_time:
+            hanging.answer.set()
+        await revoking
+        ended = await sink.ledger_end(0)
+        assert (ended is not None) == (in_time or table == "ledger"), "finished where it could"
+        first.stop()
+        await run
+        hanging.answer.set()
+        await make(FilesSource(log, group), sink, Watcher(), said, until=True).run()
+    rows = [
+        offset
+        for _, b in sink.tables["events"]
+        for offset in zip(b["lane"], b["topic"], b["offset"], strict=True)
+    ]
+    assert len(rows) == len(set(rows))
+    entries = [stamp for stamp, _ in sink.tables["ledger"]]
+    assert sorted((s.lane, s.batch_no) for s in entries) == sorted({(s.lane, s.batch_no) for s in entries})
+    assert len(rows) == sum(
+        sum(b["records_received"]) - sum(b["malformed"]) for _, b in sink.tables["ledger"]
+    )
 
 
 class Refusing(MemorySink):
