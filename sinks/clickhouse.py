@@ -25,7 +25,7 @@ from sinks.orders import ClickHouseOrders
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
 from sinks.rules import ClickHouseRules
-from sinks.sink import Columns, Identities, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LastEvent, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class ClickHouseSink:
         Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
         """
         which = (self._database, lane, clock_from, before_batch_no)
-        expected = int((await self._rows(queries.identity_count(*which)))[0][0])
+        expected = int((await self._rows(queries.identity_count(*which)))[0][0] or 0)
 
         def block(arrays: list[Any]) -> Identities:
             return replace(_identities(arrays), expected=expected)
@@ -158,6 +158,14 @@ class ClickHouseSink:
         async with aclosing(self._stream(query, _rule_events)) as stream:
             async for found in stream:
                 yield found
+
+    async def last_event(
+        self, lane: int, topic: int, before_batch_no: int, clock_from: int
+    ) -> LastEvent | None:
+        """Return the last event of a topic before a batch, in the epoch of the lane's last ledger row."""
+        which = (self._database, lane, topic, before_batch_no, clock_from)
+        rows = await self._rows(queries.last_event(*which))
+        return LastEvent(*map(int, rows[0])) if rows else None
 
     async def _stream(self, query: str, block: Callable[[list[Any]], T]) -> AsyncGenerator[T]:
         """Yield what `block` makes of each block of a query's columns, in the reading thread."""

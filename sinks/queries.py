@@ -73,8 +73,26 @@ def fingerprint() -> str:
 
 
 def identity_count(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for how many rows `identities` finds."""
-    return f"SELECT count() {_firsts(database, lane, clock_from, before_batch_no)}"
+    """Return the query for about how many rows `identities` finds, by the ledger: batches count whole, at both ends."""
+    return (
+        f"SELECT sum(records_received - duplicate - malformed) FROM {database}.ledger WHERE lane = {lane:d} "
+        f"AND batch_no < {before_batch_no:d} AND clock_after >= {CLOCK_FROM.format(clock_from)}"
+    )
+
+
+def last_event(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
+    """Return the query for the last event of a topic before a batch: batch_no, offset, log_time, id_hash.
+
+    Of the epoch of the lane's last ledger row only, and not before a lane clock (ms).
+    """
+    ledger = f"FROM {database}.ledger WHERE lane = {lane:d}"
+    epoch = f"SELECT epoch {ledger} ORDER BY batch_no DESC LIMIT 1"
+    return (
+        f"SELECT batch_no, offset, {read_column('log_time')}, id_hash FROM {database}.events WHERE lane = {lane:d} "
+        f"AND topic = {topic:d} AND batch_no < {before_batch_no:d} AND lane_clock >= {CLOCK_FROM.format(clock_from)} "
+        f"AND batch_no >= (SELECT min(batch_no) {ledger} AND epoch = ({epoch})) "
+        "ORDER BY lane DESC, batch_no DESC, topic DESC, offset DESC LIMIT 1"
+    )
 
 
 def _firsts(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:

@@ -78,13 +78,13 @@ class JudgeRow:
 class JudgedBatch:
     """A batch as the ledger has it, with the rules (bits) that its judge enforced, and sums of its judged events.
 
-    `sums`: (currency code, class code, reasons, events, money in nanos).
+    `sums`: (minute of the lane clock since the epoch, currency code, class code, reasons, events, money in nanos).
     """
 
     batch_no: int
     clock_after: int
     enforced: int
-    sums: tuple[tuple[int, int, int, int, int], ...]
+    sums: tuple[tuple[int, int, int, int, int, int], ...]
 
 
 class RuleStore(Protocol):
@@ -109,9 +109,12 @@ class RuleStore(Protocol):
         """Write a judge unless it is there; returns when it is durable."""
 
     async def judged(
-        self, lane: int, clock_after: int, before_batch_no: int, rules_version: int
+        self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
     ) -> Sequence[JudgedBatch]:
-        """Return a lane's batches whose clock (ms) is greater, judged by one published set, in order."""
+        """Return a lane's batches before one, judged by one published set, in order.
+
+        They go back so far (ms of lane clock) from where the last batch before that one begins.
+        """
 
 
 class NoRuleStore:
@@ -142,7 +145,7 @@ class NoRuleStore:
     async def judged(
         self,
         lane: int,  # noqa: ARG002
-        clock_after: int,  # noqa: ARG002
+        window_ms: int,  # noqa: ARG002
         before_batch_no: int,  # noqa: ARG002
         rules_version: int,  # noqa: ARG002
     ) -> Sequence[JudgedBatch]:
@@ -203,29 +206,34 @@ class ClickHouseRules:
             await self._insert("judges", JUDGE_COLUMNS, [_values(judge, JUDGE_COLUMNS)])
 
     async def judged(
-        self, lane: int, clock_after: int, before_batch_no: int, rules_version: int
+        self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
     ) -> Sequence[JudgedBatch]:
-        """Return a lane's batches whose clock (ms) is greater, judged by one published set, in order."""
+        """Return a lane's batches before one, judged by one published set, in order.
+
+        They go back so far (ms of lane clock) from where the last batch before that one begins.
+        """
         database = self._database
         batches = await self._rows(
             "SELECT batch_no, toUnixTimestamp64Milli(clock_after), enforced "
             f"FROM {database}.ledger AS l INNER JOIN (SELECT version, any(enforced) AS enforced FROM {database}.judges "
             f"WHERE rules_version = {rules_version:d} GROUP BY version) AS j ON l.judge_version = j.version "
-            f"WHERE lane = {lane:d} AND l.clock_after > fromUnixTimestamp64Milli({clock_after:d}, 'UTC') "
-            f"AND batch_no < {before_batch_no:d} ORDER BY batch_no"
+            f"WHERE lane = {lane:d} AND toUnixTimestamp64Milli(l.clock_after) > ("
+            f"SELECT toUnixTimestamp64Milli(max(clock_before)) - {window_ms:d} FROM {database}.ledger "
+            f"WHERE lane = {lane:d} AND batch_no < {before_batch_no:d}) AND batch_no < {before_batch_no:d} ORDER BY batch_no"
         )
         if not batches:
             return []
         judged = ", ".join(f"{c:d}" for c in (Class.BILLABLE, Class.GIVT, Class.SIVT))
-        sums: dict[int, list[tuple[int, int, int, int, int]]] = {}
+        sums: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
         for batch_no, *values in await self._rows(
-            "SELECT batch_no, currency_code, class_code, reasons, count(), sum(money_nanos) "
+            "SELECT batch_no, intDiv(toUnixTimestamp64Milli(events.lane_clock), 60000) AS minute, currency_code, "
+            "class_code, reasons, count(), sum(money_nanos) "
             f"FROM {database}.events WHERE lane = {lane:d} AND batch_no >= {batches[0][0]:d} "
             f"AND batch_no < {before_batch_no:d} AND class_code IN ({judged}) "
-            "GROUP BY batch_no, currency_code, class_code, reasons"
+            "GROUP BY batch_no, minute, currency_code, class_code, reasons"
         ):
-            currency, class_code, reasons, events, nanos = map(int, values)
-            sums.setdefault(int(batch_no), []).append((currency, class_code, reasons, events, nanos))
+            minute, currency, class_code, reasons, events, nanos = map(int, values)
+            sums.setdefault(int(batch_no), []).append((minute, currency, class_code, reasons, events, nanos))
         return [
             JudgedBatch(int(no), int(clock), int(enforced), tuple(sums.get(int(no), ())))
             for no, clock, enforced in batches

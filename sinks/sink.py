@@ -89,7 +89,7 @@ class StoredEvents:
 class Identities:
     """A block of first-of-their-key events for the dedupe state: key, fingerprint, lane clock (ms).
 
-    `expected` is how many there are in all blocks together, where that is known: 0 says nothing.
+    `expected` is about how many there are in all blocks together, where that is known: 0 says nothing.
     """
 
     key: npt.NDArray[np.uint64]
@@ -107,6 +107,16 @@ class RuleEvents:
 
     columns: EventColumns
     lane_clock: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LastEvent:
+    """What `events` knows of one record: its batch, offset, log time (ms) and id. The log must hold the same."""
+
+    batch_no: int
+    offset: int
+    log_time: int
+    id_hash: int
 
 
 class BatchWriter(Protocol):
@@ -146,13 +156,21 @@ class LaneStore(Protocol):
 
 
 class StateStore(Protocol):
-    """Reading back the dedupe state and the rules' windows."""
+    """Reading back the dedupe state and the rules' windows, and what the log is known by."""
 
     def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in any order."""
 
     def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
         """Yield the same events, exactly in the lane's order: by batch, lane clock, topic and offset."""
+
+    async def last_event(
+        self, lane: int, topic: int, before_batch_no: int, clock_from: int
+    ) -> LastEvent | None:
+        """Return the last event of a topic before a batch, in the epoch of the lane's last ledger row.
+
+        None where there is none with a lane clock >= clock_from (ms).
+        """
 
 
 class Sink(BatchWriter, LaneStore, StateStore, Protocol):

@@ -66,6 +66,18 @@ def skip_gap(place: Place, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:
     return LaneOrder(place.lane, place.batch_no, OrderKind.SKIP, epoch, tuple(ranges))
 
 
+def skip_changed(place: Place, changed: Mapping[int, int]) -> LaneOrder:
+    """Return the order that goes on behind records that came in the place of others, in a new epoch.
+
+    `changed`: topic -> where they begin. What stands there now is given up: what the ledger has of those offsets was
+    counted, and whether some of it stands there again can't be known.
+    """
+    ranges = tuple(
+        OffsetRange(t, changed.get(t, position), position) for t, position in sorted(place.positions.items())
+    )
+    return LaneOrder(place.lane, place.batch_no, OrderKind.SKIP, truncated(place.epoch), ranges)
+
+
 def skip_to_log(place: Place, then: str, now: str, bounds: Mapping[int, OffsetBounds]) -> LaneOrder:
     """Return the order that goes over to topics that were made anew, each from its first offset; the others go on."""
     same = [a == b for a, b in zip(ids_of(then).split(","), ids_of(now).split(","), strict=False)]

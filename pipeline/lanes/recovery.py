@@ -13,6 +13,7 @@ from pipeline.errors import LaneStopped
 from pipeline.lanes import orders
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from pipeline.lanes.same_log import changed_since
 from pipeline.log.epochs import ids_of, log_of, partitions_of
 from pipeline.log.source import Committed, OffsetBounds, Source, Topology
 from sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
@@ -144,6 +145,7 @@ async def diagnose(ports: Outside, seen: Seen) -> Start:
         start = _pending(seen, place, pending)
     if start.pending is None or not start.pending.ordered:
         _check_bounds(ports, seen, place, start)
+        await _check_records(ports, seen, place, start)
     await _check_beyond(ports, place, start)
     epoch = start.pending.epoch if start.pending else place.epoch
     return start if epoch == ports.topology.epoch else replace(start, epoch=epoch)
@@ -229,6 +231,26 @@ def _check_bounds(ports: Outside, seen: Seen, place: Place, start: Start) -> Non
             remedy=f"restore the log; or give up what is gone: {_ordered_by(OrderKind.SKIP, seen.lane)}",
             proposal=orders.skip_gap(replace(place, positions=start.positions), seen.bounds),
         )
+
+
+async def _check_records(ports: Outside, seen: Seen, place: Place, start: Start) -> None:
+    """Refuse a log whose records are others than those that the ledger has at their offsets."""
+    if seen.entry is None:
+        return
+    changed = await changed_since(ports, seen.lane, place.batch_no, seen.entry.clock_after, seen.bounds)
+    if not changed:
+        return
+    spans = (
+        f"{ports.topology.topics[t]} from offset {since} to {start.positions[t] - 1}"
+        for t, since in changed.items()
+    )
+    raise StandsStill(
+        f"lane {seen.lane}: the log was truncated and has grown again: other records than the ledger has stand in "
+        + ", ".join(spans),
+        remedy="restore the log; or go on behind them and give up what stands there now: "
+        + _ordered_by(OrderKind.SKIP, seen.lane),
+        proposal=orders.skip_changed(replace(place, positions=start.positions), changed),
+    )
 
 
 async def _check_beyond(ports: Outside, place: Place, start: Start) -> None:
