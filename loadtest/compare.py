@@ -27,7 +27,8 @@ class RollupDifference:
     def __str__(self) -> str:
         publisher, minute, kind, code, currency = self.key
         when = np.datetime64(minute, "s")
-        records = f"{self.found[0]:,} records instead of {self.expected[0]:,}"
+        same_records = self.found[0] == self.expected[0]
+        records = f"{self.found[0]:,} records{'' if same_records else f' instead of {self.expected[0]:,}'}"
         unit = currency_text(currency)
         money = f"{money_text(self.found[1])} {unit} instead of {money_text(self.expected[1])}"
         same_money = self.found[1] == self.expected[1]

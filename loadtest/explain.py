@@ -16,6 +16,8 @@ from schemas.classes import CLASS_NAMES, Class
 from schemas.wire import Malformed
 
 EXPLANATIONS_MAX = 200
+BATCHES_MAX = 5
+"""Batches that contradict themselves and are named: they come first, and leave room for events."""
 
 Place = tuple[int, int, int]
 """Topic index, lane, offset."""
@@ -57,12 +59,34 @@ def explain(
     missing = sorted(place for place in expected if place not in found)
     found |= _events(client, tables, class_code, _at_places(missing)) if missing else {}
     letters = _dead_letters(client, tables)
-    lines = [*_events_explained(expected, found, letters), *_letters_explained(records, letters)]
-    if wrong and not lines and records:
-        lines.append(
+    of_events = [*_events_explained(expected, found, letters), *_letters_explained(records, letters)]
+    if wrong and not of_events and records:
+        of_events = [
             "every event behind these rows stands in `events` as expected: it is the rollup that is wrong"
-        )
-    return lines[:EXPLANATIONS_MAX]
+        ]
+    return [*_batches_explained(client, tables), *of_events][:EXPLANATIONS_MAX]
+
+
+def _batches_explained(client: Client, tables: Tables) -> Iterator[str]:
+    """Yield the batches whose tables contradict each other: each has one ledger row, and its events' sums as rollups."""
+    for lane, batch, events, nanos, rolled_up, rolled_nanos, ledgered in client.execute(
+        "SELECT lane, batch_no, sum(events), sum(nanos), sum(rolled_up), sum(rolled_nanos), sum(ledgered) FROM ("
+        "SELECT lane, batch_no, toInt64(count()) AS events, sum(money_nanos) AS nanos, toInt64(0) AS rolled_up, "
+        f"toInt128(0) AS rolled_nanos, toInt64(0) AS ledgered FROM {tables('events')} GROUP BY lane, batch_no "
+        "UNION ALL SELECT lane, batch_no, 0, 0, toInt64(sum(records)), sum(money_nanos), 0 "
+        f"FROM {tables('rollup_minute')} GROUP BY lane, batch_no "
+        f"UNION ALL SELECT lane, batch_no, 0, 0, 0, 0, toInt64(count()) FROM {tables('ledger')} GROUP BY lane, batch_no"
+        ") GROUP BY lane, batch_no HAVING sum(events) != sum(rolled_up) OR sum(nanos) != sum(rolled_nanos) "
+        f"OR sum(ledgered) != 1 ORDER BY lane, batch_no LIMIT {BATCHES_MAX:d}"
+    ):
+        where = f"lane {lane}, batch {batch}"
+        if ledgered != 1:
+            yield f"{where}: {ledgered} ledger rows, not 1; {events:,} events, {rolled_up:,} in rollup_minute"
+        else:
+            yield (
+                f"{where}: {events:,} events with {nanos:,} nanos, but {rolled_up:,} with {rolled_nanos:,} nanos in "
+                "rollup_minute"
+            )
 
 
 def _events_explained(

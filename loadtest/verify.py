@@ -7,7 +7,7 @@ The truth knows no rules. Where some judge, what they filtered is compared as bi
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from loadtest.truth import CLASSES, REASONS, ROLLUP, Truth
 from pipeline.ledger.queries import Tables, totals
 from pipeline.ledger.totals import ClassMoney, Totals
 from schemas.classes import CLASS_NAMES, Class, Reason
-from schemas.wire import currency_text
+from schemas.wire import Malformed, currency_text
 
 DIFFERENCES_MAX = 50
 """Rows that are listed and explained; all are counted."""
@@ -176,13 +176,13 @@ def _count_differences(truth: Truth, client: Client, tables: Tables, class_code:
         classes[lane, Class.MALFORMED] += records
         malformed[reason] += records
     return [
-        *_unequal("records of lane {0} in class {1}", classes, truth.classes),
-        *_unequal("misrouted records of lane {0}", misrouted, truth.misrouted),
-        *_unequal("conflicting duplicates of lane {0}", conflicts, truth.conflicts),
-        *_unequal("dead letters with reason {0}", malformed, truth.malformed),
-    ]
+        *_unequal(lambda lane, code: f"{CLASS_NAMES[Class(code)]} records of lane {lane}", classes, truth.classes),
+        *_unequal(lambda lane: f"misrouted records of lane {lane}", misrouted, truth.misrouted),
+        *_unequal(lambda lane: f"conflicting duplicates of lane {lane}", conflicts, truth.conflicts),
+        *_unequal(lambda reason: f"dead letters for {Malformed(reason).name}", malformed, truth.malformed),
+    ]  # fmt: skip
 
 
-def _unequal(what: str, found: I64, expected: I64) -> list[str]:
+def _unequal(what: Callable[..., str], found: I64, expected: I64) -> list[str]:
     places = np.argwhere(found != expected).tolist()
-    return [f"{what.format(*at)}: {found[tuple(at)]:,}, not {expected[tuple(at)]:,}" for at in places]
+    return [f"{what(*at)}: {found[tuple(at)]:,}, not {expected[tuple(at)]:,}" for at in places]
