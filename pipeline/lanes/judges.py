@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
 from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
-from pipeline.rules.guardrail import Breach, Standing, Tally, tally_of_sums
+from pipeline.rules.guardrail import Breach, Slices, Standing, tally_of_sums
 from pipeline.rules.loader import today
 from schemas.classes import Reason
 from sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
@@ -155,12 +155,15 @@ class Judges:
                 f"here from now on; look (adledger rules status), then: adledger rules resume {b.reason.name}"
             )
 
-    async def tallies(self, lane: int, clock: int, before_batch_no: int) -> list[Tally]:
-        """Return a lane's batches within the guardrail's window before a lane clock (ms), under the set in force."""
+    async def tallies(self, lane: int, before_batch_no: int) -> dict[int, Slices]:
+        """Return batch number -> what it adds, in order: of a lane's last batches, under the set in force.
+
+        They go back by the guardrail's window from where the last one begins.
+        """
         rules = self.current.rules
-        since = max(0, clock - rules.guardrail_window_minutes * 60_000)
-        judged = await self._store.judged(lane, since, before_batch_no, rules.version)
-        return [tally_of_sums(b.sums, b.enforced, b.clock_after) for b in judged]
+        window_ms = rules.guardrail_window_minutes * 60_000
+        judged = await self._store.judged(lane, window_ms, before_batch_no, rules.version)
+        return {b.batch_no: tally_of_sums(b.sums, b.enforced, b.clock_after) for b in judged}
 
     async def _look(self, loading: Loading) -> Found:
         rules = await self._store.published() if loading.published else ()

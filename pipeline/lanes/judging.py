@@ -10,7 +10,7 @@ from typing import TypeVar
 from pipeline.lanes.compute import Computed, LaneState
 from pipeline.lanes.judges import Judges
 from pipeline.rules.compiled import LaneJudge
-from pipeline.rules.guardrail import Guardrail, Standing, tally
+from pipeline.rules.guardrail import Guardrail, Slices, Standing, tally
 from pipeline.stages.merge import DAY_MS
 from sinks.sink import LedgerEntry
 
@@ -30,19 +30,26 @@ class Judging:
         self._guardrail = Guardrail(judges.current.rules)
         self._guarded = judges.current.rules.version
 
-    async def begin(self, clock: int, batch_no: int) -> None:
-        """Take up the guardrail where the batches before `batch_no` left it; `clock` is the lane's (ms)."""
+    async def begin(self, batch_no: int) -> None:
+        """Take up the guardrail where the batches before `batch_no` left it.
+
+        The last of them is measured once more: its worker may have died before it told what it showed.
+        """
         rules = self._judges.current.rules
         self._guardrail, self._guarded = Guardrail(rules), rules.version
         if not self._guardrail.watches:
             return
 
+        last: list[Slices] = []
+
         async def read() -> None:
-            tallies = await self._judges.tallies(self._lane, clock, batch_no)
-            self._guardrail = Guardrail(rules, tallies)
+            batches = await self._judges.tallies(self._lane, batch_no)
+            last[:] = [batches.pop(batch_no - 1)] if batch_no - 1 in batches else []
+            self._guardrail = Guardrail(rules, batches.values())
 
         await self._patiently(read)
-        await self._tell(batch_no - 1)
+        for batch in last:
+            await self._see(batch_no - 1, batch)
 
     async def before(self, clock_after: int, rebuild: Callable[[], Awaitable[None]]) -> None:
         """Make the state judge a batch that ends at a lane clock (ms) as it is to be; called between two batches.
@@ -71,14 +78,21 @@ class Judging:
             return
         events, enforced = computed.events, self._state.judge.judge.enforced
         classes, reasons, money = events["class_code"], events["reasons"], events["money_nanos"]
-        self._guardrail.add(
-            tally(classes, reasons, money, events["currency_code"], enforced, entry.clock_after)
+        batch = tally(
+            classes,
+            reasons,
+            money,
+            events["currency_code"],
+            events["lane_clock"],
+            enforced,
+            entry.clock_after,
         )
-        await self._tell(entry.batch_no)
+        await self._see(entry.batch_no, batch)
 
-    async def _tell(self, batch_no: int) -> None:
+    async def _see(self, batch_no: int, batch: Slices) -> None:
+        """Measure a batch, and tell what it shows."""
+        breaches = self._guardrail.add(batch, self._judges.standing(self._lane))
         if self._guarded != self._judges.current.rules.version:
             return  # the alerts are of another set; the next batch has another guardrail
-        breaches = self._guardrail.breaches(self._judges.standing(self._lane))
         if breaches:
             await self._patiently(lambda: self._judges.tell(self._guarded, self._lane, batch_no, breaches))

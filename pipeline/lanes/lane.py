@@ -93,7 +93,7 @@ class Lane:
             entry = await self._settle(start.pending)
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
         self._knows = (batch_no, clock)
-        await self._judging.begin(clock, batch_no)
+        await self._judging.begin(batch_no)
         buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):

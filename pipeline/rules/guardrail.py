@@ -2,9 +2,10 @@
 
 Shares are measured over a window of lane clock, per lane and currency (amounts of two are never summed), in exact
 integers: the money of the events that the rule invalidated as their primary reason, of the money of all events that
-were billable, givt or sivt, in batches that enforced it. What a batch shows takes effect in that lane with the batches
-after it, which name another judge version. It stays so until an analyst resumes the rule or publishes another set;
-then the rule is measured anew, by the batches after its breach.
+were billable, givt or sivt, in batches that enforced it. A batch is measured minute by minute of lane clock, so that
+one of a backlog, which may span hours, shows what small batches would have shown. What a batch shows takes effect in
+that lane with the batches after it, which name another judge version. It stays so until an analyst resumes the rule or
+publishes another set; then the rule is measured anew, by the batches after its breach.
 
 Per lane, not for all lanes at once: a lane has its own users, so that whoever floods one lane with a few users can turn
 a rule off for these alone; and a rule that is wrong is so in every lane.
@@ -14,7 +15,7 @@ restarted worker decides as one that never stopped.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,16 +42,23 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What one batch adds: its lane clock (ms) at the end, a share for each currency code, and what it enforced (bits)."""
+    """What a minute of a batch adds: lane clock (ms) at its end, a share for each currency code, what was enforced (bits)."""
 
     clock: int
     by_currency: Mapping[int, Share]
     enforced: int = RULE_BITS
 
 
+Slices = Sequence[Tally]
+"""A batch, minute by minute; the last one's clock is that of the batch at its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A rule that left its bounds: the alert. Shares are invalidated_nanos of money_nanos in the window."""
+    """A rule that left its bounds: the alert. Shares are invalidated_nanos of money_nanos in the window that showed it.
+
+    `clock`: of the batch at its end, wherever in it that window ends: up to there nothing is measured again.
+    """
 
     reason: Reason
     currency_code: int
@@ -63,10 +71,53 @@ class Breach:
 
 
 def tally(
-    class_code: U8, reasons: U64, money_nanos: I64, currency_code: U16, enforced: int, clock: int
-) -> Tally:
-    """Return what n event rows of a batch add; `enforced`: the rules (bits) that its judge enforced."""
+    class_code: U8,
+    reasons: U64,
+    money_nanos: I64,
+    currency_code: U16,
+    lane_clock: I64,
+    enforced: int,
+    clock: int,
+) -> tuple[Tally, ...]:
+    """Return what n event rows of a batch, in the lane's order, add; `clock` (ms) is the lane's after the batch.
+
+    `enforced`: the rules (bits) that its judge enforced.
+    """
     primary = primary_reasons(reasons, enforced)
+    minutes = lane_clock // MINUTE_MS
+    ends = [*(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
+    found, begin = [], 0
+    for end in ends if len(minutes) else ():
+        rows = slice(begin, end)
+        shares = _shares(class_code[rows], primary[rows], money_nanos[rows], currency_code[rows])
+        found.append((int(minutes[begin]), shares))
+        begin = end
+    return _slices(found, enforced, clock)
+
+
+def tally_of_sums(
+    sums: Iterable[tuple[int, int, int, int, int, int]], enforced: int, clock: int
+) -> tuple[Tally, ...]:
+    """Return the same from sums over events: (minute, currency code, class code, reasons, events, money in nanos).
+
+    `minute` is that of the lane clock, counted from the epoch.
+    """
+    by_minute: dict[int, dict[int, Share]] = {}
+    for minute, currency, class_code, reasons, events, nanos in sums:
+        if class_code not in JUDGED:
+            continue
+        by_currency = by_minute.setdefault(minute, {})
+        share = by_currency.get(currency, Share(0, 0, {}))
+        parts = dict(share.invalidated_nanos)
+        if class_code != Class.BILLABLE:
+            hit = reasons & enforced & RULE_BITS
+            first = Reason((hit & -hit).bit_length() - 1)
+            parts[first] = parts.get(first, 0) + nanos
+        by_currency[currency] = Share(share.events + events, share.money_nanos + nanos, parts)
+    return _slices(sorted(by_minute.items()), enforced, clock)
+
+
+def _shares(class_code: U8, primary: I64, money_nanos: I64, currency_code: U16) -> dict[int, Share]:
     by_currency = {}
     judged = np.isin(class_code, JUDGED)
     invalid = np.isin(class_code, (Class.GIVT, Class.SIVT))
@@ -78,23 +129,22 @@ def tally(
         np.add.at(nanos, primary[rows], money_nanos[rows])
         found = {Reason(r): int(nanos[r]) for r in np.unique(primary[rows]).tolist()}
         by_currency[int(currency)] = Share(int(np.count_nonzero(here)), int(money_nanos[here].sum()), found)
-    return Tally(clock, by_currency, enforced & RULE_BITS)
+    return by_currency
 
 
-def tally_of_sums(sums: Iterable[tuple[int, int, int, int, int]], enforced: int, clock: int) -> Tally:
-    """Return the same from sums over events: (currency code, class code, reasons, events, money in nanos)."""
-    by_currency: dict[int, Share] = {}
-    for currency, class_code, reasons, events, nanos in sums:
-        if class_code not in JUDGED:
-            continue
-        share = by_currency.get(currency, Share(0, 0, {}))
-        parts = dict(share.invalidated_nanos)
-        if class_code != Class.BILLABLE:
-            hit = reasons & enforced & RULE_BITS
-            first = Reason((hit & -hit).bit_length() - 1)
-            parts[first] = parts.get(first, 0) + nanos
-        by_currency[currency] = Share(share.events + events, share.money_nanos + nanos, parts)
-    return Tally(clock, by_currency, enforced & RULE_BITS)
+def _slices(
+    by_minute: Iterable[tuple[int, Mapping[int, Share]]], enforced: int, clock: int
+) -> tuple[Tally, ...]:
+    """Return the tallies of a batch's minutes, those that hold nothing left out; the last ends with the batch."""
+    enforced &= RULE_BITS
+    found = [
+        Tally(min((minute + 1) * MINUTE_MS - 1, clock), shares, enforced)
+        for minute, shares in by_minute
+        if shares
+    ]
+    if not found or found[-1].clock < clock:
+        found.append(Tally(clock, {}, enforced))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +163,8 @@ class Standing:
 class Guardrail:
     """One lane's guardrail under one rule set. Sums are kept, so that a batch costs no more in a longer window."""
 
-    def __init__(self, rules: RuleSet, tallies: Iterable[Tally] = ()) -> None:
-        """`tallies`: the batches whose clock lies within the window before the last one, in order."""
+    def __init__(self, rules: RuleSet, batches: Iterable[Slices] = ()) -> None:
+        """`batches`: those before, in order: all of which a part lies in the window before the next one's first event."""
         self._rules = rules
         self._watched = [
             r
@@ -125,45 +175,53 @@ class Guardrail:
         self._tallies: deque[Tally] = deque()
         self._breached: Mapping[Reason, int] = {}
         self._sums: dict[tuple[Reason, int], list[int]] = {}  # (rule, currency) -> events, money, invalidated
-        for batch in tallies:
-            self.add(batch)
+        for batch in batches:
+            for part in batch:
+                self._add(part)
 
     @property
     def watches(self) -> bool:
         """Whether any rule can leave its bounds."""
         return bool(self._watched)
 
-    def add(self, batch: Tally) -> None:
-        """Add a batch."""
-        self._tallies.append(batch)
-        self._count(batch, 1)
-        while batch.clock - self._tallies[0].clock >= self._window_ms:
-            self._count(self._tallies.popleft(), -1)
-
-    def breaches(self, standing: Standing) -> tuple[Breach, ...]:
-        """Return the rules that are outside of their bounds after the last batch, and not turned yet."""
+    def add(self, batch: Slices, standing: Standing) -> tuple[Breach, ...]:
+        """Add a batch; return the rules that were outside of their bounds at the end of any of its minutes, not turned yet."""
         if self._breached != standing.breached:
             self._breached, self._sums = standing.breached, {}
-            for batch in self._tallies:
-                self._count(batch, 1)
-        clock = self._tallies[-1].clock if self._tallies else 0
+            for part in self._tallies:
+                self._count(part, 1)
+        found: list[Breach] = []
+        for part in batch:
+            self._add(part)
+            known = standing.turned | {breach.reason for breach in found}
+            found += self._outside(known, batch[-1].clock)
+        return tuple(found)
+
+    def _add(self, part: Tally) -> None:
+        self._tallies.append(part)
+        self._count(part, 1)
+        while part.clock - self._tallies[0].clock >= self._window_ms:
+            self._count(self._tallies.popleft(), -1)
+
+    def _outside(self, known: Collection[Reason], clock: int) -> list[Breach]:
+        """Return the rules, but for the known ones, that are outside of their bounds in the window as it is now."""
         found = []
         for (reason, currency), (events, money, nanos) in sorted(self._sums.items()):
             s = self._rules.rules[reason]
             within = s.share_min_ppm * money <= nanos * PPM <= s.share_max_ppm * money
             decides = events >= self._rules.guardrail_events_min and money > 0
-            if decides and not within and reason not in standing.turned:
+            if decides and not within and reason not in known:
                 found.append(
                     Breach(reason, currency, clock, events, nanos, money, s.share_min_ppm, s.share_max_ppm)
                 )
-        return tuple(found)
+        return found
 
-    def _count(self, batch: Tally, sign: int) -> None:
-        """Count a batch in or out, for each rule that it enforced after the rule's last breach."""
+    def _count(self, part: Tally, sign: int) -> None:
+        """Count a minute in or out, for each rule that its batch enforced after the rule's last breach."""
         for reason in self._watched:
-            if not batch.enforced >> reason & 1 or batch.clock <= self._breached.get(reason, -1):
+            if not part.enforced >> reason & 1 or part.clock <= self._breached.get(reason, -1):
                 continue
-            for currency, share in batch.by_currency.items():
+            for currency, share in part.by_currency.items():
                 sums = self._sums.setdefault((reason, currency), [0, 0, 0])
                 sums[0] += sign * share.events
                 sums[1] += sign * share.money_nanos

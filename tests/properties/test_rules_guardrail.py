@@ -33,11 +33,18 @@ SHARES = st.builds(
 
 
 @st.composite
-def histories(draw) -> list[Tally]:
+def histories(draw) -> list[tuple[Tally, ...]]:
+    """Batches of a minute and more: slices whose clocks rise within a batch, and never fall from batch to batch."""
     clock, found = 0, []
-    for by_currency in draw(st.lists(st.dictionaries(st.integers(1, 2), SHARES), max_size=12)):
-        clock += draw(st.sampled_from([0, 1, MINUTE_MS, 2 * MINUTE_MS - 1, 2 * MINUTE_MS]))
-        found.append(Tally(clock, by_currency))
+    gaps = st.sampled_from([0, 1, MINUTE_MS, 2 * MINUTE_MS - 1, 2 * MINUTE_MS])
+    for shares in draw(
+        st.lists(st.lists(st.dictionaries(st.integers(1, 2), SHARES), min_size=1, max_size=4), max_size=8)
+    ):
+        batch = []
+        for by_currency in shares:
+            clock += max(draw(gaps), len(batch) > 0)
+            batch.append(Tally(clock, by_currency))
+        found.append(tuple(batch))
     return found
 
 
@@ -49,14 +56,17 @@ def invalid(batch: Tally, reason: Reason, currency: int) -> int:
 
 
 def steps(
-    guardrail: Guardrail, batches: list[Tally], standing: Standing
+    guardrail: Guardrail, batches: list[tuple[Tally, ...]], standing: Standing
 ) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
     """Add batches one by one, each judged by what is enforced by then; every breach is told at once."""
     for batch in batches:
-        guardrail.add(dataclasses.replace(batch, enforced=enforced_bits(standing)))
-        found = guardrail.breaches(standing)
+        found = guardrail.add(judged(batch, standing), standing)
         standing = standing.after(found)
         yield standing, found
+
+
+def judged(batch: tuple[Tally, ...], standing: Standing) -> tuple[Tally, ...]:
+    return tuple(dataclasses.replace(part, enforced=enforced_bits(standing)) for part in batch)
 
 
 def enforced_bits(standing: Standing) -> int:
@@ -65,42 +75,71 @@ def enforced_bits(standing: Standing) -> int:
 
 @given(histories(), BOUNDS)
 def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batches, bounds):
-    """By definition: the shares of the window's batches, in fractions, for each rule that is still enforced."""
+    """By definition: the shares of the window at the end of each minute, in fractions, for each rule still enforced."""
     enforced = set(RULED)
     guardrail = Guardrail(bounded(*bounds))
     assert guardrail.watches == (bounds != (0, 1_000_000))
-    for number, (standing, found) in enumerate(steps(guardrail, batches, Standing())):
+    seen: list[Tally] = []
+    for batch, (standing, found) in zip(batches, steps(guardrail, batches, Standing()), strict=True):
         expected = set()
-        window = [b for b in batches[: number + 1] if batches[number].clock - b.clock < 2 * MINUTE_MS]
-        for currency in (1, 2):
-            shares = [b for b in window if currency in b.by_currency]
-            money = sum(b.by_currency[currency].money_nanos for b in shares)
-            if sum(b.by_currency[currency].events for b in shares) < 3 or not money:
-                continue
-            for reason in enforced:
-                part = sum(invalid(b, reason, currency) for b in shares) * 10**6
-                if part < bounds[0] * money or part > bounds[1] * money:
-                    expected.add((reason, currency))
+        for part in batch:
+            seen.append(part)
+            left = enforced - {reason for reason, _ in expected}
+            expected |= outside([b for b in seen if part.clock - b.clock < 2 * MINUTE_MS], bounds, left)
         assert {(b.reason, b.currency_code) for b in found} == expected
+        assert {b.clock for b in found} <= {batch[-1].clock}
         enforced -= {reason for reason, _ in expected}
         assert standing.turned == set(RULED) - enforced
 
 
-@given(histories(), BOUNDS, st.integers(0, 12), st.booleans())
-def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, resumed):
-    """From the published set, the alerts, and the tallies of the window; also where a person resumed all rules."""
+def outside(window: list[Tally], bounds: tuple[int, int], rules: set[Reason]) -> set[tuple[Reason, int]]:
+    found = set()
+    for currency in (1, 2):
+        shares = [b for b in window if currency in b.by_currency]
+        money = sum(b.by_currency[currency].money_nanos for b in shares)
+        if sum(b.by_currency[currency].events for b in shares) < 3 or not money:
+            continue
+        for reason in rules:
+            part = sum(invalid(b, reason, currency) for b in shares) * 10**6
+            if part < bounds[0] * money or part > bounds[1] * money:
+                found.add((reason, currency))
+    return found
+
+
+@given(histories(), BOUNDS)
+def test_cuts_do_not_change_what_is_measured(batches, bounds):
+    """A backlog in one batch that spans hours breaches what the same minutes breach as small batches, and no more."""
+    small = [(part,) for batch in batches for part in batch]
+    told = {
+        (b.reason, b.currency_code)
+        for _, found in steps(Guardrail(bounded(*bounds)), small, Standing())
+        for b in found
+    }
+    whole = Guardrail(bounded(*bounds)).add(tuple(part for (part,) in small), Standing()) if small else ()
+    assert {(b.reason, b.currency_code) for b in whole} == told
+
+
+@given(histories(), BOUNDS, st.integers(0, 8), st.sampled_from(["told", "not told", "resumed"]))
+def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, died):
+    """From the published set, the alerts, and the batches back to a window before the last: that one is measured again.
+
+    Also where its worker died before it told what the last one showed, and where a person resumed all rules.
+    """
     stop = min(stop, len(batches))
     rules, standing = bounded(*bounds), Standing()
-    steady = Guardrail(rules)
-    told = []
+    steady, before, found = Guardrail(rules), standing, ()
+    told: list[tuple[Tally, ...]] = []
     for batch in batches[:stop]:
-        told.append(dataclasses.replace(batch, enforced=enforced_bits(standing)))
-        ((standing, _),) = steps(steady, [batch], standing)
-    kept = [b for b in told if told[-1].clock - b.clock < 2 * MINUTE_MS]
-    restarted = Guardrail(rules, kept)
-    if resumed:
-        standing = Standing(frozenset(), standing.breached)
-    assert restarted.breaches(standing) == steady.breaches(standing)
+        before = standing
+        told.append(judged(batch, standing))
+        ((standing, found),) = steps(steady, [batch], standing)
+    restarted = Guardrail(rules, [b for b in told[:-1] if told[-1][0].clock - b[-1].clock < 2 * MINUTE_MS])
+    if died == "resumed":
+        standing = before = Standing(frozenset(), standing.breached)
+    for last in told[-1:]:
+        assert restarted.add(last, before if died == "not told" else standing) == (
+            found if died == "not told" else ()
+        )
     assert list(steps(restarted, batches[stop:], standing)) == list(steps(steady, batches[stop:], standing))
 
 
@@ -108,45 +147,58 @@ def test_a_rule_that_is_resumed_is_measured_anew() -> None:
     """What turned it does not turn it again; the batches that did not enforce it say nothing of it."""
     rules, (rule, *_) = bounded(50_000, 300_000), RULED
     too_much = Tally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
-    guardrail = Guardrail(rules, [too_much])
-    (breach,) = guardrail.breaches(Standing())
+    guardrail = Guardrail(rules)
+    (breach,) = guardrail.add((too_much,), Standing())
     assert breach == Breach(rule, 1, 1_000, 5, 50, 100, 50_000, 300_000)
     flagged = Tally(
         2_000, {1: Share(5, 100, dict.fromkeys(RULED[1:], 20))}, enforced_bits(Standing(frozenset({rule})))
     )
-    guardrail.add(flagged)
-    resumed = Standing(frozenset(), {rule: 1_000})
-    assert guardrail.breaches(resumed) == ()
-    guardrail.add(dataclasses.replace(too_much, clock=3_000))
-    assert [b.clock for b in guardrail.breaches(resumed)] == [3_000]
+    turned, resumed = Standing(frozenset({rule}), {rule: 1_000}), Standing(frozenset(), {rule: 1_000})
+    assert guardrail.add((flagged,), turned) == ()
+    assert [b.clock for b in guardrail.add((dataclasses.replace(too_much, clock=3_000),), resumed)] == [3_000]
 
 
 ROWS = st.lists(
-    st.tuples(st.sampled_from(list(Class)[:5]), st.sets(st.sampled_from(RULED), min_size=1), st.integers(0, 10**12), st.integers(0, 2)),
+    st.tuples(
+        st.integers(0, 3 * MINUTE_MS), st.sampled_from(list(Class)[:5]), st.sets(st.sampled_from(RULED), min_size=1),
+        st.integers(0, 10**12), st.integers(0, 2),
+    ),
     max_size=20,
 )  # fmt: skip
 
 
-@given(ROWS)
-def test_a_batch_is_tallied_by_currency_and_primary_reason(rows):
+@given(ROWS, st.integers(0, MINUTE_MS))
+def test_a_batch_is_tallied_by_minute_currency_and_primary_reason(rows, later):
     """Duplicates and expired events are left out; an invalid event's money counts for its first rule alone."""
     enforced = sum(1 << r for r in RULED)
+    rows = sorted(rows, key=lambda row: row[0])
+    clock = rows[-1][0] + later if rows else later
     found = tally(
-        np.array([c for c, *_ in rows], np.uint8),
-        np.array([sum(1 << r for r in hits) for _, hits, *_ in rows], np.uint64),
+        np.array([c for _, c, *_ in rows], np.uint8),
+        np.array([sum(1 << r for r in hits) for _, _, hits, *_ in rows], np.uint64),
         np.array([money for *_, money, _ in rows], np.int64),
-        np.array([currency for *_, currency in rows], np.uint16), enforced, 7,
+        np.array([currency for *_, currency in rows], np.uint16),
+        np.array([at for at, *_ in rows], np.int64), enforced, clock,
     )  # fmt: skip
-    expected: dict[int, Share] = {}
-    for event_class, hits, money, currency in rows:
+    expected: dict[int, dict[int, Share]] = {}
+    for at, event_class, hits, money, currency in rows:
         if event_class in (Class.DUPLICATE, Class.EXPIRED):
             continue
-        share = expected.setdefault(currency, Share(0, 0, {}))
+        minute = expected.setdefault(at // MINUTE_MS, {})
+        share = minute.get(currency, Share(0, 0, {}))
         parts = dict(share.invalidated_nanos)
         if event_class != Class.BILLABLE:
             first = next(r for r in RULES if r in hits)
             parts[first] = parts.get(first, 0) + money
-        expected[currency] = Share(share.events + 1, share.money_nanos + money, parts)
-    assert found == Tally(7, expected, enforced)
-    sums = [(currency, c, sum(1 << r for r in hits), 1, money) for c, hits, money, currency in rows]
-    assert tally_of_sums(sums, enforced, 7) == found
+        minute[currency] = Share(share.events + 1, share.money_nanos + money, parts)
+    ends = {minute: min(clock, (minute + 1) * MINUTE_MS - 1) for minute in expected}
+    assert found[-1].clock == clock
+    assert {part.clock: part.by_currency for part in found if part.by_currency} == {
+        ends[minute]: shares for minute, shares in expected.items()
+    }
+    assert {part.enforced for part in found} == {enforced}
+    sums = [
+        (at // MINUTE_MS, currency, c, sum(1 << r for r in hits), 1, money)
+        for at, c, hits, money, currency in rows
+    ]
+    assert tally_of_sums(sums, enforced, clock) == found

@@ -45,9 +45,15 @@ class MemoryRules:
         self.judges[judge.version] = judge
 
     async def judged(
-        self, lane: int, clock_after: int, before_batch_no: int, rules_version: int
+        self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
     ) -> Sequence[JudgedBatch]:
         found = []
+        before = [
+            int(b["clock_before"][0])
+            for s, b in self.sink.tables["ledger"]
+            if s.lane == lane and s.batch_no < before_batch_no
+        ]
+        clock_after = max(before, default=0) - window_ms
         for stamp, block in self.sink.tables["ledger"]:
             judge = self.judges[int(block["judge_version"][0])]
             clock = int(block["clock_after"][0])
@@ -57,14 +63,17 @@ class MemoryRules:
                 found.append(JudgedBatch(stamp.batch_no, clock, judge.enforced, sums))
         return found
 
-    def _sums(self, lane: int, batch_no: int) -> tuple[tuple[int, int, int, int, int], ...]:
-        events: Counter[tuple[int, int, int]] = Counter()
-        nanos: Counter[tuple[int, int, int]] = Counter()
+    def _sums(self, lane: int, batch_no: int) -> tuple[tuple[int, int, int, int, int, int], ...]:
+        events: Counter[tuple[int, int, int, int]] = Counter()
+        nanos: Counter[tuple[int, int, int, int]] = Counter()
         for stamp, block in self.sink.tables["events"]:
             if (stamp.lane, stamp.batch_no) == (lane, batch_no):
-                names = ("currency_code", "class_code", "reasons")
-                for *key, money in zip(*(block[n].tolist() for n in (*names, "money_nanos")), strict=True):
+                names = ("lane_clock", "currency_code", "class_code", "reasons")
+                for clock, *key, money in zip(
+                    *(block[n].tolist() for n in (*names, "money_nanos")), strict=True
+                ):
                     currency, class_code, reasons = key
-                    events[currency, class_code, reasons] += 1
-                    nanos[currency, class_code, reasons] += money
+                    at = clock // 60_000, currency, class_code, reasons
+                    events[at] += 1
+                    nanos[at] += money
         return tuple((*key, n, nanos[key]) for key, n in events.items())
