@@ -1,5 +1,6 @@
 """The report's page: one HTML file with styles and plots in it, no script, nothing fetched."""
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -67,7 +68,7 @@ def _verdict(run: Run, summary: Summary) -> Markup:
     shown = [
         element(
             "div", element("p", tile.label, class_="label"), element("p", tile.value, class_="value"),
-            element("p", tile.detail, class_="detail"), class_=f"tile {tile.kind}".strip(),
+            element("p", _unbroken(tile.detail), class_="detail"), class_=f"tile {tile.kind}".strip(),
         )
         for tile in words.tiles(run, summary)
     ]  # fmt: skip
@@ -83,6 +84,11 @@ def _verdict(run: Run, summary: Summary) -> Markup:
         *(element("p", caution, class_="caution") for caution in words.cautions(run, summary)),
         id="verdict",
     )  # fmt: skip
+
+
+def _unbroken(text: str) -> str:
+    """Return a text whose numbers stay with their units when a line ends between them."""
+    return re.sub(r"(?<=\d) (?=(?:s|ms|µs|cores)\b)", "\u00a0", text)
 
 
 def _thresholds(results: Sequence[ThresholdResult]) -> Markup:

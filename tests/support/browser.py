@@ -1,6 +1,8 @@
 """A real browser, headless, for pages: what it makes of them is measured, and pictures are taken.
 
-No driver and no DevTools: a harness page holds the page in a frame of the width asked for, measures it with a script,
+    python -m tests.support.browser PAGE.html PICTURE.png [WIDTH [HEIGHT]]
+
+takes one. No driver and no DevTools: a harness page holds the page in a frame of the width asked for, measures it with a script,
 writes what it found as JSON into its own document, and Chromium dumps that. Files only, no port.
 """
 
@@ -9,8 +11,10 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -106,3 +110,13 @@ class Browser:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2_000:]
         return done.stdout
+
+
+def main(page: str, picture: str, width: str = "1280", height: str = "1280") -> None:
+    """Take a picture of a page's top, as the documentation shows it."""
+    with TemporaryDirectory() as folder:
+        Browser(Path(folder)).picture(Path(page), int(width), int(height), Path(picture).resolve())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
