@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.errors import OffsetOutOfRange
+from pipeline.errors import LaneStopped
 from pipeline.lanes.buffer import Batch, LaneBuffer
 from pipeline.lanes.compute import Computed, Kept, LaneState, compute
 from pipeline.lanes.deliver import Delivery, Records
@@ -214,7 +214,7 @@ class Lane:
                 refs = walk(f, f"{self._ports.topology.topics[f.topic]}-{self.lane}")
                 parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
                 if f.drained and f.next_offset < ends[f.topic]:
-                    raise OffsetOutOfRange(
+                    raise LaneStopped(
                         f"lane {self.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
                         f"{self._ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
                         remedy="the log was truncated: restore it",

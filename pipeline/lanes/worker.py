@@ -14,7 +14,6 @@ from pipeline.errors import (
     CommitUnknown,
     LaneStopped,
     LogError,
-    OffsetOutOfRange,
     SinkError,
 )
 from pipeline.lanes.catch_up import CatchUp
@@ -52,7 +51,10 @@ SAID_EVERY_LOOKS = 12
 """A lane that stands still says so once a minute."""
 
 LANE_RETRY_SECONDS = 15
-"""A lane that a server refused starts anew after this: what was wrong may have been mended."""
+"""A lane that a server refused starts anew after this: what was wrong may have been mended.
+
+So does one whose log does not hold what comes next: at start it is found out whether the ledger has some of it.
+"""
 
 LEDGER_LOOK_SECONDS = 1.0
 """How often a worker that has caught up looks whether the others have."""
@@ -213,7 +215,7 @@ class Worker:
             catch_up = self._catch_up.result() if self._catch_up is not None else None
             try:
                 await self._run_lane(held.next_lane(self._ports, self._slots, catch_up))
-            except (LaneStopped, OffsetOutOfRange) as error:
+            except LaneStopped as error:
                 if not await self._stand_still(held, error, watch):
                     return
             except (LogError, SinkError) as error:

@@ -64,6 +64,7 @@ class BatchHeader:
     max_timestamp: int
     count: int
     producer_id: int
+    leader_epoch: int  # of the leader that appended it: each has a higher one
 
     @property
     def next_offset(self) -> int:
@@ -97,7 +98,7 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
 
     Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch.
     """
-    base, length, _epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = (
+    base, length, epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = (
         _HEADER.unpack_from(buffer.data if isinstance(buffer, np.ndarray) else buffer, at)
     )
     if magic != MAGIC:
@@ -113,7 +114,7 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
             f"{count} records, last offset delta {last})",
             remedy="The log is damaged; restore it from its source.",
         )
-    return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count, producer)
+    return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count, producer, epoch)
 
 
 def checksum_matches(buffer: U8, at: int, header: BatchHeader) -> bool:

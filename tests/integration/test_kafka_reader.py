@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loadtest.broker import LocalBroker
-from pipeline.errors import LaneStopped, LogError
+from pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
 from pipeline.log.kafka.source import KafkaSource
 from pipeline.log.record_block import Record
 from pipeline.stages.walk import walk
@@ -236,6 +236,38 @@ async def test_a_broker_that_restarts(own_broker):
     assert said
     assert not any("Traceback" in line or "\n" in line for line in said)
     assert any("try 1 of 100" in line for line in said)
+    await source.leave()
+
+
+def cut_segment(own_broker: LocalBroker, partition: str, batches: int) -> None:
+    """Leave so many record batches of a partition on the disk of a broker that is down, as an older copy has them."""
+    [segment] = own_broker.directory.glob(f"data/**/{partition}/*.log")
+    data, at = segment.read_bytes(), 0
+    for _ in range(batches):
+        at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+    assert at < len(data)
+    segment.write_bytes(data[:at])
+    for index in segment.parent.glob("*index"):
+        index.unlink()
+
+
+async def test_a_log_that_was_truncated_and_grew_again(own_broker):
+    """Its records from the reader's position on follow on others than were read: it is told so by the leader's epoch."""
+    log = await KafkaLog(own_broker).make()
+    for first in (0, 4, 8):
+        await log.append(0, LANE, records(4, first))
+    source = log.member(retry_attempts_max=100)
+    listener = Listener()
+    await source.join(listener)
+    await has_all(listener)
+    assert len(await ours(source, 0)) == 12
+    own_broker.kill()
+    cut_segment(own_broker, f"{log.topics[0]}-{LANE}", 1)
+    await asyncio.to_thread(own_broker.start)
+    await log.append(0, LANE, records(20, 100))
+    with pytest.raises(OffsetOutOfRange, match="truncated: from offset 4 on"):
+        await source.fetch(LANE, {0: 12}, 1 << 20, 500)
+    assert len(await ours(source, 0)) == 24, "what is there now can be read, from where nothing is presumed"
     await source.leave()
 
 

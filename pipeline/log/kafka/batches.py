@@ -33,10 +33,14 @@ _ABORT = b"\x00\x00"
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Batches with records for us, in offset order, and the position after all that was read."""
+    """Batches with records for us, in offset order, and the position after all that was read.
+
+    `leader_epoch` is of the last batch that was read, with or without records for us; None: there was none.
+    """
 
     batches: tuple[EncodedBatch, ...]
     next_offset: int
+    leader_epoch: int | None = None
 
 
 LogTime = Literal["append", "record"]
@@ -56,7 +60,7 @@ def decode_batches(
     transactions = _Aborted(aborted)
     arena = Arena(len(data))
     batches = []
-    at, next_offset = 0, position
+    at, next_offset, epoch = 0, position, None
     while size := whole_batch_bytes(data, at):
         header = _header(data, at, size, where)
         if not checksum_matches(buffer, at, header):
@@ -67,9 +71,9 @@ def decode_batches(
         wanted = transactions.wants(header, data, at) and header.next_offset > position and header.count
         if wanted:
             batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where), where))
-        next_offset = max(next_offset, header.next_offset)
+        next_offset, epoch = max(next_offset, header.next_offset), header.leader_epoch
         at += size
-    return Decoded(tuple(batches), next_offset)
+    return Decoded(tuple(batches), next_offset, epoch)
 
 
 def whole_batch_bytes(data: bytes, at: int) -> int:

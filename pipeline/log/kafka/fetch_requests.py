@@ -4,7 +4,9 @@ https://kafka.apache.org/protocol#The_Messages_Fetch. By name, a topic that was 
 be read on from the old one's offset as if nothing had happened. Brokers since Kafka 3.1 answer it.
 """
 
+import struct
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -27,8 +29,36 @@ _VERSION = 13
 _CONSUMER = -1
 """The replica id of who is no replica."""
 _NO_SESSION, _WHOLE_FETCH = 0, -1
-_NO_EPOCH = -1
+NO_EPOCH = -1
 _NO_RACK = ""
+_DIVERGING_EPOCH_TAG = 0
+_EPOCH_END = struct.Struct(">iq")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where to fetch from, and the leader epoch of the batch that was fetched before it (`NO_EPOCH`: not known).
+
+    With the epoch a broker tells where its log has another past than the one that was read: KIP-320, KIP-595.
+    """
+
+    offset: int
+    epoch: int = NO_EPOCH
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPartition:
+    """A broker's answer for one partition. `end` is the last stable offset; `aborted` (producer id, first offset).
+
+    `diverges_at`: where the log's past becomes another than the one that was read before; None: nowhere.
+    """
+
+    topic_id: str
+    error_code: int
+    end: int
+    aborted: Collection[tuple[int, int]]
+    data: bytes
+    diverges_at: int | None = None
 
 
 class FetchResponse(Response):  # type: ignore[misc] # aiokafka is untyped
@@ -112,14 +142,14 @@ class _FetchRequestV13(RequestStruct):  # type: ignore[misc]
 
 
 class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
-    """Fetch one partition number of topics (id -> position), at most `bytes_max` of each."""
+    """Fetch one partition number of topics (id -> Position), at most `bytes_max` of each."""
 
     API_KEY = _API_KEY
 
     def __init__(
         self,
         partition: int,
-        positions: Mapping[str, int],
+        positions: Mapping[str, Position],
         *,
         bytes_max: int,
         wait_ms: int,
@@ -138,22 +168,31 @@ class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
             _NO_SESSION, _WHOLE_FETCH, topics, [], _NO_RACK, {},
         )  # fmt: skip
 
-    def _one(self, position: int) -> tuple[Any, ...]:
-        return (self._partition, _NO_EPOCH, position, _NO_EPOCH, -1, self._bytes_max, {})
+    def _one(self, position: Position) -> tuple[Any, ...]:
+        return (self._partition, NO_EPOCH, position.offset, position.epoch, -1, self._bytes_max, {})
 
 
-def partitions(response: Any) -> Collection[tuple[str, int, int, Collection[tuple[int, int]], bytes]]:
-    """Return of each topic of an answer: id, error code, end (last stable offset), aborted transactions, bytes."""
+def partitions(response: Any) -> list[FetchedPartition]:
+    """Return the answer of each topic."""
     if response.error_code:  # of the request as a whole
-        return [(topic_id, response.error_code, -1, (), b"") for topic_id, *_ in response.topics]
+        return [
+            FetchedPartition(topic_id, response.error_code, -1, (), b"") for topic_id, *_ in response.topics
+        ]
     return [
-        (
+        FetchedPartition(
             topic_id,
             error,
             high if stable < 0 else stable,
             [(p, f) for p, f, _ in aborted or ()],
             records or b"",
+            _diverges_at(tags),
         )
         for topic_id, answers, _ in response.topics
-        for _, error, high, stable, _, aborted, _, records, _ in answers
+        for _, error, high, stable, _, aborted, _, records, tags in answers
     ]
+
+
+def _diverges_at(tags: Mapping[int, bytes]) -> int | None:
+    """Return the end of the last epoch that is the same, of the tagged field EpochEndOffset (epoch i32, end i64)."""
+    field = tags.get(_DIVERGING_EPOCH_TAG)
+    return None if field is None else int(_EPOCH_END.unpack_from(field)[1])

@@ -13,7 +13,6 @@ when what is used here has changed its shape.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.abc import ConsumerRebalanceListener
@@ -25,7 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from pipeline.log.kafka.fetch_requests import FetchById, partitions
+from pipeline.log.kafka.fetch_requests import FetchById, FetchedPartition, Position, partitions
 
 PROVED_ON = ("0.14.0",)
 
@@ -36,24 +35,18 @@ _CONSUMER = -1
 _FIRST_LANE_CONNECTION = max(ConnectionGroup) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedPartition:
-    """A broker's answer for one partition. `end` is the last stable offset; `aborted` (producer id, first offset)."""
-
-    topic_id: str
-    error_code: int
-    end: int
-    aborted: Collection[tuple[int, int]]
-    data: bytes
-
-
 async def send_fetch(
-    client: AIOKafkaClient, node: int, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
+    client: AIOKafkaClient,
+    node: int,
+    lane: int,
+    positions: Mapping[str, Position],
+    bytes_max: int,
+    wait_ms: int,
 ) -> list[FetchedPartition]:
     """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each. KafkaError."""
     request = FetchById(lane, positions, bytes_max=bytes_max, wait_ms=wait_ms, isolation_level=READ_COMMITTED)
     response = await client.send(node, request, group=_FIRST_LANE_CONNECTION + lane)
-    return [FetchedPartition(*answer) for answer in partitions(response)]
+    return partitions(response)
 
 
 async def send_list_offsets(

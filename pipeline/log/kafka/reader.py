@@ -2,6 +2,9 @@
 
 Nothing is read ahead, so a lane that does not fetch costs nothing and a position may go back; and a lane's long
 poll holds up nobody else's requests (a broker takes one request of a connection at a time).
+
+A log that is truncated under a reader and grows beyond its position answers with records that follow on others than
+were read. So each fetch names the leader epoch of the batch read before it, and the broker says where that ends.
 """
 
 import asyncio
@@ -22,10 +25,10 @@ from aiokafka.errors import (
 
 from pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
 from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
+from pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
 from pipeline.log.kafka.internals import (
     EARLIEST,
     LATEST,
-    FetchedPartition,
     leader,
     refresh_metadata,
     send_fetch,
@@ -56,6 +59,9 @@ class KafkaReader:
         self._index = {name: i for i, name in enumerate(topology.topics)}
         self._ids = dict(zip(topology.topics, topology.topic_ids, strict=True))
         self._names = {topic_id: name for name, topic_id in self._ids.items()}
+        self._read: dict[
+            tuple[int, str], Position
+        ] = {}  # (lane, topic) -> after the last batch that was read
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
         """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneStopped."""
@@ -107,15 +113,30 @@ class KafkaReader:
     async def _ask_brokers(
         self, lane: int, by_node: Mapping[int, Sequence[str]], positions: Mapping[str, int], bytes_max: int, wait_ms: int
     ) -> list[FetchedPartition]:  # fmt: skip
+        asked = {self._ids[name]: self._position(lane, name, offset) for name, offset in positions.items()}
         requests = [
-            send_fetch(self._client, node, lane, {self._ids[name]: positions[name] for name in topics}, bytes_max, wait_ms)
+            send_fetch(self._client, node, lane, {self._ids[name]: asked[self._ids[name]] for name in topics}, bytes_max, wait_ms)
             for node, topics in by_node.items()
         ]  # fmt: skip
         answers = [answer for some in await _all(requests) for answer in some]
+        if doubted := [a.topic_id for a in answers if _doubts_epoch(a, asked[a.topic_id])]:
+            for topic_id in doubted:
+                del self._read[lane, self._names[topic_id]]
+            return await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
         for answer in answers:
             name = self._names[answer.topic_id]
             self._check(answer.error_code, f"{name}-{lane}", positions[name])
+            if answer.diverges_at is not None:
+                raise OffsetOutOfRange(
+                    f"{name}-{lane}: the log was truncated: from offset {answer.diverges_at} on it does not hold what was "
+                    f"read before offset {positions[name]}",
+                    remedy="The lane looks whether the ledger has some of it; nothing is skipped by itself.",
+                )
         return answers
+
+    def _position(self, lane: int, name: str, offset: int) -> Position:
+        read = self._read.get((lane, name))
+        return read if read is not None and read.offset == offset else Position(offset)
 
     async def _decoded(
         self, lane: int, positions: Mapping[str, int], answers: Sequence[FetchedPartition]
@@ -132,6 +153,8 @@ class KafkaReader:
         found: Decoded = decode_batches(
             answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}"
         )
+        if found.leader_epoch is not None:
+            self._read[lane, name] = Position(found.next_offset, found.leader_epoch)
         return Fetched(
             self._index[name],
             position,
@@ -192,6 +215,11 @@ class KafkaReader:
                     remedy="adledger lane status shows what was not read of the old one; adledger lane skip gives "
                     "it up. Then start the workers again.",
                 )
+
+
+def _doubts_epoch(answer: FetchedPartition, asked: Position) -> bool:
+    """Whether the offset was refused, perhaps only since the broker no longer knows the epoch that was named."""
+    return asked.epoch != NO_EPOCH and for_code(answer.error_code) is OffsetOutOfRangeError
 
 
 async def _all(requests: Sequence[Awaitable[T]]) -> list[T]:
