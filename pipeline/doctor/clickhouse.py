@@ -7,6 +7,7 @@ from clickhouse_driver.errors import ServerException
 
 from pipeline.addresses import EmbeddedAddress, ServerAddress
 from pipeline.doctor.report import Check
+from pipeline.doctor.rules import NO_TABLES, RulesTables, read_tables
 from pipeline.errors import SinkError
 from pipeline.log.kafka.findings import Finding
 from pipeline.settings import Settings
@@ -26,6 +27,7 @@ class ServerSeen:
     address: ServerAddress | None = None
     ahead_ms: int | None = None
     window_events: int = 0
+    rules: RulesTables = NO_TABLES
 
 
 def look_at_server(client: Client, settings: Settings) -> ServerSeen:
@@ -49,6 +51,7 @@ def look_at_server(client: Client, settings: Settings) -> ServerSeen:
                 )
             )
             seen.window_events = _window_events(client, settings)
+            seen.rules = read_tables(client, settings.database)
             seen.address = client.address
         seen.ahead_ms = _ahead_ms(client)
     except ServerException as error:

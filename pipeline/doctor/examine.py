@@ -14,6 +14,7 @@ from pipeline.doctor.kafka import brokers, kafka_view, topics
 from pipeline.doctor.lanes import LanesSeen, LogView, lane_checks, look_at_lanes
 from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
 from pipeline.doctor.report import Check, State
+from pipeline.doctor.rules import rules_checks
 from pipeline.errors import LogError, SinkError
 from pipeline.lanes.start import make_sink
 from pipeline.log.files.source import FilesSource
@@ -45,7 +46,7 @@ def examine(settings: Settings, open_clickhouse: OpenClickHouse) -> list[Check]:
 def _examine_rest(settings: Settings, server: ServerSeen) -> list[Check]:
     """Look at the log while ClickHouse is open (the embedded server may be ours for this command)."""
     log = asyncio.run(_Log(settings, server).look())
-    own = [machine.rules_check(settings), *log.plan, machine.kernels_check()]
+    own = [*log.plan, machine.kernels_check()]
     if not isinstance(settings.source, FilesAddress):
         own.append(machine.web_port_check(settings))
     own_clocks = (
@@ -53,7 +54,14 @@ def _examine_rest(settings: Settings, server: ServerSeen) -> list[Check]:
         if server.ahead_ms is not None
         else []
     )
-    return [*own, *log.checks, *server.checks, *own_clocks, *log.clocks]
+    return [
+        *own,
+        *log.checks,
+        *server.checks,
+        *rules_checks(settings, server.rules),
+        *own_clocks,
+        *log.clocks,
+    ]
 
 
 class _Log:

@@ -1,4 +1,4 @@
-"""Looking at this machine and the settings alone: memory, compiled kernels, the pages' port, rules."""
+"""Looking at this machine and the settings alone: memory, compiled kernels, the pages' port."""
 
 import os
 import socket
@@ -6,9 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.doctor.report import Check
-from pipeline.errors import UsageError
 from pipeline.log.kafka.findings import Finding
-from pipeline.rules.loader import load_judge, today
 from pipeline.settings import Settings
 
 AREA = "machine"
@@ -60,12 +58,3 @@ def web_port_check(settings: Settings) -> Check:
         )
         return Check(AREA, f"pages at {host}:{port}", [finding])
     return Check(AREA, f"pages at {host}:{port}: free" if port else "pages: on any free port")
-
-
-def rules_check(settings: Settings) -> Check:
-    """Check that the rule set and its lists can be loaded, as a worker does at its start."""
-    try:
-        load_judge(settings, today())
-    except UsageError as error:
-        return Check("settings", f"rules = {settings.rules}", [Finding(error.message, error.remedy)])
-    return Check("settings", f"rules = {settings.rules}")

@@ -301,7 +301,7 @@ def test_a_log_in_a_directory_is_looked_at(tmp_path: Path):
     report = json.loads(healthy.out)
     assert report["healthy"]
     assert {check["area"] for check in report["checks"]} == {
-        "settings", "machine", "log", "group", "keys", "clickhouse", "clocks"
+        "settings", "machine", "log", "group", "keys", "clickhouse", "rules", "clocks"
     }  # fmt: skip
 
 

@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 from pipeline.doctor import clocks, group, keys, machine
 from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
 from pipeline.doctor.report import Check, State, as_json, found_wrong
+from pipeline.doctor.rules import NO_TABLES, RulesTables, rules_checks
+from pipeline.lists.load import load_lists
 from pipeline.log.kafka.findings import Finding
 from pipeline.log.kafka.group_facts import GroupFacts, Member
+from pipeline.rules.loader import today
 from pipeline.settings import MIB, Settings
 from pipeline.stages.plain_hashes import partition_of
+from sinks.rules import PublishedRules
+from tests.support.rule_sets import rule_set
 
 IDS = st.text(min_size=1, max_size=20)
-SETTINGS = Settings(source="kafka://h:1")
+SETTINGS = Settings(source="kafka://h:1", list_age_days_max=3_650)
 ROOM = 64 * 1024 * MIB
 
 
@@ -124,11 +129,48 @@ def test_a_check_is_as_bad_as_its_worst_finding():
     assert as_json([Check("a", "", not_made="why")])["healthy"] is False
 
 
-def test_rules_that_cannot_be_loaded_are_found(tmp_path):
-    """As the worker would say it."""
-    assert machine.rules_check(SETTINGS).state is State.FINE
-    wrong = machine.rules_check(SETTINGS.model_copy(update={"rules": str(tmp_path / "none.toml")}))
-    assert wrong.state is State.ERROR
+def published(*texts: str) -> RulesTables:
+    """Return tables with these sets, the newest first, and two publishers."""
+    rows = [PublishedRules(n, text, "mia", "ticket 71", n) for n, text in enumerate(texts)]
+    return RulesTables(rows, [(7, "active"), (8, "suspended")])
+
+
+def test_without_tables_the_shipped_rules_are_looked_at(tmp_path):
+    """As a worker would start: which rules can't be evaluated yet is advice; a file that can't be read is wrong."""
+    checks = rules_checks(SETTINGS, NO_TABLES)
+    assert not found_wrong(checks)
+    assert "nobody has published any" in checks[0].what
+    assert [f.message.split()[0] for f in checks[0].findings] == ["UNKNOWN_PUBLISHER", "PUBLISHER_SUSPENDED"]
+    assert found_wrong(
+        rules_checks(SETTINGS.model_copy(update={"rules": str(tmp_path / "none.toml")}), NO_TABLES)
+    )
+    assert not any(c.findings for c in rules_checks(SETTINGS.model_copy(update={"rules": "none"}), NO_TABLES))
+
+
+def test_a_published_set_that_is_refused_is_found():
+    """The newest that can be used judges; where none can, no worker starts; where `rules` names another, none is asked."""
+    good = rule_set(UNKNOWN_PUBLISHER={}).text()
+    assert [c.state for c in rules_checks(SETTINGS, published(good))] == [State.FINE] * 3
+    first, *rest = rules_checks(SETTINGS, published("mode = [", good))
+    assert first.state is State.ERROR
+    assert "0000000000000001 of mia judges" in first.what
+    assert "2 publishers are known, 1 of them suspended" in rest[-1].what
+    (alone,) = rules_checks(SETTINGS, published("mode = [", "x"))
+    assert "no worker starts" in alone.what
+    assert len(alone.findings) == 2
+    default = SETTINGS.model_copy(update={"rules": "default"})
+    assert not found_wrong(rules_checks(default, published("mode = [")))
+
+
+def test_lists_that_age_and_fall_silent_are_found():
+    """Advice while they age; wrong when an enforced rule is not evaluated for it."""
+    facts = load_lists(today(), age_days_max=3_650).facts
+    oldest = max(f.age_days(today()) for f in facts if f.age_days_max is not None)
+    ageing = rules_checks(SETTINGS.model_copy(update={"list_age_days_max": oldest}), published())
+    old = rules_checks(SETTINGS.model_copy(update={"list_age_days_max": 1}), published())
+    assert any("days old" in f.message and f.advice for c in ageing for f in c.findings)
+    assert any(f.message.startswith("UA_KNOWN_BOT (enforce) is not evaluated") for f in old[0].findings)
+    assert found_wrong(old)
 
 
 def test_a_port_that_is_taken_is_advice():

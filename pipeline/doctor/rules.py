@@ -1,0 +1,120 @@
+"""Looking at what judges: the rule set in force and the published ones, lists and their ages, publishers."""
+
+
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.doctor.report import Check
+from pipeline.errors import SinkError, UsageError
+from pipeline.lanes.judges import snapshot
+from pipeline.lists.facts import State as ListState
+from pipeline.lists.load import Lists
+from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from pipeline.log.kafka.findings import Finding
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
+from pipeline.rules.registry import RULES
+from pipeline.rules.rule import Mode, Source
+from pipeline.rules.rule_set import RuleSet
+from pipeline.settings import Settings
+from sinks.connection import Client
+from sinks.rules import PUBLISHED_TRIED, PublishedRules, published_row, published_sql, publishers_sql
+
+AREA = "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class RulesTables:
+    """What ClickHouse holds: the newest published sets, the newest first, and (publisher id, status)."""
+
+    published: Sequence[PublishedRules] = ()
+    publishers: Sequence[tuple[int, str]] = ()
+
+
+NO_TABLES = RulesTables()
+"""Before the first migration there is nothing to read, and the set that adledger comes with judges."""
+
+
+def read_tables(client: Client, database: str) -> RulesTables:
+    """Read what judges are made of. Raises what the client raises."""
+    if not client.execute(f"EXISTS TABLE {database}.rules")[0][0]:
+        return NO_TABLES
+    rows = client.execute(published_sql(database, PUBLISHED_TRIED))
+    return RulesTables([published_row(row) for row in rows], client.execute(publishers_sql(database)))
+
+
+def rules_checks(settings: Settings, tables: RulesTables) -> list[Check]:
+    """Check that rules, lists and publishers can be loaded as a worker does it, and say what is then not evaluated."""
+    if settings.rules == NONE:
+        return [Check(AREA, "rules = none: every event that is no duplicate and in time is billable")]
+    try:
+        publishers = snapshot(tables.publishers)
+    except SinkError as error:
+        return [Check(AREA, "publishers", [Finding(error.message, error.remedy)])]
+    judge, what, refused = _in_force(settings, tables.published, publishers)
+    if judge is None:
+        return [Check(AREA, what, refused)]
+    checks = [Check(AREA, what, [*refused, *_not_evaluated(judge)])]
+    if judge.lists is not None:
+        checks.append(_lists_check(judge.lists))
+    suspended = sum(PublisherStatus[s.upper()] is PublisherStatus.SUSPENDED for _, s in tables.publishers)
+    checks.append(Check(AREA, f"{len(publishers):,} publishers are known, {suspended:,} of them suspended"))
+    return checks
+
+
+def _in_force(
+    settings: Settings, published: Sequence[PublishedRules], publishers: PublisherSnapshot
+) -> tuple[CompiledJudge | None, str, list[Finding]]:
+    """Return the judge that a worker would take (None: it would not start), what it is of, and the sets it refuses."""
+    refused = []
+    for row in published if settings.rules == PUBLISHED else ():
+        try:
+            rules = RuleSet.parse(row.text, f"the set of {row.author}")
+            judge = load_judge(settings, today(), publishers, rules)
+        except UsageError as error:
+            found = f"the published set {row.version:016x} is refused: {error.message}"
+            refused.append(
+                Finding(found, f"{error.remedy}; then adledger rules lint FILE, adledger rules publish FILE")
+            )
+        else:
+            return (
+                judge,
+                f"rules = published: {row.version:016x} of {row.author} judges ({row.reason})",
+                refused,
+            )
+    if refused:
+        return None, "rules = published: none of the newest sets can be used, no worker starts", refused
+    try:
+        judge = load_judge(settings, today(), publishers)
+    except UsageError as error:
+        return None, f"rules = {settings.rules}", [Finding(error.message, error.remedy)]
+    shipped = ": nobody has published any, those that adledger comes with judge"
+    return judge, f"rules = {settings.rules}{shipped if settings.rules == PUBLISHED else ''}", []
+
+
+def _not_evaluated(judge: CompiledJudge) -> Iterator[Finding]:
+    """Yield the rules that are run and can't be evaluated; without a list an attack is missed in silence otherwise."""
+    for reason, why in judge.not_evaluated.items():
+        of_publishers = RULES[reason].source == Source.PUBLISHERS
+        remedy = "adledger publishers import FILE" if of_publishers else "adledger lists status"
+        mode = judge.effective.rules[reason].mode
+        message = f"{reason.name} ({mode}) is not evaluated: {why}"
+        yield Finding(message, remedy, advice=of_publishers or mode != Mode.ENFORCE)
+
+
+def _lists_check(lists: Lists) -> Check:
+    """Tell each list's age; one that ages should be renewed before its rules fall silent."""
+    ages = ", ".join(
+        f"{f.name} {'missing' if f.made is None else f'{f.age_days(lists.now)} days'}" for f in lists.facts
+    )
+    found = [
+        Finding(
+            f"the list {f.name} is {f.age_days(lists.now)} days old; from {f.age_days_max} on its rules say not evaluated",
+            "upgrade what it is from, or renew the file: adledger lists status",
+            advice=True,
+        )
+        for f in lists.facts
+        if f.state(lists.now) is ListState.AGEING
+    ]
+    return Check(AREA, f"lists {lists.version}: {ages}", found)
