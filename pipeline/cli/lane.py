@@ -249,7 +249,7 @@ def _order_one(
     if look.command != command:
         raise AdledgerError(
             f"there is nothing to {command}: {look.trouble or f'lane {lane_no} stands as it should'}",
-            remedy=look.remedy or f"adledger lane status {lane_no}",
+            remedy=look.remedy or complete(f"adledger lane status {lane_no}", deployment.flags),
         )
     _order(deployment.settings, [look], who, executed, as_json=as_json)
 

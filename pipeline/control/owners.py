@@ -92,8 +92,11 @@ async def _told_by(member: Member) -> dict[int, Owner]:
         return dict.fromkeys(member.lanes, Owner(worker, detail="the worker has no pages"))
     try:
         told = await _lanes_page(pages)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
-        why = f"the worker's pages don't answer: {str(error) or type(error).__name__}"
+    except TimeoutError:
+        why = f"the worker's pages don't answer within {PAGES_SECONDS_MAX:g} s"
+        return dict.fromkeys(member.lanes, Owner(worker, pages, detail=why))
+    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+        why = f"the worker's pages don't answer: {error or type(error).__name__}"
         return dict.fromkeys(member.lanes, Owner(worker, pages, detail=why))
     unknown = Owner(worker, pages, detail="the worker does not have it yet")
     return {lane: Owner(worker, pages, **told[lane]) if lane in told else unknown for lane in member.lanes}
