@@ -6,6 +6,7 @@ from loadtest import profile_files
 from loadtest.profile import REPLAY, fault_of, seconds_of
 from loadtest.profile_files import parse
 from loadtest.runner.schedule import plan
+from loadtest.scenarios import SCENARIOS
 from pipeline.errors import UsageError
 from pipeline.settings import Settings
 
@@ -17,6 +18,13 @@ WANTED = {
 def test_the_profiles_are_there():
     """Every profile that the product promises comes with it."""
     assert set(profile_files.names()) >= WANTED
+
+
+def test_every_scenario_is_played():
+    """Each attack and each look-alike stands in one of the profiles."""
+    profiles = map(profile_files.load, profile_files.names())
+    played = {kind.kind for profile in profiles for kind in profile.traffic.get("scenarios", ())}
+    assert played == set(SCENARIOS)
 
 
 @pytest.mark.parametrize("name", profile_files.names())
