@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 DEAD_LETTERS_NAMED_MAX = 5
 
 
+NOT_FOUND = (
+    "it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
+    "--database, be older than retention_events_days, or never have been sent; ids are compared byte by byte, without "
+    "quotes and spaces"
+)
+
+
 class EventKind(StrEnum):
     """What --type takes."""
 
@@ -26,6 +33,9 @@ class EventKind(StrEnum):
 def explain(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The producer's event_id.")],
     *,
+    hashed: Annotated[
+        bool, typer.Option("--id-hash", help="EVENT_ID is its id_hash, as views and what-if show it.")
+    ] = False,
     event_type: Annotated[EventKind | None, typer.Option("--type", help="Only events of this type.")] = None,
     publisher: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Only events of this publisher.")
@@ -47,6 +57,7 @@ def explain(
       adledger explain 7c9e6679-7425-40de-944b-e07fc1f90ae7
       adledger explain al-8899 --publisher 2 --clickhouse embedded:data/clickhouse
       adledger explain c-17 --type click --json
+      adledger explain --id-hash 8264712896182483877
     """
     from pipeline.explain.store import Store
     from pipeline.ledger.queries import Tables
@@ -59,10 +70,10 @@ def explain(
     kind = None if event_type is None else EventType[event_type.name]
     with connect.client(settings) as client:
         store = Store(client, Tables(settings.database, on_cluster=settings.cluster is not None))
-        id_hash = xxh64(event_id.encode())
+        id_hash = _hash(event_id) if hashed else xxh64(event_id.encode())
         rows = store.find(id_hash, kind, publisher)
         if not rows:
-            _refuse(settings, store, event_id, id_hash)
+            _refuse(settings, store, "" if hashed else event_id, id_hash)
         explainer = _explainer(settings, store)
         explained = [explainer.explain(row) for row in rows]
     if as_json:
@@ -70,7 +81,7 @@ def explain(
 
         out_json(
             {
-                "event_id": event_id,
+                "event_id": None if hashed else event_id,
                 "id_hash": id_hash,
                 "events": [shown(e, settings.topics) for e in explained],
             }
@@ -83,6 +94,18 @@ def explain(
             out(f"{'' if number == 1 else chr(10)}event {number} of {len(explained)} with the id {event_id}")
         for line in as_lines(each, settings.topics):
             out(line)
+
+
+def _hash(text: str) -> int:
+    """Return an id_hash that a person gives. Raises UsageError where it is none."""
+    from pipeline.errors import UsageError
+
+    if not (text.isascii() and text.isdigit() and int(text) < 2**64):
+        raise UsageError(
+            f"{text} is no id_hash",
+            remedy="give the number that views show, or an event_id without --id-hash",
+        )
+    return int(text)
 
 
 def _explainer(settings: "Settings", store: "Store") -> "Explainer":
@@ -98,6 +121,8 @@ def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -
     from pipeline.errors import AdledgerError
     from pipeline.ledger.dead_letters import reason_name
 
+    if not event_id:
+        raise AdledgerError(f"no event has the id_hash {id_hash}", remedy=NOT_FOUND)
     letters = [
         f"{settings.topics[topic] if topic < len(settings.topics) else topic} partition {lane} offset {offset} ({reason_name(code)})"
         for topic, lane, offset, code in store.dead_letters(event_id, DEAD_LETTERS_NAMED_MAX)
@@ -109,7 +134,5 @@ def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -
         )
     raise AdledgerError(
         f"no event has the id {event_id} (id_hash {id_hash}), nor does a dead letter hold it",
-        remedy="it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
-        "--database, be older than retention_events_days, or never have been sent; ids are compared byte by byte, without "
-        "quotes and spaces",
+        remedy=NOT_FOUND,
     )

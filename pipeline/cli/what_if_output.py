@@ -90,9 +90,8 @@ def print_findings(found: "Findings", notes: Sequence[str], agents: Mapping[int,
         out_table(by_publisher, _publisher_rows(found)[:PUBLISHERS_SHOWN])
         out("")
         sample_rows = [_sample_row(s, agents) for each in found.samples.values() for s in each]
-        out_table(
-            ("rule", "from", "to", "time", "lane", "topic/offset", "address", "user agent"), sample_rows
-        )
+        out_table(("rule", "from", "to", "time", "id_hash", "address", "user agent"), sample_rows)
+        err("one of them in full: adledger explain --id-hash HASH")
     for note in notes:
         err(f"note: {note}")
 
@@ -175,9 +174,9 @@ def _publisher_rows(found: "Findings") -> list[tuple[object, ...]]:
 
 
 def _sample_json(sample: "Sample", agents: Mapping[int, bytes]) -> dict[str, Any]:
-    rule, before, after, time, lane, _, address, agent = _sample_row(sample, agents)
+    rule, before, after, time, _, address, agent = _sample_row(sample, agents)
     return {
-        "rule": rule, "from": before, "to": after, "event_time": time, "lane": int(str(lane)),
+        "rule": rule, "from": before, "to": after, "event_time": time, "id_hash": sample.id_hash, "lane": sample.lane,
         "batch_no": sample.batch_no, "topic": sample.topic, "offset": sample.offset,
         "publisher_id": sample.change.publisher_id, "ip": address, "user_agent": agent,
         "reasons_before": _names(sample.reasons_before), "reasons_after": _names(sample.reasons_after),
@@ -190,7 +189,7 @@ def _sample_row(sample: "Sample", agents: Mapping[int, bytes]) -> tuple[object, 
     agent = agents[sample.ua_hash].decode(errors="replace") if sample.ua_hash in agents else "(text missing)"
     return (
         rule_name(c.rule), CLASS_NAMES[Class(c.before)], CLASS_NAMES[Class(c.after)], _time(sample.event_time),
-        str(sample.lane), f"{sample.topic}/{sample.offset}", str(address.ipv4_mapped or address), agent,
+        str(sample.id_hash), str(address.ipv4_mapped or address), agent,
     )  # fmt: skip
 
 

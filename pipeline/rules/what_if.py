@@ -90,6 +90,7 @@ class Sample:
     topic: int
     offset: int
     event_time: int
+    id_hash: int
     ua_hash: int
     ip_hi: int
     ip_lo: int
@@ -202,7 +203,7 @@ class LaneReplay:
             for i in at[rule[at] == number][: max(0, room)].tolist():
                 change = Change(*(int(values[i]) for values in columns))
                 place = (int(values[i]) for values in stored.place)
-                what = (c.event_time, c.ua_hash, c.ip_hi, c.ip_lo, stored.reasons, reasons)
+                what = (c.event_time, c.id_hash, c.ua_hash, c.ip_hi, c.ip_lo, stored.reasons, reasons)
                 samples.append(Sample(change, self._lane, *place, *(int(values[i]) for values in what)))
 
 

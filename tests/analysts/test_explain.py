@@ -66,6 +66,15 @@ def some_of_each(judged: Judged) -> Iterator[EventRow]:
             yield EventRow(*row)
 
 
+def test_an_event_is_found_by_what_views_show_of_it() -> None:
+    """Ids are stored hashed: an id_hash explains the same events as the id; what is no hash is refused."""
+    id_hash = str(json.loads(run("s-79", "--json").stdout)["id_hash"])
+    assert found(id_hash, "--id-hash") == found("s-79")
+    for wrong in ("s-79", str(2**64)):
+        refused = run("--id-hash", wrong)
+        assert "is no id_hash" in str(refused.exception)
+
+
 def test_evidence_agrees_with_what_is_stored(judged: Judged, explainer: Explainer) -> None:
     """For events of every reason: the rules, run again on the lane's stored events, hit exactly the stored bits."""
     seen = 0
