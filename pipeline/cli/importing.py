@@ -25,7 +25,7 @@ LATE_MS_MAX = 1_000
 
 
 def import_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain or gzip; several are merged by time.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain, gzip or bzip2; several are merged by time.")],
     *,
     format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")],
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="files:DIR or kafka://HOST:PORT[,...].")],

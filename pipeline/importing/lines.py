@@ -1,10 +1,12 @@
-"""Reading a file of lines, plain or gzip, in pieces of bounded size."""
+"""Reading a file of lines, plain, gzip or bzip2, in pieces of bounded size."""
 
+import bz2
 import gzip
 import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -15,7 +17,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 LINE_BYTES_MAX = 16 * 1024 * 1024
 """A longer line (the contract's limit is 16 KiB) means that the file is not one of lines; the import ends with it."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC, _BZIP2_MAGIC = b"\x1f\x8b", b"BZh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,31 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     """Yield a file's lines. Raises UsageError: it is not there, not readable, damaged, or not one of lines."""
     try:
         with path.open("rb") as raw:
-            is_gzip = raw.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
-            stream = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if is_gzip else raw
-            yield from _chunks(path, raw, stream)
+            yield from _chunks(path, raw, _unpacked(raw))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(
-            f"{path} is a damaged gzip file: {error}",
-            remedy="Fetch or pack it again and import it again; what was written before bills once all the same.",
-        ) from error
+        raise _damaged(path, error) from error
     except OSError as error:
+        if error.errno is None:  # bzip2's way to say so
+            raise _damaged(path, error) from error
         raise UsageError(
             f"{path} can't be read: {error.strerror}", remedy="Name a file that this user may read."
         ) from error
+
+
+def _unpacked(raw: BufferedReader) -> BinaryIO:
+    start = raw.peek(len(_BZIP2_MAGIC))
+    if start.startswith(_GZIP_MAGIC):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+    if start.startswith(_BZIP2_MAGIC):
+        return cast("BinaryIO", bz2.BZ2File(raw))
+    return raw
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} is a damaged packed file: {error}",
+        remedy="Fetch or pack it again and import it again; what was written before bills once all the same.",
+    )
 
 
 def file_bytes(path: Path) -> int:
@@ -63,7 +78,7 @@ def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
         if len(rest) > LINE_BYTES_MAX:
             raise UsageError(
                 f"{path}, line {number + len(lines)} is longer than {LINE_BYTES_MAX:,} bytes",
-                remedy="Name a file of lines; packed archives other than gzip must be unpacked first.",
+                remedy="Name a file of lines; archives packed otherwise than by gzip or bzip2 must be unpacked first.",
             )
         if lines:
             yield Chunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))

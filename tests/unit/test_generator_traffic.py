@@ -37,6 +37,20 @@ def test_shares_are_as_set(day: np.ndarray):
     assert 0.15 < share(day["ip6"] > 0) < 0.5
 
 
+def test_events_overtake_one_another():
+    """On the way a record takes about the model's time; the wider that varies, the farther they come behind later ones."""
+    behind_ms = []
+    for sigma in (0.0, 0.8, 2.0):
+        rows = rows_of(
+            events=30_000, duration_hours=0.5, transport_ms_median=2_000, transport_sigma=sigma, late_share=0.0,
+            expired_share=0.0, skewed_clock_share=0.0, duplicate_share=0.0, click_share=0.0, malformed_share=0.0,
+        )  # fmt: skip
+        on_the_way = rows["log_time"] - rows["event_time"]
+        assert np.median(on_the_way) == pytest.approx(2_000, rel=0.1)
+        behind_ms.append((np.maximum.accumulate(rows["event_time"]) - rows["event_time"]).mean())
+    assert behind_ms[0] == 0 < behind_ms[1] < behind_ms[2]
+
+
 def test_publishers_are_zipf(day: np.ndarray):
     """The n-th publisher has about 1/n of the first one's traffic; the tail is long."""
     counts = np.bincount(day["publisher_id"] - 1000)

@@ -1,5 +1,6 @@
 """Imported files: each line becomes the record that events.md says, in the file's order, with its log time."""
 
+import bz2
 import gzip
 import hashlib
 from importlib import resources
@@ -314,9 +315,10 @@ def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
     lines = [b"%d" % n * (n % 7) for n in range(500)]
     (tmp_path / "plain").write_bytes(b"\n".join(lines))
     (tmp_path / "packed").write_bytes(gzip.compress(b"\n".join(lines)))
+    (tmp_path / "tight").write_bytes(bz2.compress(b"\n".join(lines)))
     for chunk_bytes in (1, 7, 1_000, 1_000_000):
         monkeypatch.setattr("pipeline.importing.lines.CHUNK_BYTES", chunk_bytes)
-        for name in ("plain", "packed"):
+        for name in ("plain", "packed", "tight"):
             found = []
             for chunk in read_chunks(tmp_path / name):
                 assert chunk.first_line == len(found) + 1
@@ -333,20 +335,26 @@ def test_one_topic_for_both_kinds(tmp_path):
 
 
 def test_what_is_no_input_is_refused(tmp_path):
-    """A missing file, a folder, damaged gzip and one endless line are named; no log is made of what has no lines."""
+    """A missing file, a folder, damaged archives and one endless line are named; no log is made of what has no lines."""
     (tmp_path / "damaged").write_bytes(gzip.compress(event() * 99)[:-20])
+    tight = bytearray(bz2.compress(event() * 99))
+    (tmp_path / "cut").write_bytes(tight[:-20])
+    tight[len(tight) // 2] ^= 255
+    (tmp_path / "spoilt").write_bytes(tight)
     (tmp_path / "endless").write_bytes(bytes(17 << 20))
     reasons = {
         "absent": "No such file",
         ".": "directory",
         "endless": "longer than",
-        "damaged": "damaged gzip",
+        "damaged": "damaged packed",
+        "cut": "damaged packed",
+        "spoilt": "damaged packed",
     }
     for name, reason in reasons.items():
         with pytest.raises(UsageError, match=reason) as caught:
             import_file(tmp_path / name, "wire", tmp_path / "log", started_at_ms=STARTED)
         assert caught.value.remedy
-        assert name == "damaged" or not (tmp_path / "log").exists()
+        assert name in {"damaged", "cut"} or not (tmp_path / "log").exists()
 
 
 def test_a_wrong_format_is_refused(tmp_path):
