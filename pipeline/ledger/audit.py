@@ -96,10 +96,23 @@ def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Rep
             if len(problems) >= PROBLEMS_MAX:
                 return Report(batches, totals, problems[:PROBLEMS_MAX])
     if recount and scope.whole_lanes:
-        rows = queries.unledgered(client, tables, scope.lanes)
-        now = queries.server_seconds(client)
-        problems.extend(check_unledgered(rows, dict(known), now, PENDING_SECONDS_MAX))
+        problems.extend(_check_unledgered(client, tables, scope.lanes))
     return Report(batches, totals, problems[:PROBLEMS_MAX])
+
+
+def _check_unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator[Problem]:
+    """Check the rows that no ledger row covers, while workers go on.
+
+    Ends are read between two looks: a batch that was under way at the first is the lane's next one then, or it is in the
+    ledger at the second.
+    """
+    first = list(queries.unledgered(client, tables, lanes))
+    if not first:
+        return
+    ends = dict(queries.lanes(client, tables))
+    still = {(row.table, row.lane, row.batch_no) for row in queries.unledgered(client, tables, lanes)}
+    rows = [row for row in first if (row.table, row.lane, row.batch_no) in still]
+    yield from check_unledgered(rows, ends, queries.server_seconds(client), PENDING_SECONDS_MAX)
 
 
 def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[list[SealedEntry]]:

@@ -1,0 +1,43 @@
+"""The ledger check while workers write: what is under way, or done meanwhile, is no loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ledger import audit, queries
+from pipeline.ledger.check import Unledgered
+from pipeline.ledger.queries import Tables
+
+NOW, SEND_BY = 1_000, 1_002
+
+
+def found(
+    monkeypatch: pytest.MonkeyPatch, first: Sequence[Unledgered], end: int, second: Sequence[Unledgered]
+) -> list[int]:
+    """Return the batches of lane 0 that are called lost, by two looks and the ledger's end between them."""
+    looks = iter([first, second])
+    monkeypatch.setattr(queries, "unledgered", lambda *_: next(looks))
+    monkeypatch.setattr(queries, "lanes", lambda *_: [(0, end)])
+    monkeypatch.setattr(queries, "server_seconds", lambda *_: NOW)
+    client: Any = None
+    return [p.batch_no for p in audit._check_unledgered(client, Tables("d"), ())]
+
+
+def rows(*batches: int) -> list[Unledgered]:
+    return [Unledgered("events", 0, batch_no, 128, SEND_BY) for batch_no in batches]
+
+
+@given(st.integers(1, 99), st.lists(st.integers(0, 3), min_size=2, max_size=2))
+def test_a_lane_that_goes_on_loses_nothing(begin: int, steps: list[int]) -> None:
+    """However many batches it ends between the looks: its batch under way moves on, and none is called lost."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        between = begin + steps[0]
+        assert found(monkeypatch, rows(begin + 1), between, rows(between + steps[1] + 1)) == []
+
+
+def test_a_batch_that_was_passed_over_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there at both looks, and the lane has gone past it."""
+    assert found(monkeypatch, rows(8, 12), 12, rows(8, 13)) == [8]
