@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from pipeline.cli.app import main
-from pipeline.errors import LogError, SinkError
+from pipeline.errors import CommitRefused, LogError, SinkError
 from pipeline.lanes import start as start_module
 from pipeline.lanes import worker as worker_module
 from pipeline.lanes.compute import Computed
@@ -65,7 +65,8 @@ def _answers_ignored() -> None:
 
 def _no_waiting_for_the_broker() -> None:
     """Give the broker up at the first error, and end with it."""
-    run_lane = Worker._run_lane  # noqa: SLF001 - what is taken out is private
+    # ruff: noqa: SLF001 - what is taken out is private
+    run_lane, intend = Worker._run_lane, Delivery._intend
 
     async def once(
         _: Patience,
@@ -84,7 +85,14 @@ def _no_waiting_for_the_broker() -> None:
         except LogError:
             os._exit(BROKER_AWAY_EXIT_CODE)  # in order it would wait for the broker, to leave the group
 
+    async def intend_once(self: Delivery, intent: Intent) -> Intent:
+        try:
+            return await intend(self, intent)
+        except CommitRefused:
+            os._exit(BROKER_AWAY_EXIT_CODE)
+
     _replace(Patience, "keep_trying", once)
+    _replace(Delivery, "_intend", intend_once)
     _replace(Worker, "_run_lane", run_lane_once)
 
 

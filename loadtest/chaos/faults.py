@@ -22,7 +22,8 @@ from loadtest.faults.tcp_proxy import Action
 from sinks.outcomes import VIOLATED_CONSTRAINT
 
 KILL_GAP_SECONDS_MAX = 1.5
-IN_MID_BATCH_SURELY = 2
+KILL_MOMENTS = ("mid-batch",) * 2 + ("lanes",) * 3 + ("any",) * 3
+assert len(KILL_MOMENTS) == KILLS_TOGETHER
 BROKER_AWAY_SECONDS = 2.0
 ANSWER_SECONDS_MAX = 30.0
 """A worker waits for an insert's answer for its deadline and 5 s more."""
@@ -34,23 +35,24 @@ FULL_SECONDS = 2.0
 
 
 def kill_worker(play: Play) -> str:
-    """Kill workers (-9) at random moments, some of a burst surely in mid-batch; each is started again at once."""
-    in_mid_batch = 0
-    surely = play.rng.sample(range(KILLS_TOGETHER), IN_MID_BATCH_SURELY)
-    for number in range(KILLS_TOGETHER):
-        if number in surely:
+    """Kill workers (-9) at random moments, while they start, hold lanes, or surely in mid-batch; each starts again at once."""
+    with_lanes = in_mid_batch = 0
+    for moment in play.rng.sample(KILL_MOMENTS, len(KILL_MOMENTS)):
+        if moment == "mid-batch":
             worker, _ = play.stop_in_mid_batch()
         else:
-            worker = play.pick()
+            worker = play.pick() if moment == "lanes" else play.rng.choice(play.deployment.workers)
             time.sleep(play.rng.uniform(0.0, KILL_GAP_SECONDS_MAX))
         lanes = worker.lanes()
         worker.kill()
         if not gone(worker.pid):
             raise NotSeen(f"{worker.name} lives on after kill -9")
+        with_lanes += bool(lanes)
         in_mid_batch += bool(play.deployment.look.unfinished(lanes))
         worker.start()
     return (
-        f"{KILLS_TOGETHER} processes gone, {in_mid_batch} with a batch between its first insert and its last"
+        f"{KILLS_TOGETHER} processes gone, {with_lanes} of them with lanes, {in_mid_batch} with a batch between its first "
+        "insert and its last"
     )
 
 

@@ -15,7 +15,7 @@ from sinks.outcomes import VIOLATED_CONSTRAINT
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
 """A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""
 PARTS_MAX = 1_000
-BATCHES_BEFORE = 100
+BATCHES_BEFORE = 30
 LOOK_SECONDS = 0.5
 SLOW_INSERT_SECONDS = 0.9
 """So much later each insert of a batch, three or four, one after the other: the last ones miss the deadline."""
@@ -142,10 +142,13 @@ def slow_clickhouse(play: Play) -> str:
 
 def _warm(play: Play) -> None:
     """Return when every worker holds lanes, and has ended so many batches that it has the buffers that it needs."""
-    workers, look = play.deployment.workers, play.deployment.look
-    play.until(lambda: all(w.lanes() and w.ready() for w in workers), "every worker at work")
-    done = look.batches()
-    play.until(lambda: look.batches() >= done + BATCHES_BEFORE, "batches, whose buffers memory then has")
+
+    def warm(worker: Worker) -> bool:
+        return bool(
+            worker.lanes() and worker.ready() and worker.metric("adledger_batches_total") >= BATCHES_BEFORE
+        )
+
+    play.until(lambda: all(map(warm, play.deployment.workers)), "every worker at work")
 
 
 def _inserts(workers: Sequence[Worker]) -> float:

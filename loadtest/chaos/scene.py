@@ -29,7 +29,7 @@ SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24}
 BATCHES_BEFORE = 4
 STANDS_SECONDS = 6.0
 """Of traffic, in which a lane that works ends a dozen batches."""
-WORKER_SECONDS_MAX = 60.0
+WORKER_SECONDS_MAX = 40.0
 MISCOUNTS_SHOWN = 2
 
 

@@ -40,7 +40,7 @@ DEADLINE_SECONDS = 2
 SETTINGS: dict[str, Any] = {
     "rules": NONE, "log_time": "record", "write_deadline_seconds": DEADLINE_SECONDS, "revoke_ms_max": 3_000,
     "retry_backoff_ms_max": 500, "retry_attempts_max": 120, "cpu_threads": 1, "web_host": "127.0.0.1", "web_port": 0,
-    "batch_rows_max": 4_096, "batch_age_ms_max": 200, "batch_bytes_max": 4 * 1024 * 1024, "fetch_bytes_max": 1024 * 1024,
+    "batch_rows_max": 4_096, "batch_age_ms_max": 300, "batch_bytes_max": 4 * 1024 * 1024, "fetch_bytes_max": 1024 * 1024,
     "inserts_per_second_max": 60,
     "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": "200"},
 }  # fmt: skip

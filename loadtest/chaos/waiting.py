@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pipeline.errors import AdledgerError
 
 PATIENCE_SECONDS = 90.0
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 
 
 class NotSeen(AdledgerError):  # noqa: N818
