@@ -25,7 +25,7 @@ from sinks.orders import ClickHouseOrders
 from sinks.outcomes import insert_outcome
 from sinks.pool import ClientPool
 from sinks.rules import ClickHouseRules
-from sinks.sink import Columns, Identities, LastEvent, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 T = TypeVar("T")
 
@@ -159,13 +159,16 @@ class ClickHouseSink:
             async for found in stream:
                 yield found
 
-    async def last_event(
+    async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
-    ) -> LastEvent | None:
-        """Return the last event of a topic before a batch, in the epoch of the lane's last ledger row."""
+    ) -> LastRecord | None:
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row."""
         which = (self._database, lane, topic, before_batch_no, clock_from)
-        rows = await self._rows(queries.last_event(*which))
-        return LastEvent(*map(int, rows[0])) if rows else None
+        rows = await self._rows(queries.last_record(*which))
+        if not rows:
+            return None
+        batch_no, offset, log_time, id_hash, is_event = map(int, rows[0])
+        return LastRecord(batch_no, offset, log_time, id_hash if is_event else None)
 
     async def _stream(self, query: str, block: Callable[[list[Any]], T]) -> AsyncGenerator[T]:
         """Yield what `block` makes of each block of a query's columns, in the reading thread."""

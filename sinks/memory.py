@@ -19,7 +19,7 @@ from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
 from sinks.blocks import Block, protocol_block, row_count, text_block
 from sinks.ledger import ledger_entry
 from sinks.queries import STORED_COLUMNS
-from sinks.sink import Columns, Identities, LastEvent, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 
 class Faults:
@@ -145,22 +145,22 @@ class MemorySink:
             order = first[np.argsort(events.lane_clock[first], kind="stable")]
             yield RuleEvents(events.columns.take(order), events.lane_clock[order])
 
-    async def last_event(
+    async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
-    ) -> LastEvent | None:
-        """Return the last event of a topic before a batch, in the epoch of the lane's last ledger row."""
+    ) -> LastRecord | None:
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row."""
         ledger = sorted((s.batch_no, b["epoch"][0]) for s, b in self.tables["ledger"] if s.lane == lane)
         begins = min((number for number, epoch in ledger if epoch == ledger[-1][1]), default=before_batch_no)
-        numbers = (await self.last_batches(lane, begins))["events"]
-        for number in reversed([n for n in numbers if n < before_batch_no]):
-            events = await self.stored_events(lane, number)
-            rows = np.flatnonzero((events.topic == topic) & (events.lane_clock >= clock_from))
-            if len(rows):
-                last = rows[-1]
-                return LastEvent(
-                    number,
-                    int(events.offset[last]),
-                    int(events.log_time[last]),
-                    int(events.columns.id_hash[last]),
-                )
-        return None
+        found: list[tuple[int, int, int, int | None]] = []
+        for table in ("events", "dead_letters"):
+            for stamp, block in self.tables[table]:
+                if stamp.lane != lane or not begins <= stamp.batch_no < before_batch_no:
+                    continue
+                rows = np.flatnonzero((block["topic"] == topic) & (block["lane_clock"] >= clock_from))
+                if len(rows):
+                    last = rows[np.argmax(block["offset"][rows])]
+                    id_hash = int(block["id_hash"][last]) if table == "events" else None
+                    found.append(
+                        (stamp.batch_no, int(block["offset"][last]), int(block["log_time"][last]), id_hash)
+                    )
+        return LastRecord(*max(found, key=lambda row: row[:2])) if found else None

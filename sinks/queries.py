@@ -80,19 +80,23 @@ def identity_count(database: str, lane: int, clock_from: int, before_batch_no: i
     )
 
 
-def last_event(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
-    """Return the query for the last event of a topic before a batch: batch_no, offset, log_time, id_hash.
+def last_record(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
+    """Return the query for the last record of a topic before a batch: batch_no, offset, log_time, id_hash, is_event.
 
     Of the epoch of the lane's last ledger row only, and not before a lane clock (ms).
     """
     ledger = f"FROM {database}.ledger WHERE lane = {lane:d}"
     epoch = f"SELECT epoch {ledger} ORDER BY batch_no DESC LIMIT 1"
-    return (
-        f"SELECT batch_no, offset, {read_column('log_time')}, id_hash FROM {database}.events WHERE lane = {lane:d} "
-        f"AND topic = {topic:d} AND batch_no < {before_batch_no:d} AND lane_clock >= {CLOCK_FROM.format(clock_from)} "
+    of_table = [
+        f"SELECT batch_no, offset, {read_column('log_time')}, {id_hash} AS id_hash, {is_event} AS is_event "
+        f"FROM {database}.{table} WHERE lane = {lane:d} AND topic = {topic:d} AND batch_no < {before_batch_no:d} "
+        f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} "
         f"AND batch_no >= (SELECT min(batch_no) {ledger} AND epoch = ({epoch})) "
         "ORDER BY lane DESC, batch_no DESC, topic DESC, offset DESC LIMIT 1"
-    )
+        for table, id_hash, is_event in (("events", "id_hash", 1), ("dead_letters", "toUInt64(0)", 0))
+    ]
+    both = " UNION ALL ".join(f"SELECT * FROM ({one})" for one in of_table)
+    return f"SELECT * FROM ({both}) ORDER BY batch_no DESC, offset DESC LIMIT 1"
 
 
 def _firsts(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:

@@ -110,13 +110,16 @@ class RuleEvents:
 
 
 @dataclass(frozen=True, slots=True)
-class LastEvent:
-    """What `events` knows of one record: its batch, offset, log time (ms) and id. The log must hold the same."""
+class LastRecord:
+    """What the tables know of one record: its batch, offset, log time (ms), and of an event its id.
+
+    The log must hold the same.
+    """
 
     batch_no: int
     offset: int
     log_time: int
-    id_hash: int
+    id_hash: int | None
 
 
 class BatchWriter(Protocol):
@@ -164,10 +167,10 @@ class StateStore(Protocol):
     def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
         """Yield the same events, exactly in the lane's order: by batch, lane clock, topic and offset."""
 
-    async def last_event(
+    async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
-    ) -> LastEvent | None:
-        """Return the last event of a topic before a batch, in the epoch of the lane's last ledger row.
+    ) -> LastRecord | None:
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row.
 
         None where there is none with a lane clock >= clock_from (ms).
         """

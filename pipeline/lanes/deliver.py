@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.errors import (
+    CommitFenced,
     CommitRefused,
     InsertRefused,
     InsertUnknown,
@@ -28,7 +29,9 @@ from pipeline.errors import (
 )
 from pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from pipeline.lanes.intent import Intent
+from pipeline.lanes.pace import pause_seconds
 from pipeline.lanes.ports import Phase, Ports, RolledUp
+from pipeline.lanes.same_log import same_times
 from pipeline.log.source import Assignment, Committed
 from pipeline.stages.columns import I64, RecordRefs
 from pipeline.stages.decode import DecodeContext, decode
@@ -39,7 +42,6 @@ from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
 T = TypeVar("T")
 
 CLOCK_POLL_SECONDS_MAX = 1.0
-PAUSE_DOUBLINGS_MAX = 16
 TRIES_SHOWN = 5
 TRIES_BETWEEN_LINES = 12
 """The first tries are shown one by one, then every twelfth: once a minute at the longest pause."""
@@ -113,6 +115,12 @@ class Delivery:
             except (SinkError, CommitRefused) as error:
                 self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
                 await self._pause(attempt)
+            except LaneStopped as stopped:
+                # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
+                committed = await self._ports.source.committed(self._lane)
+                if any(c.metadata != intent.text() for c in committed.values()):
+                    raise CommitFenced(f"batch {intent.batch_no} is settled there") from stopped
+                raise
             else:
                 self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: settled")
                 self._ports.observer.phase(self._lane, Phase.RUNNING)
@@ -274,6 +282,13 @@ class Delivery:
             is_event[of_topic] = np.isin(
                 records.refs.offset[of_topic], stored.offset[stored.topic == topic], assume_unique=True
             )
+        if not same_times(records.refs.take(is_event), stored):
+            raise LaneStopped(
+                f"lane {self._lane}: events has rows of batch {intent.batch_no} of other records than the log has now: it "
+                "was truncated, and has grown again",
+                remedy="restore the log; or let the batch be written again, of what the log has now: "
+                f"adledger lane resolve {self._lane} --reason TEXT --dry-run",
+            )
         dead = np.flatnonzero(~is_event)
         self._whole("dead_letters (by the log)", len(dead), intent.dead_rows)
         refs = records.refs.take(dead)
@@ -297,14 +312,6 @@ class Delivery:
     async def _pause(self, attempt: int) -> None:
         longest = pause_seconds(attempt, self._ports.limits.retry_backoff_ms_max)
         await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-
-
-def pause_seconds(attempt: int, longest_ms: int) -> float:
-    """Return the longest pause before the try after this one, from 0: doubling from 100 ms up to the longest.
-
-    A lane waits for as long as ClickHouse is away: after a night of tries 2**attempt is no float any more.
-    """
-    return min(longest_ms / 1000, 0.1 * 2 ** min(attempt, PAUSE_DOUBLINGS_MAX))
 
 
 def _stamp(intent: Intent) -> Stamp:

@@ -237,7 +237,7 @@ async def _check_records(ports: Outside, seen: Seen, place: Place, start: Start)
     """Refuse a log whose records are others than those that the ledger has at their offsets."""
     if seen.entry is None:
         return
-    changed = await changed_since(ports, seen.lane, place.batch_no, seen.entry.clock_after, seen.bounds)
+    changed = await changed_since(ports, seen.entry)
     if not changed:
         return
     spans = (

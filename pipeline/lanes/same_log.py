@@ -1,27 +1,29 @@
 """Whether the log is still the one that a lane's ledger was written from: it is known by its records.
 
 A log that was truncated (an unclean leader election, a disk restored from a copy) and then grew again holds other
-records at offsets that the ledger has: no offset tells. So the last event of each topic that `events` has is compared
-with the record at its offset: log time and id. A record there is appended once and never changed, so where the last one
-is the same, all before it are.
+records at offsets that the ledger has: no offset tells. So the last record of each topic that the tables have is compared
+with the one at its offset: log time and id; and behind it, up to the ledger's end, the log must have none. A record is
+appended once and never changed, so where the last is the same, all before it are.
 """
 
-from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+
 from pipeline.errors import OffsetOutOfRange
-from pipeline.log.source import OffsetBounds, Source, Topology
+from pipeline.log.source import Source, Topology
 from pipeline.stages.columns import RecordRefs
 from pipeline.stages.decode import DecodeContext, decode
 from pipeline.stages.walk import walk
 from schemas.wire import Malformed
-from sinks.sink import LastEvent, Sink
+from sinks.sink import LastRecord, LedgerEntry, Sink, StoredEvents
 
 KNOWN_BY_AGE_MS_MAX = 24 * 3_600_000
-"""An event so far (lane clock) behind the lane is not looked for: a topic that was silent for longer is not compared."""
+"""A record so far (lane clock) behind the lane is not looked for: a topic that was silent for longer is not compared."""
 LOOKS_BACK_MAX = 64
 """Batches that are looked at for the place where the log changed; then all that it holds counts as changed."""
-ONE_BATCH_BYTES = 1
+FEW_BYTES = 1
+"""One record batch comes, however large."""
 WAIT_MS = 200
 
 
@@ -41,53 +43,74 @@ class Known(Protocol):
         """The log's topics and partitions."""
 
 
-async def changed_since(
-    known: Known, lane: int, batch_no: int, clock: int, bounds: Mapping[int, OffsetBounds]
-) -> dict[int, int]:
-    """Return topic -> the first offset that may hold another record than the ledger's; {}: the log is the same.
+async def changed_since(known: Known, entry: LedgerEntry) -> dict[int, int]:
+    """Return topic -> the first offset before the ledger's end that may hold another record than the ledger's.
 
-    `batch_no` and `clock` (ms) are where the ledger ends. Raises LogError, SinkError.
+    `entry` is the lane's last; {}: the log is the same. Raises LogError, SinkError.
     """
     found = {}
-    for topic in bounds:
-        since = await _changed_since(known, lane, topic, batch_no, clock)
+    for r in entry.ranges:
+        since = await _changed_since(known, entry, r.topic, r.end)
         if since is not None:
-            found[topic] = since
+            found[r.topic] = since
     return found
 
 
-async def _changed_since(known: Known, lane: int, topic: int, batch_no: int, clock: int) -> int | None:
-    clock_from = max(0, clock - KNOWN_BY_AGE_MS_MAX)
+def same_times(refs: RecordRefs, stored: StoredEvents) -> bool:
+    """Whether n records, in any order, are those of a batch's stored event rows: as many, and of the same log times."""
+    order = np.lexsort((refs.offset, refs.topic))
+    return len(order) == len(stored.offset) and np.array_equal(refs.log_time[order], stored.log_time)
+
+
+async def _changed_since(known: Known, entry: LedgerEntry, topic: int, end: int) -> int | None:
+    lane, before, until = entry.lane, entry.batch_no + 1, end
+    clock_from = max(0, entry.clock_after - KNOWN_BY_AGE_MS_MAX)
+    context = DecodeContext(lane, known.topology.partitions, known.topology.kinds, 0)
     for looks in range(LOOKS_BACK_MAX):
-        event = await known.sink.last_event(lane, topic, batch_no, clock_from)
-        first = (await known.source.bounds(lane))[topic].first
-        if event is None or event.offset < first:  # retention took it: there is nothing to compare with
-            return first if looks else None
+        record = await known.sink.last_record(lane, topic, before, clock_from)
+        if record is None or await _is_gone(known, lane, topic, record.offset):
+            return await _first(known, lane, topic) if looks else None
         try:
-            record = await _record_at(known, lane, topic, event.offset)
+            found = await _records(
+                known, lane, topic, record.offset, until if not looks else record.offset + 1
+            )
         except OffsetOutOfRange:
-            if (await known.source.bounds(lane))[topic].first > event.offset:  # retention took it just now
-                return first if looks else None
-            raise
-        if _same(record, event, DecodeContext(lane, known.topology.partitions, known.topology.kinds, 0)):
-            return event.offset + 1 if looks else None
-        batch_no = event.batch_no
-    return first
+            if not await _is_gone(known, lane, topic, record.offset):
+                raise
+            continue  # retention took it just now
+        if _same(found, record, context):
+            return record.offset + 1 if looks else None
+        before = record.batch_no
+    return await _first(known, lane, topic)
 
 
-async def _record_at(known: Known, lane: int, topic: int, offset: int) -> RecordRefs:
-    """Return the record at an offset; none where the log has none there (a transaction's marker)."""
+async def _first(known: Known, lane: int, topic: int) -> int:
+    return (await known.source.bounds(lane))[topic].first
+
+
+async def _is_gone(known: Known, lane: int, topic: int, offset: int) -> bool:
+    return offset < await _first(known, lane, topic)
+
+
+async def _records(known: Known, lane: int, topic: int, offset: int, until: int) -> RecordRefs:
+    """Return the records of a topic from an offset on and before another."""
     where = f"{known.topology.topics[topic]}-{lane}"
-    while True:
-        [fetched] = await known.source.fetch(lane, {topic: offset}, ONE_BATCH_BYTES, WAIT_MS)
-        if fetched.next_offset > offset or fetched.drained:
-            refs = walk(fetched, where)
-            return refs.take(refs.offset == offset)
+    parts = []
+    position, drained = offset, False
+    while position < until and not drained:
+        [fetched] = await known.source.fetch(lane, {topic: position}, FEW_BYTES, WAIT_MS)
+        refs = walk(fetched, where)
+        parts.append(refs.take(refs.offset < until))
+        position, drained = fetched.next_offset, fetched.drained
+    return RecordRefs.concat(parts)
 
 
-def _same(record: RecordRefs, event: LastEvent, context: DecodeContext) -> bool:
-    if not len(record) or int(record.log_time[0]) != event.log_time:
+def _same(found: RecordRefs, record: LastRecord, context: DecodeContext) -> bool:
+    """Whether what was found is this record, and nothing behind it, where the ledger has had nothing."""
+    if found.offset.tolist() != [record.offset] or int(found.log_time[0]) != record.log_time:
         return False
-    decoded = decode(record, context)
+    if record.id_hash is None:
+        return True
+    decoded = decode(found, context)
     # What this release can't decode, the one that wrote the event could: its time is the same.
-    return bool(decoded.status[0] != Malformed.OK or int(decoded.columns.id_hash[0]) == event.id_hash)
+    return bool(decoded.status[0] != Malformed.OK or int(decoded.columns.id_hash[0]) == record.id_hash)

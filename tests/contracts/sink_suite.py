@@ -6,6 +6,7 @@ Each test uses a lane of its own, so that one database serves them all.
 import asyncio
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from schemas.classes import Class
 from schemas.tables import EVENTS_EXTRA, PROTOCOL_COLUMNS, PROTOCOL_TABLES, ROLLUP_MINUTE
 from schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, EventType
 from sinks.ledger import ledger_columns
-from sinks.sink import Columns, LedgerEntry, Money, OffsetRange, Sink, Stamp
+from sinks.sink import Columns, LastRecord, LedgerEntry, Money, OffsetRange, Sink, Stamp
 
 DAY_MS = 86_400_000
 CLOCK = 1_767_225_600_000  # 2026-01-01T00:00:00Z, the first ms of a partition
@@ -324,6 +325,28 @@ class SinkContract:
             assert [c.dtype for c in columns] == [np.dtype(d) for d in dtypes]
             got += zip(*(c.tolist() for c in columns), strict=True)
         assert got == expected
+
+    async def test_the_last_record_of_a_topic(self, harness: Harness, lane: int) -> None:
+        """Event or dead letter, whichever came last: of this lane, epoch and topic, before the batch and in time."""
+        for number, epoch in ((1, "old"), (2, "new"), (3, "new")):
+            of = replace(entry(lane, number), epoch=epoch)
+            await harness.sink.insert("ledger", ledger_columns(of), await self.stamp(harness, lane, number))
+        zero, one = np.zeros(9, "u1"), np.ones(9, "u1")
+        offsets = np.arange(9, dtype="i8")
+        for number, topic in ((1, one), (2, zero)):
+            columns = events(9, seed=number, topic=topic, offset=offsets)
+            await harness.sink.insert("events", columns, await self.stamp(harness, lane, number))
+        await harness.sink.insert("events", events(9, topic=zero), await self.stamp(harness, next(_lanes), 2))
+        last = LastRecord(2, 8, int(columns["log_time"][-1]), int(columns["id_hash"][-1]))
+        assert await harness.sink.last_record(lane, 0, 3, 0) == last
+        assert await harness.sink.last_record(lane, 0, 3, last.log_time + 1) is None
+        assert await harness.sink.last_record(lane, 0, 2, 0) is None
+        assert await harness.sink.last_record(lane, 1, 3, 0) is None, "of another epoch"
+        dead = {**dead_letters([b"{", b"["]), "offset": np.array([9, 10])}
+        await harness.sink.insert("dead_letters", dead, await self.stamp(harness, lane, 3))
+        assert await harness.sink.last_record(lane, 0, 3, 0) == last
+        found = LastRecord(3, 10, int(dead["log_time"][-1]), None)
+        assert await harness.sink.last_record(lane, 0, 4, 0) == found
 
     async def test_reading_identities_may_stop_early(self, harness: Harness, lane: int) -> None:
         """A consumer that stops reading leaves a sink that works."""

@@ -15,7 +15,7 @@ from schemas.tables import PARTITION_CLOCKS, PROTOCOL_TABLES
 from sinks import blocks
 from sinks.blocks import Block, row_count
 from sinks.memory import MemorySink
-from sinks.sink import Columns, Identities, LastEvent, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS = 1_767_225_600 - 12
@@ -327,12 +327,12 @@ class SimSink:
         for block in await self._read("rule_events", found):
             yield block
 
-    async def last_event(
+    async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
-    ) -> LastEvent | None:
-        """Return the last event of a topic."""
+    ) -> LastRecord | None:
+        """Return the last record of a topic."""
         return await self._read(
-            "last_event", lambda: at_once(self._view().last_event(lane, topic, before_batch_no, clock_from))
+            "last_record", lambda: at_once(self._view().last_record(lane, topic, before_batch_no, clock_from))
         )
 
     def _view(self) -> MemorySink:

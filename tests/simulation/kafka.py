@@ -60,6 +60,25 @@ class Partition:
     batches: list[tuple[int, int, EncodedBatch | None]] = field(default_factory=list)
     history: dict[int, LogRecord] = field(default_factory=dict)
     frozen: bool = False
+    lost: dict[int, LogRecord] = field(default_factory=dict)  # what stood where others stand now
+    epochs: list[int] = field(default_factory=lambda: [0])  # leader epoch -> where it begins
+
+    def epoch_before(self, offset: int) -> int:
+        """Return the leader epoch of what stands before an offset."""
+        return max((e for e, begins in enumerate(self.epochs) if begins < offset), default=0)
+
+    def end_of_epoch(self, epoch: int) -> int:
+        """Return where what a leader epoch appended ends."""
+        return self.epochs[epoch + 1] if epoch + 1 < len(self.epochs) else self.end
+
+    def cut(self, end: int) -> None:
+        """An unclean election: a leader that lacks the last records appends in their place."""
+        self.batches = [b for b in self.batches if b[1] <= end]
+        self.lost = {offset: record for offset, record in self.history.items() if offset >= end}
+        for offset in self.lost:
+            del self.history[offset]
+        self.end = end
+        self.epochs.append(end)
 
 
 @dataclass(slots=True)
@@ -142,12 +161,26 @@ class Broker:
             look()
 
     def fetch(
-        self, lane: int, positions: Mapping[int, int], bytes_max: int, ids: tuple[str, ...] | None
-    ) -> list[Fetched]:
-        """Fetch from the topics of these ids; LogError where they are gone."""
+        self,
+        lane: int,
+        positions: Mapping[int, int],
+        bytes_max: int,
+        ids: tuple[str, ...] | None,
+        epochs: Mapping[int, int] | None = None,
+    ) -> list[tuple[Fetched, int]]:
+        """Fetch from the topics of these ids, with the leader epoch before each next offset; LogError where they are gone.
+
+        `epochs`: topic -> the leader epoch of what was fetched before the position, as far as the client knows.
+        """
         if ids is not None and tuple(self.ids) != ids:
             raise LogError(TOPIC_IS_NEW, remedy="start the worker again")
-        return [self._fetch_one(topic, lane, position, bytes_max) for topic, position in positions.items()]
+        for topic, epoch in (epochs or {}).items():
+            ends = self.log(topic, lane).end_of_epoch(epoch)
+            if ends < positions[topic]:
+                self.world.fault("another past", "kafka", f"{TOPICS[topic]}-{lane} from {ends} on")
+                raise OffsetOutOfRange(f"{TOPICS[topic]}-{lane} was truncated at {ends}", remedy="none")
+        found = [self._fetch_one(topic, lane, position, bytes_max) for topic, position in positions.items()]
+        return [(f, self.log(f.topic, lane).epoch_before(f.next_offset)) for f in found]
 
     def _fetch_one(self, topic: int, lane: int, position: int, bytes_max: int) -> Fetched:
         log = self.log(topic, lane)
@@ -288,6 +321,7 @@ class SimSource:
     _leaving: bool = False
     _again: Any = None
     _ends: dict[tuple[int, int], int] = field(default_factory=dict)
+    _read: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
 
     # group
 
@@ -497,13 +531,23 @@ class SimSource:
         positions = dict(positions)
         broker = self.broker
         ids = self._topology.topic_ids if self._topology else None
-        found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids))
-        if wait_ms_max and not any(f.next_offset > f.position for f in found):
+        epochs = self.epochs_known(lane, positions)
+        found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids, epochs))
+        if wait_ms_max and not any(f.next_offset > f.position for f, _ in found):
             await self._wait(lane, positions, wait_ms_max / 1000)
-            found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids), slow=False)
-        for f in found:
+            found = await self.world.ask(
+                lambda: broker.fetch(lane, positions, bytes_max, ids, epochs), slow=False
+            )
+        for f, epoch in found:
             self._ends[lane, f.topic] = f.end_offset
-        return found
+            if f.next_offset > f.position:
+                self._read[lane, f.topic] = f.next_offset, epoch
+        return [f for f, _ in found]
+
+    def epochs_known(self, lane: int, positions: Mapping[int, int]) -> dict[int, int]:
+        """Return topic -> the leader epoch of what was read just before its position, where that is known."""
+        read = {topic: self._read.get((lane, topic), (-1, 0)) for topic in positions}
+        return {topic: epoch for topic, (offset, epoch) in read.items() if offset == positions[topic]}
 
     async def _wait(self, lane: int, positions: Mapping[int, int], seconds: float) -> None:
         """Wait until a topic has something behind its position."""

@@ -159,6 +159,10 @@ async def _jump(ports: Any, lane: int) -> Start:
         return Start(positions=positions, batch_no=entry.batch_no + 1, clock=entry.clock_after, pending=None)
 
 
+async def _no_record_looked_at(*_: Any) -> dict[int, int]:
+    return {}
+
+
 async def _rebuild_all(self: Lane, start: Start) -> None:
     await _REAL_REBUILD(self, replace(start, batch_no=start.batch_no + 1))
 
@@ -304,6 +308,14 @@ MUTATIONS = (
     Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "_write", _ledger_first),)),
     Mutation(
         "silent jump", "offsets that are gone are jumped over", ((lane_module, "find_start", _jump),)
+    ),
+    Mutation(
+        "records not compared", "a log that was cut short and grew again is taken for the one that the ledger knows",
+        ((recovery, "changed_since", _no_record_looked_at),),
+    ),
+    Mutation(
+        "leader epochs not compared", "records are read on behind others than were read before",
+        ((SimSource, "epochs_known", lambda *_: {}),),
     ),
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),

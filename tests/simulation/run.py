@@ -182,7 +182,7 @@ def _rebalance(room: Room) -> None:
 def _plan_damage(room: Room) -> None:
     """The log or the group loses something: lanes may stop and say so, and must never jump."""
     rng, world = room.world.rng, room.world
-    kind = rng.choice(("retention", "truncated", "topic recreated", "commits expired"))
+    kind = rng.choice(("retention", "truncated", "overwritten", "topic recreated", "commits expired"))
     topic, lane = rng.randrange(len(TOPICS)), rng.randrange(room.broker.lanes)
     at = rng.uniform(5.0, FAULT_SECONDS - 8.0)
 
@@ -202,6 +202,11 @@ def _plan_damage(room: Room) -> None:
                 log.end = rng.choice(starts)
                 log.batches = [b for b in log.batches if b[1] <= log.end]
             log.frozen = True
+        elif kind == "overwritten":
+            starts = [b[0] for b in log.batches]
+            log.cut(rng.choice(starts[-4:]) if starts else log.end)
+            while log.end <= max(log.lost, default=0):
+                room.produce(topic, lane)
         else:
             room.broker.ids[topic] += "x"
             for key in [k for k in room.broker.commits if k[0] == topic]:

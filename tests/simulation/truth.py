@@ -45,6 +45,7 @@ Row = tuple[Any, ...]
 def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterator[str]:
     """Yield what is wrong with the tables. Lanes that `stopped` may have a batch under way."""
     rows = {table: _rows(server, table) for table in PROTOCOL_COLUMNS}
+    written = _log_times(server) if any(log.lost for log in broker.logs.values()) else {}
     lanes: dict[int, list[LedgerEntry]] = {}
     for sealed in sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no)):
         lanes.setdefault(sealed.entry.lane, []).append(sealed.entry)
@@ -52,7 +53,7 @@ def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterat
     texts: dict[str, dict[int, bytes]] = {"user_agents": {}, "pages": {}}
     for lane, entries in lanes.items():
         yield from _continuity(broker, lane, entries)
-        expected = _Lane(broker, lane)
+        expected = _Lane(broker, lane, written)
         for entry in entries:
             for table, wanted in expected.batch(entry, texts).items():
                 found = rows[table].pop((lane, entry.batch_no), [])
@@ -92,8 +93,10 @@ def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: lis
 class _Lane:
     """A lane's truth, batch by batch."""
 
-    def __init__(self, broker: Broker, lane: int) -> None:
-        self._broker, self._lane = broker, lane
+    def __init__(self, broker: Broker, lane: int, written: Mapping[tuple[int, ...], int]) -> None:
+        self._broker, self._lane, self._written = broker, lane, written
+        self._past_of: dict[int, int] = {}  # topic -> the batch that has records where others stand now
+        self._jumps: list[str] = []
         self._context = DecodeContext(lane, broker.lanes, (1, 2), currency_code("USD"))
         self._firsts: dict[tuple[int, int, int], tuple[int, tuple[object, ...]]] = {}
         self._clock = self._records = self._malformed = 0
@@ -145,6 +148,8 @@ class _Lane:
     def entry_problems(self, entry: LedgerEntry) -> Iterator[str]:
         """Yield where the ledger row says something else than the batch."""
         name = f"truth: ledger of lane {self._lane}, batch {entry.batch_no}"
+        yield from (f"silent jump: {jump}" for jump in self._jumps)
+        self._jumps.clear()
         if entry.records_received != self._records:
             yield f"{name}: {entry.records_received} records, the log has {self._records}"
         if entry.clock_after != self._clock:
@@ -164,7 +169,18 @@ class _Lane:
             clock = entry.clock_before
             log = self._broker.logs[ids[r.topic], self._lane]
             for offset in range(r.start, r.end):
-                record = log.history.get(offset)
+                record = log.lost.get(offset)
+                if record is not None and record.log_time == self._written.get(
+                    (self._lane, entry.batch_no, r.topic, offset)
+                ):
+                    self._past_of[r.topic] = entry.batch_no
+                else:
+                    record = log.history.get(offset)
+                    if record is not None and r.topic in self._past_of:
+                        self._jumps.append(
+                            f"lane {self._lane}, batch {entry.batch_no} goes on at offset {offset} of topic {r.topic}, batch "
+                            f"{self._past_of[r.topic]} ended in a past that the log does not have"
+                        )
                 if record is not None:
                     clock = max(clock, record.log_time)
                     placed.append((clock, record))
@@ -197,6 +213,16 @@ def _rows(server: Server, table: str) -> dict[tuple[int, int], list[Row]]:
             rows = zip(*(np.asarray(part.block[name]).tolist() for name in names), strict=True)
             found.setdefault((part.stamp.lane, part.stamp.batch_no), []).extend(rows)
     return found
+
+
+def _log_times(server: Server) -> dict[tuple[int, ...], int]:
+    """Return (lane, batch, topic, offset) -> the log time that was written with it."""
+    return {
+        (part.stamp.lane, part.stamp.batch_no, int(topic), int(offset)): int(time)
+        for part in server.parts
+        if part.table in {"events", "dead_letters"}
+        for topic, offset, time in zip(*(part.block[n] for n in ("topic", "offset", "log_time")), strict=True)
+    }
 
 
 def _entries(server: Server) -> Iterator[SealedEntry]:
