@@ -9,12 +9,13 @@ from pipeline.cli import connect, options
 from pipeline.cli.output import out, out_json
 
 if TYPE_CHECKING:
-    from pipeline.explain.explain import Explainer
+    from collections.abc import Sequence
+
+    from pipeline.explain.explain import Explained, Explainer
     from pipeline.explain.store import Store
     from pipeline.settings import Settings
 
 DEAD_LETTERS_NAMED_MAX = 5
-
 
 NOT_FOUND = (
     "it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
@@ -79,14 +80,13 @@ def explain(
     if as_json:
         from pipeline.explain.show import as_json as shown
 
-        out_json(
-            {
-                "event_id": None if hashed else event_id,
-                "id_hash": id_hash,
-                "events": [shown(e, settings.topics) for e in explained],
-            }
-        )
-        return
+        events = [shown(each, settings.topics) for each in explained]
+        out_json({"event_id": None if hashed else event_id, "id_hash": id_hash, "events": events})
+    else:
+        _print(explained, event_id, settings)
+
+
+def _print(explained: "Sequence[Explained]", event_id: str, settings: "Settings") -> None:
     from pipeline.explain.show import as_lines
 
     for number, each in enumerate(explained, 1):
@@ -109,7 +109,9 @@ def _hash(text: str) -> int:
 
 
 def _explainer(settings: "Settings", store: "Store") -> "Explainer":
-    from pipeline.explain.explain import Explainer
+    from collections.abc import Sequence
+
+    from pipeline.explain.explain import Explained, Explainer
     from pipeline.lists.load import load_lists
     from pipeline.rules.loader import today
 
