@@ -109,9 +109,8 @@ def _hash(text: str) -> int:
 
 
 def _explainer(settings: "Settings", store: "Store") -> "Explainer":
-    from collections.abc import Sequence
 
-    from pipeline.explain.explain import Explained, Explainer
+    from pipeline.explain.explain import Explainer
     from pipeline.lists.load import load_lists
     from pipeline.rules.loader import today
 
