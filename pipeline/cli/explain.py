@@ -109,7 +109,6 @@ def _hash(text: str) -> int:
 
 
 def _explainer(settings: "Settings", store: "Store") -> "Explainer":
-
     from pipeline.explain.explain import Explainer
     from pipeline.lists.load import load_lists
     from pipeline.rules.loader import today
