@@ -16,7 +16,7 @@ RUN /opt/adledger/bin/pip install --constraint constraints.txt .
 # does: x86-64-v3, znver4, neoverse-v2) to have its instructions, or "" for the machine that builds.
 ARG KERNEL_CPU=generic
 ENV ADLEDGER_KERNEL_CACHE=/opt/adledger/kernels NUMBA_CPU_NAME=${KERNEL_CPU} NUMBA_CPU_FEATURES=
-RUN /opt/adledger/bin/python -c "from pipeline.lanes.warm import compile_kernels; compile_kernels()" \
+RUN /opt/adledger/bin/python -c "from pipeline.lanes.warm import compile_kernels; from pipeline.rules.loader import load_rules; compile_kernels(load_rules('default'))" \
     && /opt/adledger/bin/python -c "from loadtest.generate import Generator; from loadtest.model import TrafficModel; list(Generator(TrafficModel(seed=1, events=1000, partitions=1)).chunks())"
 
 
