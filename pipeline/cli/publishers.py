@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json, out_table
+from pipeline.cli.output import err, out, out_json, out_table
 from pipeline.errors import UsageError
 
 COLUMNS = ("publisher_id", "status", "name", "since")
@@ -49,7 +49,7 @@ def import_(
     """Import publishers; those that the file does not name stay as they are. Append-only: the newest import counts.
 
     status is active or suspended, since a day (2026-11-20). A file with a mistake is refused whole, with its line.
-    Workers take it within rules_look_seconds, from each lane's next batch on.
+    Workers take it within rules_look_seconds, from each lane's next batch on. Beware of the first import: whoever is not in it is unknown from then on; how many such publishers have traffic is said.
 
     \b
     Examples:
@@ -62,13 +62,19 @@ def import_(
     ).settings
     rows = read_publishers(file)
     with connect.client(settings) as client:
-        version = RulesTables(client, settings.database).import_publishers(
-            rows, author or getpass.getuser(), reason
-        )
+        tables = RulesTables(client, settings.database)
+        version = tables.import_publishers(rows, author or getpass.getuser(), reason)
+        unknown = tables.unknown_publishers()
     if as_json:
-        out_json({"publishers": len(rows), "version": version})
+        out_json({"publishers": len(rows), "version": version, "unknown_with_traffic": unknown})
     else:
         out(f"{len(rows):,} publishers imported, version {version}")
+    if unknown:
+        err(
+            f"{unknown:,} publishers with traffic in the last day are in no import: from each lane's next batch on "
+            "UNKNOWN_PUBLISHER hits their events"
+        )
+        err("  remedy: import them too; or publish rules with UNKNOWN_PUBLISHER at flag")
 
 
 @publishers.command("list")

@@ -104,6 +104,15 @@ class RulesTables:
             f"SELECT publisher_id, {newest} FROM {self.database}.publishers GROUP BY publisher_id ORDER BY publisher_id"
         )
 
+    def unknown_publishers(self) -> int:
+        """Return how many publishers have events in the newest day of the rollups, and are in no import."""
+        ((unknown,),) = self._rows(
+            f"SELECT uniqExact(publisher_id) FROM {self.database}.rollup_minute WHERE clock_day >= "
+            f"(SELECT max(clock_day) FROM {self.database}.rollup_minute) AND publisher_id NOT IN "
+            f"(SELECT publisher_id FROM {self.database}.publishers)"
+        )
+        return int(unknown)
+
     def import_publishers(self, rows: Sequence[Sequence[Any]], author: str, reason: str) -> int:
         """Add a version of publishers, rows of (id, status, name, since); returns the version."""
         ((version,),) = self._rows(
