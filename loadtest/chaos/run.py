@@ -155,7 +155,7 @@ class _Course:
         return replace(
             report,
             faults=tuple(self._with_doubts(self._done, doubts, self._epoch)),
-            kills=KILLS_TOGETHER * sum(fault.kind == "kill-worker" for fault in self._done),
+            kills=KILLS_TOGETHER * sum(f.kind == "kill-worker" and f.took_effect for f in self._done),
             memory_peak_bytes=self._memory,
             longest_outage_seconds=max(outages, default=0.0),
         )

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from loadtest.chaos import control_runs, controls, faults
 from loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
 from loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
+from loadtest.chaos.run import Request, _Course
+from loadtest.chaos.waiting import Broken, NotSeen
 from loadtest.chaos.workers import doubts_of
 from pipeline.errors import UsageError
 
@@ -105,3 +108,63 @@ def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None
         before = len(replaced)
         take_out()
         assert len(replaced) > before
+
+
+@pytest.mark.parametrize(
+    ("raised", "recovers", "verdict"),
+    [
+        (NotSeen("no effect"), True, Verdict.INVALID),
+        (NotSeen("no effect"), False, Verdict.INVALID),
+        (OSError("no process"), True, Verdict.INVALID),
+        (Broken("a lane moved"), True, Verdict.UNTRUE),
+        (None, False, Verdict.UNTRUE),
+        (None, True, Verdict.TRUE),
+    ],
+)
+def test_a_course_ends_and_says_what_was_not_seen(
+    raised: Exception | None,
+    recovers: bool,
+    verdict: Verdict,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A fault without effect makes the run invalid, whatever becomes of it; one with an effect must be recovered from."""
+
+    def fault(_: object) -> str:
+        if raised is not None:
+            raise raised
+        return "seen"
+
+    monkeypatch.setitem(faults.FAULTS, "kill-broker", fault)
+    said: list[str] = []
+    play: Any = _Play(recovers)
+    course = _Course(Request(1, {"kill-broker": 1}, tmp_path), play, said.append)
+    stopped = ""
+    try:
+        course.run()
+    except NotSeen as error:
+        stopped = error.message
+    report = replace(course.told(REPORT), controls=(), stopped=stopped)
+    assert report.verdict is verdict
+    assert len(said) == len(report.faults) == 1
+    assert ("not caught up after kill-broker" in stopped) is not recovers
+
+
+class _Play:
+    """A deployment without processes, on which lanes recover or don't."""
+
+    def __init__(self, recovers: bool) -> None:
+        self.deployment = self.traffic = self.look = self
+        self.records, self.workers, self.folder = 7, (), Path("nowhere")
+        self._recovers = recovers
+
+    def start(self) -> None:
+        """Send nothing."""
+
+    def records_of(self, batches: set[tuple[int, int]]) -> int:
+        return len(batches)
+
+    def caught_up(self, records: int) -> float:
+        if not self._recovers:
+            raise NotSeen(f"{records} records in the ledger")
+        return 0.5
