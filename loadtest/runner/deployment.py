@@ -16,13 +16,13 @@ from loadtest.runner.workers import Worker
 from pipeline.addresses import (
     EmbeddedAddress,
     FilesAddress,
-    KafkaAddress,
     ServerAddress,
     parse_clickhouse,
     parse_source,
 )
 from pipeline.errors import UsageError
 from pipeline.log.files.manifest import Manifest, Topic
+from pipeline.log.files.source import lock_file
 from pipeline.log.files.writer import FilesLogWriter
 from pipeline.log.kafka.failures import connected
 from pipeline.log.kafka.metadata import topic_facts
@@ -193,13 +193,14 @@ def prepare(
     config = folder / "adledger.toml"
     config.touch(mode=0o600)  # it may hold ClickHouse's password
     config.write_text(toml_of(settings, servers.clickhouse_text), "utf-8")
-    pages = isinstance(settings.source, KafkaAddress)
+    source = settings.source
+    lock = lock_file(source.directory, settings.group) if isinstance(source, FilesAddress) else None
     return Deployment(
         servers,
         settings,
         names,
         config,
-        [Worker(n, config, folder, pages=pages) for n in range(1, workers + 1)],
+        [Worker(n, config, folder, lock=lock) for n in range(1, workers + 1)],
     )
 
 

@@ -32,11 +32,14 @@ class Metrics:
 
 
 class Worker:
-    """`adledger run` with the run's settings. `start` again after a death."""
+    """`adledger run` with the run's settings. `start` again after a death.
 
-    def __init__(self, number: int, config: Path, folder: Path, *, pages: bool) -> None:
+    On Kafka it has pages, which tell when it is ready; on a `files:` log it is when `lock`, the group's, names its process.
+    """
+
+    def __init__(self, number: int, config: Path, folder: Path, *, lock: Path | None) -> None:
         self.name = f"worker-{number}"
-        self._config, self._log, self._pages = config, folder / f"{self.name}.log", pages
+        self._config, self._log, self._lock = config, folder / f"{self.name}.log", lock
         self._said_before = 0
         self.process: Process | None = None
         self.expected_to_end = False
@@ -48,7 +51,7 @@ class Worker:
         command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(self._config)]
         self.url = ""
         self.process = Process(
-            [*command, *(("--loglevel", "info") if self._pages else ())],
+            [*command, *(("--loglevel", "info") if self._lock is None else ())],
             self._log,
             env={"PYTHONPATH": search_path()},
         )
@@ -62,8 +65,9 @@ class Worker:
                 f"{self.name} ended with {self.process.exit_code} at its start: {self._said()[-600:].strip()}",
                 remedy=f"read {self._log}",
             )
-        if not self._pages:
-            return True
+        if self._lock is not None:
+            # Only read: a look through the lock itself could be in the way of who is just taking it.
+            return self._lock.is_file() and self._lock.read_text("ascii").strip() == str(self.process.pid)
         if not self.url and (match := _PAGES.search(self._said())):
             self.url = match[1].rstrip("/")
         return bool(self.url) and is_ready(self.url)

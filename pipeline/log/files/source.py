@@ -31,6 +31,11 @@ def new_member_id() -> str:
     return f"files-{uuid.uuid4()}"
 
 
+def lock_file(log: Path, group: str) -> Path:
+    """Return the file that holds the process id of who consumes for a group, or last did."""
+    return log / "groups" / group / "lock"
+
+
 class FilesSource:
     """A `pipeline.log.source.Source` over a folder. One consumer a group at a time; several workers are for Kafka.
 
@@ -59,7 +64,7 @@ class FilesSource:
 
     def holder(self) -> int | None:
         """Return the process that consumes for the group now, or None."""
-        return held_by(self._log / "groups" / self._group / "lock")
+        return held_by(lock_file(self._log, self._group))
 
     async def join(self, listener: GroupListener) -> Topology:
         """Become the group's one member; the listener is given every lane after this has returned.
@@ -68,12 +73,13 @@ class FilesSource:
         """
         if self._listener is not None:
             raise LogError(f"this member of group {self._group} has joined already", remedy="Leave first.")
-        folder = self._log / "groups" / self._group
+        lock_at = lock_file(self._log, self._group)
+        folder = lock_at.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise not_written(folder, error) from error
-        lock = FileLock.acquire(folder / "lock", f"the log {self._log}, for group {self._group},")
+        lock = FileLock.acquire(lock_at, f"the log {self._log}, for group {self._group},")
         member_id = self._member_ids()
         try:
             journal = await asyncio.to_thread(OffsetsJournal, folder / OFFSETS, member_id)
