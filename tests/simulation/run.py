@@ -182,7 +182,9 @@ def _rebalance(room: Room) -> None:
 def _plan_damage(room: Room) -> None:
     """The log or the group loses something: lanes may stop and say so, and must never jump."""
     rng, world = room.world.rng, room.world
-    kind = rng.choice(("retention", "truncated", "overwritten", "topic recreated", "commits expired"))
+    kind = rng.choice(
+        ("retention", "truncated", "overwritten", "overwritten", "topic recreated", "commits expired")
+    )
     topic, lane = rng.randrange(len(TOPICS)), rng.randrange(room.broker.lanes)
     at = rng.uniform(5.0, FAULT_SECONDS - 8.0)
 
@@ -191,6 +193,9 @@ def _plan_damage(room: Room) -> None:
         log = room.broker.log(topic, lane)
         if kind == "commits expired":
             _expire_commits(room)
+            return
+        if kind == "overwritten":
+            _overwrite(room)
             return
         world.fault(kind, "kafka", f"{TOPICS[topic]}-{lane}")
         if kind == "retention":
@@ -202,17 +207,33 @@ def _plan_damage(room: Room) -> None:
                 log.end = rng.choice(starts)
                 log.batches = [b for b in log.batches if b[1] <= log.end]
             log.frozen = True
-        elif kind == "overwritten":
-            starts = [b[0] for b in log.batches]
-            log.cut(rng.choice(starts[-4:]) if starts else log.end)
-            while log.end <= max(log.lost, default=0):
-                room.produce(topic, lane)
         else:
             room.broker.ids[topic] += "x"
             for key in [k for k in room.broker.commits if k[0] == topic]:
                 del room.broker.commits[key]
 
     world.loop.on_network(at, begin)
+
+
+def _overwrite(room: Room) -> None:
+    """A leader without the last records of one partition takes over, and gets more than it lacks at once."""
+    ends = room.positions()
+    places = [
+        (topic, lane, begins)
+        for lane, of_lane in sorted(ends.items())
+        for topic, end in sorted(of_lane.items())
+        for begins in [b[0] for b in room.broker.log(topic, lane).batches if b[0] < end][-3:]
+    ]
+    if not places:
+        return
+    topic, lane, begins = room.world.rng.choice(places)
+    room.world.fault(
+        "overwritten", "kafka", f"{TOPICS[topic]}-{lane} from {begins} on, the ledger has {ends[lane][topic]}"
+    )
+    log = room.broker.log(topic, lane)
+    log.cut(begins)
+    while log.end <= max(log.lost, default=0):
+        room.produce(topic, lane)
 
 
 def _expire_commits(room: Room) -> None:

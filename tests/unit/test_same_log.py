@@ -1,0 +1,170 @@
+"""A log is known by its records: one that was cut short and grew again is not taken for the one that the ledger knows."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import OffsetOutOfRange
+from pipeline.lanes import same_log
+from pipeline.lanes.orders import Place, skip_changed
+from pipeline.lanes.same_log import changed_since
+from pipeline.log.record_batch import HEADER_BYTES
+from pipeline.log.record_block import RecordBlock, encode_batches
+from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched, OffsetBounds, Topology
+from pipeline.stages.plain_hashes import xxh64
+from sinks.ledger import ledger_columns
+from sinks.memory import MemorySink
+from sinks.orders import OrderKind
+from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from tests.contracts import sink_suite
+
+LANE, NOW, CLOCK = 1, 1_767_225_600, sink_suite.CLOCK
+TOPOLOGY = Topology(("ad.impressions", "ad.clicks"), (1, 2), ("idA", "idB"), 4)
+BATCHES, ROWS = 4, 5
+
+
+def value(number: int) -> bytes:
+    """Return an impression."""
+    return (
+        b'{"event_type":"impression","event_id":"e%d","event_time":%d,"publisher_id":1,"site_id":1,"campaign_id":1,'
+        b'"creative_id":1,"advertiser_id":1,"user_id":"u","ip":"192.0.2.1","user_agent":"","page_url":"","price_micros":1}'
+        % (number, CLOCK)
+    )
+
+
+class Log:
+    """Topic 0: what `records` (offset -> log time, value) holds from `first` to `end`. Topic 1 is empty."""
+
+    def __init__(self) -> None:
+        self.records = {o: (CLOCK + o, value(o)) for o in range(BATCHES * ROWS)}
+        self.first, self.end = 0, BATCHES * ROWS + 10
+
+    def overwrite(self, since: int, *, same_times: bool) -> None:
+        """Put other records in the place of those from an offset on, a second later or at the same times."""
+        for offset in range(since, self.end):
+            self.records[offset] = (CLOCK + offset + 1000 * (not same_times), value(offset + 1_000))
+
+    async def bounds(self, lane: int) -> dict[int, OffsetBounds]:
+        assert lane == LANE
+        return {0: OffsetBounds(self.first, self.end), 1: OffsetBounds(0, 0)}
+
+    async def fetch(
+        self, lane: int, positions: dict[int, int], bytes_max: int, wait_ms_max: int
+    ) -> list[Fetched]:
+        [(topic, position)] = positions.items()
+        if not self.first <= position <= self.end:
+            raise OffsetOutOfRange("gone")
+        found = [
+            self._encoded(offset, *self.records[offset])
+            for offset in range(position, self.end)
+            if offset in self.records
+        ][:1]
+        return [
+            Fetched(topic, position, found[0].base_offset + 1 if found else self.end, self.end, tuple(found))
+        ]
+
+    @staticmethod
+    def _encoded(offset: int, time: int, text: bytes) -> EncodedBatch:
+        [written] = encode_batches(RecordBlock.of([(time, b"u", text)]), offset)
+        buffer = np.concatenate([written.data, np.zeros(READ_AHEAD_BYTES, np.uint8)])
+        return EncodedBatch(buffer, HEADER_BYTES, len(written.data) - HEADER_BYTES, 1, offset, time, time)
+
+
+class World:
+    """A lane whose ledger has `BATCHES` batches of `ROWS` records of topic 0, as the log had them at first."""
+
+    topology = TOPOLOGY
+
+    def __init__(self) -> None:
+        self.source, self.sink = Log(), MemorySink(clock=lambda: NOW)
+
+    async def written(
+        self, dead: frozenset[int] = frozenset(), absent: frozenset[int] = frozenset()
+    ) -> LedgerEntry:
+        """Write the ledger's batches; offsets that are `dead` are dead letters, `absent` ones never had a record."""
+        for offset in absent:
+            del self.source.records[offset]
+        for number in range(BATCHES):
+            offsets = [o for o in range(number * ROWS, (number + 1) * ROWS) if o not in absent]
+            entry = replace(
+                sink_suite.entry(LANE, number + 1), epoch=TOPOLOGY.epoch, clock_after=CLOCK + 99,
+                ranges=(OffsetRange(0, number * ROWS, (number + 1) * ROWS), OffsetRange(1, 0, 0)),
+            )  # fmt: skip
+            for table, wanted in (("events", False), ("dead_letters", True)):
+                await self._write(
+                    table, number + 1, np.array([o for o in offsets if (o in dead) == wanted], "i8")
+                )
+            await self.sink.insert("ledger", ledger_columns(entry), Stamp(LANE, number + 1, NOW))
+        return entry
+
+    async def _write(self, table: str, batch_no: int, offsets: np.ndarray) -> None:
+        n = len(offsets)
+        columns = sink_suite.events(n) if table == "events" else sink_suite.dead_letters([b"{"] * n)
+        columns |= {"topic": np.zeros(n, "u1"), "offset": offsets, "log_time": CLOCK + offsets}
+        if table == "events":
+            columns["id_hash"] = np.array([xxh64(b"e%d" % o) for o in offsets], "u8")
+        await self.sink.insert(table, columns, Stamp(LANE, batch_no, NOW))
+
+
+OFFSETS = st.integers(0, BATCHES * ROWS - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.none() | OFFSETS,
+    st.frozensets(OFFSETS, max_size=12),
+    st.frozensets(OFFSETS, max_size=12),
+    st.booleans(),
+)
+def test_what_was_overwritten_is_found_and_nothing_else(since, dead, absent, same_times):
+    """Law: changed from an offset on, the log is known to be changed from there or a little before; else it is the same.
+
+    Whatever of it are events, dead letters, or markers without a record; by the times, or by the ids where those agree.
+    """
+
+    async def check() -> None:
+        world = World()
+        entry = await world.written(dead - absent, absent)
+        assert await changed_since(world, entry) == {}
+        if since is None or (same_times and (dead or absent)):
+            return
+        world.source.overwrite(since, same_times=same_times)
+        known = {o for o in range(BATCHES * ROWS) if o not in absent}
+        found = await changed_since(world, entry)
+        if not known:
+            assert found == {}, "nothing was written of this topic: there is nothing to know it by"
+            return
+        assert since - 2 * BATCHES * ROWS <= found[0] <= since
+        kept = [o for o in known if o < found[0]]
+        assert all(o < since for o in kept)
+
+    asyncio.run(check())
+
+
+async def test_what_retention_took_is_not_compared():
+    """Where the log no longer holds the last record, there is nothing to compare with: no alarm."""
+    world = World()
+    entry = await world.written()
+    world.source.first = BATCHES * ROWS
+    world.source.overwrite(BATCHES * ROWS, same_times=False)
+    assert await changed_since(world, entry) == {}
+
+
+async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
+    """After so many batches all that the log holds counts as changed."""
+    monkeypatch.setattr(same_log, "LOOKS_BACK_MAX", 2)
+    world = World()
+    entry = await world.written()
+    world.source.overwrite(1, same_times=False)
+    assert await changed_since(world, entry) == {0: 0}
+
+
+def test_the_order_gives_up_what_stands_there_now():
+    """In a new epoch, from the first offset that changed up to the ledger's end: counted as lost; other topics go on."""
+    order = skip_changed(Place(LANE, 8, "idA,idB/4~1", {0: 20, 1: 6}), {0: 15})
+    assert (order.kind, order.epoch, order.lost) == (OrderKind.SKIP, "idA,idB/4~2", 5)
+    assert order.ranges == (OffsetRange(0, 15, 20), OffsetRange(1, 6, 6))
