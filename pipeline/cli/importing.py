@@ -66,7 +66,7 @@ def import_command(
     """
     address = _address(to)
     pace = _pace(speed, as_of_now=as_of_now, address=address)
-    open_writer = _writer(address, to, partitions, config_file, assignments)
+    open_writer = _writer(address, to, partitions, pace, config_file, assignments)
 
     from pipeline.importing import import_into
 
@@ -106,6 +106,7 @@ def _writer(
     address: SourceAddress,
     to: str,
     partitions: int | None,
+    pace: "Pace | None",
     config: Path | None,
     assignments: list[str] | None,
 ) -> "Callable[[], LogWriter]":
@@ -123,6 +124,11 @@ def _writer(
         )
     from pipeline.log.kafka.writer import KafkaLogWriter
 
+    if pace is not None and not pace.as_of_now and settings.log_time == "append":
+        err(
+            "events keep their times, and brokers stamp them with the present: those older than "
+            f"{settings.acceptance_hours_max} hours will expire; --as-of-now moves them"
+        )
     return lambda: KafkaLogWriter(settings, say=err)
 
 
