@@ -128,3 +128,12 @@ def test_a_verdict_that_is_altered_is_found(demo):
         wrong = check_verdicts(client, "adledger", ledger, lists).wrong
         assert any("the plain rules differ in PERIODIC" in line for line in wrong)
         client.disconnect()
+
+
+def test_a_first_import_of_publishers_says_whom_it_leaves_unknown(demo, tmp_path):
+    """Who has traffic and is in no import is unknown from then on: their number is said, with what to do."""
+    (tmp_path / "p.csv").write_text("publisher_id,status,name,since\n1000,active,News,2026-01-01\n")
+    where = ("--clickhouse", f"embedded:{demo[0] / CLICKHOUSE}", "--reason", "a test")
+    done = adledger("publishers", "import", str(tmp_path / "p.csv"), "--json", *where)
+    assert json.loads(done.stdout)["unknown_with_traffic"] > 100
+    assert "UNKNOWN_PUBLISHER hits their events" in done.stderr
