@@ -61,6 +61,7 @@ class Partition:
     history: dict[int, LogRecord] = field(default_factory=dict)
     frozen: bool = False
     lost: dict[int, LogRecord] = field(default_factory=dict)  # what stood where others stand now
+    past_batches: int = 0  # the last batch that the ledger had then
     epochs: list[int] = field(default_factory=lambda: [0])  # leader epoch -> where it begins
 
     def epoch_before(self, offset: int) -> int:
@@ -177,7 +178,7 @@ class Broker:
         for topic, epoch in (epochs or {}).items():
             ends = self.log(topic, lane).end_of_epoch(epoch)
             if ends < positions[topic]:
-                self.world.fault("another past", "kafka", f"{TOPICS[topic]}-{lane} from {ends} on")
+                self.world.say("kafka", f"another past: {TOPICS[topic]}-{lane} from {ends} on")
                 raise OffsetOutOfRange(f"{TOPICS[topic]}-{lane} was truncated at {ends}", remedy="none")
         found = [self._fetch_one(topic, lane, position, bytes_max) for topic, position in positions.items()]
         return [(f, self.log(f.topic, lane).epoch_before(f.next_offset)) for f in found]

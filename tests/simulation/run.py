@@ -231,6 +231,9 @@ def _overwrite(room: Room) -> None:
         "overwritten", "kafka", f"{TOPICS[topic]}-{lane} from {begins} on, the ledger has {ends[lane][topic]}"
     )
     log = room.broker.log(topic, lane)
+    log.past_batches = max(
+        p.stamp.batch_no for p in room.server.parts if (p.table, p.stamp.lane) == ("ledger", lane)
+    )
     log.cut(begins)
     while log.end <= max(log.lost, default=0):
         room.produce(topic, lane)

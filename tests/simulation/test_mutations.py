@@ -16,7 +16,9 @@ BEGINS = {
     "intent not committed again after doubt": 159,
     "intent sent again after an unknown outcome": 144,
     "intent sent again under a new generation": 44,
+    "leader epochs not compared": 406,
     "no wait for the deadline": 86,
+    "records not compared": 178,
     "running inserts not looked for": 128,
     "silent jump": 195,
 }

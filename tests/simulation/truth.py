@@ -21,7 +21,7 @@ from sinks.blocks import Block
 from sinks.ledger import ledger_entry
 from sinks.sink import LedgerEntry
 from tests.simulation.clickhouse import Server
-from tests.simulation.kafka import Broker, LogRecord
+from tests.simulation.kafka import Broker, LogRecord, Partition
 
 WINDOW_MS = 18_000
 ACCEPTANCE_MS = 14_000
@@ -168,23 +168,29 @@ class _Lane:
         for r in entry.ranges:
             clock = entry.clock_before
             log = self._broker.logs[ids[r.topic], self._lane]
+            past = self._is_of_the_past(entry, r.topic, log, range(r.start, r.end))
             for offset in range(r.start, r.end):
-                record = log.lost.get(offset)
-                if record is not None and record.log_time == self._written.get(
-                    (self._lane, entry.batch_no, r.topic, offset)
-                ):
-                    self._past_of[r.topic] = entry.batch_no
-                else:
-                    record = log.history.get(offset)
-                    if record is not None and r.topic in self._past_of:
-                        self._jumps.append(
-                            f"lane {self._lane}, batch {entry.batch_no} goes on at offset {offset} of topic {r.topic}, batch "
-                            f"{self._past_of[r.topic]} ended in a past that the log does not have"
-                        )
+                record = (log.lost if past and offset >= log.epochs[-1] else log.history).get(offset)
                 if record is not None:
                     clock = max(clock, record.log_time)
                     placed.append((clock, record))
         return sorted(placed, key=lambda p: (p[0], p[1].topic, p[1].offset))
+
+    def _is_of_the_past(self, entry: LedgerEntry, topic: int, log: Partition, offsets: range) -> bool:
+        """Whether a batch has what stood where others stand now; no other may follow on it."""
+        past = entry.batch_no <= log.past_batches or any(
+            offset in log.lost
+            and log.lost[offset].log_time == self._written.get((self._lane, entry.batch_no, topic, offset))
+            for offset in offsets
+        )
+        if past and offsets.stop > log.epochs[-1]:
+            self._past_of[topic] = entry.batch_no
+        elif not past and topic in self._past_of and len(offsets):
+            self._jumps.append(
+                f"lane {self._lane}, batch {entry.batch_no} goes on at offset {offsets.start} of topic {topic}, batch "
+                f"{self._past_of[topic]} ended in a past that the log does not have"
+            )
+        return past
 
     def _judge(self, event: PlainEvent, clock: int, release: int) -> tuple[Class, int]:
         reasons = (event.flags >> Flag.MISROUTED & 1) << Reason.MISROUTED
