@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from loadtest.broker import LocalBroker
 from loadtest.results import RunFolder, Verdict
@@ -102,6 +102,10 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
     assert "but it is in no table" in verify.out
     assert folder.summary().verdict is Verdict.CROSSED
 
+    client.execute(
+        "CREATE DATABASE adledger_lt_mine_too"
+    )  # a neighbour's: clean takes no more than it should
+    asyncio.run(_make_topic(kafka, "adledger_lt_mine_too.impressions"))
     clean = adledger(
         tmp_path / "clean", "loadtest", "clean", "mine", "--all", "--runs", str(tmp_path / "runs")
     )
@@ -109,9 +113,18 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
     left = client.execute("SELECT name FROM system.databases WHERE name LIKE 'adledger_lt_%'")
     client.disconnect()
     topics, groups = asyncio.run(_topics_and_groups(kafka))
-    assert not left
-    assert not [name for name in (*topics, *groups) if "_lt_mine" in name]
+    assert left == [("adledger_lt_mine_too",)]
+    assert [name for name in (*topics, *groups) if "_lt_mine" in name] == ["adledger_lt_mine_too.impressions"]
     assert not folder.path.exists()
+
+    refused = adledger(tmp_path / "taken", *arguments, "--run-id", "mine_too")
+    assert refused.process.returncode == 2
+    client = connect(ServerAddress(server.host, server.port, server.http_port))
+    client.execute("DROP DATABASE adledger_lt_mine_too SYNC")
+    client.disconnect()
+    refused = adledger(tmp_path / "taken", *arguments, "--run-id", "mine_too")
+    assert refused.process.returncode == 2, "foreign records are refused"
+    assert "adledger_lt_mine_too.impressions exist" in refused.err
 
 
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
@@ -160,6 +173,15 @@ def test_misuse_is_told_apart(tmp_path: Path) -> None:
         ended = adledger(tmp_path / "run", "loadtest", "run", *arguments, "--runs", str(tmp_path / "runs"))
         assert ended.process.returncode == 2, ended.err
         assert "remedy" in ended.err
+
+
+async def _make_topic(kafka: LocalBroker, name: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, 1, 1)])
+    finally:
+        await admin.close()
 
 
 async def _topics_and_groups(kafka: LocalBroker) -> tuple[list[str], list[str]]:
