@@ -4,8 +4,6 @@ import gzip
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import orjson
 import pytest
@@ -20,7 +18,6 @@ from pipeline.importing.run import PROBLEMS_MAX, open_log
 from schemas.wire import FUTURE_MS_MAX, EventType
 from tests.support.commands import adledger
 from tests.support.files_log import read_log
-from tests.unit.test_importing_ad_logs import line
 
 STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 LATEST = STARTED + FUTURE_MS_MAX
@@ -220,30 +217,3 @@ def test_the_command_replays_at_its_pace(tmp_path):
     refused = adledger(tmp_path / "refused", *arguments, "--as-of-now")
     assert refused.process.returncode == 2
     assert "--speed" in refused.err
-
-
-def test_a_replay_into_kafka_counts_as_it_happened(kafka, tmp_path):
-    """iPinYou's two logs, merged and replayed as of now: the worker bills all of them, as new events."""
-    stamp = "201306060000{:02}000"
-    impressions = [line(bid=f"b{i:03}", time=stamp.format(i // 2)) for i in range(40)]
-    clicks = [line(bid=f"b{i:03}", time=stamp.format(25 + i // 10), type="2") for i in range(0, 40, 10)]
-    files = [tmp_path / "imp.txt", tmp_path / "clk.txt"]
-    for path, lines in zip(files, (impressions, clicks), strict=True):
-        path.write_bytes(b"\n".join(lines) + b"\n")
-    name, source = f"replay-{uuid4().hex[:8]}", f"kafka://{kafka.servers}"
-
-    def command(*arguments: str) -> dict[str, Any]:
-        topics = ("--set", f"topics={name}-i,{name}-c", "--set", f"rollups_topic={name}-r")
-        ended = adledger(tmp_path / arguments[0], *arguments, *topics, "--json")
-        assert ended.process.returncode == 0, ended.err
-        return json.loads(ended.out)
-
-    command("topics", "create", "--source", source, "--partitions", "2")
-    replay = ("--speed", "20", "--as-of-now", "--to", source)
-    sent = command("import", *map(str, files), "--format", "ipinyou", *replay)
-    assert sent["topics"] == {f"{name}-i": 40, f"{name}-c": 4}
-    counted = command(
-        "run", "--source", source, "--group", name, "--clickhouse", f"embedded:{tmp_path / 'clickhouse'}",
-        "--until-caught-up", "--set", "web_port=0", "--set", "rules=none",
-    )  # fmt: skip
-    assert counted["classes"]["billable"]["records"] == counted["records_received"] == 44
