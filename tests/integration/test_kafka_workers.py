@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -91,6 +92,46 @@ def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer,
     last = deployment.run_to_the_end("last", *FAST)
     assert "in doubt" not in last.err + second.err, "who leaves in order leaves no doubt"
     assert not any("Traceback" in worker.err for worker in (first, second, third, last))
+    deployment.assert_true(truth)
+
+
+def test_a_worker_that_is_paused_past_its_session(
+    kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """SIGSTOP in mid-batch until another has ended the batch and gone on: awake, it gives its lanes back and harms nothing.
+
+    No intent goes back to one of its own, and no table has a row of its twice.
+    """
+    deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
+    truth = write_traffic_to_kafka(MODEL, deployment.settings)
+    with ExitStack() as stack:
+        look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
+        zombie, heir = (stack.enter_context(deployment.worker(name)) for name in ("zombie", "heir"))
+        zombie.until(lambda: shared(zombie, heir))
+        look.wait_for_batches(zombie, BATCHES_BETWEEN)
+        mine = held_lanes(zombie)
+        [(lane, batch_no), *_] = look.stop_in_mid_batch(zombie, mine)
+        heir.until(lambda: shared(heir))
+        heir.until(lambda: f"lane {lane}, batch {batch_no}: settled" in heir.err)
+        look.wait_for_batches(heir, BATCHES_BETWEEN)
+        heirs = {n: asyncio.run(deployment.intents())[n]["batch"] for n in mine}
+        assert heirs[lane] >= batch_no
+        given_back = zombie.err.count("lanes given back")
+        os.kill(zombie.process.pid, signal.SIGCONT)
+        zombie.until(lambda: zombie.err.count("lanes given back") > given_back)
+        heir.until(lambda: shared(zombie, heir))
+        intents = asyncio.run(deployment.intents())
+        assert all(intents[n]["batch"] >= batch for n, batch in heirs.items()), (
+            "no older intent overwrote a newer one"
+        )
+        look.wait_for_batches(heir, BATCHES_BETWEEN)
+        assert look.records() < truth.records_received, "there was traffic to the end"
+        for worker in (zombie, heir):
+            worker.process.send_signal(signal.SIGTERM)
+        for worker in (zombie, heir):
+            assert worker.wait() == 0, worker.err
+            assert "Traceback" not in worker.err
+    deployment.run_to_the_end("last", *FAST)
     deployment.assert_true(truth)
 
 

@@ -148,9 +148,16 @@ class LedgerLook:
         command.until(lambda: self.batches() >= before + more)
 
     def kill_in_mid_batch(self, worker: Command, lanes: set[int]) -> list[tuple[int, int]]:
-        """kill -9 a worker between a batch's first insert and its last, and return such batches of its lanes.
+        """kill -9 a worker between a batch's first insert and its last, and return such batches of its lanes."""
+        found = self.stop_in_mid_batch(worker, lanes)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert worker.wait() == -signal.SIGKILL
+        return found
 
-        It is stopped first and looked at once more, so that what is returned was so at its death.
+    def stop_in_mid_batch(self, worker: Command, lanes: set[int]) -> list[tuple[int, int]]:
+        """SIGSTOP a worker between a batch's first insert and its last, and return such batches of its lanes.
+
+        It is looked at once more when it stands, so that what is returned is so as long as it does.
         """
         found: list[tuple[int, int]] = []
 
@@ -168,8 +175,6 @@ class LedgerLook:
             return bool(found)
 
         worker.until(stopped_there)
-        os.kill(worker.process.pid, signal.SIGKILL)
-        assert worker.wait() == -signal.SIGKILL
         return found
 
     def _unfinished_of(self, lanes: set[int]) -> list[tuple[int, int]]:
