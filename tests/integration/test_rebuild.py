@@ -1,0 +1,219 @@
+"""A lane's state after a restart: on a real engine, entry by entry that of a lane that never stopped."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtest.model import TrafficModel
+from loadtest.write import write_traffic
+from pipeline import __version__
+from pipeline.addresses import ServerAddress
+from pipeline.errors import AdledgerError
+from pipeline.importing.run import open_log
+from pipeline.lanes import lane as lane_module
+from pipeline.lanes.compute import LaneState
+from pipeline.lanes.judges import Judges
+from pipeline.lanes.lane import Lane
+from pipeline.lanes.ports import NO_OBSERVER, NoObserver, Observer, Phase
+from pipeline.lanes.recovery import Start
+from pipeline.lanes.worker import Worker
+from pipeline.log.files.source import FilesSource
+from pipeline.rules.compiled import CompiledJudge
+from pipeline.rules.tables import SlidingCounts, SlotTable
+from pipeline.rules.windows import OF_IMPRESSIONS, RuleWindows
+from schemas.classes import Reason
+from schemas.migrate import migrate
+from sinks.clickhouse import ClickHouseSink, SinkOptions
+from sinks.connection import connect
+from sinks.embedded.launch import EmbeddedServer
+from sinks.memory import MemorySink
+from sinks.sink import Columns, Identities, LedgerEntry, Sink, Stamp
+from tests.integration.test_doubt import LIMITS
+from tests.integration.test_rules_restart import MODEL, RULES
+
+HOUR_MS = 3_600_000
+SMALL = replace(LIMITS, window_ms=2 * HOUR_MS, acceptance_ms=2 * HOUR_MS, write_deadline_seconds=2)
+"""A window that ids leave again within the log's five hours."""
+DIES_IN = 5
+"""The batch whose event rows are there, and whose ledger row is not, when the worker dies."""
+PATIENCE_SECONDS = 60
+
+Entries = dict[str, Any]
+
+
+def entries(state: LaneState, clock: int) -> Entries:
+    """Return what a lane knows at a clock (ms), name by name; what has expired is no entry."""
+    return {"ids": state.dedupe.entries(clock), **window_entries(state.judge.windows, clock)}
+
+
+def window_entries(windows: RuleWindows, clock: int) -> Entries:
+    """Return what the rules' windows hold at a clock (ms)."""
+    horizons = windows._horizons
+    velocity = windows._rules[Reason.USER_VELOCITY].params
+    return {
+        "impressions": slots(windows._impressions, clock, max(horizons[r] for r in OF_IMPRESSIONS)),
+        "last clicks": slots(windows._last_clicks, clock, horizons[Reason.DOUBLE_CLICK]),
+        "networks": words(windows._networks, clock, horizons[Reason.USER_MANY_IPS]),
+        "arrivals": words(windows._arrivals, clock, horizons[Reason.PERIODIC]),
+        "repeats": counts(windows._repeats, clock, horizons[Reason.REPEAT_CLICK]),
+        "events": counts(windows._events, clock, velocity["window_seconds"] * 1000),
+        "clicks": counts(windows._clicks, clock, velocity["clicks_window_minutes"] * 60_000),
+    }
+
+
+def young(table_words: np.ndarray, clock: int, window_ms: int) -> np.ndarray:
+    """Return which words' clocks, their low halves, are within a window."""
+    return (clock - table_words.astype(np.int64)) % 2**32 <= window_ms
+
+
+def slots(table: SlotTable, clock: int, window_ms: int) -> set[tuple[int, ...]]:
+    """Return the slots whose newest event is within the window."""
+    rows = table.words.reshape(table.capacity, -1)
+    kept = (rows[:, 0] != 0) & young(rows[:, 1], clock, window_ms)
+    return {tuple(map(int, row)) for row in rows[kept]}
+
+
+def words(table: SlotTable, clock: int, window_ms: int) -> dict[int, list[int]]:
+    """Return key -> the remembered words within the window, newest first."""
+    rows = table.words.reshape(table.capacity, -1)
+    kept = (rows[:, 1:] != 0) & young(rows[:, 1:], clock, window_ms)
+    found = {int(row[0]): row[1:][keep].tolist() for row, keep in zip(rows, kept, strict=True) if row[0]}
+    return {key: remembered for key, remembered in found.items() if remembered}
+
+
+def counts(of: SlidingCounts, clock: int, window_ms: int) -> list[tuple[int, int]]:
+    """Return (key, clock) of the events within the window, in the lane's order."""
+    places = np.arange(of._fifo[0], of._fifo[1]) & (len(of._fifo_keys) - 1)
+    found = zip(of._fifo_keys[places].tolist(), of._fifo_clocks[places].tolist(), strict=True)
+    return [(key, at) for key, at in found if clock - at <= window_ms]
+
+
+@dataclass
+class Seen(NoObserver):
+    """What a lane knew after each batch, and what it said of its rebuild."""
+
+    worker: Worker | None = None
+    after: dict[int, Entries] = field(default_factory=dict)
+    phases: list[str] = field(default_factory=list)
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        if phase is Phase.REBUILDING:
+            self.phases.append(detail)
+
+    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+        assert self.worker is not None
+        held = self.worker._held[entry.lane].lane
+        assert held is not None
+        self.after[entry.batch_no] = entries(held._state, entry.clock_after)
+
+
+class Dies(ClickHouseSink):
+    """A sink whose worker dies before the ledger row of one batch."""
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        if (table, stamp.batch_no) == ("ledger", DIES_IN):
+            raise RuntimeError("killed")
+        await super().insert(table, columns, stamp)
+
+
+def make_worker(log: Path, sink: Sink, observer: Observer = NO_OBSERVER, say: Any = lambda _: None) -> Worker:
+    return Worker(
+        FilesSource(log, "rebuild"), sink, SMALL, cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000,
+        until_caught_up=True, say=say, observer=observer, judges=Judges(CompiledJudge(RULES)),
+    )  # fmt: skip
+
+
+def write_log(folder: Path, model: TrafficModel) -> Path:
+    with open_log(folder, model.partitions) as writer:
+        write_traffic(model, writer, lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
+        address = ServerAddress(server.host, server.port, server.http_port)
+        with connect(address) as client:
+            for database in ("steady", "stopped"):
+                migrate(client, database=database, release=__version__)
+        yield address
+
+
+def run(log: Path, sink: ClickHouseSink, seen: Seen, said: list[str]) -> bool:
+    """Run a worker; returns whether it came to the end."""
+
+    async def to_the_end() -> bool:
+        worker = seen.worker = make_worker(log, sink, seen, said.append)
+        try:
+            return await worker.run()
+        except AdledgerError:
+            return False
+        finally:
+            await sink.close()
+
+    return asyncio.run(to_the_end())
+
+
+def test_a_restarted_lane_knows_what_one_that_never_stopped_knows(
+    address: ServerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dedupe table and rules' windows, entry by entry: at the restart, without the batch in doubt; and at the end.
+
+    How far the rebuild is can be seen, and is said.
+    """
+    steady = Seen()
+    assert run(write_log(tmp_path / "one", MODEL), ClickHouseSink(address, SinkOptions("steady")), steady, [])
+    assert len(steady.after) > DIES_IN + 1
+    assert all(steady.after[DIES_IN].values()), "every window has entries"
+    assert len(steady.after[max(steady.after)]["ids"]) < MODEL.events * 0.8, "ids have left the window"
+    log = write_log(tmp_path / "two", MODEL)
+    assert not run(log, Dies(address, SinkOptions("stopped")), Seen(), [])
+
+    rebuilt: list[Entries] = []
+    real = Lane._rebuild
+
+    async def rebuild(self: Lane, start: Start) -> None:
+        await real(self, start)
+        assert start.pending is not None
+        assert start.pending.batch_no == DIES_IN
+        rebuilt.append(entries(self._state, start.clock))
+
+    monkeypatch.setattr(Lane, "_rebuild", rebuild)
+    monkeypatch.setattr(lane_module, "IDS_BETWEEN_LINES", 100)
+    again, said = Seen(), list[str]()
+    assert run(log, ClickHouseSink(address, SinkOptions("stopped")), again, said)
+    assert rebuilt == [steady.after[DIES_IN - 1]]
+    assert again.after == {n: steady.after[n] for n in again.after}
+    assert again.after.keys() == {n for n in steady.after if n > DIES_IN}
+    ids = len(rebuilt[0]["ids"])
+    assert any(f"{ids:,} ids rebuilt, of about" in line for line in said)
+    assert f"{ids:,} of about {ids:,} ids" in again.phases
+
+
+class Waits(MemorySink):
+    """A sink that gives lane 0 its ids only when another lane has a batch in the ledger."""
+
+    waited = False
+
+    async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
+        while lane == 0 and not any(stamp.lane for stamp, _ in self.tables["ledger"]):
+            self.waited = True
+            await asyncio.sleep(0.01)
+        async for block in super().identities(lane, clock_from, before_batch_no):
+            yield block
+
+
+async def test_lanes_that_are_ready_start_while_others_rebuild(tmp_path: Path):
+    """A lane works while another's rebuild takes its time; in the end all records of both are there."""
+    model = replace(MODEL, partitions=2, events=300)
+    sink = Waits()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await make_worker(write_log(tmp_path / "log", model), sink).run()
+    assert sink.waited
+    assert {stamp.lane for stamp, _ in sink.tables["ledger"]} == {0, 1}
+    assert sum(int(block["records_received"][0]) for _, block in sink.tables["ledger"]) > 0
