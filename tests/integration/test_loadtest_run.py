@@ -162,6 +162,53 @@ def test_crossed_thresholds_end_a_run(tmp_path: Path) -> None:
     assert "counted exactly" in ended.out
 
 
+RAMP = """
+[load]
+executor = "ramping-arrival-rate"
+rate = 2_000
+start_rate = 200
+warm_up = "0s"
+partitions = 2
+stages = [ { target = 2_000, duration = "4s" }, { target = 200, duration = "1s" } ]
+"""
+DAY = """
+[load]
+executor = "replay"
+rate = 1_000
+duration = "5s"
+warm_up = "0s"
+partitions = 2
+"""
+TRAFFIC = """
+[traffic]
+publishers = 300
+duplicate_share = 0.1
+
+[thresholds]
+dropped_events = ["count<=0"]
+"""
+
+
+@pytest.mark.parametrize("load", [RAMP, DAY], ids=["ramping", "replay"])
+def test_other_executors(tmp_path: Path, load: str) -> None:
+    """A ramp's load rises as its stages say; a replay's hours pass in seconds; both are counted exactly."""
+    day = "replay_hours = 26.0\n" if load is DAY else ""
+    text = load + TRAFFIC.replace("[traffic]\n", f"[traffic]\n{day}")
+    arguments = run_arguments(
+        tmp_path, text, f"files:{tmp_path / 'log'}", f"embedded:{tmp_path / 'clickhouse'}"
+    )
+    ended = adledger(tmp_path / "run", *arguments)
+    assert ended.process.returncode == 0, ended.err
+    folder = RunFolder.find(tmp_path / "runs", "last")
+    due = [second["target_per_second"] or 0 for second in folder.seconds() if (second["second"] or 0) > 0][:5]
+    assert due[0] < due[1] < due[2] < due[3] or load is DAY
+    times = folder.run().model["start_ms"], max(folder.run().sent_until_ms)
+    assert (times[1] - times[0] > 24 * 3_600_000) == (load is DAY)
+    verification = folder.summary().verification
+    assert verification.equal
+    assert verification.records_found > 3_000
+
+
 def test_misuse_is_told_apart(tmp_path: Path) -> None:
     """A wrong profile, rate or target: exit code 2, before anything is made."""
     for arguments in (
