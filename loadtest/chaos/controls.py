@@ -64,7 +64,7 @@ def _answers_ignored() -> None:
 
 
 def _no_waiting_for_the_broker() -> None:
-    """Give the broker up at the first error, and end with it."""
+    """Give the broker up at the first error of a fetch or a commit, and end with it."""
     # ruff: noqa: SLF001 - what is taken out is private
     run_lane, intend = Worker._run_lane, Delivery._intend
 
@@ -91,7 +91,11 @@ def _no_waiting_for_the_broker() -> None:
         except CommitRefused:
             os._exit(BROKER_AWAY_EXIT_CODE)
 
+    async def rejoin_never(self: Worker) -> None:
+        os._exit(BROKER_AWAY_EXIT_CODE)
+
     _replace(Patience, "keep_trying", once)
+    _replace(Worker, "_rejoin", rejoin_never)
     _replace(Delivery, "_intend", intend_once)
     _replace(Worker, "_run_lane", run_lane_once)
 
