@@ -91,7 +91,7 @@ def _no_waiting_for_the_broker() -> None:
         except CommitRefused:
             os._exit(BROKER_AWAY_EXIT_CODE)
 
-    async def rejoin_never(self: Worker) -> None:
+    async def rejoin_never(_: Worker) -> None:
         os._exit(BROKER_AWAY_EXIT_CODE)
 
     _replace(Patience, "keep_trying", once)
