@@ -36,6 +36,8 @@ SECONDS: Mapping[str, str] = {
     "freshness_p99_ms": "the same",
     "freshness_p999_ms": "the same (99.9 of 100)",
     "freshness_max_ms": "the same",
+    "log_time_freshness_p50_ms": "of the events seen in this second, from the broker's append to queryable",
+    **{f"log_time_freshness_{of}_ms": "the same" for of in ("p90", "p99", "p999", "max")},
     "batches": "batches whose ledger row was seen first in this second",
     "batch_rows_mean": "records of these batches, on average",
     "inserts": "inserts into ClickHouse, all tables (workers' metrics)",

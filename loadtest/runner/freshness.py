@@ -17,6 +17,10 @@ from loadtest.runner.outlet import Ack
 LOWEST_US, HIGHEST_US, DIGITS = 1, 24 * 3_600 * 1_000_000, 3
 US_PER_MS = 1_000
 PERCENTILES = {"med": 50.0, "p(90)": 90.0, "p(99)": 99.0, "p(99.9)": 99.9, "max": 100.0}
+SHORT = {"med": "p50", "p(90)": "p90", "p(99)": "p99", "p(99.9)": "p999", "max": "max"}
+"""k6's names of percentiles, and those of columns."""
+COLUMNS = {TAG_DUE: "freshness", TAG_LOG_TIME: "log_time_freshness"}
+"""What a tag's columns in seconds.csv, and its metrics, begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,10 @@ class Histograms:
 
     def end_second(self, end_ms: int) -> dict[str, float | None]:
         """Close a second that ends at `end_ms`; return the values that its line of seconds.csv has."""
-        due = self._second[TAG_DUE]
-        values = percentiles_ms(due)
+        values: dict[str, float | None] = {}
+        for tag, name in COLUMNS.items():
+            of_tag = percentiles_ms(self._second[tag])
+            values |= {f"{name}_{short}_ms": of_tag[key] for key, short in SHORT.items()}
         for tag, counts in self._second.items():
             if counts.get_total_count():
                 start, most = (end_ms - 1_000) / 1_000, counts.get_max_value() / (US_PER_MS * 1_000)
@@ -100,11 +106,7 @@ class Histograms:
                     f"Tag={tag},{start:.3f},1.000,{most:.3f},{counts.encode().decode('ascii')}\n"
                 )
         self._second = {tag: histogram() for tag in self._second}
-        return {
-            "freshness_p50_ms": values["med"], "freshness_p90_ms": values["p(90)"],
-            "freshness_p99_ms": values["p(99)"], "freshness_p999_ms": values["p(99.9)"],
-            "freshness_max_ms": values["max"],
-        }  # fmt: skip
+        return values
 
     def write(self, path: Path, started_ms: int) -> None:
         """Write the HdrHistogram log (format 1.2, https://hdrhistogram.github.io/HdrHistogram/)."""
@@ -117,8 +119,8 @@ class Histograms:
     def metrics(self) -> dict[str, float | None]:
         """Return the freshness metrics of a summary."""
         out: dict[str, float | None] = {}
-        for tag, name in ((TAG_DUE, "freshness_ms"), (TAG_LOG_TIME, "log_time_freshness_ms")):
-            counts = self.whole[tag]
+        for tag, column in COLUMNS.items():
+            name, counts = f"{column}_ms", self.whole[tag]
             out |= {f"{name}.{key}": value for key, value in percentiles_ms(counts).items()}
             if tag == TAG_DUE:
                 mean = counts.get_mean_value() / US_PER_MS if counts.get_total_count() else None

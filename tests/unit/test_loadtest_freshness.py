@@ -1,9 +1,10 @@
 """Freshness: every record's age is counted once, however senders' and the ledger's tellings are cut; the log keeps it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.result_names import TAG_DUE, TAG_LOG_TIME
+from loadtest.result_names import SECONDS, TAG_DUE, TAG_LOG_TIME
 from loadtest.runner.freshness import Fresh, Histograms, Matcher, read_log
 from loadtest.runner.outlet import Ack
 
@@ -48,3 +49,18 @@ def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
     )
     assert read[TAG_DUE].get_max_value() >= max(age for _, age, _ in ages) * 1_000
     assert histograms.whole[TAG_DUE].get_total_count() == sum(count for count, _, judged in ages if judged)
+
+
+@given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100_000)), min_size=1, max_size=30))
+def test_a_second_s_line_says_what_was_seen_in_it(ages):
+    """Percentiles of both ages rise to the largest, stand in columns of seconds.csv, and are gone a second later."""
+    histograms = Histograms(judged_from_ms=0)
+    for count, age in ages:
+        histograms.add(Fresh(count, 0, age, age // 2))
+    line, after = histograms.end_second(1_000), histograms.end_second(2_000)
+    assert set(line) == {name for name in SECONDS if "freshness" in name}
+    for begin, part in (("freshness", 1), ("log_time_freshness", 2)):
+        values = [line[f"{begin}_{of}_ms"] for of in ("p50", "p90", "p99", "p999", "max")]
+        assert values == sorted(values)
+        assert values[-1] == pytest.approx(max(age for _, age in ages) // part, rel=0.002, abs=0.01)
+    assert not any(value is not None for value in after.values())
