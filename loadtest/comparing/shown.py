@@ -14,7 +14,7 @@ SENTENCES = {
     "worse": "A is worse than B.",
     "better": "A is better than B.",
     "no change": "No change was found.",
-    "blind": "No change for the worse was found, and one that had to be seen could have gone unseen.",
+    "blind": "A is not seen to be worse than B, but a change that had to be seen could have gone unseen.",
     "refused": "A and B can't be compared.",
 }
 HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "seen from")
