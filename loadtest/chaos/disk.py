@@ -28,7 +28,7 @@ class Disk:
 
     def __init__(self, folder: Path) -> None:
         """Mount a tmpfs on the folder where that is permitted."""
-        self.folder = folder
+        self.folder = folder.absolute()
         folder.mkdir(parents=True)
         done = subprocess.run(  # noqa: S603
             ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)],  # noqa: S607
