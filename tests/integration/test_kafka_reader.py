@@ -239,11 +239,11 @@ async def test_a_broker_that_restarts(own_broker):
     await source.leave()
 
 
-def cut_segment(own_broker: LocalBroker, partition: str, batches: int) -> None:
-    """Leave so many record batches of a partition on the disk of a broker that is down, as an older copy has them."""
+def cut_segment(own_broker: LocalBroker, partition: str, offset: int) -> None:
+    """Leave what a partition has before an offset on the disk of a broker that is down, as an older copy has it."""
     [segment] = own_broker.directory.glob(f"data/**/{partition}/*.log")
     data, at = segment.read_bytes(), 0
-    for _ in range(batches):
+    while int.from_bytes(data[at : at + 8], "big") < offset:
         at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
     assert at < len(data)
     segment.write_bytes(data[:at])
@@ -262,7 +262,7 @@ async def test_a_log_that_was_truncated_and_grew_again(own_broker):
     await has_all(listener)
     assert len(await ours(source, 0)) == 12
     own_broker.kill()
-    cut_segment(own_broker, f"{log.topics[0]}-{LANE}", 1)
+    cut_segment(own_broker, f"{log.topics[0]}-{LANE}", 4)
     await asyncio.to_thread(own_broker.start)
     await log.append(0, LANE, records(20, 100))
     with pytest.raises(OffsetOutOfRange, match="truncated: from offset 4 on"):

@@ -35,6 +35,7 @@ from schemas.migrate import migrate
 from sinks.clickhouse import ClickHouseSink, SinkOptions
 from sinks.embedded.launch import EmbeddedServer
 from sinks.sink import Columns, Stamp
+from tests.integration.test_kafka_reader import cut_segment
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment
 from tests.support.kafka_traffic import write_traffic_to_kafka
@@ -58,6 +59,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 @pytest.fixture
 def made(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> Deployment:
     """Two lanes that have caught up."""
+    return deployment(kafka, server, tmp_path)
+
+
+def deployment(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> Deployment:
     made = Deployment.make(
         kafka.servers, server, tmp_path, partitions=MODEL.partitions, write_deadline_seconds=1
     )
@@ -66,6 +71,12 @@ def made(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> Deployme
         migrate(client, database=made.settings.database, release=__version__)
     catch_up(made)
     return made
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    with LocalBroker(tmp_path / "broker") as broker:
+        yield broker
 
 
 def catch_up(made: Deployment, **changes: Any) -> list[str]:
@@ -162,6 +173,35 @@ def test_records_that_retention_took(made: Deployment):
     assert after.totals.records[Class.LOST] == order["lost"] == 100
     assert after.totals.records_received == before.totals.records_received + MODEL.events - 100
     assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
+
+
+def test_a_log_that_was_truncated_and_grew_again(
+    own_broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
+):
+    """Other records at offsets that the ledger has: the lane stops; by order they are a row of class lost, and it goes on."""
+    made = deployment(own_broker, server, tmp_path)
+    topic = made.settings.topics[0]
+    kept = looks(made)[0]["positions"][topic]
+    write_traffic_to_kafka(later(MODEL), made.settings)
+    catch_up(made)
+    before = checked(made)
+    end = looks(made)[0]["positions"][topic]
+    own_broker.kill()
+    cut_segment(own_broker, f"{topic}-0", kept)
+    own_broker.start()
+    write_traffic_to_kafka(later(later(MODEL)), made.settings)
+    write_traffic_to_kafka(later(later(later(MODEL))), made.settings)
+    with pytest.raises(LaneStopped, match=f"truncated and has grown again.*{topic}"):
+        catch_up(made)
+    (stands,) = (look for look in looks(made) if look["trouble"])
+    assert (stands["lane"], stands["command"]) == (0, "skip")
+    (order,) = ordered(made, "skip", "0")
+    assert order["ranges"][topic] == [kept, end]
+    catch_up(made)
+    after = checked(made)
+    assert after.totals.records[Class.LOST] == order["lost"] == end - kept
+    assert after.totals.records_received > before.totals.records_received
+    catch_up(made)  # in the new epoch, what was overwritten is not looked for
 
 
 async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
