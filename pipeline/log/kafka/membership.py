@@ -53,6 +53,7 @@ class Membership:
         self._told: set[int] = set()
         self._rebalances = 0
         self._failures = 0
+        self._refusal = False  # lanes could not be given out, and it was said why
         self._turn = asyncio.Lock()
         self._leaving = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
@@ -133,10 +134,13 @@ class Membership:
     def _on_failed(self, error: BaseException) -> None:
         self._failures += 1
         pause = self._patience.pause_seconds(self._failures)
-        cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), repr(error))
+        untold = "its lanes can't be given out, as was said" if self._refusal else repr(error)
+        self._refusal = False
+        cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), untold)
         self._patience.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
         if self._replacing is None:
             self._start_replacing(self._replace(pause))
 
     def _refused(self, error: LogError) -> None:
+        self._refusal = True
         self._patience.say(" ".join(str(error).split()))
