@@ -14,7 +14,7 @@ State is a function of the batches in the window, as `events` and `ledger` keep 
 restarted worker decides as one that never stopped.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +38,11 @@ class Share:
     events: int
     money_nanos: int
     invalidated_nanos: Mapping[Reason, int]
+
+
+NOTHING = Share(0, 0, {})
+BILLABLE = 64
+"""In place of the primary reason of an event that no rule invalidated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +88,25 @@ def tally(
 
     `enforced`: the rules (bits) that its judge enforced.
     """
-    primary = primary_reasons(reasons, enforced)
-    minutes = lane_clock // MINUTE_MS
-    ends = [*(np.flatnonzero(np.diff(minutes)) + 1).tolist(), len(minutes)]
-    found, begin = [], 0
-    for end in ends if len(minutes) else ():
-        rows = slice(begin, end)
-        shares = _shares(class_code[rows], primary[rows], money_nanos[rows], currency_code[rows])
-        found.append((int(minutes[begin]), shares))
-        begin = end
-    return _slices(found, enforced, clock)
+    judged = np.flatnonzero(np.isin(class_code, JUDGED))
+    if not len(judged):
+        return _slices((), enforced, clock)
+    invalid = np.isin(class_code[judged], (Class.GIVT, Class.SIVT))
+    primary = np.where(invalid, primary_reasons(reasons[judged], enforced), BILLABLE)
+    assert NO_REASON not in primary, "an enforced rule made the class"
+    minute = lane_clock[judged] // MINUTE_MS
+    key = (minute - minute[0]) << 24 | currency_code[judged].astype(np.int64) << 8 | primary
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    nanos = np.add.reduceat(
+        money_nanos[judged][order], starts
+    )  # of 2^20 rows of at most 10^12: they fit 64 bits
+    events = np.diff(starts, append=len(order))
+    by_minute: dict[int, dict[int, Share]] = {}
+    for k, n, worth in zip(key[order[starts]].tolist(), events.tolist(), nanos.tolist(), strict=True):
+        shares = by_minute.setdefault(int(minute[0]) + (k >> 24), {})
+        _add_to(shares, k >> 8 & 0xFFFF, k & 0xFF, n, worth)
+    return _slices(by_minute.items(), enforced, clock)
 
 
 def tally_of_sums(
@@ -106,30 +120,21 @@ def tally_of_sums(
     for minute, currency, class_code, reasons, events, nanos in sums:
         if class_code not in JUDGED:
             continue
-        by_currency = by_minute.setdefault(minute, {})
-        share = by_currency.get(currency, Share(0, 0, {}))
-        parts = dict(share.invalidated_nanos)
+        reason = BILLABLE
         if class_code != Class.BILLABLE:
             hit = reasons & enforced & RULE_BITS
-            first = Reason((hit & -hit).bit_length() - 1)
-            parts[first] = parts.get(first, 0) + nanos
-        by_currency[currency] = Share(share.events + events, share.money_nanos + nanos, parts)
+            reason = (hit & -hit).bit_length() - 1
+        _add_to(by_minute.setdefault(minute, {}), currency, reason, events, nanos)
     return _slices(sorted(by_minute.items()), enforced, clock)
 
 
-def _shares(class_code: U8, primary: I64, money_nanos: I64, currency_code: U16) -> dict[int, Share]:
-    by_currency = {}
-    judged = np.isin(class_code, JUDGED)
-    invalid = np.isin(class_code, (Class.GIVT, Class.SIVT))
-    for currency in np.unique(currency_code[judged]).tolist():
-        here = judged & (currency_code == currency)
-        rows = np.flatnonzero(here & invalid)
-        assert NO_REASON not in primary[rows], "an enforced rule made the class"
-        nanos = np.zeros(64, np.int64)  # a batch's nanos fit 64 bits (2^20 rows of at most 10^12)
-        np.add.at(nanos, primary[rows], money_nanos[rows])
-        found = {Reason(r): int(nanos[r]) for r in np.unique(primary[rows]).tolist()}
-        by_currency[int(currency)] = Share(int(np.count_nonzero(here)), int(money_nanos[here].sum()), found)
-    return by_currency
+def _add_to(shares: dict[int, Share], currency: int, reason: int, events: int, nanos: int) -> None:
+    """Add events of one currency, and of one primary reason (or BILLABLE), to the shares of a minute."""
+    share = shares.get(currency, NOTHING)
+    parts = share.invalidated_nanos
+    if reason != BILLABLE:
+        parts = {**parts, Reason(reason): parts.get(Reason(reason), 0) + nanos}
+    shares[currency] = Share(share.events + events, share.money_nanos + nanos, parts)
 
 
 def _slices(
@@ -161,7 +166,11 @@ class Standing:
 
 
 class Guardrail:
-    """One lane's guardrail under one rule set. Sums are kept, so that a batch costs no more in a longer window."""
+    """One lane's guardrail under one rule set. Sums are kept, so that a batch costs no more in a longer window.
+
+    A rule that never left its bounds was enforced in all batches, so such rules share the sums of all events; those that
+    did, since when only some batches count, have sums of their own.
+    """
 
     def __init__(self, rules: RuleSet, batches: Iterable[Slices] = ()) -> None:
         """`batches`: those before, in order: all of which a part lies in the window before the next one's first event."""
@@ -173,8 +182,7 @@ class Guardrail:
         ]
         self._window_ms = rules.guardrail_window_minutes * MINUTE_MS
         self._tallies: deque[Tally] = deque()
-        self._breached: Mapping[Reason, int] = {}
-        self._sums: dict[tuple[Reason, int], list[int]] = {}  # (rule, currency) -> events, money, invalidated
+        self._forget({})
         for batch in batches:
             for part in batch:
                 self._add(part)
@@ -187,7 +195,7 @@ class Guardrail:
     def add(self, batch: Slices, standing: Standing) -> tuple[Breach, ...]:
         """Add a batch; return the rules that were outside of their bounds at the end of any of its minutes, not turned yet."""
         if self._breached != standing.breached:
-            self._breached, self._sums = standing.breached, {}
+            self._forget(standing.breached)
             for part in self._tallies:
                 self._count(part, 1)
         found: list[Breach] = []
@@ -197,6 +205,16 @@ class Guardrail:
             found += self._outside(known, batch[-1].clock)
         return tuple(found)
 
+    def _forget(self, breached: Mapping[Reason, int]) -> None:
+        """Begin to count from nothing, with the lane clock (ms) of each rule's last breach."""
+        self._breached = breached
+        self._steady = [r for r in self._watched if r not in breached]
+        self._totals: dict[
+            int, list[int]
+        ] = {}  # currency -> events, money; of the rules that never left their bounds
+        self._nanos: Counter[tuple[Reason, int]] = Counter()  # what they invalidated
+        self._sums: dict[tuple[Reason, int], list[int]] = {}  # of the others: events, money, invalidated
+
     def _add(self, part: Tally) -> None:
         self._tallies.append(part)
         self._count(part, 1)
@@ -205,8 +223,14 @@ class Guardrail:
 
     def _outside(self, known: Collection[Reason], clock: int) -> list[Breach]:
         """Return the rules, but for the known ones, that are outside of their bounds in the window as it is now."""
+        measured: list[tuple[tuple[Reason, int], int, int, int]] = [
+            (key, sums[0], sums[1], sums[2]) for key, sums in self._sums.items()
+        ]
+        for currency, (events, money) in self._totals.items():
+            if events >= self._rules.guardrail_events_min:
+                measured += [((r, currency), events, money, self._nanos[r, currency]) for r in self._steady]
         found = []
-        for (reason, currency), (events, money, nanos) in sorted(self._sums.items()):
+        for (reason, currency), events, money, nanos in sorted(measured):
             s = self._rules.rules[reason]
             within = s.share_min_ppm * money <= nanos * PPM <= s.share_max_ppm * money
             decides = events >= self._rules.guardrail_events_min and money > 0
@@ -218,8 +242,14 @@ class Guardrail:
 
     def _count(self, part: Tally, sign: int) -> None:
         """Count a minute in or out, for each rule that its batch enforced after the rule's last breach."""
-        for reason in self._watched:
-            if not part.enforced >> reason & 1 or part.clock <= self._breached.get(reason, -1):
+        for currency, share in part.by_currency.items():
+            totals = self._totals.setdefault(currency, [0, 0])
+            totals[0] += sign * share.events
+            totals[1] += sign * share.money_nanos
+            for reason, nanos in share.invalidated_nanos.items():
+                self._nanos[reason, currency] += sign * nanos
+        for reason, breached in self._breached.items():
+            if reason not in self._watched or not part.enforced >> reason & 1 or part.clock <= breached:
                 continue
             for currency, share in part.by_currency.items():
                 sums = self._sums.setdefault((reason, currency), [0, 0, 0])
