@@ -5,7 +5,6 @@ when its rows were sent until its last answer. Nothing is compressed between wor
 """
 
 import re
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +41,7 @@ class ClickHouseFaults:
     """What becomes of which inserts and their answers, on every connection of a proxy; and what is under way."""
 
     def __init__(self) -> None:
-        self._gates: weakref.WeakSet[ClickHouseGate] = weakref.WeakSet()  # each as long as its connection
+        self._gates: set[ClickHouseGate] = set()
         self._armed: tuple[str, Action] | None = None
         self._hold: str | None = None
         self.struck: list[Insert] = []
@@ -61,6 +60,10 @@ class ClickHouseFaults:
         gate = ClickHouseGate(self)
         self._gates.add(gate)
         return gate
+
+    def ended(self, gate: "ClickHouseGate") -> None:
+        """Forget a connection: nothing is under way on it any more."""
+        self._gates.discard(gate)
 
     def strike_next(self, table: str, action: Action) -> None:
         """Strike the answer to the next insert into a table, once, when the server says that it has done it."""
@@ -112,6 +115,10 @@ class ClickHouseGate:
         elif self.insert is not None:
             self.rows_sent = True
         yield self._at_its_time(data), action
+
+    def ended(self) -> None:
+        """Forget what was under way."""
+        self._faults.ended(self)
 
     def _at_its_time(self, data: bytes) -> bytes:
         """Return a request that asks for the time such that it is told the clock as it is to be seen."""

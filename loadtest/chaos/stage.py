@@ -33,6 +33,10 @@ MID_INSERT_SECONDS_MAX = 30.0
 SHORTER_THAN_AN_INSERT_SECONDS = 0.001
 ANSWER_ON_ITS_WAY_SECONDS = 0.03
 
+MOMENTS_MAX = 10
+MOMENT_SECONDS = 1.0
+"""Shorter than a session, so that a worker that is stopped for it keeps its lanes."""
+
 DIRECT, WORKERS = "DIRECT", "WORKERS"
 
 SESSION_MS = 2_000
@@ -146,16 +150,27 @@ class Deployment:
         return {worker.name: worker.lanes() for worker in self.workers if worker.alive}
 
     def fill_disk(self) -> None:
-        """Leave ClickHouse no room, at a moment when no insert is under way: workers stand still meanwhile."""
-        alive = [worker for worker in self.workers if worker.alive]
-        for worker in alive:
-            pause(worker.pid)
-        try:
-            until(lambda: not self.servers.proxies.inserts.under_way(), "the end of the inserts under way")
-            self.servers.disk.fill(self.servers.direct, self.settings.database)
-        finally:
+        """Leave ClickHouse no room, at a moment when no insert is under way: workers stand still meanwhile.
+
+        A worker that was stopped while it sent its rows goes on, and the moment is another. Raises NotSeen.
+        """
+        for _ in range(MOMENTS_MAX):
+            alive = [worker for worker in self.workers if worker.alive]
             for worker in alive:
-                resume(worker.pid)
+                pause(worker.pid)
+            try:
+                until(
+                    lambda: not self.servers.proxies.inserts.under_way(), "the end of inserts", MOMENT_SECONDS
+                )
+                self.servers.disk.fill(self.servers.direct, self.settings.database)
+            except NotSeen:
+                continue
+            else:
+                return
+            finally:
+                for worker in alive:
+                    resume(worker.pid)
+        raise NotSeen(f"no moment of {MOMENTS_MAX} without an insert under way", remedy="less traffic")
 
     def free_disk(self) -> None:
         """Give ClickHouse its room back."""

@@ -93,6 +93,10 @@ class KafkaGate:
             del buffer[:end]
             yield piece, self._judge(side, piece)
 
+    def ended(self) -> None:
+        """Forget what was asked and not answered."""
+        self._asked.clear()
+
     def _judge(self, side: Side, piece: bytes) -> Action:
         if side is Side.REQUESTS:
             api_key, api_version, correlation = _REQUEST.unpack_from(piece, _SIZE.size)

@@ -41,6 +41,9 @@ class Gate(Protocol):
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
         """Return the pieces that are whole with this data, in order, each with what becomes of it."""
 
+    def ended(self) -> None:
+        """Be told that the connection has ended."""
+
 
 class TcpProxy:
     """Listens on the loopback, on a port chosen by the kernel, and forwards to one server."""
@@ -169,6 +172,7 @@ class TcpProxy:
                     open_writer.transport.abort()
                 open_writer.close()  # what was forwarded is sent first
             self._writers -= both
+            gate.ended()
 
     async def _forward(
         self, gate: Gate, side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -201,3 +205,6 @@ class _Everything:
 
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
         return [(data, self._actions[side])]
+
+    def ended(self) -> None:
+        """Nothing is remembered of a connection."""

@@ -117,7 +117,7 @@ def test_a_connection_that_ended_has_nothing_under_way() -> None:
     faults = ClickHouseFaults()
     gate = faults.gate()
     until_rows_are_sent(gate, Insert(0, 1, "events"))
-    del gate
+    gate.ended()
     assert faults.under_way() == set()
 
 

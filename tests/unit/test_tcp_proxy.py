@@ -59,6 +59,10 @@ async def test_what_is_slow_comes_by_itself_and_in_its_place(echo):
         def pieces(self, side, data):
             return [(data, Action.PASS if side is Side.REPLIES else next(actions, Action.PASS))]
 
+        def ended(self):
+            ends.append(True)
+
+    ends: list[bool] = []
     async with TcpProxy(HOST, echo, gate=FirstIsSlow) as proxy:
         proxy.slow_seconds = 0.05
         reader, writer = await asyncio.open_connection(HOST, proxy.port)
@@ -67,6 +71,7 @@ async def test_what_is_slow_comes_by_itself_and_in_its_place(echo):
             await writer.drain()
         assert await reader.readexactly(8) == b"slownext"
         writer.close()
+    assert ends == [True], "a gate is told of its connection's end, once"
 
 
 async def test_clients_are_counted_for_whom_there_is_no_server(unused_tcp_port):
