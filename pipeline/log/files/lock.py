@@ -2,10 +2,15 @@
 
 import fcntl
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import LogError
 from pipeline.log.files.durable import not_written
+
+_TRIES, _TRY_AGAIN_SECONDS = 5, 0.02
+"""Who looks whether a lock is held (`held_by`) has it for some microseconds: that is no owner."""
 
 
 class FileLock:
@@ -16,13 +21,13 @@ class FileLock:
 
     @classmethod
     def acquire(cls, path: Path, what: str) -> "FileLock":
-        """Take the lock at once. Raises LogError, saying that `what` is in use and by which process, if it is held."""
+        """Take the lock. Raises LogError, saying that `what` is in use and by which process, if it is held for a tenth of a second."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise not_written(path, error) from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except OSError as error:
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
             os.close(fd)
@@ -39,6 +44,15 @@ class FileLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _lock(fd: int) -> None:
+    """Lock a file for ourselves alone. Raises OSError when it is somebody else's."""
+    for _ in range(_TRIES - 1):
+        with suppress(BlockingIOError):
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(_TRY_AGAIN_SECONDS)
+    return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def held_by(path: Path) -> int | None:
