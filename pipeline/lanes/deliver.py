@@ -95,7 +95,7 @@ class Delivery:
         self, intent: Intent, records: Records, compute: Callable[[], Awaitable[Computed]]
     ) -> Settled:
         """Bring a batch in doubt to its end. `compute` is asked only where no event row is there."""
-        deadline = self._ports.limits.write_deadline_seconds
+        deadline, found = self._ports.limits.write_deadline_seconds, intent
         # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
         last = max(intent.send_by, await self.patiently(self._ports.sink.server_time) + deadline)
         for attempt in self._attempts():
@@ -115,11 +115,11 @@ class Delivery:
             except (SinkError, CommitRefused) as error:
                 self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
                 await self._pause(attempt)
-            except LaneStopped as stopped:
+            except LaneStopped:
                 # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
                 committed = await self._ports.source.committed(self._lane)
-                if any(c.metadata != intent.text() for c in committed.values()):
-                    raise CommitFenced(f"batch {intent.batch_no} is settled there") from stopped
+                if not {c.metadata for c in committed.values()} <= {found.text(), intent.text()}:
+                    raise CommitFenced(f"batch {intent.batch_no} is settled there") from None
                 raise
             else:
                 self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: settled")
