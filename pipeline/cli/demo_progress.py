@@ -17,6 +17,9 @@ POLL_SECONDS = 0.5
 LINE_SECONDS = 5.0
 """Between two lines where there is no terminal."""
 
+STARTING = "loading kernels and lists"
+"""What a run does until its first batches are in the ledger."""
+
 LaneCounts = Callable[[], Sequence[int]]
 """Records of each lane that the ledger has so far. Raises SinkError while the tables are not there yet."""
 
@@ -40,14 +43,15 @@ class Screen:
     @contextmanager
     def running(self, lane_records: Sequence[int], counts: LaneCounts) -> Iterator[None]:
         """Show a bar for the run and one for each lane, as the ledger fills."""
-        total = self._progress.add_task("run", total=sum(lane_records), unit="events")
+        total = self._progress.add_task(STARTING, total=sum(lane_records), unit="events")
         lanes = [
             self._progress.add_task(f"  lane {lane}", total=records, unit="events")
             for lane, records in enumerate(lane_records)
         ]
 
         def show(done: Sequence[int]) -> None:
-            self._progress.update(total, completed=sum(done))
+            description = "run" if any(done) else STARTING
+            self._progress.update(total, completed=sum(done), description=description)
             for task, records in zip(lanes, done, strict=True):
                 self._progress.update(task, completed=records)
 
@@ -85,6 +89,9 @@ class Lines:
             now = time.monotonic()
             if now - told >= LINE_SECONDS:
                 told = now
+                if not any(done):
+                    err(STARTING)
+                    return
                 lanes = sum(records >= all_of for records, all_of in zip(done, lane_records, strict=True))
                 err(
                     f"running: {sum(done):,} of {of:,} events, {sum(done) / (now - begin):,.0f}/s, "
