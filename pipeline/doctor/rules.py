@@ -1,7 +1,5 @@
 """Looking at what judges: the rule set in force and the published ones, lists and their ages, publishers."""
 
-
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
