@@ -21,7 +21,7 @@ from loadtest.chaos.results import ControlDone
 from loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
 from loadtest.chaos.stage import Servers
 from loadtest.chaos.waiting import until
-from loadtest.faults.processes import resume
+from loadtest.faults.processes import pause, resume
 from loadtest.faults.tcp_proxy import Action
 from pipeline.errors import AdledgerError
 
@@ -30,7 +30,7 @@ EVENTS_PER_CONTROL = 20_000
 LEAVES_AFTER_RECORDS = 3_000
 BATCHES_AFTER = 6
 AWAY_SECONDS = 2.0
-TRIES_MAX = 3
+ARRIVES_SECONDS_MAX = 15.0
 PAUSED_SECONDS = 9.0
 """Longer than a worker waits for an insert's answer: its deadline and 5 s more."""
 
@@ -59,16 +59,24 @@ def _pause_worker(scene: Scene) -> str:
     until(lambda: all(w.lanes() for w in workers), "lanes of both workers", WORKER_SECONDS_MAX)
     look = scene.deployment.look
     drop_deadline(scene.deployment.servers, scene.deployment.settings.database)
-    first, second = workers
-    for _ in range(TRIES_MAX):
-        until(lambda: bool(first.lanes()), "lanes of the first worker", WORKER_SECONDS_MAX)
-        lane, batch_no = scene.stop_in_mid_batch(first)
-        until(lambda: lane in second.lanes() and look.ledger_rows(lane, batch_no) > 0, "the lane's new owner")  # noqa: B023
-        woke = len(first.said())
-        resume(first.pid)
-        until(lambda: "lanes given back" in first.said()[woke:], "the woken worker giving its lanes back")  # noqa: B023
-        if look.ledger_rows(lane, batch_no) > 1:
-            break
+    proxies = scene.deployment.servers.proxies
+    held = len(proxies.inserts.held)
+    proxies.inserts.hold_next("ledger")  # so that it surely stops with its last insert on the way
+    try:
+        until(lambda: len(proxies.inserts.held) > held, "an insert to hold back", WORKER_SECONDS_MAX)
+        lane, batch_no = proxies.inserts.held[-1].lane, proxies.inserts.held[-1].batch_no
+        first = next(worker for worker in workers if lane in worker.lanes())
+        pause(first.pid)
+        until(
+            lambda: look.ledger_rows(lane, batch_no) > 0,
+            "the batch's end by its new owner",
+            WORKER_SECONDS_MAX,
+        )
+    finally:
+        proxies.release_inserts()
+        for worker in workers:
+            resume(worker.pid)
+    until(lambda: look.ledger_rows(lane, batch_no) > 1, "the held insert", ARRIVES_SECONDS_MAX)
     return scene.miscounts()
 
 
