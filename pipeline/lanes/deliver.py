@@ -132,14 +132,14 @@ class Delivery:
         )
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call what may be repeated, again and again up to `retry_attempts_max` times, while ClickHouse does not answer.
+        """Call what may be repeated, up to `retry_attempts_max` times, while ClickHouse does not answer or has no room.
 
         Or while the log refuses a commit: surely not done, so the same batch may be intended anew.
         """
         for attempt in self._attempts():
             try:
                 found = await call()
-            except (SinkUnavailable, InsertUnknown, CommitRefused) as error:
+            except (SinkUnavailable, InsertRefused, InsertUnknown, CommitRefused) as error:
                 self._say_try(attempt, error.message)
                 self._ports.observer.phase(self._lane, Phase.WAITING, error.message)
                 await self._pause(attempt)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadtest.model import TrafficModel
 from loadtest.write import write_traffic
-from pipeline.errors import CommitUnknown, LaneStopped, SinkError
+from pipeline.errors import CommitUnknown, InsertRefused, LaneStopped, SinkError
 from pipeline.importing.run import open_log
 from pipeline.lanes import worker as worker_module
 from pipeline.lanes.buffer import BatchLimits
@@ -22,7 +22,7 @@ from pipeline.log.files import FilesSource
 from pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from schemas.wire import currency_code
 from sinks.memory import Faults, MemorySink
-from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
 LIMITS = LaneLimits(
@@ -222,6 +222,29 @@ async def test_a_lane_that_a_server_refuses_starts_anew(log: Path, monkeypatch: 
     async with asyncio.timeout(60):
         await worker.run()
     assert said == ["lane 1: refused: the table is gone; it starts anew in 0 s"]
+    assert await received(sink) == {0: True, 1: True}
+
+
+class NoRoom(MemorySink):
+    """A ClickHouse that refuses the first texts of each lane: its disk is full."""
+
+    refused = 0
+
+    async def insert_texts(self, table: str, hashes: Columns) -> None:
+        if self.refused < MODEL.partitions:
+            self.refused += 1
+            raise InsertRefused("not enough space", code=243)
+        await super().insert_texts(table, hashes)
+
+
+async def test_texts_that_are_refused_are_written_again(log: Path):
+    """Whatever the server's reason: nothing of the batch has begun, so its lane waits and need not start anew."""
+    sink, said = NoRoom(), list[str]()
+    worker = make(FilesSource(log, "no-room"), sink, Watcher(), said, until=True)
+    async with asyncio.timeout(60):
+        assert await worker.run()
+    assert sink.refused == MODEL.partitions
+    assert not said
     assert await received(sink) == {0: True, 1: True}
 
 
