@@ -3,9 +3,12 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,10 @@ from sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
 REPLAY_SECONDS_MAX = 4 * 3_600
+TOLD_EVERY_SECONDS = 10.0
+"""Between two lines about how far a replay is; asking costs a count of some hundred ledger rows."""
+LARGE_PARTS_CODEC = "ZSTD(3)"
+"""What the engine takes by itself for parts as large as a whole day's; a sample's small ones would stay LZ4, twice the size."""
 FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
 
 
@@ -74,7 +81,8 @@ def measure(sample: Sample, folder: Path, settings: dict[str, Any], say: Callabl
         try:
             migrate(client, database=DATABASE, cluster=None, release=__version__)
             before = cpu_seconds(server.pid)
-            done, memory = _replayed(sample, folder, address, settings)
+            with _told(address, sample, say):
+                done, memory = _replayed(sample, folder, address, settings)
             server_cpu = cpu_seconds(server.pid) - before
             say(f"{sample.scale}: comparing every publisher-minute with the truth")
             problems = tuple(_problems(truth.merge(old), done, client))
@@ -116,9 +124,37 @@ def _replayed(
     return done, cost.memory_bytes
 
 
+@contextmanager
+def _told(address: ServerAddress, sample: Sample, say: Callable[[str], None]) -> Iterator[None]:
+    """Say now and then how much of the day is in the ledger."""
+    ended, of = Event(), sample.day.events
+
+    def tell() -> None:
+        client = connect(address)
+        try:
+            while not ended.wait(TOLD_EVERY_SECONDS):
+                [[done]] = client.execute(
+                    f"SELECT sum(records_received) FROM {DATABASE}.ledger WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}"  # noqa: S608 - ours
+                )
+                say(f"{sample.scale}: {done:,} of {of:,} events, {100 * done // of} %")
+        finally:
+            client.disconnect()
+
+    with ThreadPoolExecutor(1) as threads:
+        telling = threads.submit(tell)
+        try:
+            yield
+        finally:
+            ended.set()
+    telling.result()
+
+
 def _stored(client: Client) -> tuple[dict[str, int], dict[str, int]]:
-    """Merge the day's partitions, and return rows and bytes on disk by table."""
+    """Merge the day's partitions, and return rows and bytes on disk by table, compressed as a whole day's parts are."""
     for table in PROTOCOL_TABLES:
+        client.execute(
+            f"ALTER TABLE {DATABASE}.{table} MODIFY SETTING default_compression_codec = '{LARGE_PARTS_CODEC}'"
+        )
         client.execute(f"OPTIMIZE TABLE {DATABASE}.{table} FINAL")
     found = client.execute(
         "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = %(database)s "
