@@ -33,6 +33,10 @@ class ClientPool:
         except BaseException:
             self._drop(client, future)
             raise
+        finally:
+            # What failed holds this frame by its traceback, and the future what failed: with the future here that would be
+            # a cycle, and a batch's columns would stay until the collector comes, which is kept away from workers.
+            del future, call
         self._give_back(client)
         return result
 
@@ -48,6 +52,8 @@ class ClientPool:
         except BaseException:
             self._drop(client, ahead)
             raise
+        finally:
+            del ahead, items  # no cycle, as above
         self._give_back(client)
 
     async def close(self) -> None:

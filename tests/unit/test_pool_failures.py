@@ -1,0 +1,57 @@
+"""The pool of connections: a call that failed leaves nothing behind, also where no collector comes."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from sinks.pool import ClientPool
+
+
+class Broken:
+    """A client that is only closed."""
+
+    timeout_seconds = 0.0
+
+    def abort(self) -> None:
+        """Nothing is under way."""
+
+    def disconnect(self) -> None:
+        """Nothing is open."""
+
+
+class Columns:
+    """What a batch holds on to."""
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.usefixtures("no_collector")
+async def test_a_call_that_failed_lets_go_of_what_it_was_to_send(streamed: bool):
+    """Else each batch in doubt stays: workers keep the collector away, and a slow server means many of them."""
+    pool = ClientPool(Broken, 1)
+
+    async def fail() -> weakref.ref[Columns]:
+        columns = Columns()
+
+        def send(_: Broken) -> Iterator[None]:
+            raise OSError(f"the server went away with {id(columns)}")
+
+        def stream(client: Broken) -> Iterator[None]:
+            yield from send(client)
+
+        with suppress(OSError):
+            await (anext(pool.stream(stream)) if streamed else pool.run(send))
+        return weakref.ref(columns)
+
+    held = await fail()
+    await pool.close()  # its threads have let go
+    assert held() is None
