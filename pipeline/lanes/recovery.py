@@ -13,30 +13,18 @@ from pipeline.errors import LaneStopped
 from pipeline.lanes import orders
 from pipeline.lanes.intent import Intent
 from pipeline.lanes.orders import COMMANDS, Place, StandsStill
-from pipeline.lanes.same_log import changed_since
+from pipeline.lanes.same_log import Known, changed_since
 from pipeline.log.epochs import ids_of, log_of, partitions_of
-from pipeline.log.source import Committed, OffsetBounds, Source, Topology
+from pipeline.log.source import Committed, OffsetBounds, Topology
 from sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
-from sinks.sink import LedgerEntry, OffsetRange, Sink
+from sinks.sink import LedgerEntry, OffsetRange
 
 FIRST_BATCH = 1
 CLOCK_LOOK_SECONDS = 1.0
 
 
-class Outside(Protocol):
-    """What is looked at."""
-
-    @property
-    def source(self) -> Source:
-        """The log."""
-
-    @property
-    def sink(self) -> Sink:
-        """ClickHouse."""
-
-    @property
-    def topology(self) -> Topology:
-        """The log's topics and partitions."""
+class Outside(Known, Protocol):
+    """What is looked at: the log, ClickHouse, and what people ordered."""
 
     @property
     def orders(self) -> Orders:

@@ -7,13 +7,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from typer.testing import CliRunner, Result
 
@@ -29,7 +29,6 @@ from pipeline.lanes.start import make_sink, make_worker
 from pipeline.ledger.audit import Report, Scope, audit
 from pipeline.ledger.queries import Tables
 from pipeline.log.kafka.source import KafkaSource
-from pipeline.stages.plain_hashes import partition_of
 from schemas.classes import Class
 from schemas.migrate import migrate
 from sinks.clickhouse import ClickHouseSink, SinkOptions
@@ -38,8 +37,7 @@ from sinks.sink import Columns, Stamp
 from tests.integration.test_kafka_reader import cut_segment
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment
-from tests.support.kafka_traffic import write_traffic_to_kafka
-from tests.support.records import Stored
+from tests.support.kafka_traffic import send_records, write_traffic_to_kafka
 
 T = TypeVar("T")
 
@@ -351,7 +349,7 @@ def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_pa
     with open_log(tmp_path / "log", 2) as writer:
         write_traffic(MODEL, writer, lambda _: None)
     sent = [(topic, r) for (topic, _), records in read_log(tmp_path / "log").items() for r in records]
-    send(made, sent, 2)
+    send_records(made.settings, sent, 2)
     with made.client() as client:
         migrate(client, database=made.settings.database, release=__version__)
     catch_up(made)
@@ -364,7 +362,9 @@ def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_pa
     assert "2 partitions became 3" in refused.message
     wider(made, 4)
     last = max(time for _, (_, time, _, _) in sent)
-    send(made, [(topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(again)], 4)
+    send_records(
+        made.settings, [(topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(again)], 4
+    )
     with pytest.raises(LaneStopped, match="partitions were added"):
         catch_up(made)
     orders = ordered(made, "barrier")
@@ -395,21 +395,3 @@ def wider(made: Deployment, partitions: int) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
     admin(made, add)
-
-
-def send(made: Deployment, records: Sequence[tuple[int, Stored]], partitions: int) -> None:
-    """Send records in the order of their times, each to the partition of its key."""
-
-    async def run() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=made.settings.source.servers)  # type: ignore[union-attr]
-        await producer.start()
-        try:
-            for topic, (_, time, key, value) in sorted(records, key=lambda record: record[1][1]):
-                place = partition_of(key, partitions) if key else 0
-                await producer.send(
-                    made.settings.topics[topic], value, key, partition=place, timestamp_ms=time
-                )
-        finally:
-            await producer.stop()
-
-    asyncio.run(run())

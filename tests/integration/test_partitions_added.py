@@ -3,7 +3,6 @@
 The commands are those of docs/partitions.md, typed as they stand there, with this deployment's names.
 """
 
-import asyncio
 import json
 import re
 import shlex
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
 from loadtest.broker import LocalBroker
@@ -32,6 +30,7 @@ from sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, started
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import HEARTBEAT_MS, SESSION_MS, Deployment
+from tests.support.kafka_traffic import send_records
 from tests.support.records import Stored
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "partitions.md"
@@ -64,7 +63,7 @@ def test_partitions_added_under_running_workers(
     )  # fmt: skip
     sent = traffic(tmp_path / "log")
     topics_alter, (order_dry, order), (status, check) = guide(kafka, made)
-    send(made, sent, BEFORE)
+    send_records(made.settings, sent, BEFORE)
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(made, name)) for name in ("first", "second")]
         for one in workers:
@@ -81,7 +80,7 @@ def test_partitions_added_under_running_workers(
                 assert f"lane {number} stands still. {told}" in one.err
 
         again, held_back = repeated(sent, 5, 0), repeated(sent, 5, 1)
-        send(made, again, AFTER)
+        send_records(made.settings, again, AFTER)
         to_old = sum(partition_of(r[2], AFTER) < BEFORE if r[2] else 1 for _, r in again)
         workers[0].until(lambda: received(made) == len(sent) + to_old)
         looked = command(made, "lane", "status")
@@ -103,7 +102,7 @@ def test_partitions_added_under_running_workers(
     dry = order_dry()
     assert [row["lane"] for row in dry["orders"]] == [0, 1, 2, 3]
     assert order()["orders"] == dry["orders"]
-    send(made, held_back, AFTER)
+    send_records(made.settings, held_back, AFTER)
     made.run_to_the_end("behind-the-barrier")
     after = checked(made)
     assert after.totals.records_received == len(sent) + len(again) + len(held_back)
@@ -187,24 +186,6 @@ def repeated(sent: Records, every: int, place: int) -> list[tuple[int, Stored]]:
     return [
         (topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(sent) if i % every == place
     ]
-
-
-def send(made: Deployment, records: Records, partitions: int) -> None:
-    """Send records in the order of their times, each to the partition of its key."""
-
-    async def run() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=made.settings.source.servers)  # type: ignore[union-attr]
-        await producer.start()
-        try:
-            for topic, (_, time, key, value) in sorted(records, key=lambda record: record[1][1]):
-                place = partition_of(key, partitions) if key else 0
-                await producer.send(
-                    made.settings.topics[topic], value, key, partition=place, timestamp_ms=time
-                )
-        finally:
-            await producer.stop()
-
-    asyncio.run(run())
 
 
 def received(made: Deployment) -> int:

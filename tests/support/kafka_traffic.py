@@ -1,10 +1,17 @@
 """Generated traffic on Kafka, with its truth."""
 
+import asyncio
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaProducer
+
 from loadtest.generate import Generator
 from loadtest.model import TrafficModel
 from loadtest.truth import Truth, TruthBuilder
 from pipeline.log.kafka.writer import KafkaLogWriter
 from pipeline.settings import Settings
+from pipeline.stages.plain_hashes import partition_of
+from tests.support.records import Stored
 
 
 def write_traffic_to_kafka(model: TrafficModel, settings: Settings) -> Truth:
@@ -18,3 +25,19 @@ def write_traffic_to_kafka(model: TrafficModel, settings: Settings) -> Truth:
             truth.add(chunk.rows)
         writer.flush()
     return truth.truth()
+
+
+def send_records(settings: Settings, records: Iterable[tuple[int, Stored]], partitions: int) -> None:
+    """Send (topic, record) in the order of their times, each to the partition of its key."""
+
+    async def run() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=settings.source.servers)  # type: ignore[union-attr]
+        await producer.start()
+        try:
+            for topic, (_, time, key, value) in sorted(records, key=lambda record: record[1][1]):
+                place = partition_of(key, partitions) if key else 0
+                await producer.send(settings.topics[topic], value, key, partition=place, timestamp_ms=time)
+        finally:
+            await producer.stop()
+
+    asyncio.run(run())
