@@ -6,6 +6,7 @@ WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/adledger
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY adledger adledger
 COPY pipeline pipeline
 COPY schemas schemas
 COPY sinks sinks
@@ -16,8 +17,8 @@ RUN /opt/adledger/bin/pip install --constraint constraints.txt .
 # does: x86-64-v3, znver4, neoverse-v2) to have its instructions, or "" for the machine that builds.
 ARG KERNEL_CPU=generic
 ENV ADLEDGER_KERNEL_CACHE=/opt/adledger/kernels NUMBA_CPU_NAME=${KERNEL_CPU} NUMBA_CPU_FEATURES=
-RUN /opt/adledger/bin/python -c "from pipeline.lanes.warm import compile_kernels; from pipeline.rules.loader import load_rules; compile_kernels(load_rules('default'))" \
-    && /opt/adledger/bin/python -c "from loadtest.generate import Generator; from loadtest.model import TrafficModel; list(Generator(TrafficModel(seed=1, events=1000, partitions=1)).chunks())"
+RUN /opt/adledger/bin/python -c "from adledger.pipeline.lanes.warm import compile_kernels; from adledger.pipeline.rules.loader import load_rules; compile_kernels(load_rules('default'))" \
+    && /opt/adledger/bin/python -c "from adledger.loadtest.generate import Generator; from adledger.loadtest.model import TrafficModel; list(Generator(TrafficModel(seed=1, events=1000, partitions=1)).chunks())"
 
 
 FROM python:3.11-slim-bookworm

@@ -34,7 +34,7 @@ bench: $(READY)
 ## bench-peers: the same job by Faust, Quix Streams, Flink, bare loops and adledger, side by side (ARGS="--rounds 1 --only faust,adledger")
 .PHONY: bench-peers
 bench-peers: $(READY)
-	@$(BIN)/python -m loadtest.peers $(ARGS)
+	@$(BIN)/python -m adledger.loadtest.peers $(ARGS)
 
 ## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
 SEEDS ?= 0..1999
@@ -60,12 +60,12 @@ model: $(READY)
 ## fraud-eval: recall and precision of the fraud rules on labelled traffic, and the real logs, into docs/fraud-eval.md
 .PHONY: fraud-eval
 fraud-eval: $(READY)
-	@$(BIN)/python -m loadtest.fraud_eval $(ARGS)
+	@$(BIN)/python -m adledger.loadtest.fraud_eval $(ARGS)
 
 ## methodology: make docs/methodology.md again from the rules and the shipped rule set
 .PHONY: methodology
 methodology: $(READY)
-	@$(BIN)/python -m pipeline.rules.methodology > docs/methodology.new
+	@$(BIN)/python -m adledger.pipeline.rules.methodology > docs/methodology.new
 	@mv docs/methodology.new docs/methodology.md
 
 ## lint: ruff's rules and format, nothing changed

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from loadtest.kafka_jars import kafka_jars
-from pipeline.errors import AdledgerError
+from adledger.loadtest.kafka_jars import kafka_jars
+from adledger.pipeline.errors import AdledgerError
 
 HOST = "127.0.0.1"
 START_SECONDS_MAX = 90

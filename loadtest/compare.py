@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.kernels.shapes import Records
-from loadtest.truth import ROLLUP, ROLLUP_KEY, added
-from pipeline.ledger.totals import money_text
-from schemas.classes import CLASS_NAMES, Class
-from schemas.wire import EventType, currency_text
+from adledger.loadtest.kernels.shapes import Records
+from adledger.loadtest.truth import ROLLUP, ROLLUP_KEY, added
+from adledger.pipeline.ledger.totals import money_text
+from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.schemas.wire import EventType, currency_text
 
 SPAN_ROWS = 500_000
 """Rows of the truth that are compared at once, at most (one publisher's rows are never torn apart)."""

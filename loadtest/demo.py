@@ -8,23 +8,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
-from loadtest.expected import GeneratedRecords, ListedRecords
-from loadtest.kernels.shapes import I64
-from loadtest.model import Scenario, TrafficModel
-from loadtest.real_truth import expected_of_files
-from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES
-from loadtest.scenarios import scenario_rows
-from loadtest.tables import Lookup
-from loadtest.truth import Truth
-from loadtest.verdicts import Verdicts, check_verdicts
-from loadtest.verify import Client, Report, verify
-from loadtest.write import write_traffic
-from pipeline.errors import UsageError
-from pipeline.importing import import_file
-from pipeline.lists.load import load_lists
-from pipeline.log.files.writer import FilesLogWriter
-from pipeline.rules.loader import NONE, today
-from pipeline.settings import Settings
+from adledger.loadtest.expected import GeneratedRecords, ListedRecords
+from adledger.loadtest.kernels.shapes import I64
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.real_truth import expected_of_files
+from adledger.loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES
+from adledger.loadtest.scenarios import scenario_rows
+from adledger.loadtest.tables import Lookup
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verdicts import Verdicts, check_verdicts
+from adledger.loadtest.verify import Client, Report, verify
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing import import_file
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.log.files.writer import FilesLogWriter
+from adledger.pipeline.rules.loader import NONE, today
+from adledger.pipeline.settings import Settings
 
 REAL_LOGS = (("access-log", "apache_access.log.gz"), ("open-bandit", "open_bandit_women.csv.gz"))
 """Format and file of the real logs, the older one first: log time only rises."""
@@ -160,6 +160,6 @@ def _real_files() -> Iterator[Sequence[tuple[str, Path]]]:
     """Give (format, path) of the real logs, which are package data."""
     with ExitStack() as stack:
         yield [
-            (kind, stack.enter_context(resources.as_file(resources.files("loadtest.data") / name)))
+            (kind, stack.enter_context(resources.as_file(resources.files("adledger.loadtest.data") / name)))
             for kind, name in REAL_LOGS
         ]

@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.generate import Generator
-from loadtest.kernels.shapes import I64, Records
-from loadtest.truth import EXPECTED, expected_of
-from loadtest.write import Written
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.kernels.shapes import I64, Records
+from adledger.loadtest.truth import EXPECTED, expected_of
+from adledger.loadtest.write import Written
 
 U64 = npt.NDArray[np.uint64]
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from loadtest.compare import RollupDifference
-from loadtest.expected import ExpectedRecords
-from loadtest.labels import Label
-from loadtest.truth import EXPECTED, ROLLUP_KEY
-from pipeline.ledger.queries import Tables
-from schemas.classes import CLASS_NAMES, Class
-from schemas.wire import Malformed
+from adledger.loadtest.compare import RollupDifference
+from adledger.loadtest.expected import ExpectedRecords
+from adledger.loadtest.labels import Label
+from adledger.loadtest.truth import EXPECTED, ROLLUP_KEY
+from adledger.pipeline.ledger.queries import Tables
+from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.schemas.wire import Malformed
 
 EXPLANATIONS_MAX = 200
 BATCHES_MAX = 5
@@ -24,7 +24,7 @@ Place = tuple[int, int, int]
 
 
 class Client(Protocol):
-    """What explaining needs of sinks.connection.Client."""
+    """What explaining needs of adledger.sinks.connection.Client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
         """Return the rows of a SELECT as tuples."""

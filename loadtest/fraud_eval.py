@@ -16,26 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.demo import CLICKHOUSE, LOG, fill_log
-from loadtest.expected import GeneratedRecords
-from loadtest.fraud_real import REAL_PUBLISHERS, RealLog, real_logs
-from loadtest.fraud_report import Evaluation, report
-from loadtest.fraud_scores import SCORED, Rows, scores
-from loadtest.kernels.fill import PUBLISHER_ID_FIRST
-from loadtest.kernels.shapes import I64
-from loadtest.model import Scenario, TrafficModel
-from loadtest.scenarios import SUSPENDED_PUBLISHER_FIRST
-from pipeline import __version__
-from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
-from pipeline.cli.output import err
-from pipeline.cli.rules_tables import RulesTables
-from pipeline.lanes.start import run_worker
-from pipeline.lists.load import load_lists
-from pipeline.rules.loader import DEFAULT, load_rules, today
-from pipeline.settings import Settings
-from schemas.migrate import migrate
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger import __version__
+from adledger.loadtest.demo import CLICKHOUSE, LOG, fill_log
+from adledger.loadtest.expected import GeneratedRecords
+from adledger.loadtest.fraud_real import REAL_PUBLISHERS, RealLog, real_logs
+from adledger.loadtest.fraud_report import Evaluation, report
+from adledger.loadtest.fraud_scores import SCORED, Rows, scores
+from adledger.loadtest.kernels.fill import PUBLISHER_ID_FIRST
+from adledger.loadtest.kernels.shapes import I64
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.scenarios import SUSPENDED_PUBLISHER_FIRST
+from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
+from adledger.pipeline.cli.output import err
+from adledger.pipeline.cli.rules_tables import RulesTables
+from adledger.pipeline.lanes.start import run_worker
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.rules.loader import DEFAULT, load_rules, today
+from adledger.pipeline.settings import Settings
+from adledger.schemas.migrate import migrate
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 SCENARIOS = (
     Scenario(kind="replay", actors=40, events_per_actor=50),

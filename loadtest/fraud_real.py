@@ -5,10 +5,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.rules.registry import RULE_BITS
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
-from sinks.connection import Client
+from adledger.pipeline.rules.registry import RULE_BITS
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
+from adledger.sinks.connection import Client
 
 REAL_PUBLISHERS: Mapping[str, int] = {"access log": 2, "Open Bandit": 1}
 """Log -> the publisher that its importer gives its events; generated traffic is of later years."""

@@ -4,13 +4,13 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.fraud_real import Agent, RealLog
-from loadtest.fraud_scores import EXPECTED_RULE, AttackScore, HonestScore, RuleScore
-from loadtest.labels import Label
-from pipeline.lists.load import Lists
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
+from adledger.loadtest.fraud_real import Agent, RealLog
+from adledger.loadtest.fraud_scores import EXPECTED_RULE, AttackScore, HonestScore, RuleScore
+from adledger.loadtest.labels import Label
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
 
 BEGIN, END = "<!-- fraud-eval: begin, written by the command -->", "<!-- fraud-eval: end -->"
 AGENT_CHARACTERS_MAX = 240

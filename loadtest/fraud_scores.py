@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.labels import Label
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
-from schemas.wire import EventType
+from adledger.loadtest.labels import Label
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import EventType
 
 MINUTE_MS = 60_000
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.kernels.arrive import DERIVED_MAX, merge_planned, plan_slots, slot_times
-from loadtest.kernels.fill import fill_rows
-from loadtest.kernels.keys import KEY_BYTES_MAX
-from loadtest.kernels.memory import SLACK_BYTES
-from loadtest.kernels.render import NULL, VALUE_BYTES_MAX, render_rows
-from loadtest.kernels.shapes import I64, PLANNED, ROW, U8, Records
-from loadtest.model import TrafficModel
-from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
-from loadtest.scenarios import scenario_rows
-from loadtest.tables import Lookup
-from pipeline.log.record_block import RecordBlock
+from adledger.loadtest.kernels.arrive import DERIVED_MAX, merge_planned, plan_slots, slot_times
+from adledger.loadtest.kernels.fill import fill_rows
+from adledger.loadtest.kernels.keys import KEY_BYTES_MAX
+from adledger.loadtest.kernels.memory import SLACK_BYTES
+from adledger.loadtest.kernels.render import NULL, VALUE_BYTES_MAX, render_rows
+from adledger.loadtest.kernels.shapes import I64, PLANNED, ROW, U8, Records
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
+from adledger.loadtest.scenarios import scenario_rows
+from adledger.loadtest.tables import Lookup
+from adledger.pipeline.log.record_block import RecordBlock
 
 CHUNK_SLOTS = 65_536
 """Slots planned at once: 30 MB of records, which the next chunk overwrites."""

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pipeline.errors import AdledgerError
+from adledger.pipeline.errors import AdledgerError
 
 POM = Path(__file__).parent / "data" / "kafka-pom.xml"
 FETCH_SECONDS_MAX = 300

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 
 HOUR_MS = 3_600_000
 EVENTS_MAX = 2**40

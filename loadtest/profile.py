@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.runner.thresholds import Threshold
-from pipeline.errors import UsageError
+from adledger.loadtest.runner.thresholds import Threshold
+from adledger.pipeline.errors import UsageError
 
 CONSTANT, RAMPING, REPLAY = "constant-arrival-rate", "ramping-arrival-rate", "replay"
 EXECUTORS = (CONSTANT, RAMPING, REPLAY)

@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from loadtest.model import Burst, Scenario, TrafficModel
-from loadtest.profile import (
+from adledger.loadtest.model import Burst, Scenario, TrafficModel
+from adledger.loadtest.profile import (
     CONSTANT,
     DURATION_SECONDS_MAX,
     EXECUTORS,
@@ -22,11 +22,11 @@ from loadtest.profile import (
     Stage,
     seconds_of,
 )
-from loadtest.result_names import METRICS
-from loadtest.runner.thresholds import Threshold, parse_threshold
-from loadtest.scenarios import SCENARIOS
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from adledger.loadtest.result_names import METRICS
+from adledger.loadtest.runner.thresholds import Threshold, parse_threshold
+from adledger.loadtest.scenarios import SCENARIOS
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.settings import Settings
 
 _OURS = {"seed", "events", "partitions", "start_ms", "duration_hours", "ramps", "edge_margin_minutes",
          "dedupe_window_hours", "acceptance_hours_max"}  # fmt: skip
@@ -38,7 +38,7 @@ _RUNS_OWN = {"source", "clickhouse", "database", "topics", "rollups_topic", "gro
 
 def names() -> list[str]:
     """Return the names of the profiles that adledger comes with."""
-    folder = resources.files("loadtest") / "profiles"
+    folder = resources.files("adledger.loadtest") / "profiles"
     return sorted(
         entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
     )
@@ -60,7 +60,7 @@ def load(name: str) -> Profile:
             remedy=(f"did you mean {near[0]}? " if near else "")
             + f"Known are {', '.join(names())}, or a .toml file",
         )
-    text = (resources.files("loadtest") / "profiles" / f"{name}.toml").read_text("utf-8")
+    text = (resources.files("adledger.loadtest") / "profiles" / f"{name}.toml").read_text("utf-8")
     return parse(text, f"profile {name}", name)
 
 

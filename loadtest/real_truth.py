@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loadtest.kernels.shapes import Records
-from loadtest.truth import EXPECTED
-from schemas.classes import Class
-from schemas.wire import Malformed, currency_code
+from adledger.loadtest.kernels.shapes import Records
+from adledger.loadtest.truth import EXPECTED
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import Malformed, currency_code
 
 PRICE_NANOS = 1_000_000
 CLICK_NANOS = 500_000_000

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from schemas import wire
-from schemas.wire import Malformed
+from adledger.schemas import wire
+from adledger.schemas.wire import Malformed
 
 Json = dict[str, Any]
 

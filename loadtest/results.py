@@ -8,7 +8,7 @@
       adledger.toml   the workers' settings
       *.log           what workers and senders said
 
-The truth is not kept: it follows from run.json's `model` and `sent_until_ms` (loadtest.runner.check.Sent).
+The truth is not kept: it follows from run.json's `model` and `sent_until_ms` (adledger.loadtest.runner.check.Sent).
 
 Readers depend on this module only. Fields are added, never renamed: `FORMAT` counts up when one changes its meaning.
 All times are UTC, in ms since the epoch; durations carry their unit in the name.
@@ -23,8 +23,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from loadtest.result_names import SECONDS
-from pipeline.errors import UsageError
+from adledger.loadtest.result_names import SECONDS
+from adledger.pipeline.errors import UsageError
 
 FORMAT = 1
 RUN, SUMMARY, SECONDS_FILE, FRESHNESS = "run.json", "summary.json", "seconds.csv", "freshness.hlog"

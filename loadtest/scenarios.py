@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from loadtest.kernels.shapes import ROW, SENDS_PREFETCH, SENDS_SIZE, SENDS_TEST, Records
-from loadtest.labels import Label
-from loadtest.model import HOUR_MS, TrafficModel
-from loadtest.script import Script
-from loadtest.tables import Lookup, all_user_agents, bots, user_agents
-from pipeline.errors import UsageError
+from adledger.loadtest.kernels.shapes import ROW, SENDS_PREFETCH, SENDS_SIZE, SENDS_TEST, Records
+from adledger.loadtest.labels import Label
+from adledger.loadtest.model import HOUR_MS, TrafficModel
+from adledger.loadtest.script import Script
+from adledger.loadtest.tables import Lookup, all_user_agents, bots, user_agents
+from adledger.pipeline.errors import UsageError
 
 MINUTE_MS = 60_000
 

@@ -3,15 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.kernels.arrive import click_delays
-from loadtest.kernels.fill import fill_rows
-from loadtest.kernels.finish import finish_rows
-from loadtest.kernels.keys import KEY_BYTES_MAX
-from loadtest.kernels.memory import SLACK_BYTES
-from loadtest.kernels.shapes import I64, PLANNED, ROW, Records
-from loadtest.labels import Label
-from loadtest.model import HOUR_MS, Scenario, TrafficModel
-from loadtest.tables import MASK64, Lookup, datacentres, mix64
+from adledger.loadtest.kernels.arrive import click_delays
+from adledger.loadtest.kernels.fill import fill_rows
+from adledger.loadtest.kernels.finish import finish_rows
+from adledger.loadtest.kernels.keys import KEY_BYTES_MAX
+from adledger.loadtest.kernels.memory import SLACK_BYTES
+from adledger.loadtest.kernels.shapes import I64, PLANNED, ROW, Records
+from adledger.loadtest.labels import Label
+from adledger.loadtest.model import HOUR_MS, Scenario, TrafficModel
+from adledger.loadtest.tables import MASK64, Lookup, datacentres, mix64
 
 U64 = npt.NDArray[np.uint64]
 

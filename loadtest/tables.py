@@ -10,13 +10,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.kernels.aliases import alias_table
-from loadtest.kernels.draw import QUANTILES
-from loadtest.kernels.memory import SLACK_BYTES
-from loadtest.kernels.render import FIELD_NAMES
-from loadtest.kernels.shapes import I64, LITERALS, Tables, Texts
-from loadtest.model import HOUR_MS, TrafficModel
-from schemas.wire import currency_code
+from adledger.loadtest.kernels.aliases import alias_table
+from adledger.loadtest.kernels.draw import QUANTILES
+from adledger.loadtest.kernels.memory import SLACK_BYTES
+from adledger.loadtest.kernels.render import FIELD_NAMES
+from adledger.loadtest.kernels.shapes import I64, LITERALS, Tables, Texts
+from adledger.loadtest.model import HOUR_MS, TrafficModel
+from adledger.schemas.wire import currency_code
 
 Array = npt.NDArray[np.generic]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -123,7 +123,7 @@ def _text_table(texts: Sequence[bytes]) -> Array:
 
 def catalog_rows(name: str) -> list[list[str]]:
     """Return the tab-separated rows of a catalog file, without its comments."""
-    text = resources.files("loadtest.catalog").joinpath(name).read_text("utf-8")
+    text = resources.files("adledger.loadtest.catalog").joinpath(name).read_text("utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 

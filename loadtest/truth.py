@@ -9,13 +9,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.kernels.shapes import I64, Records
-from loadtest.kernels.tally import move, tally
-from loadtest.model import TrafficModel
-from loadtest.recipes import RECIPES
-from pipeline.errors import UsageError
-from schemas.classes import Class
-from schemas.wire import Malformed, currency_code
+from adledger.loadtest.kernels.shapes import I64, Records
+from adledger.loadtest.kernels.tally import move, tally
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.recipes import RECIPES
+from adledger.pipeline.errors import UsageError
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import Malformed, currency_code
 
 ROLLUP_KEY = ("publisher_id", "minute", "event_type_code", "class_code", "currency_code")
 
@@ -48,7 +48,7 @@ EXPECTED = np.dtype(
         (
             "malformed",
             "u1",
-        ),  # schemas.wire.Malformed; then only topic, partition, offset and class_code are set
+        ),  # adledger.schemas.wire.Malformed; then only topic, partition, offset and class_code are set
         ("label", "u1"),
     ]
 )

@@ -1,7 +1,7 @@
 """Verdicts held against what can be known of them: their own reasons, the tables' sums, and the plain rules on a sample.
 
 The generator's truth knows no rules, so which events are filtered is not in it. But a verdict follows from the event's
-reasons and its judge, the same money stands in three tables, and the plain rules (`pipeline.rules.plain`) judge stored
+reasons and its judge, the same money stands in three tables, and the plain rules (`adledger.pipeline.rules.plain`) judge stored
 events again, one by one.
 """
 
@@ -10,14 +10,14 @@ events again, one by one.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from loadtest.verify import FILTERED, Client
-from pipeline.explain.explain import Explainer
-from pipeline.explain.store import Store
-from pipeline.ledger.queries import Tables
-from pipeline.ledger.totals import Totals
-from pipeline.lists.load import Lists
-from pipeline.rules.registry import RULE_BITS, RULES
-from schemas.classes import CLASS_NAMES, Class
+from adledger.loadtest.verify import FILTERED, Client
+from adledger.pipeline.explain.explain import Explainer
+from adledger.pipeline.explain.store import Store
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.totals import Totals
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.rules.registry import RULE_BITS, RULES
+from adledger.schemas.classes import CLASS_NAMES, Class
 
 JUDGED = (Class.BILLABLE, *FILTERED)
 SAMPLE_OF_HITS, SAMPLE_OF_REST = 3, 10

@@ -1,7 +1,7 @@
 """Verification: every table against the truth, row by row, to the nano; and each difference explained by event.
 
 The truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
-`loadtest.verdicts` looks at the verdicts themselves.
+`adledger.loadtest.verdicts` looks at the verdicts themselves.
 """
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from loadtest.compare import RollupDifference, differences, differing, publisher_spans
-from loadtest.expected import ExpectedRecords
-from loadtest.explain import explain
-from loadtest.kernels.shapes import I64, Records
-from loadtest.truth import CLASSES, REASONS, ROLLUP, Truth
-from pipeline.ledger.queries import Tables, totals
-from pipeline.ledger.totals import ClassMoney, Totals
-from schemas.classes import CLASS_NAMES, Class, Reason
-from schemas.wire import Malformed, currency_text
+from adledger.loadtest.compare import RollupDifference, differences, differing, publisher_spans
+from adledger.loadtest.expected import ExpectedRecords
+from adledger.loadtest.explain import explain
+from adledger.loadtest.kernels.shapes import I64, Records
+from adledger.loadtest.truth import CLASSES, REASONS, ROLLUP, Truth
+from adledger.pipeline.ledger.queries import Tables, totals
+from adledger.pipeline.ledger.totals import ClassMoney, Totals
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import Malformed, currency_text
 
 DIFFERENCES_MAX = 50
 """Rows that are listed and explained; all are counted."""
@@ -32,7 +32,7 @@ BEFORE_RULES = f"if(class_code IN ({Class.GIVT:d}, {Class.SIVT:d}), {Class.BILLA
 
 
 class Client(Protocol):
-    """What verification needs of sinks.connection.Client."""
+    """What verification needs of adledger.sinks.connection.Client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
         """Return the rows of a SELECT as tuples."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.generate import TOPICS, Generator
-from loadtest.kernels.shapes import I64
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.errors import UsageError
-from pipeline.log.files.writer import FilesLogWriter
+from adledger.loadtest.generate import TOPICS, Generator
+from adledger.loadtest.kernels.shapes import I64
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.log.files.writer import FilesLogWriter
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
 """adledger: the pipeline from the log to ClickHouse."""
 
-__version__ = "0.1.0"
+if __name__ != "adledger.pipeline":
+    raise ImportError("this package is adledger.pipeline; it is not importable as pipeline")

@@ -1,7 +1,7 @@
 """The Faust app: lanes as a service, an agent that watches publishers, and pages.
 
     adledger run --source kafka://...          the worker, by our command line
-    faust -A pipeline.app worker -l info       the same worker, by Faust's; also `agents`, `send` ...
+    faust -A adledger.pipeline.app worker -l info       the same worker, by Faust's; also `agents`, `send` ...
 
 `create_app` takes settings as given. The module's `app` is made at its first use, with the settings of environment
 and file; importing the module reads and starts nothing.
@@ -18,22 +18,22 @@ from uuid import uuid4
 import faust
 import uvloop
 
-from pipeline.addresses import KafkaAddress
-from pipeline.control import logs
-from pipeline.control.announcer import Announcer
-from pipeline.control.metrics import LaneMetrics
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.control.observers import Observers
-from pipeline.control.readiness import Readiness
-from pipeline.control.recent import RecentTransport
-from pipeline.control.service import LanesService
-from pipeline.control.watch import PublisherWatch
-from pipeline.errors import AdledgerError, UsageError
-from pipeline.ledger.totals import Summary
-from pipeline.log.kafka.properties import CLIENT_ID, faust_credentials
-from pipeline.settings import Settings
-from pipeline.web.pages import Shown, add_pages
-from pipeline.web.server import Pages
+from adledger.pipeline.addresses import KafkaAddress
+from adledger.pipeline.control import logs
+from adledger.pipeline.control.announcer import Announcer
+from adledger.pipeline.control.metrics import LaneMetrics
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.control.observers import Observers
+from adledger.pipeline.control.readiness import Readiness
+from adledger.pipeline.control.recent import RecentTransport
+from adledger.pipeline.control.service import LanesService
+from adledger.pipeline.control.watch import PublisherWatch
+from adledger.pipeline.errors import AdledgerError, UsageError
+from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.log.kafka.properties import CLIENT_ID, faust_credentials
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.web.pages import Shown, add_pages
+from adledger.pipeline.web.server import Pages
 
 AGENT = "publisher_monitor"
 
@@ -181,13 +181,13 @@ def run_app(
 
 @functools.cache
 def _app() -> LedgerApp:
-    from pipeline.settings_layers import load  # noqa: PLC0415 - only the module's own app reads settings
+    from adledger.pipeline.settings_layers import load  # noqa: PLC0415 - only the module's own app reads settings
 
     return create_app(load().settings)
 
 
 def __getattr__(name: str) -> Any:
-    """Give `app`, and its agent (`faust -A pipeline.app send @publisher_monitor ...`)."""
+    """Give `app`, and its agent (`faust -A adledger.pipeline.app send @publisher_monitor ...`)."""
     if name == "app":
         return _app()
     if name == AGENT:

@@ -1,6 +1,6 @@
 """Every setting: its name, unit, default, bounds, and why it is what it is.
 
-`Settings(...)` takes values as they are given and reads nothing else; `pipeline.settings_layers.load` finds the
+`Settings(...)` takes values as they are given and reads nothing else; `adledger.pipeline.settings_layers.load` finds the
 values in flags, environment and file. A limit's description says what happens when it is reached.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline.addresses import (
+from adledger.pipeline.addresses import (
     ClickHouseAddress,
     EmbeddedAddress,
     FilesAddress,
@@ -23,8 +23,8 @@ from pipeline.addresses import (
     parse_clickhouse,
     parse_source,
 )
-from pipeline.settings_kafka import KAFKA_PROPERTIES
-from schemas.wire import RECORD_BYTES_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
+from adledger.pipeline.settings_kafka import KAFKA_PROPERTIES
+from adledger.schemas.wire import RECORD_BYTES_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
 
 KIB, MIB = 1024, 1024 * 1024
 

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from pipeline.errors import UsageError
-from pipeline.settings import KAFKA_PROPERTIES, Settings
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.settings import KAFKA_PROPERTIES, Settings
 
 ENV_PREFIX = "ADLEDGER_"
 ENV_KAFKA = f"{ENV_PREFIX}KAFKA_"

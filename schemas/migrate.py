@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import SinkError
-from schemas.statements import Target, render
+from adledger.pipeline.errors import SinkError
+from adledger.schemas.statements import Target, render
 
 FOLDER = Path(__file__).parent / "migrations"
 

@@ -4,7 +4,7 @@
 Types are numpy's: "O" is bytes (texts), and "[u1]" a list of them in each row.
 """
 
-from pipeline.stages.columns import EVENT_DTYPES
+from adledger.pipeline.stages.columns import EVENT_DTYPES
 
 PROTOCOL_TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 """Written under the protocol, in this order; the ledger row is last."""
@@ -24,7 +24,7 @@ EVENTS_EXTRA = {
     "money_nanos": "i8",
     "judge_version": "u8",
 }
-"""Columns of `events` beside those of pipeline.stages.columns.EVENT_DTYPES."""
+"""Columns of `events` beside those of adledger.pipeline.stages.columns.EVENT_DTYPES."""
 
 ROLLUP_MINUTE = {
     "publisher_id": "u4",
@@ -42,7 +42,7 @@ DEAD_LETTERS = {
     "offset": "i8",
     "log_time": "i8",
     "lane_clock": "i8",
-    "reason_code": "u1",  # schemas.wire.Malformed
+    "reason_code": "u1",  # adledger.schemas.wire.Malformed
     "key": "O",
     "value": "O",
 }
@@ -58,7 +58,7 @@ LEDGER = {
     "clock_before": "i8",
     "clock_after": "i8",
     "records_received": "u8",
-    "billable": "u8",  # records by class, under the names of schemas.classes.CLASS_NAMES
+    "billable": "u8",  # records by class, under the names of adledger.schemas.classes.CLASS_NAMES
     "duplicate": "u8",
     "givt": "u8",
     "sivt": "u8",
@@ -71,9 +71,9 @@ LEDGER = {
     "money.money_nanos": "[i8]",
     "judge_version": "u8",
     "rollup_rows": "u8",
-    "events_digest": "u8",  # pipeline.stages.digest
+    "events_digest": "u8",  # adledger.pipeline.stages.digest
     "dead_letters_digest": "u8",
-    "seal": "u8",  # sinks.seal
+    "seal": "u8",  # adledger.sinks.seal
 }
 
 PROTOCOL_COLUMNS: dict[str, dict[str, str]] = {

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.tables import PARTITION_CLOCKS, PROTOCOL_COLUMNS, STAMP_COLUMNS, TEXT_COLUMNS
-from sinks.sink import Columns, Stamp
+from adledger.schemas.tables import PARTITION_CLOCKS, PROTOCOL_COLUMNS, STAMP_COLUMNS, TEXT_COLUMNS
+from adledger.sinks.sink import Columns, Stamp
 
 Block = dict[str, Any]
 """Column name -> numpy array of the stored dtype, or a list of lists where each row holds an array."""

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
-from sinks.clickhouse import insert_settings
-from sinks.connection import Client
-from sinks.outcomes import DEADLINE_CONSTRAINT
+from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
+from adledger.sinks.clickhouse import insert_settings
+from adledger.sinks.connection import Client
+from adledger.sinks.outcomes import DEADLINE_CONSTRAINT
 
 VERSION_MIN = (25, 8)
 """The oldest release with long-term support when this was written. Tested on 26.9."""

@@ -11,21 +11,21 @@ from typing import Any, TypeVar
 import numpy as np
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkError, SinkUnavailable
-from pipeline.rules.rule import WINDOW_COLUMNS
-from pipeline.stages.columns import EVENT_DTYPES, EventColumns
-from pipeline.stages.identity import dedupe_keys
-from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
-from sinks import queries
-from sinks.blocks import Block, protocol_block, row_count, text_block
-from sinks.connection import NETWORK_ERRORS, Client, connect, first_line
-from sinks.ledger import ledger_entry
-from sinks.orders import ClickHouseOrders
-from sinks.outcomes import insert_outcome
-from sinks.pool import ClientPool
-from sinks.rules import ClickHouseRules
-from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkError, SinkUnavailable
+from adledger.pipeline.rules.rule import WINDOW_COLUMNS
+from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.pipeline.stages.identity import dedupe_keys
+from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
+from adledger.sinks import queries
+from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
+from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
+from adledger.sinks.ledger import ledger_entry
+from adledger.sinks.orders import ClickHouseOrders
+from adledger.sinks.outcomes import insert_outcome
+from adledger.sinks.pool import ClientPool
+from adledger.sinks.rules import ClickHouseRules
+from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import clickhouse_driver
 import numpy as np
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkUnavailable
-from sinks.secure import driver_options, login_password, probed
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.sinks.secure import driver_options, login_password, probed
 
 # Every failure that the driver logs, with a traceback, it also raises; we say it once, with the remedy.
 logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.classes import CLASS_NAMES, Class
-from sinks.seal import seal
-from sinks.sink import Columns, LedgerEntry, Money, OffsetRange
+from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.sinks.seal import seal
+from adledger.sinks.sink import Columns, LedgerEntry, Money, OffsetRange
 
 
 def ledger_columns(entry: LedgerEntry) -> Columns:

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.errors import InsertRefused, InsertUnknown
-from pipeline.stages import identity
-from pipeline.stages.columns import EVENT_DTYPES, EventColumns
-from schemas.classes import Class
-from schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
-from sinks.blocks import Block, protocol_block, row_count, text_block
-from sinks.ledger import ledger_entry
-from sinks.queries import STORED_COLUMNS
-from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.pipeline.errors import InsertRefused, InsertUnknown
+from adledger.pipeline.stages import identity
+from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.schemas.classes import Class
+from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
+from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
+from adledger.sinks.ledger import ledger_entry
+from adledger.sinks.queries import STORED_COLUMNS
+from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 
 class Faults:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from pipeline.stages import digest
-from schemas.tables import PROTOCOL_TABLES
-from sinks.ledger import ledger_entry
-from sinks.queries import LEDGER_COLUMNS, read_column
-from sinks.sink import LedgerEntry, OffsetRange
+from adledger.pipeline.stages import digest
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.sinks.ledger import ledger_entry
+from adledger.sinks.queries import LEDGER_COLUMNS, read_column
+from adledger.sinks.sink import LedgerEntry, OffsetRange
 
 NO_PARENT = -1
 CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")

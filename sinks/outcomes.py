@@ -2,8 +2,8 @@
 
 from clickhouse_driver.errors import Error, ServerException
 
-from pipeline.errors import InsertRefused, InsertUnknown, SinkError
-from sinks.connection import NETWORK_ERRORS, first_line
+from adledger.pipeline.errors import InsertRefused, InsertUnknown, SinkError
+from adledger.sinks.connection import NETWORK_ERRORS, first_line
 
 VIOLATED_CONSTRAINT = 469
 DEADLINE_CONSTRAINT = "in_time"

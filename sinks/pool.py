@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from sinks.connection import READ_TIMEOUT_SECONDS, Client
+from adledger.sinks.connection import READ_TIMEOUT_SECONDS, Client
 
 T = TypeVar("T")
 

@@ -2,11 +2,11 @@
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
-from pipeline.rules.rule import WINDOW_COLUMNS
-from pipeline.stages.columns import EVENT_DTYPES
-from pipeline.stages.identity import FINGERPRINTED
-from schemas.classes import Class
-from schemas.tables import LEDGER, PROTOCOL_TABLES
+from adledger.pipeline.rules.rule import WINDOW_COLUMNS
+from adledger.pipeline.stages.columns import EVENT_DTYPES
+from adledger.pipeline.stages.identity import FINGERPRINTED
+from adledger.schemas.classes import Class
+from adledger.schemas.tables import LEDGER, PROTOCOL_TABLES
 
 CLOCK_FROM = "fromUnixTimestamp64Milli({:d}, 'UTC')"
 
@@ -65,7 +65,7 @@ def identities(database: str, lane: int, clock_from: int, before_batch_no: int) 
 
 
 def fingerprint() -> str:
-    """Return the expression of a row's fingerprint (UInt32), bit by bit that of pipeline.stages.identity."""
+    """Return the expression of a row's fingerprint (UInt32), bit by bit that of adledger.pipeline.stages.identity."""
     h = "toUInt64(0)"
     for name in FINGERPRINTED:
         h = f"intHash64(bitXor({h}, toUInt64({read_column(name)})))"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
-from schemas.classes import Class
+from adledger.schemas.classes import Class
 
 NO_LANE = -1
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -3,7 +3,7 @@
 import orjson
 import xxhash
 
-from sinks.sink import LedgerEntry
+from adledger.sinks.sink import LedgerEntry
 
 
 def seal(entry: LedgerEntry) -> int:

@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Any
 
-from pipeline.addresses import ServerAddress, Tls
-from pipeline.errors import SinkUnavailable
+from adledger.pipeline.addresses import ServerAddress, Tls
+from adledger.pipeline.errors import SinkUnavailable
 
 PROBE_SECONDS_MAX = 5
 ALERT_SECONDS_MAX = 1.0

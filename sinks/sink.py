@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.stages.columns import EventColumns
+from adledger.pipeline.stages.columns import EventColumns
 
 Columns = Mapping[str, Any]
 """Column name -> values, all of one length."""
@@ -50,7 +50,7 @@ class OffsetRange:
 class LedgerEntry:
     """One batch that is done. `counts` has records by class code, `money` what they are worth.
 
-    The digests (pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
+    The digests (adledger.pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
     """
 
     lane: int
@@ -102,7 +102,7 @@ class Identities:
 class RuleEvents:
     """A block of non-duplicate events for the rules' windows, in the lane's order, with the lane clock (ms) at each.
 
-    `columns` has rows in pipeline.rules.rule.WINDOW_COLUMNS; the others may be empty.
+    `columns` has rows in adledger.pipeline.rules.rule.WINDOW_COLUMNS; the others may be empty.
     """
 
     columns: EventColumns

@@ -1,4 +1,4 @@
-"""The worker's side of the protocol: `pipeline.lanes`, step by step (docs/exactly-once.md has the table).
+"""The worker's side of the protocol: `adledger.pipeline.lanes`, step by step (docs/exactly-once.md has the table).
 
 What a worker is about to send is on the wire already: it may be as slow as it likes in between.
 """

@@ -1,4 +1,4 @@
-"""Inserts and their answers, seen in the bytes of ClickHouse's native protocol, for `loadtest.faults.tcp_proxy`.
+"""Inserts and their answers, seen in the bytes of ClickHouse's native protocol, for `adledger.loadtest.faults.tcp_proxy`.
 
 An insert of the protocol's is known by its query id (`adledger/DATABASE/LANE/BATCH/TABLE/UUID`), and is *under way* from
 when its rows were sent until its last answer. Nothing is compressed between worker and server on one machine.
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loadtest.faults.tcp_proxy import Action, Side
+from adledger.loadtest.faults.tcp_proxy import Action, Side
 
 _QUERY_ID = re.compile(rb"adledger/[A-Za-z0-9_]+/(\d+)/(\d+)/([a-z_]+)/[0-9a-f-]{36}")
 _DATA, _EXCEPTION, _PROGRESS, _END_OF_STREAM = 1, 2, 3, 5

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from loadtest.chaos.stage import Servers
-from loadtest.chaos.waiting import NotSeen
-from pipeline.addresses import ServerAddress
-from schemas.tables import PROTOCOL_TABLES
-from sinks.connection import connect
+from adledger.loadtest.chaos.stage import Servers
+from adledger.loadtest.chaos.waiting import NotSeen
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.sinks.connection import connect
 
 _CONSTRAINT = "toUnixTimestamp(nowInBlock()){} <= send_by"
 

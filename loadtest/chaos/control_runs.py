@@ -15,15 +15,15 @@ from pathlib import Path
 
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.chaos.clock import ahead, drop_deadline
-from loadtest.chaos.pressure import SLOW_INSERT_SECONDS
-from loadtest.chaos.results import ControlDone
-from loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
-from loadtest.chaos.stage import Servers
-from loadtest.chaos.waiting import until
-from loadtest.faults.processes import pause, resume
-from loadtest.faults.tcp_proxy import Action
-from pipeline.errors import AdledgerError
+from adledger.loadtest.chaos.clock import ahead, drop_deadline
+from adledger.loadtest.chaos.pressure import SLOW_INSERT_SECONDS
+from adledger.loadtest.chaos.results import ControlDone
+from adledger.loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
+from adledger.loadtest.chaos.stage import Servers
+from adledger.loadtest.chaos.waiting import until
+from adledger.loadtest.faults.processes import pause, resume
+from adledger.loadtest.faults.tcp_proxy import Action
+from adledger.pipeline.errors import AdledgerError
 
 FAST = ("--until-caught-up", "--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 EVENTS_PER_CONTROL = 20_000
@@ -106,7 +106,7 @@ def _join_leave(scene: Scene) -> str:
     until(lambda: (scene.deployment.look.records() or 0) > LEAVES_AFTER_RECORDS, "a part of the traffic")
     first.stop()
     second = scene.deployment.worker(
-        "rebuilding", (sys.executable, "-m", "loadtest.chaos.controls", "rebuilding")
+        "rebuilding", (sys.executable, "-m", "adledger.loadtest.chaos.controls", "rebuilding")
     )
     second.start(*FAST)
     second.wait(WORKER_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""A worker that lacks one protection: `python -m loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
+"""A worker that lacks one protection: `python -m adledger.loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
 
 The product has no switches for this: what protects is replaced in this process alone. A chaos run's controls start it,
 to show that its faults would be noticed.
@@ -13,20 +13,20 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from pipeline.cli.app import main
-from pipeline.errors import CommitRefused, LogError, SinkError
-from pipeline.lanes import start as start_module
-from pipeline.lanes import worker as worker_module
-from pipeline.lanes.compute import Computed
-from pipeline.lanes.deliver import Delivery, Records, Settled
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.lane import Lane
-from pipeline.lanes.ports import LaneLimits
-from pipeline.lanes.recovery import Start
-from pipeline.lanes.worker import Worker
-from pipeline.log.kafka.patience import Patience
-from sinks.clickhouse import ClickHouseSink
-from sinks.sink import Columns, Stamp
+from adledger.pipeline.cli.app import main
+from adledger.pipeline.errors import CommitRefused, LogError, SinkError
+from adledger.pipeline.lanes import start as start_module
+from adledger.pipeline.lanes import worker as worker_module
+from adledger.pipeline.lanes.compute import Computed
+from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.ports import LaneLimits
+from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.log.kafka.patience import Patience
+from adledger.sinks.clickhouse import ClickHouseSink
+from adledger.sinks.sink import Columns, Stamp
 
 TRIES_MAX = 2
 BROKER_AWAY_EXIT_CODE = 1

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from loadtest.chaos.waiting import until
-from pipeline.addresses import ServerAddress
-from pipeline.errors import AdledgerError
-from schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
-from sinks.connection import connect
+from adledger.loadtest.chaos.waiting import until
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import AdledgerError
+from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
+from adledger.sinks.connection import connect
 
 SIZE_MB = 1024
 MORE_THAN_THERE_IS_BYTES = 1 << 60

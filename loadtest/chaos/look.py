@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkUnavailable
-from sinks.connection import NETWORK_ERRORS, connect
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.sinks.connection import NETWORK_ERRORS, connect
 
 ANSWER_SECONDS_MAX = 10.0
 AWAY = (SinkUnavailable, DriverError, *NETWORK_ERRORS)

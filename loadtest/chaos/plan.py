@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 
 KILLS_TOGETHER = 8
 """Kills come in bursts: the next before the lanes have recovered from the one before."""

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.chaos.clickhouse_frames import Insert
-from loadtest.chaos.play import Play
-from loadtest.chaos.waiting import Broken, until
-from loadtest.chaos.workers import Worker
-from sinks.outcomes import VIOLATED_CONSTRAINT
+from adledger.loadtest.chaos.clickhouse_frames import Insert
+from adledger.loadtest.chaos.play import Play
+from adledger.loadtest.chaos.waiting import Broken, until
+from adledger.loadtest.chaos.workers import Worker
+from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
 """A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""

@@ -6,9 +6,9 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from loadtest.chaos.clickhouse_frames import ClickHouseFaults
-from loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
-from loadtest.faults.tcp_proxy import Action, TcpProxy
+from adledger.loadtest.chaos.clickhouse_frames import ClickHouseFaults
+from adledger.loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
+from adledger.loadtest.faults.tcp_proxy import Action, TcpProxy
 
 T = TypeVar("T")
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.chaos.control_runs import try_controls
-from loadtest.chaos.faults import FAULTS
-from loadtest.chaos.plan import KILLS_TOGETHER, planned
-from loadtest.chaos.play import Play
-from loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
-from loadtest.chaos.stage import Deployment, Servers, servers
-from loadtest.chaos.traffic import Traffic, traffic_model
-from loadtest.chaos.waiting import Broken, NotSeen, until
-from loadtest.chaos.workers import Doubt, doubts_of
-from pipeline.errors import AdledgerError
+from adledger.loadtest.chaos.control_runs import try_controls
+from adledger.loadtest.chaos.faults import FAULTS
+from adledger.loadtest.chaos.plan import KILLS_TOGETHER, planned
+from adledger.loadtest.chaos.play import Play
+from adledger.loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
+from adledger.loadtest.chaos.stage import Deployment, Servers, servers
+from adledger.loadtest.chaos.traffic import Traffic, traffic_model
+from adledger.loadtest.chaos.waiting import Broken, NotSeen, until
+from adledger.loadtest.chaos.workers import Doubt, doubts_of
+from adledger.pipeline.errors import AdledgerError
 
 LANES = 6
 PLANNED_SECONDS = 1_200

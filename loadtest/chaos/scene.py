@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from loadtest.chaos.stage import Deployment, Servers
-from loadtest.chaos.waiting import NotSeen, until
-from loadtest.chaos.workers import ADLEDGER, Worker
-from loadtest.faults.processes import pause, resume
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.log.kafka.writer import KafkaLogWriter
-from sinks.connection import connect
+from adledger.loadtest.chaos.stage import Deployment, Servers
+from adledger.loadtest.chaos.waiting import NotSeen, until
+from adledger.loadtest.chaos.workers import ADLEDGER, Worker
+from adledger.loadtest.faults.processes import pause, resume
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.sinks.connection import connect
 
 MODEL = TrafficModel(
     seed=31, events=20_000, partitions=2, duration_hours=30, duplicate_share=0.2, publishers=50, users=2_000,
@@ -44,7 +44,7 @@ class Scene:
 
     def worker(self, without: str = "") -> Worker:
         """Start a worker, which lacks a protection where one is named."""
-        program = (sys.executable, "-m", "loadtest.chaos.controls", without) if without else ADLEDGER
+        program = (sys.executable, "-m", "adledger.loadtest.chaos.controls", without) if without else ADLEDGER
         worker = self.deployment.worker(f"{without or 'whole'}-{len(self.deployment.workers) + 1}", program)
         worker.start()
         return worker

@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from loadtest.broker import HOST, Listener, LocalBroker
-from loadtest.chaos.clickhouse_frames import Insert
-from loadtest.chaos.disk import Disk
-from loadtest.chaos.look import Look
-from loadtest.chaos.proxies import Proxies
-from loadtest.chaos.waiting import NotSeen, until
-from loadtest.chaos.workers import ADLEDGER, Worker
-from loadtest.faults.processes import pause, resume
-from loadtest.runner.deployment import toml_of
-from loadtest.truth import Truth
-from loadtest.verify import verify
-from pipeline.addresses import KafkaAddress, ServerAddress
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.log.kafka.topics import create_topics
-from pipeline.rules.loader import NONE
-from pipeline.settings import Settings
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import HOST, Listener, LocalBroker
+from adledger.loadtest.chaos.clickhouse_frames import Insert
+from adledger.loadtest.chaos.disk import Disk
+from adledger.loadtest.chaos.look import Look
+from adledger.loadtest.chaos.proxies import Proxies
+from adledger.loadtest.chaos.waiting import NotSeen, until
+from adledger.loadtest.chaos.workers import ADLEDGER, Worker
+from adledger.loadtest.faults.processes import pause, resume
+from adledger.loadtest.runner.deployment import toml_of
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verify import verify
+from adledger.pipeline.addresses import KafkaAddress, ServerAddress
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.rules.loader import NONE
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 MID_INSERT_SECONDS_MAX = 30.0
 SHORTER_THAN_AN_INSERT_SECONDS = 0.001

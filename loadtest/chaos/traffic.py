@@ -3,13 +3,13 @@
 import threading
 import time
 
-from loadtest.chaos.waiting import until
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.errors import AdledgerError
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.settings import Settings
+from adledger.loadtest.chaos.waiting import until
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.settings import Settings
 
 CHUNK_SLOTS = 1_000
 LOG_HOURS_PER_SECOND = 0.12

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from pipeline.errors import AdledgerError
+from adledger.pipeline.errors import AdledgerError
 
 PATIENCE_SECONDS = 90.0
 LOOK_SECONDS = 0.05

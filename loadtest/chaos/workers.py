@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from loadtest.faults.processes import Process
-from sinks.embedded.launch import search_path
+from adledger.loadtest.faults.processes import Process
+from adledger.sinks.embedded.launch import search_path
 
-ADLEDGER = (sys.executable, "-m", "pipeline.cli")
+ADLEDGER = (sys.executable, "-m", "adledger")
 ANSWER_SECONDS_MAX = 2.0
 
 _LINE = re.compile(r"^ts=(\S+) level=(\w+) ", re.MULTILINE)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from loadtest.comparing import student
+from adledger.loadtest.comparing import student
 
 RUNS_MIN = 3
 """Of each side. Fewer say nothing about noise."""

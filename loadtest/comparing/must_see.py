@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from loadtest.comparing.change import METRICS, Change, Kind
-from loadtest.report.figures import number
-from pipeline.errors import UsageError
+from adledger.loadtest.comparing.change import METRICS, Change, Kind
+from adledger.loadtest.report.figures import number
+from adledger.pipeline.errors import UsageError
 
 ROUNDING = 1e-9
 """A tenth that was read from text may be a little less than the tenth that stands in METRICS."""

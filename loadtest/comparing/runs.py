@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.comparing.change import METRICS, RUNS_MIN, Change, Kind, change_of
-from loadtest.comparing.must_see import unseen
-from loadtest.report.figures import plain
-from loadtest.results import Run, RunFolder, Summary, Verdict
+from adledger.loadtest.comparing.change import METRICS, RUNS_MIN, Change, Kind, change_of
+from adledger.loadtest.comparing.must_see import unseen
+from adledger.loadtest.report.figures import plain
+from adledger.loadtest.results import Run, RunFolder, Summary, Verdict
 
 MACHINE = ("cpu", "cores", "memory_bytes", "one_machine")
 """Of the environment: what makes figures incomparable."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from loadtest.comparing.change import Change, Kind
-from loadtest.comparing.runs import Comparison
-from loadtest.report.figures import metric
-from loadtest.report.markdown import escaped, table
+from adledger.loadtest.comparing.change import Change, Kind
+from adledger.loadtest.comparing.runs import Comparison
+from adledger.loadtest.report.figures import metric
+from adledger.loadtest.report.markdown import escaped, table
 
 MARKS = {Kind.WORSE: "✗ worse", Kind.BETTER: "✓ better", Kind.SAME: "  no change", Kind.UNKNOWN: "- not comparable"}  # fmt: skip
 SENTENCES = {

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.day.measure import Measured
-from loadtest.day.plan import DAY_SECONDS, Whole
-from loadtest.day.probe import Probe
-from pipeline.stages.dedupe import LOAD_MAX
+from adledger.loadtest.day.measure import Measured
+from adledger.loadtest.day.plan import DAY_SECONDS, Whole
+from adledger.loadtest.day.probe import Probe
+from adledger.pipeline.stages.dedupe import LOAD_MAX
 
 SLOT_BYTES = 16
 """Of the dedupe table: a key, and fingerprint and clock."""

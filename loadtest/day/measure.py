@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.compare import differing
-from loadtest.day.plan import START_MS, Sample
-from loadtest.day.replay import Replayed
-from loadtest.kernels.shapes import Records
-from loadtest.peers.measure import cpu_seconds, measured
-from loadtest.truth import ROLLUP, Truth, added
-from loadtest.write import write_traffic
-from pipeline import __version__
-from pipeline.addresses import ServerAddress
-from pipeline.errors import AdledgerError
-from pipeline.importing.run import open_log
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from schemas.classes import Class
-from schemas.migrate import migrate
-from schemas.tables import PROTOCOL_TABLES, TEXT_COLUMNS
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer, search_path
+from adledger import __version__
+from adledger.loadtest.compare import differing
+from adledger.loadtest.day.plan import START_MS, Sample
+from adledger.loadtest.day.replay import Replayed
+from adledger.loadtest.kernels.shapes import Records
+from adledger.loadtest.peers.measure import cpu_seconds, measured
+from adledger.loadtest.truth import ROLLUP, Truth, added
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.schemas.classes import Class
+from adledger.schemas.migrate import migrate
+from adledger.schemas.tables import PROTOCOL_TABLES, TEXT_COLUMNS
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
 REPLAY_SECONDS_MAX = 4 * 3_600
@@ -113,7 +113,7 @@ def _replayed(
     (folder / "replay.json").write_text(json.dumps({"settings": values, "lanes": sample.lanes}), "utf-8")
     out = folder / "replayed.json"
     cost = measured(
-        [sys.executable, "-m", "loadtest.day.replay", str(folder / "replay.json")], folder / "replay.log",
+        [sys.executable, "-m", "adledger.loadtest.day.replay", str(folder / "replay.json")], folder / "replay.log",
         seconds_max=REPLAY_SECONDS_MAX, env={"PYTHONPATH": search_path()}, out=out,
     )  # fmt: skip
     done = Replayed(**json.loads(out.read_text("utf-8")))

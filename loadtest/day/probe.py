@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.stages.dedupe import DedupeState
+from adledger.pipeline.stages.dedupe import DedupeState
 
 WINDOW_MS = 24 * 3_600_000
 FILL_ROWS = 1_000_000

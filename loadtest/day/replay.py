@@ -1,6 +1,6 @@
 """A worker over a sample's log, in a process of its own, with retention in log time; tells what it did as JSON.
 
-`python -m loadtest.day.replay SETTINGS.json`. The worker is the one of `adledger run`. What `adledger run` leaves to
+`python -m adledger.loadtest.day.replay SETTINGS.json`. The worker is the one of `adledger run`. What `adledger run` leaves to
 a person on a `files:` log is done here as a worker on Kafka does it every hour: retention, but by the hours that the
 lanes' clocks pass, since a whole day is over in minutes.
 """
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import uvloop
 
-from pipeline.addresses import FilesAddress, ServerAddress
-from pipeline.lanes.ports import NoObserver
-from pipeline.lanes.server import ready_server
-from pipeline.lanes.start import make_sink, make_worker, ready_process
-from pipeline.log.files.source import FilesSource
-from pipeline.retention.job import run_once
-from pipeline.settings import Settings
-from sinks.sink import LedgerEntry
+from adledger.pipeline.addresses import FilesAddress, ServerAddress
+from adledger.pipeline.lanes.ports import NoObserver
+from adledger.pipeline.lanes.server import ready_server
+from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.retention.job import run_once
+from adledger.pipeline.settings import Settings
+from adledger.sinks.sink import LedgerEntry
 
 HOUR_MS, QUARTER_MS = 3_600_000, 900_000
 

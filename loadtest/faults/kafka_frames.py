@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loadtest.faults.tcp_proxy import Action, Side
+from adledger.loadtest.faults.tcp_proxy import Action, Side
 
 PRODUCE, FETCH, METADATA = 0, 1, 3
 OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10

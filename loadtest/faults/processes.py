@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from loadtest.broker import end_with_parent
+from adledger.loadtest.broker import end_with_parent
 
 STOP_SECONDS_MAX = 30
 EFFECT_SECONDS_MAX = 5

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.jit import kernel
+from adledger.pipeline.kernels.jit import kernel
 
 U32 = npt.NDArray[np.uint32]
 

@@ -8,10 +8,10 @@ truth is known without running a pipeline.
 
 import numpy as np
 
-from loadtest.kernels.draw import GOLDEN, below, draw, high, low, mix64, quantile
-from loadtest.kernels.shapes import CHANGE_NONE, CHANGE_PAGE, CHANGE_PRICE, CHANGE_TIME
-from pipeline.kernels.intrinsics import load64
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.loadtest.kernels.draw import GOLDEN, below, draw, high, low, mix64, quantile
+from adledger.loadtest.kernels.shapes import CHANGE_NONE, CHANGE_PAGE, CHANGE_PRICE, CHANGE_TIME
+from adledger.pipeline.kernels.intrinsics import load64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000

@@ -6,8 +6,8 @@ bijection of 64-bit integers, which is what makes event ids unique by constructi
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import load64
-from pipeline.kernels.jit import inline_kernel
+from adledger.pipeline.kernels.intrinsics import load64
+from adledger.pipeline.kernels.jit import inline_kernel
 
 QUANTILES = 4_096
 QUANTILE_SHIFT = 32 - 12

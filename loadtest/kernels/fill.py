@@ -6,15 +6,15 @@ own counter; so a copy is equal to its first, a session stays with its user, a p
 
 import numpy as np
 
-from loadtest.kernels.arrive import HOUR_MS, click_delay, slot_base
-from loadtest.kernels.draw import alias, below, draw, high, low, mix64, quantile
-from loadtest.kernels.keys import (
+from adledger.loadtest.kernels.arrive import HOUR_MS, click_delay, slot_base
+from adledger.loadtest.kernels.draw import alias, below, draw, high, low, mix64, quantile
+from adledger.loadtest.kernels.keys import (
     crc32_partition,
     key_partition,
     put_id,
     put_ip,
 )
-from loadtest.kernels.shapes import (
+from adledger.loadtest.kernels.shapes import (
     CHANGE_CAMPAIGN,
     CHANGE_PAGE,
     CHANGE_PRICE,
@@ -29,9 +29,9 @@ from loadtest.kernels.shapes import (
     SENDS_PLACEMENT,
     SENDS_SIZE,
 )
-from pipeline.kernels.intrinsics import load64
-from pipeline.kernels.jit import inline_kernel, kernel
-from schemas.classes import Class
+from adledger.pipeline.kernels.intrinsics import load64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.schemas.classes import Class
 
 IMPRESSION, CLICK = 1, 2
 BILLABLE, DUPLICATE = int(Class.BILLABLE), int(Class.DUPLICATE)

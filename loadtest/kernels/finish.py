@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from loadtest.kernels.fill import BILLABLE, DUPLICATE, EXPIRED, IMPRESSION
-from loadtest.kernels.keys import key_partition, put_id, put_ip
-from loadtest.kernels.shapes import KEY_IP, KEY_USER
-from pipeline.kernels.jit import kernel
+from adledger.loadtest.kernels.fill import BILLABLE, DUPLICATE, EXPIRED, IMPRESSION
+from adledger.loadtest.kernels.keys import key_partition, put_id, put_ip
+from adledger.loadtest.kernels.shapes import KEY_IP, KEY_USER
+from adledger.pipeline.kernels.jit import kernel
 
 
 @kernel

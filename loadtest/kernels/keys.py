@@ -7,10 +7,10 @@ import zlib
 
 import numpy as np
 
-from loadtest.kernels.draw import mix64
-from loadtest.kernels.memory import put_byte, put_decimal, put_hex
-from pipeline.kernels.intrinsics import load8, load32
-from pipeline.kernels.jit import inline_kernel
+from adledger.loadtest.kernels.draw import mix64
+from adledger.loadtest.kernels.memory import put_byte, put_decimal, put_hex
+from adledger.pipeline.kernels.intrinsics import load8, load32
+from adledger.pipeline.kernels.jit import inline_kernel
 
 KEY_BYTES_MAX = 48
 

@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from pipeline.kernels.intrinsics import copy32, load64, store8
-from pipeline.kernels.jit import inline_kernel
+from adledger.pipeline.kernels.intrinsics import copy32, load64, store8
+from adledger.pipeline.kernels.jit import inline_kernel
 
 SLACK_BYTES = 32
 

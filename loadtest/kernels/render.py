@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from loadtest.kernels.draw import mix64
-from loadtest.kernels.keys import put_id, put_ip
-from loadtest.kernels.memory import put_byte, put_decimal, put_entry, put_text, store16
-from loadtest.kernels.shapes import (
+from adledger.loadtest.kernels.draw import mix64
+from adledger.loadtest.kernels.keys import put_id, put_ip
+from adledger.loadtest.kernels.memory import put_byte, put_decimal, put_entry, put_text, store16
+from adledger.loadtest.kernels.shapes import (
     KEY_NONE,
     KEY_USER,
     LITERAL_CLICK,
@@ -22,8 +22,8 @@ from loadtest.kernels.shapes import (
     SENDS_SIZE,
     SENDS_TEST,
 )
-from pipeline.kernels.intrinsics import load8
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.intrinsics import load8
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
 FIELD_NAMES = (
     "event_type", "event_id", "event_time", "publisher_id", "site_id", "campaign_id", "creative_id",
@@ -40,7 +40,7 @@ VALUE_BYTES_MAX = 1_024
 """No rendered record is longer."""
 
 NULL = -1
-"""Instead of an end: the row has no bytes, not even none of them (pipeline.log.record_block)."""
+"""Instead of an end: the row has no bytes, not even none of them (adledger.pipeline.log.record_block)."""
 
 _COMMA_SPACE = np.uint64(0x202C)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from loadtest.kernels.draw import mix64
-from pipeline.kernels.jit import inline_kernel, kernel
-from schemas.classes import Class
+from adledger.loadtest.kernels.draw import mix64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.schemas.classes import Class
 
 MALFORMED = int(Class.MALFORMED)
 FULL = 0.6

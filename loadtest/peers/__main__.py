@@ -1,4 +1,4 @@
-"""`python -m loadtest.peers`: what `make bench-peers` runs."""
+"""`python -m adledger.loadtest.peers`: what `make bench-peers` runs."""
 
 import argparse
 import json
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from loadtest.broker import LocalBroker
-from loadtest.peers.bench import run_rounds
-from loadtest.peers.catalog import PEERS
-from loadtest.peers.show import Machine, plot, summaries, table
-from loadtest.peers.traffic import Traffic, write_traffic
-from pipeline.errors import AdledgerError
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.peers.bench import run_rounds
+from adledger.loadtest.peers.catalog import PEERS
+from adledger.loadtest.peers.show import Machine, plot, summaries, table
+from adledger.loadtest.peers.traffic import Traffic, write_traffic
+from adledger.pipeline.errors import AdledgerError
 
 
 def main() -> int:

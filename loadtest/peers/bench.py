@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.peers.catalog import Kind, Peer
-from loadtest.peers.environments import PeerMissing, command, versions
-from loadtest.peers.measure import Cost, PeerFailed, measured
-from loadtest.peers.ours import run_adledger
-from loadtest.peers.traffic import Traffic, read_found, rows_wrong
-from sinks.embedded.launch import search_path
+from adledger.loadtest.peers.catalog import Kind, Peer
+from adledger.loadtest.peers.environments import PeerMissing, command, versions
+from adledger.loadtest.peers.measure import Cost, PeerFailed, measured
+from adledger.loadtest.peers.ours import run_adledger
+from adledger.loadtest.peers.traffic import Traffic, read_found, rows_wrong
+from adledger.sinks.embedded.launch import search_path
 
 RUN_SECONDS_MAX = 180
 """A peer that takes longer is killed, and told so."""

@@ -1,6 +1,6 @@
 """adledger's data path alone: the same worker, lanes and protocol, with a sink that keeps the rollups and nothing else.
 
-`python -m loadtest.peers.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, as the peers' scripts. What it leaves out is
+`python -m adledger.loadtest.peers.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, as the peers' scripts. What it leaves out is
 encoding for ClickHouse and waiting for it; what is counted is the same.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from loadtest.peers.traffic import settings_of
-from pipeline.lanes.start import make_worker, ready_process
-from pipeline.log.kafka.source import KafkaSource
-from schemas.classes import Class
-from schemas.wire import EventType
-from sinks.memory import MemorySink
-from sinks.sink import Columns, Stamp
+from adledger.loadtest.peers.traffic import settings_of
+from adledger.pipeline.lanes.start import make_worker, ready_process
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.sink import Columns, Stamp
 
 KEPT = ("rollup_minute", "ledger")
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loadtest.peers.catalog import Kind, Peer
-from pipeline import __version__
-from pipeline.errors import AdledgerError
+from adledger import __version__
+from adledger.loadtest.peers.catalog import Kind, Peer
+from adledger.pipeline.errors import AdledgerError
 
 HERE = Path(__file__).parent
 CLIENTS = HERE / "clients"
@@ -33,7 +33,7 @@ class PeerMissing(AdledgerError):  # noqa: N818
 def command(peer: Peer, arguments: list[str]) -> list[str]:
     """Return how a peer is run, made ready where it is not. Raises PeerMissing."""
     if peer.kind is Kind.DATA_PATH:
-        return [sys.executable, "-m", "loadtest.peers.data_path", *arguments]
+        return [sys.executable, "-m", "adledger.loadtest.peers.data_path", *arguments]
     if peer.kind is Kind.FLINK:
         folder = _made(peer, (FLINK / "pom.xml").read_text() + _java().read_text())
         opens = ["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED"]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.broker import end_with_parent
-from pipeline.errors import AdledgerError
+from adledger.loadtest.broker import end_with_parent
+from adledger.pipeline.errors import AdledgerError
 
 LOOK_SECONDS = 0.05
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")

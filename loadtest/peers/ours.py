@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.kernels.shapes import Records
-from loadtest.peers.measure import Cost, cpu_seconds, measured
-from loadtest.peers.traffic import MINUTE, Traffic
-from loadtest.runner.deployment import toml_of
-from pipeline.addresses import ServerAddress
-from pipeline.rules.loader import NONE
-from pipeline.settings import Settings
-from schemas.classes import Class
-from schemas.wire import EventType
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer, search_path
+from adledger.loadtest.kernels.shapes import Records
+from adledger.loadtest.peers.measure import Cost, cpu_seconds, measured
+from adledger.loadtest.peers.traffic import MINUTE, Traffic
+from adledger.loadtest.runner.deployment import toml_of
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.rules.loader import NONE
+from adledger.pipeline.settings import Settings
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
 BEGINS = b" begins; event loop"
@@ -64,7 +64,7 @@ def run_adledger(servers: str, traffic: Traffic, folder: Path, *, seconds_max: f
         settings = Settings(**values)
         config = folder / "adledger.toml"
         config.write_text(toml_of(settings, str(address)), "utf-8")
-        command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(config), "--until-caught-up", "--without-web"]  # fmt: skip
+        command = [sys.executable, "-m", "adledger", "run", "--config", str(config), "--until-caught-up", "--without-web"]  # fmt: skip
         begin, before = _Begin(folder / "worker.log"), cpu_seconds(server.pid)
         cost = measured(
             command, folder / "worker.log", seconds_max=seconds_max, env={"PYTHONPATH": search_path()}, watch=begin.watch

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from xml.sax.saxutils import escape
 
-from loadtest.peers.bench import Result
-from loadtest.peers.catalog import Kind, Peer, peer
-from loadtest.runner.environment import cpu_name
-from pipeline.settings import cores
+from adledger.loadtest.peers.bench import Result
+from adledger.loadtest.peers.catalog import Kind, Peer, peer
+from adledger.loadtest.runner.environment import cpu_name
+from adledger.pipeline.settings import cores
 
 HEADER = (
     "peer", "events/CPU-s, warm", "lowest-highest", "with start-up", "events/s", "peak memory", "counts", "before", "versions",

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.generate import Generator
-from loadtest.kernels.shapes import Records
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.log.kafka.topics import create_topics
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.settings import Settings
-from schemas.classes import Class
-from schemas.wire import EventType
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.kernels.shapes import Records
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.settings import Settings
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
 
 PARTITIONS = 4
 HOURS = 1.0

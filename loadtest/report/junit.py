@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from loadtest.report import figures
-from loadtest.report.markup import element
-from loadtest.results import Run, Summary, Verdict
+from adledger.loadtest.report import figures
+from adledger.loadtest.report.markup import element
+from adledger.loadtest.results import Run, Summary, Verdict
 
 PASSED, FAILURE, ERROR, SKIPPED = "passed", "failure", "error", "skipped"
 

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from loadtest.report import figures, words
-from loadtest.results import Run, Summary
+from adledger.loadtest.report import figures, words
+from adledger.loadtest.results import Run, Summary
 
 WRONG_SHOWN_MAX = 5
 _SPECIAL = str.maketrans(

@@ -5,12 +5,12 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 
-from loadtest.report import figures, words
-from loadtest.report.markup import Markup, element, joined
-from loadtest.report.plot import figure
-from loadtest.report.plots import plots_of
-from loadtest.result_names import METRICS
-from loadtest.results import Run, Second, Summary, ThresholdResult
+from adledger.loadtest.report import figures, words
+from adledger.loadtest.report.markup import Markup, element, joined
+from adledger.loadtest.report.plot import figure
+from adledger.loadtest.report.plots import plots_of
+from adledger.loadtest.result_names import METRICS
+from adledger.loadtest.results import Run, Second, Summary, ThresholdResult
 
 NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page forbids itself: scripts, and fetching anything."""

@@ -7,8 +7,8 @@ width. Lines differ in colour and in dashes. The table beneath is the legend, an
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtest.report import figures, scales
-from loadtest.report.markup import Markup, element, joined
+from adledger.loadtest.report import figures, scales
+from adledger.loadtest.report.markup import Markup, element, joined
 
 HEIGHT = 168
 """Pixels of a plot's inside."""

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from loadtest.report import figures, scales
-from loadtest.report.plot import STYLES, Limit, Plot, Series, Span
-from loadtest.result_names import PARTS, STAGES
-from loadtest.results import Run, Second, Summary
+from adledger.loadtest.report import figures, scales
+from adledger.loadtest.report.plot import STYLES, Limit, Plot, Series, Span
+from adledger.loadtest.result_names import PARTS, STAGES
+from adledger.loadtest.results import Run, Second, Summary
 
 POINTS_MAX = 300
 """Points of a line; of a longer run each is several seconds."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from loadtest.report.figures import latency, metric, number
-from loadtest.result_names import METRICS
-from loadtest.results import Run, Summary, ThresholdResult, Verdict
-from loadtest.runner.thresholds import parse_threshold
+from adledger.loadtest.report.figures import latency, metric, number
+from adledger.loadtest.result_names import METRICS
+from adledger.loadtest.results import Run, Summary, ThresholdResult, Verdict
+from adledger.loadtest.runner.thresholds import parse_threshold
 
 GOOD, BAD, VOID = "good", "bad", "void"
 """Held; crossed; says nothing about the system."""

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from loadtest.report.junit import junit
-from loadtest.report.markdown import markdown
-from loadtest.report.page import page
-from loadtest.results import FRESHNESS, RUN, SECONDS_FILE, SUMMARY, RunFolder
+from adledger.loadtest.report.junit import junit
+from adledger.loadtest.report.markdown import markdown
+from adledger.loadtest.report.page import page
+from adledger.loadtest.results import FRESHNESS, RUN, SECONDS_FILE, SUMMARY, RunFolder
 
 HTML, MARKDOWN, JUNIT = "report.html", "report.md", "junit.xml"
 OF_THE_RUN = (RUN, SUMMARY, SECONDS_FILE, FRESHNESS)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.expected import U64, ListedRecords
-from loadtest.expected import _offsets as offsets_of
-from loadtest.generate import TOPICS, Generator
-from loadtest.kernels.shapes import I64, Records
-from loadtest.model import TrafficModel
-from loadtest.results import Verification
-from loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
-from loadtest.verify import Client, Report, verify
+from adledger.loadtest.expected import U64, ListedRecords
+from adledger.loadtest.expected import _offsets as offsets_of
+from adledger.loadtest.generate import TOPICS, Generator
+from adledger.loadtest.kernels.shapes import I64, Records
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.results import Verification
+from adledger.loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.verify import Client, Report, verify
 
 WRONG_MAX = 100
 
@@ -51,7 +51,7 @@ class Sent:
             planned += int((chunk.rows["log_time"] < end_ms).sum())
         return planned
 
-    # as loadtest.expected.ExpectedRecords
+    # as adledger.loadtest.expected.ExpectedRecords
 
     def of_publisher_minutes(self, wanted: U64) -> Records:
         """Return the decodable records (EXPECTED) of these publishers and minutes."""

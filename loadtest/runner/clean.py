@@ -10,16 +10,16 @@ from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from loadtest.results import RUN, Run, RunFolder
-from loadtest.runner.deployment import names_of, tables_of
-from pipeline.addresses import FilesAddress, parse_source
-from pipeline.errors import LogError, UsageError
-from pipeline.log.files.manifest import read_manifest
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.topics import kafka_options
-from pipeline.settings import Settings
-from sinks.connection import connect
-from sinks.embedded.launch import find
+from adledger.loadtest.results import RUN, Run, RunFolder
+from adledger.loadtest.runner.deployment import names_of, tables_of
+from adledger.pipeline.addresses import FilesAddress, parse_source
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.files.manifest import read_manifest
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import find
 
 TIMEOUT_MS = 30_000
 SESSION_SECONDS_MAX = 75

@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from loadtest.broker import LocalBroker
-from loadtest.results import Names, Run
-from loadtest.runner.workers import Worker
-from pipeline.addresses import (
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.results import Names, Run
+from adledger.loadtest.runner.workers import Worker
+from adledger.pipeline.addresses import (
     EmbeddedAddress,
     FilesAddress,
     ServerAddress,
     parse_clickhouse,
     parse_source,
 )
-from pipeline.errors import UsageError
-from pipeline.log.files.manifest import Manifest, Topic
-from pipeline.log.files.source import lock_file
-from pipeline.log.files.writer import FilesLogWriter
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.metadata import topic_facts
-from pipeline.log.kafka.topics import create_topics, kafka_options
-from pipeline.rules.loader import NONE
-from pipeline.settings import Settings
-from schemas.wire import EventType
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer, find
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.log.files.manifest import Manifest, Topic
+from adledger.pipeline.log.files.source import lock_file
+from adledger.pipeline.log.files.writer import FilesLogWriter
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.metadata import topic_facts
+from adledger.pipeline.log.kafka.topics import create_topics, kafka_options
+from adledger.pipeline.rules.loader import NONE
+from adledger.pipeline.settings import Settings
+from adledger.schemas.wire import EventType
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer, find
 
 LOCAL = "local"
 IDLE_CLOCK_SECONDS = 3_600

@@ -9,10 +9,10 @@ from typing import Any
 
 import psutil
 
-from loadtest.runner.deployment import Servers
-from pipeline import __version__
-from pipeline.settings import cores
-from sinks.connection import connect
+from adledger import __version__
+from adledger.loadtest.runner.deployment import Servers
+from adledger.pipeline.settings import cores
+from adledger.sinks.connection import connect
 
 PACKAGES = (
     "aiokafka",

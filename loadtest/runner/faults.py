@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loadtest.faults.processes import gone, pause, resume
-from loadtest.profile import Fault
-from loadtest.results import FaultResult
-from loadtest.runner.deployment import Deployment
-from loadtest.runner.workers import Worker, wait_until_ready
-from pipeline.errors import AdledgerError, UsageError
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.faults.processes import gone, pause, resume
+from adledger.loadtest.profile import Fault
+from adledger.loadtest.results import FaultResult
+from adledger.loadtest.runner.deployment import Deployment
+from adledger.loadtest.runner.workers import Worker, wait_until_ready
+from adledger.pipeline.errors import AdledgerError, UsageError
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 UNDO_SECONDS_MAX = 180
 PAUSE_SECONDS = 5.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.result_names import TAG_DUE, TAG_LOG_TIME
-from loadtest.runner.outlet import Ack
+from adledger.loadtest.result_names import TAG_DUE, TAG_LOG_TIME
+from adledger.loadtest.runner.outlet import Ack
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 24 * 3_600 * 1_000_000, 3
 US_PER_MS = 1_000

@@ -9,10 +9,10 @@ from queue import SimpleQueue
 
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.runner.outlet import now_ms
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkError
-from sinks.connection import NETWORK_ERRORS, Client, connect
+from adledger.loadtest.runner.outlet import now_ms
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkError
+from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 
 LOOK_SECONDS = 0.1
 """Between two looks: freshness is too old by up to so much and the query's time, never too young."""

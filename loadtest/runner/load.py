@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from loadtest.profile import Profile
-from loadtest.results import FaultResult, Second
-from loadtest.runner.deployment import Deployment
-from loadtest.runner.faults import Faults
-from loadtest.runner.judge import metrics_so_far
-from loadtest.runner.ledger_look import LedgerLook
-from loadtest.runner.outlet import now_ms
-from loadtest.runner.samples import Samples, Scraper
-from loadtest.runner.schedule import Plan
-from loadtest.runner.sender import Task
-from loadtest.runner.senders import END_SECONDS_MAX, SenderProcess
-from loadtest.runner.senders import wait_until_ready as wait_for_senders
-from loadtest.runner.thresholds import Threshold
-from loadtest.runner.workers import wait_until_ready as wait_for_workers
+from adledger.loadtest.profile import Profile
+from adledger.loadtest.results import FaultResult, Second
+from adledger.loadtest.runner.deployment import Deployment
+from adledger.loadtest.runner.faults import Faults
+from adledger.loadtest.runner.judge import metrics_so_far
+from adledger.loadtest.runner.ledger_look import LedgerLook
+from adledger.loadtest.runner.outlet import now_ms
+from adledger.loadtest.runner.samples import Samples, Scraper
+from adledger.loadtest.runner.schedule import Plan
+from adledger.loadtest.runner.sender import Task
+from adledger.loadtest.runner.senders import END_SECONDS_MAX, SenderProcess
+from adledger.loadtest.runner.senders import wait_until_ready as wait_for_senders
+from adledger.loadtest.runner.thresholds import Threshold
+from adledger.loadtest.runner.workers import wait_until_ready as wait_for_workers
 
 LOOK_SECONDS = 0.05
 LEAD_MS = 500

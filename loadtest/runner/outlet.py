@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from loadtest.runner.ticks import Tick
-from pipeline.addresses import FilesAddress
-from pipeline.log.files.writer import FilesLogWriter
-from pipeline.log.kafka.producer import BatchProducer, batch_producer
-from pipeline.log.kafka.topics import kafka_options
-from pipeline.settings import Settings
+from adledger.loadtest.runner.ticks import Tick
+from adledger.pipeline.addresses import FilesAddress
+from adledger.pipeline.log.files.writer import FilesLogWriter
+from adledger.pipeline.log.kafka.producer import BatchProducer, batch_producer
+from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.model import TrafficModel
-from loadtest.profile import Fault, Profile
-from loadtest.results import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
-from loadtest.runner import judge
-from loadtest.runner.check import Sent, checked, cuts_of, not_verified
-from loadtest.runner.deployment import (
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.profile import Fault, Profile
+from adledger.loadtest.results import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
+from adledger.loadtest.runner import judge
+from adledger.loadtest.runner.check import Sent, checked, cuts_of, not_verified
+from adledger.loadtest.runner.deployment import (
     LOCAL,
     Deployment,
     Servers,
@@ -27,15 +27,15 @@ from loadtest.runner.deployment import (
     settings_of,
     tables_of,
 )
-from loadtest.runner.environment import environment
-from loadtest.runner.faults import Faults
-from loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
-from loadtest.runner.outlet import now_ms
-from loadtest.runner.schedule import Plan, plan
-from loadtest.runner.thresholds import EXACT
-from pipeline.errors import AdledgerError
-from pipeline.settings import Settings
-from sinks.connection import connect
+from adledger.loadtest.runner.environment import environment
+from adledger.loadtest.runner.faults import Faults
+from adledger.loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
+from adledger.loadtest.runner.outlet import now_ms
+from adledger.loadtest.runner.schedule import Plan, plan
+from adledger.loadtest.runner.thresholds import EXACT
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import connect
 
 ID_TIME = "%Y%m%dt%H%M%S"
 

@@ -7,10 +7,10 @@ live load they are the same, but for the time that getting ready took; a replay'
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.model import HOUR_MS, Ramp, TrafficModel
-from loadtest.profile import CONSTANT, RAMPING, REPLAY, Profile
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from adledger.loadtest.model import HOUR_MS, Ramp, TrafficModel
+from adledger.loadtest.profile import CONSTANT, RAMPING, REPLAY, Profile
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.settings import Settings
 
 TICK_MS = 50
 """What is due within so long is sent together, at its end: as a producer with linger.ms does."""

@@ -4,12 +4,12 @@ import shutil
 import time
 from dataclasses import replace
 
-from loadtest.profile import RATE_MAX
-from loadtest.results import FRESHNESS, RUN, SECONDS_FILE, RunFolder, Step, Summary, Verdict
-from loadtest.runner.deployment import drop_broker_data, new_id, servers
-from loadtest.runner.load import Interrupt, Screen
-from loadtest.runner.run import ID_TIME, Request, one_run
-from pipeline.errors import UsageError
+from adledger.loadtest.profile import RATE_MAX
+from adledger.loadtest.results import FRESHNESS, RUN, SECONDS_FILE, RunFolder, Step, Summary, Verdict
+from adledger.loadtest.runner.deployment import drop_broker_data, new_id, servers
+from adledger.loadtest.runner.load import Interrupt, Screen
+from adledger.loadtest.runner.run import ID_TIME, Request, one_run
+from adledger.pipeline.errors import UsageError
 
 STEPS_MAX = 12
 GROWTH = 2.0

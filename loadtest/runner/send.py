@@ -8,13 +8,13 @@ from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
 
-from loadtest.profile import Profile
-from loadtest.runner.outlet import now_ms
-from loadtest.runner.schedule import plan
-from loadtest.runner.sender import Task
-from loadtest.runner.senders import SenderProcess, wait_until_ready
-from pipeline.errors import AdledgerError
-from pipeline.settings import Settings
+from adledger.loadtest.profile import Profile
+from adledger.loadtest.runner.outlet import now_ms
+from adledger.loadtest.runner.schedule import plan
+from adledger.loadtest.runner.sender import Task
+from adledger.loadtest.runner.senders import SenderProcess, wait_until_ready
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.settings import Settings
 
 LEAD_MS = 200
 """From the go to the first tick."""

@@ -20,13 +20,13 @@ from typing import Any
 
 import uvloop
 
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.runner.outlet import Outlet, now_ms, outlet
-from loadtest.runner.schedule import Schedule
-from loadtest.runner.ticks import Tick, cut
-from pipeline.errors import AdledgerError
-from pipeline.settings import Settings
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.runner.outlet import Outlet, now_ms, outlet
+from adledger.loadtest.runner.schedule import Schedule
+from adledger.loadtest.runner.ticks import Tick, cut
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.settings import Settings
 
 REPORT_SECONDS = 0.25
 GRACE_SECONDS = 1.0

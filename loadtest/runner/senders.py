@@ -9,10 +9,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from loadtest.faults.processes import Process
-from loadtest.runner.sender import Report, Task
-from pipeline.errors import AdledgerError
-from sinks.embedded.launch import search_path
+from adledger.loadtest.faults.processes import Process
+from adledger.loadtest.runner.sender import Report, Task
+from adledger.pipeline.errors import AdledgerError
+from adledger.sinks.embedded.launch import search_path
 
 READY_SECONDS_MAX = 120
 END_SECONDS_MAX = 150
@@ -35,7 +35,7 @@ class SenderProcess:
     def start(cls, task: Task, log: Path) -> "SenderProcess":
         """Start it and give it its task."""
         process = Process(
-            [sys.executable, "-m", "loadtest.runner.sender"], log, env={"PYTHONPATH": search_path()},
+            [sys.executable, "-m", "adledger.loadtest.runner.sender"], log, env={"PYTHONPATH": search_path()},
             piped=True,
         )  # fmt: skip
         sender = cls(task, process, sent_until_ms=task.schedule.start_ms)

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from loadtest.result_names import METRICS
-from loadtest.results import ThresholdResult
+from adledger.loadtest.result_names import METRICS
+from adledger.loadtest.results import ThresholdResult
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "!=": operator.ne, "<": operator.lt, ">": operator.gt,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.generate import Chunk
-from loadtest.kernels.shapes import I64
-from loadtest.runner.schedule import Schedule
-from pipeline.kernels.encode import NULL
-from pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.loadtest.generate import Chunk
+from adledger.loadtest.kernels.shapes import I64
+from adledger.loadtest.runner.schedule import Schedule
+from adledger.pipeline.kernels.encode import NULL
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 
 BATCH_BYTES_MAX = 256 * 1024
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.faults.processes import Process
-from pipeline.errors import AdledgerError
-from sinks.embedded.launch import search_path
+from adledger.loadtest.faults.processes import Process
+from adledger.pipeline.errors import AdledgerError
+from adledger.sinks.embedded.launch import search_path
 
 READY_SECONDS_MAX = 120
 ANSWER_SECONDS_MAX = 2.0
@@ -48,7 +48,7 @@ class Worker:
     def start(self) -> None:
         """Start it; it is ready when `ready` says so."""
         self._said_before = self._log.stat().st_size if self._log.exists() else 0
-        command = [sys.executable, "-m", "pipeline.cli", "run", "--config", str(self._config)]
+        command = [sys.executable, "-m", "adledger", "run", "--config", str(self._config)]
         self.url = ""
         self.process = Process(
             [*command, *(("--loglevel", "info") if self._lock is None else ())],

@@ -1,5 +1,5 @@
 """The command `adledger`: one module a command, each imported only when it is used."""
 
-from pipeline.cli.app import main
+from adledger.pipeline.cli.app import main
 
 __all__ = ["main"]

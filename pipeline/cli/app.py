@@ -10,32 +10,32 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline import __version__
-from pipeline.cli.output import err_error, out
-from pipeline.errors import AdledgerError
+from adledger import __version__
+from adledger.pipeline.cli.output import err_error, out
+from adledger.pipeline.errors import AdledgerError
 
 COMMANDS = {
-    "demo": "pipeline.cli.demo:demo",
-    "import": "pipeline.cli.importing:import_command",
-    "run": "pipeline.cli.run:run",
-    "loadtest": "pipeline.cli.loadtest:loadtest",
-    "chaos": "pipeline.cli.chaos:chaos",
-    "query": "pipeline.cli.query:query",
-    "explain": "pipeline.cli.explain:explain",
-    "status": "pipeline.cli.status:status",
-    "ledger": "pipeline.cli.ledger:ledger",
-    "lane": "pipeline.cli.lane:lane",
-    "retention": "pipeline.cli.retention:retention",
-    "dead-letters": "pipeline.cli.dead_letters:dead_letters",
-    "rules": "pipeline.cli.rules:rules",
-    "publishers": "pipeline.cli.publishers:publishers",
-    "lists": "pipeline.cli.lists:lists",
-    "clickhouse": "pipeline.cli.clickhouse:app",
-    "topics": "pipeline.cli.topics:topics",
-    "doctor": "pipeline.cli.doctor:doctor",
-    "migrate": "pipeline.cli.migrate:migrate",
-    "config": "pipeline.cli.config:config",
-    "version": "pipeline.cli.version:version",
+    "demo": "adledger.pipeline.cli.demo:demo",
+    "import": "adledger.pipeline.cli.importing:import_command",
+    "run": "adledger.pipeline.cli.run:run",
+    "loadtest": "adledger.pipeline.cli.loadtest:loadtest",
+    "chaos": "adledger.pipeline.cli.chaos:chaos",
+    "query": "adledger.pipeline.cli.query:query",
+    "explain": "adledger.pipeline.cli.explain:explain",
+    "status": "adledger.pipeline.cli.status:status",
+    "ledger": "adledger.pipeline.cli.ledger:ledger",
+    "lane": "adledger.pipeline.cli.lane:lane",
+    "retention": "adledger.pipeline.cli.retention:retention",
+    "dead-letters": "adledger.pipeline.cli.dead_letters:dead_letters",
+    "rules": "adledger.pipeline.cli.rules:rules",
+    "publishers": "adledger.pipeline.cli.publishers:publishers",
+    "lists": "adledger.pipeline.cli.lists:lists",
+    "clickhouse": "adledger.pipeline.cli.clickhouse:app",
+    "topics": "adledger.pipeline.cli.topics:topics",
+    "doctor": "adledger.pipeline.cli.doctor:doctor",
+    "migrate": "adledger.pipeline.cli.migrate:migrate",
+    "config": "adledger.pipeline.cli.config:config",
+    "version": "adledger.pipeline.cli.version:version",
 }
 """Command -> module:attribute, in the order of `--help`. The attribute is a function, or a Typer with commands."""
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out, out_json
+from adledger.pipeline.errors import UsageError
 
 RUNS = Path("data") / "chaos"
 
@@ -53,8 +53,8 @@ def chaos(
       adledger chaos --faults kill-worker,kill-clickhouse --duration 10m --no-controls
       adledger chaos --faults outage --outage 10m --no-controls
     """
-    from loadtest.chaos.plan import chosen
-    from loadtest.chaos.run import Request, execute
+    from adledger.loadtest.chaos.plan import chosen
+    from adledger.loadtest.chaos.run import Request, execute
 
     where = _empty(folder or RUNS / datetime.now(UTC).strftime("%Y%m%dt%H%M%S"))
     report = execute(
@@ -81,7 +81,7 @@ def _empty(folder: Path) -> Path:
 
 
 def _seconds(text: str, flag: str) -> float:
-    from loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+    from adledger.loadtest.profile import DURATION_SECONDS_MAX, seconds_of
 
     try:
         seconds = seconds_of(text)

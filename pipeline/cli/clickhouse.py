@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.output import err
+from adledger.pipeline.cli.output import err
 
 if TYPE_CHECKING:
-    from sinks.embedded.owner import Listening
+    from adledger.sinks.embedded.owner import Listening
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def serve(
       adledger clickhouse serve data/clickhouse
       adledger clickhouse serve data/clickhouse --port 0 --http-port 0
     """
-    from sinks.embedded import process
+    from adledger.sinks.embedded import process
 
     process.serve(directory, port, http_port, _tell)
 

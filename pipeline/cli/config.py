@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import out, out_json, out_table
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import out, out_json, out_table
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.settings_layers import LoadedSettings
+    from adledger.pipeline.settings_layers import LoadedSettings
 
 
 def config(
@@ -45,7 +45,7 @@ def config(
 
 
 def _only(loaded: "LoadedSettings", name: str) -> "LoadedSettings":
-    from pipeline.settings_layers import LoadedSettings, nearest
+    from adledger.pipeline.settings_layers import LoadedSettings, nearest
 
     known = name.replace("-", "_")
     if known not in loaded.origins:
@@ -54,7 +54,7 @@ def _only(loaded: "LoadedSettings", name: str) -> "LoadedSettings":
 
 
 def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
-    from pipeline.settings import Settings
+    from adledger.pipeline.settings import Settings
 
     rows = []
     for name, origin in loaded.origins.items():
@@ -71,7 +71,7 @@ def _rows(loaded: "LoadedSettings") -> list[dict[str, Any]]:
 
 
 def _shown(name: str, value: object) -> int | str | None:
-    from pipeline.settings_layers import masked
+    from adledger.pipeline.settings_layers import masked
 
     return value if isinstance(value, int) or value is None else masked(name, value)
 

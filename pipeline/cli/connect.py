@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline.addresses import EmbeddedAddress, ServerAddress
+from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
-    from sinks.connection import Client
+    from adledger.pipeline.settings import Settings
+    from adledger.sinks.connection import Client
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def server(settings: "Settings") -> Iterator[ServerAddress]:
     if not isinstance(address, EmbeddedAddress):
         yield address
         return
-    from sinks.embedded.launch import EmbeddedServer, find
+    from adledger.sinks.embedded.launch import EmbeddedServer, find
 
     if (found := find(address.directory)) is not None:
         yield ServerAddress(found.host, found.port, found.http_port)
@@ -35,9 +35,9 @@ def client(settings: "Settings") -> Iterator["Client"]:
     """Give a connection by the native protocol. What the server refuses is raised as SinkError, with its code."""
     from clickhouse_driver.errors import ServerException
 
-    from pipeline.errors import SinkUnavailable
-    from sinks.clickhouse import query_refused
-    from sinks.connection import NETWORK_ERRORS, connect, first_line
+    from adledger.pipeline.errors import SinkUnavailable
+    from adledger.sinks.clickhouse import query_refused
+    from adledger.sinks.connection import NETWORK_ERRORS, connect, first_line
 
     with server(settings) as address:
         connection = connect(address)

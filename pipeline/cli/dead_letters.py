@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out, out_bytes, out_json, out_table
-from pipeline.errors import AdledgerError, UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out, out_bytes, out_json, out_table
+from adledger.pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.ledger.dead_letters import DeadLetter
-    from pipeline.settings import Settings
+    from adledger.pipeline.ledger.dead_letters import DeadLetter
+    from adledger.pipeline.settings import Settings
 
 PREVIEW_CHARACTERS = 60
 
@@ -50,8 +50,8 @@ def list_(
       adledger dead-letters list --clickhouse embedded:data/clickhouse
       adledger dead-letters list --reason wrong_type --partition 3 --limit 10 --json
     """
-    from pipeline.ledger import dead_letters as store
-    from pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger import dead_letters as store
+    from adledger.pipeline.ledger.queries import Tables
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database
@@ -107,8 +107,8 @@ def show(
       adledger dead-letters show ad.impressions 3 1042 --hex
       adledger dead-letters show ad.impressions 3 1042 --raw > record.json
     """
-    from pipeline.ledger import dead_letters as store
-    from pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger import dead_letters as store
+    from adledger.pipeline.ledger.queries import Tables
 
     if as_hex + raw + as_json > 1:
         raise UsageError("--hex, --raw and --json contradict each other", remedy="give one of them")

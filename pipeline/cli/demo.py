@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json, out_table
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import out, out_json, out_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadtest.demo import Filled, TopPublisher
-    from loadtest.verdicts import Verdicts
-    from loadtest.verify import Report
-    from pipeline.ledger.totals import Summary, Totals
-    from pipeline.settings import Settings
+    from adledger.loadtest.demo import Filled, TopPublisher
+    from adledger.loadtest.verdicts import Verdicts
+    from adledger.loadtest.verify import Report
+    from adledger.pipeline.ledger.totals import Summary, Totals
+    from adledger.pipeline.settings import Settings
 
 PROBLEMS_SHOWN_MAX = 20
 INTERRUPTED = 130
@@ -48,10 +48,18 @@ def demo(
       adledger demo --events 10000000 --seed 7
       adledger demo --events 100000 --data-dir /tmp/ads --json
     """
-    from loadtest.demo import CLICKHOUSE, LOG, check, demo_model, fill_log, fresh_folder, top_publishers
-    from pipeline.addresses import EmbeddedAddress, FilesAddress
-    from pipeline.cli.demo_progress import shown
-    from pipeline.settings import Settings
+    from adledger.loadtest.demo import (
+        CLICKHOUSE,
+        LOG,
+        check,
+        demo_model,
+        fill_log,
+        fresh_folder,
+        top_publishers,
+    )
+    from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress
+    from adledger.pipeline.cli.demo_progress import shown
+    from adledger.pipeline.settings import Settings
 
     begin = time.monotonic()
     folder = fresh_folder(data_dir)
@@ -104,7 +112,7 @@ class Result:
 
 
 def _run(settings: "Settings", say: "Callable[[str], None]") -> "Summary":
-    from pipeline.lanes.start import run_worker
+    from adledger.pipeline.lanes.start import run_worker
 
     summary = run_worker(settings, until_caught_up=True, progress=say)
     if summary is None:  # stopped by a signal before the end
@@ -195,9 +203,9 @@ def _class_rows(report: "Report") -> list[tuple[object, ...]]:
 
     The truth does not know what rules filter: it has one sum of billable, givt and sivt, in a row of its own.
     """
-    from loadtest.verify import FILTERED, judged_as_billable
-    from pipeline.ledger.totals import WITHOUT_MONEY
-    from schemas.classes import CLASS_NAMES, Class
+    from adledger.loadtest.verify import FILTERED, judged_as_billable
+    from adledger.pipeline.ledger.totals import WITHOUT_MONEY
+    from adledger.schemas.classes import CLASS_NAMES, Class
 
     expected, received = report.truth.money(), report.truth.classes.sum(axis=0)
     decided = (Class.BILLABLE, *FILTERED) if report.before_rules else ()
@@ -229,8 +237,8 @@ def _class_row(
     expected: "Mapping[tuple[int, int], tuple[int, int]] | None",
 ) -> tuple[object, ...]:
     """Return a row of one class and currency; without an expectation the truth's columns are empty."""
-    from pipeline.ledger.totals import money_text
-    from schemas.wire import currency_text
+    from adledger.pipeline.ledger.totals import money_text
+    from adledger.schemas.wire import currency_text
 
     records, nanos = totals.records_by_currency.get(key, 0), totals.nanos_by_currency.get(key, 0)
     if expected is None:

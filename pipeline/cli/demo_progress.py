@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from pipeline.cli.output import err
-from pipeline.errors import SinkError
+from adledger.pipeline.cli.output import err
+from adledger.pipeline.errors import SinkError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json, quiet_kafka_client
-from pipeline.cli.remedies import command_flags, complete
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import out, out_json, quiet_kafka_client
+from adledger.pipeline.cli.remedies import command_flags, complete
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.doctor.report import Check
+    from adledger.pipeline.doctor.report import Check
 
 MARKS = {"fine": "✓", "advice": "!", "error": "✗", "not made": "-"}
 
@@ -37,8 +37,8 @@ def doctor(
       adledger doctor --config /etc/adledger.toml
       adledger doctor --json | jq '.checks[] | select(.state == "error") | .findings'
     """
-    from pipeline.doctor.report import as_json as report_json
-    from pipeline.doctor.report import found_wrong
+    from adledger.pipeline.doctor.report import as_json as report_json
+    from adledger.pipeline.doctor.report import found_wrong
 
     checks = _examined(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
@@ -53,8 +53,8 @@ def _examined(
 ) -> "Sequence[Check]":
     from dataclasses import replace
 
-    from pipeline.doctor.report import Check
-    from pipeline.log.kafka.findings import Finding
+    from adledger.pipeline.doctor.report import Check
+    from adledger.pipeline.log.kafka.findings import Finding
 
     try:
         loaded = options.load_settings(config_file, assignments, **flags)
@@ -66,7 +66,7 @@ def _examined(
         )
         return [refused, Check("deployment", "", not_made="the settings are refused")]
 
-    from pipeline.doctor.examine import examine
+    from adledger.pipeline.doctor.examine import examine
 
     quiet_kafka_client()
     checks = [
@@ -82,7 +82,7 @@ def _examined(
 
 def _print(checks: "Sequence[Check]") -> None:
     """Print a checklist by area, each finding below what it was found in."""
-    from pipeline.doctor.report import State
+    from adledger.pipeline.doctor.report import State
 
     for area in dict.fromkeys(check.area for check in checks):
         out(area)

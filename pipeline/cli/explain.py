@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import out, out_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.explain.explain import Explained, Explainer
-    from pipeline.explain.store import Store
-    from pipeline.settings import Settings
+    from adledger.pipeline.explain.explain import Explained, Explainer
+    from adledger.pipeline.explain.store import Store
+    from adledger.pipeline.settings import Settings
 
 DEAD_LETTERS_NAMED_MAX = 5
 
@@ -60,10 +60,10 @@ def explain(
       adledger explain c-17 --type click --json
       adledger explain --id-hash 8264712896182483877
     """
-    from pipeline.explain.store import Store
-    from pipeline.ledger.queries import Tables
-    from pipeline.stages.plain_hashes import xxh64
-    from schemas.wire import EventType
+    from adledger.pipeline.explain.store import Store
+    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.stages.plain_hashes import xxh64
+    from adledger.schemas.wire import EventType
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database
@@ -78,7 +78,7 @@ def explain(
         explainer = _explainer(settings, store)
         explained = [explainer.explain(row) for row in rows]
     if as_json:
-        from pipeline.explain.show import as_json as shown
+        from adledger.pipeline.explain.show import as_json as shown
 
         events = [shown(each, settings.topics) for each in explained]
         out_json({"event_id": None if hashed else event_id, "id_hash": id_hash, "events": events})
@@ -87,7 +87,7 @@ def explain(
 
 
 def _print(explained: "Sequence[Explained]", event_id: str, settings: "Settings") -> None:
-    from pipeline.explain.show import as_lines
+    from adledger.pipeline.explain.show import as_lines
 
     for number, each in enumerate(explained, 1):
         if len(explained) > 1:
@@ -98,7 +98,7 @@ def _print(explained: "Sequence[Explained]", event_id: str, settings: "Settings"
 
 def _hash(text: str) -> int:
     """Return an id_hash that a person gives. Raises UsageError where it is none."""
-    from pipeline.errors import UsageError
+    from adledger.pipeline.errors import UsageError
 
     if not (text.isascii() and text.isdigit() and int(text) < 2**64):
         raise UsageError(
@@ -109,17 +109,17 @@ def _hash(text: str) -> int:
 
 
 def _explainer(settings: "Settings", store: "Store") -> "Explainer":
-    from pipeline.explain.explain import Explainer
-    from pipeline.lists.load import load_lists
-    from pipeline.rules.loader import today
+    from adledger.pipeline.explain.explain import Explainer
+    from adledger.pipeline.lists.load import load_lists
+    from adledger.pipeline.rules.loader import today
 
     lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
     return Explainer(store, lists, store.publishers())
 
 
 def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -> NoReturn:
-    from pipeline.errors import AdledgerError
-    from pipeline.ledger.dead_letters import reason_name
+    from adledger.pipeline.errors import AdledgerError
+    from adledger.pipeline.ledger.dead_letters import reason_name
 
     if not event_id:
         raise AdledgerError(f"no event has the id_hash {id_hash}", remedy=NOT_FOUND)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlencode
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkError, SinkUnavailable
-from sinks.secure import login_password, probed, tls_context, told
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkError, SinkUnavailable
+from adledger.sinks.secure import login_password, probed, tls_context, told
 
 CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.addresses import FilesAddress, SourceAddress, parse_source
-from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json
-from pipeline.errors import UsageError
+from adledger.pipeline.addresses import FilesAddress, SourceAddress, parse_source
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out, out_json
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.importing.pacing import Pace
-    from pipeline.importing.run import ImportSummary, LogWriter, Progress
+    from adledger.pipeline.importing.pacing import Pace
+    from adledger.pipeline.importing.run import ImportSummary, LogWriter, Progress
 
 
 LATE_MS_MAX = 1_000
@@ -68,7 +68,7 @@ def import_command(
     pace = _pace(speed, as_of_now=as_of_now, address=address)
     open_writer = _writer(address, to, partitions, pace, config_file, assignments)
 
-    from pipeline.importing import import_into
+    from adledger.pipeline.importing import import_into
 
     with _progress(files[0] if len(files) == 1 else Path(f"{len(files)} files")) as progress:
         summary = import_into(
@@ -93,7 +93,7 @@ def _address(to: str) -> SourceAddress:
 
 
 def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "Pace | None":
-    from pipeline.importing.pacing import Pace, speed_of
+    from adledger.pipeline.importing.pacing import Pace, speed_of
 
     if speed is None:
         if as_of_now:
@@ -113,7 +113,7 @@ def _writer(
     """Return what opens the log."""
     settings = options.load_settings(config, assignments, source=to).settings
     if isinstance(address, FilesAddress):
-        from pipeline.importing.run import open_log
+        from adledger.pipeline.importing.run import open_log
 
         folder = address.directory
         return lambda: open_log(folder, partitions, settings.topics)
@@ -122,7 +122,7 @@ def _writer(
             f"--partitions {partitions}: topics on Kafka are there before an import",
             remedy="Leave it out, or make the topics: adledger topics create --partitions N.",
         )
-    from pipeline.log.kafka.writer import KafkaLogWriter
+    from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 
     if pace is not None and not pace.as_of_now and settings.log_time == "append":
         err(

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
-from pipeline.cli.output import err, out, out_json, quiet_kafka_client
-from pipeline.cli.remedies import Flags, command_flags, complete, completed
-from pipeline.errors import AdledgerError, UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
+from adledger.pipeline.cli.output import err, out, out_json, quiet_kafka_client
+from adledger.pipeline.cli.remedies import Flags, command_flags, complete, completed
+from adledger.pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.control.owners import Owners
-    from pipeline.lanes.inspect import LaneLook
-    from pipeline.settings import Settings
-    from sinks.orders import LaneOrder
+    from adledger.pipeline.control.owners import Owners
+    from adledger.pipeline.lanes.inspect import LaneLook
+    from adledger.pipeline.settings import Settings
+    from adledger.sinks.orders import LaneOrder
 
 lane = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -210,7 +210,7 @@ def _deployment(config_file: options.Config, assignments: options.Set, **flags: 
 def _owners(deployment: _Deployment) -> "Owners":
     import asyncio
 
-    from pipeline.control.owners import lane_owners
+    from adledger.pipeline.control.owners import lane_owners
 
     quiet_kafka_client()
     with completed(deployment.flags):
@@ -221,7 +221,7 @@ def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
     """Return how lanes stand, the commands in what they say complete."""
     import asyncio
 
-    from pipeline.lanes.inspect import check_lane, inspected, look_at
+    from adledger.pipeline.lanes.inspect import check_lane, inspected, look_at
 
     async def look(server: Any) -> list["LaneLook"]:
         async with inspected(settings, server) as outside:
@@ -288,7 +288,7 @@ def _order(
 
 
 def _write(settings: "Settings", orders: Sequence["LaneOrder"]) -> None:
-    from sinks.orders import insert_sql, order_row
+    from adledger.sinks.orders import insert_sql, order_row
 
     with connect.client(settings) as client:
         client.execute(

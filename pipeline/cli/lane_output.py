@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.output import err, out_table
+from adledger.pipeline.cli.output import err, out_table
 
 if TYPE_CHECKING:
-    from pipeline.control.owners import Owner, Owners
-    from pipeline.lanes.inspect import LaneLook
-    from pipeline.settings import Settings
-    from sinks.orders import LaneOrder
+    from adledger.pipeline.control.owners import Owner, Owners
+    from adledger.pipeline.lanes.inspect import LaneLook
+    from adledger.pipeline.settings import Settings
+    from adledger.sinks.orders import LaneOrder
 
 REBUILDING = "rebuilding"
 
 
 def told(settings: "Settings", order: "LaneOrder") -> str:
     """Return in words what an order does."""
-    from sinks.orders import NO_PARENT, OrderKind
+    from adledger.sinks.orders import NO_PARENT, OrderKind
 
     ranges = [
         f"{_topic(settings, r.topic)} {r.start:,} to {r.end - 1:,}" for r in order.ranges if r.end > r.start
@@ -70,7 +70,7 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
 
 def group_lines(owners: "Owners") -> list[str]:
     """Return what there is to say of the group as a whole: nobody is there, or it settles just now."""
-    from pipeline.control.owners import REBALANCING
+    from adledger.pipeline.control.owners import REBALANCING
 
     if not owners.workers:
         return ["no worker has the group's lanes: start one with adledger run"]

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out, out_json, print_summary
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out, out_json, print_summary
 
 if TYPE_CHECKING:
-    from pipeline.ledger.audit import Report
+    from adledger.pipeline.ledger.audit import Report
 
 PROBLEMS_SHOWN_MAX = 20
 
@@ -65,8 +65,8 @@ def check(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
 
-    from pipeline.ledger.audit import Scope, audit
-    from pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.audit import Scope, audit
+    from adledger.pipeline.ledger.queries import Tables
 
     scope = Scope(tuple(lane or ()), from_batch, to_batch, _milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client:
@@ -82,7 +82,7 @@ def _milliseconds(time: datetime | None) -> int | None:
 
 
 def _print_json(report: "Report") -> None:
-    from pipeline.ledger.totals import Summary
+    from adledger.pipeline.ledger.totals import Summary
 
     found = Summary(report.totals, report.conserved, report.continuous).as_json()
     problems = [
@@ -93,7 +93,7 @@ def _print_json(report: "Report") -> None:
 
 
 def _print_text(report: "Report") -> None:
-    from pipeline.ledger.totals import Summary
+    from adledger.pipeline.ledger.totals import Summary
 
     print_summary(Summary(report.totals, report.conserved, report.continuous))
     out(f"{report.batches:,} batches checked")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import err, err_error, out, out_json, out_table
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, err_error, out, out_json, out_table
 
 if TYPE_CHECKING:
-    from pipeline.lists.facts import ListFacts
-    from pipeline.lists.load import Lists
+    from adledger.pipeline.lists.facts import ListFacts
+    from adledger.pipeline.lists.load import Lists
 
 lists = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -53,8 +53,8 @@ def status(
       adledger lists status --set lists_dir=lists --json
       adledger lists status --as-of 2027-06-01
     """
-    from pipeline.lists.facts import State
-    from pipeline.lists.load import load_lists
+    from adledger.pipeline.lists.facts import State
+    from adledger.pipeline.lists.load import load_lists
 
     settings = options.load_settings(config_file, assignments).settings
     loaded = load_lists(_day(as_of), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
@@ -85,7 +85,7 @@ def _row(facts: "ListFacts", now: date) -> tuple[object, ...]:
 
 
 def _remedy(facts: "ListFacts") -> str:
-    from pipeline.lists.facts import PACKAGED
+    from adledger.pipeline.lists.facts import PACKAGED
 
     if facts.name in PACKAGED:
         return f"Upgrade what it is from ({facts.source}); list_age_days_max is the limit of its age."
@@ -135,7 +135,7 @@ def lint(
       adledger lists lint lists/office.toml
       adledger lists lint lists/*.toml --json
     """
-    from pipeline.errors import AdledgerError
+    from adledger.pipeline.errors import AdledgerError
 
     now = _day(as_of)
     checked: list[dict[str, Any]] = []
@@ -157,8 +157,8 @@ def lint(
 
 
 def _checked(path: Path, now: date, names: dict[str, Path]) -> "ListFacts":
-    from pipeline.errors import UsageError
-    from pipeline.lists.deployment import load_file
+    from adledger.pipeline.errors import UsageError
+    from adledger.pipeline.lists.deployment import load_file
 
     facts = load_file(path, now).facts
     other = names.setdefault(facts.name, path)

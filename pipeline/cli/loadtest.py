@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.loadtest_day import day
-from pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compare, report
-from pipeline.cli.loadtest_send import send
-from pipeline.cli.output import out, out_json, out_table
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.loadtest_day import day
+from adledger.pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compare, report
+from adledger.pipeline.cli.loadtest_send import send
+from adledger.pipeline.cli.output import out, out_json, out_table
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from loadtest.results import RunFolder
-    from loadtest.runner.run import Request
+    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.runner.run import Request
 
 loadtest = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -90,11 +90,11 @@ def run(
 
 def _carried_out(request: "Request", *, find_max: bool, as_json: bool) -> int:
     """Do it, print what came of it, and return the exit code."""
-    from loadtest.report.write import HTML, write_report
-    from loadtest.runner.load import Interrupt
-    from loadtest.runner.run import execute
-    from loadtest.runner.search import find_highest
-    from pipeline.cli.loadtest_screen import print_end, shown
+    from adledger.loadtest.report.write import HTML, write_report
+    from adledger.loadtest.runner.load import Interrupt
+    from adledger.loadtest.runner.run import execute
+    from adledger.loadtest.runner.search import find_highest
+    from adledger.pipeline.cli.loadtest_screen import print_end, shown
 
     screen = shown()
     try:
@@ -130,10 +130,10 @@ def verify(
       adledger loadtest verify last
       adledger loadtest verify 20260102t030405_ab12 --json
     """
-    from loadtest.report.write import write_report
-    from loadtest.results import RunFolder
-    from loadtest.runner.run import verify_again
-    from pipeline.cli.loadtest_screen import print_end, shown
+    from adledger.loadtest.report.write import write_report
+    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.runner.run import verify_again
+    from adledger.pipeline.cli.loadtest_screen import print_end, shown
 
     folder, screen = RunFolder.find(runs, name), shown()
     summary = verify_again(folder, clickhouse, screen)
@@ -170,8 +170,8 @@ def clean(
       adledger loadtest clean last
       adledger loadtest clean 20260102t030405_ab12 --all
     """
-    from loadtest.results import RunFolder
-    from loadtest.runner.clean import clean as clean_run
+    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.runner.clean import clean as clean_run
 
     for removed in clean_run(RunFolder.find(runs, name), clickhouse=clickhouse, everything=everything):
         out(f"removed {removed}")
@@ -186,8 +186,8 @@ def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
       adledger loadtest list
       adledger loadtest list --json
     """
-    from loadtest import profile_files
-    from loadtest.results import runs_in
+    from adledger.loadtest import profile_files
+    from adledger.loadtest.results import runs_in
 
     profiles = [profile_files.load(name) for name in profile_files.names()]
     folders = list(runs_in(runs))
@@ -216,10 +216,10 @@ def _listed(folder: "RunFolder") -> dict[str, Any]:
 
 
 def _request(profile: str, **given: Any) -> "Request":
-    from loadtest import profile_files
-    from loadtest.profile import fault_of
-    from loadtest.runner.deployment import LOCAL, Wanted
-    from loadtest.runner.run import Request
+    from adledger.loadtest import profile_files
+    from adledger.loadtest.profile import fault_of
+    from adledger.loadtest.runner.deployment import LOCAL, Wanted
+    from adledger.loadtest.runner.run import Request
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
         raise UsageError(
@@ -251,7 +251,7 @@ def _settings(assignments: list[str]) -> dict[str, Any]:
 
 
 def _rate(text: str | None) -> float | None:
-    from loadtest.profile import RATE_MAX
+    from adledger.loadtest.profile import RATE_MAX
 
     if text is None or text == "max":
         return None if text is None else 0.0
@@ -265,7 +265,7 @@ def _rate(text: str | None) -> float | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    from loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+    from adledger.loadtest.profile import DURATION_SECONDS_MAX, seconds_of
 
     if text is None:
         return None
@@ -281,7 +281,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _pids(watch: list[str]) -> dict[str, tuple[int, ...]]:
-    from loadtest.result_names import PARTS
+    from adledger.loadtest.result_names import PARTS
 
     found: dict[str, tuple[int, ...]] = {}
     for text in watch:

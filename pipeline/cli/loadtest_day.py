@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json, out_table
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out, out_json, out_table
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from loadtest.day.extrapolate import Coefficient, Figure
-    from loadtest.day.measure import Measured
-    from loadtest.day.plan import Whole
+    from adledger.loadtest.day.extrapolate import Coefficient, Figure
+    from adledger.loadtest.day.measure import Measured
+    from adledger.loadtest.day.plan import Whole
 
 CROSSED = 99
 
@@ -53,10 +53,10 @@ def day(
       adledger loadtest day --scale 1/3000 --once --json
       adledger loadtest day --batch-seconds 1 --set rules=none
     """
-    from loadtest.day.extrapolate import coefficients, lane_ids, whole_day
-    from loadtest.day.measure import measure
-    from loadtest.day.plan import Whole, samples
-    from loadtest.day.probe import probe
+    from adledger.loadtest.day.extrapolate import coefficients, lane_ids, whole_day
+    from adledger.loadtest.day.measure import measure
+    from adledger.loadtest.day.plan import Whole, samples
+    from adledger.loadtest.day.probe import probe
 
     whole = Whole(events=events, lanes=lanes, batch_seconds=batch_seconds)
     wanted = samples(whole, _fraction(scale), seed)
@@ -87,8 +87,8 @@ def _as_json(
 ) -> dict[str, Any]:
     import dataclasses
 
-    from loadtest.runner.environment import cpu_name
-    from pipeline.settings import cores
+    from adledger.loadtest.runner.environment import cpu_name
+    from adledger.pipeline.settings import cores
 
     return {
         "whole": dataclasses.asdict(whole),

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json, out_table
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out, out_json, out_table
 
 if TYPE_CHECKING:
-    from loadtest.comparing.runs import Comparison
+    from adledger.loadtest.comparing.runs import Comparison
 
 RUNS = Path("data") / "loadtest"
 EXIT_WORSE, EXIT_REFUSED, EXIT_BLIND = 99, 97, 96
@@ -33,8 +33,8 @@ def report(
       adledger loadtest report last --open
       adledger loadtest report 20260102t030405_ab12 --json
     """
-    from loadtest.report.write import HTML, write_report
-    from loadtest.results import RunFolder
+    from adledger.loadtest.report.write import HTML, write_report
+    from adledger.loadtest.results import RunFolder
 
     written = write_report(RunFolder.find(runs, name))
     if as_json:
@@ -103,10 +103,10 @@ def compare(
       adledger loadtest compare new/* --against old/* --must-see worker_cpu_us_per_event=10%
       adledger loadtest compare new/* --against old/* --markdown >> $GITHUB_STEP_SUMMARY
     """
-    from loadtest.comparing import runs as comparable
-    from loadtest.comparing import shown
-    from loadtest.comparing.must_see import must_see_of
-    from loadtest.results import RunFolder
+    from adledger.loadtest.comparing import runs as comparable
+    from adledger.loadtest.comparing import shown
+    from adledger.loadtest.comparing.must_see import must_see_of
+    from adledger.loadtest.results import RunFolder
 
     asked = must_see_of(must_see or [])
     sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
@@ -122,7 +122,7 @@ def compare(
 
 
 def _print(found: "Comparison") -> None:
-    from loadtest.comparing import shown
+    from adledger.loadtest.comparing import shown
 
     if found.changes:
         out_table(shown.HEADER, shown.rows(found))

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.cli.output import err, out
+from adledger.pipeline.cli.output import err, out
 
 if TYPE_CHECKING:
-    from loadtest.results import RunFolder, Second, Summary
+    from adledger.loadtest.results import RunFolder, Second, Summary
 
 LINE_SECONDS = 5
 WRONG_SHOWN_MAX = 10

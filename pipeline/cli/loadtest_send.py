@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import err, out, out_json
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out, out_json
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from adledger.pipeline.settings import Settings
 
 
 def send(
@@ -34,9 +34,9 @@ def send(
       adledger loadtest send steady-day --source kafka://localhost:9092 --rate 2000 --duration 5m
       adledger loadtest send click-farm --rate 500 --duration 1m --config adledger.toml
     """
-    from loadtest import profile_files
-    from loadtest.profile import seconds_of
-    from loadtest.runner.send import send as send_profile
+    from adledger.loadtest import profile_files
+    from adledger.loadtest.profile import seconds_of
+    from adledger.loadtest.runner.send import send as send_profile
 
     settings = options.load_settings(config_file, assignments, source=source).settings
     began = time.monotonic()
@@ -59,8 +59,8 @@ def send(
 def _partitions(settings: "Settings") -> int:
     import asyncio
 
-    from pipeline.addresses import KafkaAddress
-    from pipeline.log.kafka.topics import require_fit_topics
+    from adledger.pipeline.addresses import KafkaAddress
+    from adledger.pipeline.log.kafka.topics import require_fit_topics
 
     if not isinstance(settings.source, KafkaAddress):
         raise UsageError(

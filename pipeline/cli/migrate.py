@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__
-from pipeline.cli import connect, options
-from pipeline.cli.output import out, out_json
+from adledger import __version__
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import out, out_json
 
 
 def migrate(
@@ -32,7 +32,7 @@ def migrate(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
 
-    from schemas import migrate as migrations
+    from adledger.schemas import migrate as migrations
 
     with connect.client(settings) as client:
         applied = migrations.migrate(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.settings_layers import LoadedSettings
+    from adledger.pipeline.settings_layers import LoadedSettings
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file (default: ./adledger.toml).")
@@ -38,6 +38,6 @@ def load_settings(
     config: Path | None, assignments: list[str] | None, **flags: str | int | None
 ) -> "LoadedSettings":
     """Return the settings in force with a command's flags before environment and file. Raises UsageError."""
-    from pipeline.settings_layers import load  # start-up: pydantic takes 0.2 s
+    from adledger.pipeline.settings_layers import load  # start-up: pydantic takes 0.2 s
 
     return load(flags, assignments or (), config)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.errors import AdledgerError
+from adledger.pipeline.errors import AdledgerError
 
 if TYPE_CHECKING:
-    from pipeline.ledger.totals import Summary
+    from adledger.pipeline.ledger.totals import Summary
 
 BROKEN_PIPE_EXIT_CODE = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`adledger query ... | head`)."""
@@ -64,7 +64,7 @@ def _cell(value: object) -> str:
 
 def print_summary(summary: "Summary") -> None:
     """Print a summary for people."""
-    from pipeline.ledger.totals import class_rows
+    from adledger.pipeline.ledger.totals import class_rows
 
     out_table(("class", "records", "money", "currency"), class_rows(summary.totals))
     out(f"{summary.totals.records_received:,} records received")

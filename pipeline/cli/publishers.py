@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out, out_json, out_table
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out, out_json, out_table
+from adledger.pipeline.errors import UsageError
 
 COLUMNS = ("publisher_id", "status", "name", "since")
 STATUSES = ("active", "suspended")
@@ -55,7 +55,7 @@ def import_(
     Examples:
       adledger publishers import publishers.csv --author mia --reason "contracts of November"
     """
-    from pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.cli.rules_tables import RulesTables
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database
@@ -92,7 +92,7 @@ def list_(
     Examples:
       adledger publishers list --json
     """
-    from pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.cli.rules_tables import RulesTables
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database

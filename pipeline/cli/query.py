@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import out_bytes
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import out_bytes
+from adledger.pipeline.errors import UsageError
 
 
 def query(
@@ -45,7 +45,7 @@ def query(
     )
     loaded = options.load_settings(config_file, assignments, clickhouse=clickhouse, database=database)
 
-    from pipeline.cli.http_query import run_query
+    from adledger.pipeline.cli.http_query import run_query
 
     with connect.server(loaded.settings) as address:
         for piece in run_query(address, text, database=loaded.settings.database, output_format=chosen):

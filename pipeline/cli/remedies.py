@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import AdledgerError
+from adledger.pipeline.errors import AdledgerError
 
 if TYPE_CHECKING:
-    from pipeline.settings_layers import LoadedSettings
+    from adledger.pipeline.settings_layers import LoadedSettings
 
 Flags = Mapping[str, str]
 """A command as remedies name it -> what stands behind it."""
@@ -33,7 +33,7 @@ _SETTINGS = {
 
 def command_flags(loaded: "LoadedSettings", config_file: Path | None) -> Flags:
     """Return what each command needs to meet the same deployment. Secrets are not repeated, but shown as ***."""
-    from pipeline.settings_layers import masked
+    from adledger.pipeline.settings_layers import masked
 
     values = {
         name: getattr(loaded.settings, name) for name in loaded.origins if not name.startswith("kafka.")

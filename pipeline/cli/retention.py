@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out_json, out_table
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out_json, out_table
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.retention.plan import Plan
-    from pipeline.settings import Settings
+    from adledger.pipeline.retention.plan import Plan
+    from adledger.pipeline.settings import Settings
 
 retention = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -93,8 +93,8 @@ def run(
 def _run(settings: "Settings", *, executed: bool) -> "Plan":
     import asyncio
 
-    from pipeline.lanes.inspect import inspected
-    from pipeline.retention.job import planned, run_once
+    from adledger.pipeline.lanes.inspect import inspected
+    from adledger.pipeline.retention.job import planned, run_once
 
     async def work(server: Any) -> "Plan":
         async with inspected(settings, server) as outside:

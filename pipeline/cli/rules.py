@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, err_error, out, out_bytes, out_json, out_table
-from pipeline.cli.rules_output import alert_json, alert_line, published_json, time_text
-from pipeline.cli.what_if import what_if
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, err_error, out, out_bytes, out_json, out_table
+from adledger.pipeline.cli.rules_output import alert_json, alert_line, published_json, time_text
+from adledger.pipeline.cli.what_if import what_if
 
 if TYPE_CHECKING:
-    from pipeline.rules.rule_set import RuleSet
-    from pipeline.settings import Settings
+    from adledger.pipeline.rules.rule_set import RuleSet
+    from adledger.pipeline.settings import Settings
 
 rules = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 rules.command("what-if")(what_if)
@@ -60,7 +60,7 @@ def lint(
       adledger rules lint new.toml
       adledger rules lint rules/*.toml --json
     """
-    from pipeline.errors import UsageError
+    from adledger.pipeline.errors import UsageError
 
     settings = options.load_settings(config_file, assignments).settings
     checked: list[dict[str, Any]] = []
@@ -100,8 +100,8 @@ def diff(
       adledger rules diff default new.toml
       adledger rules diff published new.toml --json
     """
-    from pipeline.cli.rules_tables import read_named
-    from pipeline.rules.diff import differences
+    from adledger.pipeline.cli.rules_tables import read_named
+    from adledger.pipeline.rules.diff import differences
 
     settings = _settings(config_file, assignments, clickhouse, database)
     old, _ = read_named(settings, before)
@@ -145,7 +145,7 @@ def publish(
     Examples:
       adledger rules publish new.toml --author mia --reason "double clicks within 3 s, ticket 71"
     """
-    from pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.cli.rules_tables import RulesTables
 
     settings = _settings(config_file, assignments, clickhouse, database)
     checked, text = _checked(file, settings)
@@ -175,7 +175,7 @@ def history(
     Examples:
       adledger rules history --json
     """
-    from pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.cli.rules_tables import RulesTables
 
     settings = _settings(config_file, assignments, clickhouse, database)
     with connect.client(settings) as client:
@@ -208,7 +208,7 @@ def show(
       adledger rules show default > new.toml
       adledger rules show published
     """
-    from pipeline.cli.rules_tables import read_named
+    from adledger.pipeline.cli.rules_tables import read_named
 
     _, text = read_named(_settings(config_file, assignments, clickhouse, database), name)
     out_bytes(text.encode())
@@ -235,7 +235,7 @@ def status(
       adledger rules status
       adledger rules resume IP_DATACENTER --reason "a new campaign on hosted desktops, checked"
     """
-    from pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.cli.rules_tables import RulesTables
 
     settings = _settings(config_file, assignments, clickhouse, database)
     with connect.client(settings) as client:
@@ -282,9 +282,9 @@ def resume(
     Examples:
       adledger rules resume IP_DATACENTER --author mia --reason "a new campaign on hosted desktops, checked"
     """
-    from pipeline.cli.rules_tables import RulesTables
-    from pipeline.errors import UsageError
-    from sinks.rules import AlertKind, AlertRow
+    from adledger.pipeline.cli.rules_tables import RulesTables
+    from adledger.pipeline.errors import UsageError
+    from adledger.sinks.rules import AlertKind, AlertRow
 
     settings = _settings(config_file, assignments, clickhouse, database)
     author = author or getpass.getuser()
@@ -312,6 +312,6 @@ def _settings(
 
 
 def _checked(path: Path, settings: "Settings") -> "tuple[RuleSet, str]":
-    from pipeline.rules.loader import load_checked
+    from adledger.pipeline.rules.loader import load_checked
 
     return load_checked(path, settings.rule_horizon_minutes_max)

@@ -4,7 +4,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sinks.rules import AlertRow, PublishedRules
+    from adledger.sinks.rules import AlertRow, PublishedRules
 
 
 def time_text(microseconds: int) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli import connect
-from pipeline.errors import UsageError
-from pipeline.lanes.judges import standing
-from pipeline.rules.loader import PUBLISHED, load_rules, shipped_name
-from pipeline.rules.rule_set import RuleSet
-from sinks.rules import (
+from adledger.pipeline.cli import connect
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.lanes.judges import standing
+from adledger.pipeline.rules.loader import PUBLISHED, load_rules, shipped_name
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.sinks.rules import (
     ALERT_COLUMNS,
     AlertKind,
     AlertRow,
@@ -24,8 +24,8 @@ from sinks.rules import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
-    from sinks.connection import Client
+    from adledger.pipeline.settings import Settings
+    from adledger.sinks.connection import Client
 
 HISTORY_ROWS_MAX = 1_000
 VERSION_DIGITS = 16

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import options
-from pipeline.cli.output import err, out_json, print_summary
-from pipeline.cli.remedies import command_flags, completed
-from pipeline.errors import UsageError
+from adledger.pipeline.cli import options
+from adledger.pipeline.cli.output import err, out_json, print_summary
+from adledger.pipeline.cli.remedies import command_flags, completed
+from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.ledger.totals import Summary
-    from pipeline.settings import Settings
+    from adledger.pipeline.ledger.totals import Summary
+    from adledger.pipeline.settings import Settings
 
 LogLevel = Annotated[
     str | None,
@@ -67,7 +67,7 @@ def run(
 
     It reads the log's lanes and writes events, rollups and the ledger. It makes missing tables, goes on where the ledger ends, and stops cleanly on SIGTERM or Ctrl-C. With
     --until-caught-up it ends by itself, prints the totals of the whole ledger, and exits with 1 if they don't add up.
-    On Kafka it is a worker of the Faust app (`faust -A pipeline.app worker` is the same): start as many as you like.
+    On Kafka it is a worker of the Faust app (`faust -A adledger.pipeline.app worker` is the same): start as many as you like.
 
     \b
     Examples:
@@ -98,10 +98,10 @@ def run(
 
 
 def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) -> "Summary | None":
-    from pipeline.addresses import FilesAddress
+    from adledger.pipeline.addresses import FilesAddress
 
     if not isinstance(settings.source, FilesAddress):
-        from pipeline.app import run_app
+        from adledger.pipeline.app import run_app
 
         return run_app(settings, until_caught_up=until_caught_up, **faust)
     given = [name for name, value in faust.items() if value not in {None, True}]
@@ -110,6 +110,6 @@ def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) 
             f"{', '.join(given).replace('with_web', 'without-web').replace('_', '-')}: options of a worker on Kafka",
             remedy="leave them out: on a files: log there is no Faust app, no page and no log file",
         )
-    from pipeline.lanes.start import run_worker
+    from adledger.pipeline.lanes.start import run_worker
 
     return run_worker(settings, until_caught_up=until_caught_up, progress=err)

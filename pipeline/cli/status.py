@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.addresses import FilesAddress
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out, out_json, out_table
+from adledger.pipeline.addresses import FilesAddress
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out, out_json, out_table
 
 if TYPE_CHECKING:
-    from pipeline.ledger.status import LaneStatus, LogEnds
-    from pipeline.ledger.totals import Totals
-    from pipeline.settings import Settings
+    from adledger.pipeline.ledger.status import LaneStatus, LogEnds
+    from adledger.pipeline.ledger.totals import Totals
+    from adledger.pipeline.settings import Settings
 
 
 def status(
@@ -35,8 +35,8 @@ def status(
     )
     settings = loaded.settings
 
-    from pipeline.ledger import queries
-    from pipeline.ledger.status import lane_statuses
+    from adledger.pipeline.ledger import queries
+    from adledger.pipeline.ledger.status import lane_statuses
 
     ends = _log_ends(settings)
     tables = queries.Tables(settings.database, on_cluster=settings.cluster is not None)
@@ -52,8 +52,8 @@ def status(
 def _log_ends(settings: "Settings") -> "LogEnds | None":
     if not isinstance(settings.source, FilesAddress):
         return None
-    from pipeline.log.files.ends import EndsFile
-    from pipeline.log.files.manifest import read_manifest
+    from adledger.pipeline.log.files.ends import EndsFile
+    from adledger.pipeline.log.files.manifest import read_manifest
 
     log = settings.source.directory
     ends = EndsFile(log, read_manifest(log)).refresh()
@@ -61,7 +61,7 @@ def _log_ends(settings: "Settings") -> "LogEnds | None":
 
 
 def _as_json(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") -> dict[str, Any]:
-    from pipeline.ledger.totals import class_summary
+    from adledger.pipeline.ledger.totals import class_summary
 
     return {
         "lanes": [
@@ -80,7 +80,7 @@ def _as_json(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") 
 
 
 def _print(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") -> None:
-    from pipeline.ledger.totals import class_rows
+    from adledger.pipeline.ledger.totals import class_rows
 
     topics = sorted({topic for lane in lanes for topic in lane.positions})
     out_table(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__
-from pipeline.cli.output import out_json, out_table
+from adledger import __version__
+from adledger.pipeline.cli.output import out_json, out_table
 
 PARTS = ("chdb-core", "clickhouse-driver", "aiokafka", "numba", "numpy")
 """What a report of a bug should name beside our own version."""

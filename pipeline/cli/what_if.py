@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import connect, options
-from pipeline.cli.output import err, out_json
+from adledger.pipeline.cli import connect, options
+from adledger.pipeline.cli.output import err, out_json
 
 if TYPE_CHECKING:
-    from pipeline.rules.rule_set import RuleSet
-    from pipeline.settings import Settings
-    from sinks.connection import Client
+    from adledger.pipeline.rules.rule_set import RuleSet
+    from adledger.pipeline.settings import Settings
+    from adledger.sinks.connection import Client
 
 TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
@@ -50,10 +50,10 @@ def what_if(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
 
-    from pipeline.cli.what_if_output import as_json as findings_json
-    from pipeline.cli.what_if_output import cannot_know, print_findings
-    from pipeline.ledger.queries import Tables
-    from pipeline.ledger.replay import Replay, SpanOfTime
+    from adledger.pipeline.cli.what_if_output import as_json as findings_json
+    from adledger.pipeline.cli.what_if_output import cannot_know, print_findings
+    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.replay import Replay, SpanOfTime
 
     span = SpanOfTime(_milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client, connect.client(settings) as texts_client:
@@ -78,12 +78,12 @@ def what_if(
 
 def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
     """Return the judge of a set, with the lists and publishers of today."""
-    from pipeline.cli.rules_tables import RulesTables, needs_tables
-    from pipeline.lanes.judges import snapshot
-    from pipeline.lists.load import load_lists
-    from pipeline.rules.compiled import CompiledJudge
-    from pipeline.rules.loader import load_rules, require_horizon, today
-    from sinks.rules import publishers_sql
+    from adledger.pipeline.cli.rules_tables import RulesTables, needs_tables
+    from adledger.pipeline.lanes.judges import snapshot
+    from adledger.pipeline.lists.load import load_lists
+    from adledger.pipeline.rules.compiled import CompiledJudge
+    from adledger.pipeline.rules.loader import load_rules, require_horizon, today
+    from adledger.sinks.rules import publishers_sql
 
     tables = RulesTables(client, settings.database)
     rules: RuleSet = tables.read(name)[0] if needs_tables(name) else load_rules(name)

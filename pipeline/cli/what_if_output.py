@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.output import err, out, out_table
-from pipeline.rules.registry import NO_REASON
-from schemas.classes import CLASS_NAMES, Class, Reason
-from schemas.wire import currency_text
+from adledger.pipeline.cli.output import err, out, out_table
+from adledger.pipeline.rules.registry import NO_REASON
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import currency_text
 
 if TYPE_CHECKING:
-    from pipeline.ledger.replay import JudgedBy
-    from pipeline.rules.compiled import CompiledJudge
-    from pipeline.rules.what_if import Findings, Sample
+    from adledger.pipeline.ledger.replay import JudgedBy
+    from adledger.pipeline.rules.compiled import CompiledJudge
+    from adledger.pipeline.rules.what_if import Findings, Sample
 
 PUBLISHERS_SHOWN = 20
 NANOS = 1_000_000_000
@@ -136,7 +136,7 @@ def rule_name(rule: int) -> str:
 
 def _by_rule(found: "Findings") -> list[dict[str, Any]]:
     """Return, by rule and currency, what it would newly invalidate, what is invalid still, and what it would free."""
-    from pipeline.rules.what_if import Sums
+    from adledger.pipeline.rules.what_if import Sums
 
     rules = sorted({*found.hits, *(c.rule for c in found.changes)})
     rows = []

@@ -12,13 +12,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 
-from pipeline.addresses import KafkaAddress
-from pipeline.control.rollups_message import encode, record_key, split
-from pipeline.errors import LogError, SinkUnavailable
-from pipeline.lanes.ports import RolledUp
-from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
-from pipeline.log.kafka.properties import client_options
-from pipeline.settings import Settings
+from adledger.pipeline.addresses import KafkaAddress
+from adledger.pipeline.control.rollups_message import encode, record_key, split
+from adledger.pipeline.errors import LogError, SinkUnavailable
+from adledger.pipeline.lanes.ports import RolledUp
+from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.settings import Settings
 
 DELIVERY_SECONDS_MAX = 10.0
 """From the call to the answer of all brokers in sync, a first connection included. Beyond, the batch is in doubt."""
@@ -27,7 +27,7 @@ REQUEST_MS_MAX = 4_000
 """Of one request; a message not taken after this is tried once more, then given up: within the time above."""
 
 MESSAGE_BYTES_MAX = 1_048_576
-"""What a producer sends at most; messages are smaller (pipeline.control.rollups_message.PART_ROWS_MAX)."""
+"""What a producer sends at most; messages are smaller (adledger.pipeline.control.rollups_message.PART_ROWS_MAX)."""
 
 
 def _count_nothing(_: str) -> None:

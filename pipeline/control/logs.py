@@ -6,8 +6,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.log.kafka.voice import NORMAL
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.log.kafka.voice import NORMAL
 
 LEVELS = ("CRIT", "ERROR", "WARN", "INFO", "DEBUG")
 """Faust's names for levels, which `--loglevel` takes in any case."""

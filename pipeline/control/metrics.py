@@ -18,11 +18,11 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from pipeline import __version__
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.lanes.ports import Phase
-from schemas.classes import CLASS_NAMES, Class, Reason
-from sinks.sink import LedgerEntry
+from adledger import __version__
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.lanes.ports import Phase
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.sinks.sink import LedgerEntry
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS = (0, 1, 10, 100, 1_000, 4_096, 16_384, 65_536, 131_072, 262_144, 524_288, 1_048_576)

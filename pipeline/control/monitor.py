@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.control.rollups_message import RollupsMessage
-from pipeline.kernels.live import (
+from adledger.pipeline.control.rollups_message import RollupsMessage
+from adledger.pipeline.kernels.live import (
     CLICKS,
     DUPLICATES,
     IMPRESSIONS,
@@ -89,7 +89,7 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Minute:
-    table: Any  # u32[capacity, WIDTH], see pipeline.kernels.live
+    table: Any  # u32[capacity, WIDTH], see adledger.pipeline.kernels.live
     taken: int = 0
 
     @property

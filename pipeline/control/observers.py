@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.lanes.ports import Observer, Phase
-from schemas.classes import Reason
-from sinks.sink import LedgerEntry
+from adledger.pipeline.lanes.ports import Observer, Phase
+from adledger.schemas.classes import Reason
+from adledger.sinks.sink import LedgerEntry
 
 
 class Observers:

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from pipeline.addresses import FilesAddress
-from pipeline.log.files.source import FilesSource
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.group_facts import Member, describe_group
-from pipeline.log.kafka.topics import kafka_options
-from pipeline.settings import Settings
+from adledger.pipeline.addresses import FilesAddress
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.group_facts import Member, describe_group
+from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.settings import Settings
 
 PAGES_SECONDS_MAX = 3.0
 """So long a worker's pages are waited for: one that is stopped or unreachable must not hold the others' answers back."""
@@ -28,7 +28,7 @@ REBALANCING = frozenset({"PreparingRebalance", "CompletingRebalance"})
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose lane it is, and what its owner does: `phase` as `pipeline.lanes.ports.Phase` has it, since when, and details.
+    """Whose lane it is, and what its owner does: `phase` as `adledger.pipeline.lanes.ports.Phase` has it, since when, and details.
 
     `phase` "": not known, and `detail` says why.
     """

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.lanes.ports import NoObserver, Phase
-from sinks.sink import LedgerEntry
+from adledger.pipeline.lanes.ports import NoObserver, Phase
+from adledger.sinks.sink import LedgerEntry
 
 STALL_SECONDS = 60.0
 """A lane that has work and ended no batch for this long stands still, whatever it may be doing."""

@@ -37,8 +37,8 @@ from typing import Any, Final
 import cramjam
 import numpy as np
 
-from schemas.classes import Class
-from schemas.wire import FUTURE_MS_MAX, EventType
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import FUTURE_MS_MAX, EventType
 
 Rollup = Mapping[str, Any]
 """Column name -> array, the columns of COLUMNS."""

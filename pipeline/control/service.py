@@ -12,22 +12,22 @@ from typing import Any, TypeVar
 
 from mode import Service
 
-from pipeline.control.announcer import Announcer
-from pipeline.control.logs import WORKER
-from pipeline.control.watch import compile_monitor
-from pipeline.errors import AdledgerError
-from pipeline.lanes.pace import Meter
-from pipeline.lanes.ports import Observer
-from pipeline.lanes.server import Server, ready_server, summarize
-from pipeline.lanes.start import make_sink, make_worker, ready_process
-from pipeline.lanes.worker import Worker
-from pipeline.ledger.totals import Summary
-from pipeline.log.kafka.assignor import About
-from pipeline.log.kafka.source import KafkaSource
-from pipeline.log.kafka.topics import require_fit_topics
-from pipeline.log.kafka.voice import silent
-from pipeline.retention.job import run_hourly
-from pipeline.settings import Settings
+from adledger.pipeline.control.announcer import Announcer
+from adledger.pipeline.control.logs import WORKER
+from adledger.pipeline.control.watch import compile_monitor
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.lanes.pace import Meter
+from adledger.pipeline.lanes.ports import Observer
+from adledger.pipeline.lanes.server import Server, ready_server, summarize
+from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.log.kafka.assignor import About
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.pipeline.log.kafka.topics import require_fit_topics
+from adledger.pipeline.log.kafka.voice import silent
+from adledger.pipeline.retention.job import run_hourly
+from adledger.pipeline.settings import Settings
 
 T = TypeVar("T")
 

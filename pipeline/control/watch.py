@@ -5,11 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.control.logs import APP
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.control.recent import RECENT_SECONDS
-from pipeline.control.rollups_message import COLUMNS, RollupsMessageError, decode, encode, split
-from schemas.wire import EVENT_TIME_MS_MIN
+from adledger.pipeline.control.logs import APP
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.control.recent import RECENT_SECONDS
+from adledger.pipeline.control.rollups_message import COLUMNS, RollupsMessageError, decode, encode, split
+from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 BAD_SAY_SECONDS = 60
 """Messages that can't be read are counted, and said at most this often."""

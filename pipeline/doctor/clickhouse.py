@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 from clickhouse_driver.errors import ServerException
 
-from pipeline.addresses import EmbeddedAddress, ServerAddress
-from pipeline.doctor.report import Check
-from pipeline.doctor.rules import NO_TABLES, RulesTables, read_tables
-from pipeline.errors import SinkError
-from pipeline.log.kafka.findings import Finding
-from pipeline.settings import Settings
-from schemas import migrate
-from sinks.checks import VERSION_MIN, check_server
-from sinks.clickhouse import query_refused
-from sinks.connection import Client
+from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
+from adledger.pipeline.doctor.report import Check
+from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, read_tables
+from adledger.pipeline.errors import SinkError
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.settings import Settings
+from adledger.schemas import migrate
+from adledger.sinks.checks import VERSION_MIN, check_server
+from adledger.sinks.clickhouse import query_refused
+from adledger.sinks.connection import Client
 
 AREA = "clickhouse"
 

@@ -5,24 +5,24 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from pipeline.addresses import FilesAddress
-from pipeline.doctor import clocks, group, machine
-from pipeline.doctor.clickhouse import AREA as CLICKHOUSE
-from pipeline.doctor.clickhouse import ServerSeen, look_at_server, no_directory_yet
-from pipeline.doctor.kafka import AREA as KAFKA
-from pipeline.doctor.kafka import brokers, kafka_view, topics
-from pipeline.doctor.lanes import LanesSeen, LogView, lane_checks, look_at_lanes
-from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
-from pipeline.doctor.report import Check, State
-from pipeline.doctor.rules import rules_checks
-from pipeline.errors import LogError, SinkError
-from pipeline.lanes.start import make_sink
-from pipeline.log.files.source import FilesSource
-from pipeline.log.kafka.assignor import NAME as ASSIGNOR
-from pipeline.log.kafka.findings import Finding
-from pipeline.log.kafka.topology import unfit_topics
-from pipeline.settings import MIB, Settings
-from sinks.connection import Client
+from adledger.pipeline.addresses import FilesAddress
+from adledger.pipeline.doctor import clocks, group, machine
+from adledger.pipeline.doctor.clickhouse import AREA as CLICKHOUSE
+from adledger.pipeline.doctor.clickhouse import ServerSeen, look_at_server, no_directory_yet
+from adledger.pipeline.doctor.kafka import AREA as KAFKA
+from adledger.pipeline.doctor.kafka import brokers, kafka_view, topics
+from adledger.pipeline.doctor.lanes import LanesSeen, LogView, lane_checks, look_at_lanes
+from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
+from adledger.pipeline.doctor.report import Check, State
+from adledger.pipeline.doctor.rules import rules_checks
+from adledger.pipeline.errors import LogError, SinkError
+from adledger.pipeline.lanes.start import make_sink
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.log.kafka.assignor import NAME as ASSIGNOR
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.kafka.topology import unfit_topics
+from adledger.pipeline.settings import MIB, Settings
+from adledger.sinks.connection import Client
 
 OpenClickHouse = Callable[[Settings], AbstractContextManager[Client]]
 

@@ -5,19 +5,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from pipeline.doctor.report import Check
-from pipeline.errors import LogError, UsageError
-from pipeline.log.kafka.commits import GroupCommits
-from pipeline.log.kafka.failures import connected, probe
-from pipeline.log.kafka.findings import Finding
-from pipeline.log.kafka.group_facts import GroupFacts, describe_group
-from pipeline.log.kafka.log_times import largest_log_times
-from pipeline.log.kafka.patience import Patience
-from pipeline.log.kafka.reader import KafkaReader
-from pipeline.log.kafka.topics import Checked, check_topics, kafka_options
-from pipeline.log.kafka.topology import topology
-from pipeline.log.source import Committed, Fetched, OffsetBounds, Topology
-from pipeline.settings import Settings
+from adledger.pipeline.doctor.report import Check
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.kafka.commits import GroupCommits
+from adledger.pipeline.log.kafka.failures import connected, probe
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.kafka.group_facts import GroupFacts, describe_group
+from adledger.pipeline.log.kafka.log_times import largest_log_times
+from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.reader import KafkaReader
+from adledger.pipeline.log.kafka.topics import Checked, check_topics, kafka_options
+from adledger.pipeline.log.kafka.topology import topology
+from adledger.pipeline.log.source import Committed, Fetched, OffsetBounds, Topology
+from adledger.pipeline.settings import Settings
 
 AREA, TOPICS = "kafka", "topics"
 READ_TRIES_MAX = 3

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.log.kafka.findings import Finding
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, bytes_at, decode
-from pipeline.stages.plain_hashes import partition_of
-from schemas.wire import Flag, Malformed
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.schemas.wire import Flag, Malformed
 
 ERROR_SHARE = 0.01
 """From this share on, misrouted or malformed records are a producer's mistake; below it they are advice."""

@@ -5,20 +5,20 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from pipeline.doctor import keys
-from pipeline.doctor.report import Check
-from pipeline.errors import LaneStopped
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.ports import Ports
-from pipeline.lanes.recovery import find_start
-from pipeline.lanes.start import limits
-from pipeline.log.kafka.findings import Finding
-from pipeline.log.source import Committed, Fetched, OffsetBounds, Reader, Source, Topology
-from pipeline.settings import Settings
-from pipeline.stages.decode import DecodeContext
-from pipeline.stages.walk import walk
-from schemas.wire import currency_code
-from sinks.sink import Sink
+from adledger.pipeline.doctor import keys
+from adledger.pipeline.doctor.report import Check
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.ports import Ports
+from adledger.pipeline.lanes.recovery import find_start
+from adledger.pipeline.lanes.start import limits
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.source import Committed, Fetched, OffsetBounds, Reader, Source, Topology
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.stages.decode import DecodeContext
+from adledger.pipeline.stages.walk import walk
+from adledger.schemas.wire import currency_code
+from adledger.sinks.sink import Sink
 
 SAMPLE_RECORDS_MAX = 1_000
 """Of each topic's partition, the newest."""

@@ -5,9 +5,9 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.doctor.report import Check
-from pipeline.log.kafka.findings import Finding
-from pipeline.settings import Settings
+from adledger.pipeline.doctor.report import Check
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.settings import Settings
 
 AREA = "machine"
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
@@ -25,7 +25,7 @@ def kernels_check() -> Check:
     """Check that compiled kernels are kept: they are looked for where this release puts them, not run."""
     import numba  # noqa: PLC0415 - slow, and its setting is what is asked for
 
-    import pipeline.kernels.jit  # noqa: F401, PLC0415 - names the folder
+    import adledger.pipeline.kernels.jit  # noqa: F401, PLC0415 - names the folder
 
     folder = Path(numba.config.CACHE_DIR)
     compiled = len(list(folder.rglob("*.nbc")))

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.lanes.worker import INSERTS_PER_BATCH, SLOTS_BEYOND_THREADS
-from pipeline.log.kafka.findings import Finding
-from pipeline.settings import MIB, Settings
+from adledger.pipeline.lanes.worker import INSERTS_PER_BATCH, SLOTS_BEYOND_THREADS
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.settings import MIB, Settings
 
 EVENT_BYTES = 300
 """Columns of one event in a batch under way: what was decoded, what was judged, and the block to insert."""

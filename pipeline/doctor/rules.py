@@ -3,21 +3,21 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.doctor.report import Check
-from pipeline.errors import SinkError, UsageError
-from pipeline.lanes.judges import snapshot
-from pipeline.lists.facts import State as ListState
-from pipeline.lists.load import Lists
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.log.kafka.findings import Finding
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Source
-from pipeline.rules.rule_set import RuleSet
-from pipeline.settings import Settings
-from sinks.connection import Client
-from sinks.rules import PUBLISHED_TRIED, PublishedRules, published_row, published_sql, publishers_sql
+from adledger.pipeline.doctor.report import Check
+from adledger.pipeline.errors import SinkError, UsageError
+from adledger.pipeline.lanes.judges import snapshot
+from adledger.pipeline.lists.facts import State as ListState
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import Client
+from adledger.sinks.rules import PUBLISHED_TRIED, PublishedRules, published_row, published_sql, publishers_sql
 
 AREA = "rules"
 

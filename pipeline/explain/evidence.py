@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.explain.rows import EventRow
-from pipeline.lists.load import Lists
-from pipeline.lists.publishers import PublisherStatus
-from pipeline.lists.user_agents import Evidence
-from pipeline.rules import plain
-from pipeline.rules.clicks import MINUTE_MS
-from pipeline.rules.plain import Params
-from pipeline.rules.plain_events import Facts, event_hits
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Source
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Reason
-from schemas.wire import EventType
+from adledger.pipeline.explain.rows import EventRow
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.pipeline.lists.user_agents import Evidence
+from adledger.pipeline.rules import plain
+from adledger.pipeline.rules.clicks import MINUTE_MS
+from adledger.pipeline.rules.plain import Params
+from adledger.pipeline.rules.plain_events import Facts, event_hits
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import EventType
 
 
 @dataclass(frozen=True, slots=True)

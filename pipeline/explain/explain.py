@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.explain.evidence import Finding, Known, findings
-from pipeline.explain.rows import EventRow
-from pipeline.explain.store import LedgerRow, Store, StoredJudge
-from pipeline.lists.load import Lists
-from pipeline.lists.publishers import PublisherStatus
-from pipeline.rules.registry import NO_REASON, RULE_BITS
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
+from adledger.pipeline.explain.evidence import Finding, Known, findings
+from adledger.pipeline.explain.rows import EventRow
+from adledger.pipeline.explain.store import LedgerRow, Store, StoredJudge
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from pipeline.rules.plain import Event
-from schemas.classes import CLASS_NAMES, Class, Reason
-from schemas.wire import EventType, Flag
+from adledger.pipeline.rules.plain import Event
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import EventType, Flag
 
 
 @dataclass(frozen=True, slots=True)

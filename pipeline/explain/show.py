@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 from typing import Any
 
-from pipeline.explain.evidence import Finding
-from pipeline.explain.explain import Explained
-from pipeline.explain.rows import EventRow, time_text
-from pipeline.ledger.totals import money_text
-from pipeline.rules.registry import RULES
-from schemas.wire import currency_text
+from adledger.pipeline.explain.evidence import Finding
+from adledger.pipeline.explain.explain import Explained
+from adledger.pipeline.explain.rows import EventRow, time_text
+from adledger.pipeline.ledger.totals import money_text
+from adledger.pipeline.rules.registry import RULES
+from adledger.schemas.wire import currency_text
 
 UNKNOWN_TEXT = "(its text is not stored)"
 

@@ -5,12 +5,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.explain.rows import COLUMNS, TIMES, EventRow
-from pipeline.ledger.queries import Client, Tables
-from pipeline.lists.publishers import PublisherStatus
-from schemas.classes import Class
-from schemas.wire import EventType, Flag
-from sinks.rules import publishers_sql
+from adledger.pipeline.explain.rows import COLUMNS, TIMES, EventRow
+from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType, Flag
+from adledger.sinks.rules import publishers_sql
 
 MATCHES_MAX = 100
 """Events of one id that are shown: as many retries nobody looks at."""

@@ -1,6 +1,6 @@
 """Importing files of events into a log: what is read, how a line becomes a record, and which log time it gets."""
 
-from pipeline.importing.formats import FORMATS
-from pipeline.importing.run import ImportSummary, import_file, import_into
+from adledger.pipeline.importing.formats import FORMATS
+from adledger.pipeline.importing.run import ImportSummary, import_file, import_into
 
 __all__ = ["FORMATS", "ImportSummary", "import_file", "import_into"]

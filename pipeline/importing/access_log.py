@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import orjson
 
-from pipeline.importing.records import ParsedRecord, unreadable
-from schemas.wire import EventType
+from adledger.pipeline.importing.records import ParsedRecord, unreadable
+from adledger.schemas.wire import EventType
 
 ID_PREFIX = "al"
 OUR_ID = 2

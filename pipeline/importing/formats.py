@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError
-from pipeline.importing import access_log, ipinyou, open_bandit, talkingdata
-from pipeline.importing.records import LineFormat
-from pipeline.importing.wire import Wire
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing import access_log, ipinyou, open_bandit, talkingdata
+from adledger.pipeline.importing.records import LineFormat
+from adledger.pipeline.importing.wire import Wire
 
 ID_PREFIX_CHARS_MAX = 32
 """Room for a line's number and a suffix within an event id's 64 bytes."""

@@ -27,8 +27,8 @@ from typing import Any
 import orjson
 import xxhash
 
-from pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
-from schemas.wire import EventType
+from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.schemas.wire import EventType
 
 ID_PREFIX = "ipy"
 COLUMNS = 24

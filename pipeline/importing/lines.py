@@ -10,7 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """So much is read, parsed and appended at a time: it bounds the importer's memory."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from pipeline.errors import UsageError
-from pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
-from schemas.wire import EventType
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.schemas.wire import EventType
 
 ID_PREFIX = "ob"
 OUR_ID = 1

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 import orjson
 
-from pipeline.errors import UsageError
-from pipeline.importing.reading import running_time
-from pipeline.importing.records import ParsedRecord
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.reading import running_time
+from adledger.pipeline.importing.records import ParsedRecord
 
 TICK_SECONDS = 0.05
 """What is due within so long is written together, at its end: as a producer with linger.ms does."""

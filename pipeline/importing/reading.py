@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import UsageError
-from pipeline.importing.formats import FORMATS, line_format
-from pipeline.importing.lines import file_bytes, read_chunks
-from pipeline.importing.records import LineFormat, ParsedRecord
-from schemas.wire import EVENT_TIME_MS_MIN
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.formats import FORMATS, line_format
+from adledger.pipeline.importing.lines import file_bytes, read_chunks
+from adledger.pipeline.importing.records import LineFormat, ParsedRecord
+from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 MERGED_RECORDS = 16_384
 """Records of several files are handed on in pieces of so many."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from schemas.wire import EventType
+from adledger.schemas.wire import EventType
 
 SHOWN_CHARS_MAX = 40
 """So much of a value that can't be read is told."""

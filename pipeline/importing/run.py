@@ -9,17 +9,17 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.errors import AdledgerError, LogError, UsageError
-from pipeline.importing.pacing import Pace, Pacer, Replayed, ahead
-from pipeline.importing.reading import Piece, read_files
-from pipeline.importing.records import ParsedRecord
-from pipeline.importing.stamping import LogClock
-from pipeline.kernels.hashing import hash_all
-from pipeline.log.files.manifest import BOTH, CLICKS, IMPRESSIONS, MANIFEST, Manifest
-from pipeline.log.files.writer import FilesLogWriter
-from pipeline.log.record_block import Record, RecordBlock
-from pipeline.log.source import READ_AHEAD_BYTES, Topology
-from schemas.wire import FUTURE_MS_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
+from adledger.pipeline.errors import AdledgerError, LogError, UsageError
+from adledger.pipeline.importing.pacing import Pace, Pacer, Replayed, ahead
+from adledger.pipeline.importing.reading import Piece, read_files
+from adledger.pipeline.importing.records import ParsedRecord
+from adledger.pipeline.importing.stamping import LogClock
+from adledger.pipeline.kernels.hashing import hash_all
+from adledger.pipeline.log.files.manifest import BOTH, CLICKS, IMPRESSIONS, MANIFEST, Manifest
+from adledger.pipeline.log.files.writer import FilesLogWriter
+from adledger.pipeline.log.record_block import Record, RecordBlock
+from adledger.pipeline.log.source import READ_AHEAD_BYTES, Topology
+from adledger.schemas.wire import FUTURE_MS_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
 
 FLUSH_CHUNKS = 16
 """How many chunks are appended between two flushes: what an import that is cut off may lose, and readers wait for."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
+from adledger.schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
 
 
 class LogClock:

@@ -22,9 +22,9 @@ from functools import lru_cache
 
 import orjson
 
-from pipeline.errors import UsageError
-from pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
-from schemas.wire import EventType
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.schemas.wire import EventType
 
 ID_PREFIX = "td"
 COLUMNS = ("ip", "app", "device", "os", "channel", "click_time")

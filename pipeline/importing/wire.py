@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from pipeline.importing.records import ParsedRecord, unreadable
-from pipeline.stages.rfc3339 import parse_ms
-from schemas.wire import EventType
+from adledger.pipeline.importing.records import ParsedRecord, unreadable
+from adledger.pipeline.stages.rfc3339 import parse_ms
+from adledger.schemas.wire import EventType
 
 _UNKEYED = "event_type, user_id or ip can't be read, so it has no topic or key"
 _EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}

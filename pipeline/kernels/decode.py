@@ -1,7 +1,7 @@
 """The fast road: records of JSON into columns, in one pass, making nothing on the way.
 
 It recognises. What it accepts it has understood to the last byte; any other record is left `UNSURE`, and the slow
-road (pipeline.stages.slow_road) decides about it.
+road (adledger.pipeline.stages.slow_road) decides about it.
 
 What makes it fast: the *separator* from the end of one value to the beginning of the next (`,"site_id":`) is
 compared, 32 bytes at once, with the one that came after the same field in the record before. It names the next
@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels import fields as f
-from pipeline.kernels import memo as m
-from pipeline.kernels.hashing import partition_of
-from pipeline.kernels.intrinsics import load8, load64, same32
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.separators import bits_below, learn, unpack
-from pipeline.kernels.skip import skip_space, skip_value
-from pipeline.kernels.values import (
+from adledger.pipeline.kernels import fields as f
+from adledger.pipeline.kernels import memo as m
+from adledger.pipeline.kernels.hashing import partition_of
+from adledger.pipeline.kernels.intrinsics import load8, load64, same32
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.separators import bits_below, learn, unpack
+from adledger.pipeline.kernels.skip import skip_space, skip_value
+from adledger.pipeline.kernels.values import (
     CLICK,
     read_boolean,
     read_capitals,
@@ -31,11 +31,11 @@ from pipeline.kernels.values import (
     read_text,
     read_timestamp,
 )
-from pipeline.stages.columns import EVENT_DTYPES, I32, I64, U8
-from schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
+from adledger.pipeline.stages.columns import EVENT_DTYPES, I32, I64, U8
+from adledger.schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
 
 UNSURE = 255
-"""Status of records that the slow road is to decide about; schemas.wire.Malformed uses lower numbers."""
+"""Status of records that the slow road is to decide about; adledger.schemas.wire.Malformed uses lower numbers."""
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)
@@ -182,7 +182,7 @@ def _is_routed(key, key_length, due, due_length, lane, partitions):
 
 @inline_kernel
 def _flags(seen, key, key_length, lane, partitions, memo):
-    """Return the bits of schemas.wire.Flag."""
+    """Return the bits of adledger.schemas.wire.Flag."""
     due = np.int64(m.get(memo, m.TEXT_AT, f.USER_ID))
     due_length = np.int64(m.get(memo, m.TEXT_LENGTH, f.USER_ID))
     by_ip = due_length == 0

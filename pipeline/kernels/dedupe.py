@@ -9,8 +9,8 @@ is larger than any cache: a row's line is asked for some rows ahead, so that mem
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import prefetch
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.intrinsics import prefetch
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
 _U32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)

@@ -7,7 +7,7 @@ to unknown names as they turn up.
 import numpy as np
 import numpy.typing as npt
 
-from schemas import wire
+from adledger.schemas import wire
 
 I64 = npt.NDArray[np.int64]
 

@@ -1,9 +1,9 @@
-"""The hashes of the contract, compiled. The plain twins are in pipeline.stages.plain_hashes."""
+"""The hashes of the contract, compiled. The plain twins are in adledger.pipeline.stages.plain_hashes."""
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import load8, load16, load32, load64
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.intrinsics import load8, load16, load32, load64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
 _P1 = np.uint64(0x9E3779B185EBCA87)
 _P2 = np.uint64(0xC2B2AE3D27D4EB4F)

@@ -1,10 +1,10 @@
-"""Dedupe keys and fingerprints from columns, compiled. Defined in pipeline.stages.identity."""
+"""Dedupe keys and fingerprints from columns, compiled. Defined in adledger.pipeline.stages.identity."""
 
 import numpy as np
 
-from pipeline.kernels.hashing import int_hash64, splitmix64
-from pipeline.kernels.jit import kernel
-from schemas.wire import EventType
+from adledger.pipeline.kernels.hashing import int_hash64, splitmix64
+from adledger.pipeline.kernels.jit import kernel
+from adledger.schemas.wire import EventType
 
 _CLICK = int(EventType.CLICK)
 

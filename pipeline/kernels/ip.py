@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import digits16, dots16, load8, lowest_bit
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.numbers import digits_value, hex_digit
+from adledger.pipeline.kernels.intrinsics import digits16, dots16, load8, lowest_bit
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.numbers import digits_value, hex_digit
 
 IPV4_MAPPED = np.uint64(0xFFFF_0000_0000)
 NO_IPV4 = np.uint64(1) << np.uint64(32)

@@ -1,15 +1,15 @@
 """Look-ups in the lists, compiled: flags of user agents by hash, of addresses by range, of publishers by number.
 
-The tables are made, and the plain twins live, in pipeline.lists.
+The tables are made, and the plain twins live, in adledger.pipeline.lists.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
-# Flags of a user agent: u16. The high byte is the crawler (pipeline.lists.crawlers) that it claims to be, 0 for none.
+# Flags of a user agent: u16. The high byte is the crawler (adledger.pipeline.lists.crawlers) that it claims to be, 0 for none.
 UA_BLANK = 1
 UA_KNOWN_BOT = 2
 UA_NON_BROWSER = 4

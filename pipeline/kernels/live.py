@@ -6,9 +6,9 @@ invalid records. A slot without received records is free.
 
 import numpy as np
 
-from pipeline.kernels.jit import inline_kernel, kernel
-from schemas.classes import Class
-from schemas.wire import EventType
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
 
 BILLABLE, DUPLICATE, GIVT, SIVT = int(Class.BILLABLE), int(Class.DUPLICATE), int(Class.GIVT), int(Class.SIVT)
 CLICK = int(EventType.CLICK)

@@ -7,10 +7,10 @@ on, which costs more than reading a field.
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels import fields as f
-from pipeline.kernels.intrinsics import load64, store64
-from pipeline.kernels.jit import inline_kernel
-from schemas.wire import RECORD_BYTES_MAX
+from adledger.pipeline.kernels import fields as f
+from adledger.pipeline.kernels.intrinsics import load64, store64
+from adledger.pipeline.kernels.jit import inline_kernel
+from adledger.schemas.wire import RECORD_BYTES_MAX
 
 TEXT_ROOM = RECORD_BYTES_MAX + 64
 """Bytes for an unescaped text: no longer than the record, and kernels write 32 bytes at once."""

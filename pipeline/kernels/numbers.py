@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import load64
-from pipeline.kernels.jit import inline_kernel
+from adledger.pipeline.kernels.intrinsics import load64
+from adledger.pipeline.kernels.jit import inline_kernel
 
 DIGITS_MAX = 16
 

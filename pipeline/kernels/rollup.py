@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
 
 
 @inline_kernel

@@ -1,15 +1,15 @@
 """Rules of clicks, compiled: a click against its impression, and against the click before it.
 
-The laws are those of pipeline.rules.plain, which says the same in plain Python.
+The laws are those of adledger.pipeline.rules.plain, which says the same in plain Python.
 """
 
 import numpy as np
 
-from pipeline.kernels.hashing import splitmix64
-from pipeline.kernels.jit import kernel
-from pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
-from schemas.classes import Reason
-from schemas.wire import EventType, Flag
+from adledger.pipeline.kernels.hashing import splitmix64
+from adledger.pipeline.kernels.jit import kernel
+from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import EventType, Flag
 
 IMPRESSION_STRIDE = 4
 """key: id_hash | publisher, clock | event_time | campaign, person"""

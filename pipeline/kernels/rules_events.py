@@ -1,18 +1,18 @@
 """Rules that look at one event: what the lists say of it, and what it says of itself. One pass.
 
-The laws are those of pipeline.rules.plain_events, which says the same in plain Python.
+The laws are those of adledger.pipeline.rules.plain_events, which says the same in plain Python.
 """
 
 import numpy as np
 
-from pipeline.kernels import lists
-from pipeline.kernels.jit import kernel
-from pipeline.kernels.rules_tables import ONE
-from schemas.classes import Reason
-from schemas.wire import Flag
+from adledger.pipeline.kernels import lists
+from adledger.pipeline.kernels.jit import kernel
+from adledger.pipeline.kernels.rules_tables import ONE
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import Flag
 
 ACTIVE, SUSPENDED = 1, 2
-"""pipeline.lists.publishers.PublisherStatus; 0 is unknown."""
+"""adledger.pipeline.lists.publishers.PublisherStatus; 0 is unknown."""
 
 _UA_BLANK = ONE << np.uint64(Reason.UA_BLANK)
 _UA_KNOWN_BOT = ONE << np.uint64(Reason.UA_KNOWN_BOT)

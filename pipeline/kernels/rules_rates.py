@@ -1,13 +1,13 @@
 """Rules of rates, compiled: exact counts in a sliding window, networks of a user, regular arrivals.
 
-The laws are those of pipeline.rules.plain, which says the same in plain Python.
+The laws are those of adledger.pipeline.rules.plain, which says the same in plain Python.
 """
 
 import numpy as np
 
-from pipeline.kernels.hashing import splitmix64
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
+from adledger.pipeline.kernels.hashing import splitmix64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
 
 COUNT_STRIDE = 2
 """key | events in the window (not a clock: expired slots are those that count 0)"""

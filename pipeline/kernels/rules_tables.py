@@ -3,15 +3,15 @@
     word 0   key, never 0; 0 marks an empty slot
     word 1   its low half is the lane clock (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
 
-Ages are differences modulo 2^32 (49 days); `pipeline.rules.tables` sweeps a table before an entry can be that old.
+Ages are differences modulo 2^32 (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry can be that old.
 Keys are hashes, so their low bits address the slot. Every word, index and stride is u64.
 """
 
 import numpy as np
 
-from pipeline.kernels.hashing import splitmix64
-from pipeline.kernels.jit import inline_kernel, kernel
-from schemas.wire import Flag
+from adledger.pipeline.kernels.hashing import splitmix64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.schemas.wire import Flag
 
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)

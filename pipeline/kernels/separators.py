@@ -6,12 +6,12 @@ after the same field; only where that fails are they read here.
 
 import numpy as np
 
-from pipeline.kernels import fields as f
-from pipeline.kernels import memo as m
-from pipeline.kernels.intrinsics import copy32, load8, same32, store64
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.skip import skip_space
-from pipeline.kernels.text import ascii_end
+from adledger.pipeline.kernels import fields as f
+from adledger.pipeline.kernels import memo as m
+from adledger.pipeline.kernels.intrinsics import copy32, load8, same32, store64
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.skip import skip_space
+from adledger.pipeline.kernels.text import ascii_end
 
 _ONE = np.uint64(1)
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = (ord(c) for c in '",:{}')

@@ -5,11 +5,11 @@ Each function returns the address after what it skipped, at most `end`, or -1 wh
 
 import numpy as np
 
-from pipeline.kernels import memo as m
-from pipeline.kernels.intrinsics import digits16, load8, load32, load64, lowest_bit
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.text import any_end, ascii_end, unescape
-from schemas.wire import NESTING_DEPTH_MAX
+from adledger.pipeline.kernels import memo as m
+from adledger.pipeline.kernels.intrinsics import digits16, load8, load32, load64, lowest_bit
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.text import any_end, ascii_end, unescape
+from adledger.schemas.wire import NESTING_DEPTH_MAX
 
 _QUOTE, _COMMA, _COLON, _MINUS, _PLUS, _DOT, _ZERO, _E = (ord(c) for c in '",:-+.0e')
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = (ord(c) for c in "{}[]")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import (
+from adledger.pipeline.kernels.intrinsics import (
     copy32,
     load8,
     load16,
@@ -11,8 +11,8 @@ from pipeline.kernels.intrinsics import (
     special_or_high32,
     store8,
 )
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.kernels.numbers import hex_digit
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.numbers import hex_digit
 
 _QUOTE, _BACKSLASH, _SLASH, _B, _F, _N, _R, _T, _U = (ord(c) for c in '"\\/bfnrtu')
 _SURROGATES, _LOW_SURROGATES, _SURROGATES_LAST = 0xD800, 0xDC00, 0xDFFF

@@ -1,8 +1,8 @@
-"""RFC 3339 timestamps, compiled: what pipeline.stages.rfc3339 reads, but for leap seconds and endless fractions."""
+"""RFC 3339 timestamps, compiled: what adledger.pipeline.stages.rfc3339 reads, but for leap seconds and endless fractions."""
 
-from pipeline.kernels.intrinsics import digits16, load8, lowest_bit
-from pipeline.kernels.jit import kernel
-from pipeline.kernels.numbers import number_at
+from adledger.pipeline.kernels.intrinsics import digits16, load8, lowest_bit
+from adledger.pipeline.kernels.jit import kernel
+from adledger.pipeline.kernels.numbers import number_at
 
 _DIGITS_OF_DATE_AND_TIME = 0b11011011_01101111  # of "2023-11-14T22:13", the first byte's bit the lowest
 _DIGITS_OF_OFFSET = 0b11011  # of "01:00"

@@ -5,16 +5,16 @@ What it read is in the memo. Readers look only at the value; that a separator fo
 
 import numpy as np
 
-from pipeline.kernels import fields as f
-from pipeline.kernels import memo as m
-from pipeline.kernels.hashing import xxh64
-from pipeline.kernels.intrinsics import digits16, load8, load32, load64, lowest_bit
-from pipeline.kernels.ip import IPV4_MAPPED, NO_IPV4, parse_ipv4, parse_ipv6
-from pipeline.kernels.jit import inline_kernel
-from pipeline.kernels.numbers import digits_value
-from pipeline.kernels.text import any_end, ascii_end, unescape
-from pipeline.kernels.timestamps import parse_timestamp
-from schemas import wire
+from adledger.pipeline.kernels import fields as f
+from adledger.pipeline.kernels import memo as m
+from adledger.pipeline.kernels.hashing import xxh64
+from adledger.pipeline.kernels.intrinsics import digits16, load8, load32, load64, lowest_bit
+from adledger.pipeline.kernels.ip import IPV4_MAPPED, NO_IPV4, parse_ipv4, parse_ipv6
+from adledger.pipeline.kernels.jit import inline_kernel
+from adledger.pipeline.kernels.numbers import digits_value
+from adledger.pipeline.kernels.text import any_end, ascii_end, unescape
+from adledger.pipeline.kernels.timestamps import parse_timestamp
+from adledger.schemas import wire
 
 IMPRESSION, CLICK = int(wire.EventType.IMPRESSION), int(wire.EventType.CLICK)
 

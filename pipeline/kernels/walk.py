@@ -7,10 +7,10 @@ Headers are passed over by the record's own length.
 
 import numpy as np
 
-from pipeline.kernels.intrinsics import load8
-from pipeline.kernels.jit import inline_kernel, kernel
-from pipeline.log.record_batch import NUMBER_MAX, read_varint
-from pipeline.log.source import NO_APPEND_TIME, EncodedBatch
+from adledger.pipeline.kernels.intrinsics import load8
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.log.record_batch import NUMBER_MAX, read_varint
+from adledger.pipeline.log.source import NO_APPEND_TIME, EncodedBatch
 
 VARINT_BYTES_MAX = 10
 INT32_MAX = 2**31 - 1

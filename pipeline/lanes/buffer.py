@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.log.source import Fetched
-from pipeline.stages.columns import I64, RecordRefs
-from pipeline.stages.merge import Cut, Pending, Place, cut
-from pipeline.stages.walk import walk
-from sinks.sink import OffsetRange
+from adledger.pipeline.log.source import Fetched
+from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.stages.merge import Cut, Pending, Place, cut
+from adledger.pipeline.stages.walk import walk
+from adledger.sinks.sink import OffsetRange
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from pipeline.log.source import OffsetBounds, Source, Topology
-from sinks.sink import LedgerEntry, Sink
+from adledger.pipeline.log.source import OffsetBounds, Source, Topology
+from adledger.sinks.sink import LedgerEntry, Sink
 
 
 class CatchUp:

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.lanes.intent import Intent
-from pipeline.rules.compiled import LaneJudge
-from pipeline.stages.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
-from pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
-from pipeline.stages.dedupe import DedupeState, SeenHashes
-from pipeline.stages.digest import digest
-from pipeline.stages.identity import identity
-from pipeline.stages.judge import Verdicts, judge
-from pipeline.stages.merge import DAY_MS
-from pipeline.stages.rollup import roll_up
-from schemas.classes import Class, Reason
-from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Malformed
-from sinks.sink import Columns, LedgerEntry, Money, StoredEvents
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.stages.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
+from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
+from adledger.pipeline.stages.digest import digest
+from adledger.pipeline.stages.identity import identity
+from adledger.pipeline.stages.judge import Verdicts, judge
+from adledger.pipeline.stages.merge import DAY_MS
+from adledger.pipeline.stages.rollup import roll_up
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Malformed
+from adledger.sinks.sink import Columns, LedgerEntry, Money, StoredEvents
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.errors import (
+from adledger.pipeline.errors import (
     CommitFenced,
     CommitRefused,
     InsertRefused,
@@ -27,17 +27,17 @@ from pipeline.errors import (
     SinkError,
     SinkUnavailable,
 )
-from pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.pace import pause_seconds
-from pipeline.lanes.ports import Phase, Ports, RolledUp
-from pipeline.lanes.same_log import same_times
-from pipeline.log.source import Assignment, Committed
-from pipeline.stages.columns import I64, RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from schemas.wire import Malformed
-from sinks.ledger import ledger_columns
-from sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
+from adledger.pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.pace import pause_seconds
+from adledger.pipeline.lanes.ports import Phase, Ports, RolledUp
+from adledger.pipeline.lanes.same_log import same_times
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.schemas.wire import Malformed
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
 
 T = TypeVar("T")
 

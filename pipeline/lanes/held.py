@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from pipeline.errors import LaneStopped, SinkError
-from pipeline.lanes.catch_up import CatchUp
-from pipeline.lanes.compute import Kept
-from pipeline.lanes.lane import Lane
-from pipeline.lanes.ports import Ports
-from pipeline.log.source import Assignment
-from sinks.orders import OrderStore
+from adledger.pipeline.errors import LaneStopped, SinkError
+from adledger.pipeline.lanes.catch_up import CatchUp
+from adledger.pipeline.lanes.compute import Kept
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.ports import Ports
+from adledger.pipeline.log.source import Assignment
+from adledger.sinks.orders import OrderStore
 
 
 @dataclass(slots=True)

@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from pipeline.addresses import FilesAddress, ServerAddress
-from pipeline.errors import LaneStopped, LogError
-from pipeline.lanes import orders
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.orders import COMMANDS, Place, StandsStill
-from pipeline.lanes.recovery import Outside, Seen, diagnose
-from pipeline.lanes.start import make_sink
-from pipeline.log.files.source import FilesSource
-from pipeline.log.kafka.source import KafkaSource
-from pipeline.log.source import OffsetBounds, Source, Topology
-from pipeline.settings import Settings
-from sinks.clickhouse import ClickHouseSink
-from sinks.orders import LaneOrder, Orders
-from sinks.sink import Sink
+from adledger.pipeline.addresses import FilesAddress, ServerAddress
+from adledger.pipeline.errors import LaneStopped, LogError
+from adledger.pipeline.lanes import orders
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from adledger.pipeline.lanes.recovery import Outside, Seen, diagnose
+from adledger.pipeline.lanes.start import make_sink
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.pipeline.log.source import OffsetBounds, Source, Topology
+from adledger.pipeline.settings import Settings
+from adledger.sinks.clickhouse import ClickHouseSink
+from adledger.sinks.orders import LaneOrder, Orders
+from adledger.sinks.sink import Sink
 
 SETTLED_SECONDS_MAX = 60
 """So long after its deadline an intended batch may be under way: its owner settles doubt within it."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from pipeline.errors import LaneStopped
-from sinks.sink import OffsetRange
+from adledger.pipeline.errors import LaneStopped
+from adledger.sinks.sink import OffsetRange
 
 METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""

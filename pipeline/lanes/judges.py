@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pipeline import __version__
-from pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
-from pipeline.rules.guardrail import Breach, Slices, Standing, tally_of_sums
-from pipeline.rules.loader import today
-from schemas.classes import Reason
-from sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
+from adledger import __version__
+from adledger.pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
+from adledger.pipeline.rules.guardrail import Breach, Slices, Standing, tally_of_sums
+from adledger.pipeline.rules.loader import today
+from adledger.schemas.classes import Reason
+from adledger.sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
 
 Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
 """Makes the judge of a published set (None: what the settings name without one) and of publishers. Raises UsageError."""

@@ -7,12 +7,12 @@ import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from pipeline.lanes.compute import Computed, LaneState
-from pipeline.lanes.judges import Judges
-from pipeline.rules.compiled import LaneJudge
-from pipeline.rules.guardrail import Guardrail, Slices, Standing, tally
-from pipeline.stages.merge import DAY_MS
-from sinks.sink import LedgerEntry
+from adledger.pipeline.lanes.compute import Computed, LaneState
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.rules.guardrail import Guardrail, Slices, Standing, tally
+from adledger.pipeline.stages.merge import DAY_MS
+from adledger.sinks.sink import LedgerEntry
 
 T = TypeVar("T")
 EPOCH = dt.date(1970, 1, 1)

@@ -6,25 +6,25 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes.buffer import Batch, LaneBuffer
-from pipeline.lanes.compute import Computed, Kept, LaneState, compute
-from pipeline.lanes.deliver import Delivery, Records
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.judging import Judging
-from pipeline.lanes.orders import Ancestor, lineage
-from pipeline.lanes.ports import Phase, Ports
-from pipeline.lanes.recovery import Start, find_start
-from pipeline.log.source import Assignment
-from pipeline.rules.compiled import LaneJudge
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext
-from pipeline.stages.dedupe import DedupeState, SeenHashes
-from pipeline.stages.identity import identity
-from pipeline.stages.merge import merge_all
-from pipeline.stages.walk import walk
-from schemas.classes import Class
-from sinks.sink import LedgerEntry, StoredEvents
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes.buffer import Batch, LaneBuffer
+from adledger.pipeline.lanes.compute import Computed, Kept, LaneState, compute
+from adledger.pipeline.lanes.deliver import Delivery, Records
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.judging import Judging
+from adledger.pipeline.lanes.orders import Ancestor, lineage
+from adledger.pipeline.lanes.ports import Phase, Ports
+from adledger.pipeline.lanes.recovery import Start, find_start
+from adledger.pipeline.log.source import Assignment
+from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext
+from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
+from adledger.pipeline.stages.identity import identity
+from adledger.pipeline.stages.merge import merge_all
+from adledger.pipeline.stages.walk import walk
+from adledger.schemas.classes import Class
+from adledger.sinks.sink import LedgerEntry, StoredEvents
 
 FETCH_WAIT_MS_MAX = 200
 USER_AGENTS_SEEN_MAX = 1 << 16

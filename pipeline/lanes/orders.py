@@ -8,12 +8,12 @@ and the offsets given up counted as `lost`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes.intent import Intent
-from pipeline.log.epochs import ids_of, truncated
-from pipeline.log.source import OffsetBounds
-from sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind, OrderStore
-from sinks.sink import OffsetRange
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.log.epochs import ids_of, truncated
+from adledger.pipeline.log.source import OffsetBounds
+from adledger.sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind, OrderStore
+from adledger.sinks.sink import OffsetRange
 
 COMMANDS = {
     OrderKind.SKIP: "skip",

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.judges import Judges
-from pipeline.log.source import Source, Topology
-from pipeline.rules.compiled import CompiledJudge
-from schemas.classes import Reason
-from sinks.orders import NO_ORDERS, Orders
-from sinks.sink import Columns, LedgerEntry, Sink
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.log.source import Source, Topology
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.schemas.classes import Reason
+from adledger.sinks.orders import NO_ORDERS, Orders
+from adledger.sinks.sink import Columns, LedgerEntry, Sink
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Observer(Protocol):
         """Hear on how many events of one batch rules could not be evaluated; a rule that is not named was on all."""
 
     def alert(self, kind: str) -> None:
-        """Hear that an alert was raised: sinks.rules.AlertKind."""
+        """Hear that an alert was raised: adledger.sinks.rules.AlertKind."""
 
     def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         """Hear that a batch is in the ledger; the lane's dedupe state holds so many ids."""

@@ -1,7 +1,7 @@
 """Where a lane goes on: the ledger's end, the committed intent, and the checks that both and the log agree.
 
 Nothing here guesses: what does not fit stops the lane, and says what was found. It goes on when it fits again, or when
-a person has ordered what to do (pipeline.lanes.orders), and the order fits exactly what is found.
+a person has ordered what to do (adledger.pipeline.lanes.orders), and the order fits exactly what is found.
 """
 
 import asyncio
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes import orders
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.orders import COMMANDS, Place, StandsStill
-from pipeline.lanes.same_log import Known, changed_since
-from pipeline.log.epochs import ids_of, log_of, partitions_of
-from pipeline.log.source import Committed, OffsetBounds, Topology
-from sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
-from sinks.sink import LedgerEntry, OffsetRange
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes import orders
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from adledger.pipeline.lanes.same_log import Known, changed_since
+from adledger.pipeline.log.epochs import ids_of, log_of, partitions_of
+from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
+from adledger.sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
+from adledger.sinks.sink import LedgerEntry, OffsetRange
 
 FIRST_BATCH = 1
 CLOCK_LOOK_SECONDS = 1.0

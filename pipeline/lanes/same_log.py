@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.errors import OffsetOutOfRange
-from pipeline.log.source import Source, Topology
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from pipeline.stages.walk import walk
-from schemas.wire import Malformed
-from sinks.sink import LastRecord, LedgerEntry, Sink, StoredEvents
+from adledger.pipeline.errors import OffsetOutOfRange
+from adledger.pipeline.log.source import Source, Topology
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.pipeline.stages.walk import walk
+from adledger.schemas.wire import Malformed
+from adledger.sinks.sink import LastRecord, LedgerEntry, Sink, StoredEvents
 
 KNOWN_BY_AGE_MS_MAX = 24 * 3_600_000
 """A record so far (lane clock) behind the lane is not looked for: a topic that was silent for longer is not compared."""

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from clickhouse_driver.errors import ServerException
 
-from pipeline import __version__
-from pipeline.addresses import EmbeddedAddress, ServerAddress
-from pipeline.errors import SinkError, SinkUnavailable
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.ledger.totals import Summary
-from pipeline.settings import Settings
-from schemas.migrate import migrate
-from sinks.checks import check_server
-from sinks.clickhouse import query_refused
-from sinks.connection import NETWORK_ERRORS, Client, connect, first_line
-from sinks.embedded.launch import EmbeddedServer
+from adledger import __version__
+from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
+from adledger.pipeline.errors import SinkError, SinkUnavailable
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.settings import Settings
+from adledger.schemas.migrate import migrate
+from adledger.sinks.checks import check_server
+from adledger.sinks.clickhouse import query_refused
+from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 SERVER_LOOK_SECONDS = 0.2
 

@@ -8,28 +8,35 @@ from contextlib import contextmanager
 
 import uvloop
 
-from pipeline.addresses import FilesAddress, KafkaAddress, ServerAddress
-from pipeline.errors import UsageError
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.judges import Judges, Loading
-from pipeline.lanes.pace import Meter
-from pipeline.lanes.ports import NO_OBSERVER, Announce, IdleClock, LaneLimits, Observer, announce_to_nobody
-from pipeline.lanes.server import Progress, Server, ready_server, summarize
-from pipeline.lanes.warm import compile_kernels
-from pipeline.lanes.worker import Worker
-from pipeline.ledger.totals import Summary
-from pipeline.lists.publishers import PublisherSnapshot
-from pipeline.log.files.source import FilesSource
-from pipeline.log.source import Source
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import NONE, PUBLISHED, load_judge, load_rules, shipped_name, today
-from pipeline.rules.rule_set import RuleSet
-from pipeline.settings import Settings
-from schemas.wire import currency_code
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.orders import NO_ORDERS
-from sinks.rules import NO_RULE_STORE, PublishedRules
-from sinks.sink import Sink
+from adledger.pipeline.addresses import FilesAddress, KafkaAddress, ServerAddress
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.judges import Judges, Loading
+from adledger.pipeline.lanes.pace import Meter
+from adledger.pipeline.lanes.ports import (
+    NO_OBSERVER,
+    Announce,
+    IdleClock,
+    LaneLimits,
+    Observer,
+    announce_to_nobody,
+)
+from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
+from adledger.pipeline.lanes.warm import compile_kernels
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.lists.publishers import PublisherSnapshot
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.log.source import Source
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, load_rules, shipped_name, today
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.settings import Settings
+from adledger.schemas.wire import currency_code
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.orders import NO_ORDERS
+from adledger.sinks.rules import NO_RULE_STORE, PublishedRules
+from adledger.sinks.sink import Sink
 
 HOUR_MS = 3_600_000
 GC_ALLOCATIONS = 100_000

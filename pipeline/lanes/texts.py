@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sinks.sink import BatchWriter, Columns
+from adledger.sinks.sink import BatchWriter, Columns
 
 
 class TextWriter:

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
-from pipeline.lanes.intent import Intent
-from pipeline.lists import warm as lists
-from pipeline.rules.compiled import CompiledJudge, LaneJudge
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext
-from pipeline.stages.dedupe import DedupeState, SeenHashes
-from pipeline.stages.merge import DAY_MS
-from schemas.wire import EVENT_TIME_MS_MIN, currency_code
+from adledger.pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lists import warm as lists
+from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext
+from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
+from adledger.pipeline.stages.merge import DAY_MS
+from adledger.schemas.wire import EVENT_TIME_MS_MIN, currency_code
 
 _EVENT = (
     b'{"event_type":"impression","event_id":"warm","event_time":%d,"publisher_id":1,"site_id":1,"campaign_id":1,'

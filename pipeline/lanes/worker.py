@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.errors import (
+from adledger.pipeline.errors import (
     AdledgerError,
     CommitFenced,
     CommitUnknown,
@@ -16,13 +16,13 @@ from pipeline.errors import (
     LogError,
     SinkError,
 )
-from pipeline.lanes.catch_up import CatchUp
-from pipeline.lanes.compute import Kept
-from pipeline.lanes.held import Held, OrderWatch
-from pipeline.lanes.judges import Judges
-from pipeline.lanes.lane import Lane
-from pipeline.lanes.pace import Pace
-from pipeline.lanes.ports import (
+from adledger.pipeline.lanes.catch_up import CatchUp
+from adledger.pipeline.lanes.compute import Kept
+from adledger.pipeline.lanes.held import Held, OrderWatch
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.pace import Pace
+from adledger.pipeline.lanes.ports import (
     NO_OBSERVER,
     Announce,
     LaneLimits,
@@ -32,11 +32,11 @@ from pipeline.lanes.ports import (
     T,
     announce_to_nobody,
 )
-from pipeline.lanes.texts import TextWriter
-from pipeline.log.source import Assignment, Source
-from pipeline.rules.compiled import CompiledJudge
-from sinks.orders import NO_ORDERS, Orders
-from sinks.sink import Sink
+from adledger.pipeline.lanes.texts import TextWriter
+from adledger.pipeline.log.source import Assignment, Source
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.sinks.orders import NO_ORDERS, Orders
+from adledger.sinks.sink import Sink
 
 INSERTS_PER_BATCH = 4
 """events, dead_letters, rollup_minute, ledger."""

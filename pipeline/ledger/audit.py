@@ -7,8 +7,8 @@ of at most `RECORDS_MAX` records.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.ledger import queries
-from pipeline.ledger.check import (
+from adledger.pipeline.ledger import queries
+from adledger.pipeline.ledger.check import (
     NOTHING,
     Problem,
     SealedEntry,
@@ -17,9 +17,9 @@ from pipeline.ledger.check import (
     check_tables,
     check_unledgered,
 )
-from pipeline.ledger.queries import Client, Span, Tables
-from pipeline.ledger.totals import Totals
-from sinks.sink import LedgerEntry
+from adledger.pipeline.ledger.queries import Client, Span, Tables
+from adledger.pipeline.ledger.totals import Totals
+from adledger.sinks.sink import LedgerEntry
 
 DAY_MS = 86_400_000
 LEDGER_ROWS_MAX = 20_000

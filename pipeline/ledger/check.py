@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from pipeline.ledger.totals import ClassMoney
-from pipeline.log.epochs import same_offsets
-from schemas.classes import CLASS_NAMES, Class
-from schemas.wire import currency_text
-from sinks.seal import seal
-from sinks.sink import LedgerEntry
+from adledger.pipeline.ledger.totals import ClassMoney
+from adledger.pipeline.log.epochs import same_offsets
+from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.schemas.wire import currency_text
+from adledger.sinks.seal import seal
+from adledger.sinks.sink import LedgerEntry
 
 Kind = Literal["conservation", "continuity"]
 Sums = Mapping[ClassMoney, tuple[int, int]]
@@ -67,7 +67,7 @@ class Recount:
     rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
     dead_letters: int
     mispriced: int  # events whose money is not what their price makes it
-    digests: Mapping[str, int]  # table -> pipeline.stages.digest of its rows
+    digests: Mapping[str, int]  # table -> adledger.pipeline.stages.digest of its rows
     offsets: Sequence[OffsetCount]
     clock_first: int
     clock_last: int

@@ -4,9 +4,9 @@ import difflib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.errors import UsageError
-from pipeline.ledger.queries import Client, Tables
-from schemas.wire import Malformed
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.schemas.wire import Malformed
 
 MEANINGS = {
     Malformed.TOMBSTONE: "an empty or null value",

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.ledger.check import OffsetCount, Recount, SealedEntry, Unledgered
-from pipeline.ledger.totals import Totals
-from pipeline.stages import digest
-from schemas.classes import CLASS_NAMES
-from schemas.tables import PROTOCOL_TABLES
-from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
-from sinks.ledger import ledger_entry
-from sinks.queries import LEDGER_COLUMNS
+from adledger.pipeline.ledger.check import OffsetCount, Recount, SealedEntry, Unledgered
+from adledger.pipeline.ledger.totals import Totals
+from adledger.pipeline.stages import digest
+from adledger.schemas.classes import CLASS_NAMES
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
+from adledger.sinks.ledger import ledger_entry
+from adledger.sinks.queries import LEDGER_COLUMNS
 
 _TIMES = ("cut_time", "clock_before", "clock_after")
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.ledger.queries import Tables
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.rule import WINDOW_COLUMNS
-from pipeline.rules.what_if import Findings, LaneReplay, Stored, Texts
-from pipeline.stages.columns import EVENT_DTYPES, U64, EventColumns
-from schemas.classes import Class
-from sinks.queries import CLOCK_FROM, read_column
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.rule import WINDOW_COLUMNS
+from adledger.pipeline.rules.what_if import Findings, LaneReplay, Stored, Texts
+from adledger.pipeline.stages.columns import EVENT_DTYPES, U64, EventColumns
+from adledger.schemas.classes import Class
+from adledger.sinks.queries import CLOCK_FROM, read_column
 
 if TYPE_CHECKING:
-    from sinks.connection import Client
+    from adledger.sinks.connection import Client
 
 BLOCK_ROWS = 2**17
 HASHES_PER_QUERY = 10_000

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.ledger.queries import Client, Tables
 
 LogEnds = Sequence[Sequence[int]]
 """`ends[topic][partition]`: the offset after the last."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from schemas.classes import CLASS_NAMES, Class
-from schemas.wire import currency_text
-from sinks.sink import LedgerEntry
+from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.schemas.wire import currency_text
+from adledger.sinks.sink import LedgerEntry
 
 _Key = TypeVar("_Key")
 

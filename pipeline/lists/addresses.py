@@ -7,10 +7,10 @@ from typing import Self
 
 import numpy as np
 
-from pipeline.kernels import lists as kernels
-from pipeline.lists.ranges import Layer, Network, Range, address_table
-from pipeline.lists.user_agents import Evidence
-from pipeline.stages.columns import U16, U32, U64, Bool
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists.ranges import Layer, Network, Range, address_table
+from adledger.pipeline.lists.user_agents import Evidence
+from adledger.pipeline.stages.columns import U16, U32, U64, Bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UsageError
-from pipeline.kernels.lists import IP_ALLOWED, IP_DATACENTER, UA_ALLOWED, UA_KNOWN_BOT
-from pipeline.lists.addresses import AddressList
-from pipeline.lists.facts import PACKAGED, ListFacts, content_hash
-from pipeline.lists.patterns import PatternSet, refused
-from pipeline.lists.ranges import Network
-from pipeline.lists.user_agents import PatternList
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.kernels.lists import IP_ALLOWED, IP_DATACENTER, UA_ALLOWED, UA_KNOWN_BOT
+from adledger.pipeline.lists.addresses import AddressList
+from adledger.pipeline.lists.facts import PACKAGED, ListFacts, content_hash
+from adledger.pipeline.lists.patterns import PatternSet, refused
+from adledger.pipeline.lists.ranges import Network
+from adledger.pipeline.lists.user_agents import PatternList
 
 FILES_MAX = 64
 FILE_BYTES_MAX = 4 * 1024 * 1024

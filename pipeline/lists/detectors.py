@@ -12,7 +12,7 @@ from crawlerdetect.providers.crawlers import data as crawler_patterns
 from crawlerdetect.providers.exclusions import data as exclusion_patterns
 from is_crawler import is_crawler
 
-from pipeline.lists.patterns import options, refused
+from adledger.pipeline.lists.patterns import options, refused
 
 PATTERNS: tuple[str, ...] = (*exclusion_patterns, *crawler_patterns)
 ENTRIES = len(crawler_patterns)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.kernels.lists import IP_DATACENTER, IP_OWNER_SHIFT, IP_RESERVED
-from pipeline.lists.addresses import AddressList
-from pipeline.lists.crawlers import CRAWLERS, Crawler
-from pipeline.lists.facts import (
+from adledger.pipeline.kernels.lists import IP_DATACENTER, IP_OWNER_SHIFT, IP_RESERVED
+from adledger.pipeline.lists.addresses import AddressList
+from adledger.pipeline.lists.crawlers import CRAWLERS, Crawler
+from adledger.pipeline.lists.facts import (
     ADDRESSES_BACK_DAYS_MAX,
     CRAWLER_RANGES,
     DATACENTRES,
@@ -21,8 +21,8 @@ from pipeline.lists.facts import (
     NotAsKnownError,
     content_hash,
 )
-from pipeline.lists.packaged import Loaded, load_or_missing, own_file, package_file, version_of
-from pipeline.lists.ranges import Range
+from adledger.pipeline.lists.packaged import Loaded, load_or_missing, own_file, package_file, version_of
+from adledger.pipeline.lists.ranges import Range
 
 UNLICENSED = frozenset(
     {"BunnyCDN", "BuyVM", "CDN77", "Cogent", "Contabo", "DataCamp", "GTHost", "GleSYS", "Melbicom", "Scalaxy", "Vercel"}

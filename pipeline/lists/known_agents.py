@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-from pipeline.kernels.lists import UA_KNOWN_BOT, UA_NON_BROWSER
-from pipeline.lists.facts import KNOWN_BOTS, NON_BROWSERS, ListFacts, NotAsKnownError, content_hash
-from pipeline.lists.packaged import Loaded, load_or_missing, package_file, released, version_of
-from pipeline.lists.patterns import PatternSet, refused
-from pipeline.lists.user_agents import Opinion, PatternList
+from adledger.pipeline.kernels.lists import UA_KNOWN_BOT, UA_NON_BROWSER
+from adledger.pipeline.lists.facts import KNOWN_BOTS, NON_BROWSERS, ListFacts, NotAsKnownError, content_hash
+from adledger.pipeline.lists.packaged import Loaded, load_or_missing, package_file, released, version_of
+from adledger.pipeline.lists.patterns import PatternSet, refused
+from adledger.pipeline.lists.user_agents import Opinion, PatternList
 
 PROGRAM_TAGS = frozenset({"http-library", "browser-automation"})
 """Entries with no other tags are no bots by name, but programs that anybody may use."""
@@ -83,7 +83,7 @@ def non_browsers(age_days_max: int) -> Loaded[tuple[Opinion, ...]]:
 
 
 def _non_browsers(age_days_max: int) -> Loaded[tuple[Opinion, ...]]:
-    from pipeline.lists import detectors  # noqa: PLC0415 - where a package is not there, the list is missing
+    from adledger.pipeline.lists import detectors  # noqa: PLC0415 - where a package is not there, the list is missing
 
     version = f"is-crawler {version_of('is-crawler')}, crawlerdetect {version_of('crawlerdetect')}"
     facts = ListFacts(

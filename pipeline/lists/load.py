@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pipeline.lists import deployment, known_addresses, known_agents
-from pipeline.lists.addresses import AddressLists
-from pipeline.lists.facts import ListFacts, State, content_hash
-from pipeline.lists.user_agents import UserAgentLists
+from adledger.pipeline.lists import deployment, known_addresses, known_agents
+from adledger.pipeline.lists.addresses import AddressLists
+from adledger.pipeline.lists.facts import ListFacts, State, content_hash
+from adledger.pipeline.lists.user_agents import UserAgentLists
 
 LOGIC_VERSION = 1
 """Raised with every change of code here that can change a flag: it is part of `Lists.version`."""

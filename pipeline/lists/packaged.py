@@ -10,7 +10,7 @@ from datetime import date
 from importlib import metadata, resources
 from typing import Any, Generic, TypeVar
 
-from pipeline.lists.facts import ListFacts, NotAsKnownError
+from adledger.pipeline.lists.facts import ListFacts, NotAsKnownError
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def version_of(distribution: str) -> str:
 
 def own_file(name: str) -> dict[str, Any]:
     """Return a file of pipeline/lists/data. It is ours: one that can't be parsed is a broken installation."""
-    return tomllib.loads(package_file("pipeline.lists.data", name).decode())
+    return tomllib.loads(package_file("adledger.pipeline.lists.data", name).decode())
 
 
 def released(distribution: str) -> date:

@@ -6,9 +6,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from pipeline.kernels import lists as kernels
-from pipeline.lists.facts import content_hash
-from pipeline.stages.columns import U8, U32
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists.facts import content_hash
+from adledger.pipeline.stages.columns import U8, U32
 
 PUBLISHERS_MAX = 1 << 24
 """16 million: 170 MB of table, forty times of what the pipeline is made for."""

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pipeline.lists.addresses import AddressLists
-from pipeline.lists.facts import KNOWN_BOTS
-from pipeline.lists.patterns import PatternSet
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
+from adledger.pipeline.lists.addresses import AddressLists
+from adledger.pipeline.lists.facts import KNOWN_BOTS
+from adledger.pipeline.lists.patterns import PatternSet
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
 
 
 def compile_kernels() -> None:

@@ -13,7 +13,7 @@ zigzag varints around its key and value:
     header count | headers
 
 Source: https://kafka.apache.org/documentation/#recordbatch. The records' own loops are kernels
-(`pipeline.kernels.walk`, `pipeline.kernels.encode`).
+(`adledger.pipeline.kernels.walk`, `adledger.pipeline.kernels.encode`).
 """
 
 import struct
@@ -23,8 +23,8 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import LogError
-from pipeline.log.source import NO_APPEND_TIME, EncodedBatch
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.source import NO_APPEND_TIME, EncodedBatch
 
 U8 = npt.NDArray[np.uint8]
 

@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.encode import NULL, RECORD_OVERHEAD_MAX, encode_records
-from pipeline.log.record_batch import HEADER_BYTES, write_header
+from adledger.pipeline.kernels.encode import NULL, RECORD_OVERHEAD_MAX, encode_records
+from adledger.pipeline.log.record_batch import HEADER_BYTES, write_header
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

@@ -5,7 +5,7 @@ is an `Assignment`, which carries the generation and member id of that moment, a
 name, so that a member whose lanes were taken away can't commit for them any more.
 
 The log hands out *encoded record batches* (Kafka's v2 format, decompressed, CRC checked), never objects per
-record; `pipeline.kernels.walk` turns them into `RecordRefs`.
+record; `adledger.pipeline.kernels.walk` turns them into `RecordRefs`.
 """
 
 from collections.abc import Collection, Mapping, Sequence

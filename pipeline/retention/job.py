@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import AdledgerError
-from pipeline.lanes.server import connected
-from pipeline.ledger.queries import Client, Tables
-from pipeline.log.source import Source
-from pipeline.retention.plan import Keep, Partition, Plan, plan
-from pipeline.settings import Settings
-from schemas.tables import PROTOCOL_TABLES
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.lanes.server import connected
+from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.log.source import Source
+from adledger.pipeline.retention.plan import Keep, Partition, Plan, plan
+from adledger.pipeline.settings import Settings
+from adledger.schemas.tables import PROTOCOL_TABLES
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 EVERY_SECONDS = 3_600

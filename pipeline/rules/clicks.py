@@ -1,7 +1,7 @@
 """Rules of clicks: against their impression, and against the clicks before them."""
 
-from pipeline.rules.rule import Mode, Param, Rule, Source
-from schemas.classes import Reason
+from adledger.pipeline.rules.rule import Mode, Param, Rule, Source
+from adledger.schemas.classes import Reason
 
 MINUTE_MS = 60_000
 

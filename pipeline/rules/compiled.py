@@ -9,19 +9,19 @@ from typing import Self
 import numpy as np
 import xxhash
 
-from pipeline.kernels.rules_events import ACTIVE, event_hits
-from pipeline.lists.facts import NEEDED_BY
-from pipeline.lists.load import Lists
-from pipeline.lists.publishers import PublisherSnapshot
-from pipeline.lists.user_agents import UserAgentFlags
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Source
-from pipeline.rules.rule_set import RuleSet
-from pipeline.rules.windows import Rows, RuleWindows
-from pipeline.stages.columns import I64, U8, U64, Bool, Decoded, EventColumns
-from pipeline.stages.decode import user_agents
-from pipeline.stages.judge import JUDGE_VERSION, RuleHits
-from schemas.classes import Class, Reason
+from adledger.pipeline.kernels.rules_events import ACTIVE, event_hits
+from adledger.pipeline.lists.facts import NEEDED_BY
+from adledger.pipeline.lists.load import Lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot
+from adledger.pipeline.lists.user_agents import UserAgentFlags
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.rules.windows import Rows, RuleWindows
+from adledger.pipeline.stages.columns import I64, U8, U64, Bool, Decoded, EventColumns
+from adledger.pipeline.stages.decode import user_agents
+from adledger.pipeline.stages.judge import JUDGE_VERSION, RuleHits
+from adledger.schemas.classes import Class, Reason
 
 RULES_LOGIC_VERSION = 1
 """Raised with every change of code that can change a hit: it is part of the judge version."""

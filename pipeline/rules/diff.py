@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule_set import RuleSet, RuleSetting
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule_set import RuleSet, RuleSetting
 
 GUARDRAIL = "guardrail"
 

@@ -1,7 +1,7 @@
 """Rules of general invalid traffic: by lists, and by what the event says of itself."""
 
-from pipeline.rules.rule import Param, Rule, Source
-from schemas.classes import Reason
+from adledger.pipeline.rules.rule import Param, Rule, Source
+from adledger.schemas.classes import Reason
 
 GIVT_RULES = (
     Rule(

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.rules.registry import NO_REASON, RULE_BITS, primary_reasons
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from pipeline.stages.columns import I64, U8, U16, U64
-from schemas.classes import Class, Reason
+from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS, primary_reasons
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.stages.columns import I64, U8, U16, U64
+from adledger.schemas.classes import Class, Reason
 
 MINUTE_MS = 60_000
 PPM = 1_000_000

@@ -3,12 +3,12 @@
 import datetime as dt
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.lists.load import load_lists
-from pipeline.lists.publishers import PublisherSnapshot
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.rule_set import RuleSet
-from pipeline.settings import Settings
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.settings import Settings
 
 NONE = "none"
 DEFAULT = "default"

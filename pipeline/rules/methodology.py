@@ -1,16 +1,16 @@
 """The description of methodology, made from the rules and a rule set: what is counted, what is not, and why.
 
-`python -m pipeline.rules.methodology` prints docs/methodology.md (`make methodology`); a test holds the page to it.
+`python -m adledger.pipeline.rules.methodology` prints docs/methodology.md (`make methodology`); a test holds the page to it.
 """
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.lists.facts import NEEDED_BY
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Rule
-from pipeline.rules.rule_set import RuleSet, RuleSetting
-from schemas.classes import Class
+from adledger.pipeline.lists.facts import NEEDED_BY
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Rule
+from adledger.pipeline.rules.rule_set import RuleSet, RuleSetting
+from adledger.schemas.classes import Class
 
 CLASS_WORDS: Mapping[Class, str] = {
     Class.GIVT: "general invalid traffic (GIVT)",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal, DecimalException
 from typing import Any, NoReturn
 
-from pipeline.errors import UsageError
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Param, Rule
-from schemas.classes import Reason
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Param, Rule
+from adledger.schemas.classes import Reason
 
 PPM_PER_PERCENT = 10_000
 TEXT_CHARACTERS_MAX = 2_000

@@ -8,9 +8,9 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.rules.clicks import MINUTE_MS
-from schemas.classes import Reason
-from schemas.wire import EventType
+from adledger.pipeline.rules.clicks import MINUTE_MS
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import EventType
 
 Params = Mapping[str, int]
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipeline.kernels import lists
-from pipeline.lists.publishers import PublisherStatus
-from schemas.classes import Reason
-from schemas.wire import Flag
+from adledger.pipeline.kernels import lists
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import Flag
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ An address alone would be an office or a carrier: clicks repeated within a minut
 click log.
 """
 
-from pipeline.rules.rule import Mode, Param, Rule, Source
-from schemas.classes import Reason
+from adledger.pipeline.rules.rule import Mode, Param, Rule, Source
+from adledger.schemas.classes import Reason
 
 MINUTE_MS = 60_000
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.rules.clicks import CLICK_RULES
-from pipeline.rules.givt import GIVT_RULES
-from pipeline.rules.rates import RATE_RULES
-from pipeline.rules.rule import Rule
-from pipeline.stages.columns import I64, U64
-from schemas.classes import Reason
+from adledger.pipeline.rules.clicks import CLICK_RULES
+from adledger.pipeline.rules.givt import GIVT_RULES
+from adledger.pipeline.rules.rates import RATE_RULES
+from adledger.pipeline.rules.rule import Rule
+from adledger.pipeline.stages.columns import I64, U64
+from adledger.schemas.classes import Reason
 
 RULES: Mapping[Reason, Rule] = {rule.reason: rule for rule in (*GIVT_RULES, *CLICK_RULES, *RATE_RULES)}
 """Reason -> rule, by precedence."""

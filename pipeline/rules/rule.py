@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from schemas.classes import Class, Reason
+from adledger.schemas.classes import Class, Reason
 
 WINDOW_COLUMNS = (
     "event_type_code", "event_time", "publisher_id", "campaign_id", "creative_id", "id_hash", "user_hash", "ua_hash",

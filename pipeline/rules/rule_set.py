@@ -1,6 +1,6 @@
 """Rule sets: which rules judge, how, with which thresholds, by whom and why. Frozen, and equal when they judge equally.
 
-The text is TOML (schemas/rules.schema.json describes it to editors); pipeline.rules.parse reads it.
+The text is TOML (schemas/rules.schema.json describes it to editors); adledger.pipeline.rules.parse reads it.
 """
 
 import datetime as dt
@@ -10,10 +10,10 @@ from typing import Self
 
 import xxhash
 
-from pipeline.rules.parse import PPM_PER_PERCENT, parsed
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from schemas.classes import Reason
+from adledger.pipeline.rules.parse import PPM_PER_PERCENT, parsed
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.schemas.classes import Reason
 
 GUARDRAIL_WINDOW_MINUTES = 60
 GUARDRAIL_EVENTS_MIN = 10_000

@@ -1,15 +1,15 @@
 """The JSON Schema of a rule set's TOML, made from the rules: for editors, and for whoever writes sets by program.
 
-`python -m pipeline.rules.schema` prints schemas/rules.schema.json.
+`python -m adledger.pipeline.rules.schema` prints schemas/rules.schema.json.
 """
 
 from typing import Any
 
 import orjson
 
-from pipeline.rules.parse import GUARDRAIL_PARAMS, SHARES, TEXT_CHARACTERS_MAX
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode, Param, Rule
+from adledger.pipeline.rules.parse import GUARDRAIL_PARAMS, SHARES, TEXT_CHARACTERS_MAX
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode, Param, Rule
 
 
 def rules_schema() -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.kernels import rules_rates, rules_tables
-from pipeline.stages.columns import I64, U8, U64
+from adledger.pipeline.kernels import rules_rates, rules_tables
+from adledger.pipeline.stages.columns import I64, U8, U64
 
 CAPACITY_MIN = 1 << 10
 LOAD_MAX = 0.7
@@ -15,7 +15,7 @@ SWEEP_MS_MAX = 1 << 30
 
 
 class SlotTable:
-    """Slots of `stride` words by key (pipeline.kernels.rules_tables), the newest clock in each."""
+    """Slots of `stride` words by key (adledger.pipeline.kernels.rules_tables), the newest clock in each."""
 
     def __init__(self, stride: int) -> None:
         self._stride = stride

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.kernels import rules_clicks as clicks
-from pipeline.kernels import rules_rates as rates
-from pipeline.kernels.rules_tables import persons
-from pipeline.rules.reach import MINUTE_MS, Reach
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet, RuleSetting
-from pipeline.rules.tables import SlidingCounts, SlotTable
-from pipeline.stages.columns import I64, U8, U64, Bool, EventColumns
-from schemas.classes import Reason
-from schemas.wire import EventType, Flag
+from adledger.pipeline.kernels import rules_clicks as clicks
+from adledger.pipeline.kernels import rules_rates as rates
+from adledger.pipeline.kernels.rules_tables import persons
+from adledger.pipeline.rules.reach import MINUTE_MS, Reach
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet, RuleSetting
+from adledger.pipeline.rules.tables import SlidingCounts, SlotTable
+from adledger.pipeline.stages.columns import I64, U8, U64, Bool, EventColumns
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import EventType, Flag
 
 WINDOW_EVENTS_MAX = 32_000_000
-"""Events of one lane that its windows remember; beyond it they reach back less (pipeline.rules.reach)."""
+"""Events of one lane that its windows remember; beyond it they reach back less (adledger.pipeline.rules.reach)."""
 
 ROWS_SPAN_MS_MAX = 2 * 86_400_000
 """So much lane clock lies in the rows of one call at most: ages are kept modulo 49 days."""

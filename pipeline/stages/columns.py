@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.log.source import READ_AHEAD_BYTES
+from adledger.pipeline.log.source import READ_AHEAD_BYTES
 
 Array = npt.NDArray[np.generic]
 U8 = npt.NDArray[np.uint8]
@@ -24,7 +24,7 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 EVENT_DTYPES: dict[str, str] = {
-    "event_type_code": "u1",  # schemas.wire.EventType
+    "event_type_code": "u1",  # adledger.schemas.wire.EventType
     "event_time": "i8",  # ms since the epoch, UTC
     "publisher_id": "u4",
     "site_id": "u4",
@@ -40,11 +40,11 @@ EVENT_DTYPES: dict[str, str] = {
     "ip_hi": "u8",  # the address as IPv6, big end first; IPv4 as ::ffff:a.b.c.d
     "ip_lo": "u8",
     "price_micros": "u4",
-    "currency_code": "u2",  # schemas.wire.currency_code; the deployment's where absent
-    "country_code": "u2",  # schemas.wire.country_code; 0 where absent or ""
+    "currency_code": "u2",  # adledger.schemas.wire.currency_code; the deployment's where absent
+    "country_code": "u2",  # adledger.schemas.wire.country_code; 0 where absent or ""
     "width_px": "u2",  # meaningful only with Flag.HAS_WIDTH
     "height_px": "u2",
-    "flags": "u2",  # bits: schemas.wire.Flag
+    "flags": "u2",  # bits: adledger.schemas.wire.Flag
 }
 
 
@@ -163,10 +163,10 @@ class RecordRefs:
 
 @dataclass(slots=True)
 class Decoded:
-    """Records after decode: n rows; `status` is schemas.wire.Malformed (0 = decodable).
+    """Records after decode: n rows; `status` is adledger.schemas.wire.Malformed (0 = decodable).
 
     `ua_at`/`ua_len`, `page_at`/`page_len` say where the JSON string behind ua_hash and page_hash stands (escapes
-    and all; pipeline.stages.decode.user_agents and pages give the text), as an offset from the record's value.
+    and all; adledger.pipeline.stages.decode.user_agents and pages give the text), as an offset from the record's value.
     Rows that the slow road decoded have the texts in `slow_texts` (row -> (user agent, page)) instead and -1 here.
     """
 

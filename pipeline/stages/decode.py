@@ -1,6 +1,6 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast road (pipeline.kernels.decode) takes what it recognises; the slow road (pipeline.stages.slow_road) decides
+The fast road (adledger.pipeline.kernels.decode) takes what it recognises; the slow road (adledger.pipeline.stages.slow_road) decides
 about the rest, one record at a time.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 import orjson
 
-from pipeline.kernels import decode as kernels
-from pipeline.kernels.memo import new_memo
-from pipeline.stages.columns import EVENT_DTYPES, I32, I64, Decoded, EventColumns, RecordRefs
-from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
-from schemas.wire import Malformed
+from adledger.pipeline.kernels import decode as kernels
+from adledger.pipeline.kernels.memo import new_memo
+from adledger.pipeline.stages.columns import EVENT_DTYPES, I32, I64, Decoded, EventColumns, RecordRefs
+from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.schemas.wire import Malformed
 
 __all__ = ["DecodeContext", "decode", "pages", "user_agents"]
 

@@ -8,9 +8,9 @@ from typing import Self
 
 import numpy as np
 
-from pipeline.kernels import dedupe as kernels
-from pipeline.stages.columns import I64, U8, U32, U64, Bool
-from pipeline.stages.merge import DAY_MS
+from adledger.pipeline.kernels import dedupe as kernels
+from adledger.pipeline.stages.columns import I64, U8, U32, U64, Bool
+from adledger.pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12
 LOAD_MAX = 0.6

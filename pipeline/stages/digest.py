@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from pipeline.kernels.digest import MULTIPLIER, fold
-from schemas.tables import PROTOCOL_COLUMNS, STAMP_COLUMNS
+from adledger.pipeline.kernels.digest import MULTIPLIER, fold
+from adledger.schemas.tables import PROTOCOL_COLUMNS, STAMP_COLUMNS
 
 DIGESTED: dict[str, dict[str, str]] = {
     table: {name: dtype for name, dtype in PROTOCOL_COLUMNS[table].items() if name not in STAMP_COLUMNS}

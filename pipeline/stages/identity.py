@@ -1,8 +1,8 @@
 """Identity: which events are the same event, and whether two of the same carry the same payload.
 
 Both numbers are made from columns of `events` alone, so that state can be rebuilt from ClickHouse, also in SQL.
-The fingerprint of stored rows is ClickHouse's own work (sinks.queries), in functions that it has: nine columns need not
-travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of pipeline.stages.plain_hashes, in UInt64 that wraps:
+The fingerprint of stored rows is ClickHouse's own work (adledger.sinks.queries), in functions that it has: nine columns need not
+travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
 
     key          splitmix64(id_hash xor splitmix64(2 * publisher_id + (1 for a click, else 0)))
     fingerprint  h = 0, then h = intHash64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
@@ -11,10 +11,10 @@ travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of pipeline.s
 
 import numpy as np
 
-from pipeline.kernels import identity as kernels
-from pipeline.stages.columns import EVENT_DTYPES, U32, U64, Array, EventColumns
-from pipeline.stages.plain_hashes import int_hash64, splitmix64
-from schemas.wire import EventType
+from adledger.pipeline.kernels import identity as kernels
+from adledger.pipeline.stages.columns import EVENT_DTYPES, U32, U64, Array, EventColumns
+from adledger.pipeline.stages.plain_hashes import int_hash64, splitmix64
+from adledger.schemas.wire import EventType
 
 FINGERPRINTED = (
     "event_time",

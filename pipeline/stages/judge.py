@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import xxhash
 
-from pipeline.stages.columns import I64, U8, U64, Decoded
-from pipeline.stages.dedupe import Duplicates
-from schemas.classes import Class, Reason
-from schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
+from adledger.pipeline.stages.columns import I64, U8, U64, Decoded
+from adledger.pipeline.stages.dedupe import Duplicates
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
 
 JUDGE_VERSION = xxhash.xxh64_intdigest(b"adledger judge 1: contract, no rules")
-"""Names the logic of the contract alone; a judge with rules has a version of its own (pipeline.rules.compiled)."""
+"""Names the logic of the contract alone; a judge with rules has a version of its own (adledger.pipeline.rules.compiled)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RuleHits:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """n rows: class_code u8 (schemas.classes.Class), reasons u64 (bits of Reason), money_nanos i64 (0 if malformed)."""
+    """n rows: class_code u8 (adledger.schemas.classes.Class), reasons u64 (bits of Reason), money_nanos i64 (0 if malformed)."""
 
     class_code: U8
     reasons: U64

@@ -1,4 +1,4 @@
-"""The hashes of the contract in plain Python: the twins of pipeline.kernels.hashing."""
+"""The hashes of the contract in plain Python: the twins of adledger.pipeline.kernels.hashing."""
 
 import struct
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.kernels.rollup import group
-from pipeline.stages.columns import I64, U8, Array, EventColumns
+from adledger.pipeline.kernels.rollup import group
+from adledger.pipeline.stages.columns import I64, U8, Array, EventColumns
 
 Rollup = Mapping[str, Array]
-"""Columns of `rollup_minute` (schemas.tables.ROLLUP_MINUTE) but for clock_day; one row a group."""
+"""Columns of `rollup_minute` (adledger.schemas.tables.ROLLUP_MINUTE) but for clock_day; one row a group."""
 
 
 def roll_up(columns: EventColumns, class_code: U8, money_nanos: I64) -> Rollup:

@@ -10,7 +10,7 @@ What events.md leaves open is decided here:
   inside unknown fields are not looked into: they are ignored, so long as they are valid JSON.
 - `-0` is the integer 0. An integer of any size has the right type and is at worst out of range; 1.0 and 1e3
   have the wrong type. `null` is a wrong type for an optional field too.
-- `event_time` as a string is RFC 3339 as in `pipeline.stages.rfc3339`; any other string is out of range.
+- `event_time` as a string is RFC 3339 as in `adledger.pipeline.stages.rfc3339`; any other string is out of range.
 - `currency` and `country` are capitals A-Z; which of them ISO has given out is not looked up.
 - `ip` is what Python's `ipaddress` reads (RFC 4291 text, IPv4 without leading zeros) without a zone id;
   `::ffff:1.2.3.4` and `1.2.3.4` are the same address and stored alike.
@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pipeline.stages.json_text import is_deeper_than, is_valid, may_be_deeper_than, repeats_a_key
-from pipeline.stages.plain_hashes import partition_of, xxh64
-from pipeline.stages.rfc3339 import parse_ms
-from schemas import wire
-from schemas.wire import EventType, Flag, Malformed
+from adledger.pipeline.stages.json_text import is_deeper_than, is_valid, may_be_deeper_than, repeats_a_key
+from adledger.pipeline.stages.plain_hashes import partition_of, xxh64
+from adledger.pipeline.stages.rfc3339 import parse_ms
+from adledger.schemas import wire
+from adledger.schemas.wire import EventType, Flag, Malformed
 
 _INTEGERS = {
     "publisher_id": wire.UINT32_MAX,
@@ -72,7 +72,7 @@ class DecodeContext:
     """What decode must know beside the records.
 
     `kinds` are Topology.kinds by topic index: 1 impressions, 2 clicks, 0 both.
-    `default_currency` is the schemas.wire.currency_code of events that name none.
+    `default_currency` is the adledger.schemas.wire.currency_code of events that name none.
     """
 
     lane: int

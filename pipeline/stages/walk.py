@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import LogError
-from pipeline.kernels.walk import walk_batches
-from pipeline.log.record_batch import RECORD_BYTES_MIN
-from pipeline.log.source import EncodedBatch, Fetched
-from pipeline.stages.columns import RecordRefs
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.kernels.walk import walk_batches
+from adledger.pipeline.log.record_batch import RECORD_BYTES_MIN
+from adledger.pipeline.log.source import EncodedBatch, Fetched
+from adledger.pipeline.stages.columns import RecordRefs
 
 
 def walk(fetched: Fetched, where: str = "") -> RecordRefs:

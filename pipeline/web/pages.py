@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 from faust.web import Request, Response, View
 
-from pipeline import __version__
-from pipeline.control.metrics import LaneMetrics
-from pipeline.control.readiness import LaneStands, Readiness
-from pipeline.control.watch import PublisherWatch
+from adledger import __version__
+from adledger.pipeline.control.metrics import LaneMetrics
+from adledger.pipeline.control.readiness import LaneStands, Readiness
+from adledger.pipeline.control.watch import PublisherWatch
 
 PUBLISHER_ID_MAX = 2**32 - 1
 JSON_TYPE = "application/json"

@@ -7,7 +7,7 @@ from aiohttp.web import BaseSite, SockSite
 from faust.types._env import WEB_PORT
 from faust.web.drivers.aiohttp import Web
 
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 
 BACKLOG = 128
 

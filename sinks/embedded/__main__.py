@@ -1,4 +1,4 @@
-"""The server's process: `python -m sinks.embedded DIR [--port P] [--http-port H] [--owner-pipe]`.
+"""The server's process: `python -m adledger.sinks.embedded DIR [--port P] [--http-port H] [--owner-pipe]`.
 
 The first line on stdout is one JSON object: where it listens, or the error that kept it from starting. It ends on
 SIGTERM and SIGINT; with `--owner-pipe` also when stdin ends, that is when the process that holds the other end does.
@@ -10,13 +10,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.errors import AdledgerError
-from sinks.embedded.process import NOTICE, serve
+from adledger.pipeline.errors import AdledgerError
+from adledger.sinks.embedded.process import NOTICE, serve
 
 
 def main() -> int:
     """Serve until told to end. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sinks.embedded", description=NOTICE)
+    parser = argparse.ArgumentParser(prog="python -m adledger.sinks.embedded", description=NOTICE)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=9000, help="native protocol; 0 takes a free one")
     parser.add_argument("--http-port", type=int, default=8123, help="0 takes a free one")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sinks.embedded.buffers import BytesInbound, Disconnected, Inbound
-from sinks.embedded.columns import Walk, walker
+from adledger.sinks.embedded.buffers import BytesInbound, Disconnected, Inbound
+from adledger.sinks.embedded.columns import Walk, walker
 
 COLUMNS_MAX = 100_000
 _HEAD_BYTES = 20  # two varints

@@ -7,8 +7,8 @@ A column is its type's *prefix* (of LowCardinality, wherever it is nested), then
 import re
 from collections.abc import Callable
 
-from sinks.embedded.buffers import Inbound
-from sinks.embedded.errors import UNKNOWN_TYPE, ServerError
+from adledger.sinks.embedded.buffers import Inbound
+from adledger.sinks.embedded.errors import UNKNOWN_TYPE, ServerError
 
 Walk = Callable[[Inbound, int], None]
 """Steps over the data of n rows."""

@@ -6,7 +6,7 @@ import lz4.block  # type: ignore[import-untyped]
 import zstd  # type: ignore[import-untyped]
 from clickhouse_cityhash.cityhash import CityHash128  # type: ignore[import-untyped]
 
-from sinks.embedded.buffers import Disconnected, Inbound
+from adledger.sinks.embedded.buffers import Disconnected, Inbound
 
 LZ4, ZSTD, NONE = 0x82, 0x90, 0x02
 FRAME_BYTES = 1 << 20

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Self
 
 from chdb import _chdb
 
-from sinks.embedded.blocks import Columns
-from sinks.embedded.errors import UNKNOWN_SETTING, ServerError
-from sinks.embedded.insert_query import Insert
-from sinks.embedded.sql import quote, quote_name
+from adledger.sinks.embedded.blocks import Columns
+from adledger.sinks.embedded.errors import UNKNOWN_SETTING, ServerError
+from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.sql import quote, quote_name
 
 DATA = "data"
 CONFIG = "engine.xml"
@@ -48,7 +48,7 @@ class Engine:
 
     def __init__(self, directory: Path) -> None:
         os.chdir(directory)
-        shutil.copyfile(str(files("sinks.embedded") / CONFIG), CONFIG)
+        shutil.copyfile(str(files("adledger.sinks.embedded") / CONFIG), CONFIG)
         self.schema_version = 0
         self._keeps_open = Session(self)
         version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(

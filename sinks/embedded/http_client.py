@@ -10,13 +10,19 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from sinks.embedded.engine import INSERT_SETTINGS, Engine, RowsFile, Session
-from sinks.embedded.errors import BAD_ARGUMENTS, ServerError
-from sinks.embedded.http_request import Request, content_type, http_status, read_request, skip_to_rows
-from sinks.embedded.insert_query import Insert
-from sinks.embedded.running import TAG, Figures, Register, Running
-from sinks.embedded.sql import format_clause
-from sinks.embedded.statements import given_rows, prepare
+from adledger.sinks.embedded.engine import INSERT_SETTINGS, Engine, RowsFile, Session
+from adledger.sinks.embedded.errors import BAD_ARGUMENTS, ServerError
+from adledger.sinks.embedded.http_request import (
+    Request,
+    content_type,
+    http_status,
+    read_request,
+    skip_to_rows,
+)
+from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.running import TAG, Figures, Register, Running
+from adledger.sinks.embedded.sql import format_clause
+from adledger.sinks.embedded.statements import given_rows, prepare
 
 KEEP_ALIVE_SECONDS = 30
 BODY_BYTES_MAX = 1 << 30

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sinks.embedded.sql import Token, quote, tokens
+from adledger.sinks.embedded.sql import Token, quote, tokens
 
 _BEFORE_ROWS = frozenset({b"VALUES", b"FORMAT"})
 _BEFORE_QUERY = frozenset({b"SELECT", b"WITH", b"FROM", b"WATCH", b"PARTITION"})

@@ -10,8 +10,9 @@ from select import select
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.errors import SinkError
-from sinks.embedded.owner import Listening, find
+import adledger
+from adledger.pipeline.errors import SinkError
+from adledger.sinks.embedded.owner import Listening, find
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
@@ -91,7 +92,7 @@ class EmbeddedServer:
 def _command(directory: Path, port: int, http_port: int) -> list[str]:
     """Return the command. A parent's death signal is that of the thread that forked: only the main one may ask for it."""
     command = [
-        sys.executable, "-m", "sinks.embedded", str(directory),
+        sys.executable, "-m", "adledger.sinks.embedded", str(directory),
         "--port", str(port), "--http-port", str(http_port), "--owner-pipe",
     ]  # fmt: skip
     if threading.current_thread() is threading.main_thread():
@@ -100,8 +101,8 @@ def _command(directory: Path, port: int, http_port: int) -> list[str]:
 
 
 def search_path() -> str:
-    """Return PYTHONPATH with the folder that this package is imported from in front."""
-    own = str(Path(__file__).resolve().parents[2])
+    """Return PYTHONPATH with the folder that holds `adledger` in front."""
+    own = str(Path(adledger.__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return f"{own}{os.pathsep}{inherited}" if inherited else own
 

@@ -6,14 +6,14 @@ import struct
 import threading
 from contextlib import suppress
 
-from sinks.embedded import packets
-from sinks.embedded.blocks import BLOCK_INFO
-from sinks.embedded.buffers import Disconnected, SocketInbound
-from sinks.embedded.compression import frames
-from sinks.embedded.engine import Engine, Session
-from sinks.embedded.errors import ServerError
-from sinks.embedded.native_query import answer
-from sinks.embedded.running import Figures, Register, Running
+from adledger.sinks.embedded import packets
+from adledger.sinks.embedded.blocks import BLOCK_INFO
+from adledger.sinks.embedded.buffers import Disconnected, SocketInbound
+from adledger.sinks.embedded.compression import frames
+from adledger.sinks.embedded.engine import Engine, Session
+from adledger.sinks.embedded.errors import ServerError
+from adledger.sinks.embedded.native_query import answer
+from adledger.sinks.embedded.running import Figures, Register, Running
 
 SEND_TIMEOUT_SECONDS = 300
 """A client that reads nothing for so long has gone away."""

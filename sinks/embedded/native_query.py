@@ -9,25 +9,25 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sinks.embedded import packets
-from sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
-from sinks.embedded.buffers import Disconnected, Inbound
-from sinks.embedded.columns import walker
-from sinks.embedded.compression import LZ4, ZSTD, FrameInbound
-from sinks.embedded.engine import INSERT_SETTINGS, RowsFile, Session
-from sinks.embedded.errors import (
+from adledger.sinks.embedded import packets
+from adledger.sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
+from adledger.sinks.embedded.buffers import Disconnected, Inbound
+from adledger.sinks.embedded.columns import walker
+from adledger.sinks.embedded.compression import LZ4, ZSTD, FrameInbound
+from adledger.sinks.embedded.engine import INSERT_SETTINGS, RowsFile, Session
+from adledger.sinks.embedded.errors import (
     QUERY_WAS_CANCELLED,
     QUERY_WAS_CANCELLED_BY_CLIENT,
     ServerError,
 )
-from sinks.embedded.insert_query import Insert
-from sinks.embedded.packets import Query
-from sinks.embedded.running import TAG, Figures, Running
-from sinks.embedded.sql import quote_name, without_format
-from sinks.embedded.statements import Prepared, given_rows, prepare
+from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.packets import Query
+from adledger.sinks.embedded.running import TAG, Figures, Running
+from adledger.sinks.embedded.sql import quote_name, without_format
+from adledger.sinks.embedded.statements import Prepared, given_rows, prepare
 
 if TYPE_CHECKING:
-    from sinks.embedded.native import NativeClient
+    from adledger.sinks.embedded.native import NativeClient
 
 CANCELLED = ServerError(QUERY_WAS_CANCELLED, "Query was cancelled. (QUERY_WAS_CANCELLED)")
 CANCELLED_BY_CLIENT = ServerError(

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.errors import SinkError
+from adledger.pipeline.errors import SinkError
 
 LOCK = "server.lock"
 

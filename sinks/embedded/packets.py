@@ -7,8 +7,8 @@ up to it a block on the wire is the engine's Native format with eight bytes in f
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sinks.embedded.buffers import Inbound
-from sinks.embedded.errors import NOT_IMPLEMENTED, ServerError
+from adledger.sinks.embedded.buffers import Inbound
+from adledger.sinks.embedded.errors import NOT_IMPLEMENTED, ServerError
 
 REVISION = 54453
 REVISION_MIN = 54429

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sinks.embedded.owner import Listening, Ownership
+from adledger.sinks.embedded.owner import Listening, Ownership
 
 NOTICE = "embedded ClickHouse: one process on the loopback, without passwords, for demos and tests"
 _PR_SET_PDEATHSIG = 1
@@ -37,7 +37,7 @@ def serve(
     ownership = Ownership(directory)
     try:
         print(NOTICE, file=sys.stderr, flush=True)  # noqa: T201
-        from sinks.embedded.server import HOST, Server  # noqa: PLC0415 - loads chDB, half a gigabyte
+        from adledger.sinks.embedded.server import HOST, Server  # noqa: PLC0415 - loads chDB, half a gigabyte
 
         server = Server(directory, port, http_port)
         server.start()

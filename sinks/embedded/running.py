@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from sinks.embedded.errors import QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, ServerError
-from sinks.embedded.sql import processes_reads, quote, replaced
+from adledger.sinks.embedded.errors import QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, ServerError
+from adledger.sinks.embedded.sql import processes_reads, quote, replaced
 
 TAG = "log_comment"
 """The setting that carries a query's id into the engine."""

@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import SinkError
-from sinks.embedded.engine import Engine
-from sinks.embedded.errors import ServerError
-from sinks.embedded.http_client import HttpClient
-from sinks.embedded.native import NativeClient
-from sinks.embedded.running import Register
-from sinks.embedded.watch import Watch
+from adledger.pipeline.errors import SinkError
+from adledger.sinks.embedded.engine import Engine
+from adledger.sinks.embedded.errors import ServerError
+from adledger.sinks.embedded.http_client import HttpClient
+from adledger.sinks.embedded.native import NativeClient
+from adledger.sinks.embedded.running import Register
+from adledger.sinks.embedded.watch import Watch
 
 HOST = "127.0.0.1"
 BACKLOG = 128

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from sinks.embedded.engine import Session
-from sinks.embedded.errors import SYNTAX_ERROR, ServerError
-from sinks.embedded.insert_query import Insert, parse_insert
-from sinks.embedded.running import Register, Running
-from sinks.embedded.sql import quote, second_statement, tokens
+from adledger.sinks.embedded.engine import Session
+from adledger.sinks.embedded.errors import SYNTAX_ERROR, ServerError
+from adledger.sinks.embedded.insert_query import Insert, parse_insert
+from adledger.sinks.embedded.running import Register, Running
+from adledger.sinks.embedded.sql import quote, second_statement, tokens
 
 _WAIT_MODES = {b"SYNC": True, b"ASYNC": False}
 _SELECTS = frozenset({b"SELECT", b"WITH", b"FROM", b"("})

@@ -10,10 +10,10 @@ import threading
 import time
 import traceback
 
-from sinks.embedded.engine import Session
-from sinks.embedded.errors import ServerError
-from sinks.embedded.running import TAG, Figures, Register, Running
-from sinks.embedded.sql import quote
+from adledger.sinks.embedded.engine import Session
+from adledger.sinks.embedded.errors import ServerError
+from adledger.sinks.embedded.running import TAG, Figures, Register, Running
+from adledger.sinks.embedded.sql import quote
 
 TICK_SECONDS = 0.1
 CRASHED_EXIT_CODE = 70

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from loadtest.model import Scenario, TrafficModel
-from loadtest.scenarios import SCENARIOS
-from loadtest.write import write_traffic
-from pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
-from pipeline.importing import import_file
-from pipeline.importing.run import open_log
-from pipeline.lanes.start import run_worker
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.rule_set import RuleSet
-from pipeline.settings import Settings
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.scenarios import SCENARIOS
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
+from adledger.pipeline.importing import import_file
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes.start import run_worker
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.analysts.story import START_MS, lines
 
 MODEL = TrafficModel(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.rules.rule import Mode
-from schemas.classes import Reason
-from sinks.connection import Client, connect
+from adledger.pipeline.rules.rule import Mode
+from adledger.schemas.classes import Reason
+from adledger.sinks.connection import Client, connect
 from tests.analysts.conftest import Judged
 from tests.analysts.story import FARM_IPS, PUBLISHER, READER_IP, RIVAL
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
-from pipeline.errors import AdledgerError
-from pipeline.explain.explain import Explainer
-from pipeline.explain.rows import COLUMNS, TIMES, EventRow
-from pipeline.explain.store import Store
-from pipeline.ledger.queries import Tables
-from pipeline.lists.load import load_lists
-from pipeline.rules.loader import today
-from schemas.classes import Class, Reason
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.explain.explain import Explainer
+from adledger.pipeline.explain.rows import COLUMNS, TIMES, EventRow
+from adledger.pipeline.explain.store import Store
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.rules.loader import today
+from adledger.schemas.classes import Class, Reason
 from tests.analysts.conftest import Judged
 from tests.analysts.story import PUBLISHER, RIVAL
 

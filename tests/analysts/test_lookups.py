@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from schemas import migrate
-from schemas.statements import Target, render
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas import migrate
+from adledger.schemas.statements import Target, render
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.lookups import LOOKUPS, granules_read, insert_days
 
 ROWS, GRANULE_ROWS = 600_000, 16

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from schemas.classes import CLASS_NAMES, Class, Reason
-from schemas.wire import currency_text
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import currency_text
 from tests.analysts.conftest import Judged
 
 QUARTER_MS = 900_000

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from loadtest.recipes import MALFORMED_RECIPES
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from pipeline.stages.identity import identity
-from schemas import wire
+from adledger.loadtest.recipes import MALFORMED_RECIPES
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.pipeline.stages.identity import identity
+from adledger.schemas import wire
 
 RECORDS = 100_000
 RUNS = 5

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 pytestmark = pytest.mark.benchmark
 

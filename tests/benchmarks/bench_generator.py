@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.truth import TruthBuilder
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import TruthBuilder
 
 EVENTS = 1_000_000
 

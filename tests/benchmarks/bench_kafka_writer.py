@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.log.kafka.producer import batch_producer
-from pipeline.log.kafka.properties import client_options
-from pipeline.log.kafka.topics import create_topics
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.settings import Settings
+from adledger.pipeline.log.kafka.producer import batch_producer
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.settings import Settings
 
 RECORDS = 40_000
 ROUNDS = 25

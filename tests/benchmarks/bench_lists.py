@@ -10,10 +10,10 @@ from datetime import date
 import numpy as np
 import pytest
 
-from loadtest.tables import all_user_agents, bots, datacentres, networks
-from pipeline.lists.load import load_lists
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.lists.user_agents import UserAgentFlags
+from adledger.loadtest.tables import all_user_agents, bots, datacentres, networks
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.lists.user_agents import UserAgentFlags
 
 ROWS = 131_072
 RUNS = 5

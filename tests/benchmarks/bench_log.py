@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.importing import import_file
-from pipeline.log.files import FilesLogWriter, FilesSource, Manifest
-from pipeline.log.files.offsets import OffsetsJournal
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.log.source import Assignment, Committed
-from pipeline.stages.walk import walk
+from adledger.pipeline.importing import import_file
+from adledger.pipeline.log.files import FilesLogWriter, FilesSource, Manifest
+from adledger.pipeline.log.files.offsets import OffsetsJournal
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.stages.walk import walk
 from tests.support.files_log import EVERYTHING_BYTES
 
 RECORDS = 200_000

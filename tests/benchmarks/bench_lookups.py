@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from schemas.migrate import migrate
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas.migrate import migrate
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.lookups import LOOKUPS, granules_read, insert_days
 
 ROWS = int(os.environ.get("ADLEDGER_LOOKUP_ROWS", "3000000"))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.control.rollups_message import COLUMNS, decode, encode, split
-from schemas.classes import Class
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.control.rollups_message import COLUMNS, decode, encode, split
+from adledger.schemas.classes import Class
 
 EVENTS = 4_000_000
 SECONDS = 40

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from pipeline.lanes.warm import compile_kernels
-from pipeline.stages.dedupe import DedupeState
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.sink import Identities
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.lanes.warm import compile_kernels
+from adledger.pipeline.stages.dedupe import DedupeState
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.sink import Identities
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1_800)]
 

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import xxhash
 
-from pipeline.lists.load import load_lists
-from pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
-from pipeline.rules.compiled import CompiledJudge, LaneJudge
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from pipeline.rules.windows import WINDOWED
-from pipeline.stages.columns import Decoded, EventColumns, RecordRefs
-from schemas.wire import EventType
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
+from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.rules.windows import WINDOWED
+from adledger.pipeline.stages.columns import Decoded, EventColumns, RecordRefs
+from adledger.schemas.wire import EventType
 
 ROWS = 131_072
 PER_SECOND = 2_200

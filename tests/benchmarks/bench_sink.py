@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.addresses import ServerAddress
-from pipeline.stages.columns import U64
-from schemas.classes import Class
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.sink import Columns, Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.stages.columns import U64
+from adledger.schemas.classes import Class
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.sink import Columns, Stamp
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.chaos import control_runs, controls, faults
-from loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
-from loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
-from loadtest.chaos.run import Request, _Course
-from loadtest.chaos.waiting import Broken, NotSeen
-from loadtest.chaos.workers import doubts_of
-from pipeline.errors import UsageError
+from adledger.loadtest.chaos import control_runs, controls, faults
+from adledger.loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
+from adledger.loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
+from adledger.loadtest.chaos.run import Request, _Course
+from adledger.loadtest.chaos.waiting import Broken, NotSeen
+from adledger.loadtest.chaos.workers import doubts_of
+from adledger.pipeline.errors import UsageError
 
 FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it went", recovery_seconds=3.0)
 CONTROL = ControlDone("kill-broker", "patience", "rows are missing", 4.0)

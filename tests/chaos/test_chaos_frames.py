@@ -5,11 +5,11 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert, Refusal
-from loadtest.faults.tcp_proxy import Action, Side
-from schemas.tables import PROTOCOL_TABLES
-from sinks.embedded import packets
-from sinks.queries import SERVER_TIME, insert_id_prefix
+from adledger.loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert, Refusal
+from adledger.loadtest.faults.tcp_proxy import Action, Side
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.sinks.embedded import packets
+from adledger.sinks.queries import SERVER_TIME, insert_id_prefix
 
 INSERTS = st.builds(Insert, st.integers(0, 99), st.integers(1, 10**6), st.sampled_from(PROTOCOL_TABLES))
 PROGRESS = st.lists(

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
-from pipeline.errors import InsertRefused, InsertUnknown
-from pipeline.rules.rule import WINDOW_COLUMNS
-from pipeline.stages import identity
-from pipeline.stages.columns import EVENT_DTYPES, EventColumns
-from schemas.classes import Class
-from schemas.tables import EVENTS_EXTRA, PROTOCOL_COLUMNS, PROTOCOL_TABLES, ROLLUP_MINUTE
-from schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, EventType
-from sinks.ledger import ledger_columns
-from sinks.sink import Columns, LastRecord, LedgerEntry, Money, OffsetRange, Sink, Stamp
+from adledger.pipeline.errors import InsertRefused, InsertUnknown
+from adledger.pipeline.rules.rule import WINDOW_COLUMNS
+from adledger.pipeline.stages import identity
+from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.schemas.classes import Class
+from adledger.schemas.tables import EVENTS_EXTRA, PROTOCOL_COLUMNS, PROTOCOL_TABLES, ROLLUP_MINUTE
+from adledger.schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, EventType
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import Columns, LastRecord, LedgerEntry, Money, OffsetRange, Sink, Stamp
 
 DAY_MS = 86_400_000
 CLOCK = 1_767_225_600_000  # 2026-01-01T00:00:00Z, the first ms of a partition

@@ -10,10 +10,17 @@ from typing import Protocol
 import numpy as np
 import pytest
 
-from pipeline.errors import CommitFenced, LogError, OffsetOutOfRange
-from pipeline.log.record_block import Record
-from pipeline.log.source import READ_AHEAD_BYTES, Assignment, Committed, Fetched, OffsetBounds, Source
-from pipeline.stages.walk import walk
+from adledger.pipeline.errors import CommitFenced, LogError, OffsetOutOfRange
+from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.log.source import (
+    READ_AHEAD_BYTES,
+    Assignment,
+    Committed,
+    Fetched,
+    OffsetBounds,
+    Source,
+)
+from adledger.pipeline.stages.walk import walk
 from tests.support.records import Stored, read_back, stored
 
 TOPICS = 2

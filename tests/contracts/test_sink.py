@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from pipeline.addresses import ServerAddress
-from schemas.migrate import migrate
-from schemas.tables import PROTOCOL_COLUMNS
-from sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.memory import Faults, MemorySink
-from sinks.outcomes import TOO_MANY_PARTS, insert_outcome
-from sinks.queries import insert_id_prefix
-from sinks.sink import Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas.migrate import migrate
+from adledger.schemas.tables import PROTOCOL_COLUMNS
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.outcomes import TOO_MANY_PARTS, insert_outcome
+from adledger.sinks.queries import insert_id_prefix
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract, events
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from schemas.tables import PROTOCOL_COLUMNS
-from sinks import clickhouse, queries
-from sinks.clickhouse import ROWS_PER_BLOCK_MAX, ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.outcomes import insert_outcome
-from sinks.queries import insert_id_prefix
-from sinks.sink import Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas.tables import PROTOCOL_COLUMNS
+from adledger.sinks import clickhouse, queries
+from adledger.sinks.clickhouse import ROWS_PER_BLOCK_MAX, ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.outcomes import insert_outcome
+from adledger.sinks.queries import insert_id_prefix
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract
 from tests.support.old_clickhouse import OldServerMissing, make_tables, old_server
 from tests.support.services import missing

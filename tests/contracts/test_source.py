@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import LogError
-from pipeline.log.files import FilesLogWriter, FilesSource, Manifest
-from pipeline.log.record_block import Record, RecordBlock
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files import FilesLogWriter, FilesSource, Manifest
+from adledger.pipeline.log.record_block import Record, RecordBlock
 from tests.contracts.source_suite import PARTITIONS, Listener, SourceLaws, joined, some_records
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import LogError
+from adledger.pipeline.errors import LogError
 from tests.contracts.source_suite import Listener, SourceLaws, joined
 from tests.support.kafka_log import KafkaLog
 

@@ -9,13 +9,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from loadtest.broker import LocalBroker
-from pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
-from pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
-from pipeline.errors import SinkUnavailable
-from pipeline.lanes.ports import RolledUp
-from pipeline.log.kafka.properties import client_options
-from pipeline.settings import Settings
+from adledger.loadtest.broker import LocalBroker
+from adledger.pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
+from adledger.pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.lanes.ports import RolledUp
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.settings import Settings
 from tests.support.rollups import MINUTE, columns_of, many_rows
 
 CLOCK = MINUTE * 1000

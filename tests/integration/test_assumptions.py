@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from loadtest.faults.tcp_proxy import Action, TcpProxy
-from pipeline.addresses import ServerAddress
-from pipeline.errors import InsertRefused, InsertUnknown
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.queries import running_inserts
-from sinks.sink import Stamp
+from adledger.loadtest.faults.tcp_proxy import Action, TcpProxy
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import InsertRefused, InsertUnknown
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.queries import running_inserts
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import events
 
 LANE, ROWS = 3, 500

@@ -9,10 +9,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from pipeline.control.owners import lane_owners
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.pipeline.control.owners import lane_owners
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, started
 from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka

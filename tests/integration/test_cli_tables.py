@@ -11,19 +11,19 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.addresses import ServerAddress
-from pipeline.cli.app import app
-from pipeline.errors import AdledgerError, SinkError
-from pipeline.stages.columns import EVENT_DTYPES
-from pipeline.stages.digest import digest
-from schemas.classes import Class
-from schemas.tables import EVENTS_EXTRA
-from schemas.wire import EventType, Malformed, currency_code
-from sinks.clickhouse import ClickHouseSink
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.ledger import ledger_columns
-from sinks.sink import LedgerEntry, Money, OffsetRange, Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import AdledgerError, SinkError
+from adledger.pipeline.stages.columns import EVENT_DTYPES
+from adledger.pipeline.stages.digest import digest
+from adledger.schemas.classes import Class
+from adledger.schemas.tables import EVENTS_EXTRA
+from adledger.schemas.wire import EventType, Malformed, currency_code
+from adledger.sinks.clickhouse import ClickHouseSink
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import LedgerEntry, Money, OffsetRange, Stamp
 
 SEND_BY = 4_000_000_000
 USD = currency_code("USD")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.app import COMMANDS
+from adledger.pipeline.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 

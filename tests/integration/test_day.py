@@ -5,8 +5,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
-from pipeline.errors import UsageError
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import UsageError
 
 WHOLE = 15_000_000
 """So that one lane of fifty, a minute an hour, is 5,000 events."""

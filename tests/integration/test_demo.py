@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.demo import CLICKHOUSE, EVENTS_PER_ACTOR, demo_model, fresh_folder
-from loadtest.generate import Generator
-from loadtest.script import SLOTS_OF_SCENARIO
-from loadtest.verdicts import check_verdicts
-from pipeline.addresses import ServerAddress
-from pipeline.errors import UsageError
-from pipeline.ledger.queries import Tables, totals
-from pipeline.lists.load import load_lists
-from pipeline.rules.loader import today
-from pipeline.settings import Settings
-from schemas.classes import Class, Reason
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.demo import CLICKHOUSE, EVENTS_PER_ACTOR, demo_model, fresh_folder
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.script import SLOTS_OF_SCENARIO
+from adledger.loadtest.verdicts import check_verdicts
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.ledger.queries import Tables, totals
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.rules.loader import today
+from adledger.pipeline.settings import Settings
+from adledger.schemas.classes import Class, Reason
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 EVENTS = 60_000
 CLASSES = {"billable", "duplicate", "givt", "sivt", "expired", "malformed", "lost"}
@@ -27,7 +27,7 @@ CLASSES = {"billable", "duplicate", "givt", "sivt", "expired", "malformed", "los
 
 def adledger(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments],
+        [sys.executable, "-m", "adledger", *arguments],
         capture_output=True,
         text=True,
         timeout=240,

@@ -19,16 +19,16 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from typer.testing import CliRunner
 
-from loadtest.broker import LocalBroker
-from pipeline.addresses import ServerAddress
-from pipeline.cli.app import app
-from pipeline.doctor.examine import examine
-from pipeline.doctor.report import Check, State, found_wrong
-from pipeline.log.kafka.topics import create_topics
-from pipeline.settings import Settings
-from pipeline.stages.plain_hashes import partition_of
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.doctor.examine import examine
+from adledger.pipeline.doctor.report import Check, State, found_wrong
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger, started
 from tests.support.old_clickhouse import OldServerMissing, old_server
 from tests.support.services import missing

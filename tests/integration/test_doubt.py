@@ -9,24 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneStopped, SinkUnavailable
-from pipeline.importing.run import open_log
-from pipeline.lanes import deliver, lane
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.deliver import Delivery, Records, Settled
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.judges import Judges
-from pipeline.lanes.ports import LaneLimits
-from pipeline.lanes.worker import Worker
-from pipeline.log.files import FilesSource
-from pipeline.log.source import Assignment, Committed
-from pipeline.rules.compiled import CompiledJudge
-from schemas.wire import currency_code
-from sinks.blocks import Block
-from sinks.memory import Faults, MemorySink
-from sinks.sink import Columns, Stamp
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneStopped, SinkUnavailable
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.lanes.ports import LaneLimits
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.schemas.wire import currency_code
+from adledger.sinks.blocks import Block
+from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.sink import Columns, Stamp
 
 MODEL = TrafficModel(
     seed=11, events=900, partitions=1, duration_hours=30, duplicate_share=0.1, malformed_share=0.05

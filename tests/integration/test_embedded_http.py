@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 
 class Asked:

@@ -10,7 +10,7 @@ import pytest
 from clickhouse_driver.block import RowOrientedBlock
 from clickhouse_driver.errors import ServerException
 
-from sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 VIOLATED_CONSTRAINT, CANCELLED, CANCELLED_BY_CLIENT, UNKNOWN_TYPE = 469, 394, 735, 50
 ONE_BLOCK = {

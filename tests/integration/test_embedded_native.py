@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 UNKNOWN_TABLE, UNKNOWN_DATABASE, SYNTAX_ERROR, UNKNOWN_SETTING, CANCELLED = 60, 81, 62, 115, 394
 

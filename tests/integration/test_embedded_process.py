@@ -15,8 +15,8 @@ import clickhouse_driver
 import psutil
 import pytest
 
-from pipeline.errors import AdledgerError, SinkError
-from sinks.embedded.launch import EmbeddedServer, find
+from adledger.pipeline.errors import AdledgerError, SinkError
+from adledger.sinks.embedded.launch import EmbeddedServer, find
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def python(code: str, *arguments: object, **options) -> "subprocess.Popen[str]":
 OWNER = """
 import sys, threading
 from pathlib import Path
-from sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.embedded.launch import EmbeddedServer
 started = []
 def start():
     started.append(EmbeddedServer.start(Path(sys.argv[1])))
@@ -210,7 +210,7 @@ def test_serve_runs_until_interrupted(tmp_path, end):
     command = [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "adledger",
         "clickhouse",
         "serve",
         str(tmp_path),
@@ -244,7 +244,7 @@ def test_serve_refuses_a_folder_that_is_served(tmp_path):
         command = [
             sys.executable,
             "-m",
-            "pipeline.cli",
+            "adledger",
             "clickhouse",
             "serve",
             str(tmp_path),
@@ -260,11 +260,11 @@ def test_serve_refuses_a_folder_that_is_served(tmp_path):
 
 
 def test_the_first_line_is_for_machines(tmp_path):
-    """`python -m sinks.embedded` says in JSON where it listens, or what keeps it from it."""
+    """`python -m adledger.sinks.embedded` says in JSON where it listens, or what keeps it from it."""
     command = [
         sys.executable,
         "-m",
-        "sinks.embedded",
+        "adledger.sinks.embedded",
         str(tmp_path),
         "--port",
         "0",

@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth
-from loadtest.verify import verify
-from pipeline.addresses import ServerAddress
-from pipeline.log.kafka.topics import create_topics
-from pipeline.settings import Settings
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verify import verify
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger, started
 from tests.support.kafka_traffic import write_traffic_to_kafka
 
@@ -125,7 +125,7 @@ def test_topics_that_are_missing_are_an_error_for_people(deployment: Deployment)
 
 
 def test_fausts_own_command_line_works(deployment: Deployment):
-    """`faust -A pipeline.app` lists the agent, sends to the topic, runs the same worker; it leaves no folder."""
+    """`faust -A adledger.pipeline.app` lists the agent, sends to the topic, runs the same worker; it leaves no folder."""
     folder = deployment.folder / "faust"
     folder.mkdir()
     with faust(folder, deployment, "agents") as command:
@@ -148,7 +148,7 @@ def faust(folder: Path, deployment: Deployment, *arguments: str) -> AbstractCont
     root = str(Path(__file__).resolve().parents[2])
     environment = {"ADLEDGER_CONFIG": str(deployment.folder / "adledger.toml"), "ADLEDGER_WEB_PORT": "0"}
     return started(
-        folder, "-A", "pipeline.app", *arguments, program=(sys.executable, "-m", "faust"),
+        folder, "-A", "adledger.pipeline.app", *arguments, program=(sys.executable, "-m", "faust"),
         cwd=folder, env={**os.environ, **environment, "PYTHONPATH": root},
     )  # fmt: skip
 

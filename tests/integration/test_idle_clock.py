@@ -4,16 +4,16 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline.importing.run import open_log
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
-from pipeline.lanes.worker import Worker
-from pipeline.log.files import FilesSource
-from schemas.wire import currency_code
-from sinks.memory import MemorySink
-from sinks.sink import LedgerEntry
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.log.files import FilesSource
+from adledger.schemas.wire import currency_code
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.sink import LedgerEntry
 
 MODEL = TrafficModel(seed=5, events=200, partitions=2)
 NEW_YEAR_2100 = 4_102_444_800

@@ -10,13 +10,13 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
-from loadtest.broker import LocalBroker
-from loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
-from loadtest.faults.tcp_proxy import HOST, Action, TcpProxy
-from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
-from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
-from pipeline.log.kafka.commits import CONNECTIONS, GroupCommits
-from pipeline.log.source import Assignment, Committed
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
+from adledger.loadtest.faults.tcp_proxy import HOST, Action, TcpProxy
+from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
+from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
+from adledger.pipeline.log.kafka.commits import CONNECTIONS, GroupCommits
+from adledger.pipeline.log.source import Assignment, Committed
 from tests.support.kafka_group import (
     Consumer,
     Member,

@@ -11,21 +11,21 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from loadtest.broker import LocalBroker
-from pipeline.errors import LogError
-from pipeline.importing import import_file, import_into
-from pipeline.importing.run import ImportInterrupted
-from pipeline.log.kafka.producer import batch_producer
-from pipeline.log.kafka.properties import client_options
-from pipeline.log.kafka.topics import create_topics
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.settings import Settings
+from adledger.loadtest.broker import LocalBroker
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.importing import import_file, import_into
+from adledger.pipeline.importing.run import ImportInterrupted
+from adledger.pipeline.log.kafka.producer import batch_producer
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.settings import Settings
 from tests.support.files_log import read_log
 
 STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 PARTITIONS = 4
-DATA = Path(str(resources.files("loadtest"))) / "data"
+DATA = Path(str(resources.files("adledger.loadtest"))) / "data"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
 
 

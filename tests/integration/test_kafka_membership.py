@@ -8,9 +8,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from pipeline.errors import CommitFenced
-from pipeline.log.source import Committed
-from pipeline.stages.walk import walk
+from adledger.pipeline.errors import CommitFenced
+from adledger.pipeline.log.source import Committed
+from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import PARTITIONS, Listener, joined
 from tests.support.kafka_log import KafkaLog
 

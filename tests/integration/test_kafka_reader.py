@@ -8,11 +8,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from loadtest.broker import LocalBroker
-from pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
-from pipeline.log.kafka.source import KafkaSource
-from pipeline.log.record_block import Record
-from pipeline.stages.walk import walk
+from adledger.loadtest.broker import LocalBroker
+from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import Listener, has_all
 from tests.support.kafka_log import KafkaLog
 from tests.support.records import Stored, read_back

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from loadtest.verify import verify
-from pipeline.cli.rules_tables import RulesTables
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.rule_set import RuleSet
-from sinks.connection import Client
-from sinks.embedded.launch import EmbeddedServer
-from sinks.rules import AlertKind
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.verify import verify
+from adledger.pipeline.cli.rules_tables import RulesTables
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.sinks.connection import Client
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.rules import AlertKind
 from tests.support.commands import adledger
 from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka

@@ -6,15 +6,15 @@ from contextlib import suppress
 
 import pytest
 
-from loadtest.broker import Listener, LocalBroker
-from loadtest.kafka_jars import KafkaMissing, kafka_jars
-from pipeline.errors import LogError
-from pipeline.importing import import_into
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.properties import client_options
-from pipeline.log.kafka.topics import create_topics
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.settings import Settings
+from adledger.loadtest.broker import Listener, LocalBroker
+from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.importing import import_into
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.settings import Settings
 from tests.support.certificates import CertificateAuthority
 from tests.support.services import missing
 
@@ -126,7 +126,7 @@ async def test_an_address_that_brokers_tell_wrongly_is_named(broker):
     """A broker that answers, and names itself to clients by an address where nobody is: advertised.listeners."""
     from aiokafka import errors
 
-    from pipeline.log.kafka import failures
+    from adledger.pipeline.log.kafka import failures
 
     server = await asyncio.start_server(_metadata_of_nobody, HOST, 0)
     async with server:

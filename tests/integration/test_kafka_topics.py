@@ -7,19 +7,19 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
-from pipeline.errors import LogError, UsageError
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.properties import client_options
-from pipeline.log.kafka.topics import (
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka.topics import (
     _until_there,
     check_topics,
     create_topics,
     kafka_options,
     require_fit_topics,
 )
-from pipeline.log.kafka.topology import read_topology
-from pipeline.settings import Settings
+from adledger.pipeline.log.kafka.topology import read_topology
+from adledger.pipeline.settings import Settings
 
 
 @pytest.fixture

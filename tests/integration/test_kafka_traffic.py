@@ -11,15 +11,15 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from loadtest.broker import LocalBroker
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.real_truth import murmur2
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
-from schemas.classes import Reason
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.real_truth import murmur2
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
+from adledger.schemas.classes import Reason
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.kafka_deployment import Deployment
 
 MODEL = TrafficModel(seed=31, events=8_000, partitions=4, crc32_share=0.3, malformed_share=0.0)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from loadtest.real_truth import expected_of_files
-from loadtest.truth import Truth
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.real_truth import expected_of_files
+from adledger.loadtest.truth import Truth
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger
 from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
@@ -29,7 +29,7 @@ FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 """For the last one, which ends what is left."""
 BATCHES_BETWEEN = 3
 
-DATA = Path(str(resources.files("loadtest"))) / "data"
+DATA = Path(str(resources.files("adledger.loadtest"))) / "data"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
 
 

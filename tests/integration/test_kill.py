@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth
-from loadtest.verify import verify
-from loadtest.write import write_traffic
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkUnavailable
-from pipeline.importing.run import open_log
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from sinks.connection import NETWORK_ERRORS, Client, connect
-from sinks.embedded.launch import EmbeddedServer, find
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verify import verify
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer, find
 from tests.support.commands import Command, adledger, started
 
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
@@ -164,7 +164,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: EmbeddedServer) -
 def test_a_file_that_is_imported_twice(tmp_path: Path, server: EmbeddedServer) -> None:
     """The second time nothing is billed: what was billable is duplicate, what was malformed is so again."""
     log = tmp_path / "log"
-    with resources.as_file(resources.files("loadtest.data") / "apache_access.log.gz") as file:
+    with resources.as_file(resources.files("adledger.loadtest.data") / "apache_access.log.gz") as file:
         arguments = ("import", str(file), "--format", "access-log", "--to", f"files:{log}")
         classes = []
         for time in ("first", "second"):

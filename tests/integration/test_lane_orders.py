@@ -17,23 +17,23 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from typer.testing import CliRunner, Result
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline import __version__
-from pipeline.cli.app import app
-from pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
-from pipeline.importing.run import open_log
-from pipeline.lanes import worker
-from pipeline.lanes.start import make_sink, make_worker
-from pipeline.ledger.audit import Report, Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.log.kafka.source import KafkaSource
-from schemas.classes import Class
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.embedded.launch import EmbeddedServer
-from sinks.sink import Columns, Stamp
+from adledger import __version__
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import worker
+from adledger.pipeline.lanes.start import make_sink, make_worker
+from adledger.pipeline.ledger.audit import Report, Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.schemas.classes import Class
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.sink import Columns, Stamp
 from tests.integration.test_kafka_reader import cut_segment
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment

@@ -7,18 +7,18 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from loadtest.broker import LocalBroker
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.results import RunFolder, Verdict
-from loadtest.runner.outlet import now_ms
-from loadtest.runner.schedule import Schedule
-from loadtest.runner.sender import Task
-from loadtest.runner.senders import SenderProcess, wait_until_ready
-from pipeline.addresses import parse_source
-from pipeline.log.kafka.topics import create_topics
-from pipeline.settings import Settings
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.results import RunFolder, Verdict
+from adledger.loadtest.runner.outlet import now_ms
+from adledger.loadtest.runner.schedule import Schedule
+from adledger.loadtest.runner.sender import Task
+from adledger.loadtest.runner.senders import SenderProcess, wait_until_ready
+from adledger.pipeline.addresses import parse_source
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.settings import Settings
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger
 
 PARTITIONS = 6

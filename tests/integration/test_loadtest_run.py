@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from loadtest.broker import LocalBroker
-from loadtest.results import RunFolder, Verdict
-from loadtest.runner.freshness import read_log
-from pipeline.addresses import ServerAddress
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.results import RunFolder, Verdict
+from adledger.loadtest.runner.freshness import read_log
+from adledger.pipeline.addresses import ServerAddress
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger, started
 
 PROFILE = """

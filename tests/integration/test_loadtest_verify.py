@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from loadtest.model import TrafficModel
-from loadtest.results import RunFolder, Verification
-from loadtest.runner.check import Sent, checked
-from pipeline.addresses import ServerAddress
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.results import RunFolder, Verification
+from adledger.loadtest.runner.check import Sent, checked
+from adledger.pipeline.addresses import ServerAddress
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger
 
 PROFILE = """

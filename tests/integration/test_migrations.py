@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkError
-from schemas.classes import CLASS_NAMES, Reason
-from schemas.migrate import bootstrap, load, migrate
-from schemas.statements import Target, render
-from schemas.tables import PROTOCOL_COLUMNS, TEXT_COLUMNS
-from schemas.wire import EventType, Flag, Malformed, country_code, currency_code
-from sinks.checks import check_server
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkError
+from adledger.schemas.classes import CLASS_NAMES, Reason
+from adledger.schemas.migrate import bootstrap, load, migrate
+from adledger.schemas.statements import Target, render
+from adledger.schemas.tables import PROTOCOL_COLUMNS, TEXT_COLUMNS
+from adledger.schemas.wire import EventType, Flag, Malformed, country_code, currency_code
+from adledger.sinks.checks import check_server
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 STORED_TYPES = {"u1": "UInt8", "u2": "UInt16", "u4": "UInt32", "u8": "UInt64", "i8": "Int64", "O": "String"}
 TIMES = {"Int64": "DateTime64(3, 'UTC')", "UInt32": "DateTime('UTC')"}

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from loadtest.broker import LocalBroker
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline.cli.app import app
-from pipeline.importing.run import open_log
-from pipeline.ledger.audit import Report, Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.stages.plain_hashes import partition_of
-from schemas.classes import Class
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.ledger.audit import Report, Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.schemas.classes import Class
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, started
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import HEARTBEAT_MS, SESSION_MS, Deployment

@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline import __version__
-from pipeline.addresses import ServerAddress
-from pipeline.errors import AdledgerError
-from pipeline.importing.run import open_log
-from pipeline.lanes import lane as lane_module
-from pipeline.lanes.compute import LaneState
-from pipeline.lanes.judges import Judges
-from pipeline.lanes.lane import Lane
-from pipeline.lanes.ports import NO_OBSERVER, NoObserver, Observer, Phase
-from pipeline.lanes.recovery import Start
-from pipeline.lanes.worker import Worker
-from pipeline.log.files.source import FilesSource
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.tables import SlidingCounts, SlotTable
-from pipeline.rules.windows import OF_IMPRESSIONS, RuleWindows
-from schemas.classes import Reason
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.memory import MemorySink
-from sinks.sink import Columns, Identities, LedgerEntry, Sink, Stamp
+from adledger import __version__
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import lane as lane_module
+from adledger.pipeline.lanes.compute import LaneState
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.ports import NO_OBSERVER, NoObserver, Observer, Phase
+from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.log.files.source import FilesSource
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.tables import SlidingCounts, SlotTable
+from adledger.pipeline.rules.windows import OF_IMPRESSIONS, RuleWindows
+from adledger.schemas.classes import Reason
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.sink import Columns, Identities, LedgerEntry, Sink, Stamp
 from tests.integration.test_doubt import LIMITS
 from tests.integration.test_rules_restart import MODEL, RULES
 

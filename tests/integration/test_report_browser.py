@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.report.plots import WANTED
-from loadtest.report.write import HTML, write_report
-from loadtest.results import FaultResult, Verdict
-from pipeline.web.pages import INDEX
+from adledger.loadtest.report.plots import WANTED
+from adledger.loadtest.report.write import HTML, write_report
+from adledger.loadtest.results import FaultResult, Verdict
+from adledger.pipeline.web.pages import INDEX
 from tests.support.browser import Browser
 from tests.support.run_folders import folder_of, run_of, summary_of
 

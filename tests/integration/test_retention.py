@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline.cli.app import app
-from pipeline.importing.run import open_log
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.importing.run import open_log
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 
 MODEL = TrafficModel(
     seed=5, events=4_000, partitions=2, duration_hours=120, duplicate_share=0.05, malformed_share=0.02
@@ -53,7 +53,7 @@ class Ran:
 
 
 def connect_to(server: EmbeddedServer):
-    from pipeline.addresses import ServerAddress
+    from adledger.pipeline.addresses import ServerAddress
 
     return connect(ServerAddress(server.host, server.port, server.http_port))
 

@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.write import write_traffic
-from pipeline.errors import UsageError
-from pipeline.importing.run import open_log
-from pipeline.lanes import deliver, lane
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.judges import Judges, Loading
-from pipeline.lists.publishers import PublisherSnapshot
-from pipeline.log.files import FilesSource
-from pipeline.log.source import Assignment, Committed
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import load_rules
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
-from sinks.memory import Faults
-from sinks.rules import AlertKind, AlertRow, PublishedRules
-from sinks.sink import Stamp
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.judges import Judges, Loading
+from adledger.pipeline.lists.publishers import PublisherSnapshot
+from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.loader import load_rules
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
+from adledger.sinks.memory import Faults
+from adledger.sinks.rules import AlertKind, AlertRow, PublishedRules
+from adledger.sinks.sink import Stamp
 from tests.integration.test_doubt import CRASH_AFTER, CRASH_BEFORE, FateOf, Fates, Runs, assert_as_undisturbed
 from tests.integration.test_rules_restart import MODEL, RULES
 from tests.support.rule_sets import rule_set

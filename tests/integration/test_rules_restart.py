@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.model import Scenario, TrafficModel
-from loadtest.write import write_traffic
-from pipeline.importing.run import open_log
-from pipeline.lanes import deliver, lane
-from pipeline.lanes.judges import Judges
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.windows import WINDOWED
-from schemas.classes import Class, Reason
-from sinks.blocks import Block
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.windows import WINDOWED
+from adledger.schemas.classes import Class, Reason
+from adledger.sinks.blocks import Block
 from tests.integration.test_doubt import (
     CRASH_AFTER,
     CRASH_BEFORE,

@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.broker import Listener, LocalBroker
-from loadtest.kafka_jars import KafkaMissing, kafka_jars
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth
-from loadtest.verify import verify
-from pipeline.addresses import ServerAddress, parse_clickhouse
-from pipeline.cli.app import app
-from pipeline.cli.http_query import run_query
-from pipeline.errors import AdledgerError, SinkUnavailable
-from pipeline.settings import Settings
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.broker import Listener, LocalBroker
+from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verify import verify
+from adledger.pipeline.addresses import ServerAddress, parse_clickhouse
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.cli.http_query import run_query
+from adledger.pipeline.errors import AdledgerError, SinkUnavailable
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.certificates import Certificate, CertificateAuthority
 from tests.support.commands import Command, adledger, started
 from tests.support.kafka_traffic import write_traffic_to_kafka
@@ -279,7 +279,7 @@ def test_a_secret_from_the_environment_serves_and_is_not_shown(secured: Secured)
 
 def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
     """Settings, clients, options: what a traceback, a debugger or a log line of them would print."""
-    from pipeline.log.kafka.properties import client_options, faust_credentials
+    from adledger.pipeline.log.kafka.properties import client_options, faust_credentials
 
     kafka = {k: v for k, v in secured.scram().items() if k != "sasl.password.file"} | {
         "sasl.password": PASSWORD
@@ -301,7 +301,7 @@ def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
 
 def test_an_app_is_made_with_the_login(secured: Secured):
     """Faust's own consumer and producer log in as ours do: nothing of the app speaks to Kafka without it."""
-    from pipeline.app import create_app
+    from adledger.pipeline.app import create_app
 
     settings = Settings(source=f"kafka://{secured.broker.address('SCRAM')}", kafka=secured.scram())
     loop = asyncio.new_event_loop()

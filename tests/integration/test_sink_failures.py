@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import InsertRefused, InsertUnknown, SinkError, SinkUnavailable
-from schemas.migrate import migrate
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.queries import running_inserts
-from sinks.sink import Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import InsertRefused, InsertUnknown, SinkError, SinkUnavailable
+from adledger.schemas.migrate import migrate
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.queries import running_inserts
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import events, rollups
 
 STAMP = Stamp(1, 1, 2**32 - 1)

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 import numpy as np
 import pytest
 
-from pipeline.addresses import ServerAddress
-from schemas.migrate import migrate
-from sinks import queries
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.ledger import ledger_columns
-from sinks.sink import Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.schemas.migrate import migrate
+from adledger.sinks import queries
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import CLOCK, entry, events, rollups
 
 DATABASE = "queries"

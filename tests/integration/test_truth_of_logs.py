@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.demo import Filled, fill_log
-from loadtest.expected import publisher_minutes
-from loadtest.model import Scenario, TrafficModel
-from loadtest.real_truth import SITE
-from pipeline.errors import UsageError
-from schemas.classes import Class
-from schemas.wire import Malformed
+from adledger.loadtest.demo import Filled, fill_log
+from adledger.loadtest.expected import publisher_minutes
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.real_truth import SITE
+from adledger.pipeline.errors import UsageError
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import Malformed
 from tests.support.files_log import read_log
 from tests.support.plain_count import Counted, LogRecord, count
 
@@ -88,8 +88,8 @@ def test_each_record_is_expected_where_it_lies(filled):
 
 def test_traffic_must_fit_the_log(filled):
     """Other partitions, or log times that would fall, are refused before anything is written."""
-    from loadtest.write import write_traffic
-    from pipeline.log.files.writer import FilesLogWriter
+    from adledger.loadtest.write import write_traffic
+    from adledger.pipeline.log.files.writer import FilesLogWriter
 
     with FilesLogWriter(filled[0]) as writer:
         with pytest.raises(UsageError, match="partitions"):

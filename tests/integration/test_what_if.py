@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.model import Scenario, TrafficModel
-from loadtest.write import write_traffic
-from pipeline.addresses import FilesAddress, ServerAddress
-from pipeline.cli.app import app
-from pipeline.errors import AdledgerError, UsageError
-from pipeline.importing.run import open_log
-from pipeline.lanes.start import run_worker
-from pipeline.rules.loader import load_rules
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from pipeline.settings import Settings
-from schemas.classes import Class, Reason
-from sinks.clickhouse import ClickHouseSink, SinkOptions
-from sinks.connection import Client, connect
-from sinks.embedded.launch import EmbeddedServer
-from sinks.rules import AlertKind, AlertRow
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.addresses import FilesAddress, ServerAddress
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import AdledgerError, UsageError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes.start import run_worker
+from adledger.pipeline.rules.loader import load_rules
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.settings import Settings
+from adledger.schemas.classes import Class, Reason
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
+from adledger.sinks.connection import Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.rules import AlertKind, AlertRow
 from tests.support.rule_sets import HEAD
 
 ATTACKS = ("double_click", "click_flood", "injected_click", "datacentre_bot", "impostor")

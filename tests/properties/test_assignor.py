@@ -8,8 +8,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.assignor import NAME, Claim, LaneAssignor, assign_lanes, lanes_of
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.assignor import NAME, Claim, LaneAssignor, assign_lanes, lanes_of
 
 TOPICS = ("ad.clicks", "ad.impressions")
 MEMBERS = st.sampled_from("abcdefg")

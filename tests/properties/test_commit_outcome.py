@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
-from pipeline.log.kafka.commit_outcome import NAMES, Verdict, outcome, remedy
+from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
+from adledger.pipeline.log.kafka.commit_outcome import NAMES, Verdict, outcome, remedy
 
 ASKED = [("ad.clicks", 3), ("ad.impressions", 3)]
 CODES = st.one_of(st.sampled_from(sorted(NAMES)), st.integers(-1, 200), st.none())

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stages.columns import EVENT_DTYPES, Decoded, RecordRefs
-from pipeline.stages.decode import DecodeContext, decode, pages, user_agents
-from pipeline.stages.plain_hashes import xxh64
-from pipeline.stages.slow_road import PlainEvent, decode_plain
-from schemas.wire import Malformed
+from adledger.pipeline.stages.columns import EVENT_DTYPES, Decoded, RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
+from adledger.pipeline.stages.plain_hashes import xxh64
+from adledger.pipeline.stages.slow_road import PlainEvent, decode_plain
+from adledger.schemas.wire import Malformed
 from tests.support import wire_texts as wt
 
 CONTEXT = DecodeContext(lane=wt.LANE, partitions=wt.PARTITIONS, kinds=(1, 2, 0), default_currency=4_711)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.stages import dedupe
-from pipeline.stages.columns import I64, U32, U64, Bool
-from pipeline.stages.dedupe import DedupeState, Duplicates, PlainDedupe, SeenHashes
-from pipeline.stages.merge import DAY_MS
+from adledger.pipeline.stages import dedupe
+from adledger.pipeline.stages.columns import I64, U32, U64, Bool
+from adledger.pipeline.stages.dedupe import DedupeState, Duplicates, PlainDedupe, SeenHashes
+from adledger.pipeline.stages.merge import DAY_MS
 
 WINDOW_MS = 10_000
 START_MS = 1_767_225_600_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kernels.digest import MULTIPLIER
-from pipeline.stages.digest import DIGESTED, ROWS_AT_ONCE, digest
+from adledger.pipeline.kernels.digest import MULTIPLIER
+from adledger.pipeline.stages.digest import DIGESTED, ROWS_AT_ONCE, digest
 
 TABLES = list(DIGESTED)
 

@@ -7,15 +7,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.generate import Generator
-from loadtest.labels import Label
-from loadtest.model import Burst, Scenario, TrafficModel
-from loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
-from loadtest.scenarios import SCENARIOS
-from loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
-from pipeline.stages.slow_road import DecodeContext, decode_plain
-from schemas.classes import Class
-from schemas.wire import FUTURE_MS_MAX, Malformed
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.labels import Label
+from adledger.loadtest.model import Burst, Scenario, TrafficModel
+from adledger.loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
+from adledger.loadtest.scenarios import SCENARIOS
+from adledger.loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.pipeline.stages.slow_road import DecodeContext, decode_plain
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import FUTURE_MS_MAX, Malformed
 from tests.support.plain_count import LogRecord, count, records_of
 
 share = st.sampled_from([0.0, 0.02, 0.3, 1.0])

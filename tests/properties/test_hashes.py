@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.kernels.hashing import hash_all
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.plain_hashes import int_hash64, murmur2, partition_of, splitmix64, xxh64
+from adledger.pipeline.kernels.hashing import hash_all
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.plain_hashes import int_hash64, murmur2, partition_of, splitmix64, xxh64
 
 
 @given(st.lists(st.binary(max_size=150), max_size=10), st.integers(1, 1000))

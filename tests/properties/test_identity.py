@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline.stages.columns import EVENT_DTYPES, EventColumns
-from pipeline.stages.identity import FINGERPRINTED, identity, plain_fingerprint, plain_key
+from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.pipeline.stages.identity import FINGERPRINTED, identity, plain_fingerprint, plain_key
 
 
 @st.composite

@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.columns import Decoded, EventColumns, RecordRefs
-from pipeline.stages.dedupe import Duplicates
-from pipeline.stages.judge import judge
-from schemas.classes import Class, Reason
-from schemas.wire import PRICE_MICROS_MAX, EventType, Flag, Malformed
+from adledger.pipeline.stages.columns import Decoded, EventColumns, RecordRefs
+from adledger.pipeline.stages.dedupe import Duplicates
+from adledger.pipeline.stages.judge import judge
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import PRICE_MICROS_MAX, EventType, Flag, Malformed
 
 CLOCK = 1_767_225_600_000
 ACCEPTANCE_MS = 1_000

@@ -11,12 +11,12 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.batches import Decoded, decode_batches
-from pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
-from pipeline.log.record_block import Record
-from pipeline.log.source import READ_AHEAD_BYTES, Fetched
-from pipeline.stages.walk import walk
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.batches import Decoded, decode_batches
+from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
+from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.log.source import READ_AHEAD_BYTES, Fetched
+from adledger.pipeline.stages.walk import walk
 from tests.support.records import RECORDS, Stored, read_back, stored
 
 NONE = 0

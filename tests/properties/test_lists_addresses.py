@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.kernels import lists as kernels
-from pipeline.lists.addresses import AddressList, AddressLists, impostors
-from pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
-from pipeline.lists.ranges import Layer, plain_flags
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists.addresses import AddressList, AddressLists, impostors
+from adledger.pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
+from adledger.pipeline.lists.ranges import Layer, plain_flags
 
 MAPPED = 0xFFFF << 32
 FLAGS = st.sampled_from(

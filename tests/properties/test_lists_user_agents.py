@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels import lists as kernels
-from pipeline.lists.load import load_lists
-from pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode, user_agents
-from schemas.wire import EVENT_TIME_MS_MIN, Malformed, currency_code
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode, user_agents
+from adledger.schemas.wire import EVENT_TIME_MS_MIN, Malformed, currency_code
 
 FLAGS = (0, kernels.UA_BLANK, kernels.UA_KNOWN_BOT | 1 << 8, kernels.UA_NON_BROWSER, kernels.UA_ALLOWED)
 KEYS = st.sampled_from([0, 1, 4, 8, 2**63, 2**64 - 1]) | st.integers(0, 40) | st.integers(0, 2**64 - 1)

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.columns import I64, RecordRefs
-from pipeline.stages.merge import DAY_MS, Cut, Pending, Place, cut, merge_all
+from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.stages.merge import DAY_MS, Cut, Pending, Place, cut, merge_all
 
 NO_LIMIT = 10**9
 CLOCKS = st.sampled_from([0, 5, DAY_MS - 3])

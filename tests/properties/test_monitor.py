@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.control import monitor as m
-from pipeline.control.monitor import MonitorLimits, PublisherMonitor
-from pipeline.control.rollups_message import split
-from schemas.classes import Class
-from schemas.wire import EventType
+from adledger.pipeline.control import monitor as m
+from adledger.pipeline.control.monitor import MonitorLimits, PublisherMonitor
+from adledger.pipeline.control.rollups_message import split
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
 from tests.support.rollups import MINUTE, columns_of, message, rows
 
 MINUTES = 5

@@ -6,10 +6,10 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LogError
-from pipeline.kernels.encode import encode_plain
-from pipeline.kernels.walk import walk_plain
-from pipeline.log.record_batch import (
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.kernels.encode import encode_plain
+from adledger.pipeline.kernels.walk import walk_plain
+from adledger.pipeline.log.record_batch import (
     HEADER_BYTES,
     checksum_matches,
     encoded_batch,
@@ -17,9 +17,9 @@ from pipeline.log.record_batch import (
     read_varint,
     varint,
 )
-from pipeline.log.record_block import Record, RecordBlock, encode_batches
-from pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch, Fetched
-from pipeline.stages.walk import walk
+from adledger.pipeline.log.record_block import Record, RecordBlock, encode_batches
+from adledger.pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.stages.walk import walk
 from tests.support.records import RECORDS, read_back, stored
 
 SINCE_1970 = RECORDS.map(lambda records: [(abs(time), key, value) for time, key, value in records])

@@ -4,10 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.columns import EventColumns
-from pipeline.stages.rollup import roll_up, roll_up_plain
-from schemas.tables import ROLLUP_MINUTE
-from schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, PRICE_MICROS_MAX
+from adledger.pipeline.stages.columns import EventColumns
+from adledger.pipeline.stages.rollup import roll_up, roll_up_plain
+from adledger.schemas.tables import ROLLUP_MINUTE
+from adledger.schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, PRICE_MICROS_MAX
 
 TIMES = (
     st.sampled_from([EVENT_TIME_MS_MIN, EVENT_TIME_MS_MIN + 59_999, EVENT_TIME_MS_MIN + 60_000])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.control.rollups_message import (
+from adledger.pipeline.control.rollups_message import (
     COLUMNS,
     EPOCH_BYTES_MAX,
     PART_ROWS_MAX,

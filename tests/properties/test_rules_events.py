@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kernels import lists
-from pipeline.kernels.rules_events import event_hits
-from pipeline.lists.publishers import PublisherStatus
-from pipeline.rules.plain_events import Facts
-from pipeline.rules.plain_events import event_hits as plain_hits
-from pipeline.rules.registry import NO_REASON, RULE_BITS, RULES, primary_reasons
-from schemas.classes import Class, Reason
-from schemas.wire import Flag
+from adledger.pipeline.kernels import lists
+from adledger.pipeline.kernels.rules_events import event_hits
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.pipeline.rules.plain_events import Facts
+from adledger.pipeline.rules.plain_events import event_hits as plain_hits
+from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS, RULES, primary_reasons
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import Flag
 
 SIDES = st.none() | st.integers(0, 3) | st.just(300)
 AGENTS = st.builds(
@@ -51,7 +51,7 @@ def test_the_primary_reason_is_the_first_by_precedence(sets):
 
 
 def test_general_invalid_traffic_comes_first():
-    """GIVT before SIVT, and every rule's reason is one of schemas.classes."""
+    """GIVT before SIVT, and every rule's reason is one of adledger.schemas.classes."""
     classes = [rule.event_class for rule in RULES.values()]
     assert classes == sorted(classes)
     assert set(classes) == {Class.GIVT, Class.SIVT}

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally, tally_of_sums
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
+from adledger.pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally, tally_of_sums
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
 from tests.support.rule_sets import rule_set
 
 MINUTE_MS = 60_000

@@ -7,20 +7,20 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lists.load import Lists, load_lists
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.rules import plain
-from pipeline.rules.compiled import CompiledJudge, LaneJudge
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.plain_events import Facts, event_hits
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.windows import WINDOWED
-from pipeline.stages.columns import Decoded, RecordRefs
-from pipeline.stages.dedupe import Duplicates
-from pipeline.stages.judge import judge
-from schemas.classes import Class, Reason
-from schemas.wire import Flag
+from adledger.pipeline.lists.load import Lists, load_lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.rules import plain
+from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.plain_events import Facts, event_hits
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.windows import WINDOWED
+from adledger.pipeline.stages.columns import Decoded, RecordRefs
+from adledger.pipeline.stages.dedupe import Duplicates
+from adledger.pipeline.stages.judge import judge
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import Flag
 from tests.properties.test_rules_windows import DAY_MS, START_MS, histories, rows_of
 
 AGENTS = (

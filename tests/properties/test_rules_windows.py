@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.rules import plain, tables
-from pipeline.rules.plain import Event
-from pipeline.rules.rule_set import RuleSet
-from pipeline.rules.windows import WINDOWED, Rows, RuleWindows
-from pipeline.stages.columns import EventColumns
-from schemas.classes import Reason
-from schemas.wire import EventType, Flag
+from adledger.pipeline.rules import plain, tables
+from adledger.pipeline.rules.plain import Event
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.rules.windows import WINDOWED, Rows, RuleWindows
+from adledger.pipeline.stages.columns import EventColumns
+from adledger.schemas.classes import Reason
+from adledger.schemas.wire import EventType, Flag
 from tests.support.rule_sets import rule_set
 
 START_MS = 1_767_225_600_000

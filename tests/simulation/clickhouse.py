@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InsertRefused, InsertUnknown, SinkUnavailable
-from schemas.tables import PARTITION_CLOCKS, PROTOCOL_TABLES
-from sinks import blocks
-from sinks.blocks import Block, row_count
-from sinks.memory import MemorySink
-from sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.pipeline.errors import InsertRefused, InsertUnknown, SinkUnavailable
+from adledger.schemas.tables import PARTITION_CLOCKS, PROTOCOL_TABLES
+from adledger.sinks import blocks
+from adledger.sinks.blocks import Block, row_count
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS = 1_767_225_600 - 12

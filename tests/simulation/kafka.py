@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError, OffsetOutOfRange
-from pipeline.lanes.intent import METADATA_BYTES_MAX
-from pipeline.log.record_batch import HEADER_BYTES
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.log.source import (
+from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError, OffsetOutOfRange
+from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX
+from adledger.pipeline.log.record_batch import HEADER_BYTES
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.log.source import (
     READ_AHEAD_BYTES,
     Assignment,
     Committed,

@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from pipeline.lanes.warm import compile_kernels
+from adledger.pipeline.lanes.warm import compile_kernels
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import REAL, Outcome, run
 

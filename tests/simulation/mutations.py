@@ -9,18 +9,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
-from pipeline.lanes import lane as lane_module
-from pipeline.lanes import recovery
-from pipeline.lanes.compute import Computed
-from pipeline.lanes.deliver import Delivery, Records, Settled
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.lane import Lane
-from pipeline.lanes.recovery import Start
-from pipeline.log.source import Assignment, Committed
-from pipeline.stages import merge
-from sinks.ledger import ledger_columns
-from sinks.sink import LedgerEntry, Stamp
+from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
+from adledger.pipeline.lanes import lane as lane_module
+from adledger.pipeline.lanes import recovery
+from adledger.pipeline.lanes.compute import Computed
+from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.stages import merge
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
 from tests.simulation.kafka import HALF_DONE, SimSource
 from tests.simulation.run import REAL, Parts

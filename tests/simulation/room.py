@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import AdledgerError
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.compute import Computed
-from pipeline.lanes.ports import IdleClock, LaneLimits
-from pipeline.lanes.worker import Worker
-from schemas.classes import Class
-from schemas.wire import currency_code
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.compute import Computed
+from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
+from adledger.pipeline.lanes.worker import Worker
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import currency_code
 from tests.simulation import truth
 from tests.simulation.clickhouse import Server, SimSink
 from tests.simulation.kafka import CLOCK_BEGINS_MS, TOPIC_IS_NEW, TOPICS, Broker, SimSource

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.lanes import deliver
-from pipeline.lanes.ports import IdleClock
+from adledger.pipeline.lanes import deliver
+from adledger.pipeline.lanes.ports import IdleClock
 from tests.simulation import truth
 from tests.simulation.clickhouse import Server, SimSink
 from tests.simulation.kafka import TOPICS, Broker, SimSource

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.log.record_block import Record
-from sinks.sink import Stamp
+from adledger.pipeline.log.record_block import Record
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract, events
 from tests.contracts.source_suite import PARTITIONS, SourceLaws
 from tests.simulation.clickhouse import CLOCK_BEGINS, Server, SimSink

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.lanes.warm import compile_kernels
+from adledger.pipeline.lanes.warm import compile_kernels
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.run import run
 

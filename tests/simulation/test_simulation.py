@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.lanes.warm import compile_kernels
+from adledger.pipeline.lanes.warm import compile_kernels
 from tests.simulation.run import Outcome, run
 from tests.simulation.world import FAULTS
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.ledger.check import SealedEntry, check_continuity, check_entry
-from pipeline.stages.columns import EVENT_DTYPES
-from pipeline.stages.judge import JUDGE_VERSION
-from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
-from schemas.classes import Class, Reason
-from schemas.tables import PROTOCOL_COLUMNS
-from schemas.wire import EventType, Flag, Malformed, currency_code
-from sinks.blocks import Block
-from sinks.ledger import ledger_entry
-from sinks.sink import LedgerEntry
+from adledger.pipeline.ledger.check import SealedEntry, check_continuity, check_entry
+from adledger.pipeline.stages.columns import EVENT_DTYPES
+from adledger.pipeline.stages.judge import JUDGE_VERSION
+from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.tables import PROTOCOL_COLUMNS
+from adledger.schemas.wire import EventType, Flag, Malformed, currency_code
+from adledger.sinks.blocks import Block
+from adledger.sinks.ledger import ledger_entry
+from adledger.sinks.sink import LedgerEntry
 from tests.simulation.clickhouse import Server
 from tests.simulation.kafka import Broker, LogRecord, Partition
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 from tests.support.services import missing
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -10,7 +10,7 @@ from typing import Any
 
 LOOK_SECONDS = 0.02
 PATIENCE_SECONDS = 120
-ADLEDGER = (sys.executable, "-m", "pipeline.cli")
+ADLEDGER = (sys.executable, "-m", "adledger")
 
 
 class Command:

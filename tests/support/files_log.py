@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from pipeline.log.files import FilesSource
-from pipeline.stages.walk import walk
+from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.stages.walk import walk
 from tests.support.records import Stored, read_back
 
 EVERYTHING_BYTES = 1 << 28

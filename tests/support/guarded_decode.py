@@ -10,10 +10,10 @@ import sys
 
 import numpy as np
 
-from pipeline.log.source import READ_AHEAD_BYTES
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from schemas.wire import RECORD_BYTES_MAX
+from adledger.pipeline.log.source import READ_AHEAD_BYTES
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.schemas.wire import RECORD_BYTES_MAX
 from tests.support import wire_texts as wt
 
 RECORDS = 2_000

@@ -15,16 +15,16 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
-from loadtest.truth import Truth
-from loadtest.verify import verify
-from pipeline.addresses import ServerAddress
-from pipeline.errors import SinkUnavailable
-from pipeline.ledger.audit import Scope, audit
-from pipeline.ledger.queries import Tables
-from pipeline.log.kafka.topics import create_topics
-from pipeline.settings import Settings
-from sinks.connection import NETWORK_ERRORS, Client, connect
-from sinks.embedded.launch import EmbeddedServer
+from adledger.loadtest.truth import Truth
+from adledger.loadtest.verify import verify
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.ledger.audit import Scope, audit
+from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.settings import Settings
+from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
+from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger, started
 
 SESSION_MS, HEARTBEAT_MS = 2_000, 200

@@ -14,8 +14,8 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
-from pipeline.log.kafka.assignor import LaneAssignor
-from pipeline.log.source import Assignment
+from adledger.pipeline.log.kafka.assignor import LaneAssignor
+from adledger.pipeline.log.source import Assignment
 
 SESSION_MS = 30_000
 """Steps are taken by order and without heartbeats: no test takes so long."""

@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 
-from loadtest.broker import LocalBroker
-from pipeline.log.kafka.batches import LogTime
-from pipeline.log.kafka.metadata import topic_facts
-from pipeline.log.kafka.source import KafkaSource
-from pipeline.log.record_block import Record
+from adledger.loadtest.broker import LocalBroker
+from adledger.pipeline.log.kafka.batches import LogTime
+from adledger.pipeline.log.kafka.metadata import topic_facts
+from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.pipeline.log.record_block import Record
 
 PARTITIONS = 4
 LOOK_SECONDS = 0.02

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 from aiokafka import AIOKafkaProducer
 
-from loadtest.generate import Generator
-from loadtest.model import TrafficModel
-from loadtest.truth import Truth, TruthBuilder
-from pipeline.log.kafka.writer import KafkaLogWriter
-from pipeline.settings import Settings
-from pipeline.stages.plain_hashes import partition_of
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.stages.plain_hashes import partition_of
 from tests.support.records import Stored
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from clickhouse_driver import Client
 
-from pipeline.errors import AdledgerError
-from schemas.tables import PARTITION_CLOCKS, PROTOCOL_COLUMNS, TEXT_COLUMNS
+from adledger.pipeline.errors import AdledgerError
+from adledger.schemas.tables import PARTITION_CLOCKS, PROTOCOL_COLUMNS, TEXT_COLUMNS
 
 HOST = "127.0.0.1"
 START_SECONDS_MAX = 30

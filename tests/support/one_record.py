@@ -2,11 +2,11 @@
 
 import json
 
-from pipeline.stages.columns import EVENT_DTYPES, RecordRefs
-from pipeline.stages.decode import DecodeContext, decode, pages, user_agents
-from pipeline.stages.slow_road import decode_plain
-from schemas import wire
-from schemas.wire import Malformed
+from adledger.pipeline.stages.columns import EVENT_DTYPES, RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
+from adledger.pipeline.stages.slow_road import decode_plain
+from adledger.schemas import wire
+from adledger.schemas.wire import Malformed
 from tests.support.wire_texts import CLICK, IMPRESSION, LANE, LOG_TIME, PARTITIONS
 
 CONTEXT = DecodeContext(

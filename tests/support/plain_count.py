@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pipeline.log.record_block import RecordBlock
-from pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
-from schemas.classes import Class
-from schemas.wire import Flag, Malformed, currency_code
+from adledger.pipeline.log.record_block import RecordBlock
+from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import Flag, Malformed, currency_code
 
 HOUR_MS = 3_600_000
 
@@ -23,7 +23,7 @@ class LogRecord(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a plain count found; the keys of `rollup` are those of loadtest.truth.ROLLUP_KEY."""
+    """What a plain count found; the keys of `rollup` are those of adledger.loadtest.truth.ROLLUP_KEY."""
 
     rollup: dict[tuple[int, int, int, int, int], tuple[int, int]]
     classes: Counter[tuple[int, int]]  # (lane, class)

@@ -4,8 +4,8 @@ import ctypes
 
 from hypothesis import strategies as st
 
-from pipeline.log.record_block import Record
-from pipeline.stages.columns import RecordRefs
+from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.stages.columns import RecordRefs
 
 Stored = tuple[int, int, bytes | None, bytes | None]
 """Offset, log time, key, value."""

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.control.rollups_message import COLUMNS, RollupsMessage, split
-from schemas.classes import Class
-from schemas.wire import EventType
+from adledger.pipeline.control.rollups_message import COLUMNS, RollupsMessage, split
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import EventType
 
 MINUTE = 29_000_000 * 60  # seconds since the epoch
 EVENT_CLASSES = [Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED]

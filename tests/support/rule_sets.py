@@ -1,9 +1,9 @@
 """Rule sets for tests: the named rules are run with these parameters, the others are off."""
 
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Reason
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Reason
 
 HEAD = 'author = "a test"\ndate = 2026-01-01\nreason = "to see"\n'
 

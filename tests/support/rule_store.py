@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.rules.rule_set import RuleSet
-from sinks.memory import MemorySink
-from sinks.rules import AlertKind, AlertRow, JudgedBatch, JudgeRow, PublishedRules
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.rules import AlertKind, AlertRow, JudgedBatch, JudgeRow, PublishedRules
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loadtest.result_names import METRICS, SECONDS
-from loadtest.results import (
+from adledger.loadtest.result_names import METRICS, SECONDS
+from adledger.loadtest.results import (
     FaultResult,
     Names,
     Run,

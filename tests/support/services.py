@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import pytest
 
-from pipeline.errors import AdledgerError
+from adledger.pipeline.errors import AdledgerError
 
 WITHOUT = "TESTS_WITHOUT"
 """Services, separated by commas, that CI could not install on its platform and goes without, knowing it."""

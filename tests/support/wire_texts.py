@@ -4,7 +4,7 @@ import json
 import random
 from typing import Any
 
-from pipeline.stages.plain_hashes import partition_of
+from adledger.pipeline.stages.plain_hashes import partition_of
 
 LOG_TIME = 1_700_000_000_000
 PARTITIONS = 4

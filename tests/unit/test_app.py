@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.control.logs import OneLine
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.control.readiness import STALL_SECONDS, Readiness
-from pipeline.control.rollups_message import COLUMNS, encode, split
-from pipeline.control.watch import PublisherWatch
-from pipeline.lanes.ports import Phase
-from pipeline.web.pages import PUBLISHER_ID_MAX, publisher_number, readiness_body
-from schemas.wire import EVENT_TIME_MS_MIN
+from adledger.pipeline.control.logs import OneLine
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.control.readiness import STALL_SECONDS, Readiness
+from adledger.pipeline.control.rollups_message import COLUMNS, encode, split
+from adledger.pipeline.control.watch import PublisherWatch
+from adledger.pipeline.lanes.ports import Phase
+from adledger.pipeline.web.pages import PUBLISHER_ID_MAX, publisher_number, readiness_body
+from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 AT_WORK = {Phase.RUNNING, Phase.IDLE}
 ROW = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
@@ -113,12 +113,12 @@ def python(code: str, folder: Path, **environment: str) -> "subprocess.Completed
 def test_importing_the_app_reads_and_starts_nothing(tmp_path: Path):
     """The module is imported under settings that are wrong; the first use of `app` refuses them; no folder is made."""
     wrong = {"ADLEDGER_SOURCE": "nonsense"}
-    assert python("import pipeline.app", tmp_path, **wrong).returncode == 0
-    used = python("import pipeline.app; pipeline.app.app", tmp_path, **wrong)
+    assert python("import adledger.pipeline.app", tmp_path, **wrong).returncode == 0
+    used = python("import adledger.pipeline.app; adledger.pipeline.app.app", tmp_path, **wrong)
     assert used.returncode
     assert "source = nonsense (from environment ADLEDGER_SOURCE)" in used.stderr
     right = python(
-        "import pipeline.app as a; assert a.app is a.app; print(sorted(a.app.agents))",
+        "import adledger.pipeline.app as a; assert a.app is a.app; print(sorted(a.app.agents))",
         tmp_path,
         ADLEDGER_SOURCE="kafka://localhost:1",
     )
@@ -128,7 +128,9 @@ def test_importing_the_app_reads_and_starts_nothing(tmp_path: Path):
 
 def test_the_app_is_for_kafka(tmp_path: Path):
     """A files: log has no Faust app; the error says what to name."""
-    used = python("import pipeline.app; pipeline.app.app", tmp_path, ADLEDGER_SOURCE="files:x")
+    used = python(
+        "import adledger.pipeline.app; adledger.pipeline.app.app", tmp_path, ADLEDGER_SOURCE="files:x"
+    )
     assert "the Faust app works on Kafka" in used.stderr
 
 
@@ -137,12 +139,12 @@ def test_the_app_is_for_kafka(tmp_path: Path):
 )
 def test_options_of_a_worker_on_kafka_are_refused_on_files(tmp_path: Path, option: tuple[str, ...]):
     """Nothing that is given is ignored."""
-    from pipeline.cli.run import run
+    from adledger.pipeline.cli.run import run
 
     values = {"--without-web": {"with_web": False}}.get(option[0]) or {
         option[0][2:].replace("-", "_"): option[-1]
     }
-    from pipeline.errors import UsageError
+    from adledger.pipeline.errors import UsageError
 
     with pytest.raises(UsageError, match=f"{option[0][2:]}: options of a worker on Kafka"):
         run(source=f"files:{tmp_path}", clickhouse=f"embedded:{tmp_path}", **values)

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.model import TrafficModel
-from loadtest.write import write_traffic
-from pipeline.errors import CommitUnknown, InsertRefused, LaneStopped, SinkError
-from pipeline.importing.run import open_log
-from pipeline.lanes import worker as worker_module
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.catch_up import covers
-from pipeline.lanes.ports import LaneLimits, NoObserver, Phase
-from pipeline.lanes.worker import Worker
-from pipeline.log.files import FilesSource
-from pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
-from schemas.wire import currency_code
-from sinks.memory import Faults, MemorySink
-from sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
+from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.write import write_traffic
+from adledger.pipeline.errors import CommitUnknown, InsertRefused, LaneStopped, SinkError
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes import worker as worker_module
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.catch_up import covers
+from adledger.pipeline.lanes.ports import LaneLimits, NoObserver, Phase
+from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
+from adledger.schemas.wire import currency_code
+from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
 LIMITS = LaneLimits(

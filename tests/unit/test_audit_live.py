@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger import audit, queries
-from pipeline.ledger.check import Unledgered
-from pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger import audit, queries
+from adledger.pipeline.ledger.check import Unledgered
+from adledger.pipeline.ledger.queries import Tables
 
 NOW, SEND_BY = 1_000, 1_002
 

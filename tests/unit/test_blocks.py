@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.tables import PROTOCOL_COLUMNS, ROLLUP_MINUTE
-from sinks.blocks import protocol_block, row_count, text_block
-from sinks.ledger import ledger_columns, ledger_entry
-from sinks.sink import Stamp
+from adledger.schemas.tables import PROTOCOL_COLUMNS, ROLLUP_MINUTE
+from adledger.sinks.blocks import protocol_block, row_count, text_block
+from adledger.sinks.ledger import ledger_columns, ledger_entry
+from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import entry, events
 
 STAMP = Stamp(65_535, 2**64 - 1, 2**32 - 1)

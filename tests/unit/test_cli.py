@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli import app as root
-from pipeline.cli import dead_letters, output
-from pipeline.cli.app import COMMANDS, app, main
-from pipeline.errors import AdledgerError, SinkUnavailable, UsageError
+from adledger.pipeline.cli import app as root
+from adledger.pipeline.cli import dead_letters, output
+from adledger.pipeline.cli.app import COMMANDS, app, main
+from adledger.pipeline.errors import AdledgerError, SinkUnavailable, UsageError
 
 HEAVY = (
     "numba",
@@ -67,7 +67,9 @@ def test_help_lists_each_command_on_one_line():
     assert not [line for line in listed if line.endswith("...")]
 
 
-def in_a_process(*arguments: str, code: str = "from pipeline.cli import main; main()", **options: Any) -> Any:
+def in_a_process(
+    *arguments: str, code: str = "from adledger.pipeline.cli import main; main()", **options: Any
+) -> Any:
     python = [sys.executable, "-c", code, *arguments]
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2])])
     return subprocess.run(
@@ -80,7 +82,7 @@ def test_help_waits_for_nothing_heavy():
     code = (
         "import atexit, sys\n"
         f"atexit.register(lambda: print(*[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))\n"
-        "from pipeline.cli import main; main()"
+        "from adledger.pipeline.cli import main; main()"
     )
     ended = in_a_process("--help", code=code)
     assert (ended.returncode, ended.stderr.decode().strip()) == (0, "")
@@ -105,7 +107,7 @@ def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
     def fails(_: str) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.cli.version.metadata.version", fails)
+    monkeypatch.setattr("adledger.pipeline.cli.version.metadata.version", fails)
     assert exit_of(monkeypatch, "version") == code
     told = capsys.readouterr()
     assert told.out == ""
@@ -141,7 +143,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     """`adledger ... | head` ends without a traceback, with what a shell calls SIGPIPE."""
     read_end, write_end = os.pipe()
     os.close(read_end)
-    code = "import sys; sys.argv = ['adledger', 'config']; from pipeline.cli import main; main()"
+    code = "import sys; sys.argv = ['adledger', 'config']; from adledger.pipeline.cli import main; main()"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     ended = subprocess.run(
         [sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, env=env, check=False
@@ -219,8 +221,8 @@ def test_bytes_are_shown_without_loss_or_harm():
 
 def test_every_reason_of_a_dead_letter_has_a_meaning():
     """Each reason has a name to ask by and a meaning to read."""
-    from pipeline.ledger import dead_letters as store
-    from schemas.wire import Malformed
+    from adledger.pipeline.ledger import dead_letters as store
+    from adledger.schemas.wire import Malformed
 
     assert set(store.MEANINGS) == set(Malformed) - {Malformed.OK}
     for code in store.MEANINGS:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.addresses import ServerAddress, Tls, parse_clickhouse
-from pipeline.errors import SinkUnavailable
-from sinks.secure import driver_options, login_password, tls_context
+from adledger.pipeline.addresses import ServerAddress, Tls, parse_clickhouse
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.sinks.secure import driver_options, login_password, tls_context
 
 PATHS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1).map(
     lambda name: Path("/") / name

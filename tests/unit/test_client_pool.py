@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sinks.pool import ClientPool
+from adledger.sinks.pool import ClientPool
 
 
 class _Client:

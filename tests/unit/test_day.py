@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.day.extrapolate import Coefficient, coefficients, dedupe_bytes, whole_day
-from loadtest.day.measure import Measured
-from loadtest.day.plan import Whole, samples
-from loadtest.day.probe import Probe, dedupe_us
-from pipeline.errors import UsageError
-from pipeline.stages.dedupe import LOAD_MAX
+from adledger.loadtest.day.extrapolate import Coefficient, coefficients, dedupe_bytes, whole_day
+from adledger.loadtest.day.measure import Measured
+from adledger.loadtest.day.plan import Whole, samples
+from adledger.loadtest.day.probe import Probe, dedupe_us
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.stages.dedupe import LOAD_MAX
 
 
 def measured(lanes: int, events: int, *, factor: float = 1.0) -> Measured:

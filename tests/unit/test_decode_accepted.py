@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from pipeline.stages.plain_hashes import partition_of, xxh64
-from schemas import wire
-from schemas.wire import Flag, Malformed
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.pipeline.stages.plain_hashes import partition_of, xxh64
+from adledger.schemas import wire
+from adledger.schemas.wire import Flag, Malformed
 from tests.support.one_record import CLICKS, CONTEXT, GOOD, KEY, REQUIRED, decode_one, nest, raw, text_of
 from tests.support.wire_texts import CLICK, IMPRESSION, LANE, LOG_TIME, PARTITIONS
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from schemas import wire
-from schemas.wire import Malformed
+from adledger.schemas import wire
+from adledger.schemas.wire import Malformed
 from tests.support.one_record import (
     BOOLEANS,
     BOTH,

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.doctor import clocks, group, keys, machine
-from pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
-from pipeline.doctor.report import Check, State, as_json, found_wrong
-from pipeline.doctor.rules import NO_TABLES, RulesTables, rules_checks
-from pipeline.lists.load import load_lists
-from pipeline.log.kafka.findings import Finding
-from pipeline.log.kafka.group_facts import GroupFacts, Member
-from pipeline.rules.loader import today
-from pipeline.settings import MIB, Settings
-from pipeline.stages.plain_hashes import partition_of
-from sinks.rules import PublishedRules
+from adledger.pipeline.doctor import clocks, group, keys, machine
+from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
+from adledger.pipeline.doctor.report import Check, State, as_json, found_wrong
+from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, rules_checks
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.kafka.group_facts import GroupFacts, Member
+from adledger.pipeline.rules.loader import today
+from adledger.pipeline.settings import MIB, Settings
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.sinks.rules import PublishedRules
 from tests.support.rule_sets import rule_set
 
 IDS = st.text(min_size=1, max_size=20)

@@ -14,12 +14,12 @@ from clickhouse_driver.streams.native import BlockOutputStream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.embedded import packets
-from sinks.embedded.blocks import BLOCK_INFO, block_rows, split_blocks, walk_block
-from sinks.embedded.buffers import BytesInbound, Disconnected, Inbound
-from sinks.embedded.columns import split_arguments, walker
-from sinks.embedded.compression import LZ4, ZSTD, FrameInbound, frames
-from sinks.embedded.errors import ServerError
+from adledger.sinks.embedded import packets
+from adledger.sinks.embedded.blocks import BLOCK_INFO, block_rows, split_blocks, walk_block
+from adledger.sinks.embedded.buffers import BytesInbound, Disconnected, Inbound
+from adledger.sinks.embedded.columns import split_arguments, walker
+from adledger.sinks.embedded.compression import LZ4, ZSTD, FrameInbound, frames
+from adledger.sinks.embedded.errors import ServerError
 
 TEXTS = st.one_of(st.text(max_size=20), st.text("x", min_size=120, max_size=300), st.just("y" * 20_000))
 SCALARS = {

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.embedded.insert_query import parse_insert
-from sinks.embedded.sql import (
+from adledger.sinks.embedded.insert_query import parse_insert
+from adledger.sinks.embedded.sql import (
     format_clause,
     processes_reads,
     quote,

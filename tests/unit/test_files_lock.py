@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from pipeline.errors import LogError
-from pipeline.log.files.lock import FileLock, held_by
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.lock import FileLock, held_by
 
 
 def test_looking_is_no_owning(tmp_path):

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import LogError, OffsetOutOfRange, UsageError
-from pipeline.log.files import FilesLogWriter, FilesSource, Manifest, read_manifest
-from pipeline.log.files.ends import ENDS
-from pipeline.log.files.manifest import MANIFEST
-from pipeline.log.files.segments import segment_bases, segment_name
-from pipeline.log.record_block import Record, RecordBlock
-from pipeline.stages.walk import walk
+from adledger.pipeline.errors import LogError, OffsetOutOfRange, UsageError
+from adledger.pipeline.log.files import FilesLogWriter, FilesSource, Manifest, read_manifest
+from adledger.pipeline.log.files.ends import ENDS
+from adledger.pipeline.log.files.manifest import MANIFEST
+from adledger.pipeline.log.files.segments import segment_bases, segment_name
+from adledger.pipeline.log.record_block import Record, RecordBlock
+from adledger.pipeline.stages.walk import walk
 from tests.support.records import RECORDS, Stored, read_back, stored
 
 SEGMENT_BYTES = 4_096
@@ -219,7 +219,7 @@ def test_a_killed_writer_leaves_whole_batches(tmp_path):
     """After kill -9 in mid-append the next writer gets the lock, and what was written whole is there."""
     log = tmp_path / "log"
     script = (
-        "import os, sys, pathlib; from pipeline.log.files import *; from pipeline.log.record_block import RecordBlock\n"
+        "import os, sys, pathlib; from adledger.pipeline.log.files import *; from adledger.pipeline.log.record_block import RecordBlock\n"
         "writer = FilesLogWriter.create(pathlib.Path(sys.argv[1]), Manifest.new(1))\n"
         "writer.append(0, 0, RecordBlock.of([(5, b'k', b'v')] * 10))\n"
         "os.kill(os.getpid(), 9)"
@@ -235,8 +235,8 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path):
     """A write that the system refuses is an error with a remedy; the log opens again with all that was flushed."""
     log = tmp_path / "log"
     script = (
-        "import resource, sys, pathlib; from pipeline.log.files import *; from pipeline.log.record_block import *\n"
-        "from pipeline.errors import LogError\n"
+        "import resource, sys, pathlib; from adledger.pipeline.log.files import *; from adledger.pipeline.log.record_block import *\n"
+        "from adledger.pipeline.errors import LogError\n"
         "writer = FilesLogWriter.create(pathlib.Path(sys.argv[1]), Manifest.new(1))\n"
         "writer.append(0, 0, RecordBlock.of([(5, b'k', b'v')] * 10))\n"
         "writer.flush()\n"

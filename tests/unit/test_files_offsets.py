@@ -4,9 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import CommitFenced, LogError
-from pipeline.log.files.offsets import JOURNAL_BYTES_MAX, OFFSETS, OffsetsJournal, read_state
-from pipeline.log.source import Assignment, Committed
+from adledger.pipeline.errors import CommitFenced, LogError
+from adledger.pipeline.log.files.offsets import JOURNAL_BYTES_MAX, OFFSETS, OffsetsJournal, read_state
+from adledger.pipeline.log.source import Assignment, Committed
 
 COMMITS = st.lists(
     st.tuples(

@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.fraud_report import BEGIN, END, Evaluation, report
-from loadtest.fraud_scores import SCORED, Rows, farm_excess, flood_excess, scores
-from loadtest.labels import Label
-from pipeline.lists.load import load_lists
-from pipeline.rules.plain import Event, user_many_ips, user_velocity
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Class, Reason
-from schemas.wire import EventType
+from adledger.loadtest.fraud_report import BEGIN, END, Evaluation, report
+from adledger.loadtest.fraud_scores import SCORED, Rows, farm_excess, flood_excess, scores
+from adledger.loadtest.labels import Label
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.rules.plain import Event, user_many_ips, user_velocity
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Class, Reason
+from adledger.schemas.wire import EventType
 from tests.support.rule_sets import rule_set
 
 MINUTE_MS = 60_000

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from loadtest.tables import networks, user_agents
+from adledger.loadtest.tables import networks, user_agents
 
 
 def test_networks_are_public_and_apart():

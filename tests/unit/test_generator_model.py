@@ -2,8 +2,8 @@
 
 import pytest
 
-from loadtest.model import Burst, TrafficModel
-from pipeline.errors import UsageError
+from adledger.loadtest.model import Burst, TrafficModel
+from adledger.pipeline.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from loadtest.generate import Generator
-from loadtest.kernels.shapes import SENDS_SIZE
-from loadtest.labels import Label
-from loadtest.model import Scenario, TrafficModel
-from loadtest.scenarios import (
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.kernels.shapes import SENDS_SIZE
+from adledger.loadtest.labels import Label
+from adledger.loadtest.model import Scenario, TrafficModel
+from adledger.loadtest.scenarios import (
     ATTACKS,
     GHOST_PUBLISHER_FIRST,
     LOOK_ALIKES,
@@ -19,9 +19,9 @@ from loadtest.scenarios import (
     SUSPENDED_PUBLISHER_FIRST,
     TOLD_FROM,
 )
-from loadtest.tables import all_user_agents, bots, datacentres, user_agents
-from pipeline.errors import UsageError
-from schemas.classes import Class
+from adledger.loadtest.tables import all_user_agents, bots, datacentres, user_agents
+from adledger.pipeline.errors import UsageError
+from adledger.schemas.classes import Class
 from tests.support.plain_count import records_of
 
 ACTORS, EVENTS = 5, 40

@@ -67,7 +67,7 @@ def imported(path: Path) -> Iterator[str]:
 def own_files(modules_imported: Iterator[str]) -> set[Path]:
     found = set()
     for module in modules_imported:
-        base = ROOT / Path(*module.split("."))
+        base = ROOT.joinpath(*module.removeprefix("adledger.").split("."))
         found |= {p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()}
     return found
 

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline.addresses import ServerAddress
-from pipeline.cli.http_query import run_query
-from pipeline.errors import SinkError, SinkUnavailable
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.cli.http_query import run_query
+from adledger.pipeline.errors import SinkError, SinkUnavailable
 
 
 class FakeClickHouse(BaseHTTPRequestHandler):

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.importing import import_into
-from pipeline.importing.pacing import SPEED_MAX, TICK_SECONDS, Pace, Pacer, ahead, speed_of
-from pipeline.importing.records import ParsedRecord, unreadable
-from pipeline.importing.run import PROBLEMS_MAX, open_log
-from schemas.wire import FUTURE_MS_MAX, EventType
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing import import_into
+from adledger.pipeline.importing.pacing import SPEED_MAX, TICK_SECONDS, Pace, Pacer, ahead, speed_of
+from adledger.pipeline.importing.records import ParsedRecord, unreadable
+from adledger.pipeline.importing.run import PROBLEMS_MAX, open_log
+from adledger.schemas.wire import FUTURE_MS_MAX, EventType
 from tests.support.commands import adledger
 from tests.support.files_log import read_log
 

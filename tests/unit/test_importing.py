@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest import real_truth
-from pipeline.errors import LogError, UsageError
-from pipeline.importing import import_file
-from pipeline.importing.formats import FORMATS, line_format
-from pipeline.importing.lines import read_chunks
-from pipeline.importing.run import ImportInterrupted
-from pipeline.importing.stamping import LogClock
-from pipeline.stages.plain_hashes import partition_of
-from schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
+from adledger.loadtest import real_truth
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.importing import import_file
+from adledger.pipeline.importing.formats import FORMATS, line_format
+from adledger.pipeline.importing.lines import read_chunks
+from adledger.pipeline.importing.run import ImportInterrupted
+from adledger.pipeline.importing.stamping import LogClock
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
 from tests.support.files_log import read_log
 
 STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-DATA = Path(str(resources.files("loadtest"))) / "data"
+DATA = Path(str(resources.files("adledger.loadtest"))) / "data"
 ACCESS_LOG, OPEN_BANDIT = DATA / "apache_access.log.gz", DATA / "open_bandit_women.csv.gz"
 HIT = b'10.0.0.%d - - [17/May/2015:10:05:%02d +0000] "GET / HTTP/1.1" 200 1 "-" "curl"'
 
@@ -317,7 +317,7 @@ def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
     (tmp_path / "packed").write_bytes(gzip.compress(b"\n".join(lines)))
     (tmp_path / "tight").write_bytes(bz2.compress(b"\n".join(lines)))
     for chunk_bytes in (1, 7, 1_000, 1_000_000):
-        monkeypatch.setattr("pipeline.importing.lines.CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr("adledger.pipeline.importing.lines.CHUNK_BYTES", chunk_bytes)
         for name in ("plain", "packed", "tight"):
             found = []
             for chunk in read_chunks(tmp_path / name):

@@ -10,12 +10,12 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.importing.formats import line_format
-from pipeline.importing.records import ParsedRecord
-from pipeline.stages.columns import RecordRefs
-from pipeline.stages.decode import DecodeContext, decode
-from schemas.wire import EventType, Malformed, currency_code
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.formats import line_format
+from adledger.pipeline.importing.records import ParsedRecord
+from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.schemas.wire import EventType, Malformed, currency_code
 
 FIELDS = [
     "e3d962536ef3ac7096b31fdd1c1c24b0", "20130606000104308", "1", "35605620124122340227135",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes.intent import METADATA_BYTES_MAX, Intent
-from sinks.sink import OffsetRange
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX, Intent
+from adledger.sinks.sink import OffsetRange
 
 U64_MAX, I64_MAX, U32_MAX = 2**64 - 1, 2**63 - 1, 2**32 - 1
 

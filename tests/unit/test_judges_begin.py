@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.errors import SinkUnavailable
-from pipeline.lanes import judges
-from pipeline.rules.compiled import CompiledJudge
-from sinks.rules import AlertRow, NoRuleStore
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.lanes import judges
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.sinks.rules import AlertRow, NoRuleStore
 
 
 class Away(NoRuleStore):

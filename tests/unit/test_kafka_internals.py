@@ -16,7 +16,7 @@ from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, Group
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.protocol.offset import OffsetRequest
 
-from pipeline.log.kafka import internals
+from adledger.pipeline.log.kafka import internals
 
 FINGERPRINTS = {
     AIOKafkaClient.bootstrap: "198943b004e55849",

@@ -10,10 +10,10 @@ from aiokafka.protocol.admin import SaslAuthenticateRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.log.kafka.properties import client_options, consumer_options, faust_credentials
-from pipeline.log.kafka.tls import certificate_validities, tls_context
-from pipeline.settings import KAFKA_PROPERTIES, Settings
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.log.kafka.properties import client_options, consumer_options, faust_credentials
+from adledger.pipeline.log.kafka.tls import certificate_validities, tls_context
+from adledger.pipeline.settings import KAFKA_PROPERTIES, Settings
 from tests.support.certificates import CertificateAuthority
 
 SERVERS = ("k1:9092", "k2:9092")

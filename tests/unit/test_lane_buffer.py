@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lanes.buffer import Batch, BatchLimits, LaneBuffer
-from pipeline.log.record_batch import encoded_batch, parse_header
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched
-from sinks.sink import OffsetRange
+from adledger.pipeline.lanes.buffer import Batch, BatchLimits, LaneBuffer
+from adledger.pipeline.log.record_batch import encoded_batch, parse_header
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.sinks.sink import OffsetRange
 from tests.support.records import read_back
 
 TOPICS = ("ad.impressions", "ad.clicks")

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes import orders
-from pipeline.lanes.orders import Ancestor, Place, StandsStill, lineage
-from pipeline.lanes.recovery import Seen, Start, diagnose, find_start
-from pipeline.log.epochs import log_of, same_offsets, truncated
-from pipeline.log.source import Committed, OffsetBounds, Topology
-from pipeline.stages.plain_hashes import partition_of
-from sinks.ledger import ledger_columns
-from sinks.memory import MemorySink
-from sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind
-from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes import orders
+from adledger.pipeline.lanes.orders import Ancestor, Place, StandsStill, lineage
+from adledger.pipeline.lanes.recovery import Seen, Start, diagnose, find_start
+from adledger.pipeline.log.epochs import log_of, same_offsets, truncated
+from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
+from adledger.pipeline.stages.plain_hashes import partition_of
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind
+from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
 LANE, NOW, CLOCK = 1, 1_767_225_600, sink_suite.CLOCK

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lanes.deliver import pause_seconds
+from adledger.pipeline.lanes.deliver import pause_seconds
 
 
 @given(st.integers(1, 60_000), st.lists(st.integers(0, 10**9), min_size=2))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.check import (
+from adledger.pipeline.ledger.check import (
     NOTHING,
     OffsetCount,
     Recount,
@@ -17,11 +17,11 @@ from pipeline.ledger.check import (
     check_tables,
     check_unledgered,
 )
-from pipeline.ledger.totals import Summary, Totals, class_rows, class_summary, money_text
-from schemas.classes import Class
-from schemas.wire import currency_code
-from sinks.seal import seal
-from sinks.sink import LedgerEntry, Money, OffsetRange
+from adledger.pipeline.ledger.totals import Summary, Totals, class_rows, class_summary, money_text
+from adledger.schemas.classes import Class
+from adledger.schemas.wire import currency_code
+from adledger.sinks.seal import seal
+from adledger.sinks.sink import LedgerEntry, Money, OffsetRange
 
 USD, EUR = currency_code("USD"), currency_code("EUR")
 DECODABLE = (Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED)

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
-from pipeline.errors import AdledgerError
-from pipeline.lists.facts import PACKAGED
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.lists.facts import PACKAGED
 from tests.unit.test_lists_deployment import GOOD
 
 AS_OF = ("--as-of", "2026-11-23")

@@ -6,11 +6,11 @@ from datetime import date
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
-from pipeline.kernels import lists as kernels
-from pipeline.lists.deployment import FILE_BYTES_MAX, load_directory, parse
-from pipeline.lists.facts import State
-from pipeline.lists.load import load_lists
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists.deployment import FILE_BYTES_MAX, load_directory, parse
+from adledger.pipeline.lists.facts import State
+from adledger.pipeline.lists.load import load_lists
 
 DAY = date(2026, 11, 23)
 GOOD = """\
@@ -156,7 +156,7 @@ def test_what_is_no_list_at_all_is_refused(tmp_path):
 
 def test_the_form_in_the_docstring_is_a_list():
     """The example that the module shows can be loaded as it stands."""
-    from pipeline.lists import deployment
+    from adledger.pipeline.lists import deployment
 
     lines = [line[4:] for line in deployment.__doc__.splitlines() if line.startswith("    ")]
     found = parse("\n".join(lines).encode(), "example.toml", DAY)

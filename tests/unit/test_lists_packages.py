@@ -12,20 +12,28 @@ import crawlerdetect
 import numpy as np
 import pytest
 
-from loadtest.tables import bots, datacentres, networks, user_agents
-from pipeline.importing.access_log import AccessLog
-from pipeline.kernels import lists as kernels
-from pipeline.lists import known_addresses, known_agents
-from pipeline.lists.addresses import AddressList, AddressLists, impostors
-from pipeline.lists.crawlers import CRAWLERS, claimed
-from pipeline.lists.detectors import ByPatterns
-from pipeline.lists.facts import CRAWLER_RANGES, DATACENTRES, KNOWN_BOTS, NEEDED_BY, PACKAGED, RESERVED, State
-from pipeline.lists.known_addresses import UNLICENSED, parse_origins, read_origins
-from pipeline.lists.load import load_lists
-from pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from pipeline.lists.user_agents import UserAgentFlags
-from pipeline.lists.warm import compile_kernels
-from schemas.classes import Reason
+from adledger.loadtest.tables import bots, datacentres, networks, user_agents
+from adledger.pipeline.importing.access_log import AccessLog
+from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.lists import known_addresses, known_agents
+from adledger.pipeline.lists.addresses import AddressList, AddressLists, impostors
+from adledger.pipeline.lists.crawlers import CRAWLERS, claimed
+from adledger.pipeline.lists.detectors import ByPatterns
+from adledger.pipeline.lists.facts import (
+    CRAWLER_RANGES,
+    DATACENTRES,
+    KNOWN_BOTS,
+    NEEDED_BY,
+    PACKAGED,
+    RESERVED,
+    State,
+)
+from adledger.pipeline.lists.known_addresses import UNLICENSED, parse_origins, read_origins
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.lists.user_agents import UserAgentFlags
+from adledger.pipeline.lists.warm import compile_kernels
+from adledger.schemas.classes import Reason
 
 DAY = date(2026, 11, 23)
 LOG = Path(__file__).resolve().parents[2] / "loadtest/data/apache_access.log.gz"

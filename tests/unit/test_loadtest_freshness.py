@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.result_names import SECONDS, TAG_DUE, TAG_LOG_TIME
-from loadtest.runner.freshness import Fresh, Histograms, Matcher, read_log
-from loadtest.runner.outlet import Ack
+from adledger.loadtest.result_names import SECONDS, TAG_DUE, TAG_LOG_TIME
+from adledger.loadtest.runner.freshness import Fresh, Histograms, Matcher, read_log
+from adledger.loadtest.runner.outlet import Ack
 
 COUNTS = st.lists(st.integers(1, 50), max_size=20)
 

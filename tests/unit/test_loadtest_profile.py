@@ -2,13 +2,13 @@
 
 import pytest
 
-from loadtest import profile_files
-from loadtest.profile import REPLAY, fault_of, seconds_of
-from loadtest.profile_files import parse
-from loadtest.runner.schedule import plan
-from loadtest.scenarios import SCENARIOS
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
+from adledger.loadtest import profile_files
+from adledger.loadtest.profile import REPLAY, fault_of, seconds_of
+from adledger.loadtest.profile_files import parse
+from adledger.loadtest.runner.schedule import plan
+from adledger.loadtest.scenarios import SCENARIOS
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.settings import Settings
 
 WANTED = {
     "steady-day", "double-eleven", "retry-storm", "click-farm", "poison", "hot-publisher", "late-flood", "replayed-day",

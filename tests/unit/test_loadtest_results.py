@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from loadtest.result_names import METRICS, SECONDS
-from loadtest.results import (
+from adledger.loadtest.result_names import METRICS, SECONDS
+from adledger.loadtest.results import (
     FORMAT,
     FaultResult,
     Names,
@@ -18,7 +18,7 @@ from loadtest.results import (
     Verification,
     runs_in,
 )  # fmt: skip
-from pipeline.errors import UsageError
+from adledger.pipeline.errors import UsageError
 
 RUN = Run(
     id="a", profile_name="p", profile={"load": {"rate": 5}}, model={"events": 7}, seed=1, executor="constant-arrival-rate",

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.generate import Generator
-from loadtest.labels import Label
-from loadtest.model import Ramp, Scenario, TrafficModel
-from loadtest.runner.check import Sent, cuts_of
-from loadtest.runner.schedule import Schedule
-from loadtest.runner.ticks import cut
-from loadtest.truth import TruthBuilder
-from pipeline.log.record_block import encode_batches
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.labels import Label
+from adledger.loadtest.model import Ramp, Scenario, TrafficModel
+from adledger.loadtest.runner.check import Sent, cuts_of
+from adledger.loadtest.runner.schedule import Schedule
+from adledger.loadtest.runner.ticks import cut
+from adledger.loadtest.truth import TruthBuilder
+from adledger.pipeline.log.record_block import encode_batches
 
 START = 1_800_000_000_000
 MODEL = TrafficModel(

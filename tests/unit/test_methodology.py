@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.rules.loader import DEFAULT, load_rules
-from pipeline.rules.methodology import methodology
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
+from adledger.pipeline.rules.loader import DEFAULT, load_rules
+from adledger.pipeline.rules.methodology import methodology
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methodology.md"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.control.metrics import METRICS, LaneMetrics
-from pipeline.control.monitor import PublisherMonitor
-from pipeline.lanes.ports import Observer, Phase
-from schemas.classes import CLASS_NAMES, Class, Reason
-from sinks.sink import LedgerEntry
+from adledger.pipeline.control.metrics import METRICS, LaneMetrics
+from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.lanes.ports import Observer, Phase
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.sinks.sink import LedgerEntry
 from tests.support.rollups import MINUTE, message
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SinkError
-from schemas.migrate import Migration, load, pending
+from adledger.pipeline.errors import SinkError
+from adledger.schemas.migrate import Migration, load, pending
 
 MIGRATIONS = [Migration(n, f"m{n}", "SELECT 1", f"sum{n}") for n in (1, 2, 3)]
 

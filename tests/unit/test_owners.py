@@ -10,14 +10,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pipeline.cli.lane_output import gathered
-from pipeline.control import owners
-from pipeline.control.owners import Owner, Owners, lane_owners, pages_of
-from pipeline.importing.run import open_log
-from pipeline.log.files import FilesSource
-from pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor, told_about
-from pipeline.log.kafka.group_facts import Member
-from pipeline.settings import Settings
+from adledger.pipeline.cli.lane_output import gathered
+from adledger.pipeline.control import owners
+from adledger.pipeline.control.owners import Owner, Owners, lane_owners, pages_of
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor, told_about
+from adledger.pipeline.log.kafka.group_facts import Member
+from adledger.pipeline.settings import Settings
 
 LANES = {
     "lanes": [

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.generate import Generator
-from loadtest.peers.bench import Result, run_peer
-from loadtest.peers.catalog import PEERS, Kind, Peer, peer
-from loadtest.peers.environments import CLIENTS, CONSTRAINTS, FLINK
-from loadtest.peers.measure import PeerFailed, measured
-from loadtest.peers.show import plot, summaries, table
-from loadtest.peers.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
-from loadtest.truth import TruthBuilder
+from adledger.loadtest.generate import Generator
+from adledger.loadtest.peers.bench import Result, run_peer
+from adledger.loadtest.peers.catalog import PEERS, Kind, Peer, peer
+from adledger.loadtest.peers.environments import CLIENTS, CONSTRAINTS, FLINK
+from adledger.loadtest.peers.measure import PeerFailed, measured
+from adledger.loadtest.peers.show import plot, summaries, table
+from adledger.loadtest.peers.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
+from adledger.loadtest.truth import TruthBuilder
 
 
 def minutes(*rows: tuple[int, int, int, int, int]):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from sinks.pool import ClientPool
+from adledger.sinks.pool import ClientPool
 
 
 class Broken:

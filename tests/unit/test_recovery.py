@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import LaneStopped
-from pipeline.lanes.buffer import BatchLimits
-from pipeline.lanes.intent import Intent
-from pipeline.lanes.ports import LaneLimits, Ports
-from pipeline.lanes.recovery import FIRST_BATCH, Start, find_start
-from pipeline.log.source import Committed, OffsetBounds, Topology
-from sinks.ledger import ledger_columns
-from sinks.memory import MemorySink
-from sinks.orders import NO_ORDERS
-from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.ports import LaneLimits, Ports
+from adledger.pipeline.lanes.recovery import FIRST_BATCH, Start, find_start
+from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.orders import NO_ORDERS
+from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
 LANE = 3

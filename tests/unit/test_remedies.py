@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.app import app
-from pipeline.cli.remedies import command_flags, complete, completed
-from pipeline.errors import LogError
-from pipeline.settings_layers import load
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.cli.remedies import command_flags, complete, completed
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.settings_layers import load
 
 CREATE = "adledger topics create"
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.report import figures, scales, words
-from loadtest.report.junit import junit
-from loadtest.report.markdown import markdown
-from loadtest.report.markup import VOID, element
-from loadtest.report.page import page
-from loadtest.report.plots import POINTS_MAX, WANTED, plots_of
-from loadtest.results import Step, ThresholdResult, Verdict, Verification
+from adledger.loadtest.report import figures, scales, words
+from adledger.loadtest.report.junit import junit
+from adledger.loadtest.report.markdown import markdown
+from adledger.loadtest.report.markup import VOID, element
+from adledger.loadtest.report.page import page
+from adledger.loadtest.report.plots import POINTS_MAX, WANTED, plots_of
+from adledger.loadtest.results import Step, ThresholdResult, Verdict, Verification
 from tests.support.run_folders import LOAD_SECONDS, run_of, seconds_of, summary_of
 
 NASTY = "<script>alert('x')</script>&\"'|`*_[a](b)\x00\x1b\ud800"
@@ -249,7 +249,7 @@ def test_numbers_set_thousands_off(value, text):
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    style = files("loadtest.report").joinpath("style.css").read_text("utf-8")
+    style = files("adledger.loadtest.report").joinpath("style.css").read_text("utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     return {name: dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for name, part in (("light", light), ("dark", dark))}  # fmt: skip
 

@@ -10,15 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from loadtest.comparing import student
-from loadtest.comparing.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
-from loadtest.comparing.must_see import must_see_of, unseen
-from loadtest.comparing.runs import Measured, compare
-from loadtest.comparing.shown import as_json, markdown
-from loadtest.results import Verdict, Verification
-from pipeline.cli.loadtest import loadtest
-from pipeline.cli.loadtest_report import repeated
-from pipeline.errors import UsageError
+from adledger.loadtest.comparing import student
+from adledger.loadtest.comparing.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
+from adledger.loadtest.comparing.must_see import must_see_of, unseen
+from adledger.loadtest.comparing.runs import Measured, compare
+from adledger.loadtest.comparing.shown import as_json, markdown
+from adledger.loadtest.results import Verdict, Verification
+from adledger.pipeline.cli.loadtest import loadtest
+from adledger.pipeline.cli.loadtest_report import repeated
+from adledger.pipeline.errors import UsageError
 from tests.support.noises import NOISES
 from tests.support.run_folders import STARTED_MS, folder_of, run_of, summary_of
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.retention.plan import DAY_MS, Keep, Partition, plan
+from adledger.pipeline.retention.plan import DAY_MS, Keep, Partition, plan
 
 TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 EPOCH = date(1970, 1, 1)

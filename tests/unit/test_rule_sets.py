@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.loader import DEFAULT, load_judge, load_rules
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from pipeline.rules.schema import rules_schema
-from pipeline.settings import Settings
-from pipeline.stages.judge import JUDGE_VERSION
-from schemas.classes import Reason
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.loader import DEFAULT, load_judge, load_rules
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.pipeline.rules.schema import rules_schema
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.stages.judge import JUDGE_VERSION
+from adledger.schemas.classes import Reason
 from tests.support.rule_sets import HEAD, rule_set
 
 MODES = {r: [m for m in Mode if not (rule.flag_only and m == Mode.ENFORCE)] for r, rule in RULES.items()}
@@ -78,7 +78,7 @@ def test_the_default_set_is_what_the_rules_say():
 
 
 def test_the_schema_is_that_of_the_rules():
-    """schemas/rules.schema.json says what parse accepts; regenerate it with `python -m pipeline.rules.schema`."""
+    """schemas/rules.schema.json says what parse accepts; regenerate it with `python -m adledger.pipeline.rules.schema`."""
     path = Path(__file__).resolve().parents[2] / "schemas" / "rules.schema.json"
     assert orjson.loads(path.read_bytes()) == rules_schema()
 

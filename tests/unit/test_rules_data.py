@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.publishers import read_publishers
-from pipeline.errors import SinkError, UsageError
-from pipeline.lanes.judges import snapshot, standing
-from pipeline.lists.facts import ADDRESSES_BACK_DAYS_MAX, DATACENTRES
-from pipeline.lists.load import load_lists
-from pipeline.lists.publishers import PublisherStatus
-from pipeline.rules.compiled import CompiledJudge
-from pipeline.rules.diff import differences
-from pipeline.rules.loader import load_rules
-from pipeline.rules.registry import RULES
-from pipeline.rules.rule import Mode
-from pipeline.rules.rule_set import RuleSet
-from schemas.classes import Reason
-from sinks.rules import AlertKind, AlertRow
+from adledger.pipeline.cli.publishers import read_publishers
+from adledger.pipeline.errors import SinkError, UsageError
+from adledger.pipeline.lanes.judges import snapshot, standing
+from adledger.pipeline.lists.facts import ADDRESSES_BACK_DAYS_MAX, DATACENTRES
+from adledger.pipeline.lists.load import load_lists
+from adledger.pipeline.lists.publishers import PublisherStatus
+from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.diff import differences
+from adledger.pipeline.rules.loader import load_rules
+from adledger.pipeline.rules.registry import RULES
+from adledger.pipeline.rules.rule import Mode
+from adledger.pipeline.rules.rule_set import RuleSet
+from adledger.schemas.classes import Reason
+from adledger.sinks.rules import AlertKind, AlertRow
 from tests.support.rule_sets import rule_set
 
 

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import OffsetOutOfRange
-from pipeline.lanes import same_log
-from pipeline.lanes.orders import Place, skip_changed
-from pipeline.lanes.same_log import changed_since
-from pipeline.log.record_batch import HEADER_BYTES
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched, OffsetBounds, Topology
-from pipeline.stages.plain_hashes import xxh64
-from sinks.ledger import ledger_columns
-from sinks.memory import MemorySink
-from sinks.orders import OrderKind
-from sinks.sink import LedgerEntry, OffsetRange, Stamp
+from adledger.pipeline.errors import OffsetOutOfRange
+from adledger.pipeline.lanes import same_log
+from adledger.pipeline.lanes.orders import Place, skip_changed
+from adledger.pipeline.lanes.same_log import changed_since
+from adledger.pipeline.log.record_batch import HEADER_BYTES
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched, OffsetBounds, Topology
+from adledger.pipeline.stages.plain_hashes import xxh64
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.orders import OrderKind
+from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
 LANE, NOW, CLOCK = 1, 1_767_225_600, sink_suite.CLOCK

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from schemas.tables import PROTOCOL_TABLES
-from sinks.checks import ServerFacts, TableFacts, findings
-from sinks.clickhouse import insert_settings
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.sinks.checks import ServerFacts, TableFacts, findings
+from adledger.sinks.clickhouse import insert_settings
 
 CONSTRAINT = "CONSTRAINT in_time CHECK toUnixTimestamp(nowInBlock()) <= send_by"
 FSYNC = (

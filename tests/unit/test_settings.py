@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.addresses import (
+from adledger.pipeline.addresses import (
     EmbeddedAddress,
     FilesAddress,
     KafkaAddress,
@@ -16,9 +16,9 @@ from pipeline.addresses import (
     parse_clickhouse,
     parse_source,
 )
-from pipeline.errors import UsageError
-from pipeline.settings import Settings
-from pipeline.settings_layers import load, masked
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.settings import Settings
+from adledger.pipeline.settings_layers import load, masked
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ from clickhouse_driver.errors import (
     UnexpectedPacketFromServerError,
 )
 
-from pipeline.addresses import ServerAddress
-from pipeline.errors import InsertRefused, InsertUnknown, SinkUnavailable
-from schemas.tables import ROLLUP_MINUTE
-from sinks.clickhouse import ClickHouseSink
-from sinks.connection import connect
-from sinks.outcomes import OUTCOME_UNKNOWN, insert_outcome
-from sinks.sink import Stamp
+from adledger.pipeline.addresses import ServerAddress
+from adledger.pipeline.errors import InsertRefused, InsertUnknown, SinkUnavailable
+from adledger.schemas.tables import ROLLUP_MINUTE
+from adledger.sinks.clickhouse import ClickHouseSink
+from adledger.sinks.connection import connect
+from adledger.sinks.outcomes import OUTCOME_UNKNOWN, insert_outcome
+from adledger.sinks.sink import Stamp
 
 LATE = (
     "DB::Exception: Constraint `in_time` for table db.events (0af) is violated at row 1. Expression: "

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.json_text import is_deeper_than, is_valid, repeats_a_key
-from pipeline.stages.rfc3339 import parse_ms
+from adledger.pipeline.stages.json_text import is_deeper_than, is_valid, repeats_a_key
+from adledger.pipeline.stages.rfc3339 import parse_ms
 
 zones = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.migrate import bootstrap, load
-from schemas.statements import CLUSTER_ONLY, Target, render, split
+from adledger.schemas.migrate import bootstrap, load
+from adledger.schemas.statements import CLUSTER_ONLY, Target, render, split
 
 ONE = Target("db")
 MANY = Target("db", cluster="main")

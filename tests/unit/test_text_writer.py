@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from pipeline.errors import SinkUnavailable
-from pipeline.lanes.texts import TextWriter
-from sinks.memory import MemorySink
-from sinks.sink import Columns
+from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.lanes.texts import TextWriter
+from adledger.sinks.memory import MemorySink
+from adledger.sinks.sink import Columns
 
 
 def agents(*hashes: int) -> Mapping[str, Columns]:

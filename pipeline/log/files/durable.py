@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline.errors import LogError
+from adledger.pipeline.errors import LogError
 
 
 def sync_folder(folder: Path) -> None:

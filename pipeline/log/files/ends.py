@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from pipeline.errors import LogError
-from pipeline.log.files.durable import not_read, write_whole
-from pipeline.log.files.manifest import Manifest
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.durable import not_read, write_whole
+from adledger.pipeline.log.files.manifest import Manifest
 
 ENDS = "ends.json"
 

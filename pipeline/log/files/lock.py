@@ -6,8 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import LogError
-from pipeline.log.files.durable import not_written
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.durable import not_written
 
 _TRIES, _TRY_AGAIN_SECONDS = 5, 0.02
 """Who looks whether a lock is held (`held_by`) has it for some microseconds: that is no owner."""

@@ -1,7 +1,7 @@
 """What a `files:` log is: `DIR/manifest.json`, written once, and the folder's layout.
 
 DIR/manifest.json                                   topics, their ids, partitions: fixed from then on
-DIR/ends.json                                       how far each partition is durable (pipeline.log.files.ends)
+DIR/ends.json                                       how far each partition is durable (adledger.pipeline.log.files.ends)
 DIR/writer.lock                                     who appends
 DIR/<topic>-<partition>/<20-digit base offset>.log  segments of v2 record batches, as Kafka keeps them
 DIR/groups/<group>/                                 committed offsets and who consumes
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import orjson
 
-from pipeline.errors import LogError, UsageError
-from pipeline.log.files.durable import not_read
-from pipeline.log.source import Topology
-from schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.files.durable import not_read
+from adledger.pipeline.log.source import Topology
+from adledger.schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS
 
 FORMAT_VERSION = 1
 PARTITIONS_DEFAULT = 16

@@ -15,9 +15,9 @@ from typing import Any
 import google_crc32c
 import orjson
 
-from pipeline.errors import CommitFenced, CommitUnknown, LogError
-from pipeline.log.files.durable import not_read, not_written, write_all, write_whole
-from pipeline.log.source import Assignment, Committed
+from adledger.pipeline.errors import CommitFenced, CommitUnknown, LogError
+from adledger.pipeline.log.files.durable import not_read, not_written, write_all, write_whole
+from adledger.pipeline.log.source import Assignment, Committed
 
 OFFSETS = "offsets.log"
 METADATA_BYTES_MAX = 4_096

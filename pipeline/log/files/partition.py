@@ -4,10 +4,10 @@ import threading
 from bisect import bisect_right
 from pathlib import Path
 
-from pipeline.errors import LogError, OffsetOutOfRange
-from pipeline.log.files.ends import End
-from pipeline.log.files.segments import SegmentFile, segment_bases
-from pipeline.log.source import EncodedBatch
+from adledger.pipeline.errors import LogError, OffsetOutOfRange
+from adledger.pipeline.log.files.ends import End
+from adledger.pipeline.log.files.segments import SegmentFile, segment_bases
+from adledger.pipeline.log.source import EncodedBatch
 
 
 class PartitionReader:

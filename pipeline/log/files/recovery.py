@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import LogError
-from pipeline.log.files.durable import not_read, not_written, sync_folder
-from pipeline.log.files.ends import End
-from pipeline.log.files.segments import SEGMENT_SUFFIX, segment_bases, segment_name
-from pipeline.log.record_batch import HEADER_BYTES, BatchHeader, checksum_matches, parse_header
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.durable import not_read, not_written, sync_folder
+from adledger.pipeline.log.files.ends import End
+from adledger.pipeline.log.files.segments import SEGMENT_SUFFIX, segment_bases, segment_name
+from adledger.pipeline.log.record_batch import HEADER_BYTES, BatchHeader, checksum_matches, parse_header
 
 _log = logging.getLogger("adledger.log")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import LogError
-from pipeline.log.files.durable import not_read
-from pipeline.log.record_batch import (
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.durable import not_read
+from adledger.pipeline.log.record_batch import (
     HEADER_BYTES,
     BatchHeader,
     checksum_matches,
     encoded_batch,
     parse_header,
 )
-from pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
 
 U8 = npt.NDArray[np.uint8]
 

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import LogError
-from pipeline.log.files.durable import not_written
-from pipeline.log.files.ends import Ends, EndsFile
-from pipeline.log.files.lock import FileLock, held_by
-from pipeline.log.files.manifest import check_name, partition_folder, read_manifest
-from pipeline.log.files.offsets import OFFSETS, OffsetsJournal, fenced, read_state
-from pipeline.log.files.partition import PartitionReader
-from pipeline.log.source import (
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.files.durable import not_written
+from adledger.pipeline.log.files.ends import Ends, EndsFile
+from adledger.pipeline.log.files.lock import FileLock, held_by
+from adledger.pipeline.log.files.manifest import check_name, partition_folder, read_manifest
+from adledger.pipeline.log.files.offsets import OFFSETS, OffsetsJournal, fenced, read_state
+from adledger.pipeline.log.files.partition import PartitionReader
+from adledger.pipeline.log.source import (
     Assignment,
     Committed,
     Fetched,
@@ -37,7 +37,7 @@ def lock_file(log: Path, group: str) -> Path:
 
 
 class FilesSource:
-    """A `pipeline.log.source.Source` over a folder. One consumer a group at a time; several workers are for Kafka.
+    """A `adledger.pipeline.log.source.Source` over a folder. One consumer a group at a time; several workers are for Kafka.
 
     `bounds`, `committed` and `fetch` also work without joining, to look at a log and its groups.
     """

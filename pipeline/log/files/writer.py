@@ -5,21 +5,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import LogError, UsageError
-from pipeline.log.files.durable import not_written, sync_folder, write_all, write_whole
-from pipeline.log.files.ends import ENDS, NO_LOG_TIME, End, Ends, EndsFile, no_ends, write_ends
-from pipeline.log.files.lock import FileLock
-from pipeline.log.files.manifest import (
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.files.durable import not_written, sync_folder, write_all, write_whole
+from adledger.pipeline.log.files.ends import ENDS, NO_LOG_TIME, End, Ends, EndsFile, no_ends, write_ends
+from adledger.pipeline.log.files.lock import FileLock
+from adledger.pipeline.log.files.manifest import (
     MANIFEST,
     WRITER_LOCK,
     Manifest,
     partition_folder,
     read_manifest,
 )
-from pipeline.log.files.recovery import recover
-from pipeline.log.files.segments import segment_name
-from pipeline.log.record_block import RecordBlock, encode_batches
-from pipeline.log.source import Topology
+from adledger.pipeline.log.files.recovery import recover
+from adledger.pipeline.log.files.segments import segment_name
+from adledger.pipeline.log.record_block import RecordBlock, encode_batches
+from adledger.pipeline.log.source import Topology
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 """A new segment begins before a batch that would make this one larger (under Kafka's 2^31)."""

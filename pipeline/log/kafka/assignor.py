@@ -28,7 +28,7 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-from pipeline.errors import LogError
+from adledger.pipeline.errors import LogError
 
 NAME = "adledger-lanes"
 """Of the protocol, as the group's members agree on it. It changes when claims or assignments change their meaning."""

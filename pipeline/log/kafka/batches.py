@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.codecs import U8, Arena, UndecodableError
-from pipeline.log.record_batch import (
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
+from adledger.pipeline.log.record_batch import (
     HEADER_BYTES,
     LENGTH_FIELD_END,
     MAGIC,
@@ -23,7 +23,7 @@ from pipeline.log.record_batch import (
     parse_header,
     read_varint,
 )
-from pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
 
 _LENGTH_AT, _MAGIC_AT = 8, 16
 _CODEC_MASK = 0x07

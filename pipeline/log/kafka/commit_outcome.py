@@ -18,7 +18,7 @@ may hold as accepted. So they tell nothing.
 from collections.abc import Collection, Mapping
 from enum import Enum
 
-from pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError
+from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError
 
 METADATA_BYTES_MAX = 4096
 """The brokers' `offset.metadata.max.bytes`, by default."""

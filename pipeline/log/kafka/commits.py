@@ -16,11 +16,11 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NodeNotReadyError
 
-from pipeline.errors import CommitRefused, CommitUnknown, LogError
-from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
-from pipeline.log.kafka.internals import drop_connection
-from pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
-from pipeline.log.source import Assignment, Committed
+from adledger.pipeline.errors import CommitRefused, CommitUnknown, LogError
+from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
+from adledger.pipeline.log.kafka.internals import drop_connection
+from adledger.pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
+from adledger.pipeline.log.source import Assignment, Committed
 
 ANSWER_SECONDS_MAX = 10.0
 """Patience for an answer: about the write deadline, since an intent that is accepted later is of no use."""

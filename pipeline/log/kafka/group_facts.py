@@ -10,8 +10,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
-from pipeline.log.kafka.assignor import TELLS_NOTHING, About, told_about
-from pipeline.log.kafka.commits import NOT_READY
+from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, told_about
+from adledger.pipeline.log.kafka.commits import NOT_READY
 
 COORDINATOR_TRIES_MAX, COORDINATOR_RETRY_SECONDS = 50, 0.2
 

@@ -24,7 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from pipeline.log.kafka.fetch_requests import FetchById, FetchedPartition, Position, partitions
+from adledger.pipeline.log.kafka.fetch_requests import FetchById, FetchedPartition, Position, partitions
 
 PROVED_ON = ("0.14.0",)
 

@@ -17,11 +17,11 @@ from aiokafka.errors import (
     InvalidSessionTimeoutError,
 )
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor
-from pipeline.log.kafka.internals import Member
-from pipeline.log.kafka.patience import Patience
-from pipeline.log.source import Assignment, GroupListener
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor
+from adledger.pipeline.log.kafka.internals import Member
+from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.source import Assignment, GroupListener
 
 _CAUSES: Mapping[type, str] = {
     GroupAuthorizationFailedError: "this user may not join it; kafka-acls.sh --add --operation Read --group ... mends it",

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from aiokafka.errors import KafkaError
 
-from pipeline.errors import LogError
+from adledger.pipeline.errors import LogError
 
 BACKOFF_MS_MIN = 100
 

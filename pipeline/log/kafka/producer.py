@@ -17,8 +17,8 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
 
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
 """So much may wait for its acknowledgement; `append_encoded` waits while more does."""

@@ -1,6 +1,6 @@
 """Kafka's own client properties become what aiokafka and Faust take; wrong ones are refused, all at once.
 
-The names are those of Kafka and librdkafka (`pipeline.settings.KAFKA_PROPERTIES`). A secret may stand in the
+The names are those of Kafka and librdkafka (`adledger.pipeline.settings.KAFKA_PROPERTIES`). A secret may stand in the
 environment (ADLEDGER_KAFKA_SASL_PASSWORD, ADLEDGER_KAFKA_SSL_KEY_PASSWORD) or in a file of its own, named by
 `sasl.password.file` or `ssl.key.password.file`: the file's text without its last line break.
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from pipeline.errors import UsageError
-from pipeline.log.kafka.findings import Finding, listed
-from pipeline.log.kafka.tls import tls_context
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.log.kafka.findings import Finding, listed
+from adledger.pipeline.log.kafka.tls import tls_context
 
 if TYPE_CHECKING:
     from faust.types.auth import CredentialsT

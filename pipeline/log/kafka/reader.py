@@ -23,10 +23,10 @@ from aiokafka.errors import (
     for_code,
 )
 
-from pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
-from pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
-from pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
-from pipeline.log.kafka.internals import (
+from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
+from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
+from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
+from adledger.pipeline.log.kafka.internals import (
     EARLIEST,
     LATEST,
     leader,
@@ -34,9 +34,9 @@ from pipeline.log.kafka.internals import (
     send_fetch,
     send_list_offsets,
 )
-from pipeline.log.kafka.metadata import topic_facts
-from pipeline.log.kafka.patience import Patience
-from pipeline.log.source import Fetched, OffsetBounds, Topology
+from adledger.pipeline.log.kafka.metadata import topic_facts
+from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.source import Fetched, OffsetBounds, Topology
 
 WAIT_MS_MAX = 10_000
 """One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""

@@ -6,22 +6,22 @@ from typing import Self
 
 from aiokafka.client import AIOKafkaClient
 
-from pipeline.addresses import KafkaAddress
-from pipeline.errors import CommitFenced, LogError, UsageError
-from pipeline.log.kafka.assignor import TELLS_NOTHING, About
-from pipeline.log.kafka.batches import LogTime
-from pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
-from pipeline.log.kafka.commits import GroupCommits
-from pipeline.log.kafka.connecting import bootstrapped
-from pipeline.log.kafka.failures import KAFKA_ERRORS, explain
-from pipeline.log.kafka.membership import Membership
-from pipeline.log.kafka.patience import Patience
-from pipeline.log.kafka.properties import client_options, consumer_options
-from pipeline.log.kafka.reader import KafkaReader
-from pipeline.log.kafka.topology import read_topology
-from pipeline.log.kafka.voice import Voice
-from pipeline.log.source import Assignment, Committed, Fetched, GroupListener, OffsetBounds, Topology
-from pipeline.settings import Settings
+from adledger.pipeline.addresses import KafkaAddress
+from adledger.pipeline.errors import CommitFenced, LogError, UsageError
+from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About
+from adledger.pipeline.log.kafka.batches import LogTime
+from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
+from adledger.pipeline.log.kafka.commits import GroupCommits
+from adledger.pipeline.log.kafka.connecting import bootstrapped
+from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka.membership import Membership
+from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.properties import client_options, consumer_options
+from adledger.pipeline.log.kafka.reader import KafkaReader
+from adledger.pipeline.log.kafka.topology import read_topology
+from adledger.pipeline.log.kafka.voice import Voice
+from adledger.pipeline.log.source import Assignment, Committed, Fetched, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.settings import Settings
 
 REVOKE_MARGIN_MS = 5_000
 """A rebalance waits for a member for `revoke_ms_max` and so much longer, before it goes on without it."""
@@ -55,7 +55,7 @@ class _Nobody:
 
 
 class KafkaSource:
-    """A `pipeline.log.source.Source` over Kafka. Any number of members share a group's lanes.
+    """A `adledger.pipeline.log.source.Source` over Kafka. Any number of members share a group's lanes.
 
     A broker that is away is waited for, each try said; a lane's method raises LogError when the tries are used up,
     and may be called again.

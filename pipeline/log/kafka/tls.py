@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.kafka.findings import Finding
 
 CA, CERTIFICATE, KEY = "ssl.ca.location", "ssl.certificate.location", "ssl.key.location"
 KEY_PASSWORD, HOSTNAME = "ssl.key.password", "ssl.endpoint.identification.algorithm"

@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.log.kafka.findings import Finding
-from pipeline.log.kafka.metadata import TopicFacts
-from pipeline.log.kafka.topology import unfit_topics
-from pipeline.settings import Settings
-from schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
+from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.log.kafka.metadata import TopicFacts
+from adledger.pipeline.log.kafka.topology import unfit_topics
+from adledger.pipeline.settings import Settings
+from adledger.schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
 
 HOUR_MS = 60 * 60 * 1000
 RETENTION_HOURS_MIN = 7 * 24

@@ -10,19 +10,19 @@ from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
-from pipeline.addresses import KafkaAddress
-from pipeline.errors import LogError, UsageError
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.findings import Finding, listed
-from pipeline.log.kafka.metadata import TopicFacts, topic_facts
-from pipeline.log.kafka.properties import client_options
-from pipeline.log.kafka.topic_checks import (
+from adledger.pipeline.addresses import KafkaAddress
+from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.findings import Finding, listed
+from adledger.pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka.topic_checks import (
     ClusterFacts,
     event_topic_configs,
     findings,
     rollups_topic_configs,
 )
-from pipeline.settings import Settings
+from adledger.pipeline.settings import Settings
 
 PARTITIONS_DEFAULT = 16
 """Lanes of a deployment that says nothing else: they bound how many workers can share the work, and can't be fewer later."""

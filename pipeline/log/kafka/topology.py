@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
 
-from pipeline.errors import LogError
-from pipeline.log.kafka.findings import Finding, listed
-from pipeline.log.kafka.metadata import TopicFacts, topic_facts
-from pipeline.log.source import Topology
-from schemas.wire import EventType
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka.findings import Finding, listed
+from adledger.pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from adledger.pipeline.log.source import Topology
+from adledger.schemas.wire import EventType
 
 BOTH_KINDS = 0
 

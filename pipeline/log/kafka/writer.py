@@ -10,15 +10,15 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pipeline.log.kafka.failures import connected
-from pipeline.log.kafka.log_times import NO_TIME, largest_log_times
-from pipeline.log.kafka.producer import BatchProducer, batch_producer
-from pipeline.log.kafka.topics import kafka_options, require_fit_topics
-from pipeline.log.kafka.topology import topology
-from pipeline.log.kafka.voice import Voice
-from pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
-from pipeline.log.source import Topology
-from pipeline.settings import Settings
+from adledger.pipeline.log.kafka.failures import connected
+from adledger.pipeline.log.kafka.log_times import NO_TIME, largest_log_times
+from adledger.pipeline.log.kafka.producer import BatchProducer, batch_producer
+from adledger.pipeline.log.kafka.topics import kafka_options, require_fit_topics
+from adledger.pipeline.log.kafka.topology import topology
+from adledger.pipeline.log.kafka.voice import Voice
+from adledger.pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
+from adledger.pipeline.log.source import Topology
+from adledger.pipeline.settings import Settings
 
 QUEUED_BATCHES_MAX = 256
 """So many encoded batches may wait for the sending thread, so that parsing and sending overlap in bounded memory."""
