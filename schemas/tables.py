@@ -4,7 +4,7 @@
 Types are numpy's: "O" is bytes (texts), and "[u1]" a list of them in each row.
 """
 
-from adledger.pipeline.stages.columns import EVENT_DTYPES
+from adledger.schemas.event_columns import EVENT_DTYPES
 
 PROTOCOL_TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 """Written under the protocol, in this order; the ledger row is last."""
@@ -24,7 +24,7 @@ EVENTS_EXTRA = {
     "money_nanos": "i8",
     "judge_version": "u8",
 }
-"""Columns of `events` beside those of adledger.pipeline.stages.columns.EVENT_DTYPES."""
+"""Columns of `events` beside those of adledger.schemas.event_columns.EVENT_DTYPES."""
 
 ROLLUP_MINUTE = {
     "publisher_id": "u4",

@@ -13,9 +13,9 @@ from clickhouse_driver import errors as driver_errors
 
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkError, SinkUnavailable
-from adledger.pipeline.rules.rule import WINDOW_COLUMNS
-from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages.identity import dedupe_keys
+from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
 from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
 from adledger.sinks import queries
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block

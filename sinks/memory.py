@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adledger.pipeline.errors import InsertRefused, InsertUnknown
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages import identity
-from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
 from adledger.schemas.classes import Class
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
 from adledger.sinks.ledger import ledger_entry

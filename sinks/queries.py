@@ -2,10 +2,9 @@
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
-from adledger.pipeline.rules.rule import WINDOW_COLUMNS
-from adledger.pipeline.stages.columns import EVENT_DTYPES
 from adledger.pipeline.stages.identity import FINGERPRINTED
 from adledger.schemas.classes import Class
+from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
 from adledger.schemas.tables import LEDGER, PROTOCOL_TABLES
 
 CLOCK_FROM = "fromUnixTimestamp64Milli({:d}, 'UTC')"

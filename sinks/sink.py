@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from adledger.pipeline.stages.columns import EventColumns
+from adledger.pipeline.records.columns import EventColumns
 
 Columns = Mapping[str, Any]
 """Column name -> values, all of one length."""
@@ -102,7 +102,7 @@ class Identities:
 class RuleEvents:
     """A block of non-duplicate events for the rules' windows, in the lane's order, with the lane clock (ms) at each.
 
-    `columns` has rows in adledger.pipeline.rules.rule.WINDOW_COLUMNS; the others may be empty.
+    `columns` has rows in adledger.schemas.event_columns.WINDOW_COLUMNS; the others may be empty.
     """
 
     columns: EventColumns

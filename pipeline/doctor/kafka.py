@@ -16,7 +16,8 @@ from adledger.pipeline.log.kafka.patience import Patience
 from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka.topics import Checked, check_topics, kafka_options
 from adledger.pipeline.log.kafka.topology import topology
-from adledger.pipeline.log.source import Committed, Fetched, OffsetBounds, Topology
+from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
+from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings
 
 AREA, TOPICS = "kafka", "topics"

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode
 from adledger.pipeline.stages.plain_hashes import partition_of
 from adledger.schemas.wire import Flag, Malformed

@@ -13,7 +13,8 @@ from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.start import limits
 from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.source import Committed, Fetched, OffsetBounds, Reader, Source, Topology
+from adledger.pipeline.log.source import Committed, OffsetBounds, Reader, Source, Topology
+from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.walk import walk

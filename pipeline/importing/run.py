@@ -18,7 +18,8 @@ from adledger.pipeline.kernels.hashing import hash_all
 from adledger.pipeline.log.files.manifest import BOTH, CLICKS, IMPRESSIONS, MANIFEST, Manifest
 from adledger.pipeline.log.files.writer import FilesLogWriter
 from adledger.pipeline.log.record_block import Record, RecordBlock
-from adledger.pipeline.log.source import READ_AHEAD_BYTES, Topology
+from adledger.pipeline.log.source import Topology
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES
 from adledger.schemas.wire import FUTURE_MS_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS, EventType
 
 FLUSH_CHUNKS = 16

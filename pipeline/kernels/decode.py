@@ -31,7 +31,8 @@ from adledger.pipeline.kernels.values import (
     read_text,
     read_timestamp,
 )
-from adledger.pipeline.stages.columns import EVENT_DTYPES, I32, I64, U8
+from adledger.pipeline.records.columns import I32, I64, U8
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
 
 UNSURE = 255

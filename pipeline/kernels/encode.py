@@ -4,7 +4,7 @@ import numpy as np
 
 from adledger.pipeline.kernels.intrinsics import copy_bytes
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.log.record_batch import HEADER_BYTES, varint
+from adledger.pipeline.records.batch_format import HEADER_BYTES, varint
 
 NULL = -1
 """In `key_ends` and `value_ends`: this record has none; the next one's bytes begin where the last one's ended."""

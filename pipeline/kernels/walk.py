@@ -9,8 +9,8 @@ import numpy as np
 
 from adledger.pipeline.kernels.intrinsics import load8
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.log.record_batch import NUMBER_MAX, read_varint
-from adledger.pipeline.log.source import NO_APPEND_TIME, EncodedBatch
+from adledger.pipeline.records.batch_format import NUMBER_MAX, read_varint
+from adledger.pipeline.records.encoded import NO_APPEND_TIME, EncodedBatch
 
 VARINT_BYTES_MAX = 10
 INT32_MAX = 2**31 - 1

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adledger.pipeline.log.source import Fetched
-from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.records.columns import I64, RecordRefs
+from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.stages.merge import Cut, Pending, Place, cut
 from adledger.pipeline.stages.walk import walk
 from adledger.sinks.sink import OffsetRange

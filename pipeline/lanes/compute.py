@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.records.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.rules.compiled import LaneJudge
-from adledger.pipeline.stages.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.digest import digest

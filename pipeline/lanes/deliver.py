@@ -33,7 +33,7 @@ from adledger.pipeline.lanes.pace import pause_seconds
 from adledger.pipeline.lanes.ports import Phase, Ports, RolledUp
 from adledger.pipeline.lanes.same_log import same_times
 from adledger.pipeline.log.source import Assignment, Committed
-from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.schemas.wire import Malformed
 from adledger.sinks.ledger import ledger_columns

@@ -16,8 +16,8 @@ from adledger.pipeline.lanes.orders import Ancestor, lineage
 from adledger.pipeline.lanes.ports import Phase, Ports
 from adledger.pipeline.lanes.recovery import Start, find_start
 from adledger.pipeline.log.source import Assignment
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.rules.compiled import LaneJudge
-from adledger.pipeline.stages.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.identity import identity

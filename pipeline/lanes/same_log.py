@@ -12,7 +12,7 @@ import numpy as np
 
 from adledger.pipeline.errors import OffsetOutOfRange
 from adledger.pipeline.log.source import Source, Topology
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.walk import walk
 from adledger.schemas.wire import Malformed

@@ -5,10 +5,10 @@ import numpy as np
 from adledger.pipeline.lanes.compute import LaneState, compute, ledger_row, rollup_rows
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lists import warm as lists
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
-from adledger.pipeline.stages.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.merge import DAY_MS

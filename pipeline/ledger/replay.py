@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.records.columns import U64, EventColumns
 from adledger.pipeline.rules.compiled import CompiledJudge
-from adledger.pipeline.rules.rule import WINDOW_COLUMNS
 from adledger.pipeline.rules.what_if import Findings, LaneReplay, Stored, Texts
-from adledger.pipeline.stages.columns import EVENT_DTYPES, U64, EventColumns
 from adledger.schemas.classes import Class
+from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
 from adledger.sinks.queries import CLOCK_FROM, read_column
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.ranges import Layer, Network, Range, address_table
 from adledger.pipeline.lists.user_agents import Evidence
-from adledger.pipeline.stages.columns import U16, U32, U64, Bool
+from adledger.pipeline.records.columns import U16, U32, U64, Bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.facts import content_hash
-from adledger.pipeline.stages.columns import U8, U32
+from adledger.pipeline.records.columns import U8, U32
 
 PUBLISHERS_MAX = 1 << 24
 """16 million: 170 MB of table, forty times of what the pipeline is made for."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adledger.pipeline.kernels.lists import IP_ALLOWED, IP_OWNED_BY_ALL, AddressTable
-from adledger.pipeline.stages.columns import U32, U64
+from adledger.pipeline.records.columns import U32, U64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Range = tuple[int, int]

@@ -9,7 +9,7 @@ import numpy as np
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.crawlers import claimed, crawler_name
 from adledger.pipeline.lists.facts import KNOWN_BOTS, NON_BROWSERS
-from adledger.pipeline.stages.columns import I64, U16, U64, Bool
+from adledger.pipeline.records.columns import I64, U16, U64, Bool
 
 BLANK = frozenset((b"", b"-"))
 """What stands for no user agent, white space aside: nothing, and the hyphen of Apache's logs."""

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from adledger.pipeline.kernels.encode import NULL, RECORD_OVERHEAD_MAX, encode_records
-from adledger.pipeline.log.record_batch import HEADER_BYTES, write_header
+from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.record_batch import write_header
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

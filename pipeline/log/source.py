@@ -9,18 +9,10 @@ record; `adledger.pipeline.kernels.walk` turns them into `RecordRefs`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-U8 = npt.NDArray[np.uint8]
-
-READ_AHEAD_BYTES = 64
-"""Every records buffer has at least this many readable bytes behind its last record: kernels load 8-64 at a time."""
-
-NO_APPEND_TIME = -1
+from adledger.pipeline.records.encoded import Fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +49,6 @@ class Committed:
 
     offset: int
     metadata: str
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedBatch:
-    """One record batch: `buffer[start:start + size]` are its records (v2 encoding, after the 61-byte header).
-
-    `append_time` is the one log time (ms) of all records, or `NO_APPEND_TIME`: then a record's own timestamp
-    (`base_timestamp` + delta) is its log time.
-    """
-
-    buffer: U8
-    start: int
-    size: int
-    count: int
-    base_offset: int
-    base_timestamp: int
-    append_time: int = NO_APPEND_TIME
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one fetch of one topic's partition brought.
-
-    `batches` may begin before `position`: records below it are to be left out.
-    `next_offset` is the position after this fetch, also past control records and gaps.
-    `end_offset` is the log's end as known at this fetch; the topic is *drained* when next_offset >= end_offset.
-    """
-
-    topic: int
-    position: int
-    next_offset: int
-    end_offset: int
-    batches: Sequence[EncodedBatch] = field(default=())
-
-    @property
-    def drained(self) -> bool:
-        """Whether nothing was left behind this fetch when it was asked for."""
-        return self.next_offset >= self.end_offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from adledger.pipeline.lists.facts import NEEDED_BY
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.lists.user_agents import UserAgentFlags
+from adledger.pipeline.records.columns import I64, U8, U64, Bool, Decoded, EventColumns
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode, Source
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import Rows, RuleWindows
-from adledger.pipeline.stages.columns import I64, U8, U64, Bool, Decoded, EventColumns
 from adledger.pipeline.stages.decode import user_agents
 from adledger.pipeline.stages.judge import JUDGE_VERSION, RuleHits
 from adledger.schemas.classes import Class, Reason

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from adledger.pipeline.records.columns import I64, U8, U16, U64
 from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS, primary_reasons
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
-from adledger.pipeline.stages.columns import I64, U8, U16, U64
 from adledger.schemas.classes import Class, Reason
 
 MINUTE_MS = 60_000

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from adledger.pipeline.stages.columns import I64, Bool
+from adledger.pipeline.records.columns import I64, Bool
 
 MINUTE_MS = 60_000
 UNBOUNDED_MS = 1 << 62

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adledger.pipeline.records.columns import I64, U64
 from adledger.pipeline.rules.clicks import CLICK_RULES
 from adledger.pipeline.rules.givt import GIVT_RULES
 from adledger.pipeline.rules.rates import RATE_RULES
 from adledger.pipeline.rules.rule import Rule
-from adledger.pipeline.stages.columns import I64, U64
 from adledger.schemas.classes import Reason
 
 RULES: Mapping[Reason, Rule] = {rule.reason: rule for rule in (*GIVT_RULES, *CLICK_RULES, *RATE_RULES)}

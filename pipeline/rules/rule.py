@@ -5,12 +5,6 @@ from enum import StrEnum
 
 from adledger.schemas.classes import Class, Reason
 
-WINDOW_COLUMNS = (
-    "event_type_code", "event_time", "publisher_id", "campaign_id", "creative_id", "id_hash", "user_hash", "ua_hash",
-    "impression_hash", "ip_hi", "ip_lo", "flags",
-)  # fmt: skip
-"""Columns of EventColumns that windows are made from, beside the lane clock."""
-
 
 class Mode(StrEnum):
     """What a rule's hit does: change the class, be recorded only, or nothing (the rule is not run)."""

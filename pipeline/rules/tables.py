@@ -3,7 +3,7 @@
 import numpy as np
 
 from adledger.pipeline.kernels import rules_rates, rules_tables
-from adledger.pipeline.stages.columns import I64, U8, U64
+from adledger.pipeline.records.columns import I64, U8, U64
 
 CAPACITY_MIN = 1 << 10
 LOAD_MAX = 0.7

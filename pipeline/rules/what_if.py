@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from adledger.pipeline.records.columns import I64, U8, U64, Array, Bool, EventColumns
 from adledger.pipeline.rules.compiled import AGENT_RULES, CompiledJudge, LaneJudge
 from adledger.pipeline.rules.registry import NO_REASON, RULES, primary_reasons
 from adledger.pipeline.rules.windows import Rows
-from adledger.pipeline.stages.columns import I64, U8, U64, Array, Bool, EventColumns
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.schemas.classes import Class, Reason
 

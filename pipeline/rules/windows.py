@@ -13,12 +13,12 @@ import numpy as np
 from adledger.pipeline.kernels import rules_clicks as clicks
 from adledger.pipeline.kernels import rules_rates as rates
 from adledger.pipeline.kernels.rules_tables import persons
+from adledger.pipeline.records.columns import I64, U8, U64, Bool, EventColumns
 from adledger.pipeline.rules.reach import MINUTE_MS, Reach
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet, RuleSetting
 from adledger.pipeline.rules.tables import SlidingCounts, SlotTable
-from adledger.pipeline.stages.columns import I64, U8, U64, Bool, EventColumns
 from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType, Flag
 

@@ -12,8 +12,9 @@ import orjson
 
 from adledger.pipeline.kernels import decode as kernels
 from adledger.pipeline.kernels.memo import new_memo
-from adledger.pipeline.stages.columns import EVENT_DTYPES, I32, I64, Decoded, EventColumns, RecordRefs
+from adledger.pipeline.records.columns import I32, I64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
 
 __all__ = ["DecodeContext", "decode", "pages", "user_agents"]

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from adledger.pipeline.kernels import dedupe as kernels
-from adledger.pipeline.stages.columns import I64, U8, U32, U64, Bool
+from adledger.pipeline.records.columns import I64, U8, U32, U64, Bool
 from adledger.pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12

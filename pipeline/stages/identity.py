@@ -12,8 +12,9 @@ travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.p
 import numpy as np
 
 from adledger.pipeline.kernels import identity as kernels
-from adledger.pipeline.stages.columns import EVENT_DTYPES, U32, U64, Array, EventColumns
+from adledger.pipeline.records.columns import U32, U64, Array, EventColumns
 from adledger.pipeline.stages.plain_hashes import int_hash64, splitmix64
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import EventType
 
 FINGERPRINTED = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xxhash
 
-from adledger.pipeline.stages.columns import I64, U8, U64, Decoded
+from adledger.pipeline.records.columns import I64, U8, U64, Decoded
 from adledger.pipeline.stages.dedupe import Duplicates
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag

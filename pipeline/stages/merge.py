@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.records.columns import I64, RecordRefs
 
 DAY_MS = 86_400_000
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from adledger.pipeline.kernels.rollup import group
-from adledger.pipeline.stages.columns import I64, U8, Array, EventColumns
+from adledger.pipeline.records.columns import I64, U8, Array, EventColumns
 
 Rollup = Mapping[str, Array]
 """Columns of `rollup_minute` (adledger.schemas.tables.ROLLUP_MINUTE) but for clock_day; one row a group."""

@@ -6,9 +6,9 @@ import numpy as np
 
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.kernels.walk import walk_batches
-from adledger.pipeline.log.record_batch import RECORD_BYTES_MIN
-from adledger.pipeline.log.source import EncodedBatch, Fetched
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.batch_format import RECORD_BYTES_MIN
+from adledger.pipeline.records.columns import RecordRefs
+from adledger.pipeline.records.encoded import EncodedBatch, Fetched
 
 
 def walk(fetched: Fetched, where: str = "") -> RecordRefs:

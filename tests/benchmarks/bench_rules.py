@@ -16,13 +16,13 @@ import xxhash
 
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
+from adledger.pipeline.records.columns import Decoded, EventColumns, RecordRefs
 from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import WINDOWED
-from adledger.pipeline.stages.columns import Decoded, EventColumns, RecordRefs
 from adledger.schemas.wire import EventType
 
 ROWS = 131_072

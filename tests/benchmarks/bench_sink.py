@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from adledger.pipeline.addresses import ServerAddress
-from adledger.pipeline.stages.columns import U64
+from adledger.pipeline.records.columns import U64
 from adledger.schemas.classes import Class
 from adledger.schemas.migrate import migrate
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from adledger.pipeline.errors import InsertRefused, InsertUnknown
-from adledger.pipeline.rules.rule import WINDOW_COLUMNS
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages import identity
-from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
 from adledger.schemas.classes import Class
+from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
 from adledger.schemas.tables import EVENTS_EXTRA, PROTOCOL_COLUMNS, PROTOCOL_TABLES, ROLLUP_MINUTE
 from adledger.schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, EventType
 from adledger.sinks.ledger import ledger_columns

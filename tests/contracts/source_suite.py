@@ -12,14 +12,8 @@ import pytest
 
 from adledger.pipeline.errors import CommitFenced, LogError, OffsetOutOfRange
 from adledger.pipeline.log.record_block import Record
-from adledger.pipeline.log.source import (
-    READ_AHEAD_BYTES,
-    Assignment,
-    Committed,
-    Fetched,
-    OffsetBounds,
-    Source,
-)
+from adledger.pipeline.log.source import Assignment, Committed, OffsetBounds, Source
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, Fetched
 from adledger.pipeline.stages.walk import walk
 from tests.support.records import Stored, read_back, stored
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, SinkError
-from adledger.pipeline.stages.columns import EVENT_DTYPES
 from adledger.pipeline.stages.digest import digest
 from adledger.schemas.classes import Class
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import EVENTS_EXTRA
 from adledger.schemas.wire import EventType, Malformed, currency_code
 from adledger.sinks.clickhouse import ClickHouseSink

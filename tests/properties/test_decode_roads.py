@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.pipeline.stages.columns import EVENT_DTYPES, Decoded, RecordRefs
+from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
 from adledger.pipeline.stages.plain_hashes import xxh64
 from adledger.pipeline.stages.slow_road import PlainEvent, decode_plain
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
 from tests.support import wire_texts as wt
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adledger.pipeline.records.columns import I64, U32, U64, Bool
 from adledger.pipeline.stages import dedupe
-from adledger.pipeline.stages.columns import I64, U32, U64, Bool
 from adledger.pipeline.stages.dedupe import DedupeState, Duplicates, PlainDedupe, SeenHashes
 from adledger.pipeline.stages.merge import DAY_MS
 

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adledger.pipeline.kernels.hashing import hash_all
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.plain_hashes import int_hash64, murmur2, partition_of, splitmix64, xxh64
 
 

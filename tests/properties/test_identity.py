@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from adledger.pipeline.stages.columns import EVENT_DTYPES, EventColumns
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages.identity import FINGERPRINTED, identity, plain_fingerprint, plain_key
+from adledger.schemas.event_columns import EVENT_DTYPES
 
 
 @st.composite

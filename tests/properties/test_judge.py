@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.stages.columns import Decoded, EventColumns, RecordRefs
+from adledger.pipeline.records.columns import Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.dedupe import Duplicates
 from adledger.pipeline.stages.judge import judge
 from adledger.schemas.classes import Class, Reason

@@ -15,7 +15,7 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.batches import Decoded, decode_batches
 from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
 from adledger.pipeline.log.record_block import Record
-from adledger.pipeline.log.source import READ_AHEAD_BYTES, Fetched
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, Fetched
 from adledger.pipeline.stages.walk import walk
 from tests.support.records import RECORDS, Stored, read_back, stored
 

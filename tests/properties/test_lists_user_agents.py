@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, user_agents
 from adledger.schemas.wire import EVENT_TIME_MS_MIN, Malformed, currency_code
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.stages.columns import I64, RecordRefs
+from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.stages.merge import DAY_MS, Cut, Pending, Place, cut, merge_all
 
 NO_LIMIT = 10**9

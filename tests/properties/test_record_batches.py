@@ -9,16 +9,10 @@ from hypothesis import strategies as st
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.kernels.encode import encode_plain
 from adledger.pipeline.kernels.walk import walk_plain
-from adledger.pipeline.log.record_batch import (
-    HEADER_BYTES,
-    checksum_matches,
-    encoded_batch,
-    parse_header,
-    read_varint,
-    varint,
-)
 from adledger.pipeline.log.record_block import Record, RecordBlock, encode_batches
-from adledger.pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.records.batch_format import HEADER_BYTES, read_varint, varint
+from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.records.record_batch import checksum_matches, encoded_batch, parse_header
 from adledger.pipeline.stages.walk import walk
 from tests.support.records import RECORDS, read_back, stored
 

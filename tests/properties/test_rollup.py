@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.stages.columns import EventColumns
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages.rollup import roll_up, roll_up_plain
 from adledger.schemas.tables import ROLLUP_MINUTE
 from adledger.schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, PRICE_MICROS_MAX

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.lists.load import Lists, load_lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.rules import plain
 from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
@@ -16,7 +17,6 @@ from adledger.pipeline.rules.plain_events import Facts, event_hits
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.windows import WINDOWED
-from adledger.pipeline.stages.columns import Decoded, RecordRefs
 from adledger.pipeline.stages.dedupe import Duplicates
 from adledger.pipeline.stages.judge import judge
 from adledger.schemas.classes import Class, Reason

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.rules import plain, tables
 from adledger.pipeline.rules.plain import Event
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import WINDOWED, Rows, RuleWindows
-from adledger.pipeline.stages.columns import EventColumns
 from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType, Flag
 from tests.support.rule_sets import rule_set

@@ -15,18 +15,10 @@ import numpy as np
 
 from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError, OffsetOutOfRange
 from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX
-from adledger.pipeline.log.record_batch import HEADER_BYTES
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
-from adledger.pipeline.log.source import (
-    READ_AHEAD_BYTES,
-    Assignment,
-    Committed,
-    EncodedBatch,
-    Fetched,
-    GroupListener,
-    OffsetBounds,
-    Topology,
-)
+from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch, Fetched
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS_MS = (1_767_225_600 - 15) * 1000

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from adledger.pipeline.ledger.check import SealedEntry, check_continuity, check_entry
-from adledger.pipeline.stages.columns import EVENT_DTYPES
 from adledger.pipeline.stages.judge import JUDGE_VERSION
 from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.classes import Class, Reason
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import PROTOCOL_COLUMNS
 from adledger.schemas.wire import EventType, Flag, Malformed, currency_code
 from adledger.sinks.blocks import Block

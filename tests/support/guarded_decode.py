@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
-from adledger.pipeline.log.source import READ_AHEAD_BYTES
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.schemas.wire import RECORD_BYTES_MAX
 from tests.support import wire_texts as wt

@@ -2,10 +2,11 @@
 
 import json
 
-from adledger.pipeline.stages.columns import EVENT_DTYPES, RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
 from adledger.pipeline.stages.slow_road import decode_plain
 from adledger.schemas import wire
+from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
 from tests.support.wire_texts import CLICK, IMPRESSION, LANE, LOG_TIME, PARTITIONS
 

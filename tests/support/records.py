@@ -5,7 +5,7 @@ import ctypes
 from hypothesis import strategies as st
 
 from adledger.pipeline.log.record_block import Record
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 
 Stored = tuple[int, int, bytes | None, bytes | None]
 """Offset, log time, key, value."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.plain_hashes import partition_of, xxh64
 from adledger.schemas import wire

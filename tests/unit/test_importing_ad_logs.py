@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.formats import line_format
 from adledger.pipeline.importing.records import ParsedRecord
-from adledger.pipeline.stages.columns import RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.schemas.wire import EventType, Malformed, currency_code
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.lanes.buffer import Batch, BatchLimits, LaneBuffer
-from adledger.pipeline.log.record_batch import encoded_batch, parse_header
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
-from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.records.record_batch import encoded_batch, parse_header
 from adledger.sinks.sink import OffsetRange
 from tests.support.records import read_back
 

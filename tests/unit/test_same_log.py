@@ -12,9 +12,10 @@ from adledger.pipeline.errors import OffsetOutOfRange
 from adledger.pipeline.lanes import same_log
 from adledger.pipeline.lanes.orders import Place, skip_changed
 from adledger.pipeline.lanes.same_log import changed_since
-from adledger.pipeline.log.record_batch import HEADER_BYTES
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
-from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch, Fetched, OffsetBounds, Topology
+from adledger.pipeline.log.source import OffsetBounds, Topology
+from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch, Fetched
 from adledger.pipeline.stages.plain_hashes import xxh64
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink

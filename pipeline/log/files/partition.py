@@ -7,7 +7,7 @@ from pathlib import Path
 from adledger.pipeline.errors import LogError, OffsetOutOfRange
 from adledger.pipeline.log.files.ends import End
 from adledger.pipeline.log.files.segments import SegmentFile, segment_bases
-from adledger.pipeline.log.source import EncodedBatch
+from adledger.pipeline.records.encoded import EncodedBatch
 
 
 class PartitionReader:

@@ -10,7 +10,8 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.files.durable import not_read, not_written, sync_folder
 from adledger.pipeline.log.files.ends import End
 from adledger.pipeline.log.files.segments import SEGMENT_SUFFIX, segment_bases, segment_name
-from adledger.pipeline.log.record_batch import HEADER_BYTES, BatchHeader, checksum_matches, parse_header
+from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.record_batch import BatchHeader, checksum_matches, parse_header
 
 _log = logging.getLogger("adledger.log")
 

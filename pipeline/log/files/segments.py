@@ -12,14 +12,9 @@ import numpy.typing as npt
 
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.files.durable import not_read
-from adledger.pipeline.log.record_batch import (
-    HEADER_BYTES,
-    BatchHeader,
-    checksum_matches,
-    encoded_batch,
-    parse_header,
-)
-from adledger.pipeline.log.source import READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.records.record_batch import BatchHeader, checksum_matches, encoded_batch, parse_header
 
 U8 = npt.NDArray[np.uint8]
 

@@ -13,14 +13,8 @@ from adledger.pipeline.log.files.lock import FileLock, held_by
 from adledger.pipeline.log.files.manifest import check_name, partition_folder, read_manifest
 from adledger.pipeline.log.files.offsets import OFFSETS, OffsetsJournal, fenced, read_state
 from adledger.pipeline.log.files.partition import PartitionReader
-from adledger.pipeline.log.source import (
-    Assignment,
-    Committed,
-    Fetched,
-    GroupListener,
-    OffsetBounds,
-    Topology,
-)
+from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.records.encoded import Fetched
 
 POLL_SECONDS = 0.01
 """How often a fetch that waits looks whether the log has grown."""

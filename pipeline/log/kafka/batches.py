@@ -14,16 +14,9 @@ import numpy as np
 
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
-from adledger.pipeline.log.record_batch import (
-    HEADER_BYTES,
-    LENGTH_FIELD_END,
-    MAGIC,
-    BatchHeader,
-    checksum_matches,
-    parse_header,
-    read_varint,
-)
-from adledger.pipeline.log.source import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.records.batch_format import HEADER_BYTES, LENGTH_FIELD_END, MAGIC, read_varint
+from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
+from adledger.pipeline.records.record_batch import BatchHeader, checksum_matches, parse_header
 
 _LENGTH_AT, _MAGIC_AT = 8, 16
 _CODEC_MASK = 0x07

@@ -12,7 +12,7 @@ import cramjam
 import numpy as np
 import numpy.typing as npt
 
-from adledger.pipeline.log.source import READ_AHEAD_BYTES
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES
 
 U8 = npt.NDArray[np.uint8]
 

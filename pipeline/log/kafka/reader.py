@@ -36,7 +36,8 @@ from adledger.pipeline.log.kafka.internals import (
 )
 from adledger.pipeline.log.kafka.metadata import topic_facts
 from adledger.pipeline.log.kafka.patience import Patience
-from adledger.pipeline.log.source import Fetched, OffsetBounds, Topology
+from adledger.pipeline.log.source import OffsetBounds, Topology
+from adledger.pipeline.records.encoded import Fetched
 
 WAIT_MS_MAX = 10_000
 """One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""

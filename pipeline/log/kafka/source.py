@@ -20,7 +20,8 @@ from adledger.pipeline.log.kafka.properties import client_options, consumer_opti
 from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka.topology import read_topology
 from adledger.pipeline.log.kafka.voice import Voice
-from adledger.pipeline.log.source import Assignment, Committed, Fetched, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings
 
 REVOKE_MARGIN_MS = 5_000
