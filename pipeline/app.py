@@ -30,7 +30,7 @@ from adledger.pipeline.control.service import LanesService
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.pipeline.ledger.totals import Summary
-from adledger.pipeline.log.kafka.properties import CLIENT_ID, faust_credentials
+from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, faust_credentials
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.web.pages import Shown, add_pages
 from adledger.pipeline.web.server import Pages

@@ -23,7 +23,7 @@ from adledger.loadtest.verify import verify
 from adledger.pipeline.addresses import KafkaAddress, ServerAddress
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.rules.loader import NONE
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import connect

@@ -15,8 +15,8 @@ from adledger.loadtest.generate import Generator
 from adledger.loadtest.kernels.shapes import Records
 from adledger.loadtest.model import TrafficModel
 from adledger.loadtest.truth import Truth, TruthBuilder
-from adledger.pipeline.log.kafka.topics import create_topics
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import EventType

@@ -15,8 +15,8 @@ from adledger.loadtest.runner.deployment import names_of, tables_of
 from adledger.pipeline.addresses import FilesAddress, parse_source
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.log.files.manifest import read_manifest
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.topics import kafka_options
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import find

@@ -24,9 +24,9 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.log.files.manifest import Manifest, Topic
 from adledger.pipeline.log.files.source import lock_file
 from adledger.pipeline.log.files.writer import FilesLogWriter
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.metadata import topic_facts
-from adledger.pipeline.log.kafka.topics import create_topics, kafka_options
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.metadata import topic_facts
+from adledger.pipeline.log.kafka_admin.topics import create_topics, kafka_options
 from adledger.pipeline.rules.loader import NONE
 from adledger.pipeline.settings import Settings
 from adledger.schemas.wire import EventType

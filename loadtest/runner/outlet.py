@@ -13,7 +13,7 @@ from adledger.loadtest.runner.ticks import Tick
 from adledger.pipeline.addresses import FilesAddress
 from adledger.pipeline.log.files.writer import FilesLogWriter
 from adledger.pipeline.log.kafka.producer import BatchProducer, batch_producer
-from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.log.kafka_admin.topics import kafka_options
 from adledger.pipeline.settings import Settings
 
 

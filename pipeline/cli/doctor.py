@@ -54,7 +54,7 @@ def _examined(
     from dataclasses import replace
 
     from adledger.pipeline.doctor.report import Check
-    from adledger.pipeline.log.kafka.findings import Finding
+    from adledger.pipeline.findings import Finding
 
     try:
         loaded = options.load_settings(config_file, assignments, **flags)

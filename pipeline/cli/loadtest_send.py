@@ -60,7 +60,7 @@ def _partitions(settings: "Settings") -> int:
     import asyncio
 
     from adledger.pipeline.addresses import KafkaAddress
-    from adledger.pipeline.log.kafka.topics import require_fit_topics
+    from adledger.pipeline.log.kafka_admin.topics import require_fit_topics
 
     if not isinstance(settings.source, KafkaAddress):
         raise UsageError(

@@ -8,7 +8,7 @@ from adledger.pipeline.cli import options
 from adledger.pipeline.cli.output import err, out, out_json, out_table, quiet_kafka_client
 
 if TYPE_CHECKING:
-    from adledger.pipeline.log.kafka.topics import Checked
+    from adledger.pipeline.log.kafka_admin.topics import Checked
     from adledger.pipeline.settings import Settings
 
 topics = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -54,7 +54,7 @@ def create(
 
     import asyncio
 
-    from adledger.pipeline.log.kafka.topics import check_topics, create_topics
+    from adledger.pipeline.log.kafka_admin.topics import check_topics, create_topics
 
     quiet_kafka_client()
 
@@ -86,7 +86,7 @@ def check(
 
     import asyncio
 
-    from adledger.pipeline.log.kafka.topics import check_topics
+    from adledger.pipeline.log.kafka_admin.topics import check_topics
 
     quiet_kafka_client()
     _report(settings, asyncio.run(check_topics(settings)), (), as_json=as_json)

@@ -16,8 +16,8 @@ from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.control.rollups_message import encode, record_key, split
 from adledger.pipeline.errors import LogError, SinkUnavailable
 from adledger.pipeline.lanes.ports import RolledUp
-from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
-from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.settings import Settings
 
 DELIVERY_SECONDS_MAX = 10.0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.log.kafka.voice import NORMAL
+from adledger.pipeline.log.kafka_admin.rate_limited_log import NORMAL
 
 LEVELS = ("CRIT", "ERROR", "WARN", "INFO", "DEBUG")
 """Faust's names for levels, which `--loglevel` takes in any case."""

@@ -12,9 +12,9 @@ import orjson
 
 from adledger.pipeline.addresses import FilesAddress
 from adledger.pipeline.log.files.source import FilesSource
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.group_facts import Member, describe_group
-from adledger.pipeline.log.kafka.topics import kafka_options
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.group_facts import GroupMember, describe_group
+from adledger.pipeline.log.kafka_admin.topics import kafka_options
 from adledger.pipeline.settings import Settings
 
 PAGES_SECONDS_MAX = 3.0
@@ -64,12 +64,12 @@ async def lane_owners(settings: Settings) -> Owners:
     return Owners(group.state, len(group.members), by_lane)
 
 
-def pages_of(member: Member) -> str:
+def pages_of(member: GroupMember) -> str:
     """Return where a member's pages are as seen from here, or "".
 
     Pages that listen on every address are looked for at the one that the broker saw the member come from.
     """
-    url = urlsplit(member.about.pages)
+    url = urlsplit(member.info.pages)
     if not url.hostname or url.scheme != "http":
         return ""
     host = member.host.rpartition("/")[2] if url.hostname in EVERY_ADDRESS else url.hostname
@@ -84,9 +84,9 @@ def _of_files(source: FilesSource) -> Owners:
     return Owners("", 1, dict.fromkeys(range(source.topology.partitions), owner))
 
 
-async def _told_by(member: Member) -> dict[int, Owner]:
+async def _told_by(member: GroupMember) -> dict[int, Owner]:
     """Return a member's lanes, each with what its pages say of it."""
-    worker = member.about.worker or f"{member.client_id} at {member.host.rpartition('/')[2]}"
+    worker = member.info.worker or f"{member.client_id} at {member.host.rpartition('/')[2]}"
     pages = pages_of(member)
     if not pages:
         return dict.fromkeys(member.lanes, Owner(worker, detail="the worker has no pages"))

@@ -22,10 +22,10 @@ from adledger.pipeline.lanes.server import Server, ready_server, summarize
 from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.ledger.totals import Summary
-from adledger.pipeline.log.kafka.assignor import About
 from adledger.pipeline.log.kafka.source import KafkaSource
-from adledger.pipeline.log.kafka.topics import require_fit_topics
-from adledger.pipeline.log.kafka.voice import silent
+from adledger.pipeline.log.kafka_admin.rate_limited_log import silent
+from adledger.pipeline.log.kafka_admin.topics import require_fit_topics
+from adledger.pipeline.log.kafka_admin.worker_info import WorkerInfo
 from adledger.pipeline.retention.job import run_hourly
 from adledger.pipeline.settings import Settings
 
@@ -117,8 +117,8 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     async def _work(self) -> None:
         assert self._server is not None, "made ready before the start"
         sink = make_sink(self._settings, self._server.address)
-        about = About(f"{socket.gethostname()}:{os.getpid()}", self.pages)
-        source = KafkaSource.of(self._settings, WORKER.warning, about)
+        info = WorkerInfo(f"{socket.gethostname()}:{os.getpid()}", self.pages)
+        source = KafkaSource.of(self._settings, WORKER.warning, info)
         self._worker = worker = make_worker(
             self._settings,
             source,

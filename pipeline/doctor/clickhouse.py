@@ -9,7 +9,7 @@ from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
 from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, read_tables
 from adledger.pipeline.errors import SinkError
-from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
 from adledger.schemas import migrate
 from adledger.sinks.checks import VERSION_MIN, check_server

@@ -1,7 +1,7 @@
 """Whether the clocks agree: ClickHouse's, this machine's, and the brokers' as far as append times show. Pure."""
 
 from adledger.pipeline.doctor.report import Check
-from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.findings import Finding
 
 AREA = "clocks"
 _MEND = "set the clocks by NTP (chrony), on every machine; or raise clock_skew_seconds_max, which idle lanes lag behind"

@@ -16,11 +16,11 @@ from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, 
 from adledger.pipeline.doctor.report import Check, State
 from adledger.pipeline.doctor.rules import rules_checks
 from adledger.pipeline.errors import LogError, SinkError
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.start import make_sink
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.kafka.assignor import NAME as ASSIGNOR
-from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.kafka.topology import unfit_topics
+from adledger.pipeline.log.kafka_admin.topology import unfit_topics
 from adledger.pipeline.settings import MIB, Settings
 from adledger.sinks.connection import Client
 

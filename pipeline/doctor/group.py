@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.kafka.group_facts import GroupFacts
+from adledger.pipeline.findings import Finding
+from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts
 
 STABLE, EMPTY, DEAD = "Stable", "Empty", "Dead"
 CONSUMER = "consumer"

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.errors import LogError, UsageError
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.log.kafka.commits import GroupCommits
-from adledger.pipeline.log.kafka.failures import connected, probe
-from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.kafka.group_facts import GroupFacts, describe_group
 from adledger.pipeline.log.kafka.log_times import largest_log_times
 from adledger.pipeline.log.kafka.patience import Patience
 from adledger.pipeline.log.kafka.reader import KafkaReader
-from adledger.pipeline.log.kafka.topics import Checked, check_topics, kafka_options
-from adledger.pipeline.log.kafka.topology import topology
+from adledger.pipeline.log.kafka_admin.failures import connected, probe
+from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, describe_group
+from adledger.pipeline.log.kafka_admin.topics import Checked, check_topics, kafka_options
+from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings

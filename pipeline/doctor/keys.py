@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode
 from adledger.pipeline.stages.plain_hashes import partition_of

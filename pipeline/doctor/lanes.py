@@ -8,11 +8,11 @@ from typing import Protocol, cast
 from adledger.pipeline.doctor import keys
 from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.start import limits
-from adledger.pipeline.log.kafka.findings import Finding
 from adledger.pipeline.log.source import Committed, OffsetBounds, Reader, Source, Topology
 from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adledger.pipeline.doctor.report import Check
-from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
 
 AREA = "machine"

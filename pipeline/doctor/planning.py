@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.worker import INSERTS_PER_BATCH, SLOTS_BEYOND_THREADS
-from adledger.pipeline.log.kafka.findings import Finding
 from adledger.pipeline.settings import MIB, Settings
 
 EVENT_BYTES = 300

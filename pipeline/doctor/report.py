@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from adledger.pipeline.log.kafka.findings import Finding
+from adledger.pipeline.findings import Finding
 
 
 class State(StrEnum):

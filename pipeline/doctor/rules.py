@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.errors import SinkError, UsageError
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.judges import snapshot
 from adledger.pipeline.lists.facts import State as ListState
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from adledger.pipeline.log.kafka.findings import Finding
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
 from adledger.pipeline.rules.registry import RULES

@@ -6,8 +6,8 @@ from uuid import uuid4
 import pytest
 
 from adledger.pipeline.log.kafka.producer import batch_producer
-from adledger.pipeline.log.kafka.properties import client_options
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.settings import Settings
 

@@ -14,7 +14,7 @@ from adledger.pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
 from adledger.pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.lanes.ports import RolledUp
-from adledger.pipeline.log.kafka.properties import client_options
+from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.settings import Settings
 from tests.support.rollups import MINUTE, columns_of, many_rows
 

@@ -24,7 +24,7 @@ from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.doctor.examine import examine
 from adledger.pipeline.doctor.report import Check, State, found_wrong
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.stages.plain_hashes import partition_of
 from adledger.sinks.connection import Client, connect

@@ -21,7 +21,7 @@ from adledger.loadtest.model import TrafficModel
 from adledger.loadtest.truth import Truth
 from adledger.loadtest.verify import verify
 from adledger.pipeline.addresses import ServerAddress
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import EmbeddedServer

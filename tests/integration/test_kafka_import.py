@@ -16,9 +16,9 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_file, import_into
 from adledger.pipeline.importing.run import ImportInterrupted
 from adledger.pipeline.log.kafka.producer import batch_producer
-from adledger.pipeline.log.kafka.properties import client_options
-from adledger.pipeline.log.kafka.topics import create_topics
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.settings import Settings
 from tests.support.files_log import read_log

@@ -10,10 +10,10 @@ from adledger.loadtest.broker import Listener, LocalBroker
 from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_into
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.properties import client_options
-from adledger.pipeline.log.kafka.topics import create_topics
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from tests.support.certificates import CertificateAuthority
 from tests.support.services import missing

@@ -9,16 +9,16 @@ from typer.testing import CliRunner
 
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import LogError, UsageError
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.properties import client_options
-from adledger.pipeline.log.kafka.topics import (
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.topics import (
     _until_there,
     check_topics,
     create_topics,
     kafka_options,
     require_fit_topics,
 )
-from adledger.pipeline.log.kafka.topology import read_topology
+from adledger.pipeline.log.kafka_admin.topology import read_topology
 from adledger.pipeline.settings import Settings
 
 

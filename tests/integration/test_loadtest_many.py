@@ -16,7 +16,7 @@ from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.sender import Task
 from adledger.loadtest.runner.senders import SenderProcess, wait_until_ready
 from adledger.pipeline.addresses import parse_source
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger

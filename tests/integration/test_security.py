@@ -279,7 +279,7 @@ def test_a_secret_from_the_environment_serves_and_is_not_shown(secured: Secured)
 
 def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
     """Settings, clients, options: what a traceback, a debugger or a log line of them would print."""
-    from adledger.pipeline.log.kafka.properties import client_options, faust_credentials
+    from adledger.pipeline.log.kafka_admin.properties import client_options, faust_credentials
 
     kafka = {k: v for k, v in secured.scram().items() if k != "sasl.password.file"} | {
         "sasl.password": PASSWORD

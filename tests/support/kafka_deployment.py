@@ -21,7 +21,7 @@ from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables
-from adledger.pipeline.log.kafka.topics import create_topics
+from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer

@@ -12,8 +12,8 @@ from aiokafka.client import AIOKafkaClient
 
 from adledger.loadtest.broker import LocalBroker
 from adledger.pipeline.log.kafka.batches import LogTime
-from adledger.pipeline.log.kafka.metadata import topic_facts
 from adledger.pipeline.log.kafka.source import KafkaSource
+from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.record_block import Record
 
 PARTITIONS = 4

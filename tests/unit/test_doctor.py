@@ -10,9 +10,9 @@ from adledger.pipeline.doctor import clocks, group, keys, machine
 from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
 from adledger.pipeline.doctor.report import Check, State, as_json, found_wrong
 from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, rules_checks
+from adledger.pipeline.findings import Finding
 from adledger.pipeline.lists.load import load_lists
-from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.kafka.group_facts import GroupFacts, Member
+from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, GroupMember
 from adledger.pipeline.rules.loader import today
 from adledger.pipeline.settings import MIB, Settings
 from adledger.pipeline.stages.plain_hashes import partition_of
@@ -89,7 +89,7 @@ def test_memory_grows_with_lanes_and_events(lanes, events):
 
 
 def facts(state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] = (0, 1, 2)) -> GroupFacts:
-    members = [Member("worker", "/127.0.0.1", lanes)] if state == "Stable" else []
+    members = [GroupMember("worker", "/127.0.0.1", lanes)] if state == "Stable" else []
     return GroupFacts("g", state, "consumer", protocol if members else "", members)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.log.kafka.properties import client_options, consumer_options, faust_credentials
-from adledger.pipeline.log.kafka.tls import certificate_validities, tls_context
+from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options, faust_credentials
+from adledger.pipeline.log.kafka_admin.tls import certificate_validities, tls_context
 from adledger.pipeline.settings import KAFKA_PROPERTIES, Settings
 from tests.support.certificates import CertificateAuthority
 
@@ -212,7 +212,7 @@ def test_files_that_do_not_serve_are_named(ca, tmp_path):
 
 
 def test_validity_is_read_as_openssl_reads_it(ca):
-    """Our reader of a certificate's dates agrees with Python's ssl on every certificate that it trusts."""
+    """The dates of certificates that we report agree with Python's ssl on every certificate that it trusts."""
     context = ssl.create_default_context()
     for der, told in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
         [(begin, end)] = certificate_validities(ssl.DER_cert_to_PEM_cert(der).encode())

@@ -15,8 +15,9 @@ from adledger.pipeline.control import owners
 from adledger.pipeline.control.owners import Owner, Owners, lane_owners, pages_of
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.log.files import FilesSource
-from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor, told_about
-from adledger.pipeline.log.kafka.group_facts import Member
+from adledger.pipeline.log.kafka.assignor import LaneAssignor
+from adledger.pipeline.log.kafka_admin.group_facts import GroupMember
+from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, decode_worker_info
 from adledger.pipeline.settings import Settings
 
 LANES = {
@@ -35,16 +36,16 @@ async def pages(handler: Handler) -> AsyncIterator[str]:
         yield f"http://0.0.0.0:{server.port}/"
 
 
-def member(url: str, *lanes: int) -> Member:
-    return Member("adledger", "/127.0.0.1", lanes, About("chi-07:4121", url))
+def member(url: str, *lanes: int) -> GroupMember:
+    return GroupMember("adledger", "/127.0.0.1", lanes, WorkerInfo("chi-07:4121", url))
 
 
 def test_what_a_member_tells_comes_through_its_claim():
     """With every join, beside the claim; user data of other programs and releases tell nothing."""
-    about = About("chi-07:4121", "http://0.0.0.0:6066/")
-    assert told_about(LaneAssignor(about=about).metadata(["t"]).user_data) == about
+    info = WorkerInfo("chi-07:4121", "http://0.0.0.0:6066/")
+    assert decode_worker_info(LaneAssignor(info=info).metadata(["t"]).user_data) == info
     for other in (b"", None, b"\x00\xff", b"[]", b"7", LaneAssignor().metadata(["t"]).user_data):
-        assert told_about(other) == TELLS_NOTHING
+        assert decode_worker_info(other) == NO_INFO
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_what_a_member_tells_comes_through_its_claim():
 )
 def test_pages_are_looked_for_where_the_broker_saw_the_member(told: str, host: str, seen: str):
     """Every address becomes the member's; one that is named is taken; what is no page's address is none."""
-    assert pages_of(Member("adledger", host, (), About("w", told))) == seen
+    assert pages_of(GroupMember("adledger", host, (), WorkerInfo("w", told))) == seen
 
 
 async def test_the_pages_say_what_a_lane_does():
@@ -101,7 +102,7 @@ async def test_pages_that_do_not_answer_hold_nobody_back(handler: Handler, monke
 async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int):
     """The group names the owner; what is not known is said to be so."""
     assert (await owners._told_by(member("", 1)))[1] == Owner("chi-07:4121", detail="the worker has no pages")
-    old = await owners._told_by(Member("adledger", "/10.1.2.3", (1,)))
+    old = await owners._told_by(GroupMember("adledger", "/10.1.2.3", (1,)))
     assert old[1].worker == "adledger at 10.1.2.3"
     gone = await owners._told_by(member(f"http://127.0.0.1:{unused_tcp_port}/", 1))
     assert "pages don't answer" in gone[1].detail

@@ -13,11 +13,11 @@ moves, never who may commit: that is the broker's generation (`commits.py`).
 takes place. Members are ordered by instance id (else member id), so that a group in which everyone has forgotten
 (all restarted at once) is given the same lanes as the time before.
 
-**Eager, not cooperative.** aiokafka revokes every lane of every member before a join and assigns them anew after it,
-so a rebalance stops all lanes for its length, also those that do not move. A lane that comes back has a new
-generation and so a new `Assignment`; in the name of the old one nothing is accepted any more. Its state in memory would
-still be right if the committed intent and the ledger's end are those it left behind, since only an owner writes them.
-The worker does not build on that: it starts the lane again, from ClickHouse.
+**Eager, not cooperative.** aiokafka revokes every lane of every member before a join and assigns them all after it, so
+a rebalance pauses all lanes for its length, also those that do not move. A lane that comes back has a new generation
+and so a new `Assignment`; nothing is accepted under the old one any more. Its worker has kept the lane's state in
+memory and uses it again if the ledger's end is still the one that the lane left behind, since only an owner writes
+there; otherwise the lane rebuilds its state from ClickHouse (ADR 12).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +29,7 @@ from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 
 NAME = "adledger-lanes"
 """Of the protocol, as the group's members agree on it. It changes when claims or assignments change their meaning."""
@@ -44,21 +45,6 @@ class Claim:
     round: int = 0
     lanes: tuple[int, ...] = ()
     instance: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a member tells people of itself, beside its claim: its process (HOST:PID), and its pages' URL ("": none).
-
-    `adledger lane status` reads it from the group's coordinator. The URL's host is as the pages listen: 0.0.0.0 is
-    every address of the member's host.
-    """
-
-    worker: str = ""
-    pages: str = ""
-
-
-TELLS_NOTHING = About()
 
 
 def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tuple[int, ...]]:
@@ -124,7 +110,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
         instance: str | None = None,
         *,
         refused: Callable[[LogError], None] | None = None,
-        about: About = TELLS_NOTHING,
+        info: WorkerInfo = NO_INFO,
     ) -> None:
         """Make an assignor for a member with this `group.instance.id`.
 
@@ -133,7 +119,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
         """
         self._claim = Claim(instance=instance or "")
         self._refused = refused
-        self._about = about
+        self._info = info
 
     @property
     def claim(self) -> Claim:
@@ -142,7 +128,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return the subscription to send with a join: the topics, and the claim as user data."""
-        said = _encode_claim(self._claim, self._about)
+        said = _encode_claim(self._claim, self._info)
         return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), said)
 
     def assign(
@@ -191,19 +177,10 @@ def _common_topics(members: Mapping[str, ConsumerProtocolMemberMetadata]) -> lis
     return list(next(iter(subscriptions)))
 
 
-def told_about(user_data: bytes | None) -> About:
-    """Return what a member's user data tell of it: nothing where they are of another program, or an older release."""
-    try:
-        said = orjson.loads(user_data or b"{}")
-        return About(str(said.get("worker", "")), str(said.get("pages", "")))
-    except (AttributeError, ValueError):
-        return TELLS_NOTHING
-
-
-def _encode_claim(claim: Claim, about: About) -> bytes:
+def _encode_claim(claim: Claim, info: WorkerInfo) -> bytes:
     return orjson.dumps({
         "round": claim.round, "lanes": claim.lanes, "instance": claim.instance,
-        "worker": about.worker, "pages": about.pages,
+        "worker": info.worker, "pages": info.pages,
     })  # fmt: skip
 
 

@@ -17,9 +17,10 @@ from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NodeNotReadyError
 
 from adledger.pipeline.errors import CommitRefused, CommitUnknown, LogError
+from adledger.pipeline.log.kafka.aiokafka_private import drop_connection
 from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error_name, outcome, remedy
-from adledger.pipeline.log.kafka.internals import drop_connection
 from adledger.pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
+from adledger.pipeline.log.kafka_admin.group_facts import NOT_READY
 from adledger.pipeline.log.source import Assignment, Committed
 
 ANSWER_SECONDS_MAX = 10.0
@@ -29,9 +30,6 @@ CONNECTIONS = 4
 """To the coordinator, for offsets; lane p uses number p modulo this."""
 
 RETRY_SECONDS = 0.1
-
-NOT_READY = frozenset({14, 15, 16})
-"""Answers to OffsetFetch: loading, not available, not coordinator."""
 
 PASSING = NOT_READY | {88}
 """Answers to OffsetFetch that pass by themselves: also a commit that is not stable yet."""

@@ -22,7 +22,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from adledger.pipeline.log.kafka.metadata import Uuid, uuid_bytes
+from adledger.pipeline.log.kafka_admin.metadata import Uuid, uuid_bytes
 
 _API_KEY = 1
 _VERSION = 13

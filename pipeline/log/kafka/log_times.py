@@ -23,7 +23,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from adledger.pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
 
 NO_TIME = -1
 """The largest timestamp of an empty partition."""

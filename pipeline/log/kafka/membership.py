@@ -18,9 +18,10 @@ from aiokafka.errors import (
 )
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, LaneAssignor
-from adledger.pipeline.log.kafka.internals import Member
+from adledger.pipeline.log.kafka.aiokafka_private import Member
+from adledger.pipeline.log.kafka.assignor import LaneAssignor
 from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
 
 _CAUSES: Mapping[type, str] = {
@@ -43,12 +44,12 @@ class Membership:
         options: Mapping[str, Any],
         patience: Patience,
         listener: GroupListener,
-        about: About = TELLS_NOTHING,
+        info: WorkerInfo = NO_INFO,
     ) -> None:
         """`options` are times and `group_instance_id`, as aiokafka's GroupCoordinator names them."""
         self._client, self._group, self._topics, self._options = client, group, topics, options
         self._patience, self._listener = patience, listener
-        self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused, about=about)
+        self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused, info=info)
         self._member: Member | None = None
         self._told: set[int] = set()
         self._rebalances = 0

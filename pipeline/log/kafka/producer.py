@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer, errors
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
 """So much may wait for its acknowledgement; `append_encoded` waits while more does."""

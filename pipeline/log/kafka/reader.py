@@ -24,9 +24,7 @@ from aiokafka.errors import (
 )
 
 from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
-from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
-from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
-from adledger.pipeline.log.kafka.internals import (
+from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
     LATEST,
     leader,
@@ -34,8 +32,10 @@ from adledger.pipeline.log.kafka.internals import (
     send_fetch,
     send_list_offsets,
 )
-from adledger.pipeline.log.kafka.metadata import topic_facts
+from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
+from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
 from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
 

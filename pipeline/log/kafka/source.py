@@ -8,18 +8,18 @@ from aiokafka.client import AIOKafkaClient
 
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import CommitFenced, LogError, UsageError
-from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About
 from adledger.pipeline.log.kafka.batches import LogTime
 from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from adledger.pipeline.log.kafka.commits import GroupCommits
-from adledger.pipeline.log.kafka.connecting import bootstrapped
-from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
 from adledger.pipeline.log.kafka.membership import Membership
 from adledger.pipeline.log.kafka.patience import Patience
-from adledger.pipeline.log.kafka.properties import client_options, consumer_options
 from adledger.pipeline.log.kafka.reader import KafkaReader
-from adledger.pipeline.log.kafka.topology import read_topology
-from adledger.pipeline.log.kafka.voice import Voice
+from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
+from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options
+from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
+from adledger.pipeline.log.kafka_admin.topology import read_topology
+from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.settings import Settings
@@ -74,9 +74,9 @@ class KafkaSource:
         retry_attempts_max: int,
         retry_backoff_ms_max: int,
         say: Callable[[str], None],
-        about: About = TELLS_NOTHING,
+        info: WorkerInfo = NO_INFO,
     ) -> None:
-        """`properties` are the [kafka] settings; `say` is given lines for people; `about` is told to the group.
+        """`properties` are the [kafka] settings; `say` is given lines for people; `info` is told to the group.
 
         Raises UsageError (properties).
         """
@@ -94,14 +94,14 @@ class KafkaSource:
             self._options.get("request_timeout_ms", REQUEST_TIMEOUT_MS), rebalance_ms + REQUEST_MARGIN_MS
         )
         self._topics, self._group, self._log_time = tuple(topics), group, log_time
-        self._say, self._about = say, about
+        self._say, self._info = say, info
         self._attempts_max, self._backoff_ms_max = retry_attempts_max, retry_backoff_ms_max
         self._servers = ",".join(servers)
-        self._voice: Voice | None = None
+        self._warnings: RateLimitedLog | None = None
         self._joined: _Joined | None = None
 
     @classmethod
-    def of(cls, settings: Settings, say: Callable[[str], None], about: About = TELLS_NOTHING) -> Self:
+    def of(cls, settings: Settings, say: Callable[[str], None], info: WorkerInfo = NO_INFO) -> Self:
         """Return the source that the settings name. Raises UsageError: no Kafka, or its properties are wrong."""
         if not isinstance(settings.source, KafkaAddress):
             raise UsageError(
@@ -117,7 +117,7 @@ class KafkaSource:
             retry_attempts_max=settings.retry_attempts_max,
             retry_backoff_ms_max=settings.retry_backoff_ms_max,
             say=say,
-            about=about,
+            info=info,
         )
 
     async def join(self, listener: GroupListener) -> Topology:
@@ -137,15 +137,15 @@ class KafkaSource:
         return (await self._open(_Nobody())).topology
 
     async def _open(self, listener: GroupListener) -> _Joined:
-        if self._voice is not None:
+        if self._warnings is not None:
             raise LogError(f"this member of group {self._group} has joined already", remedy="Leave first.")
-        self._voice = voice = Voice(self._say)
-        voice.open()
-        patience = Patience(self._servers, self._attempts_max, self._backoff_ms_max, voice.say)
+        self._warnings = warnings = RateLimitedLog(self._say)
+        warnings.open()
+        patience = Patience(self._servers, self._attempts_max, self._backoff_ms_max, warnings.say)
         try:
             self._joined = await self._connect(listener, patience)
         except BaseException:
-            self._close_voice()
+            self._close_warnings()
             raise
         return self._joined
 
@@ -159,7 +159,7 @@ class KafkaSource:
         finally:
             self._joined = None
             await joined.client.close()
-            self._close_voice()
+            self._close_warnings()
 
     async def rejoin(self) -> None:
         """Revoke every lane, leave, and begin to join with a new member id. Raises LogError without a join."""
@@ -211,7 +211,7 @@ class KafkaSource:
             client,
             topology,
             Membership(
-                client, self._group, self._topics, self._group_options, patience, listener, self._about
+                client, self._group, self._topics, self._group_options, patience, listener, self._info
             ),
             GroupCommits(
                 client, self._group, self._topics, instance=self._group_options.get("group_instance_id")
@@ -231,7 +231,7 @@ class KafkaSource:
             )
         return joined
 
-    def _close_voice(self) -> None:
-        if self._voice is not None:
-            self._voice.close()
-            self._voice = None
+    def _close_warnings(self) -> None:
+        if self._warnings is not None:
+            self._warnings.close()
+            self._warnings = None

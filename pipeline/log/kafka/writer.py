@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from adledger.pipeline.log.kafka.failures import connected
 from adledger.pipeline.log.kafka.log_times import NO_TIME, largest_log_times
 from adledger.pipeline.log.kafka.producer import BatchProducer, batch_producer
-from adledger.pipeline.log.kafka.topics import kafka_options, require_fit_topics
-from adledger.pipeline.log.kafka.topology import topology
-from adledger.pipeline.log.kafka.voice import Voice
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
+from adledger.pipeline.log.kafka_admin.topics import kafka_options, require_fit_topics
+from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
 from adledger.pipeline.log.source import Topology
 from adledger.pipeline.settings import Settings
@@ -39,9 +39,9 @@ class KafkaLogWriter:
 
         Raises UsageError (properties), LogError (no broker, topics that a worker would refuse).
         """
-        self._voice = None if say is None else Voice(say)
-        if self._voice is not None:
-            self._voice.open()
+        self._warnings = None if say is None else RateLimitedLog(say)
+        if self._warnings is not None:
+            self._warnings.open()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_note)
         self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-writer", daemon=True)
@@ -157,8 +157,8 @@ class KafkaLogWriter:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        if self._voice is not None:
-            self._voice.close()
+        if self._warnings is not None:
+            self._warnings.close()
 
 
 def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -10,20 +10,22 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
-from adledger.pipeline.log.kafka.assignor import TELLS_NOTHING, About, told_about
-from adledger.pipeline.log.kafka.commits import NOT_READY
+from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, decode_worker_info
+
+NOT_READY = frozenset({14, 15, 16})
+"""A coordinator's answers before it serves the group: loading, not available, not coordinator."""
 
 COORDINATOR_TRIES_MAX, COORDINATOR_RETRY_SECONDS = 50, 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class GroupMember:
     """One member: what it calls itself, from where, its lanes (partitions of any topic), and what it tells of itself."""
 
     client_id: str
     host: str
     lanes: tuple[int, ...]
-    about: About = TELLS_NOTHING
+    info: WorkerInfo = NO_INFO
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class GroupFacts:
     state: str
     protocol_type: str
     protocol: str
-    members: Sequence[Member]
+    members: Sequence[GroupMember]
 
 
 async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
@@ -61,7 +63,7 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
         state,
         protocol_type,
         protocol,
-        [Member(m[1], m[2], _lanes(m[4]), _about(m[3])) for m in members],
+        [GroupMember(m[1], m[2], _lanes(m[4]), _info(m[3])) for m in members],
     )
 
 
@@ -74,10 +76,10 @@ def _lanes(assignment: bytes) -> tuple[int, ...]:
     return tuple(sorted({lane for _, lanes in decoded.assignment for lane in lanes}))
 
 
-def _about(subscription: bytes) -> About:
+def _info(subscription: bytes) -> WorkerInfo:
     """Return what a member tells of itself; of another program or release, nothing."""
     try:
         decoded: Any = ConsumerProtocolMemberMetadata.decode(subscription)
     except (ValueError, IndexError, TypeError):
-        return TELLS_NOTHING
-    return told_about(decoded.user_data)
+        return NO_INFO
+    return decode_worker_info(decoded.user_data)

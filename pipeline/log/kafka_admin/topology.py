@@ -7,8 +7,8 @@ from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.findings import Finding, listed
-from adledger.pipeline.log.kafka.metadata import TopicFacts, topic_facts
+from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
 from adledger.pipeline.log.source import Topology
 from adledger.schemas.wire import EventType
 

@@ -1,7 +1,5 @@
 """TLS to Kafka from PEM files: a context, or everything that is wrong with the files, found before any connection."""
 
-import base64
-import binascii
 import re
 import ssl
 import time
@@ -9,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adledger.pipeline.log.kafka.findings import Finding
+from cryptography import x509
+
+from adledger.pipeline.findings import Finding
 
 CA, CERTIFICATE, KEY = "ssl.ca.location", "ssl.certificate.location", "ssl.key.location"
 KEY_PASSWORD, HOSTNAME = "ssl.key.password", "ssl.endpoint.identification.algorithm"
 
-_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _PEM_KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
 _PEM_ENCRYPTED = re.compile(rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|Proc-Type: 4,ENCRYPTED")
 _JAVA_STORES = {".jks", ".p12", ".pfx", ".keystore", ".truststore"}
@@ -122,9 +121,7 @@ def _not_loaded(where: str, certificate: Path, error: Exception, *, encrypted: b
 
 
 def _expired(path: Path, pem: bytes, now: float) -> Iterator[Finding]:
-    for begin, end in list(certificate_validities(pem))[
-        :1
-    ]:  # the first is the client's own, then come its CAs
+    for begin, end in certificate_validities(pem)[:1]:  # the client's own; its CAs' follow
         if end < now:
             yield Finding(
                 f"kafka.{CERTIFICATE} = {path}: the client's certificate expired at {day(end)}",
@@ -165,49 +162,16 @@ def _unusable(name: str, path: Path, error: OSError) -> Finding:
     )
 
 
-def certificate_validities(pem: bytes) -> Iterator[tuple[float, float]]:
-    """Yield from when to when (seconds since the epoch) each certificate of a PEM file is valid.
+def certificate_validities(pem: bytes) -> list[tuple[float, float]]:
+    """Return from when to when (seconds since the epoch) each certificate of a PEM file is valid.
 
-    What is no certificate is left out: OpenSSL, which loads the same file, tells about it.
+    Files that can't be parsed give none: OpenSSL, which loads the same file, says why.
     """
-    for match in _PEM_CERTIFICATE.finditer(pem):
-        try:
-            yield certificate_validity(base64.b64decode(match[1], validate=False))
-        except (binascii.Error, ValueError, IndexError):
-            continue
-
-
-def certificate_validity(der: bytes) -> tuple[float, float]:
-    """Return from when to when (seconds since the epoch) a certificate is valid (RFC 5280, 4.1).
-
-    Python's ssl has no public way to read a certificate that was not presented by a peer.
-    Raises ValueError, IndexError when the bytes are none.
-    """
-    at = _element(der, _element(der, 0)[1])[1]  # into Certificate, into TBSCertificate
-    if der[at] == 0xA0:  # the version, which may be left out
-        at = _element(der, at)[2]
-    for _ in range(3):  # serial number, signature algorithm, issuer
-        at = _element(der, at)[2]
-    at = _element(der, at)[1]  # into Validity
-    begin_tag, begin, begin_end = _element(der, at)
-    end_tag, end, end_end = _element(der, begin_end)
-    return _time(begin_tag, der[begin:begin_end]), _time(end_tag, der[end:end_end])
-
-
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Return tag, beginning and end of the content of the DER element at `at`."""
-    tag, size, content = der[at], der[at + 1], at + 2
-    if size & 0x80:
-        content += size & 0x7F
-        size = int.from_bytes(der[at + 2 : content], "big")
-    return tag, content, content + size
-
-
-def _time(tag: int, text: bytes) -> float:
-    digits = text.decode("ascii")
-    if tag == 0x17:  # UTCTime has two digits for the year: 1950 to 2049
-        digits = ("19" if digits[0] >= "5" else "20") + digits
-    return datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        return []
+    return [(c.not_valid_before_utc.timestamp(), c.not_valid_after_utc.timestamp()) for c in certificates]
 
 
 def day(seconds: float) -> str:

@@ -12,11 +12,11 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import LogError, UsageError
-from adledger.pipeline.log.kafka.failures import connected
-from adledger.pipeline.log.kafka.findings import Finding, listed
-from adledger.pipeline.log.kafka.metadata import TopicFacts, topic_facts
-from adledger.pipeline.log.kafka.properties import client_options
-from adledger.pipeline.log.kafka.topic_checks import (
+from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
+from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.topic_checks import (
     ClusterFacts,
     event_topic_configs,
     findings,

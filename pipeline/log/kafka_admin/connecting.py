@@ -8,8 +8,8 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
-from adledger.pipeline.log.kafka.failures import KAFKA_ERRORS, explain
 from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 LISTENS_SECONDS_MAX = 2.0
 

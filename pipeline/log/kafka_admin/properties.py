@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.log.kafka.findings import Finding, listed
-from adledger.pipeline.log.kafka.tls import tls_context
+from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.log.kafka_admin.tls import tls_context
 
 if TYPE_CHECKING:
     from faust.types.auth import CredentialsT

@@ -17,7 +17,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.findings import Finding, listed
+from adledger.pipeline.findings import Finding, listed
 
 PROBE_MS_MAX = 5_000
 """How long one broker may take to answer when the cause of a failure is looked for."""

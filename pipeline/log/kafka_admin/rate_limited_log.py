@@ -29,7 +29,7 @@ def silent() -> Iterator[None]:
         log.setLevel(before)
 
 
-class Voice(logging.Handler):
+class RateLimitedLog(logging.Handler):
     """Says lines, each at most once in REPEAT_SECONDS_MIN; takes over aiokafka's log while it is open."""
 
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,9 +45,9 @@ class Voice(logging.Handler):
         self._log.addHandler(self)
 
     def close(self) -> None:
-        """Leave aiokafka's log alone, when the last voice has gone."""
+        """Leave aiokafka's log alone, when the last one has been closed."""
         self._log.removeHandler(self)
-        self._log.propagate = not any(isinstance(handler, Voice) for handler in self._log.handlers)
+        self._log.propagate = not any(isinstance(handler, RateLimitedLog) for handler in self._log.handlers)
         super().close()
 
     def say(self, line: str) -> None:

@@ -1,7 +1,7 @@
 """What the Kafka source uses of aiokafka's inside is as it was when it was proved.
 
 When this fails after an upgrade: read what changed in the named class, run tests/contracts/test_source_kafka.py and
-tests/integration/test_kafka_reader.py, then write the new version and fingerprints here and in internals.PROVED_ON.
+tests/integration/test_kafka_reader.py, then write the new version and fingerprints here and in aiokafka_private.PROVED_ON.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, Group
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.protocol.offset import OffsetRequest
 
-from adledger.pipeline.log.kafka import internals
+from adledger.pipeline.log.kafka import aiokafka_private
 
 FINGERPRINTS = {
     AIOKafkaClient.bootstrap: "198943b004e55849",
@@ -41,7 +41,7 @@ def fingerprint(thing: object) -> str:
 
 def test_the_installed_version_was_proved():
     """Another aiokafka than the proved ones is not taken on trust."""
-    assert version("aiokafka") in internals.PROVED_ON
+    assert version("aiokafka") in aiokafka_private.PROVED_ON
 
 
 @pytest.mark.parametrize("thing", FINGERPRINTS, ids=lambda thing: thing.__qualname__)
@@ -52,5 +52,5 @@ def test_the_source_is_the_proved_one(thing):
 
 def test_lanes_have_connections_of_their_own():
     """Connections are told apart by (node, group), and a group is any number: lanes use those aiokafka does not."""
-    assert max(ConnectionGroup) < internals._FIRST_LANE_CONNECTION
+    assert max(ConnectionGroup) < aiokafka_private._FIRST_LANE_CONNECTION
     assert "conn_id = (node_id, group)" in inspect.getsource(AIOKafkaClient._get_conn)

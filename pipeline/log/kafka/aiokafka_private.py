@@ -6,7 +6,7 @@ the others, and it reads ahead where nobody asked. Here each lane has a connecti
 `ConnectionGroup` of its own number, and fetches exactly what it was asked for. The consumer is left out with it:
 a `GroupCoordinator` and a `SubscriptionState` do, as AIOKafkaConsumer puts them together.
 
-Proved on the versions of `PROVED_ON`; tests/unit/test_kafka_internals.py fails when another one is installed, or
+Proved on the versions of `PROVED_ON`; tests/unit/test_aiokafka_private.py fails when another one is installed, or
 when what is used here has changed its shape.
 """
 

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from adledger.pipeline.log.kafka.findings import Finding
-from adledger.pipeline.log.kafka.metadata import TopicFacts
-from adledger.pipeline.log.kafka.topology import unfit_topics
+from adledger.pipeline.findings import Finding
+from adledger.pipeline.log.kafka_admin.metadata import TopicFacts
+from adledger.pipeline.log.kafka_admin.topology import unfit_topics
 from adledger.pipeline.settings import Settings
 from adledger.schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
 
