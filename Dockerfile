@@ -18,7 +18,7 @@ RUN /opt/adledger/bin/pip install --constraint constraints.txt .
 ARG KERNEL_CPU=generic
 ENV ADLEDGER_KERNEL_CACHE=/opt/adledger/kernels NUMBA_CPU_NAME=${KERNEL_CPU} NUMBA_CPU_FEATURES=
 RUN /opt/adledger/bin/python -c "from adledger.pipeline.lanes.warm import compile_kernels; from adledger.pipeline.rules.loader import load_rules; compile_kernels(load_rules('default'))" \
-    && /opt/adledger/bin/python -c "from adledger.loadtest.generate import Generator; from adledger.loadtest.model import TrafficModel; list(Generator(TrafficModel(seed=1, events=1000, partitions=1)).chunks())"
+    && /opt/adledger/bin/python -c "from adledger.loadtest.traffic.generator import Generator; from adledger.loadtest.traffic.model import TrafficModel; list(Generator(TrafficModel(seed=1, events=1000, partitions=1)).chunks())"
 
 
 FROM python:3.11-slim-bookworm

@@ -34,7 +34,7 @@ bench: $(READY)
 ## bench-peers: the same job by Faust, Quix Streams, Flink, bare loops and adledger, side by side (ARGS="--rounds 1 --only faust,adledger")
 .PHONY: bench-peers
 bench-peers: $(READY)
-	@$(BIN)/python -m adledger.loadtest.peers $(ARGS)
+	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
 ## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
 SEEDS ?= 0..1999

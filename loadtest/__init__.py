@@ -1,4 +1,4 @@
-"""Traffic whose truth is known: the generator, what must come of it, and the check that it did."""
+"""Tests of the whole pipeline: generated traffic, its ground truth, load tests, chaos and benchmarks."""
 
 if __name__ != "adledger.loadtest":
     raise ImportError("this package is adledger.loadtest; it is not importable as loadtest")

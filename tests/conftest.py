@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)

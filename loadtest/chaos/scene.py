@@ -10,10 +10,10 @@ from pathlib import Path
 from adledger.loadtest.chaos.stage import Deployment, Servers
 from adledger.loadtest.chaos.waiting import NotSeen, until
 from adledger.loadtest.chaos.workers import ADLEDGER, Worker
-from adledger.loadtest.faults.processes import pause, resume
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from adledger.loadtest.broker import HOST, Listener, LocalBroker
-from adledger.loadtest.chaos.clickhouse_frames import Insert
-from adledger.loadtest.chaos.disk import Disk
 from adledger.loadtest.chaos.look import Look
-from adledger.loadtest.chaos.proxies import Proxies
 from adledger.loadtest.chaos.waiting import NotSeen, until
 from adledger.loadtest.chaos.workers import ADLEDGER, Worker
-from adledger.loadtest.faults.processes import pause, resume
-from adledger.loadtest.runner.deployment import toml_of
-from adledger.loadtest.truth import Truth
-from adledger.loadtest.verify import verify
+from adledger.loadtest.lab.broker import HOST, Listener, LocalBroker
+from adledger.loadtest.lab.clickhouse_frames import Insert
+from adledger.loadtest.lab.deployment import toml_of
+from adledger.loadtest.lab.disk import Disk
+from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.lab.proxies import Proxies
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import KafkaAddress, ServerAddress
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables

@@ -4,9 +4,9 @@ import threading
 import time
 
 from adledger.loadtest.chaos.waiting import until
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.settings import Settings

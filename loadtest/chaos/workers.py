@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from adledger.loadtest.faults.processes import Process
+from adledger.loadtest.lab.processes import Process
 from adledger.sinks.embedded.launch import search_path
 
 ADLEDGER = (sys.executable, "-m", "adledger")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from adledger import __version__
-from adledger.loadtest.compare import differing
 from adledger.loadtest.day.plan import START_MS, Sample
 from adledger.loadtest.day.replay import Replayed
-from adledger.loadtest.kernels.shapes import Records
-from adledger.loadtest.peers.measure import cpu_seconds, measured
-from adledger.loadtest.truth import ROLLUP, Truth, added
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.lab.measured_process import cpu_seconds, measured
+from adledger.loadtest.traffic.ground_truth import ROLLUP, Truth, added
+from adledger.loadtest.traffic.kernels.shapes import Records
+from adledger.loadtest.traffic.write import write_traffic
+from adledger.loadtest.verification.differences import differing
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.importing.run import open_log

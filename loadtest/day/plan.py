@@ -17,7 +17,7 @@ production; but of each hour only the first minute. One lane of 50 is so 1/3000 
 from dataclasses import dataclass
 from fractions import Fraction
 
-from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import UsageError
 
 DAY_SECONDS = 86_400

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from adledger.loadtest.report import figures
 from adledger.loadtest.report.markup import element
-from adledger.loadtest.results import Run, Summary, Verdict
+from adledger.loadtest.results.run_folder import Run, Summary, Verdict
 
 PASSED, FAILURE, ERROR, SKIPPED = "passed", "failure", "error", "skipped"
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from adledger.loadtest.report import figures, words
-from adledger.loadtest.results import Run, Summary
+from adledger.loadtest.results.run_folder import Run, Summary
 
 WRONG_SHOWN_MAX = 5
 _SPECIAL = str.maketrans(

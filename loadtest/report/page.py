@@ -9,8 +9,8 @@ from adledger.loadtest.report import figures, words
 from adledger.loadtest.report.markup import Markup, element, joined
 from adledger.loadtest.report.plot import figure
 from adledger.loadtest.report.plots import plots_of
-from adledger.loadtest.result_names import METRICS
-from adledger.loadtest.results import Run, Second, Summary, ThresholdResult
+from adledger.loadtest.results.names import METRICS
+from adledger.loadtest.results.run_folder import Run, Second, Summary, ThresholdResult
 
 NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page forbids itself: scripts, and fetching anything."""

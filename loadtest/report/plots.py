@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from adledger.loadtest.report import figures, scales
 from adledger.loadtest.report.plot import STYLES, Limit, Plot, Series, Span
-from adledger.loadtest.result_names import PARTS, STAGES
-from adledger.loadtest.results import Run, Second, Summary
+from adledger.loadtest.results.names import PARTS, STAGES
+from adledger.loadtest.results.run_folder import Run, Second, Summary
 
 POINTS_MAX = 300
 """Points of a line; of a longer run each is several seconds."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from adledger.loadtest.profiles.thresholds import parse_threshold
 from adledger.loadtest.report.figures import latency, metric, number
-from adledger.loadtest.result_names import METRICS
-from adledger.loadtest.results import Run, Summary, ThresholdResult, Verdict
-from adledger.loadtest.runner.thresholds import parse_threshold
+from adledger.loadtest.results.names import METRICS
+from adledger.loadtest.results.run_folder import Run, Summary, ThresholdResult, Verdict
 
 GOOD, BAD, VOID = "good", "bad", "void"
 """Held; crossed; says nothing about the system."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from adledger.loadtest.report.junit import junit
 from adledger.loadtest.report.markdown import markdown
 from adledger.loadtest.report.page import page
-from adledger.loadtest.results import FRESHNESS, RUN, SECONDS_FILE, SUMMARY, RunFolder
+from adledger.loadtest.results.run_folder import FRESHNESS, RUN, SECONDS_FILE, SUMMARY, RunFolder
 
 HTML, MARKDOWN, JUNIT = "report.html", "report.md", "junit.xml"
 OF_THE_RUN = (RUN, SUMMARY, SECONDS_FILE, FRESHNESS)

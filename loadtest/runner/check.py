@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adledger.loadtest.expected import U64, ListedRecords
-from adledger.loadtest.expected import _offsets as offsets_of
-from adledger.loadtest.generate import TOPICS, Generator
-from adledger.loadtest.kernels.shapes import I64, Records
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.results import Verification
-from adledger.loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
-from adledger.loadtest.verify import Client, Report, verify
+from adledger.loadtest.results.run_folder import Verification
+from adledger.loadtest.traffic.expected_records import U64, ListedRecords
+from adledger.loadtest.traffic.expected_records import _offsets as offsets_of
+from adledger.loadtest.traffic.generator import TOPICS, Generator
+from adledger.loadtest.traffic.ground_truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.traffic.kernels.shapes import I64, Records
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.verification.verify import Client, Report, verify
 
 WRONG_MAX = 100
 
@@ -51,7 +51,7 @@ class Sent:
             planned += int((chunk.rows["log_time"] < end_ms).sum())
         return planned
 
-    # as adledger.loadtest.expected.ExpectedRecords
+    # as adledger.loadtest.traffic.expected_records.ExpectedRecords
 
     def of_publisher_minutes(self, wanted: U64) -> Records:
         """Return the decodable records (EXPECTED) of these publishers and minutes."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.faults.processes import gone, pause, resume
-from adledger.loadtest.profile import Fault
-from adledger.loadtest.results import FaultResult
-from adledger.loadtest.runner.deployment import Deployment
-from adledger.loadtest.runner.workers import Worker, wait_until_ready
+from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.processes import gone, pause, resume
+from adledger.loadtest.lab.workers import Worker, wait_until_ready
+from adledger.loadtest.profiles.profile import Fault
+from adledger.loadtest.results.run_folder import FaultResult
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.sinks.embedded.launch import EmbeddedServer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
-from adledger.loadtest.result_names import TAG_DUE, TAG_LOG_TIME
+from adledger.loadtest.results.names import TAG_DUE, TAG_LOG_TIME
 from adledger.loadtest.runner.outlet import Ack
 
 LOWEST_US, HIGHEST_US, DIGITS = 1, 24 * 3_600 * 1_000_000, 3

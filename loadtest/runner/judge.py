@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.result_names import PARTS
-from adledger.loadtest.results import FaultResult, Second, ThresholdResult, Verdict, Verification
+from adledger.loadtest.profiles.thresholds import EXACT, Threshold
+from adledger.loadtest.results.names import PARTS
+from adledger.loadtest.results.run_folder import FaultResult, Second, ThresholdResult, Verdict, Verification
 from adledger.loadtest.runner.samples import Samples
-from adledger.loadtest.runner.thresholds import EXACT, Threshold
 
 GENERATOR_BEHIND_MS_MAX = 1_000
 """More than so late by its own doing, and it was not the load that was asked for."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from adledger.loadtest.profile import Profile
-from adledger.loadtest.results import FaultResult, Second
-from adledger.loadtest.runner.deployment import Deployment
+from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.workers import wait_until_ready as wait_for_workers
+from adledger.loadtest.profiles.profile import Profile
+from adledger.loadtest.profiles.thresholds import Threshold
+from adledger.loadtest.results.run_folder import FaultResult, Second
 from adledger.loadtest.runner.faults import Faults
 from adledger.loadtest.runner.judge import metrics_so_far
 from adledger.loadtest.runner.ledger_look import LedgerLook
@@ -21,8 +23,6 @@ from adledger.loadtest.runner.schedule import Plan
 from adledger.loadtest.runner.sender import Task
 from adledger.loadtest.runner.senders import END_SECONDS_MAX, SenderProcess
 from adledger.loadtest.runner.senders import wait_until_ready as wait_for_senders
-from adledger.loadtest.runner.thresholds import Threshold
-from adledger.loadtest.runner.workers import wait_until_ready as wait_for_workers
 
 LOOK_SECONDS = 0.05
 LEAD_MS = 500

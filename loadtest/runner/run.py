@@ -9,12 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.profile import Fault, Profile
-from adledger.loadtest.results import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
-from adledger.loadtest.runner import judge
-from adledger.loadtest.runner.check import Sent, checked, cuts_of, not_verified
-from adledger.loadtest.runner.deployment import (
+from adledger.loadtest.lab.deployment import (
     LOCAL,
     Deployment,
     Servers,
@@ -27,12 +22,17 @@ from adledger.loadtest.runner.deployment import (
     settings_of,
     tables_of,
 )
-from adledger.loadtest.runner.environment import environment
+from adledger.loadtest.lab.environment import environment
+from adledger.loadtest.profiles.profile import Fault, Profile
+from adledger.loadtest.profiles.thresholds import EXACT
+from adledger.loadtest.results.run_folder import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
+from adledger.loadtest.runner import judge
+from adledger.loadtest.runner.check import Sent, checked, cuts_of, not_verified
 from adledger.loadtest.runner.faults import Faults
 from adledger.loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Plan, plan
-from adledger.loadtest.runner.thresholds import EXACT
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import connect

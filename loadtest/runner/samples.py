@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from adledger.loadtest.result_names import PARTS, STAGES
-from adledger.loadtest.results import Second
+from adledger.loadtest.lab.workers import Metrics, metrics_of
+from adledger.loadtest.results.names import PARTS, STAGES
+from adledger.loadtest.results.run_folder import Second
 from adledger.loadtest.runner.freshness import Histograms, Matcher
 from adledger.loadtest.runner.ledger_look import DoneBatch
 from adledger.loadtest.runner.outlet import Ack
 from adledger.loadtest.runner.sender import Report
-from adledger.loadtest.runner.workers import Metrics, metrics_of
 
 SCRAPE_SECONDS = 1.0
 

@@ -7,8 +7,8 @@ live load they are the same, but for the time that getting ready took; a replay'
 from dataclasses import dataclass
 from typing import Any
 
-from adledger.loadtest.model import HOUR_MS, Ramp, TrafficModel
-from adledger.loadtest.profile import CONSTANT, RAMPING, REPLAY, Profile
+from adledger.loadtest.profiles.profile import CONSTANT, RAMPING, REPLAY, Profile
+from adledger.loadtest.traffic.model import HOUR_MS, Ramp, TrafficModel
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import Settings
 

@@ -4,9 +4,17 @@ import shutil
 import time
 from dataclasses import replace
 
-from adledger.loadtest.profile import RATE_MAX
-from adledger.loadtest.results import FRESHNESS, RUN, SECONDS_FILE, RunFolder, Step, Summary, Verdict
-from adledger.loadtest.runner.deployment import drop_broker_data, new_id, servers
+from adledger.loadtest.lab.deployment import drop_broker_data, new_id, servers
+from adledger.loadtest.profiles.profile import RATE_MAX
+from adledger.loadtest.results.run_folder import (
+    FRESHNESS,
+    RUN,
+    SECONDS_FILE,
+    RunFolder,
+    Step,
+    Summary,
+    Verdict,
+)
 from adledger.loadtest.runner.load import Interrupt, Screen
 from adledger.loadtest.runner.run import ID_TIME, Request, one_run
 from adledger.pipeline.errors import UsageError

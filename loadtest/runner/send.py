@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import Empty
 from tempfile import TemporaryDirectory
 
-from adledger.loadtest.profile import Profile
+from adledger.loadtest.profiles.profile import Profile
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import plan
 from adledger.loadtest.runner.sender import Task

@@ -20,11 +20,11 @@ from typing import Any
 
 import uvloop
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
 from adledger.loadtest.runner.outlet import Outlet, now_ms, outlet
 from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.ticks import Tick, cut
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.settings import Settings
 

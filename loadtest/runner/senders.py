@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from adledger.loadtest.faults.processes import Process
+from adledger.loadtest.lab.processes import Process
 from adledger.loadtest.runner.sender import Report, Task
 from adledger.pipeline.errors import AdledgerError
 from adledger.sinks.embedded.launch import search_path

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adledger.loadtest.generate import Chunk
-from adledger.loadtest.kernels.shapes import I64
 from adledger.loadtest.runner.schedule import Schedule
+from adledger.loadtest.traffic.generator import Chunk
+from adledger.loadtest.traffic.kernels.shapes import I64
 from adledger.pipeline.kernels.encode import NULL
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 

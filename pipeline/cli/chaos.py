@@ -81,7 +81,7 @@ def _empty(folder: Path) -> Path:
 
 
 def _seconds(text: str, flag: str) -> float:
-    from adledger.loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+    from adledger.loadtest.profiles.profile import DURATION_SECONDS_MAX, seconds_of
 
     try:
         seconds = seconds_of(text)

@@ -16,9 +16,9 @@ from adledger.pipeline.cli.output import out, out_json, out_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from adledger.loadtest.demo import Filled, TopPublisher
-    from adledger.loadtest.verdicts import Verdicts
-    from adledger.loadtest.verify import Report
+    from adledger.loadtest.demo.procedure import Filled, TopPublisher
+    from adledger.loadtest.verification.verdicts import Verdicts
+    from adledger.loadtest.verification.verify import Report
     from adledger.pipeline.ledger.totals import Summary, Totals
     from adledger.pipeline.settings import Settings
 
@@ -48,7 +48,7 @@ def demo(
       adledger demo --events 10000000 --seed 7
       adledger demo --events 100000 --data-dir /tmp/ads --json
     """
-    from adledger.loadtest.demo import (
+    from adledger.loadtest.demo.procedure import (
         CLICKHOUSE,
         LOG,
         check,
@@ -203,7 +203,7 @@ def _class_rows(report: "Report") -> list[tuple[object, ...]]:
 
     The truth does not know what rules filter: it has one sum of billable, givt and sivt, in a row of its own.
     """
-    from adledger.loadtest.verify import FILTERED, judged_as_billable
+    from adledger.loadtest.verification.verify import FILTERED, judged_as_billable
     from adledger.pipeline.ledger.totals import WITHOUT_MONEY
     from adledger.schemas.classes import CLASS_NAMES, Class
 

@@ -13,7 +13,7 @@ from adledger.pipeline.cli.output import out, out_json, out_table
 from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.results.run_folder import RunFolder
     from adledger.loadtest.runner.run import Request
 
 loadtest = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -131,7 +131,7 @@ def verify(
       adledger loadtest verify 20260102t030405_ab12 --json
     """
     from adledger.loadtest.report.write import write_report
-    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.results.run_folder import RunFolder
     from adledger.loadtest.runner.run import verify_again
     from adledger.pipeline.cli.loadtest_screen import print_end, shown
 
@@ -170,7 +170,7 @@ def clean(
       adledger loadtest clean last
       adledger loadtest clean 20260102t030405_ab12 --all
     """
-    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.results.run_folder import RunFolder
     from adledger.loadtest.runner.clean import clean as clean_run
 
     for removed in clean_run(RunFolder.find(runs, name), clickhouse=clickhouse, everything=everything):
@@ -186,8 +186,8 @@ def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
       adledger loadtest list
       adledger loadtest list --json
     """
-    from adledger.loadtest import profile_files
-    from adledger.loadtest.results import runs_in
+    from adledger.loadtest.profiles import files as profile_files
+    from adledger.loadtest.results.run_folder import runs_in
 
     profiles = [profile_files.load(name) for name in profile_files.names()]
     folders = list(runs_in(runs))
@@ -216,9 +216,9 @@ def _listed(folder: "RunFolder") -> dict[str, Any]:
 
 
 def _request(profile: str, **given: Any) -> "Request":
-    from adledger.loadtest import profile_files
-    from adledger.loadtest.profile import fault_of
-    from adledger.loadtest.runner.deployment import LOCAL, Wanted
+    from adledger.loadtest.lab.deployment import LOCAL, Wanted
+    from adledger.loadtest.profiles import files as profile_files
+    from adledger.loadtest.profiles.profile import fault_of
     from adledger.loadtest.runner.run import Request
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
@@ -251,7 +251,7 @@ def _settings(assignments: list[str]) -> dict[str, Any]:
 
 
 def _rate(text: str | None) -> float | None:
-    from adledger.loadtest.profile import RATE_MAX
+    from adledger.loadtest.profiles.profile import RATE_MAX
 
     if text is None or text == "max":
         return None if text is None else 0.0
@@ -265,7 +265,7 @@ def _rate(text: str | None) -> float | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    from adledger.loadtest.profile import DURATION_SECONDS_MAX, seconds_of
+    from adledger.loadtest.profiles.profile import DURATION_SECONDS_MAX, seconds_of
 
     if text is None:
         return None
@@ -281,7 +281,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _pids(watch: list[str]) -> dict[str, tuple[int, ...]]:
-    from adledger.loadtest.result_names import PARTS
+    from adledger.loadtest.results.names import PARTS
 
     found: dict[str, tuple[int, ...]] = {}
     for text in watch:

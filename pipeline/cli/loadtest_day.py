@@ -87,7 +87,7 @@ def _as_json(
 ) -> dict[str, Any]:
     import dataclasses
 
-    from adledger.loadtest.runner.environment import cpu_name
+    from adledger.loadtest.lab.environment import cpu_name
     from adledger.pipeline.settings import cores
 
     return {

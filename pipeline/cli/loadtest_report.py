@@ -10,7 +10,7 @@ from adledger.pipeline.cli import options
 from adledger.pipeline.cli.output import err, out, out_json, out_table
 
 if TYPE_CHECKING:
-    from adledger.loadtest.comparing.runs import Comparison
+    from adledger.loadtest.compare.runs import Comparison
 
 RUNS = Path("data") / "loadtest"
 EXIT_WORSE, EXIT_REFUSED, EXIT_BLIND = 99, 97, 96
@@ -34,7 +34,7 @@ def report(
       adledger loadtest report 20260102t030405_ab12 --json
     """
     from adledger.loadtest.report.write import HTML, write_report
-    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.results.run_folder import RunFolder
 
     written = write_report(RunFolder.find(runs, name))
     if as_json:
@@ -103,10 +103,10 @@ def compare(
       adledger loadtest compare new/* --against old/* --must-see worker_cpu_us_per_event=10%
       adledger loadtest compare new/* --against old/* --markdown >> $GITHUB_STEP_SUMMARY
     """
-    from adledger.loadtest.comparing import runs as comparable
-    from adledger.loadtest.comparing import shown
-    from adledger.loadtest.comparing.must_see import must_see_of
-    from adledger.loadtest.results import RunFolder
+    from adledger.loadtest.compare import runs as comparable
+    from adledger.loadtest.compare import shown
+    from adledger.loadtest.compare.must_see import must_see_of
+    from adledger.loadtest.results.run_folder import RunFolder
 
     asked = must_see_of(must_see or [])
     sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
@@ -122,7 +122,7 @@ def compare(
 
 
 def _print(found: "Comparison") -> None:
-    from adledger.loadtest.comparing import shown
+    from adledger.loadtest.compare import shown
 
     if found.changes:
         out_table(shown.HEADER, shown.rows(found))

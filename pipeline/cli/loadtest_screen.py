@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from adledger.pipeline.cli.output import err, out
 
 if TYPE_CHECKING:
-    from adledger.loadtest.results import RunFolder, Second, Summary
+    from adledger.loadtest.results.run_folder import RunFolder, Second, Summary
 
 LINE_SECONDS = 5
 WRONG_SHOWN_MAX = 10

@@ -34,8 +34,8 @@ def send(
       adledger loadtest send steady-day --source kafka://localhost:9092 --rate 2000 --duration 5m
       adledger loadtest send click-farm --rate 500 --duration 1m --config adledger.toml
     """
-    from adledger.loadtest import profile_files
-    from adledger.loadtest.profile import seconds_of
+    from adledger.loadtest.profiles import files as profile_files
+    from adledger.loadtest.profiles.profile import seconds_of
     from adledger.loadtest.runner.send import send as send_profile
 
     settings = options.load_settings(config_file, assignments, source=source).settings

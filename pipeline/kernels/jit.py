@@ -13,7 +13,7 @@ from typing import Any
 import numba
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCES = ("pipeline/kernels/*.py", "loadtest/kernels/*.py", "pipeline/records/*.py", "schemas/*.py")
+SOURCES = ("pipeline/kernels/*.py", "loadtest/traffic/kernels/*.py", "pipeline/records/*.py", "schemas/*.py")
 """What kernels are made of: their own packages, and those whose constants are compiled in. A test follows the imports."""
 
 

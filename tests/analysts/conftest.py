@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adledger.loadtest.model import Scenario, TrafficModel
-from adledger.loadtest.scenarios import SCENARIOS
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import Scenario, TrafficModel
+from adledger.loadtest.traffic.scenarios import SCENARIOS
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
 from adledger.pipeline.importing import import_file
 from adledger.pipeline.importing.run import open_log

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adledger.loadtest.comparing.change import METRICS, Kind, change_of
+from adledger.loadtest.compare.change import METRICS, Kind, change_of
 from tests.support.noises import NOISES
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1_800)]

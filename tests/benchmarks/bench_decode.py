@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from adledger.loadtest.recipes import MALFORMED_RECIPES
+from adledger.loadtest.traffic.recipes import MALFORMED_RECIPES
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.identity import identity

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import TruthBuilder
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import TruthBuilder
+from adledger.loadtest.traffic.model import TrafficModel
 
 EVENTS = 1_000_000
 

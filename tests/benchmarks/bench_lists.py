@@ -10,7 +10,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from adledger.loadtest.tables import all_user_agents, bots, datacentres, networks
+from adledger.loadtest.traffic.lookup_tables import all_user_agents, bots, datacentres, networks
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from adledger.pipeline.lists.user_agents import UserAgentFlags

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.control.rollups_message import COLUMNS, decode, encode, split
 from adledger.schemas.classes import Class

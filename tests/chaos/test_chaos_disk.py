@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from adledger.loadtest.chaos.disk import Disk
 from adledger.loadtest.chaos.waiting import until
+from adledger.loadtest.lab.disk import Disk
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.connection import connect
@@ -24,7 +24,7 @@ def test_inserts_are_refused_until_there_is_room(
     """With a file system of its own where mounting is permitted, and without: the server says that there is no room."""
     if not may_mount:
         refused = subprocess.CompletedProcess([], 1, b"", b"")
-        monkeypatch.setattr("adledger.loadtest.chaos.disk.subprocess.run", lambda *_, **__: refused)
+        monkeypatch.setattr("adledger.loadtest.lab.disk.subprocess.run", lambda *_, **__: refused)
     disk = Disk(tmp_path / "disk")
     try:
         with EmbeddedServer.start(disk.folder / "data") as server:
@@ -51,7 +51,7 @@ def test_inserts_are_refused_until_there_is_room(
 _FILL_AND_SAY = """
 import sys, time
 from pathlib import Path
-from adledger.loadtest.chaos.disk import Disk
+from adledger.loadtest.lab.disk import Disk
 disk = Disk(Path(sys.argv[1]))
 (disk.folder / "something").write_text("there")
 print(disk.how, flush=True)

@@ -5,8 +5,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.chaos.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert, Refusal
-from adledger.loadtest.faults.tcp_proxy import Action, Side
+from adledger.loadtest.lab.clickhouse_frames import ClickHouseFaults, ClickHouseGate, Insert, Refusal
+from adledger.loadtest.lab.tcp_proxy import Action, Side
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.embedded import packets
 from adledger.sinks.queries import SERVER_TIME, insert_id_prefix

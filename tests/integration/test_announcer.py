@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
 from adledger.pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
 from adledger.pipeline.errors import SinkUnavailable

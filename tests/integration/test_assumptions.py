@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from adledger.loadtest.faults.tcp_proxy import Action, TcpProxy
+from adledger.loadtest.lab.tcp_proxy import Action, TcpProxy
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import InsertRefused, InsertUnknown
 from adledger.schemas.migrate import migrate

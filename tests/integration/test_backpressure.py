@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.control.owners import lane_owners
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, started

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adledger.loadtest.demo import CLICKHOUSE, EVENTS_PER_ACTOR, demo_model, fresh_folder
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.script import SLOTS_OF_SCENARIO
-from adledger.loadtest.verdicts import check_verdicts
+from adledger.loadtest.demo.procedure import CLICKHOUSE, EVENTS_PER_ACTOR, demo_model, fresh_folder
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.script import SLOTS_OF_SCENARIO
+from adledger.loadtest.verification.verdicts import check_verdicts
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.ledger.queries import Tables, totals

@@ -19,7 +19,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from typer.testing import CliRunner
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.doctor.examine import examine

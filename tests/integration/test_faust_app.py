@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth
-from adledger.loadtest.verify import verify
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings

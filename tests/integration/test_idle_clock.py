@@ -4,8 +4,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase

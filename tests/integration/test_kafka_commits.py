@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.faults.kafka_frames import OFFSET_COMMIT, KafkaFaults
-from adledger.loadtest.faults.tcp_proxy import HOST, Action, TcpProxy
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.kafka_frames import OFFSET_COMMIT, KafkaFaults
+from adledger.loadtest.lab.tcp_proxy import HOST, Action, TcpProxy
 from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
 from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from adledger.pipeline.log.kafka.commits import CONNECTIONS, GroupCommits

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command
 from tests.support.kafka_deployment import Deployment

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_file, import_into
 from adledger.pipeline.importing.run import ImportInterrupted

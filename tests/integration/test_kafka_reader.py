@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.record_block import Record

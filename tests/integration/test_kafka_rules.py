@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.verify import verify
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.cli.rules_tables import RulesTables
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables

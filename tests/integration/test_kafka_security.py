@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from adledger.loadtest.broker import Listener, LocalBroker
-from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.lab.broker import Listener, LocalBroker
+from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_into
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter

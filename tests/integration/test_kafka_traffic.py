@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.real_truth import murmur2
-from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.real_logs.expected import murmur2
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
 from adledger.schemas.classes import Reason

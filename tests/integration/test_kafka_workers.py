@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.real_truth import expected_of_files
-from adledger.loadtest.truth import Truth
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.real_logs.expected import expected_of_files
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger
 from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes

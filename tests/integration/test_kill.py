@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from clickhouse_driver.errors import Error as DriverError
 
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth
-from adledger.loadtest.verify import verify
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.importing.run import open_log
@@ -164,7 +164,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: EmbeddedServer) -
 def test_a_file_that_is_imported_twice(tmp_path: Path, server: EmbeddedServer) -> None:
     """The second time nothing is billed: what was billable is duplicate, what was malformed is so again."""
     log = tmp_path / "log"
-    with resources.as_file(resources.files("adledger.loadtest.data") / "apache_access.log.gz") as file:
+    with resources.as_file(resources.files("adledger.loadtest.real_logs") / "apache_access.log.gz") as file:
         arguments = ("import", str(file), "--format", "access-log", "--to", f"files:{log}")
         classes = []
         for time in ("first", "second"):

@@ -18,9 +18,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, Records
 from typer.testing import CliRunner, Result
 
 from adledger import __version__
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
 from adledger.pipeline.importing.run import open_log

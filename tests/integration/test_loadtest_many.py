@@ -7,14 +7,14 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.results import RunFolder, Verdict
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.results.run_folder import RunFolder, Verdict
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.sender import Task
 from adledger.loadtest.runner.senders import SenderProcess, wait_until_ready
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.addresses import parse_source
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.results import RunFolder, Verdict
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.results.run_folder import RunFolder, Verdict
 from adledger.loadtest.runner.freshness import read_log
 from adledger.pipeline.addresses import ServerAddress
 from adledger.sinks.connection import connect

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.results import RunFolder, Verification
+from adledger.loadtest.results.run_folder import RunFolder, Verification
 from adledger.loadtest.runner.check import Sent, checked
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.addresses import ServerAddress
 from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from adledger.loadtest.broker import LocalBroker
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.ledger.audit import Report, Scope, audit

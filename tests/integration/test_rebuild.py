@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from adledger import __version__
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.importing.run import open_log

@@ -8,7 +8,7 @@ import pytest
 
 from adledger.loadtest.report.plots import WANTED
 from adledger.loadtest.report.write import HTML, write_report
-from adledger.loadtest.results import FaultResult, Verdict
+from adledger.loadtest.results.run_folder import FaultResult, Verdict
 from adledger.pipeline.web.pages import INDEX
 from tests.support.browser import Browser
 from tests.support.run_folders import folder_of, run_of, summary_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import deliver, lane

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adledger.loadtest.model import Scenario, TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import Scenario, TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import deliver, lane
 from adledger.pipeline.lanes.judges import Judges

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from adledger.loadtest.broker import Listener, LocalBroker
-from adledger.loadtest.kafka_jars import KafkaMissing, kafka_jars
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth
-from adledger.loadtest.verify import verify
+from adledger.loadtest.lab.broker import Listener, LocalBroker
+from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress, parse_clickhouse
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.cli.http_query import run_query

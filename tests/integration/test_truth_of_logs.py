@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adledger.loadtest.demo import Filled, fill_log
-from adledger.loadtest.expected import publisher_minutes
-from adledger.loadtest.model import Scenario, TrafficModel
-from adledger.loadtest.real_truth import SITE
+from adledger.loadtest.demo.procedure import Filled, fill_log
+from adledger.loadtest.real_logs.expected import SITE
+from adledger.loadtest.traffic.expected_records import publisher_minutes
+from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.pipeline.errors import UsageError
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import Malformed
@@ -88,7 +88,7 @@ def test_each_record_is_expected_where_it_lies(filled):
 
 def test_traffic_must_fit_the_log(filled):
     """Other partitions, or log times that would fall, are refused before anything is written."""
-    from adledger.loadtest.write import write_traffic
+    from adledger.loadtest.traffic.write import write_traffic
     from adledger.pipeline.log.files.writer import FilesLogWriter
 
     with FilesLogWriter(filled[0]) as writer:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from adledger.loadtest.model import Scenario, TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import Scenario, TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, UsageError

@@ -7,12 +7,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.labels import Label
-from adledger.loadtest.model import Burst, Scenario, TrafficModel
-from adledger.loadtest.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
-from adledger.loadtest.scenarios import SCENARIOS
-from adledger.loadtest.truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.traffic.labels import Label
+from adledger.loadtest.traffic.model import Burst, Scenario, TrafficModel
+from adledger.loadtest.traffic.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
+from adledger.loadtest.traffic.scenarios import SCENARIOS
 from adledger.pipeline.stages.slow_road import DecodeContext, decode_plain
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import FUTURE_MS_MAX, Malformed

@@ -15,8 +15,8 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
-from adledger.loadtest.truth import Truth
-from adledger.loadtest.verify import verify
+from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.ledger.audit import Scope, audit

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 
-from adledger.loadtest.broker import LocalBroker
+from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.log.kafka.batches import LogTime
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts

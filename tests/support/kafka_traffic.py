@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 from aiokafka import AIOKafkaProducer
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.stages.plain_hashes import partition_of

@@ -23,7 +23,7 @@ class LogRecord(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a plain count found; the keys of `rollup` are those of adledger.loadtest.truth.ROLLUP_KEY."""
+    """What a plain count found; the keys of `rollup` are those of adledger.loadtest.traffic.ground_truth.ROLLUP_KEY."""
 
     rollup: dict[tuple[int, int, int, int, int], tuple[int, int]]
     classes: Counter[tuple[int, int]]  # (lane, class)

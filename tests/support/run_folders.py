@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adledger.loadtest.result_names import METRICS, SECONDS
-from adledger.loadtest.results import (
+from adledger.loadtest.results.names import METRICS, SECONDS
+from adledger.loadtest.results.run_folder import (
     FaultResult,
     Names,
     Run,

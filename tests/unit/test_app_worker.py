@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.model import TrafficModel
-from adledger.loadtest.write import write_traffic
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import CommitUnknown, InsertRefused, LaneStopped, SinkError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker as worker_module

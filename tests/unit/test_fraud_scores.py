@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.fraud_report import BEGIN, END, Evaluation, report
-from adledger.loadtest.fraud_scores import SCORED, Rows, farm_excess, flood_excess, scores
-from adledger.loadtest.labels import Label
+from adledger.loadtest.fraud_eval.report import BEGIN, END, Evaluation, report
+from adledger.loadtest.fraud_eval.scores import SCORED, Rows, farm_excess, flood_excess, scores
+from adledger.loadtest.traffic.labels import Label
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.rules.plain import Event, user_many_ips, user_velocity
 from adledger.pipeline.rules.rule_set import RuleSet

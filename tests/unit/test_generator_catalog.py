@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from adledger.loadtest.tables import networks, user_agents
+from adledger.loadtest.traffic.lookup_tables import networks, user_agents
 
 
 def test_networks_are_public_and_apart():

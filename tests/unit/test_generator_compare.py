@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.compare import differences, differing, publisher_spans
-from adledger.loadtest.truth import ROLLUP
+from adledger.loadtest.traffic.ground_truth import ROLLUP
+from adledger.loadtest.verification.differences import differences, differing, publisher_spans
 
 keys = st.tuples(
     st.integers(0, 3), st.sampled_from([0, 60]), st.integers(1, 2), st.integers(1, 5), st.integers(1, 2)

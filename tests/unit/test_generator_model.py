@@ -2,7 +2,7 @@
 
 import pytest
 
-from adledger.loadtest.model import Burst, TrafficModel
+from adledger.loadtest.traffic.model import Burst, TrafficModel
 from adledger.pipeline.errors import UsageError
 
 

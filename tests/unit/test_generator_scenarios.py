@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.kernels.shapes import SENDS_SIZE
-from adledger.loadtest.labels import Label
-from adledger.loadtest.model import Scenario, TrafficModel
-from adledger.loadtest.scenarios import (
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.kernels.shapes import SENDS_SIZE
+from adledger.loadtest.traffic.labels import Label
+from adledger.loadtest.traffic.lookup_tables import all_user_agents, bots, datacentres, user_agents
+from adledger.loadtest.traffic.model import Scenario, TrafficModel
+from adledger.loadtest.traffic.scenarios import (
     ATTACKS,
     GHOST_PUBLISHER_FIRST,
     LOOK_ALIKES,
@@ -19,7 +20,6 @@ from adledger.loadtest.scenarios import (
     SUSPENDED_PUBLISHER_FIRST,
     TOLD_FROM,
 )
-from adledger.loadtest.tables import all_user_agents, bots, datacentres, user_agents
 from adledger.pipeline.errors import UsageError
 from adledger.schemas.classes import Class
 from tests.support.plain_count import records_of

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.kernels.keys import crc32, key_partition, murmur2, put_id, put_ip
-from adledger.loadtest.kernels.memory import put_decimal, put_text
-from adledger.loadtest.real_truth import murmur2 as plain_murmur2
+from adledger.loadtest.real_logs.expected import murmur2 as plain_murmur2
+from adledger.loadtest.traffic.kernels.keys import crc32, key_partition, murmur2, put_id, put_ip
+from adledger.loadtest.traffic.kernels.memory import put_decimal, put_text
 
 KAFKA_VECTORS = {
     b"21": -973932308,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.labels import Label
-from adledger.loadtest.model import Burst, TrafficModel
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.labels import Label
+from adledger.loadtest.traffic.model import Burst, TrafficModel
 
 HOUR_MS = 3_600_000
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest import real_truth
+from adledger.loadtest.real_logs import expected as real_truth
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.importing import import_file
 from adledger.pipeline.importing.formats import FORMATS, line_format

@@ -12,7 +12,7 @@ import crawlerdetect
 import numpy as np
 import pytest
 
-from adledger.loadtest.tables import bots, datacentres, networks, user_agents
+from adledger.loadtest.traffic.lookup_tables import bots, datacentres, networks, user_agents
 from adledger.pipeline.importing.access_log import AccessLog
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists import known_addresses, known_agents
@@ -36,7 +36,7 @@ from adledger.pipeline.lists.warm import compile_kernels
 from adledger.schemas.classes import Reason
 
 DAY = date(2026, 11, 23)
-LOG = Path(__file__).resolve().parents[2] / "loadtest/data/apache_access.log.gz"
+LOG = Path(__file__).resolve().parents[2] / "loadtest/real_logs/apache_access.log.gz"
 REJECTS = kernels.UA_BLANK | kernels.UA_KNOWN_BOT | kernels.UA_NON_BROWSER
 
 

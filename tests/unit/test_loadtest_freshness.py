@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.result_names import SECONDS, TAG_DUE, TAG_LOG_TIME
+from adledger.loadtest.results.names import SECONDS, TAG_DUE, TAG_LOG_TIME
 from adledger.loadtest.runner.freshness import Fresh, Histograms, Matcher, read_log
 from adledger.loadtest.runner.outlet import Ack
 

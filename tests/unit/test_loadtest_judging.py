@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.results import FaultResult, Verdict, Verification
+from adledger.loadtest.profiles.thresholds import OPERATORS, parse_threshold
+from adledger.loadtest.results.run_folder import FaultResult, Verdict, Verification
 from adledger.loadtest.runner.judge import GENERATOR_BEHIND_MS_MAX, Facts, judged, verdict_of
 from adledger.loadtest.runner.search import PRECISION, STEPS_MAX, next_rate
-from adledger.loadtest.runner.thresholds import OPERATORS, parse_threshold
 
 EQUAL = Verification(ran=True, equal=True)
 NOT_RUN = Verification(ran=False, equal=False, why_not="not drained")

@@ -4,7 +4,7 @@ import sys
 
 import psutil
 
-from adledger.loadtest.faults.processes import Process, gone, pause, resume
+from adledger.loadtest.lab.processes import Process, gone, pause, resume
 
 SLEEP = (sys.executable, "-c", "print('up', flush=True); input()")
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from adledger.loadtest import profile_files
-from adledger.loadtest.profile import REPLAY, fault_of, seconds_of
-from adledger.loadtest.profile_files import parse
+from adledger.loadtest.profiles import files as profile_files
+from adledger.loadtest.profiles.files import parse
+from adledger.loadtest.profiles.profile import REPLAY, fault_of, seconds_of
 from adledger.loadtest.runner.schedule import plan
-from adledger.loadtest.scenarios import SCENARIOS
+from adledger.loadtest.traffic.scenarios import SCENARIOS
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import Settings
 

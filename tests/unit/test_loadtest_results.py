@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from adledger.loadtest.result_names import METRICS, SECONDS
-from adledger.loadtest.results import (
+from adledger.loadtest.results.names import METRICS, SECONDS
+from adledger.loadtest.results.run_folder import (
     FORMAT,
     FaultResult,
     Names,

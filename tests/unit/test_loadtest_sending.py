@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.labels import Label
-from adledger.loadtest.model import Ramp, Scenario, TrafficModel
 from adledger.loadtest.runner.check import Sent, cuts_of
 from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.ticks import cut
-from adledger.loadtest.truth import TruthBuilder
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import TruthBuilder
+from adledger.loadtest.traffic.labels import Label
+from adledger.loadtest.traffic.model import Ramp, Scenario, TrafficModel
 from adledger.pipeline.log.record_block import encode_batches
 
 START = 1_800_000_000_000

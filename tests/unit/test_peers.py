@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.generate import Generator
-from adledger.loadtest.peers.bench import Result, run_peer
-from adledger.loadtest.peers.catalog import PEERS, Kind, Peer, peer
-from adledger.loadtest.peers.environments import CLIENTS, CONSTRAINTS, FLINK
-from adledger.loadtest.peers.measure import PeerFailed, measured
-from adledger.loadtest.peers.show import plot, summaries, table
-from adledger.loadtest.peers.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
-from adledger.loadtest.truth import TruthBuilder
+from adledger.loadtest.benchmarks.bench import Result, run_peer
+from adledger.loadtest.benchmarks.catalog import PEERS, Kind, Peer, peer
+from adledger.loadtest.benchmarks.environments import CLIENTS, CONSTRAINTS, FLINK
+from adledger.loadtest.benchmarks.show import plot, summaries, table
+from adledger.loadtest.benchmarks.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
+from adledger.loadtest.lab.measured_process import PeerFailed, measured
+from adledger.loadtest.traffic.generator import Generator
+from adledger.loadtest.traffic.ground_truth import TruthBuilder
 
 
 def minutes(*rows: tuple[int, int, int, int, int]):

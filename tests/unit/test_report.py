@@ -16,7 +16,7 @@ from adledger.loadtest.report.markdown import markdown
 from adledger.loadtest.report.markup import VOID, element
 from adledger.loadtest.report.page import page
 from adledger.loadtest.report.plots import POINTS_MAX, WANTED, plots_of
-from adledger.loadtest.results import Step, ThresholdResult, Verdict, Verification
+from adledger.loadtest.results.run_folder import Step, ThresholdResult, Verdict, Verification
 from tests.support.run_folders import LOAD_SECONDS, run_of, seconds_of, summary_of
 
 NASTY = "<script>alert('x')</script>&\"'|`*_[a](b)\x00\x1b\ud800"

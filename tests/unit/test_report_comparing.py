@@ -10,12 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from adledger.loadtest.comparing import student
-from adledger.loadtest.comparing.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
-from adledger.loadtest.comparing.must_see import must_see_of, unseen
-from adledger.loadtest.comparing.runs import Measured, compare
-from adledger.loadtest.comparing.shown import as_json, markdown
-from adledger.loadtest.results import Verdict, Verification
+from adledger.loadtest.compare import student
+from adledger.loadtest.compare.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
+from adledger.loadtest.compare.must_see import must_see_of, unseen
+from adledger.loadtest.compare.runs import Measured, compare
+from adledger.loadtest.compare.shown import as_json, markdown
+from adledger.loadtest.results.run_folder import Verdict, Verification
 from adledger.pipeline.cli.loadtest import loadtest
 from adledger.pipeline.cli.loadtest_report import repeated
 from adledger.pipeline.errors import UsageError

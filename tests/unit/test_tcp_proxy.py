@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.faults.kafka_frames import HEARTBEAT, METADATA, OFFSET_COMMIT, KafkaFaults
-from adledger.loadtest.faults.tcp_proxy import HOST, Action, Side, TcpProxy
+from adledger.loadtest.lab.kafka_frames import HEARTBEAT, METADATA, OFFSET_COMMIT, KafkaFaults
+from adledger.loadtest.lab.tcp_proxy import HOST, Action, Side, TcpProxy
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+"""`python -m adledger.loadtest.benchmarks`: what `make bench-peers` runs."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from adledger.loadtest.benchmarks.bench import run_rounds
+from adledger.loadtest.benchmarks.catalog import PEERS
+from adledger.loadtest.benchmarks.show import Machine, plot, summaries, table
+from adledger.loadtest.benchmarks.traffic import Traffic, write_traffic
+from adledger.loadtest.lab.broker import LocalBroker
+from adledger.pipeline.errors import AdledgerError
+
+
+def main() -> int:
+    """Run the bench; 0: all counts right, 1: not, or a peer gave none."""
+    given = _arguments()
+    chosen = [peer for peer in PEERS if not given.only or peer.name in given.only.split(",")]
+    before = Machine.here()
+    with tempfile.TemporaryDirectory(prefix="adledger-peers-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        with LocalBroker(folder / "broker") as broker:
+            results = run_rounds(
+                chosen, given.rounds, _traffic(broker.servers), broker.servers, folder / "runs", _say
+            )
+    rows = summaries(results)
+    sys.stdout.write(f"\n{before}\n\n{table(rows)}\n")
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        (given.out / "peers.json").write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+        (given.out / "peers.md").write_text(f"{before}\n\n{table(rows)}\n")
+        (given.out / "peers.svg").write_text(plot(rows))
+        _say(f"written to {given.out}")
+    return int(any(row.failure or row.rows_wrong for row in rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each peer (3); the median is told")
+    parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(p.name for p in PEERS)}")
+    parser.add_argument("--out", type=Path, help="a folder for peers.md, peers.svg and peers.json")
+    given = parser.parse_args()
+    unknown = set(given.only.split(",")) - {peer.name for peer in PEERS} - {""}
+    if unknown or given.rounds < 1:
+        parser.error(f"no peer {', '.join(sorted(unknown))}" if unknown else "--rounds is 1 at least")
+    return given
+
+
+def _traffic(servers: str) -> Callable[[int], Traffic]:
+    made: dict[int, Traffic] = {}
+
+    def of(events: int) -> Traffic:
+        if events not in made:
+            _say(f"writing {events:,} events")
+            made[events] = write_traffic(servers, events)
+        return made[events]
+
+    return of
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AdledgerError as error:
+        _say(f"bench-peers: {error}")
+        sys.exit(error.exit_code)

@@ -1,0 +1,127 @@
+"""One peer after the other over the same traffic: measured, checked against the truth, told."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adledger.loadtest.benchmarks.catalog import Kind, Peer
+from adledger.loadtest.benchmarks.environments import PeerMissing, command, versions
+from adledger.loadtest.benchmarks.ours import run_adledger
+from adledger.loadtest.benchmarks.traffic import Traffic, read_found, rows_wrong
+from adledger.loadtest.lab.measured_process import Cost, PeerFailed, measured
+from adledger.sinks.embedded.launch import search_path
+
+RUN_SECONDS_MAX = 180
+"""A peer that takes longer is killed, and told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run of a peer came to. `failure` says why there are no figures, "" where there are.
+
+    `steady` leaves out start-up and warming up: what was taken until a quarter of the events was read (of adledger,
+    which computes ahead, until its worker began).
+    """
+
+    peer: str
+    events: int = 0
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    steady_events: int = 0
+    steady_cpu_seconds: float = 0.0
+    steady_seconds: float = 0.0
+    server_cpu_seconds: float = 0.0
+    rows: int = 0
+    rows_wrong: int = 0
+    versions: str = ""
+    failure: str = ""
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Events per CPU-second, start-up and all."""
+        return self.events / self.cpu_seconds if self.cpu_seconds else 0.0
+
+    @property
+    def steady_per_cpu_second(self) -> float:
+        """Events per CPU-second once it is warm."""
+        return self.steady_events / self.steady_cpu_seconds if self.steady_cpu_seconds else 0.0
+
+    @property
+    def steady_per_second(self) -> float:
+        """Events a second of wall time once it is warm."""
+        return self.steady_events / self.steady_seconds if self.steady_seconds else 0.0
+
+
+def run_rounds(
+    peers: list[Peer], rounds: int, traffic_of: Callable[[int], Traffic], servers: str, folder: Path, say: Callable[[str], None]
+) -> list[Result]:  # fmt: skip
+    """Run every peer so many times, round by round, so that a busy minute does not meet one peer alone."""
+    results = []
+    for number in range(1, rounds + 1):
+        for peer in peers:
+            result = run_peer(peer, traffic_of(peer.events), servers, folder / f"{peer.name}-{number}")
+            results.append(result)
+            say(_line(peer, result))
+    return results
+
+
+def run_peer(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
+    """Run a peer once, in a folder of its own, which goes when it was right. Never raises: what fails is told."""
+    folder.mkdir(parents=True)
+    try:
+        result = _ours(peer, traffic, servers, folder) if peer.kind is Kind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip
+    except (PeerMissing, PeerFailed) as error:
+        return Result(peer.name, failure=error.message)
+    if not result.rows_wrong:
+        shutil.rmtree(folder)
+    return result
+
+
+def _theirs(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
+    numbers = [str(traffic.events)] if peer.kind is Kind.FLINK else [str(traffic.events), str(traffic.unique)]
+    run = command(peer, [servers, traffic.topic, *numbers, str(folder)])
+    cost = measured(run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder, env=_environment(peer))
+    report = json.loads((folder / "report.json").read_text())
+    found = read_found(folder / "found.tsv")
+    return _result(
+        peer, traffic, cost, rows_wrong(traffic.minutes, found),
+        mark_events=report["mark_events"], steady_cpu_seconds=report["steady_cpu_seconds"],
+        steady_seconds=report["steady_seconds"], versions=versions(peer),
+    )  # fmt: skip
+
+
+def _environment(peer: Peer) -> dict[str, str]:
+    return {"PYTHONPATH": search_path()} if peer.kind is Kind.DATA_PATH else {}
+
+
+def _ours(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
+    own = run_adledger(servers, traffic, folder, seconds_max=RUN_SECONDS_MAX)
+    return _result(
+        peer, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=0,
+        steady_cpu_seconds=own.steady_cpu_seconds, steady_seconds=own.steady_seconds,
+        server_cpu_seconds=own.server_cpu_seconds, versions=versions(peer),
+    )  # fmt: skip
+
+
+def _result(
+    peer: Peer, traffic: Traffic, cost: Cost, wrong: int, *, mark_events: int, **figures: object
+) -> Result:
+    return Result(
+        peer.name, traffic.events, cost.cpu_seconds, cost.seconds, cost.memory_bytes,
+        traffic.events - mark_events, rows=len(traffic.minutes), rows_wrong=wrong, **figures,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _line(peer: Peer, result: Result) -> str:
+    if result.failure:
+        return f"{peer.title}: {result.failure}"
+    right = (
+        "counts right" if not result.rows_wrong else f"{result.rows_wrong:,} of {result.rows:,} rows WRONG"
+    )
+    return (
+        f"{peer.title}: {result.steady_per_cpu_second:,.0f} events/CPU-s steady, {result.per_cpu_second:,.0f} with "
+        f"start-up, {result.steady_per_second:,.0f}/s, {result.memory_bytes / 2**20:,.0f} MiB, {right}"
+    )

@@ -1,0 +1,121 @@
+"""Telling change from noise: runs of A against runs of B, metric by metric.
+
+Welch's test on the logarithms of the runs' values: load tests' noise is relative, and two sides need not be equally
+noisy. A change is told only where both hold: its interval leaves no change out, and it is as large as `effect_min`,
+since what is real but small is nobody's business. The interval's error is shared out among the metrics, so that A against
+A says something in at most ERROR_MAX of all comparisons, whatever the metrics have to do with each other.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adledger.loadtest.compare import student
+
+RUNS_MIN = 3
+"""Of each side. Fewer say nothing about noise."""
+
+ERROR_MAX = 0.02
+"""Of comparisons of A with A, those that tell any change, at most."""
+
+NOISE_MIN = 0.002
+"""Standard deviation of a run's value that is assumed at least: values that happen to agree prove no precision."""
+
+POWER = 0.8
+"""`seen_from` is a change that so many comparisons like this one would have told."""
+
+
+class Kind(StrEnum):
+    """What became of a metric."""
+
+    WORSE = "worse"
+    BETTER = "better"
+    SAME = "no change"
+    UNKNOWN = "not comparable"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric that is compared: its name in a summary, which way is worse, its share of ERROR_MAX.
+
+    `effect_min` is relative: 0.03 is 3 %.
+    """
+
+    name: str
+    title: str
+    effect_min: float
+    error: float
+    higher_is_better: bool = False
+
+
+METRICS = (
+    Metric("worker_cpu_us_per_event", "worker CPU an event", 0.03, 0.01),
+    Metric("freshness_ms.med", "freshness p50", 0.10, 0.0025),
+    Metric("freshness_ms.p(99)", "freshness p99", 0.10, 0.0025),
+    Metric("consumed_rate.mean", "events queryable a second", 0.03, 0.0025, higher_is_better=True),
+    Metric("worker_memory_bytes.max", "memory of workers", 0.10, 0.0025),
+)
+"""CPU has half of the error: it hardly depends on what else the machine does. The sum is ERROR_MAX."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What was found of a metric: A's value against B's, geometric means. Changes are relative: 0.1 is 10 % more than B.
+
+    `low` and `high` bound the change at the metric's own error; `seen_from` is the change that would hardly have gone
+    unseen. All are None where the kind is UNKNOWN, and `why` says why.
+    """
+
+    metric: Metric
+    kind: Kind
+    value_a: float | None = None
+    value_b: float | None = None
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seen_from: float | None = None
+    p: float | None = None
+    why: str = ""
+
+
+def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | None]) -> Change:
+    """Compare the values of A's runs with those of B's, at least RUNS_MIN each."""
+    known_a, known_b = _positive(a), _positive(b)
+    if min(len(known_a), len(known_b)) < RUNS_MIN or len(known_a) < len(a) or len(known_b) < len(b):
+        return Change(metric=metric, kind=Kind.UNKNOWN, why="not every run measured it")
+    logs_a, logs_b = [math.log(v) for v in known_a], [math.log(v) for v in known_b]
+    error_a, error_b = (_variance(logs) / len(logs) for logs in (logs_a, logs_b))
+    spread = math.sqrt(error_a + error_b)
+    degrees = (error_a + error_b) ** 2 / (
+        error_a**2 / (len(logs_a) - 1) + error_b**2 / (len(logs_b) - 1)
+    )  # Welch and Satterthwaite
+    mean_a, mean_b = statistics.fmean(logs_a), statistics.fmean(logs_b)
+    difference = mean_a - mean_b
+    reach = student.quantile(metric.error, degrees) * spread
+    p = student.two_tails(difference / spread, degrees)
+    change = math.expm1(difference)
+    real = abs(difference) > reach and abs(change) >= metric.effect_min
+    worse = (change > 0) != metric.higher_is_better
+    power_reach = student.quantile(2 * (1 - POWER), degrees) * spread
+    return Change(
+        metric=metric, kind=(Kind.WORSE if worse else Kind.BETTER) if real else Kind.SAME,
+        value_a=math.exp(mean_a), value_b=math.exp(mean_b), change=change,
+        low=math.expm1(difference - reach), high=math.expm1(difference + reach),
+        seen_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
+    )  # fmt: skip
+
+
+def regressed(changes: Iterable[Change]) -> bool:
+    """Whether anything became worse."""
+    return any(change.kind is Kind.WORSE for change in changes)
+
+
+def _positive(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None and value > 0]
+
+
+def _variance(logs: Sequence[float]) -> float:
+    mean = statistics.fmean(logs)
+    return max(sum((log - mean) ** 2 for log in logs) / (len(logs) - 1), NOISE_MIN**2)

@@ -1,0 +1,183 @@
+"""Which runs can be compared: the same load on the same machine, each valid and counted exactly."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adledger.loadtest.compare.change import METRICS, RUNS_MIN, Change, Kind, change_of
+from adledger.loadtest.compare.must_see import unseen
+from adledger.loadtest.report.figures import plain
+from adledger.loadtest.results.run_folder import Run, RunFolder, Summary, Verdict
+
+MACHINE = ("cpu", "cores", "memory_bytes", "one_machine")
+"""Of the environment: what makes figures incomparable."""
+
+OF_ONE_RUN = frozenset({
+    "cluster", "database", "group", "load_average_before", "rollups_topic", "source", "topics", "web_host", "web_port",
+})  # fmt: skip
+"""Settings and environment that each run has anew."""
+
+OVERRIDDEN = frozenset({"rate", "seconds", "warm_up_seconds"})
+"""Of a profile's load: what the command may have set, and the run says as it was."""
+
+BLIND_FROM = 0.25
+"""A comparison that would miss a change of so much says so."""
+
+COMPARABLE = frozenset({Verdict.HELD, Verdict.CROSSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run that ended."""
+
+    run: Run
+    summary: Summary
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """What was asked of the system; equal wherever figures are comparable."""
+        run = self.run
+        return {
+            "profile": run.profile_name,
+            **{f"load.{key}": value for key, value in run.profile.get("load", {}).items() if key not in OVERRIDDEN},
+            **{f"traffic.{key}": value for key, value in run.profile.get("traffic", {}).items()},
+            "executor": run.executor, "rate": run.rate_per_second, "seconds": run.duration_seconds,
+            "warm-up": run.warm_up_seconds, "workers": run.workers, "senders": run.senders,
+            "faults": [(f.kind, f.at_seconds, f.duration_seconds) for f in self.summary.faults],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A against B. `refused`: why it can't be made, and then there are no changes.
+
+    `unseen`: changes that had to be seen and could have gone unseen.
+    """
+
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    refused: tuple[str, ...]
+    cautions: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """`refused`, `worse` (anything is), `blind` (something is unseen), `better`, or `no change`."""
+        kinds = {change.kind for change in self.changes}
+        if self.refused:
+            return "refused"
+        if self.unseen and Kind.WORSE not in kinds:
+            return "blind"
+        return next((kind.value for kind in (Kind.WORSE, Kind.BETTER) if kind in kinds), Kind.SAME.value)
+
+
+def read(folder: RunFolder) -> Measured:
+    """Read a run. Raises UsageError where it did not end."""
+    return Measured(folder.run(), folder.summary())
+
+
+def compare(
+    a: Sequence[Measured],
+    b: Sequence[Measured],
+    *,
+    across_machines: bool = False,
+    must_see: Mapping[str, float] | None = None,
+) -> Comparison:
+    """Compare runs A with runs B, where they can be compared. `must_see` is must_see.must_see_of's."""
+    names_a, names_b = (tuple(m.run.id for m in side) for side in (a, b))
+    refused = tuple(_refusals(a, b, across_machines=across_machines))
+    if refused:
+        return Comparison(a=names_a, b=names_b, refused=refused)
+    changes = tuple(
+        change_of(metric, *([m.summary.metrics.get(metric.name) for m in side] for side in (a, b)))
+        for metric in METRICS
+    )
+    if all(change.kind is Kind.UNKNOWN for change in changes):
+        return Comparison(a=names_a, b=names_b, refused=("no metric was measured in every run",))
+    return Comparison(
+        a=names_a, b=names_b, refused=(), cautions=(*_blind(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
+        changes=changes, unseen=tuple(unseen(changes, must_see or {})),
+    )  # fmt: skip
+
+
+def _refusals(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: bool) -> Iterator[str]:
+    for name, side in (("A", a), ("B", b)):
+        if len(side) < RUNS_MIN:
+            yield f"{len(side)} runs of {name}: at least {RUNS_MIN} of each tell noise from change, 5 are better"
+    ids = [m.run.id for m in (*a, *b)]
+    for run_id in dict.fromkeys(i for i in ids if ids.count(i) > 1):
+        yield f"{run_id} is named twice"
+    for measured in (*a, *b):
+        if measured.summary.verdict not in COMPARABLE:
+            yield f"{measured.run.id} is {measured.summary.verdict.value}: its figures say nothing"
+        elif measured.summary.verification.ran and not measured.summary.verification.equal:
+            yield f"{measured.run.id} counted wrongly: how fast it was is no matter"
+    for key, values in _differing([m.load for m in (*a, *b)]):
+        yield f"the loads are not the same: {key} is {_either(values)}"
+    machines = [{key: m.run.environment.get(key) for key in MACHINE} for m in (*a, *b)]
+    for key, values in _differing(machines):
+        if not across_machines:
+            yield f"the machines are not the same: {key} is {_either(values)} (--across-machines compares them all the same)"
+
+
+def _blind(changes: Sequence[Change]) -> Iterator[str]:
+    blind = [
+        f"{change.metric.title} {change.seen_from:,.0%}"
+        for change in changes
+        if change.kind is Kind.SAME and change.seen_from is not None and change.seen_from > BLIND_FROM
+    ]
+    if blind:
+        yield (
+            f"Runs scatter so much that changes below these are not sure to be seen: {', '.join(blind)}. "
+            "Take more runs, longer ones, or a quieter machine."
+        )
+
+
+def _cautions(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:
+    times_a, times_b = ([m.run.started_ms for m in side] for side in (a, b))
+    if max(times_a) < min(times_b) or max(times_b) < min(times_a):
+        yield (
+            "All runs of one side came before those of the other: a machine that changed meanwhile would look the same. "
+            "Alternate them: A B A B ..."
+        )
+    for name, side in (("A", a), ("B", b)):
+        for key, values in _differing([_own(m.run) for m in side]):
+            yield f"The runs of {name} differ among themselves: {key} is {_either(values)}."
+    busy = [
+        m.run.id
+        for m in (*a, *b)
+        if (m.run.environment.get("load_average_before") or 0) > (m.run.environment.get("cores") or 1) / 2
+    ]
+    if busy:
+        yield f"The machine was busy before {len(busy)} of {len(a) + len(b)} runs."
+    unverified = sum(not m.summary.verification.ran for m in (*a, *b))
+    if unverified:
+        yield f"What was counted was not compared with the truth in {unverified} of {len(a) + len(b)} runs."
+
+
+def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:
+    """Yield what A has otherwise than B: what the change may come from."""
+    for key, (of_a, of_b) in _differing([_own(a[0].run), _own(b[0].run)]):
+        yield f"{key}: A {plain(of_a)}, B {plain(of_b)}"
+
+
+def _own(run: Run) -> dict[str, Any]:
+    values = {"seed": run.seed, **run.settings, **run.environment}
+    return {key: value for key, value in values.items() if key not in OF_ONE_RUN and key not in MACHINE}
+
+
+def _differing(values: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the keys at which not all are equal, with the different values in order."""
+    for key in dict.fromkeys(key for value in values for key in value):
+        found: list[Any] = []
+        for value in values:
+            if value.get(key) not in found:
+                found.append(value.get(key))
+        if len(found) > 1:
+            yield key, found
+
+
+def _either(values: Sequence[Any]) -> str:
+    return " or ".join(map(plain, values))

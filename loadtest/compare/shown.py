@@ -1,0 +1,75 @@
+"""A comparison for people, for a merge request, and for programs."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from adledger.loadtest.compare.change import Change, Kind
+from adledger.loadtest.compare.runs import Comparison
+from adledger.loadtest.report.figures import metric
+from adledger.loadtest.report.markdown import escaped, table
+
+MARKS = {Kind.WORSE: "✗ worse", Kind.BETTER: "✓ better", Kind.SAME: "  no change", Kind.UNKNOWN: "- not comparable"}  # fmt: skip
+SENTENCES = {
+    "worse": "A is worse than B.",
+    "better": "A is better than B.",
+    "no change": "No change was found.",
+    "blind": "A is not seen to be worse than B, but a change that had to be seen could have gone unseen.",
+    "refused": "A and B can't be compared.",
+}
+HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "seen from")
+EXPLAINED = (
+    "A change is told where its interval leaves 0 out and it is large enough to matter. "
+    "`seen from`: a smaller one may have gone unseen; more runs see more."
+)
+
+
+def rows(found: Comparison) -> list[tuple[str, ...]]:
+    """Return the lines of the table."""
+    return [_row(change) for change in found.changes]
+
+
+def markdown(found: Comparison) -> str:
+    """Return a comparison as short Markdown."""
+    return "\n".join(_markdown(found)) + "\n"
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Return a comparison as plain values."""
+    return {"verdict": found.verdict, **asdict(found)}
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    name = change.metric.name
+    if change.kind is Kind.UNKNOWN:
+        return MARKS[change.kind], change.metric.title, change.why, "", "", "", ""
+    return (
+        MARKS[change.kind], change.metric.title, metric(name, change.value_a), metric(name, change.value_b),
+        _percent(change.change), f"{_percent(change.low)} and {_percent(change.high)}",
+        _percent(change.seen_from).removeprefix("+"),
+    )  # fmt: skip
+
+
+def _markdown(found: Comparison) -> Iterator[str]:
+    yield f"### {escaped(SENTENCES[found.verdict])}"
+    yield ""
+    yield f"A: {escaped(', '.join(found.a))}; B: {escaped(', '.join(found.b))}"
+    yield ""
+    if found.changes:
+        yield from table(HEADER, ([cell.strip() for cell in row] for row in rows(found)))
+        yield ""
+        yield EXPLAINED
+        yield ""
+    for title, lines in (
+        ("", found.refused), ("Could have gone unseen:", found.unseen), ("What A has otherwise:", found.differs),
+        ("", found.cautions),
+    ):  # fmt: skip
+        if lines:
+            yield from ([title, ""] if title else [])
+            yield from (f"- {escaped(line)}" for line in lines)
+            yield ""
+
+
+def _percent(value: float | None) -> str:
+    assert value is not None, "known wherever the kind is"
+    return f"{value * 100:+,.0f} %" if abs(value) >= 1 else f"{value * 100:+.1f} %"

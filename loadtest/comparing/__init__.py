@@ -1,1 +1,0 @@
-"""Comparing runs with runs: what changed, what is noise. Tables and the truth are adledger.loadtest.compare's."""

@@ -1,0 +1,1 @@
+"""The demo: real logs and generated attacks through the whole pipeline, checked against what is expected."""

@@ -1,1 +1,0 @@
-"""Harm on purpose, for tests of what the pipeline does then."""

@@ -1,0 +1,274 @@
+"""A real Kafka broker on this machine: one KRaft process, its data in a folder, on the loopback.
+
+For tests, load tests and chaos: it can be killed, paused and started again on the same ports and data. It ends
+with the thread that started it, however that ends (Linux), so that nothing is left behind.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from adledger.loadtest.lab.kafka_jars import kafka_jars
+from adledger.pipeline.errors import AdledgerError
+
+HOST = "127.0.0.1"
+START_SECONDS_MAX = 90
+STOP_SECONDS_MAX = 30
+LOOK_SECONDS = 0.05
+JVM = ("-Xms256m", "-Xmx768m", "-XX:+UseParallelGC", "-Djava.awt.headless=true")
+STARTED = "Kafka Server started"
+PORT_TAKEN = "Address already in use"
+START_TRIES = 3
+
+_LOG4J = """
+appenders=file
+appender.file.type=File
+appender.file.name=file
+appender.file.fileName={log}
+appender.file.layout.type=PatternLayout
+appender.file.layout.pattern=%d %p %c{{1}} %m%n
+rootLogger.level=INFO
+rootLogger.appenderRefs=file
+rootLogger.appenderRef.file.ref=file
+"""
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class BrokerFailed(AdledgerError):  # noqa: N818
+    """The broker did not start, or did not stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listener: a name, its security protocol, and Kafka's properties of it (`listener.name.<name>.` is put before).
+
+    The first listener of a broker is what brokers speak among themselves, and what `LocalBroker.servers` names.
+    """
+
+    name: str = "PLAINTEXT"
+    protocol: str = "PLAINTEXT"
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class LocalBroker:
+    """A broker with its data in `directory`. Ports are chosen when it is made, so that proxies can know them before `start`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        listeners: Sequence[Listener] = (Listener(),),
+        properties: Mapping[str, str] | None = None,
+        format_arguments: Sequence[str] = (),
+        jvm: Sequence[str] = JVM,
+    ) -> None:
+        """`properties` are Kafka's, over ours; `format_arguments` go to StorageTool (`--add-scram` ...)."""
+        self.directory = directory.absolute()
+        self.listeners = tuple(listeners)
+        self.properties = dict(properties or {})
+        self.advertised: dict[str, str] = {}
+        """Listener name -> HOST:PORT to tell clients instead of its own, e.g. a proxy's. Read at `start`."""
+        self._format_arguments, self._jvm = tuple(format_arguments), tuple(jvm)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._choose_ports()
+
+    @property
+    def servers(self) -> str:
+        """HOST:PORT of the first listener."""
+        return self.address(self.listeners[0].name)
+
+    @property
+    def log(self) -> Path:
+        """What the broker has to say."""
+        return self.directory / "broker.log"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def address(self, listener: str) -> str:
+        """HOST:PORT of a listener."""
+        return f"{HOST}:{self.ports[listener]}"
+
+    def start(self) -> Self:
+        """Start it, on the data that is there, and return when it answers. Raises KafkaMissing, BrokerFailed."""
+        jars = kafka_jars()
+        for _ in range(START_TRIES):
+            fresh = not (self.directory / "data").exists()
+            self._write_configuration()
+            if fresh:
+                self._format()
+            self._process = self._spawn(jars)
+            if self._answers():
+                return self
+            self.kill()
+            if not fresh or PORT_TAKEN not in self._said():
+                break
+            self._choose_ports()  # another process took one between our choosing it and the broker's start
+        raise BrokerFailed(
+            f"Kafka did not start within {START_SECONDS_MAX} s: {self._said().strip()[-300:]}",
+            remedy=f"read {self.log}",
+        )
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order (SIGTERM), by force where that takes too long."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Stop its process (SIGSTOP), connections stay open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def tool(
+        self, main_class: str, *arguments: str, timeout_seconds: float = 60
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run one of Kafka's own tools by its class; its output is kept, its exit code not judged."""
+        return subprocess.run(  # noqa: S603
+            ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", f"{kafka_jars()}/*", main_class, *arguments],  # noqa: S607
+            capture_output=True, text=True, timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _choose_ports(self) -> None:
+        names = [listener.name for listener in self.listeners] + ["CONTROLLER"]
+        sockets = [socket.create_server((HOST, 0)) for _ in names]
+        self.ports = {name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}
+        for s in sockets:
+            s.close()
+
+    def _write_configuration(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{name}={value}\n" for name, value in self._configuration().items())
+        (self.directory / "server.properties").write_text(text)
+        (self.directory / "log4j2.properties").write_text(_LOG4J.format(log=self.log))
+
+    def _configuration(self) -> dict[str, str]:
+        protocols = {listener.name: listener.protocol for listener in self.listeners} | {
+            "CONTROLLER": "PLAINTEXT"
+        }
+        own = {
+            f"listener.name.{listener.name.lower()}.{name}": value
+            for listener in self.listeners
+            for name, value in listener.properties.items()
+        }
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "log.dirs": str(self.directory / "data"),
+            "listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in self.ports.items()),
+            "advertised.listeners": ",".join(
+                f"{listener.name}://{self.advertised.get(listener.name, self.address(listener.name))}" for listener in self.listeners
+            ),
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+            "inter.broker.listener.name": self.listeners[0].name,
+            "controller.listener.names": "CONTROLLER",
+            "controller.quorum.bootstrap.servers": self.address("CONTROLLER"),
+            "auto.create.topics.enable": "false",
+            "broker.session.timeout.ms": "3000",  # a broker that was killed may come back so soon
+            "broker.heartbeat.interval.ms": "500",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            "offsets.topic.num.partitions": "4",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "log.message.timestamp.after.max.ms": str(2**62),  # imports carry the times of their events
+            **own,
+            **self.properties,
+        }  # fmt: skip
+
+    def _format(self) -> None:
+        """Format the data folder."""
+        done = self.tool(
+            "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", uuid4().hex[:22],
+            "--config", str(self.directory / "server.properties"), *self._format_arguments,
+        )  # fmt: skip
+        if done.returncode:
+            raise BrokerFailed(
+                f"Kafka's data folder could not be made: {(done.stderr or done.stdout).strip()[-500:]}",
+                remedy=f"look at {self.directory / 'server.properties'}",
+            )
+
+    def _spawn(self, jars: Path) -> "subprocess.Popen[bytes]":
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        with (self.directory / "broker.out").open("ab") as out:
+            return subprocess.Popen(  # noqa: S603
+                ["java", *self._jvm, f"-Dlog4j2.configurationFile=file:{self.directory}/log4j2.properties",  # noqa: S607
+                 "-cp", f"{jars}/*", "kafka.Kafka", str(self.directory / "server.properties")],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call
+            )  # fmt: skip
+
+    def _answers(self) -> bool:
+        """Return whether it began to serve; False where it ended or took too long."""
+        last = time.monotonic() + START_SECONDS_MAX
+        while time.monotonic() < last and self.alive:
+            if STARTED in self._said():
+                return True
+            time.sleep(LOOK_SECONDS)
+        return False
+
+    def _said(self) -> str:
+        """Return what it logged since its last start."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._from)
+                return log.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return (self.directory / "broker.out").read_text("utf-8", "replace")
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGCONT)
+            self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def end_with_parent() -> None:
+    """Let this process end when the thread that started it does (a preexec_fn; Linux, elsewhere it does nothing)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

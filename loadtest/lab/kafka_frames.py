@@ -1,0 +1,106 @@
+"""Kafka's requests and replies as pieces for `tcp_proxy`: counted, and judged by their API key.
+
+    faults = KafkaFaults()
+    async with TcpProxy(host, port, gate=faults.gate) as proxy:
+        faults.set(OFFSET_COMMIT, replies=Action.HOLD)   # done, but nobody hears of it
+        ...
+        assert faults.count(OFFSET_COMMIT) == 1
+
+Clients connect to the broker's *advertised* listener: `LocalBroker.advertised` must name the proxy.
+A reply that is held holds back what comes behind it, as a network does; one that is dropped lets later ones pass,
+which no network does, and clients take them for a broken connection.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from adledger.loadtest.lab.tcp_proxy import Action, Side
+
+PRODUCE, FETCH, METADATA = 0, 1, 3
+OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10
+JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
+API_VERSIONS = 18
+
+_SIZE = struct.Struct(">i")
+_REQUEST = struct.Struct(">hhi")
+"""API key, API version, correlation id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that went through: its bytes begin with the API key, the size before them is left out."""
+
+    api_key: int
+    api_version: int
+    frame: bytes
+
+
+class KafkaFaults:
+    """What becomes of which requests and replies, on every connection of a proxy; and what has gone through."""
+
+    def __init__(self, keep: frozenset[int] = frozenset()) -> None:
+        """`keep`: API keys whose requests are remembered whole."""
+        self._actions: dict[tuple[Side, int], Action] = {}
+        self._seen: Counter[int] = Counter()
+        self._keep = keep
+        self.kept: list[Request] = []
+
+    def set(self, api_key: int, *, requests: Action = Action.PASS, replies: Action = Action.PASS) -> None:
+        """From now on, for requests with this key and for replies to such."""
+        self._actions[Side.REQUESTS, api_key] = requests
+        self._actions[Side.REPLIES, api_key] = replies
+
+    def count(self, api_key: int) -> int:
+        """Return how many requests with this key clients have sent, whatever became of them."""
+        return self._seen[api_key]
+
+    def gate(self) -> "KafkaGate":
+        """Return the judge of a new connection."""
+        return KafkaGate(self)
+
+    def request(self, request: Request) -> Action:
+        """Count a request and judge it."""
+        self._seen[request.api_key] += 1
+        if request.api_key in self._keep:
+            self.kept.append(request)
+        return self._actions.get((Side.REQUESTS, request.api_key), Action.PASS)
+
+    def reply(self, api_key: int) -> Action:
+        """Judge the reply to a request with this key."""
+        return self._actions.get((Side.REPLIES, api_key), Action.PASS)
+
+
+class KafkaGate:
+    """One connection: cuts it into frames, and knows which request a reply is to."""
+
+    def __init__(self, faults: KafkaFaults) -> None:
+        self._faults = faults
+        self._buffers = {side: bytearray() for side in Side}
+        self._asked: dict[int, int] = {}
+
+    def pieces(self, side: Side, data: bytes) -> Iterator[tuple[bytes, Action]]:
+        """Return whole frames, each with what becomes of it."""
+        buffer = self._buffers[side]
+        buffer += data
+        while len(buffer) >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(buffer)
+            end = _SIZE.size + size
+            if len(buffer) < end:
+                return
+            piece = bytes(buffer[:end])
+            del buffer[:end]
+            yield piece, self._judge(side, piece)
+
+    def ended(self) -> None:
+        """Forget what was asked and not answered."""
+        self._asked.clear()
+
+    def _judge(self, side: Side, piece: bytes) -> Action:
+        if side is Side.REQUESTS:
+            api_key, api_version, correlation = _REQUEST.unpack_from(piece, _SIZE.size)
+            self._asked[correlation] = api_key
+            return self._faults.request(Request(api_key, api_version, piece[_SIZE.size :]))
+        (correlation,) = _SIZE.unpack_from(piece, _SIZE.size)
+        return self._faults.reply(self._asked.pop(correlation))

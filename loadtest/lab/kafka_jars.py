@@ -1,0 +1,61 @@
+"""Apache Kafka's jars: fetched once by Maven, kept in the user's cache."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from adledger.pipeline.errors import AdledgerError
+
+POM = Path(__file__).parent / "kafka-pom.xml"
+FETCH_SECONDS_MAX = 300
+
+
+class KafkaMissing(AdledgerError):  # noqa: N818
+    """A broker can't be had on this machine: no Java, no Maven, or Maven can't fetch the jars."""
+
+
+def kafka_jars() -> Path:
+    """Return the folder of the jars, fetched by Maven where they are not there yet. Raises KafkaMissing."""
+    if shutil.which("java") is None:
+        raise KafkaMissing(
+            "no java on the PATH: Kafka needs Java 17 or newer",
+            remedy="install a JRE, e.g. openjdk-17-jre-headless",
+        )
+    pom = POM.read_bytes()
+    folder = _cache() / f"kafka-{hashlib.sha256(pom).hexdigest()[:12]}"
+    if not folder.is_dir():
+        _fetch(folder)
+    return folder
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "adledger"
+
+
+def _fetch(folder: Path) -> None:
+    """Fetch into a folder beside it, and rename: a fetch that was interrupted leaves nothing half there."""
+    if shutil.which("mvn") is None:
+        raise KafkaMissing(
+            "no mvn on the PATH: Kafka's jars are fetched by Maven",
+            remedy="install Maven, e.g. apt-get install maven",
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="kafka-") as scratch:
+        jars = Path(scratch) / "jars"
+        command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS_MAX, check=False)  # noqa: S603
+        if done.returncode:
+            said = (done.stdout + done.stderr).strip().splitlines()
+            raise KafkaMissing(
+                f"Maven could not fetch Kafka's jars: {said[0] if said else f'exit code {done.returncode}'}",
+                remedy=f"run it by hand to see why: {' '.join(command)}",
+            )
+        try:
+            jars.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster
+                raise

@@ -1,0 +1,193 @@
+"""Verification: every table against the truth, row by row, to the nano; and each difference explained by event.
+
+The truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
+`adledger.loadtest.verification.verdicts` looks at the verdicts themselves.
+"""
+
+# ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from adledger.loadtest.traffic.expected_records import ExpectedRecords
+from adledger.loadtest.traffic.ground_truth import CLASSES, REASONS, ROLLUP, Truth
+from adledger.loadtest.traffic.kernels.shapes import I64, Records
+from adledger.loadtest.verification.differences import (
+    RollupDifference,
+    differences,
+    differing,
+    publisher_spans,
+)
+from adledger.loadtest.verification.explain import explain
+from adledger.pipeline.ledger.queries import Tables, totals
+from adledger.pipeline.ledger.totals import ClassMoney, Totals
+from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import Malformed, currency_text
+
+DIFFERENCES_MAX = 50
+"""Rows that are listed and explained; all are counted."""
+
+FILTERED = (Class.GIVT, Class.SIVT)
+BEFORE_RULES = f"if(class_code IN ({Class.GIVT:d}, {Class.SIVT:d}), {Class.BILLABLE:d}, class_code)"
+"""The class of an event or a rollup's row (SQL) as if no rule had judged."""
+
+
+class Client(Protocol):
+    """What verification needs of adledger.sinks.connection.Client."""
+
+    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
+        """Return the rows of a SELECT as tuples."""
+
+    def columns(self, query: str) -> list[Any] | None:
+        """Return the columns of a SELECT as arrays, or None where there are no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What verification found.
+
+    `totals` are the ledger's, as they stand there; `before_rules`: they were compared with givt and sivt counted as
+    billable (`judged_as_billable`). `wrong_counts` say in words which counts are not the truth's, `differences` are the
+    first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
+    """
+
+    truth: Truth
+    totals: Totals
+    rows_compared: int
+    rows_wrong: int
+    wrong_counts: tuple[str, ...]
+    differences: tuple[RollupDifference, ...]
+    explanations: tuple[str, ...]
+    before_rules: bool = False
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything is as the truth has it."""
+        return not self.rows_wrong and not self.wrong_counts
+
+
+def verify(
+    truth: Truth,
+    client: Client,
+    database: str,
+    records: Sequence[ExpectedRecords] = (),
+    *,
+    before_rules: bool = False,
+) -> Report:
+    """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the truth about the whole log.
+
+    `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
+    what they filtered is compared as billable. Raises what the client does.
+    """
+    tables = Tables(database)
+    ledger = totals(client, tables)
+    compared = judged_as_billable(ledger) if before_rules else ledger
+    class_code = BEFORE_RULES if before_rules else "class_code"
+    wrong = [
+        *_ledger_differences(truth, compared), *_count_differences(truth, client, tables, class_code),
+    ]  # fmt: skip
+    rows_wrong, found = 0, list[RollupDifference]()
+    for table, records_of_row in (("rollup_minute", "sum(records)"), ("events", "count()")):
+        for span in publisher_spans(truth.rollup):
+            in_span = (truth.rollup["publisher_id"] >= span[0]) & (truth.rollup["publisher_id"] < span[1])
+            expected, stored = (
+                truth.rollup[in_span],
+                _stored(client, tables, table, records_of_row, class_code, span),
+            )
+            keys = differing(expected, stored)
+            rows_wrong += len(keys)
+            room = DIFFERENCES_MAX - len(found)
+            found += differences(table, expected, stored, keys[:room])
+    explanations = explain(found, client, tables, records, class_code) if found or wrong else []
+    return Report(
+        truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations), before_rules
+    )  # fmt: skip
+
+
+def judged_as_billable(ledger: Totals) -> Totals:
+    """Return totals with what rules filtered counted as billable."""
+
+    def moved(amounts: Mapping[ClassMoney, int]) -> dict[ClassMoney, int]:
+        sums: Counter[ClassMoney] = Counter()
+        for (code, currency), amount in amounts.items():
+            sums[Class.BILLABLE if code in FILTERED else code, currency] += amount
+        return dict(sums)
+
+    records: Counter[int] = Counter()
+    for code, number in ledger.records.items():
+        records[Class.BILLABLE if code in FILTERED else code] += number
+    return Totals(
+        ledger.records_received, records, moved(ledger.records_by_currency), moved(ledger.nanos_by_currency)
+    )
+
+
+def _stored(
+    client: Client, tables: Tables, table: str, records: str, class_code: str, span: tuple[int, int]
+) -> Records:
+    """Return a table's rows of a span of publishers, added up over lanes and batches (ROLLUP, sorted)."""
+    minute = "minute" if table == "rollup_minute" else "toStartOfMinute(event_time)"
+    columns = client.columns(
+        f"SELECT publisher_id, toUnixTimestamp({minute}) AS m, event_type_code, {class_code} AS code, currency_code, "
+        f"toInt64({records}), sum(money_nanos) FROM {tables(table)} "
+        f"WHERE publisher_id >= {span[0]:d} AND publisher_id < {span[1]:d} "
+        "GROUP BY publisher_id, m, event_type_code, code, currency_code "
+        "ORDER BY publisher_id, m, event_type_code, code, currency_code"
+    )
+    rollup = np.empty(len(columns[0]) if columns else 0, ROLLUP)
+    for name, column in zip(ROLLUP.names or (), columns or (), strict=bool(columns)):
+        rollup[name] = column
+    return rollup
+
+
+def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
+    """Return where the ledger's totals are not the truth's: received, each class, each class's money."""
+    wrong = []
+    if ledger.records_received != truth.records_received:
+        wrong.append(f"ledger: {ledger.records_received:,} records received, not {truth.records_received:,}")
+    expected_classes = truth.classes.sum(axis=0)
+    for code in Class:
+        found, expected = ledger.records.get(code, 0), int(expected_classes[code])
+        if found != expected:
+            wrong.append(f"ledger: {found:,} records {CLASS_NAMES[code]}, not {expected:,}")
+    money = truth.money()
+    for key in sorted({*money, *ledger.nanos_by_currency}):
+        nanos, due = ledger.nanos_by_currency.get(key, 0), money.get(key, (0, 0))[1]
+        if nanos != due:
+            of_class = f"{CLASS_NAMES[Class(key[0])]} in {currency_text(key[1])}"
+            wrong.append(f"ledger: {nanos:,} nanos {of_class}, not {due:,}")
+    return wrong
+
+
+def _count_differences(truth: Truth, client: Client, tables: Tables, class_code: str) -> list[str]:
+    """Return where counts by lane, or of dead letters by reason, are not the truth's."""
+    lanes = len(truth.misrouted)
+    classes = np.zeros((lanes, CLASSES), np.int64)
+    misrouted, conflicts = np.zeros((2, lanes), np.int64)
+    for lane, code, records, flagged, conflicting in client.execute(
+        f"SELECT lane, {class_code} AS code, count(), countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
+        f"countIf(bitTest(reasons, {Reason.DUPLICATE_CONFLICT:d})) FROM {tables('events')} GROUP BY lane, code"
+    ):
+        classes[lane, code] = records
+        misrouted[lane] += flagged
+        conflicts[lane] += conflicting
+    malformed = np.zeros(REASONS, np.int64)
+    for lane, reason, records in client.execute(
+        f"SELECT lane, reason_code, count() FROM {tables('dead_letters')} GROUP BY lane, reason_code"
+    ):
+        classes[lane, Class.MALFORMED] += records
+        malformed[reason] += records
+    return [
+        *_unequal(lambda lane, code: f"{CLASS_NAMES[Class(code)]} records of lane {lane}", classes, truth.classes),
+        *_unequal(lambda lane: f"misrouted records of lane {lane}", misrouted, truth.misrouted),
+        *_unequal(lambda lane: f"conflicting duplicates of lane {lane}", conflicts, truth.conflicts),
+        *_unequal(lambda reason: f"dead letters for {Malformed(reason).name}", malformed, truth.malformed),
+    ]  # fmt: skip
+
+
+def _unequal(what: Callable[..., str], found: I64, expected: I64) -> list[str]:
+    places = np.argwhere(found != expected).tolist()
+    return [f"{what(*at)}: {found[tuple(at)]:,}, not {expected[tuple(at)]:,}" for at in places]
