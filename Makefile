@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 # The first interpreter that is new enough; a name on the PATH may be an older one, or a shim that does not run.
-PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; \
 	done)
 
@@ -68,11 +68,22 @@ methodology: $(READY)
 	@$(BIN)/python -m adledger.pipeline.rules.methodology > docs/methodology.new
 	@mv docs/methodology.new docs/methodology.md
 
-## lint: ruff's rules and format, nothing changed
+## coverage: branch coverage of the unit, property and contract tests (htmlcov/index.html has the lines)
+.PHONY: coverage
+coverage: $(READY)
+	@$(BIN)/pytest -q -m "not slow and not benchmark" tests/unit tests/properties tests/contracts --cov --cov-report=term --cov-report=html $(ARGS)
+
+## wheel: build the packages, check them, install the wheel in an environment of its own, run the demo from it
+.PHONY: wheel
+wheel: $(READY)
+	@PYTHON="$(PYTHON)" BIN="$(BIN)" sh .ci/wheel
+
+## lint: ruff's rules and format, spelling; changes nothing
 .PHONY: lint
 lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/codespell
 
 ## types: mypy, strict
 .PHONY: types
@@ -103,8 +114,8 @@ lock: $(READY)
 ## clean: remove .venv, caches and what builds left (never your data)
 .PHONY: clean
 clean:
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find pipeline schemas sinks loadtest tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find adledger pipeline schemas sinks loadtest tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ## help: this list
 .PHONY: help
@@ -117,5 +128,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo "installing adledger into $(VENV) (once; a minute or two)" >&2
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,loadtest]' --group dev
 	@touch $@

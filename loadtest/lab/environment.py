@@ -16,7 +16,7 @@ from adledger.sinks.connection import connect
 
 PACKAGES = (
     "aiokafka",
-    "chdb",
+    "chdb-core",
     "clickhouse-driver",
     "faust-streaming",
     "hdrhistogram",

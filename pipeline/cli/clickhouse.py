@@ -42,6 +42,9 @@ def serve(
       adledger clickhouse serve data/clickhouse
       adledger clickhouse serve data/clickhouse --port 0 --http-port 0
     """
+    from adledger.pipeline.extras import require
+
+    require("embedded", "the embedded ClickHouse")
     from adledger.sinks.embedded import process
 
     process.serve(directory, port, http_port, _tell)

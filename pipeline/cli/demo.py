@@ -59,8 +59,10 @@ def demo(
     )
     from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress
     from adledger.pipeline.cli.demo_progress import shown
+    from adledger.pipeline.extras import require
     from adledger.pipeline.settings import Settings
 
+    require("embedded", "the demo")
     begin = time.monotonic()
     folder = fresh_folder(data_dir)
     where: dict[str, Any] = {

@@ -22,8 +22,15 @@ def version(
       adledger version
       adledger version --json
     """
-    parts = {name: metadata.version(name) for name in PARTS}
+    parts = {name: _installed(name) for name in PARTS}
     if as_json:
         out_json({"adledger": __version__} | parts)
         return
     out_table(("part", "version"), [("adledger", __version__), *parts.items()])
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import adledger
 from adledger.pipeline.errors import SinkError
+from adledger.pipeline.extras import require
 from adledger.sinks.embedded.owner import Listening, find
 
 START_SECONDS_MAX = 60
@@ -36,8 +37,9 @@ class EmbeddedServer:
     def start(cls, directory: Path, *, port: int = 0, http_port: int = 0) -> "EmbeddedServer":
         """Start the server of a folder, and return when it answers. Port 0 takes a free one.
 
-        What it has to say goes to DIR/server.log. Raises SinkError: a second owner, a port in use, no such folder.
+        What it has to say goes to DIR/server.log. Raises SinkError: a second owner, a port in use, no such folder; UsageError: no chDB.
         """
+        require("embedded", "the embedded ClickHouse")
         directory = directory.absolute()
         if (owner := find(directory)) is None:
             _make(directory)
