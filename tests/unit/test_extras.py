@@ -24,7 +24,7 @@ def _nothing_installed(monkeypatch):
 @pytest.mark.usefixtures("_nothing_installed")
 @pytest.mark.parametrize(
     "command",
-    [lambda folder: demo(data_dir=folder), lambda folder: serve(folder), EmbeddedServer.start],
+    [lambda folder: demo(data_dir=folder), serve, EmbeddedServer.start],
     ids=["demo", "serve", "start"],
 )  # fmt: skip
 def test_a_command_without_its_extra_names_it(tmp_path, command):
