@@ -63,6 +63,20 @@ class Listener:
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """A node's place in a cluster: `voters` is "" for the controller, and its NODE@HOST:PORT for brokers."""
+
+    node: int
+    cluster_id: str
+    voters: str = ""
+
+    @property
+    def roles(self) -> str:
+        """Kafka's process.roles."""
+        return "broker" if self.voters else "controller"
+
+
 class LocalBroker:
     """A broker with its data in `directory`. Ports are chosen when it is made, so that proxies can know them before `start`."""
 
@@ -74,14 +88,19 @@ class LocalBroker:
         properties: Mapping[str, str] | None = None,
         format_arguments: Sequence[str] = (),
         jvm: Sequence[str] = JVM,
+        quorum: Quorum | None = None,
     ) -> None:
-        """`properties` are Kafka's, over ours; `format_arguments` go to StorageTool (`--add-scram` ...)."""
+        """`properties` are Kafka's, over ours; `format_arguments` go to StorageTool (`--add-scram` ...).
+
+        `quorum` None: the node is broker and controller in one, a cluster of its own.
+        """
         self.directory = directory.absolute()
         self.listeners = tuple(listeners)
         self.properties = dict(properties or {})
         self.advertised: dict[str, str] = {}
         """Listener name -> HOST:PORT to tell clients instead of its own, e.g. a proxy's. Read at `start`."""
         self._format_arguments, self._jvm = tuple(format_arguments), tuple(jvm)
+        self._quorum = quorum
         self._process: subprocess.Popen[bytes] | None = None
         self._choose_ports()
 
@@ -172,7 +191,7 @@ class LocalBroker:
 
     def _write_configuration(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"{name}={value}\n" for name, value in self._configuration().items())
+        text = "".join(f"{name}={value}\n" for name, value in self._configuration().items() if value)
         (self.directory / "server.properties").write_text(text)
         (self.directory / "log4j2.properties").write_text(_LOG4J.format(log=self.log))
 
@@ -211,13 +230,33 @@ class LocalBroker:
             "share.coordinator.state.topic.min.isr": "1",
             "log.message.timestamp.after.max.ms": str(2**62),  # imports carry the times of their events
             **own,
+            **({} if self._quorum is None else self._in_cluster(self._quorum)),
             **self.properties,
         }  # fmt: skip
 
+    def _in_cluster(self, quorum: Quorum) -> dict[str, str]:
+        """Return what differs in a cluster, where a node is broker or controller, not both."""
+        controller = f"CONTROLLER://{self.address('CONTROLLER')}"
+        served = ",".join(f"{listener.name}://{self.address(listener.name)}" for listener in self.listeners)
+        own = {
+            "process.roles": quorum.roles,
+            "node.id": str(quorum.node),
+            "listeners": served if quorum.voters else controller,
+            "controller.quorum.voters": quorum.voters or f"{quorum.node}@{self.address('CONTROLLER')}",
+            "controller.quorum.bootstrap.servers": "",
+        }
+        return own if quorum.voters else own | {"advertised.listeners": "", "inter.broker.listener.name": ""}
+
     def _format(self) -> None:
         """Format the data folder."""
+        quorum = self._quorum
+        which = (
+            ("--standalone", "--cluster-id", uuid4().hex[:22])
+            if quorum is None
+            else ("--cluster-id", quorum.cluster_id)
+        )
         done = self.tool(
-            "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", uuid4().hex[:22],
+            "kafka.tools.StorageTool", "format", *which,
             "--config", str(self.directory / "server.properties"), *self._format_arguments,
         )  # fmt: skip
         if done.returncode:

@@ -126,7 +126,7 @@ async def test_an_address_that_brokers_tell_wrongly_is_named(broker):
     """A broker that answers, and names itself to clients by an address where nobody is: advertised.listeners."""
     from aiokafka import errors
 
-    from adledger.pipeline.log.kafka import failures
+    from adledger.pipeline.log.kafka_admin import failures
 
     server = await asyncio.start_server(_metadata_of_nobody, HOST, 0)
     async with server:
