@@ -194,13 +194,13 @@ class Settings(BaseSettings):
     )  # fmt: skip
     retry_attempts_max: int = Field(
         10, ge=1, le=1_000,
-        description="Tries at reaching a server that does not answer, each shown, before the command gives up with an "
+        description="Tries at reaching a server that does not answer, the first included and each shown, before the command gives up with an "
         "error: at start, and with --until-caught-up. A worker that runs waits as long as the server is away. Never "
         "applied to a commit or insert whose outcome is unknown.",
     )  # fmt: skip
     retry_backoff_ms_max: int = Field(
         5_000, ge=1, le=60_000,
-        description="The longest pause between two tries; pauses double from 100 ms, with jitter, up to it.",
+        description="The longest pause between two tries; pauses double from 100 ms up to it, less up to half of each by chance.",
     )  # fmt: skip
     outage_hours_max: int = Field(
         72, ge=1, le=8_760,

@@ -24,7 +24,7 @@ from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.recovery import Start
 from adledger.pipeline.lanes.worker import Worker
-from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.sinks.clickhouse import ClickHouseSink
 from adledger.sinks.sink import Columns, Stamp
 
@@ -69,7 +69,7 @@ def _no_waiting_for_the_broker() -> None:
     run_lane, intend = Worker._run_lane, Delivery._intend
 
     async def once(
-        _: Patience,
+        _: BrokerRetry,
         what: str,
         call: Callable[[], Awaitable[Any]],
         before_next: Callable[[], Awaitable[None]],  # noqa: ARG001
@@ -94,7 +94,7 @@ def _no_waiting_for_the_broker() -> None:
     async def rejoin_never(_: Worker) -> None:
         os._exit(BROKER_AWAY_EXIT_CODE)
 
-    _replace(Patience, "keep_trying", once)
+    _replace(BrokerRetry, "call", once)
     _replace(Worker, "_rejoin", rejoin_never)
     _replace(Delivery, "_intend", intend_once)
     _replace(Worker, "_run_lane", run_lane_once)
@@ -123,7 +123,8 @@ def _no_patience() -> None:
     limits = start_module.limits
 
     def few(settings: Any, *, until_caught_up: bool) -> LaneLimits:
-        return replace(limits(settings, until_caught_up=until_caught_up), retry_attempts_max=TRIES_MAX)
+        found = limits(settings, until_caught_up=until_caught_up)
+        return replace(found, retry=replace(found.retry, attempts_max=TRIES_MAX))
 
     _replace(start_module, "limits", few)
     _replace(worker_module, "LANE_RETRY_SECONDS", NEVER_SECONDS)

@@ -10,14 +10,15 @@ from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.log.kafka.commits import GroupCommits
 from adledger.pipeline.log.kafka.log_times import largest_log_times
-from adledger.pipeline.log.kafka.patience import Patience
 from adledger.pipeline.log.kafka.reader import KafkaReader
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import connected, probe
 from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, describe_group
 from adledger.pipeline.log.kafka_admin.topics import Checked, check_topics, kafka_options
 from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.settings import Settings
 
 AREA, TOPICS = "kafka", "topics"
@@ -103,11 +104,12 @@ async def kafka_view(settings: Settings, checked: Checked) -> AsyncIterator[Kafk
     async with connected(options) as client:
         await client.set_topics(settings.topics)
         servers = str(settings.source).removeprefix("kafka://")
-        patience = Patience(servers, READ_TRIES_MAX, settings.retry_backoff_ms_max, _say_nothing)
+        policy = RetryPolicy(READ_TRIES_MAX, settings.retry_backoff_ms_max)
+        retry = BrokerRetry(servers, policy, _say_nothing)
         yield KafkaView(
             found,
             await describe_group(client, settings.group),
             max(await largest_log_times(client, facts), default=-1),
             GroupCommits(client, settings.group, settings.topics),
-            KafkaReader(client, found, settings.log_time, patience),
+            KafkaReader(client, found, settings.log_time, retry),
         )

@@ -8,10 +8,8 @@ Leaving out any one of these steps loses or doubles a batch (docs/exactly-once.m
 """
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from adledger.pipeline.errors import (
+    AdledgerError,
     CommitFenced,
     CommitRefused,
     InsertRefused,
@@ -29,17 +28,20 @@ from adledger.pipeline.errors import (
 )
 from adledger.pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.pace import pause_seconds
 from adledger.pipeline.lanes.ports import Phase, Ports, RolledUp
 from adledger.pipeline.lanes.same_log import same_times
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.records.columns import I64, RecordRefs
+from adledger.pipeline.retry import Attempt
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.schemas.wire import Malformed
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import Columns, LedgerEntry, Stamp, StoredEvents
 
 T = TypeVar("T")
+
+RETRIED = (SinkUnavailable, InsertRefused, InsertUnknown, CommitRefused)
+"""What a call that may be repeated is repeated after."""
 
 CLOCK_POLL_SECONDS_MAX = 1.0
 TRIES_SHOWN = 5
@@ -95,10 +97,10 @@ class Delivery:
         self, intent: Intent, records: Records, compute: Callable[[], Awaitable[Computed]]
     ) -> Settled:
         """Bring a batch in doubt to its end. `compute` is asked only where no event row is there."""
-        deadline, found = self._ports.limits.write_deadline_seconds, intent
+        deadline, found, retry = self._ports.limits.write_deadline_seconds, intent, self._ports.limits.retry
         # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
         last = max(intent.send_by, await self.patiently(self._ports.sink.server_time) + deadline)
-        for attempt in self._attempts():
+        for attempt in retry.attempts():
             self._ports.observer.phase(self._lane, Phase.IN_DOUBT, f"batch {intent.batch_no}")
             try:
                 await self.patiently(lambda last=last: self._wait_past(last))  # type: ignore[misc]
@@ -114,7 +116,8 @@ class Delivery:
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
                 self._say_try(attempt, f"batch {intent.batch_no} is still in doubt. {error.message}")
-                await self._pause(attempt)
+                if not attempt.is_last:
+                    await retry.pause(attempt)
             except LaneStopped:
                 # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
                 committed = await self._ports.source.committed(self._lane)
@@ -126,37 +129,31 @@ class Delivery:
                 self._ports.observer.phase(self._lane, Phase.RUNNING)
                 return settled
         raise LaneStopped(
-            f"lane {self._lane}: batch {intent.batch_no} could not be settled in "
-            f"{self._ports.limits.retry_attempts_max} tries",
+            f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
             remedy="mend what the messages above name, then start the worker again",
         )
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call what may be repeated, up to `retry_attempts_max` times, while ClickHouse does not answer or has no room.
+        """Return what `call` does, which may be repeated: it is retried while ClickHouse does not answer or has no room.
 
-        Or while the log refuses a commit: surely not done, so the same batch may be intended anew.
+        Or while the log refuses a commit: surely not done, so the same batch may be intended again.
         """
-        for attempt in self._attempts():
-            try:
-                found = await call()
-            except (SinkUnavailable, InsertRefused, InsertUnknown, CommitRefused) as error:
-                self._say_try(attempt, error.message)
-                self._ports.observer.phase(self._lane, Phase.WAITING, error.message)
-                await self._pause(attempt)
-            else:
-                if attempt:
-                    self._ports.observer.phase(self._lane, Phase.RUNNING)
-                return found
-        return await call()
+        waited = False
 
-    def _attempts(self) -> Iterator[int]:
-        most = self._ports.limits.retry_attempts_max
-        return iter(itertools.count() if most is None else range(most))
+        def failed(error: AdledgerError, attempt: Attempt) -> None:
+            nonlocal waited
+            waited = True
+            self._say_try(attempt, error.message)
+            self._ports.observer.phase(self._lane, Phase.WAITING, error.message)
 
-    def _say_try(self, attempt: int, what: str) -> None:
-        if attempt < TRIES_SHOWN or attempt % TRIES_BETWEEN_LINES == 0:
-            most = self._ports.limits.retry_attempts_max
-            self._ports.say(f"lane {self._lane}: {what}; try {attempt + 1}{f' of {most}' if most else ''}")
+        found = await self._ports.limits.retry.call(call, RETRIED, failed)
+        if waited:
+            self._ports.observer.phase(self._lane, Phase.RUNNING)
+        return found
+
+    def _say_try(self, attempt: Attempt, what: str) -> None:
+        if attempt.number <= TRIES_SHOWN or attempt.number % TRIES_BETWEEN_LINES == 0:
+            self._ports.say(f"lane {self._lane}: {what}; {attempt}")
 
     @asynccontextmanager
     async def _stage(self, name: str) -> AsyncIterator[None]:
@@ -308,10 +305,6 @@ class Delivery:
         """Return when the server's clock is past a second."""
         while (now := await self._ports.sink.server_time()) <= second:  # noqa: ASYNC110 - another machine's clock
             await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
-
-    async def _pause(self, attempt: int) -> None:
-        longest = pause_seconds(attempt, self._ports.limits.retry_backoff_ms_max)
-        await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
 
 def _stamp(intent: Intent) -> Stamp:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from adledger import __version__
 from adledger.pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
+from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
 from adledger.pipeline.rules.guardrail import Breach, Slices, Standing, tally_of_sums
 from adledger.pipeline.rules.loader import today
@@ -22,8 +23,7 @@ from adledger.sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, P
 Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
 """Makes the judge of a published set (None: what the settings name without one) and of publishers. Raises UsageError."""
 
-BEGIN_TRIES_MAX = 20
-BEGIN_PAUSE_SECONDS_MAX = 5.0
+BEGIN_RETRY = RetryPolicy(attempts_max=20, backoff_ms_max=5_000)
 
 STATUSES = {status.name.lower(): status for status in PublisherStatus if status}
 
@@ -74,17 +74,15 @@ class Judges:
     async def begin(self) -> None:
         """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError.
 
-        A ClickHouse that goes away just now is waited for, as it is before and after: `BEGIN_TRIES_MAX` tries, each said.
+        A ClickHouse that goes away just now is waited for, as it is before and after: `BEGIN_RETRY`, each try said.
         """
-        for attempt in range(1, BEGIN_TRIES_MAX):
-            try:
-                return await self._begin()
-            except SinkUnavailable as error:
-                if error.refused:
-                    raise
-                self._say(f"{error.message}; try {attempt} of {BEGIN_TRIES_MAX}")
-                await asyncio.sleep(min(BEGIN_PAUSE_SECONDS_MAX, 0.1 * 2**attempt))
-        return await self._begin()
+
+        def failed(error: SinkUnavailable, attempt: Attempt) -> None:
+            if error.refused:
+                raise error
+            self._say(f"{error.message}; {attempt}")
+
+        await BEGIN_RETRY.call(self._begin, SinkUnavailable, failed)
 
     async def _begin(self) -> None:
         if self._loading is not None:

@@ -28,14 +28,3 @@ class Meter:
     def seconds(self) -> tuple[float, float]:
         """Return wall and CPU seconds."""
         return time.monotonic() - self._wall, time.process_time() - self._cpu
-
-
-PAUSE_DOUBLINGS_MAX = 16
-
-
-def pause_seconds(attempt: int, longest_ms: int) -> float:
-    """Return the longest pause before the try after this one, from 0: doubling from 100 ms up to the longest.
-
-    A lane waits for as long as ClickHouse is away: after a night of tries 2**attempt is no float any more.
-    """
-    return min(longest_ms / 1000, 0.1 * 2 ** min(attempt, PAUSE_DOUBLINGS_MAX))

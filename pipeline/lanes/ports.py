@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.judges import Judges
 from adledger.pipeline.log.source import Source, Topology
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.schemas.classes import Reason
 from adledger.sinks.orders import NO_ORDERS, Orders
@@ -134,7 +135,7 @@ class IdleClock:
 class LaneLimits:
     """Limits and times of a lane, from the settings of the same names.
 
-    `retry_attempts_max` None: a lane waits for ClickHouse for as long as it is away.
+    `retry` without a limit of attempts: a lane waits for ClickHouse for as long as it is away.
     """
 
     batch: BatchLimits
@@ -142,8 +143,7 @@ class LaneLimits:
     window_ms: int
     acceptance_ms: int
     write_deadline_seconds: int
-    retry_attempts_max: int | None
-    retry_backoff_ms_max: int
+    retry: RetryPolicy
     default_currency: int
     idle_clock: IdleClock | None = None
 

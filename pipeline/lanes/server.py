@@ -1,7 +1,6 @@
 """The ClickHouse that a worker writes to: its own embedded one or a server, made ready before the lanes start."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from adledger.pipeline.errors import SinkError, SinkUnavailable
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import Tables
 from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
 from adledger.sinks.checks import check_server
@@ -71,7 +71,7 @@ def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
     else:
         server = Server(settings.clickhouse)
     try:
-        _prepare_patiently(settings, server.address, progress)
+        _prepare_retrying(settings, server.address, progress)
         yield server
     finally:
         server.stop()
@@ -86,16 +86,14 @@ def summarize(
     return Summary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
 
 
-def _prepare_patiently(settings: Settings, address: ServerAddress, progress: Progress) -> None:
-    for attempt in range(1, settings.retry_attempts_max):
-        try:
-            return _prepare(settings, address, progress)
-        except SinkUnavailable as error:
-            if error.refused:
-                raise
-            progress(f"{error.message}; try {attempt} of {settings.retry_attempts_max}")
-            time.sleep(min(settings.retry_backoff_ms_max / 1000, 0.1 * 2**attempt))
-    return _prepare(settings, address, progress)
+def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Progress) -> None:
+    def failed(error: SinkUnavailable, attempt: Attempt) -> None:
+        if error.refused:
+            raise error
+        progress(f"{error.message}; {attempt}")
+
+    policy = RetryPolicy(settings.retry_attempts_max, settings.retry_backoff_ms_max)
+    policy.call_blocking(lambda: _prepare(settings, address, progress), SinkUnavailable, failed)
 
 
 def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:

@@ -28,6 +28,7 @@ from adledger.pipeline.ledger.totals import Summary
 from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.source import Source
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, load_rules, shipped_name, today
 from adledger.pipeline.rules.rule_set import RuleSet
@@ -139,8 +140,9 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
         window_ms=settings.dedupe_window_hours * HOUR_MS,
         acceptance_ms=settings.acceptance_hours_max * HOUR_MS,
         write_deadline_seconds=settings.write_deadline_seconds,
-        retry_attempts_max=settings.retry_attempts_max if until_caught_up else None,
-        retry_backoff_ms_max=settings.retry_backoff_ms_max,
+        retry=RetryPolicy(
+            settings.retry_attempts_max if until_caught_up else None, settings.retry_backoff_ms_max
+        ),
         default_currency=currency_code(settings.currency),
         idle_clock=IdleClock(settings.idle_clock_seconds, settings.clock_skew_seconds_max) if live else None,
     )

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from adledger.pipeline.errors import (
     AdledgerError,
@@ -34,6 +35,7 @@ from adledger.pipeline.lanes.ports import (
 )
 from adledger.pipeline.lanes.texts import TextWriter
 from adledger.pipeline.log.source import Assignment, Source
+from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.sinks.orders import NO_ORDERS, Orders
 from adledger.sinks.sink import Sink
@@ -300,16 +302,11 @@ class Worker:
 
     async def _rejoin(self) -> None:
         """Leave and join as a new member, for as long as it takes."""
-        for attempt in itertools.count():
-            try:
-                await self._source.rejoin()
-            except LogError as error:
-                self._warn(f"the group can't be joined again: {error}; try {attempt + 1}")
-                await asyncio.sleep(
-                    min(self._limits.retry_backoff_ms_max / 1000, 0.1 * 2 ** min(attempt, 16))
-                )
-            else:
-                break
+
+        def failed(error: LogError, attempt: Attempt) -> None:
+            self._warn(f"the group can't be joined again: {error}; {attempt}")
+
+        await replace(self._limits.retry, attempts_max=None).call(self._source.rejoin, LogError, failed)
         self._rejoining = None
 
     def _run_cpu(self, function: Callable[[], T]) -> Awaitable[T]:

@@ -22,6 +22,7 @@ from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
@@ -165,8 +166,7 @@ LIMITS = LaneLimits(
     window_ms=24 * HOUR_MS,
     acceptance_ms=24 * HOUR_MS,
     write_deadline_seconds=DEADLINE_SECONDS,
-    retry_attempts_max=20,
-    retry_backoff_ms_max=1,
+    retry=RetryPolicy(attempts_max=20, backoff_ms_max=1),
     default_currency=currency_code("USD"),
 )
 

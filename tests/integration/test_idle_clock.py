@@ -11,6 +11,7 @@ from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
+from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.wire import currency_code
 from adledger.sinks.memory import MemorySink
 from adledger.sinks.sink import LedgerEntry
@@ -20,7 +21,7 @@ NEW_YEAR_2100 = 4_102_444_800
 SKEW_SECONDS = 60
 LIMITS = LaneLimits(
     batch=BatchLimits(1_000, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, acceptance_ms=3_600_000,
-    write_deadline_seconds=10, retry_attempts_max=3, retry_backoff_ms_max=1, default_currency=currency_code("USD"),
+    write_deadline_seconds=10, retry=RetryPolicy(3, backoff_ms_max=1), default_currency=currency_code("USD"),
 )  # fmt: skip
 
 

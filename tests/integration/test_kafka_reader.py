@@ -12,6 +12,7 @@ from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import Listener, has_all
 from tests.support.kafka_log import KafkaLog
@@ -298,7 +299,7 @@ async def test_a_broker_that_is_not_there():
     said: list[str] = []
     source = KafkaSource(
         ["127.0.0.1:1"], ("a", "b"), "group", properties={}, log_time="append", revoke_ms_max=1_000,
-        retry_attempts_max=3, retry_backoff_ms_max=200, say=said.append,
+        retry=RetryPolicy(3, backoff_ms_max=200), say=said.append,
     )  # fmt: skip
     with pytest.raises(LogError, match=r"127\.0\.0\.1:1") as error:
         await source.join(Listener())

@@ -92,12 +92,13 @@ async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> L
 async def _retry_by_token(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
     """Same token, same rows, again, until the server says OK."""
     computed = await compute()
-    for attempt in self._attempts():
+    retry = self._ports.limits.retry
+    for attempt in retry.attempts():
         intent = await self._intend(intent)
         try:
             return Settled(await self._write(intent, computed), None)
         except SinkError:
-            await self._pause(attempt)
+            await retry.pause(attempt)
     raise AssertionError("attempts do not end")
 
 

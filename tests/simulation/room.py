@@ -14,6 +14,7 @@ from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
 from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import currency_code
 from tests.simulation import truth
@@ -69,8 +70,7 @@ class Room:
             window_ms=truth.WINDOW_MS,
             acceptance_ms=truth.ACCEPTANCE_MS,
             write_deadline_seconds=DEADLINE_SECONDS,
-            retry_attempts_max=None,
-            retry_backoff_ms_max=1_000,
+            retry=RetryPolicy(attempts_max=None, backoff_ms_max=1_000, draw=self.world.rng.random),
             default_currency=currency_code("USD"),
             idle_clock=self.idle_clock,
         )
@@ -222,12 +222,3 @@ class Room:
         """Return the lanes with event rows of a batch that is not in the ledger yet."""
         done = {(p.stamp.lane, p.stamp.batch_no) for p in self.server.parts if p.table == "ledger"}
         return {p.stamp.lane for p in self.server.parts if (p.stamp.lane, p.stamp.batch_no) not in done}
-
-
-def seeded_jitter(world: World) -> Any:
-    """Return what `deliver` uses as `random`, drawn from the seed."""
-
-    class Jitter:
-        uniform = staticmethod(world.rng.uniform)
-
-    return Jitter

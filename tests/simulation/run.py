@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from adledger.pipeline.lanes import deliver
 from adledger.pipeline.lanes.ports import IdleClock
 from tests.simulation import truth
 from tests.simulation.clickhouse import Server, SimSink
 from tests.simulation.kafka import TOPICS, Broker, SimSource
-from tests.simulation.room import FAULT_SECONDS, PATIENCE_SECONDS, Process, Room, seeded_jitter
+from tests.simulation.room import FAULT_SECONDS, PATIENCE_SECONDS, Process, Room
 from tests.simulation.world import World
 
 
@@ -48,7 +47,6 @@ REAL = Parts()
 def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
     """Run one seed. Deterministic: the same seed gives the same trace."""
     world = World(seed, [] if trace else None)
-    random_module, deliver.random = deliver.random, seeded_jitter(world)  # type: ignore[assignment]
     collects = gc.isenabled()
     gc.disable()  # what it would end, and when, is not the seed's
     gc.freeze()  # what is there already need not be looked through after each run
@@ -63,7 +61,6 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
         )  # fmt: skip
     finally:
         world.loop.dispose()
-        deliver.random = random_module
         gc.collect()
         gc.unfreeze()
         if collects:

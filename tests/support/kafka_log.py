@@ -15,6 +15,7 @@ from adledger.pipeline.log.kafka.batches import LogTime
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.retry import RetryPolicy
 
 PARTITIONS = 4
 LOOK_SECONDS = 0.02
@@ -96,6 +97,6 @@ class KafkaLog:
         return KafkaSource(
             [self.broker.servers], self.topics, f"{self.name}-group",
             properties={name.replace("_", "."): value for name, value in properties.items()},
-            log_time=self.log_time, revoke_ms_max=5_000, retry_attempts_max=retry_attempts_max, retry_backoff_ms_max=1_000,
+            log_time=self.log_time, revoke_ms_max=5_000, retry=RetryPolicy(retry_attempts_max, backoff_ms_max=1_000),
             say=say,
         )  # fmt: skip

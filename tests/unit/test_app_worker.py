@@ -20,6 +20,7 @@ from adledger.pipeline.lanes.ports import LaneLimits, NoObserver, Phase
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
+from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.wire import currency_code
 from adledger.sinks.memory import Faults, MemorySink
 from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
@@ -27,7 +28,7 @@ from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
 LIMITS = LaneLimits(
     batch=BatchLimits(100, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, acceptance_ms=3_600_000,
-    write_deadline_seconds=1, retry_attempts_max=3, retry_backoff_ms_max=1, default_currency=currency_code("USD"),
+    write_deadline_seconds=1, retry=RetryPolicy(3, backoff_ms_max=1), default_currency=currency_code("USD"),
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def make(
     revoke_ms_max: int = 5_000,
 ) -> Worker:
     return Worker(
-        source, sink, LIMITS if until else replace(LIMITS, retry_attempts_max=None), cpu_threads=1, inserts_per_second_max=1_000_000,
+        source, sink, LIMITS if until else replace(LIMITS, retry=RetryPolicy(None, backoff_ms_max=1)), cpu_threads=1, inserts_per_second_max=1_000_000,
         revoke_ms_max=revoke_ms_max, until_caught_up=until, say=lambda _: None, warn=said.append, observer=watcher,
     )  # fmt: skip
 

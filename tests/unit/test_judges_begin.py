@@ -1,6 +1,7 @@
 """A worker's judges at its start, while ClickHouse comes and goes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +26,7 @@ class Away(NoRuleStore):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "BEGIN_PAUSE_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(judges, "BEGIN_RETRY", replace(judges.BEGIN_RETRY, backoff_ms_max=0))
 
 
 async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None:
@@ -34,10 +35,10 @@ async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None
     store = Away(3)
     await judges.Judges(CompiledJudge.none(), store, say=said.append).begin()
     assert store.asked == 4
-    assert said == [f"no connection; try {n} of {judges.BEGIN_TRIES_MAX}" for n in (1, 2, 3)]
+    assert said == [f"no connection; try {n} of {judges.BEGIN_RETRY.attempts_max}" for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("refused", "asked"), [(False, judges.BEGIN_TRIES_MAX), (True, 1)])
+@pytest.mark.parametrize(("refused", "asked"), [(False, judges.BEGIN_RETRY.attempts_max), (True, 1)])
 async def test_it_is_not_waited_for_ever_nor_where_it_refuses_us(refused: bool, asked: int) -> None:
     """The start ends with the error after so many tries, and at once where a password is wrong."""
     store = Away(1_000, refused=refused)

@@ -22,6 +22,7 @@ from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX, error
 from adledger.pipeline.log.kafka.offset_requests import NO_LEADER_EPOCH, NO_OFFSET, OffsetCommit, OffsetFetch
 from adledger.pipeline.log.kafka_admin.group_facts import NOT_READY
 from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.retry import RetryPolicy
 
 ANSWER_SECONDS_MAX = 10.0
 """Patience for an answer: about the write deadline, since an intent that is accepted later is of no use."""
@@ -29,7 +30,9 @@ ANSWER_SECONDS_MAX = 10.0
 CONNECTIONS = 4
 """To the coordinator, for offsets; lane p uses number p modulo this."""
 
-RETRY_SECONDS = 0.1
+COORDINATOR_WAIT = RetryPolicy(attempts_max=None, backoff_ms_max=400)
+"""Between two looks at a coordinator that is not ready: until ANSWER_SECONDS_MAX are over."""
+ENDLESS = "attempts without a limit do not end"
 
 PASSING = NOT_READY | {88}
 """Answers to OffsetFetch that pass by themselves: also a commit that is not stable yet."""
@@ -100,7 +103,7 @@ class GroupCommits:
         request = OffsetFetch(self._group, self._topics, lane)
         try:
             async with asyncio.timeout(self._answer_seconds_max):
-                while True:
+                for attempt in COORDINATOR_WAIT.attempts():
                     try:
                         node = await self._reached(lane, where)
                         response = await self._answer(lane, node, request)
@@ -112,7 +115,8 @@ class GroupCommits:
                             return self._positions(where, response, code)
                         why = error_name(code)
                     self._node = None
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await COORDINATOR_WAIT.pause(attempt)
+                raise AssertionError(ENDLESS)
         except TimeoutError as error:
             raise LogError(
                 f"{where}: what was committed can't be read: {why}",
@@ -137,7 +141,7 @@ class GroupCommits:
         """Return the coordinator's node, connected to. Raises CommitRefused, nothing having been sent."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
-                while True:
+                for attempt in COORDINATOR_WAIT.attempts():
                     try:
                         node = await self._coordinator(lane)
                     except KafkaError as error:
@@ -147,8 +151,9 @@ class GroupCommits:
                         if await self._client.ready(node, group=_connection(lane)):
                             return node
                         self._node = None
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await COORDINATOR_WAIT.pause(attempt)
                     await self._client.force_metadata_update()
+                raise AssertionError(ENDLESS)
         except TimeoutError as error:
             raise _not_sent(where, error) from error
 

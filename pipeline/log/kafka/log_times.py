@@ -4,7 +4,6 @@ https://kafka.apache.org/protocol#The_Messages_ListOffsets; aiokafka (to 0.14) s
 3.0 answer it.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -24,12 +23,12 @@ from aiokafka.protocol.types import (
 )
 
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
+from adledger.pipeline.retry import RetryPolicy
 
 NO_TIME = -1
 """The largest timestamp of an empty partition."""
 
-TRIES_MAX = 50
-RETRY_SECONDS = 0.2
+LEADERS_RETRY = RetryPolicy(attempts_max=50, backoff_ms_max=250)
 
 _API_KEY, _VERSION = 2, 7
 _MAX_TIMESTAMP = -3
@@ -119,14 +118,14 @@ async def largest_log_times(client: AIOKafkaClient, topics: Sequence[TopicFacts]
     KafkaError.
     """
     lanes = [NO_TIME] * max((topic.partitions for topic in topics), default=0)
-    for attempt in range(1, TRIES_MAX + 1):
+    for attempt in LEADERS_RETRY.attempts():
         try:
             for _, partition, time in await _ask(client, topics):
                 lanes[partition] = max(lanes[partition], time)
         except errors.KafkaError as error:
-            if not error.retriable or attempt == TRIES_MAX:
+            if not error.retriable or attempt.is_last:
                 raise
-            await asyncio.sleep(RETRY_SECONDS)
+            await LEADERS_RETRY.pause(attempt)
             topics = await topic_facts(client, [topic.name for topic in topics])
         else:
             break

@@ -20,7 +20,7 @@ from aiokafka.errors import (
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.aiokafka_private import Member
 from adledger.pipeline.log.kafka.assignor import LaneAssignor
-from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
 
@@ -42,13 +42,13 @@ class Membership:
         group: str,
         topics: Collection[str],
         options: Mapping[str, Any],
-        patience: Patience,
+        retry: BrokerRetry,
         listener: GroupListener,
         info: WorkerInfo = NO_INFO,
     ) -> None:
         """`options` are times and `group_instance_id`, as aiokafka's GroupCoordinator names them."""
         self._client, self._group, self._topics, self._options = client, group, topics, options
-        self._patience, self._listener = patience, listener
+        self._retry, self._listener = retry, listener
         self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused, info=info)
         self._member: Member | None = None
         self._told: set[int] = set()
@@ -134,14 +134,14 @@ class Membership:
 
     def _on_failed(self, error: BaseException) -> None:
         self._failures += 1
-        pause = self._patience.pause_seconds(self._failures)
+        pause = self._retry.policy.pause_seconds(self._failures)
         untold = "its lanes can't be given out, as was said" if self._refusal else repr(error)
         self._refusal = False
         cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), untold)
-        self._patience.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
+        self._retry.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
         if self._replacing is None:
             self._start_replacing(self._replace(pause))
 
     def _refused(self, error: LogError) -> None:
         self._refusal = True
-        self._patience.say(" ".join(str(error).split()))
+        self._retry.say(" ".join(str(error).split()))

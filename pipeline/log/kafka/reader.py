@@ -34,7 +34,7 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
 )
 from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
 from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
-from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
@@ -54,9 +54,9 @@ class KafkaReader:
     """The `Reader` of a Kafka log, through a client that is bootstrapped and knows the topics."""
 
     def __init__(
-        self, client: AIOKafkaClient, topology: Topology, log_time: LogTime, patience: Patience
+        self, client: AIOKafkaClient, topology: Topology, log_time: LogTime, retry: BrokerRetry
     ) -> None:
-        self._client, self._topology, self._log_time, self._patience = client, topology, log_time, patience
+        self._client, self._topology, self._log_time, self._retry = client, topology, log_time, retry
         self._index = {name: i for i, name in enumerate(topology.topics)}
         self._ids = dict(zip(topology.topics, topology.topic_ids, strict=True))
         self._names = {topic_id: name for name, topic_id in self._ids.items()}
@@ -72,7 +72,7 @@ class KafkaReader:
             first, end = await asyncio.gather(self._offsets(lane, EARLIEST), self._offsets(lane, LATEST))
             return {self._index[name]: OffsetBounds(first[name], end[name]) for name in first}
 
-        return await self._patience.keep_trying(f"the ends of lane {lane}", ask, self._refresh)
+        return await self._retry.call(f"the ends of lane {lane}", ask, self._refresh)
 
     async def fetch(
         self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
@@ -83,7 +83,7 @@ class KafkaReader:
         async def ask() -> list[FetchedPartition]:
             return await self._ask(lane, names, bytes_max, min(wait_ms_max, WAIT_MS_MAX))
 
-        answers = await self._patience.keep_trying(f"lane {lane}", ask, self._refresh)
+        answers = await self._retry.call(f"lane {lane}", ask, self._refresh)
         return await self._decoded(lane, names, answers)
 
     async def _ask(

@@ -12,8 +12,8 @@ from adledger.pipeline.log.kafka.batches import LogTime
 from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from adledger.pipeline.log.kafka.commits import GroupCommits
 from adledger.pipeline.log.kafka.membership import Membership
-from adledger.pipeline.log.kafka.patience import Patience
 from adledger.pipeline.log.kafka.reader import KafkaReader
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options
@@ -22,6 +22,7 @@ from adledger.pipeline.log.kafka_admin.topology import read_topology
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.settings import Settings
 
 REVOKE_MARGIN_MS = 5_000
@@ -71,8 +72,7 @@ class KafkaSource:
         properties: Mapping[str, str],
         log_time: LogTime,
         revoke_ms_max: int,
-        retry_attempts_max: int,
-        retry_backoff_ms_max: int,
+        retry: RetryPolicy,
         say: Callable[[str], None],
         info: WorkerInfo = NO_INFO,
     ) -> None:
@@ -95,7 +95,7 @@ class KafkaSource:
         )
         self._topics, self._group, self._log_time = tuple(topics), group, log_time
         self._say, self._info = say, info
-        self._attempts_max, self._backoff_ms_max = retry_attempts_max, retry_backoff_ms_max
+        self._retry = retry
         self._servers = ",".join(servers)
         self._warnings: RateLimitedLog | None = None
         self._joined: _Joined | None = None
@@ -114,8 +114,7 @@ class KafkaSource:
             properties=settings.kafka,
             log_time=settings.log_time,
             revoke_ms_max=settings.revoke_ms_max,
-            retry_attempts_max=settings.retry_attempts_max,
-            retry_backoff_ms_max=settings.retry_backoff_ms_max,
+            retry=RetryPolicy(settings.retry_attempts_max, settings.retry_backoff_ms_max),
             say=say,
             info=info,
         )
@@ -141,9 +140,9 @@ class KafkaSource:
             raise LogError(f"this member of group {self._group} has joined already", remedy="Leave first.")
         self._warnings = warnings = RateLimitedLog(self._say)
         warnings.open()
-        patience = Patience(self._servers, self._attempts_max, self._backoff_ms_max, warnings.say)
+        retry = BrokerRetry(self._servers, self._retry, warnings.say)
         try:
-            self._joined = await self._connect(listener, patience)
+            self._joined = await self._connect(listener, retry)
         except BaseException:
             self._close_warnings()
             raise
@@ -195,8 +194,8 @@ class KafkaSource:
         """Fetch as `Reader.fetch` says. One fetch of a lane at a time; lanes don't wait for each other."""
         return await self._there(lane).reader.fetch(lane, positions, bytes_max, wait_ms_max)
 
-    async def _connect(self, listener: GroupListener, patience: Patience) -> _Joined:
-        client = await bootstrapped(self._options, patience)
+    async def _connect(self, listener: GroupListener, retry: BrokerRetry) -> _Joined:
+        client = await bootstrapped(self._options, retry)
         try:
             topology = await read_topology(client, self._topics)
             await client.set_topics(self._topics)
@@ -210,13 +209,11 @@ class KafkaSource:
         return _Joined(
             client,
             topology,
-            Membership(
-                client, self._group, self._topics, self._group_options, patience, listener, self._info
-            ),
+            Membership(client, self._group, self._topics, self._group_options, retry, listener, self._info),
             GroupCommits(
                 client, self._group, self._topics, instance=self._group_options.get("group_instance_id")
             ),
-            KafkaReader(client, topology, self._log_time, patience),
+            KafkaReader(client, topology, self._log_time, retry),
         )
 
     def _there(self, lane: int | None = None) -> _Joined:

@@ -1,4 +1,4 @@
-"""The first connection to Kafka: patient with a broker that is not there yet, not with one that refuses us."""
+"""The first connection to Kafka: retried while no broker is there yet, not where one refuses us."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,36 +8,35 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
-from adledger.pipeline.log.kafka.patience import Patience
+from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 LISTENS_SECONDS_MAX = 2.0
 
 
-async def bootstrapped(options: Mapping[str, Any], patience: Patience) -> AIOKafkaClient:
+async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> AIOKafkaClient:
     """Return a client that knows the cluster; the caller closes it. `options` are those of `client_options`.
 
     Raises LogError with cause and remedy: at once where a broker is there and can't be used (a wrong password is not
     tried ten times), else when the tries are used up.
     """
-    attempt = 1
-    while True:
+    for attempt in retry.policy.attempts():
         client = AIOKafkaClient(**options)
         try:
             await client.bootstrap()
         except KAFKA_ERRORS as error:
             await client.close()
             told = await explain(error, options)
-            if attempt >= patience.attempts_max or await _somebody_listens(options["bootstrap_servers"]):
+            if attempt.is_last or await _somebody_listens(options["bootstrap_servers"]):
                 raise told from error
-            patience.say(f"{' '.join(told.message.split())}; try {attempt} of {patience.attempts_max}")
+            retry.say(f"{' '.join(told.message.split())}; {attempt}")
         except BaseException:
             await client.close()
             raise
         else:
             return client
-        await asyncio.sleep(patience.pause_seconds(attempt))
-        attempt += 1
+        await retry.policy.pause(attempt)
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def _somebody_listens(servers: list[str]) -> bool:

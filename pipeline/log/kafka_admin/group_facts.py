@@ -1,6 +1,5 @@
 """A group as its coordinator tells it to whoever asks: its members, what they say of themselves, and their lanes."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,12 @@ from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, decode_worker_info
+from adledger.pipeline.retry import RetryPolicy
 
 NOT_READY = frozenset({14, 15, 16})
 """A coordinator's answers before it serves the group: loading, not available, not coordinator."""
 
-COORDINATOR_TRIES_MAX, COORDINATOR_RETRY_SECONDS = 50, 0.2
+COORDINATOR_RETRY = RetryPolicy(attempts_max=50, backoff_ms_max=250)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
 
     Brokers that just started, or never had a group, are asked again while they make ready.
     """
-    for attempt in range(1, COORDINATOR_TRIES_MAX + 1):
+    for attempt in COORDINATOR_RETRY.attempts():
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)
             response = await client.send(node, DescribeGroupsRequest([group]))
         except KafkaError as error:
-            if not error.retriable or attempt == COORDINATOR_TRIES_MAX:
+            if not error.retriable or attempt.is_last:
                 raise
         else:
             if response.groups[0][0] not in NOT_READY:
                 break
-        await asyncio.sleep(COORDINATOR_RETRY_SECONDS)
+        await COORDINATOR_RETRY.pause(attempt)
     [(error_code, name, state, protocol_type, protocol, members, *_)] = response.groups
     if error_code:
         raise for_code(error_code)(f"group {group}")

@@ -1,0 +1,114 @@
+"""The one retry policy: how many attempts a call gets, and how long the pauses between them are.
+
+Pauses double from `backoff_ms_min` up to `backoff_ms_max`, and each is drawn from the upper half of that (equal
+jitter): lanes that lose the same server at the same moment do not all come back at the same moment. Sleep and
+randomness are fields, so that a test, or the simulation, decides what they are.
+
+Which errors are retried is the caller's to say. A commit or an insert whose outcome is unknown never is: sending it
+again is what doubles or loses a batch (docs/exactly-once.md).
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
+
+DOUBLINGS_MAX = 30
+"""A lane waits for as long as ClickHouse is away: after a night of attempts 2**attempt is no float any more."""
+
+JITTER_SHARE = 0.5
+"""How much of a pause is drawn; the rest is certain, so that a server that is starting is not asked at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call out of those that a policy allows. `number` counts from 1."""
+
+    number: int
+    attempts_max: int | None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other attempt follows."""
+        return self.number == self.attempts_max
+
+    def __str__(self) -> str:
+        return f"try {self.number}" + (f" of {self.attempts_max}" if self.attempts_max else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`attempts_max` calls in total, the first included; None: until one succeeds.
+
+    `draw` returns a number of [0, 1).
+    """
+
+    attempts_max: int | None
+    backoff_ms_max: int
+    backoff_ms_min: int = 100
+    draw: Callable[[], float] = random.random
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    sleep_blocking: Callable[[float], None] = time.sleep
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Yield the attempts, for a caller whose loop does more between them than `call` knows of."""
+        numbers = itertools.count(1) if self.attempts_max is None else range(1, self.attempts_max + 1)
+        for number in numbers:
+            yield Attempt(number, self.attempts_max)
+
+    def pause_seconds(self, failures: int) -> float:
+        """Return the pause after this many failures in a row, from 1."""
+        doublings = min(failures - 1, DOUBLINGS_MAX)
+        longest_ms = min(self.backoff_ms_max, self.backoff_ms_min * 2**doublings)
+        return longest_ms / 1000 * (1 - JITTER_SHARE + JITTER_SHARE * self.draw())
+
+    async def pause(self, after: Attempt) -> None:
+        """Sleep between an attempt and the next."""
+        await self.sleep(self.pause_seconds(after.number))
+
+    async def call(
+        self,
+        function: Callable[[], Awaitable[T]],
+        on: type[E] | tuple[type[E], ...],
+        failed: Callable[[E, Attempt], None],
+    ) -> T:
+        """Return what `function` returns. The errors of `on` are retried; the last attempt's is raised.
+
+        `failed` is called with each error that another attempt follows, before the pause; what it raises ends the call.
+        """
+        for attempt in self.attempts():
+            try:
+                return await function()
+            except on as error:
+                if attempt.is_last:
+                    raise
+                failed(error, attempt)
+            await self.pause(attempt)
+        raise _no_attempt()
+
+    def call_blocking(
+        self,
+        function: Callable[[], T],
+        on: type[E] | tuple[type[E], ...],
+        failed: Callable[[E, Attempt], None],
+    ) -> T:
+        """As `call`, where no event loop runs yet."""
+        for attempt in self.attempts():
+            try:
+                return function()
+            except on as error:
+                if attempt.is_last:
+                    raise
+                failed(error, attempt)
+            self.sleep_blocking(self.pause_seconds(attempt.number))
+        raise _no_attempt()
+
+
+def _no_attempt() -> AssertionError:
+    return AssertionError("a policy allows at least one attempt")
