@@ -78,10 +78,11 @@ coverage: $(READY)
 wheel: $(READY)
 	@PYTHON="$(PYTHON)" BIN="$(BIN)" sh .ci/wheel
 
-## lint: ruff's rules and format, spelling; changes nothing
+## lint: ruff's rules and format, import contracts, spelling; changes nothing
 .PHONY: lint
 lint: $(READY)
 	@$(BIN)/ruff check
+	@$(BIN)/lint-imports
 	@$(BIN)/ruff format --check
 	@$(BIN)/codespell
 

@@ -5,6 +5,7 @@ to show that its faults would be noticed.
 """
 
 import os
+import runpy
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,6 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 
-from adledger.pipeline.cli.app import main
 from adledger.pipeline.errors import CommitRefused, LogError, SinkError
 from adledger.pipeline.lanes import start as start_module
 from adledger.pipeline.lanes import worker as worker_module
@@ -149,4 +149,4 @@ def _replace(owner: Any, name: str, changed: Any) -> None:
 if __name__ == "__main__":
     WITHOUT[sys.argv[1]]()
     del sys.argv[1]
-    main()
+    runpy.run_module("adledger", run_name="__main__", alter_sys=True)

@@ -26,8 +26,6 @@ from adledger.loadtest.traffic.kernels.shapes import I64
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.scenarios import SUSPENDED_PUBLISHER_FIRST
 from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
-from adledger.pipeline.cli.output import err
-from adledger.pipeline.cli.rules_tables import RulesTables
 from adledger.pipeline.lanes.start import run_worker
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.rules.loader import DEFAULT, load_rules, today
@@ -35,6 +33,7 @@ from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
 from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.publishers import PublishersTable
 
 SCENARIOS = (
     Scenario(kind="replay", actors=40, events_per_actor=50),
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
     given.doc.write_text(report(found, given.doc.read_text("utf-8") if given.doc.exists() else ""), "utf-8")
     wrong = found.wrong(RECALL_MIN, HONEST_INVALIDATED_MAX)
     for line in wrong or ["recall of every attack and the share of honest events are within their bounds"]:
-        err(line)
+        sys.stderr.write(line + "\n")
     return 1 if wrong else 0
 
 
@@ -141,7 +140,7 @@ def know_publishers(client: Client, database: str, model: TrafficModel) -> None:
     actors = max((s.actors for s in model.scenarios if s.kind == "suspended_publisher"), default=0)
     suspended = range(SUSPENDED_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST + actors)
     statuses = [*((n, "active") for n in known), *((n, "suspended") for n in suspended)]
-    RulesTables(client, database).import_publishers(
+    PublishersTable(client, database).add(
         [(n, status, "", today()) for n, status in statuses], "fraud-eval", "an evaluation"
     )
 

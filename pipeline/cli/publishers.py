@@ -55,16 +55,16 @@ def import_(
     Examples:
       adledger publishers import publishers.csv --author mia --reason "contracts of November"
     """
-    from adledger.pipeline.cli.rules_tables import RulesTables
+    from adledger.sinks.publishers import PublishersTable
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
     rows = read_publishers(file)
     with connect.client(settings) as client:
-        tables = RulesTables(client, settings.database)
-        version = tables.import_publishers(rows, author or getpass.getuser(), reason)
-        unknown = tables.unknown_publishers()
+        table = PublishersTable(client, settings.database)
+        version = table.add(rows, author or getpass.getuser(), reason)
+        unknown = table.unknown()
     if as_json:
         out_json({"publishers": len(rows), "version": version, "unknown_with_traffic": unknown})
     else:
@@ -92,13 +92,13 @@ def list_(
     Examples:
       adledger publishers list --json
     """
-    from adledger.pipeline.cli.rules_tables import RulesTables
+    from adledger.sinks.publishers import PublishersTable
 
     settings = options.load_settings(
         config_file, assignments, clickhouse=clickhouse, database=database
     ).settings
     with connect.client(settings) as client:
-        rows = RulesTables(client, settings.database).publishers()
+        rows = PublishersTable(client, settings.database).rows()
     header = (*COLUMNS, "author", "reason")
     if as_json:
         out_json({"publishers": [dict(zip(header, row, strict=True)) for row in rows]})

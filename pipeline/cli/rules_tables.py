@@ -1,4 +1,4 @@
-"""Reading and writing the tables `rules`, `alerts`, `judges` and `publishers` for one command."""
+"""Reading and writing the tables `rules`, `alerts` and `judges` for one command."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -94,36 +94,6 @@ class RulesTables:
             shipped = load_rules(shipped_name(name))
             return shipped, shipped.text()
         raise UsageError(f"no rule set {name} is published", remedy="adledger rules history")
-
-    def publishers(self) -> list[tuple[int, str, str, str, str, str]]:
-        """Return (id, status, name, since, author, reason) of each publisher, by id."""
-        newest = ", ".join(
-            f"argMax({name}, version)" for name in ("status", "name", "toString(since)", "author", "reason")
-        )
-        return self._rows(
-            f"SELECT publisher_id, {newest} FROM {self.database}.publishers GROUP BY publisher_id ORDER BY publisher_id"
-        )
-
-    def unknown_publishers(self) -> int:
-        """Return how many publishers have events in the newest day of the rollups, and are in no import."""
-        ((unknown,),) = self._rows(
-            f"SELECT uniqExact(publisher_id) FROM {self.database}.rollup_minute WHERE clock_day >= "
-            f"(SELECT max(clock_day) FROM {self.database}.rollup_minute) AND publisher_id NOT IN "
-            f"(SELECT publisher_id FROM {self.database}.publishers)"
-        )
-        return int(unknown)
-
-    def import_publishers(self, rows: Sequence[Sequence[Any]], author: str, reason: str) -> int:
-        """Add a version of publishers, rows of (id, status, name, since); returns the version."""
-        ((version,),) = self._rows(
-            f"SELECT greatest(toUnixTimestamp64Micro(now64(6)), max(version) + 1) FROM {self.database}.publishers"
-        )
-        self._insert(
-            "publishers",
-            ("publisher_id", "status", "name", "since", "author", "reason", "version"),
-            [(*row, author, reason, version) for row in rows],
-        )
-        return int(version)
 
     def _rows(self, query: str) -> list[Any]:
         rows: list[Any] = self.client.execute(query)

@@ -7,7 +7,7 @@ inserted nothing.
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adledger.sinks.embedded import packets
 from adledger.sinks.embedded.blocks import Block, block_rows, split_blocks, walk_block
@@ -21,13 +21,11 @@ from adledger.sinks.embedded.errors import (
     ServerError,
 )
 from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.native_connection import NativeConnection
 from adledger.sinks.embedded.packets import Query
 from adledger.sinks.embedded.running import TAG, Figures, Running
 from adledger.sinks.embedded.sql import quote_name, without_format
 from adledger.sinks.embedded.statements import Prepared, given_rows, prepare
-
-if TYPE_CHECKING:
-    from adledger.sinks.embedded.native import NativeClient
 
 CANCELLED = ServerError(QUERY_WAS_CANCELLED, "Query was cancelled. (QUERY_WAS_CANCELLED)")
 CANCELLED_BY_CLIENT = ServerError(
@@ -35,7 +33,7 @@ CANCELLED_BY_CLIENT = ServerError(
 )
 
 
-def answer(client: "NativeClient", query: Query) -> None:
+def answer(client: NativeConnection, query: Query) -> None:
     """Run a query whose packet was read, and send all of its answer."""
     client.inbound.release()
     client.cancelled = False
@@ -65,7 +63,7 @@ def answer(client: "NativeClient", query: Query) -> None:
 class _Query:
     """A query under way."""
 
-    def __init__(self, client: "NativeClient", query: Query, running: Running) -> None:
+    def __init__(self, client: NativeConnection, query: Query, running: Running) -> None:
         assert client.session is not None
         self._client = client
         self._session: Session = client.session
