@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from adledger.loadtest.chaos.stage import Servers
-from adledger.loadtest.chaos.waiting import NotSeen
+from adledger.loadtest.lab.waiting import NotSeen
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.connection import connect

@@ -20,9 +20,9 @@ from adledger.loadtest.chaos.pressure import SLOW_INSERT_SECONDS
 from adledger.loadtest.chaos.results import ControlDone
 from adledger.loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
 from adledger.loadtest.chaos.stage import Servers
-from adledger.loadtest.chaos.waiting import until
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.tcp_proxy import Action
+from adledger.loadtest.lab.waiting import until
 from adledger.pipeline.errors import AdledgerError
 
 FAST = ("--until-caught-up", "--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")

@@ -15,10 +15,10 @@ from adledger.loadtest.chaos.look import committed_batches
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER
 from adledger.loadtest.chaos.play import Play
 from adledger.loadtest.chaos.pressure import outage, slow_clickhouse
-from adledger.loadtest.chaos.waiting import Broken, NotSeen, until
 from adledger.loadtest.lab.clickhouse_frames import Insert, Refusal
 from adledger.loadtest.lab.processes import gone, resume, seen
 from adledger.loadtest.lab.tcp_proxy import Action
+from adledger.loadtest.lab.waiting import Broken, NotSeen, until
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 KILL_GAP_SECONDS_MAX = 1.5

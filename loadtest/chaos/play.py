@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from adledger.loadtest.chaos.stage import Deployment, Servers
 from adledger.loadtest.chaos.traffic import Traffic
-from adledger.loadtest.chaos.waiting import NotSeen, until
 from adledger.loadtest.chaos.workers import Worker, doubts_of
 from adledger.loadtest.lab.clickhouse_frames import Insert
 from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.lab.waiting import NotSeen, until
 
 CAUGHT_UP_SECONDS_MAX = 60.0
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adledger.loadtest.chaos.play import Play
-from adledger.loadtest.chaos.waiting import Broken, until
 from adledger.loadtest.chaos.workers import Worker
 from adledger.loadtest.lab.clickhouse_frames import Insert
+from adledger.loadtest.lab.waiting import Broken, until
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024

@@ -19,8 +19,8 @@ from adledger.loadtest.chaos.play import Play
 from adledger.loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
 from adledger.loadtest.chaos.stage import Deployment, Servers, servers
 from adledger.loadtest.chaos.traffic import Traffic, traffic_model
-from adledger.loadtest.chaos.waiting import Broken, NotSeen, until
 from adledger.loadtest.chaos.workers import Doubt, doubts_of
+from adledger.loadtest.lab.waiting import Broken, NotSeen, until
 from adledger.pipeline.errors import AdledgerError
 
 LANES = 6

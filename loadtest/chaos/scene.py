@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adledger.loadtest.chaos.stage import Deployment, Servers
-from adledger.loadtest.chaos.waiting import NotSeen, until
 from adledger.loadtest.chaos.workers import ADLEDGER, Worker
 from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.lab.waiting import NotSeen, until
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel

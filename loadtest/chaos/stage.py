@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 from adledger.loadtest.chaos.look import Look
-from adledger.loadtest.chaos.waiting import NotSeen, until
 from adledger.loadtest.chaos.workers import ADLEDGER, Worker
 from adledger.loadtest.lab.broker import HOST, Listener, LocalBroker
 from adledger.loadtest.lab.clickhouse_frames import Insert
@@ -18,6 +17,7 @@ from adledger.loadtest.lab.deployment import toml_of
 from adledger.loadtest.lab.disk import Disk
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.proxies import Proxies
+from adledger.loadtest.lab.waiting import NotSeen, until
 from adledger.loadtest.traffic.ground_truth import Truth
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import KafkaAddress, ServerAddress

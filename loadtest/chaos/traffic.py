@@ -3,7 +3,7 @@
 import threading
 import time
 
-from adledger.loadtest.chaos.waiting import until
+from adledger.loadtest.lab.waiting import until
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel

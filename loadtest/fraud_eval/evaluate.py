@@ -6,6 +6,7 @@ are then held against the labels.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from adledger.loadtest.chaos.waiting import until
+from adledger.loadtest.lab.waiting import until
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES

@@ -14,6 +14,7 @@ from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import connected, probe
 from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, describe_group
+from adledger.pipeline.log.kafka_admin.patience import Patience
 from adledger.pipeline.log.kafka_admin.topics import Checked, check_topics, kafka_options
 from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from clickhouse_driver.errors import ServerException
 
-from adledger.loadtest.chaos.waiting import until
 from adledger.loadtest.lab.disk import Disk
+from adledger.loadtest.lab.waiting import until
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.connection import connect

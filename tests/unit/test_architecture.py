@@ -21,10 +21,10 @@ def layers() -> list[tuple[list[str], bool]]:
     return [(re.findall(r"[\w.]+", layer), ":" in layer) for layer in reversed(found)]
 
 
-def may_import(layer: int, package: str, layers_mates: bool) -> str:
+def may_import(layer: int, package: str, mates: bool) -> str:
     """Return what the page says of a package, derived from the contracts."""
     if layer == 1:
-        return "nothing of ours"
+        return "each other" if mates else "nothing of ours"
     not_these = sorted(
         module.removeprefix("adledger.").replace(".", "/")
         for contract in contracts()
@@ -33,7 +33,7 @@ def may_import(layer: int, package: str, layers_mates: bool) -> str:
     )
     below = "layer 1" if layer == 2 else f"layers 1 to {layer - 1}"
     return below + (
-        f", but not {', '.join(not_these)}" if not_these else ", and each other" if layers_mates else ""
+        f", but not {', '.join(not_these)}" if not_these else ", and each other" if mates else ""
     )
 
 

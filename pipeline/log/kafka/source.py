@@ -16,6 +16,7 @@ from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka.retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
+from adledger.pipeline.log.kafka_admin.patience import Patience
 from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options
 from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
 from adledger.pipeline.log.kafka_admin.topology import read_topology
