@@ -24,7 +24,7 @@ from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.recovery import Start
 from adledger.pipeline.lanes.worker import Worker
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.sinks.clickhouse import ClickHouseSink
 from adledger.sinks.sink import Columns, Stamp
 

@@ -11,10 +11,9 @@ from adledger.pipeline.findings import Finding
 from adledger.pipeline.log.kafka.commits import GroupCommits
 from adledger.pipeline.log.kafka.log_times import largest_log_times
 from adledger.pipeline.log.kafka.reader import KafkaReader
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import connected, probe
 from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, describe_group
-from adledger.pipeline.log.kafka_admin.patience import Patience
 from adledger.pipeline.log.kafka_admin.topics import Checked, check_topics, kafka_options
 from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology

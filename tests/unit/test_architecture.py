@@ -32,9 +32,7 @@ def may_import(layer: int, package: str, mates: bool) -> str:
         for module in contract["forbidden_modules"]
     )
     below = "layer 1" if layer == 2 else f"layers 1 to {layer - 1}"
-    return below + (
-        f", but not {', '.join(not_these)}" if not_these else ", and each other" if mates else ""
-    )
+    return below + (f", but not {', '.join(not_these)}" if not_these else ", and each other" if mates else "")
 
 
 def module(link: str) -> str:

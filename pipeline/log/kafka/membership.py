@@ -20,7 +20,7 @@ from aiokafka.errors import (
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.aiokafka_private import Member
 from adledger.pipeline.log.kafka.assignor import LaneAssignor
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
 

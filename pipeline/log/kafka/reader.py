@@ -34,7 +34,7 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
 )
 from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
 from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched

@@ -13,10 +13,9 @@ from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from adledger.pipeline.log.kafka.commits import GroupCommits
 from adledger.pipeline.log.kafka.membership import Membership
 from adledger.pipeline.log.kafka.reader import KafkaReader
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
-from adledger.pipeline.log.kafka_admin.patience import Patience
 from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options
 from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
 from adledger.pipeline.log.kafka_admin.topology import read_topology

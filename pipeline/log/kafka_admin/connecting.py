@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
-from adledger.pipeline.log.kafka.retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 LISTENS_SECONDS_MAX = 2.0
