@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings_layers import LoadedSettings
 
 
+@options.deployment()
 def config(
+    given: options.Deployment,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this one setting.")] = None,
     *,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the settings in force and where each came from.
@@ -29,7 +29,7 @@ def config(
       adledger config batch_age_ms_max
       ADLEDGER_CLICKHOUSE=clickhouse://ads:secret@ch1:9440/?secure=1 adledger config --json
     """
-    loaded = options.load_settings(config_file, assignments)
+    loaded = given.load()
     if name is not None:
         loaded = _only(loaded, name)
     rows = _rows(loaded)

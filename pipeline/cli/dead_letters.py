@@ -30,15 +30,13 @@ def root() -> None:
 
 
 @dead_letters.command("list")
+@options.deployment("clickhouse", "database")
 def list_(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     reason: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the latest first.")] = 50,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """List malformed records, the latest first.
@@ -53,9 +51,7 @@ def list_(
     from adledger.pipeline.ledger import dead_letters as store
     from adledger.pipeline.ledger.queries import Tables
 
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     code = None if reason is None else store.reason_code(reason)
     tables = Tables(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
@@ -84,17 +80,15 @@ def list_(
 
 
 @dead_letters.command("show")
+@options.deployment("clickhouse", "database")
 def show(
+    given: options.Deployment,
     topic: Annotated[str, typer.Argument(help="Name of the topic.")],
     partition: Annotated[int, typer.Argument(min=0)],
     offset: Annotated[int, typer.Argument(min=0)],
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     as_hex: Annotated[bool, typer.Option("--hex", help="The value as a hex dump.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The value's bytes and nothing else.")] = False,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show one malformed record.
@@ -112,9 +106,7 @@ def show(
 
     if as_hex + raw + as_json > 1:
         raise UsageError("--hex, --raw and --json contradict each other", remedy="give one of them")
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     if topic not in settings.topics:
         known = ", ".join(settings.topics)
         raise UsageError(f"{topic} is no event topic; they are {known}", remedy="or set topics=...")

@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 MARKS = {"fine": "✓", "advice": "!", "error": "✗", "not made": "-"}
 
 
+@options.deployment("source", "clickhouse", "database", "group")
 def doctor(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Say what is wrong with a deployment, and what mends it.
@@ -40,24 +36,20 @@ def doctor(
     from adledger.pipeline.doctor.report import as_json as report_json
     from adledger.pipeline.doctor.report import found_wrong
 
-    checks = _examined(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    )
+    checks = _examined(given)
     out_json(report_json(checks)) if as_json else _print(checks)
     if found_wrong(checks):
         raise typer.Exit(1)
 
 
-def _examined(
-    config_file: options.Config, assignments: options.Set, **flags: str | None
-) -> "Sequence[Check]":
+def _examined(given: options.Deployment) -> "Sequence[Check]":
     from dataclasses import replace
 
     from adledger.pipeline.doctor.report import Check
     from adledger.pipeline.findings import Finding
 
     try:
-        loaded = options.load_settings(config_file, assignments, **flags)
+        loaded = given.load()
     except UsageError as error:
         refused = Check(
             "settings",
@@ -73,9 +65,9 @@ def _examined(
         Check("settings", "understood, without contradictions"),
         *examine(loaded.settings, connect.client),
     ]
-    given = command_flags(loaded, config_file)
+    flags = command_flags(loaded, given.config_file)
     return [
-        replace(check, findings=[replace(f, remedy=complete(f.remedy, given)) for f in check.findings])
+        replace(check, findings=[replace(f, remedy=complete(f.remedy, flags)) for f in check.findings])
         for check in checks
     ]
 

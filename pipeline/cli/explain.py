@@ -31,7 +31,9 @@ class EventKind(StrEnum):
     CLICK = "click"
 
 
+@options.deployment("clickhouse", "database")
 def explain(
+    given: options.Deployment,
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The producer's event_id.")],
     *,
     hashed: Annotated[
@@ -41,10 +43,6 @@ def explain(
     publisher: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Only events of this publisher.")
     ] = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show an event: its class, each rule's evidence, its place.
@@ -65,9 +63,7 @@ def explain(
     from adledger.pipeline.stages.plain_hashes import xxh64
     from adledger.schemas.wire import EventType
 
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     kind = None if event_type is None else EventType[event_type.name]
     with connect.client(settings) as client:
         store = Store(client, Tables(settings.database, on_cluster=settings.cluster is not None))

@@ -29,10 +29,10 @@ def root() -> None:
 
 
 @ledger.command("check")
+@options.deployment("clickhouse", "database")
 def check(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     lane: Annotated[list[int] | None, typer.Option(min=0, help="Only this lane. Repeatable.")] = None,
     from_batch: Annotated[int, typer.Option(min=0, help="Only batches from this number on.")] = 0,
     to_batch: Annotated[int | None, typer.Option(min=0, help="Only batches up to this number.")] = None,
@@ -45,8 +45,6 @@ def check(
         typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Only batches that end before."),
     ] = None,
     ledger_only: Annotated[bool, typer.Option("--ledger-only", help="Don't count the tables again.")] = False,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Check that everything adds up, in every table.
@@ -61,9 +59,7 @@ def check(
       adledger ledger check --since 2026-03-01 --until 2026-03-02 --json
       adledger ledger check --lane 3 --from-batch 100 --to-batch 200
     """
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
 
     from adledger.pipeline.ledger.audit import Scope, audit
     from adledger.pipeline.ledger.queries import Tables

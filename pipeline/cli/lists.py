@@ -35,11 +35,11 @@ def root() -> None:
 
 
 @lists.command("status")
+@options.deployment()
 def status(
+    given: options.Deployment,
     *,
     as_of: AsOf = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Print each list's version, entries, date, age, limit and state.
@@ -56,7 +56,7 @@ def status(
     from adledger.pipeline.lists.facts import State
     from adledger.pipeline.lists.load import load_lists
 
-    settings = options.load_settings(config_file, assignments).settings
+    settings = given.settings
     loaded = load_lists(_day(as_of), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
     _print_json(loaded) if as_json else _print_text(loaded)
     if any(facts.state(loaded.now) in (State.MISSING, State.TOO_OLD) for facts in loaded.facts):

@@ -9,13 +9,11 @@ from adledger.pipeline.cli import connect, options
 from adledger.pipeline.cli.output import out, out_json
 
 
+@options.deployment("clickhouse", "database")
 def migrate(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements; change nothing.")] = False,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Bring the database to this release's tables.
@@ -28,9 +26,7 @@ def migrate(
       adledger migrate --dry-run
       adledger migrate --set cluster=ads
     """
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
 
     from adledger.schemas import migrate as migrations
 

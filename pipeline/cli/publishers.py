@@ -31,19 +31,15 @@ def root() -> None:
 
 
 @publishers.command("import")
+@options.deployment("clickhouse", "database")
 def import_(
+    given: options.Deployment,
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="CSV with a header: publisher_id,status,name,since.")
     ],
     *,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")],
-    author: Annotated[
-        str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")
-    ] = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
+    reason: options.Reason,
+    author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
     """Import publishers; those that the file does not name stay as they are. Append-only: the newest import counts.
@@ -57,9 +53,7 @@ def import_(
     """
     from adledger.sinks.publishers import PublishersTable
 
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     rows = read_publishers(file)
     with connect.client(settings) as client:
         table = PublishersTable(client, settings.database)
@@ -78,12 +72,10 @@ def import_(
 
 
 @publishers.command("list")
+@options.deployment("clickhouse", "database")
 def list_(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """List the publishers as they are now, by id.
@@ -94,9 +86,7 @@ def list_(
     """
     from adledger.sinks.publishers import PublishersTable
 
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     with connect.client(settings) as client:
         rows = PublishersTable(client, settings.database).rows()
     header = (*COLUMNS, "author", "reason")

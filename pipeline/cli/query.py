@@ -10,11 +10,11 @@ from adledger.pipeline.cli.output import out_bytes
 from adledger.pipeline.errors import UsageError
 
 
+@options.deployment("clickhouse", "database")
 def query(
+    given: options.Deployment,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="The query; - reads it from stdin.")],
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     output_format: Annotated[
         str | None,
         typer.Option(
@@ -22,8 +22,6 @@ def query(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format JSON.")] = False,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
 ) -> None:
     """Run SQL, with ClickHouse's own output formats.
 
@@ -43,7 +41,7 @@ def query(
     chosen = output_format or (
         "JSON" if as_json else "PrettyCompact" if sys.stdout.isatty() else "TabSeparated"
     )
-    loaded = options.load_settings(config_file, assignments, clickhouse=clickhouse, database=database)
+    loaded = given.load()
 
     from adledger.pipeline.cli.http_query import run_query
 

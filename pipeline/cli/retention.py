@@ -27,13 +27,10 @@ def root() -> None:
 
 
 @retention.command("plan")
+@options.deployment("source", "clickhouse", "database")
 def plan(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show which days would be dropped, and which lane holds the others back.
@@ -45,14 +42,14 @@ def plan(
       adledger retention plan
       adledger retention plan --set retention_events_days=30 --json
     """
-    settings = options.load_settings(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
     _report(_run(settings, executed=False), executed=False, as_json=as_json)
 
 
 @retention.command("run")
+@options.deployment("source", "clickhouse", "database")
 def run(
+    given: options.Deployment,
     *,
     days: Annotated[
         int | None,
@@ -61,11 +58,6 @@ def run(
         ),
     ] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Drop them; without it they are shown.")] = False,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Drop what `adledger retention plan` shows.
@@ -77,16 +69,10 @@ def run(
       adledger retention run --execute
       adledger retention run --days 30 --execute --json
     """
-    given = list(assignments or ())
-    if days is not None:
-        if any(part.startswith("retention_events_days=") for part in given):
-            raise UsageError(
-                "--days and --set retention_events_days contradict each other", remedy="give one"
-            )
-        given.append(f"retention_events_days={days}")
-    settings = options.load_settings(
-        config_file, given, source=source, clickhouse=clickhouse, database=database
-    ).settings
+    extra = [] if days is None else [f"retention_events_days={days}"]
+    if extra and any(text.startswith("retention_events_days=") for text in given.assignments):
+        raise UsageError("--days and --set retention_events_days contradict each other", remedy="give one")
+    settings = given.load(*extra).settings
     _report(_run(settings, executed=execute), executed=execute, as_json=as_json)
 
 

@@ -25,8 +25,6 @@ NameArgument = Annotated[
         help="A file, default, none, published (what is in force where `rules` is so), or a version.",
     ),
 ]
-Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
 
 
 @rules.callback()
@@ -46,11 +44,11 @@ def root() -> None:
 
 
 @rules.command("lint")
+@options.deployment()
 def lint(
+    given: options.Deployment,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Rule sets (TOML).")],
     *,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Check rule sets, each whole, also against rule_horizon_minutes_max. Exit code 1 where one is wrong.
@@ -62,7 +60,7 @@ def lint(
     """
     from adledger.pipeline.errors import UsageError
 
-    settings = options.load_settings(config_file, assignments).settings
+    settings = given.settings
     checked: list[dict[str, Any]] = []
     for path in files:
         try:
@@ -83,14 +81,12 @@ def lint(
 
 
 @rules.command("diff")
+@options.deployment("clickhouse", "database")
 def diff(
+    given: options.Deployment,
     before: NameArgument,
     after: NameArgument,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a set decides differently, rule by rule: modes, thresholds, horizons, bounds.
@@ -103,7 +99,7 @@ def diff(
     from adledger.pipeline.cli.rules_tables import read_named
     from adledger.pipeline.rules.diff import differences
 
-    settings = _settings(config_file, assignments, clickhouse, database)
+    settings = given.settings
     old, _ = read_named(settings, before)
     new, _ = read_named(settings, after)
     found = differences(old, new)
@@ -126,15 +122,13 @@ def diff(
 
 
 @rules.command("publish")
+@options.deployment("clickhouse", "database")
 def publish(
+    given: options.Deployment,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The rule set (TOML).")],
     *,
-    reason: Reason,
-    author: Author = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
+    reason: options.Reason,
+    author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
     """Publish a rule set: workers with rules = published judge by it from each lane's next batch on.
@@ -147,7 +141,7 @@ def publish(
     """
     from adledger.pipeline.cli.rules_tables import RulesTables
 
-    settings = _settings(config_file, assignments, clickhouse, database)
+    settings = given.settings
     checked, text = _checked(file, settings)
     with connect.client(settings) as client:
         row = RulesTables(client, settings.database).publish(
@@ -160,13 +154,11 @@ def publish(
 
 
 @rules.command("history")
+@options.deployment("clickhouse", "database")
 def history(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the newest first.")] = 50,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """List the published sets, the newest first: version, when, who, why.
@@ -177,7 +169,7 @@ def history(
     """
     from adledger.pipeline.cli.rules_tables import RulesTables
 
-    settings = _settings(config_file, assignments, clickhouse, database)
+    settings = given.settings
     with connect.client(settings) as client:
         found = RulesTables(client, settings.database).history(limit)
     if as_json:
@@ -193,13 +185,10 @@ def history(
 
 
 @rules.command("show")
+@options.deployment("clickhouse", "database")
 def show(
+    given: options.Deployment,
     name: NameArgument,
-    *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
 ) -> None:
     """Print a rule set's TOML, as it was published.
 
@@ -210,20 +199,18 @@ def show(
     """
     from adledger.pipeline.cli.rules_tables import read_named
 
-    _, text = read_named(_settings(config_file, assignments, clickhouse, database), name)
+    _, text = read_named(given.settings, name)
     out_bytes(text.encode())
 
 
 @rules.command("status")
+@options.deployment("clickhouse", "database")
 def status(
+    given: options.Deployment,
     *,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
     limit: Annotated[
         int, typer.Option(min=1, max=10_000, help="At most so many alerts, the last ones.")
     ] = 20,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the set that judges, the rules that guardrails have turned to flag, and the last alerts.
@@ -237,7 +224,7 @@ def status(
     """
     from adledger.pipeline.cli.rules_tables import RulesTables
 
-    settings = _settings(config_file, assignments, clickhouse, database)
+    settings = given.settings
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
         in_force = tables.in_force()
@@ -261,17 +248,15 @@ def status(
 
 
 @rules.command("resume")
+@options.deployment("clickhouse", "database")
 def resume(
+    given: options.Deployment,
     rule: Annotated[
         str, typer.Argument(metavar="RULE", help="The rule that a guardrail has turned to flag.")
     ],
     *,
-    reason: Reason,
-    author: Author = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
+    reason: options.Reason,
+    author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
     """Let a rule that guardrails have turned to flag enforce again, in all lanes, from their next batches on.
@@ -286,7 +271,7 @@ def resume(
     from adledger.pipeline.errors import UsageError
     from adledger.sinks.rules import AlertKind, AlertRow
 
-    settings = _settings(config_file, assignments, clickhouse, database)
+    settings = given.settings
     author = author or getpass.getuser()
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
@@ -303,12 +288,6 @@ def resume(
         out_json({"rule": rule, "lanes": lanes})
     else:
         out(f"{rule} enforces again in lanes {', '.join(map(str, lanes))}, from their next batches on")
-
-
-def _settings(
-    config_file: Path | None, assignments: list[str] | None, clickhouse: str | None, database: str | None
-) -> "Settings":
-    return options.load_settings(config_file, assignments, clickhouse=clickhouse, database=database).settings
 
 
 def _checked(path: Path, settings: "Settings") -> "tuple[RuleSet, str]":

@@ -44,12 +44,10 @@ BlockingTimeout = Annotated[
 """Faust's names for a worker's options."""
 
 
+@options.deployment("source", "clickhouse", "database", "group")
 def run(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when the ledger has reached the log's end of now.")
     ] = False,
@@ -59,8 +57,6 @@ def run(
     web_port: WebPort = None,
     with_web: WithWeb = True,
     blocking_timeout: BlockingTimeout = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Run a worker, from the log to ClickHouse.
@@ -80,15 +76,12 @@ def run(
         raise UsageError(
             "--json without --until-caught-up has nothing to report", remedy="give both, or neither"
         )
-    loaded = options.load_settings(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group,
-        web_host=web_host, web_port=web_port,
-    )  # fmt: skip
+    loaded = given.load(web_host=web_host, web_port=web_port)  # fmt: skip
 
     faust = {
         "loglevel": loglevel, "logfile": logfile, "with_web": with_web, "blocking_timeout": blocking_timeout,
     }  # fmt: skip
-    with completed(command_flags(loaded, config_file)):
+    with completed(command_flags(loaded, given.config_file)):
         summary = _run(loaded.settings, faust, until_caught_up=until_caught_up)
     if summary is None:
         return

@@ -12,13 +12,10 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings import Settings
 
 
+@options.deployment("source", "clickhouse", "database")
 def status(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show where each lane stands, and the counts by class.
@@ -30,9 +27,7 @@ def status(
       adledger status --source files:data/log --clickhouse embedded:data/clickhouse
       adledger status --json | jq '[.lanes[].lag_records] | add'
     """
-    loaded = options.load_settings(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database
-    )
+    loaded = given.load()
     settings = loaded.settings
 
     from adledger.pipeline.ledger import queries

@@ -26,9 +26,10 @@ def root() -> None:
 
 
 @topics.command("create")
+@options.deployment("source")
 def create(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
     partitions: Annotated[
         int | None,
         typer.Option(min=1, max=10_000, metavar="N", help="Lanes: partitions of each event topic (16)."),
@@ -36,8 +37,6 @@ def create(
     replication_factor: Annotated[
         int, typer.Option("--replication-factor", min=1, max=100, metavar="N", help="Copies of each event.")
     ] = 1,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Make the topics that lack: impressions, clicks, and the one of rolled-up batches.
@@ -50,7 +49,7 @@ def create(
       adledger topics create --partitions 64 --replication-factor 3
       adledger topics create --set topics=ad.backfill --set log_time=record --json
     """
-    settings = options.load_settings(config_file, assignments, source=source).settings
+    settings = given.settings
 
     import asyncio
 
@@ -66,11 +65,10 @@ def create(
 
 
 @topics.command("check")
+@options.deployment("source")
 def check(
+    given: options.Deployment,
     *,
-    source: options.Source = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Check that topics and brokers are as the protocol needs them: append time, no compaction, retention, widths.
@@ -82,7 +80,7 @@ def check(
       adledger topics check --source kafka://localhost:9092
       adledger topics check --json | jq .findings
     """
-    settings = options.load_settings(config_file, assignments, source=source).settings
+    settings = given.settings
 
     import asyncio
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
+@options.deployment("clickhouse", "database")
 def what_if(
+    given: options.Deployment,
     *,
     rules: Annotated[
         str, typer.Option("--rules", metavar="SET", help="The candidate: a file, default, none or a version.")
@@ -30,10 +32,6 @@ def what_if(
         datetime, typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="Before this.")
     ],
     samples: Annotated[int, typer.Option(min=0, max=1_000, help="Events to show of each rule.")] = 3,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what a rule set would have changed: events and money by rule and publisher, against what was judged.
@@ -46,9 +44,7 @@ def what_if(
       adledger rules what-if --rules new.toml --from 2026-11-20 --to 2026-11-21
       adledger rules what-if --rules new.toml --from 2026-11-20T08:00 --to 2026-11-20T10:00 --json
     """
-    settings = options.load_settings(
-        config_file, assignments, clickhouse=clickhouse, database=database
-    ).settings
+    settings = given.settings
 
     from adledger.pipeline.cli.what_if_output import as_json as findings_json
     from adledger.pipeline.cli.what_if_output import cannot_know, print_findings
