@@ -29,10 +29,10 @@ from adledger.pipeline.control.recent import RecentTransport
 from adledger.pipeline.control.service import LanesService
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
-from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, faust_credentials
 from adledger.pipeline.settings import Settings
-from adledger.pipeline.web.pages import Shown, add_pages
+from adledger.pipeline.web.pages import PageData, add_pages
 from adledger.pipeline.web.server import Pages
 
 AGENT = "publisher_monitor"
@@ -92,7 +92,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
             sys.exit(error.exit_code)
         sys.exit(0)
 
-    def work(self) -> Summary | None:
+    def work(self) -> LedgerSummary | None:
         """Run to the end; returns the whole ledger's totals when the group has caught up, None after a signal.
 
         Raises UsageError, LogError, SinkError, LaneStopped.
@@ -148,7 +148,7 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
         announcer=Announcer.of(settings, metrics.rollup_message),
     )
     app.service(app.lanes)
-    add_pages(app, Shown(lambda: app.lanes.joined, readiness, watch, metrics))
+    add_pages(app, PageData(lambda: app.lanes.joined, readiness, watch, metrics))
     return app
 
 
@@ -160,7 +160,7 @@ def run_app(
     logfile: Path | None = None,
     with_web: bool = True,
     blocking_timeout: float | None = None,
-) -> Summary | None:
+) -> LedgerSummary | None:
     """Run a worker on Kafka; returns the whole ledger's totals when the group has caught up, None after a signal.
 
     Raises UsageError, LogError, SinkError, LaneStopped.

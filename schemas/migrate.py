@@ -33,7 +33,7 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
-class Client(Protocol):
+class MigrationClient(Protocol):
     """What migrating needs of clickhouse-driver's client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
@@ -101,7 +101,7 @@ def pending(
 
 
 def migrate(
-    client: Client,
+    client: MigrationClient,
     *,
     database: str,
     cluster: str | None = None,
@@ -138,7 +138,7 @@ def bootstrap(target: Target) -> list[str]:
     return render("CREATE DATABASE IF NOT EXISTS {database} {on_cluster};" + _RECORD, target)
 
 
-def recorded(client: Client, database: str) -> list[tuple[int, str]]:
+def recorded(client: MigrationClient, database: str) -> list[tuple[int, str]]:
     """Return (version, checksum) of every migration that was applied; none where there is no such database yet."""
     exists = client.execute(
         "SELECT count() FROM system.tables WHERE database = %(database)s AND name = 'schema_migrations'",

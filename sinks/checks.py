@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from adledger.pipeline.findings import Finding
 from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
 from adledger.sinks.clickhouse import insert_settings
 from adledger.sinks.connection import Client
@@ -34,14 +35,6 @@ _SENT = (
     "min_insert_block_size_rows",
     "min_insert_block_size_bytes",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as the protocol needs it, and the statement or command that mends it."""
-
-    message: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from adledger.sinks.queries import STORED_COLUMNS
 from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
 
-class Faults:
+class SinkFaults:
     """What happens to an insert on its way. Override to delay (await) or to fail (raise SinkError)."""
 
     async def request(self, table: str, stamp: Stamp) -> None:
@@ -41,7 +41,7 @@ class MemorySink:
     """`Sink` over lists. `clock` is the server's, in seconds; `faults` may be set at any time."""
 
     clock: Callable[[], float] = time.time
-    faults: Faults = field(default_factory=Faults)
+    faults: SinkFaults = field(default_factory=SinkFaults)
     tables: dict[str, list[tuple[Stamp, Block]]] = field(
         default_factory=lambda: {table: [] for table in PROTOCOL_TABLES}
     )

@@ -15,7 +15,7 @@ from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.sinks.connection import connect
 
@@ -92,7 +92,7 @@ class Scene:
         deployment = self.deployment
         client = connect(deployment.servers.direct)
         try:
-            problems = audit(client, Tables(deployment.settings.database), Scope(), recount=True).problems
+            problems = audit(client, TableNames(deployment.settings.database), Scope(), recount=True).problems
         finally:
             client.disconnect()
         found = [problem for problem in problems if problem.batch_no > self.before.get(problem.lane, 0)]

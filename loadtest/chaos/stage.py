@@ -22,7 +22,7 @@ from adledger.loadtest.traffic.ground_truth import Truth
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import KafkaAddress, ServerAddress
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.rules.loader import NONE
 from adledger.pipeline.settings import Settings
@@ -190,7 +190,7 @@ class Deployment:
         client = connect(self.servers.direct)
         try:
             report = verify(truth, client, self.settings.database)
-            audited = audit(client, Tables(self.settings.database), Scope(), recount=True)
+            audited = audit(client, TableNames(self.settings.database), Scope(), recount=True)
         finally:
             client.disconnect()
         found = [*report.wrong_counts, *map(str, report.differences), *map(str, audited.problems)]

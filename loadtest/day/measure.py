@@ -25,7 +25,7 @@ from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.schemas.classes import Class
 from adledger.schemas.migrate import migrate
 from adledger.schemas.tables import PROTOCOL_TABLES, TEXT_COLUMNS
@@ -170,7 +170,7 @@ def _count(client: Client, table: str, where: str = "") -> int:
 
 def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:
     """Return what is not as the truth, the ledger's own laws and retention want it."""
-    report = audit(client, Tables(DATABASE), Scope(), recount=False)
+    report = audit(client, TableNames(DATABASE), Scope(), recount=False)
     problems = [] if report.conserved and report.continuous else ["the ledger does not add up"]
     if report.totals.records_received != truth.records_received:
         problems.append(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adledger.loadtest.verification.verify import FILTERED, Client
 from adledger.pipeline.explain.explain import Explainer
 from adledger.pipeline.explain.store import Store
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.ledger.totals import Totals
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.rules.registry import RULE_BITS, RULES
@@ -36,7 +36,7 @@ class Verdicts:
 
 def check_verdicts(client: Client, database: str, ledger: Totals, lists: Lists) -> Verdicts:
     """Look at all verdicts of a database; `ledger` is its ledger's totals. Raises what the client does."""
-    tables = Tables(database)
+    tables = TableNames(database)
     store = Store(client, tables)
     explainer = Explainer(store, lists, store.publishers())
     sample = [explainer.explain(row) for row in store.sample(RULE_BITS, SAMPLE_OF_HITS, SAMPLE_OF_REST)]
@@ -55,7 +55,7 @@ def class_of(reasons: int, enforced: int) -> Class:
     return next((code for code in FILTERED if reasons & enforced & _BITS[code]), Class.BILLABLE)
 
 
-def _classes(client: Client, tables: Tables) -> Iterator[str]:
+def _classes(client: Client, tables: TableNames) -> Iterator[str]:
     """Yield where an event's class does not follow from its reasons and from what its judge enforced."""
     enforced: Mapping[int, int] = dict(
         client.execute(f"SELECT version, any(enforced) FROM {tables.database}.judges GROUP BY version")
@@ -70,7 +70,7 @@ def _classes(client: Client, tables: Tables) -> Iterator[str]:
             yield f"events: {events:,} are {names[0]}, but reasons {reasons:x} under judge {version:016x} make them {names[1]}"
 
 
-def _sums(client: Client, tables: Tables, ledger: Totals) -> Iterator[str]:
+def _sums(client: Client, tables: TableNames, ledger: Totals) -> Iterator[str]:
     """Yield where records or money of a class that rules decide are not the same in the ledger and in a table."""
     for table, records in (("events", "count()"), ("rollup_minute", "sum(records)")):
         found = {

@@ -23,7 +23,7 @@ from adledger.loadtest.verification.differences import (
     publisher_spans,
 )
 from adledger.loadtest.verification.explain import explain
-from adledger.pipeline.ledger.queries import Tables, totals
+from adledger.pipeline.ledger.queries import TableNames, totals
 from adledger.pipeline.ledger.totals import ClassMoney, Totals
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.wire import Malformed, currency_text
@@ -83,7 +83,7 @@ def verify(
     `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
     what they filtered is compared as billable. Raises what the client does.
     """
-    tables = Tables(database)
+    tables = TableNames(database)
     ledger = totals(client, tables)
     compared = judged_as_billable(ledger) if before_rules else ledger
     class_code = BEFORE_RULES if before_rules else "class_code"
@@ -126,7 +126,7 @@ def judged_as_billable(ledger: Totals) -> Totals:
 
 
 def _stored(
-    client: Client, tables: Tables, table: str, records: str, class_code: str, span: tuple[int, int]
+    client: Client, tables: TableNames, table: str, records: str, class_code: str, span: tuple[int, int]
 ) -> Records:
     """Return a table's rows of a span of publishers, added up over lanes and batches (ROLLUP, sorted)."""
     minute = "minute" if table == "rollup_minute" else "toStartOfMinute(event_time)"
@@ -162,7 +162,7 @@ def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
     return wrong
 
 
-def _count_differences(truth: Truth, client: Client, tables: Tables, class_code: str) -> list[str]:
+def _count_differences(truth: Truth, client: Client, tables: TableNames, class_code: str) -> list[str]:
     """Return where counts by lane, or of dead letters by reason, are not the truth's."""
     lanes = len(truth.misrouted)
     classes = np.zeros((lanes, CLASSES), np.int64)

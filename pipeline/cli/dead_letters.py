@@ -49,11 +49,11 @@ def list_(
       adledger dead-letters list --reason wrong_type --partition 3 --limit 10 --json
     """
     from adledger.pipeline.ledger import dead_letters as store
-    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.queries import TableNames
 
     settings = given.settings
     code = None if reason is None else store.reason_code(reason)
-    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
         counts = store.counts(client, tables, partition)
         letters = store.latest(client, tables, reason_code=code, lane=partition, rows_max=limit)
@@ -102,7 +102,7 @@ def show(
       adledger dead-letters show ad.impressions 3 1042 --raw > record.json
     """
     from adledger.pipeline.ledger import dead_letters as store
-    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.queries import TableNames
 
     if as_hex + raw + as_json > 1:
         raise UsageError("--hex, --raw and --json contradict each other", remedy="give one of them")
@@ -110,7 +110,7 @@ def show(
     if topic not in settings.topics:
         known = ", ".join(settings.topics)
         raise UsageError(f"{topic} is no event topic; they are {known}", remedy="or set topics=...")
-    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
         found = store.find(client, tables, settings.topics.index(topic), partition, offset)
     if found is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adledger.loadtest.demo.procedure import Filled, TopPublisher
     from adledger.loadtest.verification.verdicts import Verdicts
     from adledger.loadtest.verification.verify import Report
-    from adledger.pipeline.ledger.totals import Summary, Totals
+    from adledger.pipeline.ledger.totals import LedgerSummary, Totals
     from adledger.pipeline.settings import Settings
 
 PROBLEMS_SHOWN_MAX = 20
@@ -81,20 +81,20 @@ def demo(
             with connect.client(served) as client:
                 report, verdicts = check(filled, client, settings)
                 top = top_publishers(client, settings.database)
-    result = Result(folder, seed, filled, summary, report, verdicts, top, time.monotonic() - begin)
+    result = DemoResult(folder, seed, filled, summary, report, verdicts, top, time.monotonic() - begin)
     out_json(_as_json(result)) if as_json else _print_text(result)
     if not result.fine:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DemoResult:
     """What the demo did and found."""
 
     folder: Path
     seed: int
     filled: "Filled"
-    summary: "Summary"
+    summary: "LedgerSummary"
     report: "Report"
     verdicts: "Verdicts"
     top: "Sequence[TopPublisher]"
@@ -113,7 +113,7 @@ class Result:
         return [*report.wrong_counts, *map(str, report.differences), *self.verdicts.wrong]
 
 
-def _run(settings: "Settings", say: "Callable[[str], None]") -> "Summary":
+def _run(settings: "Settings", say: "Callable[[str], None]") -> "LedgerSummary":
     from adledger.pipeline.lanes.start import run_worker
 
     summary = run_worker(settings, until_caught_up=True, progress=say)
@@ -137,7 +137,7 @@ def _lane_counts(settings: "Settings", lanes: int) -> "Callable[[], Sequence[int
     return counts
 
 
-def _as_json(result: Result) -> dict[str, Any]:
+def _as_json(result: DemoResult) -> dict[str, Any]:
     report, filled = result.report, result.filled
     return result.summary.as_json() | {
         "truth_equal": report.equal,
@@ -156,7 +156,7 @@ def _as_json(result: Result) -> dict[str, Any]:
     }
 
 
-def _print_text(result: Result) -> None:
+def _print_text(result: DemoResult) -> None:
     report, filled, summary = result.report, result.filled, result.summary
     out("")
     out_table(

@@ -24,7 +24,7 @@ LaneCounts = Callable[[], Sequence[int]]
 """Records of each lane that the ledger has so far. Raises SinkError while the tables are not there yet."""
 
 
-class Screen:
+class DemoBars:
     """Bars on a terminal."""
 
     def __init__(self, progress: "Progress") -> None:
@@ -65,7 +65,7 @@ class Screen:
         self._progress.console.print(text, highlight=False, markup=False)
 
 
-class Lines:
+class DemoLines:
     """A line for each step, and one every few seconds of the run."""
 
     def importing(self, name: str) -> Callable[[int, int], None]:
@@ -108,10 +108,10 @@ class Lines:
 
 
 @contextmanager
-def shown() -> Iterator[Screen | Lines]:
+def shown() -> Iterator[DemoBars | DemoLines]:
     """Give what suits stderr."""
     if not sys.stderr.isatty():
-        yield Lines()
+        yield DemoLines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -120,7 +120,7 @@ def shown() -> Iterator[Screen | Lines]:
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), _rate_column(), TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Screen(progress)
+        yield DemoBars(progress)
 
 
 def _rate_column() -> "ProgressColumn":

@@ -74,7 +74,7 @@ def _examined(given: options.Deployment) -> "Sequence[Check]":
 
 def _print(checks: "Sequence[Check]") -> None:
     """Print a checklist by area, each finding below what it was found in."""
-    from adledger.pipeline.doctor.report import State
+    from adledger.pipeline.doctor.report import CheckState
 
     for area in dict.fromkeys(check.area for check in checks):
         out(area)
@@ -86,10 +86,10 @@ def _print(checks: "Sequence[Check]") -> None:
             )
             out(f"  {MARKS[check.state]} {what}")
             for finding in check.findings:
-                mark = MARKS[State.ADVICE if finding.advice else State.ERROR]
+                mark = MARKS[CheckState.ADVICE if finding.advice else CheckState.ERROR]
                 # A message may list several mistakes, each with its remedy.
                 out(textwrap.indent(f"{mark} {finding.message}", " " * 6))
                 if finding.remedy:
                     out(f"        {'better' if finding.advice else 'remedy'}: {finding.remedy}")
-    counts = [sum(check.state == state for check in checks) for state in State]
-    out(", ".join(f"{count} {state}" for state, count in zip(State, counts, strict=True) if count))
+    counts = [sum(check.state == state for check in checks) for state in CheckState]
+    out(", ".join(f"{count} {state}" for state, count in zip(CheckState, counts, strict=True) if count))

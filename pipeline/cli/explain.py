@@ -59,14 +59,14 @@ def explain(
       adledger explain --id-hash 8264712896182483877
     """
     from adledger.pipeline.explain.store import Store
-    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.queries import TableNames
     from adledger.pipeline.stages.plain_hashes import xxh64
     from adledger.schemas.wire import EventType
 
     settings = given.settings
     kind = None if event_type is None else EventType[event_type.name]
     with connect.client(settings) as client:
-        store = Store(client, Tables(settings.database, on_cluster=settings.cluster is not None))
+        store = Store(client, TableNames(settings.database, on_cluster=settings.cluster is not None))
         id_hash = _hash(event_id) if hashed else xxh64(event_id.encode())
         rows = store.find(id_hash, kind, publisher)
         if not rows:

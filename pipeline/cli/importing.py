@@ -16,7 +16,7 @@ from adledger.pipeline.cli.output import err, out, out_json
 from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.importing.pacing import Pace
+    from adledger.pipeline.importing.pacing import ReplayPace
     from adledger.pipeline.importing.run import ImportSummary, LogWriter, Progress
 
 
@@ -92,21 +92,21 @@ def _address(to: str) -> SourceAddress:
         ) from error
 
 
-def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "Pace | None":
-    from adledger.pipeline.importing.pacing import Pace, speed_of
+def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "ReplayPace | None":
+    from adledger.pipeline.importing.pacing import ReplayPace, speed_of
 
     if speed is None:
         if as_of_now:
             raise UsageError("--as-of-now belongs to a replay", remedy="Add --speed 1, or more.")
         return None
-    return Pace(speed=speed_of(speed), as_of_now=as_of_now, flushed=isinstance(address, FilesAddress))
+    return ReplayPace(speed=speed_of(speed), as_of_now=as_of_now, flushed=isinstance(address, FilesAddress))
 
 
 def _writer(
     address: SourceAddress,
     to: str,
     partitions: int | None,
-    pace: "Pace | None",
+    pace: "ReplayPace | None",
     config: Path | None,
     assignments: list[str] | None,
 ) -> "Callable[[], LogWriter]":

@@ -9,7 +9,7 @@ from adledger.pipeline.cli import connect, options
 from adledger.pipeline.cli.output import err, out, out_json, print_summary
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.audit import Report
+    from adledger.pipeline.ledger.audit import AuditReport
 
 PROBLEMS_SHOWN_MAX = 20
 
@@ -62,11 +62,11 @@ def check(
     settings = given.settings
 
     from adledger.pipeline.ledger.audit import Scope, audit
-    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.queries import TableNames
 
     scope = Scope(tuple(lane or ()), from_batch, to_batch, _milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client:
-        tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+        tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
         report = audit(client, tables, scope, recount=not ledger_only)
     _print_json(report) if as_json else _print_text(report)
     if report.problems:
@@ -77,10 +77,10 @@ def _milliseconds(time: datetime | None) -> int | None:
     return None if time is None else int(time.replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def _print_json(report: "Report") -> None:
-    from adledger.pipeline.ledger.totals import Summary
+def _print_json(report: "AuditReport") -> None:
+    from adledger.pipeline.ledger.totals import LedgerSummary
 
-    found = Summary(report.totals, report.conserved, report.continuous).as_json()
+    found = LedgerSummary(report.totals, report.conserved, report.continuous).as_json()
     problems = [
         {"kind": p.kind, "lane": p.lane, "batch_no": p.batch_no, "table": p.table, "what": p.what}
         for p in report.problems
@@ -88,10 +88,10 @@ def _print_json(report: "Report") -> None:
     out_json(found | {"batches": report.batches, "problems": problems})
 
 
-def _print_text(report: "Report") -> None:
-    from adledger.pipeline.ledger.totals import Summary
+def _print_text(report: "AuditReport") -> None:
+    from adledger.pipeline.ledger.totals import LedgerSummary
 
-    print_summary(Summary(report.totals, report.conserved, report.continuous))
+    print_summary(LedgerSummary(report.totals, report.conserved, report.continuous))
     out(f"{report.batches:,} batches checked")
     if not report.batches:
         err("no batch of the ledger lies in this span")

@@ -53,13 +53,13 @@ def status(
       adledger lists status --set lists_dir=lists --json
       adledger lists status --as-of 2027-06-01
     """
-    from adledger.pipeline.lists.facts import State
+    from adledger.pipeline.lists.facts import ListState
     from adledger.pipeline.lists.load import load_lists
 
     settings = given.settings
     loaded = load_lists(_day(as_of), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
     _print_json(loaded) if as_json else _print_text(loaded)
-    if any(facts.state(loaded.now) in (State.MISSING, State.TOO_OLD) for facts in loaded.facts):
+    if any(facts.state(loaded.now) in (ListState.MISSING, ListState.TOO_OLD) for facts in loaded.facts):
         raise typer.Exit(1)
 
 

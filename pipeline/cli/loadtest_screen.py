@@ -30,7 +30,7 @@ SHOWN = (
 """Metric, its name for people, what it is multiplied by, its unit."""
 
 
-class Lines:
+class LoadLines:
     """A line for each step, and one every few seconds of the load."""
 
     def say(self, text: str) -> None:
@@ -128,9 +128,9 @@ def _print_some(lines: Sequence[str]) -> None:
         out(f"    {line}")
 
 
-def shown() -> "Lines | Live":
+def shown() -> "LoadLines | Live":
     """Return what suits stderr."""
-    return Live() if sys.stderr.isatty() else Lines()
+    return Live() if sys.stderr.isatty() else LoadLines()
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ import typer
 from adledger.pipeline.errors import AdledgerError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.totals import Summary
+    from adledger.pipeline.ledger.totals import LedgerSummary
 
 BROKEN_PIPE_EXIT_CODE = 141
 """128 + SIGPIPE: what a shell reports of a program whose reader went away (`adledger query ... | head`)."""
@@ -62,7 +62,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def print_summary(summary: "Summary") -> None:
+def print_summary(summary: "LedgerSummary") -> None:
     """Print a summary for people."""
     from adledger.pipeline.ledger.totals import class_rows
 

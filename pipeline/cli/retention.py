@@ -9,7 +9,7 @@ from adledger.pipeline.cli.output import err, out_json, out_table
 from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.retention.plan import Plan
+    from adledger.pipeline.retention.plan import RetentionPlan
     from adledger.pipeline.settings import Settings
 
 retention = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -76,13 +76,13 @@ def run(
     _report(_run(settings, executed=execute), executed=execute, as_json=as_json)
 
 
-def _run(settings: "Settings", *, executed: bool) -> "Plan":
+def _run(settings: "Settings", *, executed: bool) -> "RetentionPlan":
     import asyncio
 
     from adledger.pipeline.lanes.inspect import inspected
     from adledger.pipeline.retention.job import planned, run_once
 
-    async def work(server: Any) -> "Plan":
+    async def work(server: Any) -> "RetentionPlan":
         async with inspected(settings, server) as outside:
             call = run_once if executed else planned
             return await call(settings, server, outside.source, outside.topology.partitions)
@@ -91,7 +91,7 @@ def _run(settings: "Settings", *, executed: bool) -> "Plan":
         return asyncio.run(work(server))
 
 
-def _report(plan: "Plan", *, executed: bool, as_json: bool) -> None:
+def _report(plan: "RetentionPlan", *, executed: bool, as_json: bool) -> None:
     if as_json:
         out_json({
             "executed": executed,

@@ -11,7 +11,7 @@ from adledger.pipeline.cli.remedies import command_flags, completed
 from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.totals import Summary
+    from adledger.pipeline.ledger.totals import LedgerSummary
     from adledger.pipeline.settings import Settings
 
 LogLevel = Annotated[
@@ -90,7 +90,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) -> "Summary | None":
+def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) -> "LedgerSummary | None":
     from adledger.pipeline.addresses import FilesAddress
 
     if not isinstance(settings.source, FilesAddress):

@@ -34,7 +34,7 @@ def status(
     from adledger.pipeline.ledger.status import lane_statuses
 
     ends = _log_ends(settings)
-    tables = queries.Tables(settings.database, on_cluster=settings.cluster is not None)
+    tables = queries.TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
         lanes = lane_statuses(client, tables, ends)
         totals = queries.totals(client, tables)

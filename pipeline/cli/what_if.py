@@ -48,12 +48,12 @@ def what_if(
 
     from adledger.pipeline.cli.what_if_output import as_json as findings_json
     from adledger.pipeline.cli.what_if_output import cannot_know, print_findings
-    from adledger.pipeline.ledger.queries import Tables
+    from adledger.pipeline.ledger.queries import TableNames
     from adledger.pipeline.ledger.replay import Replay, SpanOfTime
 
     span = SpanOfTime(_milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client, connect.client(settings) as texts_client:
-        replay = Replay(client, texts_client, Tables(settings.database, settings.cluster is not None))
+        replay = Replay(client, texts_client, TableNames(settings.database, settings.cluster is not None))
         candidate = _candidate(settings, client, rules)
         judged_by, unknown = replay.judged_by(span)
         total = sum(events for _, _, events in replay.lanes(span))

@@ -13,7 +13,7 @@ from adledger.schemas.wire import currency_text
 if TYPE_CHECKING:
     from adledger.pipeline.ledger.replay import JudgedBy
     from adledger.pipeline.rules.compiled import CompiledJudge
-    from adledger.pipeline.rules.what_if import Findings, Sample
+    from adledger.pipeline.rules.what_if import ChangedEvent, Findings
 
 PUBLISHERS_SHOWN = 20
 NANOS = 1_000_000_000
@@ -173,7 +173,7 @@ def _publisher_rows(found: "Findings") -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
-def _sample_json(sample: "Sample", agents: Mapping[int, bytes]) -> dict[str, Any]:
+def _sample_json(sample: "ChangedEvent", agents: Mapping[int, bytes]) -> dict[str, Any]:
     rule, before, after, time, _, address, agent = _sample_row(sample, agents)
     return {
         "rule": rule, "from": before, "to": after, "event_time": time, "id_hash": sample.id_hash, "lane": sample.lane,
@@ -183,7 +183,7 @@ def _sample_json(sample: "Sample", agents: Mapping[int, bytes]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _sample_row(sample: "Sample", agents: Mapping[int, bytes]) -> tuple[object, ...]:
+def _sample_row(sample: "ChangedEvent", agents: Mapping[int, bytes]) -> tuple[object, ...]:
     c = sample.change
     address = ipaddress.IPv6Address(sample.ip_hi << 64 | sample.ip_lo)
     agent = agents[sample.ua_hash].decode(errors="replace") if sample.ua_hash in agents else "(text missing)"

@@ -21,7 +21,7 @@ from adledger.pipeline.lanes.ports import Observer
 from adledger.pipeline.lanes.server import Server, ready_server, summarize
 from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
 from adledger.pipeline.lanes.worker import Worker
-from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.kafka_admin.rate_limited_log import silent
 from adledger.pipeline.log.kafka_admin.topics import require_fit_topics
@@ -98,7 +98,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def summary(self) -> Summary | None:
+    def summary(self) -> LedgerSummary | None:
         """Return the whole ledger's totals where the group has caught up, else None. Raises what ended the worker.
 
         To be called within `ready`, after the loop has ended.

@@ -7,7 +7,7 @@ from clickhouse_driver.errors import ServerException
 
 from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
 from adledger.pipeline.doctor.report import Check
-from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, read_tables
+from adledger.pipeline.doctor.rules import NO_TABLES, RulesFacts, read_tables
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
@@ -27,7 +27,7 @@ class ServerSeen:
     address: ServerAddress | None = None
     ahead_ms: int | None = None
     window_events: int = 0
-    rules: RulesTables = NO_TABLES
+    rules: RulesFacts = NO_TABLES
 
 
 def look_at_server(client: Client, settings: Settings) -> ServerSeen:

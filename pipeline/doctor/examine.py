@@ -13,7 +13,7 @@ from adledger.pipeline.doctor.kafka import AREA as KAFKA
 from adledger.pipeline.doctor.kafka import brokers, kafka_view, topics
 from adledger.pipeline.doctor.lanes import LanesSeen, LogView, lane_checks, look_at_lanes
 from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
-from adledger.pipeline.doctor.report import Check, State
+from adledger.pipeline.doctor.report import Check, CheckState
 from adledger.pipeline.doctor.rules import rules_checks
 from adledger.pipeline.errors import LogError, SinkError
 from adledger.pipeline.findings import Finding
@@ -97,7 +97,7 @@ class _Log:
     async def _kafka(self) -> None:
         reached = await brokers(self._settings)
         self.checks += reached
-        if all(check.state is not State.FINE for check in reached):
+        if all(check.state is not CheckState.FINE for check in reached):
             self._not_made("topics", "group", "keys", why="no broker can be used")
             return
         found, checked = await topics(self._settings)

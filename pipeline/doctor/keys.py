@@ -34,7 +34,7 @@ _KEY = "set each record's key to the bytes of its user_id, and to its ip, as sen
 
 
 @dataclass(slots=True)
-class Sample:
+class KeySample:
     """Counts over the newest records of one topic's partitions."""
 
     topic: str
@@ -75,7 +75,7 @@ def why_misrouted(event: dict[str, Any], key: bytes | None, lane: int, partition
     return CRC32 if zlib.crc32(key) % partitions == lane else OTHER_PARTITIONER
 
 
-def findings(sample: Sample) -> Iterator[Finding]:
+def findings(sample: KeySample) -> Iterator[Finding]:
     """Yield what a sample says of the topic's producers."""
     if not sample.records:
         return
@@ -99,7 +99,7 @@ def findings(sample: Sample) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _finding(sample: Sample, count: int, what: str, remedy: str) -> Finding:
+def _finding(sample: KeySample, count: int, what: str, remedy: str) -> Finding:
     share = count / sample.records
     return Finding(
         f"{sample.topic}: {count:,} of the newest {sample.records:,} records ({share:.2%}) {what}",

@@ -46,12 +46,12 @@ class LanesSeen:
 
     lag_records: int = 0
     stopped: dict[int, Finding] = field(default_factory=dict)
-    samples: list[keys.Sample] = field(default_factory=list)
+    samples: list[keys.KeySample] = field(default_factory=list)
 
 
 async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) -> LanesSeen:
     """Look at every lane, one after the other; without a sink intents are only read. Raises LogError, SinkError."""
-    seen = LanesSeen(samples=[keys.Sample(topic) for topic in view.topology.topics])
+    seen = LanesSeen(samples=[keys.KeySample(topic) for topic in view.topology.topics])
     for lane in range(view.topology.partitions):
         try:
             bounds = await view.bounds(lane)
@@ -118,7 +118,7 @@ async def _sample(
     settings: Settings,
     lane: int,
     bounds: Mapping[int, OffsetBounds],
-    samples: list[keys.Sample],
+    samples: list[keys.KeySample],
 ) -> None:
     context = DecodeContext(
         lane, view.topology.partitions, view.topology.kinds, currency_code(settings.currency)

@@ -8,7 +8,7 @@ from typing import Any
 from adledger.pipeline.findings import Finding
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     """How a check ended."""
 
     FINE = "fine"
@@ -27,18 +27,18 @@ class Check:
     not_made: str = ""
 
     @property
-    def state(self) -> State:
+    def state(self) -> CheckState:
         """How it ended: the worst that was found."""
         if any(not finding.advice for finding in self.findings):
-            return State.ERROR
+            return CheckState.ERROR
         if self.not_made:
-            return State.NOT_MADE
-        return State.ADVICE if self.findings else State.FINE
+            return CheckState.NOT_MADE
+        return CheckState.ADVICE if self.findings else CheckState.FINE
 
 
 def found_wrong(checks: Sequence[Check]) -> bool:
     """Tell whether anything is wrong, or something could not be looked at."""
-    return any(check.state in {State.ERROR, State.NOT_MADE} for check in checks)
+    return any(check.state in {CheckState.ERROR, CheckState.NOT_MADE} for check in checks)
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.errors import SinkError, UsageError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.judges import snapshot
-from adledger.pipeline.lists.facts import State as ListState
+from adledger.pipeline.lists.facts import ListState
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
 from adledger.pipeline.rules.registry import RULES
-from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule import Mode, RuleInput
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import Client
@@ -23,26 +23,26 @@ AREA = "rules"
 
 
 @dataclass(frozen=True, slots=True)
-class RulesTables:
+class RulesFacts:
     """What ClickHouse holds: the newest published sets, the newest first, and (publisher id, status)."""
 
     published: Sequence[PublishedRules] = ()
     publishers: Sequence[tuple[int, str]] = ()
 
 
-NO_TABLES = RulesTables()
+NO_TABLES = RulesFacts()
 """Before the first migration there is nothing to read, and the set that adledger comes with judges."""
 
 
-def read_tables(client: Client, database: str) -> RulesTables:
+def read_tables(client: Client, database: str) -> RulesFacts:
     """Read what judges are made of. Raises what the client raises."""
     if not client.execute(f"EXISTS TABLE {database}.rules")[0][0]:
         return NO_TABLES
     rows = client.execute(published_sql(database, PUBLISHED_TRIED))
-    return RulesTables([published_row(row) for row in rows], client.execute(publishers_sql(database)))
+    return RulesFacts([published_row(row) for row in rows], client.execute(publishers_sql(database)))
 
 
-def rules_checks(settings: Settings, tables: RulesTables) -> list[Check]:
+def rules_checks(settings: Settings, tables: RulesFacts) -> list[Check]:
     """Check that rules, lists and publishers can be loaded as a worker does it, and say what is then not evaluated."""
     if settings.rules == NONE:
         return [Check(AREA, "rules = none: every event that is no duplicate and in time is billable")]
@@ -94,7 +94,7 @@ def _in_force(
 def _not_evaluated(judge: CompiledJudge) -> Iterator[Finding]:
     """Yield the rules that are run and can't be evaluated; without a list an attack is missed in silence otherwise."""
     for reason, why in judge.not_evaluated.items():
-        of_publishers = RULES[reason].source == Source.PUBLISHERS
+        of_publishers = RULES[reason].source == RuleInput.PUBLISHERS
         remedy = "adledger publishers import FILE" if of_publishers else "adledger lists status"
         mode = judge.effective.rules[reason].mode
         message = f"{reason.name} ({mode}) is not evaluated: {why}"

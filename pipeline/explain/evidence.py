@@ -14,16 +14,16 @@ from adledger.pipeline.lists.user_agents import Evidence
 from adledger.pipeline.rules import plain
 from adledger.pipeline.rules.clicks import MINUTE_MS
 from adledger.pipeline.rules.plain import Params
-from adledger.pipeline.rules.plain_events import Facts, event_hits
+from adledger.pipeline.rules.plain_events import EventFacts, event_hits
 from adledger.pipeline.rules.registry import RULES
-from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule import Mode, RuleInput
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RuleFinding:
     """What one rule says of an event. `evidence` is for people; `facts` are the numbers in it."""
 
     reason: Reason
@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Environment:
     """What is known outside the events: user agent (None: not stored), lists, and the publisher's status."""
 
     user_agent: bytes | None
@@ -44,8 +44,8 @@ class Known:
 
 
 def findings(
-    row: EventRow, earlier: Sequence[EventRow], rules: RuleSet, evaluated: int, known: Known
-) -> tuple[Finding, ...]:
+    row: EventRow, earlier: Sequence[EventRow], rules: RuleSet, evaluated: int, known: Environment
+) -> tuple[RuleFinding, ...]:
     """Return what the rules that were evaluated (bits) say of an event, by precedence.
 
     `earlier`: Store.earlier of the rule set's horizon.
@@ -67,31 +67,31 @@ def findings(
             text, numbers = _of_event(reason, row, known)
             if hit and reason == Reason.CRAWLER_IMPOSTOR:
                 text += "; the address is in no range of that crawler's"
-        found.append(Finding(reason, setting.mode, hit, text, numbers, setting.params))
+        found.append(RuleFinding(reason, setting.mode, hit, text, numbers, setting.params))
     return tuple(found)
 
 
-def _facts(row: EventRow, known: Known) -> Facts:
+def _facts(row: EventRow, known: Environment) -> EventFacts:
     ua_flags = 0 if known.user_agent is None else int(known.lists.user_agents.classify([known.user_agent])[0])
     hi, lo = np.array([row.ip_hi], np.uint64), np.array([row.ip_lo], np.uint64)
     address = int(known.lists.addresses.classify(hi, lo)[0])
-    return Facts(ua_flags, address, known.publisher, row.flags, row.width, row.height)
+    return EventFacts(ua_flags, address, known.publisher, row.flags, row.width, row.height)
 
 
-def _of_event(reason: Reason, row: EventRow, known: Known) -> tuple[str, dict[str, Any]]:
+def _of_event(reason: Reason, row: EventRow, known: Environment) -> tuple[str, dict[str, Any]]:
     source = RULES[reason].source
-    if source == Source.PUBLISHERS:
+    if source == RuleInput.PUBLISHERS:
         status = known.publisher.name.lower()
         return f"publisher {row.publisher_id} is {status} now", {"status": status}
-    if source == Source.EVENT:
+    if source == RuleInput.EVENT:
         stated = {"width": row.width, "height": row.height, "flags": row.flags}
         return f"stated size {row.width} x {row.height} px, flags {row.flags:#x}", stated
     entries: list[Evidence] = []
-    if reason == Reason.CRAWLER_IMPOSTOR or source == Source.USER_AGENTS:
+    if reason == Reason.CRAWLER_IMPOSTOR or source == RuleInput.USER_AGENTS:
         if known.user_agent is None:
             return "the user agent's text is not stored", {}
         entries += known.lists.user_agents.explain(known.user_agent)
-    if source == Source.ADDRESSES:
+    if source == RuleInput.ADDRESSES:
         entries += known.lists.addresses.explain(row.ip_hi, row.ip_lo)
     text = "; ".join(f"{e.list_name}: {e.entry}" for e in entries) or "no list names it"
     return text, {"entries": [{"list": e.list_name, "entry": e.entry} for e in entries]}
@@ -102,10 +102,10 @@ class _Before:
     """An event, the ones before it, and their rows."""
 
     row: EventRow
-    events: Sequence[plain.Event]
+    events: Sequence[plain.PlainEvent]
     rows: Mapping[int, EventRow]
 
-    def place(self, event: plain.Event) -> dict[str, int]:
+    def place(self, event: plain.PlainEvent) -> dict[str, int]:
         row = self.rows[id(event)]
         return {"topic": row.topic, "lane": row.lane, "offset": row.offset, "batch_no": row.batch_no}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adledger.pipeline.explain.evidence import Finding, Known, findings
+from adledger.pipeline.explain.evidence import Environment, RuleFinding, findings
 from adledger.pipeline.explain.rows import EventRow
 from adledger.pipeline.explain.store import LedgerRow, Store, StoredJudge
 from adledger.pipeline.lists.load import Lists
@@ -28,7 +28,7 @@ class Explained:
     ledger: LedgerRow | None
     judge: StoredJudge | None
     rules: RuleSet | None
-    findings: tuple[Finding, ...]
+    findings: tuple[RuleFinding, ...]
     primary: Reason | None
     first: EventRow | None
     duplicates: tuple[EventRow, ...]
@@ -47,13 +47,15 @@ class Explainer:
         judge = self._store.judge(row.judge_version)
         rules = None if judge is None else RuleSet.parse(judge.rules, f"judge {judge.version:016x}")
         agent = self._store.text("user_agents", "ua_hash", row.ua_hash)
-        found: tuple[Finding, ...] = ()
+        found: tuple[RuleFinding, ...] = ()
         differs: tuple[Reason, ...] = ()
         if judge is not None and rules is not None:
             evaluated = rules.bits(Mode.ENFORCE, Mode.FLAG)
             evaluated &= ~sum(1 << Reason[name] for name in judge.not_evaluated)
             earlier = self._store.earlier(row, rules.horizon_ms)
-            found = findings(row, earlier, rules, evaluated, Known(agent, self._lists, self._status(row)))
+            found = findings(
+                row, earlier, rules, evaluated, Environment(agent, self._lists, self._status(row))
+            )
             again = sum(1 << f.reason for f in found if f.hit)
             differs = tuple(r for r in Reason if ((row.reasons & RULE_BITS) ^ again) >> r & 1)
         first, duplicates = _family(row, self._store.copies(row))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address
 from typing import Any
 
-from adledger.pipeline.explain.evidence import Finding
+from adledger.pipeline.explain.evidence import RuleFinding
 from adledger.pipeline.explain.explain import Explained
 from adledger.pipeline.explain.rows import EventRow, time_text
 from adledger.pipeline.ledger.totals import money_text
@@ -64,7 +64,7 @@ def _judged(e: Explained) -> Iterator[str]:
         yield f"  not evaluated {name}: {why}"
 
 
-def _hit(finding: Finding) -> Iterator[str]:
+def _hit(finding: RuleFinding) -> Iterator[str]:
     rule = RULES[finding.reason]
     limits = ", ".join(f"{name} = {value:,}" for name, value in finding.params.items())
     yield f"  hit           {finding.reason.name} ({rule.event_class.name.lower()}, {finding.mode}{'; ' + limits if limits else ''})"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adledger.pipeline.explain.rows import COLUMNS, TIMES, EventRow
-from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.ledger.queries import QueryClient, TableNames
 from adledger.pipeline.lists.publishers import PublisherStatus
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import EventType, Flag
@@ -45,7 +45,7 @@ class LedgerRow:
 class Store:
     """The tables of one database."""
 
-    def __init__(self, client: Client, tables: Tables) -> None:
+    def __init__(self, client: QueryClient, tables: TableNames) -> None:
         self._client, self._tables = client, tables
 
     def find(self, id_hash: int, event_type: EventType | None, publisher_id: int | None) -> list[EventRow]:

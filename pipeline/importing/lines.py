@@ -21,7 +21,7 @@ _GZIP_MAGIC, _BZIP2_MAGIC = b"\x1f\x8b", b"BZh"
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class LineChunk:
     """Consecutive lines without their ends (LF or CRLF); the first has number `first_line`, from 1.
 
     `bytes_done` of the file's bytes, as they lie on the disk, have been read so far (0: not known).
@@ -32,7 +32,7 @@ class Chunk:
     bytes_done: int
 
 
-def read_chunks(path: Path) -> Iterator[Chunk]:
+def read_chunks(path: Path) -> Iterator[LineChunk]:
     """Yield a file's lines. Raises UsageError: it is not there, not readable, damaged, or not one of lines."""
     try:
         with path.open("rb") as raw:
@@ -71,7 +71,7 @@ def file_bytes(path: Path) -> int:
         return 0
 
 
-def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
+def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[LineChunk]:
     number, rest = 1, b""
     while data := stream.read(CHUNK_BYTES):
         *lines, rest = (rest + data).split(b"\n")
@@ -81,10 +81,10 @@ def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[Chunk]:
                 remedy="Name a file of lines; archives packed otherwise than by gzip or bzip2 must be unpacked first.",
             )
         if lines:
-            yield Chunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
+            yield LineChunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
         number += len(lines)
     if rest:
-        yield Chunk([rest.removesuffix(b"\r")], number, _place(raw))
+        yield LineChunk([rest.removesuffix(b"\r")], number, _place(raw))
 
 
 def _place(raw: BinaryIO) -> int:

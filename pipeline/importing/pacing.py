@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class ReplayPace:
     """How a file is replayed: `speed` ms of the events' own time pass in a ms.
 
     `as_of_now`: event times are moved to when their turn is, so that a live deployment takes them as new. `flushed`: after
@@ -41,7 +41,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class PacedReplay:
     """How a replay went: seconds that passed, seconds of the events' own time, and how late a tick was at most."""
 
     seconds: float
@@ -68,7 +68,7 @@ class Pacer:
 
     def __init__(
         self,
-        pace: Pace,
+        pace: ReplayPace,
         *,
         latest_ms: int,
         clock: Callable[[], float] = time.time,
@@ -97,9 +97,9 @@ class Pacer:
             part = records[begin:end]
             yield [self._moved(record) for record in part] if self._pace.as_of_now else part
 
-    def replayed(self) -> Replayed:
+    def replayed(self) -> PacedReplay:
         """Return how it went so far."""
-        return Replayed(
+        return PacedReplay(
             seconds=0.0 if self._begin is None else self._clock() - self._begin,
             log_seconds=(self._at_ms - self._first_ms) / 1_000,
             late_ms_max=round(self._late_seconds * 1_000),

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from adledger.pipeline.errors import AdledgerError, LogError, UsageError
-from adledger.pipeline.importing.pacing import Pace, Pacer, Replayed, ahead
+from adledger.pipeline.importing.pacing import PacedReplay, Pacer, ReplayPace, ahead
 from adledger.pipeline.importing.reading import Piece, read_files
 from adledger.pipeline.importing.records import ParsedRecord
 from adledger.pipeline.importing.stamping import LogClock
@@ -72,7 +72,7 @@ class ImportSummary:
     unreadable: int
     partitions: int
     problems: tuple[str, ...] = ()
-    replay: Replayed | None = None
+    replay: PacedReplay | None = None
 
 
 def import_file(
@@ -109,7 +109,7 @@ def import_into(
     started_at_ms: int,
     id_prefix: str | None = None,
     progress: Progress = lambda _done, _of: None,
-    pace: Pace | None = None,
+    pace: ReplayPace | None = None,
 ) -> ImportSummary:
     """Append files' records to a log and make them durable. The log is opened when each file proved to be readable.
 
@@ -143,7 +143,7 @@ def import_into(
 
 
 def _replay(
-    pieces: Iterator[Piece], importer: "_Importer", pace: Pace, latest_ms: int, progress: Progress
+    pieces: Iterator[Piece], importer: "_Importer", pace: ReplayPace, latest_ms: int, progress: Progress
 ) -> None:
     """Append everything when it is due; the next piece is read meanwhile."""
     pacer = Pacer(pace, latest_ms=latest_ms)
@@ -193,7 +193,7 @@ class _Importer:
         self._counts = [0] * len(kinds)
         self._unreadable = 0
         self._problems: list[str] = []
-        self.replay: Replayed | None = None
+        self.replay: PacedReplay | None = None
 
     def append(self, records: Sequence[ParsedRecord]) -> None:
         """Append the next records of the file."""

@@ -54,7 +54,7 @@ _HAS_WIDTH, _HAS_HEIGHT, _PREFETCH, _TEST, _MISROUTED, _KEYED_BY_IP = (
 )
 
 
-class Records(NamedTuple):
+class RecordColumns(NamedTuple):
     """The columns of a RecordRefs that decode reads."""
 
     topic: U8
@@ -205,7 +205,7 @@ def _flags(seen, key, key_length, lane, partitions, memo):
 def decode(records, context, memo_words, status, places, out):
     """Decode n records: set status[i] to 0 and write row i of `places` and `out`, or set it to UNSURE.
 
-    records: `Records` of n rows; context: `Context`; memo_words: a new memo of as many topics as the context has;
+    records: `RecordColumns` of n rows; context: `Context`; memo_words: a new memo of as many topics as the context has;
     status: u8[n]; places: `Places`; out: `Columns`.
     """
     memo = np.int64(memo_words.ctypes.data)

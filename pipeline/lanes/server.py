@@ -11,8 +11,8 @@ from adledger import __version__
 from adledger.pipeline.addresses import EmbeddedAddress, ServerAddress
 from adledger.pipeline.errors import SinkError, SinkUnavailable
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
-from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.ledger.queries import TableNames
+from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
@@ -79,11 +79,11 @@ def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
 
 def summarize(
     settings: Settings, address: ServerAddress, events_per_second: float, cpu_seconds: float
-) -> Summary:
+) -> LedgerSummary:
     """Return the whole ledger's totals beside what this process did. Raises SinkError."""
     with connected(address) as client:
-        report = audit(client, Tables(settings.database), Scope(), recount=False)
-    return Summary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
+        report = audit(client, TableNames(settings.database), Scope(), recount=False)
+    return LedgerSummary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
 
 
 def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Progress) -> None:

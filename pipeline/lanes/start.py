@@ -24,7 +24,7 @@ from adledger.pipeline.lanes.ports import (
 from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
 from adledger.pipeline.lanes.warm import compile_kernels
 from adledger.pipeline.lanes.worker import Worker
-from adledger.pipeline.ledger.totals import Summary
+from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.source import Source
@@ -43,7 +43,7 @@ HOUR_MS = 3_600_000
 GC_ALLOCATIONS = 100_000
 
 
-def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress) -> Summary | None:
+def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress) -> LedgerSummary | None:
     """Run a worker on a files: log; returns the whole ledger's totals when it has caught up, None after a signal.
 
     `progress` is given lines for people. Raises UsageError, LogError, SinkError, LaneStopped.

@@ -17,7 +17,7 @@ from adledger.pipeline.ledger.check import (
     check_tables,
     check_unledgered,
 )
-from adledger.pipeline.ledger.queries import Client, Span, Tables
+from adledger.pipeline.ledger.queries import BatchSpan, QueryClient, TableNames
 from adledger.pipeline.ledger.totals import Totals
 from adledger.sinks.sink import LedgerEntry
 
@@ -59,7 +59,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What a check found."""
 
     batches: int
@@ -77,7 +77,7 @@ class Report:
         return not any(p.kind == "continuity" for p in self.problems)
 
 
-def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Report:
+def audit(client: QueryClient, tables: TableNames, scope: Scope, *, recount: bool) -> AuditReport:
     """Check the ledger, and with `recount` the tables against it. Raises what the client raises."""
     batches, totals, problems = 0, Totals.of(()), list[Problem]()
     known = queries.lanes(client, tables)
@@ -94,13 +94,13 @@ def audit(client: Client, tables: Tables, scope: Scope, *, recount: bool) -> Rep
                 problems.extend(_check_page(client, tables, page, gone))
             batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
             if len(problems) >= PROBLEMS_MAX:
-                return Report(batches, totals, problems[:PROBLEMS_MAX])
+                return AuditReport(batches, totals, problems[:PROBLEMS_MAX])
     if recount and scope.whole_lanes:
         problems.extend(_check_unledgered(client, tables, scope.lanes))
-    return Report(batches, totals, problems[:PROBLEMS_MAX])
+    return AuditReport(batches, totals, problems[:PROBLEMS_MAX])
 
 
-def _check_unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator[Problem]:
+def _check_unledgered(client: QueryClient, tables: TableNames, lanes: Sequence[int]) -> Iterator[Problem]:
     """Check the rows that no ledger row covers, while workers go on.
 
     Ends are read between two looks: a batch that was under way at the first is the lane's next one then, or it is in the
@@ -115,7 +115,7 @@ def _check_unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> I
     yield from check_unledgered(rows, ends, queries.server_seconds(client), PENDING_SECONDS_MAX)
 
 
-def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[list[SealedEntry]]:
+def _pages(client: QueryClient, tables: TableNames, scope: Scope, lane: int) -> Iterator[list[SealedEntry]]:
     after = -1
     while page := queries.entries(client, tables, scope.where(lane, after), LEDGER_ROWS_MAX):
         yield page
@@ -123,10 +123,10 @@ def _pages(client: Client, tables: Tables, scope: Scope, lane: int) -> Iterator[
 
 
 def _check_page(
-    client: Client, tables: Tables, page: Sequence[LedgerEntry], gone: Mapping[int, Collection[str]]
+    client: QueryClient, tables: TableNames, page: Sequence[LedgerEntry], gone: Mapping[int, Collection[str]]
 ) -> Iterator[Problem]:
     for part in _by_records(page):
-        found = queries.recounts(client, tables, Span(part[0].lane, part[0].batch_no, part[-1].batch_no))
+        found = queries.recounts(client, tables, BatchSpan(part[0].lane, part[0].batch_no, part[-1].batch_no))
         for entry in part:
             day = entry.clock_after // DAY_MS
             yield from check_tables(entry, found.get(entry.batch_no, NOTHING), gone.get(day, ()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.ledger.queries import QueryClient, TableNames
 from adledger.schemas.wire import Malformed
 
 MEANINGS = {
@@ -70,7 +70,7 @@ def reason_code(name: str) -> int:
     return known[name.lower()]
 
 
-def counts(client: Client, tables: Tables, lane: int | None) -> dict[str, int]:
+def counts(client: QueryClient, tables: TableNames, lane: int | None) -> dict[str, int]:
     """Return reason name -> dead letters, the most frequent first."""
     rows = client.execute(
         f"SELECT reason_code, count() AS n FROM {tables('dead_letters')} WHERE {_of_lane(lane)} "
@@ -80,7 +80,7 @@ def counts(client: Client, tables: Tables, lane: int | None) -> dict[str, int]:
 
 
 def latest(
-    client: Client, tables: Tables, *, reason_code: int | None, lane: int | None, rows_max: int
+    client: QueryClient, tables: TableNames, *, reason_code: int | None, lane: int | None, rows_max: int
 ) -> list[DeadLetter]:
     """Return the dead letters with the latest log times, latest first."""
     of_reason = "1" if reason_code is None else f"reason_code = {reason_code:d}"
@@ -88,13 +88,13 @@ def latest(
     return _select(client, tables, where)
 
 
-def find(client: Client, tables: Tables, topic: int, lane: int, offset: int) -> DeadLetter | None:
+def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int) -> DeadLetter | None:
     """Return the dead letter of one offset, or None."""
     found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND offset = {offset:d} LIMIT 1")
     return found[0] if found else None
 
 
-def _select(client: Client, tables: Tables, where: str) -> list[DeadLetter]:
+def _select(client: QueryClient, tables: TableNames, where: str) -> list[DeadLetter]:
     rows = client.execute(
         f"SELECT {_COLUMNS} FROM {tables('dead_letters')} WHERE {where}", settings={"strings_as_bytes": True}
     )

@@ -20,7 +20,7 @@ from adledger.sinks.queries import LEDGER_COLUMNS
 _TIMES = ("cut_time", "clock_before", "clock_after")
 
 
-class Client(Protocol):
+class QueryClient(Protocol):
     """What reading needs of clickhouse-driver's client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
@@ -28,7 +28,7 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class TableNames:
     """Names of the tables: of one server, or over all shards of a cluster."""
 
     database: str
@@ -40,7 +40,7 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class BatchSpan:
     """Batches of one lane, both ends included."""
 
     lane: int
@@ -53,13 +53,13 @@ class Span:
         return f"lane = {self.lane} AND batch_no BETWEEN {self.first} AND {self.last}"
 
 
-def lanes(client: Client, tables: Tables) -> list[tuple[int, int]]:
+def lanes(client: QueryClient, tables: TableNames) -> list[tuple[int, int]]:
     """Return (lane, last batch number) of each lane that the ledger knows, in order."""
     rows = client.execute(f"SELECT lane, max(batch_no) FROM {tables('ledger')} GROUP BY lane ORDER BY lane")
     return [(int(lane), int(last)) for lane, last in rows]
 
 
-def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[SealedEntry]:
+def entries(client: QueryClient, tables: TableNames, where: str, rows_max: int) -> list[SealedEntry]:
     """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept.
 
     Of more than `rows_max` the first are returned, whole batches.
@@ -73,7 +73,7 @@ def entries(client: Client, tables: Tables, where: str, rows_max: int) -> list[S
     return [SealedEntry(ledger_entry(row), int(row["seal"])) for row in named]
 
 
-def totals(client: Client, tables: Tables) -> Totals:
+def totals(client: QueryClient, tables: TableNames) -> Totals:
     """Return the sums over the whole ledger, made by the server."""
     classes = ", ".join(f"sum({name})" for name in CLASS_NAMES.values())
     ((received, *counts),) = client.execute(
@@ -92,7 +92,7 @@ def totals(client: Client, tables: Tables) -> Totals:
     )
 
 
-def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
+def recounts(client: QueryClient, tables: TableNames, span: BatchSpan) -> dict[int, Recount]:
     """Return batch number -> what `events`, `rollup_minute` and `dead_letters` hold; batches without rows are absent."""
     events = _sums(client, f"count(), sum(toInt128(money_nanos)) FROM {tables('events')}", span)
     rollups = _sums(client, f"sum(records), sum(toInt128(money_nanos)) FROM {tables('rollup_minute')}", span)
@@ -120,7 +120,7 @@ def recounts(client: Client, tables: Tables, span: Span) -> dict[int, Recount]:
     }
 
 
-def unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator[Unledgered]:
+def unledgered(client: QueryClient, tables: TableNames, lanes: Sequence[int]) -> Iterator[Unledgered]:
     """Yield the batches (of some lanes; none: all) that have rows in a table and no ledger row."""
     of_lanes = f"lane IN ({', '.join(map(str, lanes))}) AND " if lanes else ""
     for table in (table for table in PROTOCOL_TABLES if table != "ledger"):
@@ -132,7 +132,7 @@ def unledgered(client: Client, tables: Tables, lanes: Sequence[int]) -> Iterator
         yield from (Unledgered(table, *map(int, row)) for row in rows)
 
 
-def dropped_days(client: Client, tables: Tables) -> dict[int, set[str]]:
+def dropped_days(client: QueryClient, tables: TableNames) -> dict[int, set[str]]:
     """Return day of the lane clock (days since 1970) -> the tables whose rows of that day retention has dropped."""
     found: dict[int, set[str]] = {}
     for table, day in client.execute(f"SELECT DISTINCT table, toUInt32(day) FROM {tables('retention_log')}"):
@@ -140,7 +140,7 @@ def dropped_days(client: Client, tables: Tables) -> dict[int, set[str]]:
     return found
 
 
-def server_seconds(client: Client) -> int:
+def server_seconds(client: QueryClient) -> int:
     """Return the server's clock, seconds since the epoch."""
     return int(client.execute("SELECT toUnixTimestamp(now())")[0][0])
 
@@ -148,7 +148,9 @@ def server_seconds(client: Client) -> int:
 _MONEY = f"toInt64(price_micros) * if(event_type_code = {EventType.CLICK:d}, {NANOS_PER_MICRO_CPC}, {NANOS_PER_MICRO_CPM})"
 
 
-def _sums(client: Client, what: str, span: Span) -> dict[int, dict[tuple[int, int], tuple[int, int]]]:
+def _sums(
+    client: QueryClient, what: str, span: BatchSpan
+) -> dict[int, dict[tuple[int, int], tuple[int, int]]]:
     found: dict[int, dict[tuple[int, int], tuple[int, int]]] = {}
     for batch_no, class_code, currency_code, records, nanos in client.execute(
         f"SELECT batch_no, class_code, currency_code, {what} WHERE {span.where} "
@@ -158,11 +160,11 @@ def _sums(client: Client, what: str, span: Span) -> dict[int, dict[tuple[int, in
     return found
 
 
-def _counts(client: Client, from_where: str) -> dict[int, int]:
+def _counts(client: QueryClient, from_where: str) -> dict[int, int]:
     return dict(client.execute(f"SELECT batch_no, count() {from_where} GROUP BY batch_no"))
 
 
-def _digests(client: Client, tables: Tables, table: str, span: Span) -> dict[int, int]:
+def _digests(client: QueryClient, tables: TableNames, table: str, span: BatchSpan) -> dict[int, int]:
     return dict(
         client.execute(
             f"SELECT batch_no, {digest.sql(table)} FROM {tables(table)} WHERE {span.where} GROUP BY batch_no"
@@ -170,7 +172,7 @@ def _digests(client: Client, tables: Tables, table: str, span: Span) -> dict[int
     )
 
 
-def _differences(tables: Tables, span: Span) -> str:
+def _differences(tables: TableNames, span: BatchSpan) -> str:
     """Return a query of the rollup's keys in which `events`, rolled up again, and `rollup_minute` disagree."""
     key = "batch_no, publisher_id, minute, event_type_code, class_code, currency_code"
     return (
@@ -184,7 +186,9 @@ def _differences(tables: Tables, span: Span) -> str:
     )
 
 
-def _offsets(client: Client, tables: Tables, span: Span) -> dict[int, list[tuple[OffsetCount, int, int]]]:
+def _offsets(
+    client: QueryClient, tables: TableNames, span: BatchSpan
+) -> dict[int, list[tuple[OffsetCount, int, int]]]:
     """Return batch number -> for each topic its offsets, and the first and last lane clock (ms)."""
     found: dict[int, list[tuple[OffsetCount, int, int]]] = {}
     columns = "batch_no, topic, offset, lane_clock"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.records.columns import U64, EventColumns
 from adledger.pipeline.rules.compiled import CompiledJudge
-from adledger.pipeline.rules.what_if import Findings, LaneReplay, Stored, Texts
+from adledger.pipeline.rules.what_if import DimensionStrings, Findings, LaneReplay, Stored
 from adledger.schemas.classes import Class
 from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
 from adledger.sinks.queries import CLOCK_FROM, read_column
@@ -53,7 +53,7 @@ class SpanOfTime:
 class Replay:
     """Reads what a replay needs. `client` streams events, `texts_client` answers look-ups in between."""
 
-    def __init__(self, client: "Client", texts_client: "Client", tables: Tables) -> None:
+    def __init__(self, client: "Client", texts_client: "Client", tables: TableNames) -> None:
         self._client, self._texts_client, self._tables = client, texts_client, tables
 
     def lanes(self, span: SpanOfTime) -> list[tuple[int, int, int]]:
@@ -106,7 +106,7 @@ class Replay:
         """Replay all lanes; `progress` hears of a lane's further events. A block of events is in memory, and windows."""
         findings = Findings()
         enforced = {version: judge.enforced for version, judge in judged_by.items()}
-        texts = Texts(self.user_agents)
+        texts = DimensionStrings(self.user_agents)
         for lane, last_batch, _ in self.lanes(span):
             replay = LaneReplay(lane, candidate, texts, enforced, findings, samples_per_rule)
             warm = SpanOfTime(replay.clock_from(span.start), span.start)

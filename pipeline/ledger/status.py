@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.ledger.queries import QueryClient, TableNames
 
 LogEnds = Sequence[Sequence[int]]
 """`ends[topic][partition]`: the offset after the last."""
@@ -32,7 +32,7 @@ class LaneStatus:
         return datetime.fromtimestamp(self.clock / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def lane_statuses(client: Client, tables: Tables, log_ends: LogEnds | None) -> list[LaneStatus]:
+def lane_statuses(client: QueryClient, tables: TableNames, log_ends: LogEnds | None) -> list[LaneStatus]:
     """Return every lane that the ledger or the log has, in order."""
     rows = client.execute(
         "SELECT lane, max(batch_no), toUnixTimestamp64Milli(max(clock_after)) "

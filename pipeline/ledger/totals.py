@@ -99,7 +99,7 @@ def money_text(nanos: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class LedgerSummary:
     """What `demo`, `run --until-caught-up` and `ledger check` report.
 
     `totals` are of the whole ledger, or of what was checked; events a second and CPU seconds are of this process

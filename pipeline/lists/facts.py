@@ -35,7 +35,7 @@ PACKAGED = (KNOWN_BOTS, NON_BROWSERS, DATACENTRES, RESERVED, CRAWLER_RANGES)
 """Lists that every installation has; a deployment's own have names of their own."""
 
 
-class State(StrEnum):
+class ListState(StrEnum):
     """Whether a list can be used."""
 
     FRESH = "fresh"
@@ -68,21 +68,21 @@ class ListFacts:
         """Return its age in days at `now`, at least 0."""
         return None if self.made is None else max(0, (now - self.made).days)
 
-    def state(self, now: date) -> State:
+    def state(self, now: date) -> ListState:
         """Return whether it can be used at `now`."""
         age = self.age_days(now)
         if self.problem or age is None:
-            return State.MISSING
+            return ListState.MISSING
         if self.age_days_max is None or 2 * age <= self.age_days_max:
-            return State.FRESH
-        return State.AGEING if age <= self.age_days_max else State.TOO_OLD
+            return ListState.FRESH
+        return ListState.AGEING if age <= self.age_days_max else ListState.TOO_OLD
 
     def why_not(self, now: date) -> str:
         """Return why rules that need it are not evaluated at `now`; "" where they are."""
         state = self.state(now)
-        if state is State.MISSING:
+        if state is ListState.MISSING:
             return f"the list {self.name} is missing: {self.problem}"
-        if state is State.TOO_OLD:
+        if state is ListState.TOO_OLD:
             return f"the list {self.name} is of {self.made}, older than {self.age_days_max} days"
         return ""
 

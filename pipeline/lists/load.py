@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adledger.pipeline.lists import deployment, known_addresses, known_agents
 from adledger.pipeline.lists.addresses import AddressLists
-from adledger.pipeline.lists.facts import ListFacts, State, content_hash
+from adledger.pipeline.lists.facts import ListFacts, ListState, content_hash
 from adledger.pipeline.lists.user_agents import UserAgentLists
 
 LOGIC_VERSION = 1
@@ -56,7 +56,7 @@ def load_lists(now: date, *, directory: Path | None = None, age_days_max: int) -
     reserved = known_addresses.reserved()
     crawlers = known_addresses.crawler_ranges(age_days_max)
     own = deployment.load_directory(directory, now) if directory is not None else ()
-    used = [part for part in own if part.facts.state(now) is not State.TOO_OLD]
+    used = [part for part in own if part.facts.state(now) is not ListState.TOO_OLD]
     facts = (
         *(loaded.facts for loaded in (bots, detectors, hosts, reserved, crawlers)),
         *(part.facts for part in own),

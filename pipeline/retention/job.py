@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.lanes.server import connected
-from adledger.pipeline.ledger.queries import Client, Tables
+from adledger.pipeline.ledger.queries import QueryClient, TableNames
 from adledger.pipeline.log.source import Source
-from adledger.pipeline.retention.plan import Keep, Partition, Plan, plan
+from adledger.pipeline.retention.plan import Keep, Partition, RetentionPlan, plan
 from adledger.pipeline.settings import Settings
 from adledger.schemas.tables import PROTOCOL_TABLES
 
@@ -35,7 +35,7 @@ def keep_of(settings: Settings) -> Keep:
     )
 
 
-def lane_clocks(client: Client, tables: Tables) -> dict[int, int]:
+def lane_clocks(client: QueryClient, tables: TableNames) -> dict[int, int]:
     """Return lane -> its ledgered clock (ms)."""
     rows = client.execute(
         f"SELECT lane, toUnixTimestamp64Milli(argMax(clock_after, batch_no)) FROM {tables('ledger')} GROUP BY lane"
@@ -43,7 +43,7 @@ def lane_clocks(client: Client, tables: Tables) -> dict[int, int]:
     return {int(lane): int(clock) for lane, clock in rows}
 
 
-def partitions(client: Client, settings: Settings) -> list[Partition]:
+def partitions(client: QueryClient, settings: Settings) -> list[Partition]:
     """Return what the protocol's tables hold, a row a day; on a cluster of all shards."""
     parts = (
         "system.parts"
@@ -70,7 +70,7 @@ async def lanes_at_work(source: Source, lanes: int, known: Mapping[int, int]) ->
     return found
 
 
-def carry_out(client: Client, settings: Settings, found: Plan) -> None:
+def carry_out(client: QueryClient, settings: Settings, found: RetentionPlan) -> None:
     """Drop what a plan names, the ledger's rows last; what is dropped already may be dropped again."""
     keep = keep_of(settings)
     where = f"ON CLUSTER {settings.cluster}" if settings.cluster is not None else ""
@@ -92,9 +92,9 @@ def carry_out(client: Client, settings: Settings, found: Plan) -> None:
         )
 
 
-async def planned(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> Plan:
+async def planned(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> RetentionPlan:
     """Return what may go now, of a log with so many lanes. Raises LogError, SinkError."""
-    tables = Tables(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
 
     def read() -> tuple[dict[int, int], list[Partition]]:
         with connected(address) as client:
@@ -104,7 +104,7 @@ async def planned(settings: Settings, address: ServerAddress, source: Source, la
     return plan(clocks, await lanes_at_work(source, lanes, clocks), there, keep_of(settings))
 
 
-async def run_once(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> Plan:
+async def run_once(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> RetentionPlan:
     """Plan and carry out. Raises LogError, SinkError."""
     found = await planned(settings, address, source, lanes)
 

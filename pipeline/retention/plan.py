@@ -36,7 +36,7 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RetentionPlan:
     """What goes. `clock_min` (ms) is that of `lane`, which holds the others back; `blocked` says why nothing goes."""
 
     clock_min: int | None
@@ -47,19 +47,19 @@ class Plan:
 
 def plan(
     clocks: Mapping[int, int], at_work: Collection[int], partitions: Sequence[Partition], keep: Keep
-) -> Plan:
+) -> RetentionPlan:
     """Return what may go. `clocks` are lane -> ledgered clock (ms); `at_work` lanes without one that have records to read."""
     if not clocks:
-        return Plan(None, None, (), "the ledger is empty")
+        return RetentionPlan(None, None, (), "the ledger is empty")
     lane = min(clocks, key=lambda number: (clocks[number], number))
     clock = clocks[lane]
     if at_work:
         first = min(at_work)
-        return Plan(
+        return RetentionPlan(
             clock, lane, (), f"lane {first} has records to read and no ledger row: its clock is not known"
         )
     drops = [p for p in partitions if _end_ms(p.day) <= clock - keep.milliseconds(p.table)]
-    return Plan(clock, lane, sorted(drops, key=lambda p: (p.day, p.table)), "")
+    return RetentionPlan(clock, lane, sorted(drops, key=lambda p: (p.day, p.table)), "")
 
 
 def _end_ms(day: date) -> int:

@@ -1,6 +1,6 @@
 """Rules of clicks: against their impression, and against the clicks before them."""
 
-from adledger.pipeline.rules.rule import Mode, Param, Rule, Source
+from adledger.pipeline.rules.rule import Mode, Param, Rule, RuleInput
 from adledger.schemas.classes import Reason
 
 MINUTE_MS = 60_000
@@ -14,7 +14,7 @@ _OF_IMPRESSION = _horizon("how long an impression is remembered for its clicks")
 
 CLICK_RULES = (
     Rule(
-        Reason.CLICK_NO_IMPRESSION, Source.IMPRESSIONS,
+        Reason.CLICK_NO_IMPRESSION, RuleInput.IMPRESSIONS,
         catches="A click whose impression did not come before it in its lane, within the horizon.",
         origin="MRC click measurement guidelines: a click belongs to an ad that was served.",
         false_positives="Many: a cookie or an address that changed in between puts the click into another lane, and "
@@ -22,7 +22,7 @@ CLICK_RULES = (
         params=(_OF_IMPRESSION,), mode=Mode.FLAG, flag_only=True,
     ),
     Rule(
-        Reason.CLICK_TOO_FAST, Source.IMPRESSIONS,
+        Reason.CLICK_TOO_FAST, RuleInput.IMPRESSIONS,
         catches="A click sooner after its impression than a hand can be, by the event times of both. Where they say "
         "that the click came first, the producers' clocks disagree and the log times decide.",
         origin="MRC, sophisticated: injected clicks; human reaction to something new takes more than 250 ms.",
@@ -30,7 +30,7 @@ CLICK_RULES = (
         params=(_OF_IMPRESSION, Param("gap_min_ms", 500, 1, 60_000, "a click after less than this is too fast")),
     ),
     Rule(
-        Reason.CLICK_TOO_LATE, Source.IMPRESSIONS,
+        Reason.CLICK_TOO_LATE, RuleInput.IMPRESSIONS,
         catches="A click longer after its impression than an ad stays in view.",
         origin="Click injection and replayed click addresses; networks let click addresses expire.",
         false_positives="A page that stays open during lunch, and is then read on: so it is a hint by default.",
@@ -38,7 +38,7 @@ CLICK_RULES = (
         mode=Mode.FLAG,
     ),
     Rule(
-        Reason.DOUBLE_CLICK, Source.CLICKS,
+        Reason.DOUBLE_CLICK, RuleInput.CLICKS,
         catches="A second click of the same user on the same creative within the time of a double click; the second "
         "is tagged, the first stays. Users without an id: same address, user agent and impression.",
         origin="MRC click measurement guidelines: multiple clicks are one. On a real click log 3 % of clicks.",
@@ -50,7 +50,7 @@ CLICK_RULES = (
         ),
     ),
     Rule(
-        Reason.REPEAT_CLICK, Source.CLICKS,
+        Reason.REPEAT_CLICK, RuleInput.CLICKS,
         catches="More clicks on one impression than a person makes; those beyond the limit are tagged.",
         origin="MRC, sophisticated: repeated clicks on one ad.",
         false_positives="Someone who comes back to the page again and again, and clicks each time.",
@@ -60,7 +60,7 @@ CLICK_RULES = (
         ),
     ),
     Rule(
-        Reason.CLICK_MISMATCH, Source.IMPRESSIONS,
+        Reason.CLICK_MISMATCH, RuleInput.IMPRESSIONS,
         catches="A click that names another campaign than its impression, or another publisher though the same person "
         "saw the impression.",
         origin="Stolen or spliced click addresses.",

@@ -16,7 +16,7 @@ from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.lists.user_agents import UserAgentFlags
 from adledger.pipeline.records.columns import I64, U8, U64, Bool, Decoded, EventColumns
 from adledger.pipeline.rules.registry import RULES
-from adledger.pipeline.rules.rule import Mode, Source
+from adledger.pipeline.rules.rule import Mode, RuleInput
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import Rows, RuleWindows
 from adledger.pipeline.stages.decode import user_agents
@@ -82,9 +82,9 @@ class CompiledJudge:
 
     def _why_not(self, reason: Reason) -> str:
         source = RULES[reason].source
-        if source == Source.PUBLISHERS:
+        if source == RuleInput.PUBLISHERS:
             return "publishers are not loaded" if self.publishers is None else self.publishers.why_not
-        if source in (Source.USER_AGENTS, Source.ADDRESSES):
+        if source in (RuleInput.USER_AGENTS, RuleInput.ADDRESSES):
             if self.lists is None:
                 return "lists are not loaded"
             return self.lists.why_not(NEEDED_BY.get(reason.name, ()), self.log_day)
@@ -94,13 +94,15 @@ class CompiledJudge:
         if not run:
             return JUDGE_VERSION
         sources = {RULES[r].source for r in run}
-        listed = {Source.USER_AGENTS, Source.ADDRESSES} & sources
+        listed = {RuleInput.USER_AGENTS, RuleInput.ADDRESSES} & sources
         parts = [
             f"adledger judge {JUDGE_VERSION:016x} rules {RULES_LOGIC_VERSION}",
             f"{self.rules.version:016x} turned {_names(self.turned)}",
             f"not evaluated {_names(self.not_evaluated)}",
             self.lists.version if self.lists is not None and listed else "",
-            self.publishers.version if self.publishers is not None and Source.PUBLISHERS in sources else "",
+            self.publishers.version
+            if self.publishers is not None and RuleInput.PUBLISHERS in sources
+            else "",
         ]
         return xxhash.xxh64_intdigest("\n".join(parts).encode())
 

@@ -46,7 +46,7 @@ BILLABLE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MinuteTally:
     """What a minute of a batch adds: lane clock (ms) at its end, a share for each currency code, what was enforced (bits)."""
 
     clock: int
@@ -54,7 +54,7 @@ class Tally:
     enforced: int = RULE_BITS
 
 
-Slices = Sequence[Tally]
+Slices = Sequence[MinuteTally]
 """A batch, minute by minute; the last one's clock is that of the batch at its end."""
 
 
@@ -83,7 +83,7 @@ def tally(
     lane_clock: I64,
     enforced: int,
     clock: int,
-) -> tuple[Tally, ...]:
+) -> tuple[MinuteTally, ...]:
     """Return what n event rows of a batch, in the lane's order, add; `clock` (ms) is the lane's after the batch.
 
     `enforced`: the rules (bits) that its judge enforced.
@@ -111,7 +111,7 @@ def tally(
 
 def tally_of_sums(
     sums: Iterable[tuple[int, int, int, int, int, int]], enforced: int, clock: int
-) -> tuple[Tally, ...]:
+) -> tuple[MinuteTally, ...]:
     """Return the same from sums over events: (minute, currency code, class code, reasons, events, money in nanos).
 
     `minute` is that of the lane clock, counted from the epoch.
@@ -139,16 +139,16 @@ def _add_to(shares: dict[int, Share], currency: int, reason: int, events: int, n
 
 def _slices(
     by_minute: Iterable[tuple[int, Mapping[int, Share]]], enforced: int, clock: int
-) -> tuple[Tally, ...]:
+) -> tuple[MinuteTally, ...]:
     """Return the tallies of a batch's minutes, those that hold nothing left out; the last ends with the batch."""
     enforced &= RULE_BITS
     found = [
-        Tally(min((minute + 1) * MINUTE_MS - 1, clock), shares, enforced)
+        MinuteTally(min((minute + 1) * MINUTE_MS - 1, clock), shares, enforced)
         for minute, shares in by_minute
         if shares
     ]
     if not found or found[-1].clock < clock:
-        found.append(Tally(clock, {}, enforced))
+        found.append(MinuteTally(clock, {}, enforced))
     return tuple(found)
 
 
@@ -181,7 +181,7 @@ class Guardrail:
             if s.mode == Mode.ENFORCE and (s.share_min_ppm > 0 or s.share_max_ppm < PPM)
         ]
         self._window_ms = rules.guardrail_window_minutes * MINUTE_MS
-        self._tallies: deque[Tally] = deque()
+        self._tallies: deque[MinuteTally] = deque()
         self._forget({})
         for batch in batches:
             for part in batch:
@@ -215,7 +215,7 @@ class Guardrail:
         self._nanos: Counter[tuple[Reason, int]] = Counter()  # what they invalidated
         self._sums: dict[tuple[Reason, int], list[int]] = {}  # of the others: events, money, invalidated
 
-    def _add(self, part: Tally) -> None:
+    def _add(self, part: MinuteTally) -> None:
         self._tallies.append(part)
         self._count(part, 1)
         while part.clock - self._tallies[0].clock >= self._window_ms:
@@ -240,7 +240,7 @@ class Guardrail:
                 )
         return found
 
-    def _count(self, part: Tally, sign: int) -> None:
+    def _count(self, part: MinuteTally, sign: int) -> None:
         """Count a minute in or out, for each rule that its batch enforced after the rule's last breach."""
         for currency, share in part.by_currency.items():
             totals = self._totals.setdefault(currency, [0, 0])

@@ -9,7 +9,7 @@ from adledger.schemas.wire import Flag
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EventFacts:
     """What is known of one event: what the lists say, and what it says of itself (sides in px, None: not stated)."""
 
     ua_flags: int
@@ -20,7 +20,7 @@ class Facts:
     height: int | None
 
 
-def event_hits(facts: Facts, side_px_max: int) -> set[Reason]:
+def event_hits(facts: EventFacts, side_px_max: int) -> set[Reason]:
     """Return the rules that an event hits."""
     claim = facts.ua_flags >> lists.UA_CLAIM_SHIFT
     owned = facts.ip_flags >> lists.IP_OWNER_SHIFT >> claim & 1

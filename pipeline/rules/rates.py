@@ -4,14 +4,14 @@ An address alone would be an office or a carrier: clicks repeated within a minut
 click log.
 """
 
-from adledger.pipeline.rules.rule import Mode, Param, Rule, Source
+from adledger.pipeline.rules.rule import Mode, Param, Rule, RuleInput
 from adledger.schemas.classes import Reason
 
 MINUTE_MS = 60_000
 
 RATE_RULES = (
     Rule(
-        Reason.USER_VELOCITY, Source.USERS,
+        Reason.USER_VELOCITY, RuleInput.USERS,
         catches="A user with more events in a minute or so, or more clicks in an hour or so, than a person makes; "
         "those beyond the limit are tagged, those before it stay. Windows are of log time and slide.",
         origin="MRC, sophisticated: outlier activity.",
@@ -25,7 +25,7 @@ RATE_RULES = (
         ),
     ),
     Rule(
-        Reason.USER_MANY_IPS, Source.USERS,
+        Reason.USER_MANY_IPS, RuleInput.USERS,
         catches="A user who comes from one network more than the limit within the window: an event is tagged where its "
         "network is not among those that the user was last seen in. Networks are /24 of IPv4, /64 of IPv6, so "
         "that carriers and privacy addresses count once.",
@@ -37,7 +37,7 @@ RATE_RULES = (
         ),
     ),
     Rule(
-        Reason.PERIODIC, Source.USERS,
+        Reason.PERIODIC, RuleInput.USERS,
         catches="A user whose last eight impressions are equally far apart, by event time.",
         origin="MRC, sophisticated: automated activity.",
         false_positives="Ads that refresh themselves every so often on an open page: so it is a hint.",

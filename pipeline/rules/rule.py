@@ -14,7 +14,7 @@ class Mode(StrEnum):
     OFF = "off"
 
 
-class Source(StrEnum):
+class RuleInput(StrEnum):
     """What a rule needs to be evaluated."""
 
     EVENT = "the event itself"
@@ -50,7 +50,7 @@ class Rule:
     """
 
     reason: Reason
-    source: Source
+    source: RuleInput
     catches: str
     origin: str
     false_positives: str

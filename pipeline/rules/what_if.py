@@ -37,7 +37,7 @@ class Stored:
     place: tuple[Array, ...]
 
 
-class Texts:
+class DimensionStrings:
     """User agents behind hashes; those that are not there are remembered."""
 
     def __init__(self, look_up: Callable[[U64], Mapping[int, bytes]]) -> None:
@@ -70,7 +70,7 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class VerdictChange:
     """What a sum is of: a rule (-1: not known), publisher and currency, from one class to another."""
 
     rule: int
@@ -81,10 +81,10 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ChangedEvent:
     """One event that changes, with the bits of both judges."""
 
-    change: Change
+    change: VerdictChange
     lane: int
     batch_no: int
     topic: int
@@ -108,9 +108,9 @@ class Findings:
     hits: dict[int, list[int]] = field(
         default_factory=dict
     )  # rule -> [events hit then, events hit now], any mode
-    changes: dict[Change, Sums] = field(default_factory=dict)
+    changes: dict[VerdictChange, Sums] = field(default_factory=dict)
     not_evaluated: dict[Reason, int] = field(default_factory=dict)
-    samples: dict[int, list[Sample]] = field(default_factory=dict)
+    samples: dict[int, list[ChangedEvent]] = field(default_factory=dict)
 
 
 class LaneReplay:
@@ -120,7 +120,7 @@ class LaneReplay:
         self,
         lane: int,
         candidate: CompiledJudge,
-        texts: Texts,
+        texts: DimensionStrings,
         enforced_of: Mapping[int, int],
         findings: Findings,
         samples_per_rule: int,
@@ -196,15 +196,15 @@ class LaneReplay:
         c = stored.columns
         columns: Sequence[Array] = (rule, c.publisher_id, c.currency_code, stored.class_code, after)
         for key, events, nanos in _grouped([values[at] for values in columns], stored.money_nanos[at]):
-            self._findings.changes.setdefault(Change(*key), Sums()).add(events, nanos)
+            self._findings.changes.setdefault(VerdictChange(*key), Sums()).add(events, nanos)
         for number in np.unique(rule[at]).tolist():
             samples = self._findings.samples.setdefault(number, [])
             room = self._samples_per_rule - len(samples)
             for i in at[rule[at] == number][: max(0, room)].tolist():
-                change = Change(*(int(values[i]) for values in columns))
+                change = VerdictChange(*(int(values[i]) for values in columns))
                 place = (int(values[i]) for values in stored.place)
                 what = (c.event_time, c.id_hash, c.ua_hash, c.ip_hi, c.ip_lo, stored.reasons, reasons)
-                samples.append(Sample(change, self._lane, *place, *(int(values[i]) for values in what)))
+                samples.append(ChangedEvent(change, self._lane, *place, *(int(values[i]) for values in what)))
 
 
 def _grouped(keys: Sequence[Array], nanos: I64) -> Iterator[tuple[list[int], int, int]]:

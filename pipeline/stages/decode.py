@@ -53,10 +53,10 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
     return decoded
 
 
-def _records(refs: RecordRefs) -> kernels.Records:
+def _records(refs: RecordRefs) -> kernels.RecordColumns:
     """Return columns as the one kind of array that the kernel is compiled for."""
-    return kernels.Records(
-        *(np.require(getattr(refs, name), None, ["C", "W"]) for name in kernels.Records._fields)
+    return kernels.RecordColumns(
+        *(np.require(getattr(refs, name), None, ["C", "W"]) for name in kernels.RecordColumns._fields)
     )
 
 

@@ -31,7 +31,7 @@ INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageData:
     """What the pages show."""
 
     joined: Callable[[], bool]
@@ -40,7 +40,7 @@ class Shown:
     metrics: LaneMetrics
 
 
-def add_pages(app: Any, shown: Shown) -> None:
+def add_pages(app: Any, shown: PageData) -> None:
     """Add the pages to a Faust app."""
 
     @app.page("/", name="index")

@@ -20,7 +20,7 @@ from chdb import _chdb
 
 from adledger.sinks.embedded.blocks import Columns
 from adledger.sinks.embedded.errors import UNKNOWN_SETTING, ServerError
-from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.insert_query import InsertStatement
 from adledger.sinks.embedded.sql import quote, quote_name
 
 DATA = "data"
@@ -79,7 +79,7 @@ class Session:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._described: dict[Insert, tuple[int, Columns]] = {}
+        self._described: dict[InsertStatement, tuple[int, Columns]] = {}
         try:
             self._chdb = _chdb.connect(  # type: ignore[attr-defined]
                 f"{DATA}?config-file={CONFIG}"
@@ -147,7 +147,7 @@ class Session:
             raise ServerError.stated(str(e)) from None
         return self._blocks(handle)
 
-    def columns(self, insert: Insert) -> Columns:
+    def columns(self, insert: InsertStatement) -> Columns:
         """Return the names and types of the columns that rows of an INSERT must have.
 
         Remembered until the next statement of any session that may change tables.
@@ -166,7 +166,7 @@ class Session:
         rows = map(json.loads, self.run(describe, "JSONCompactEachRow").bytes().splitlines())
         return tuple((name.encode(), type_name.encode()) for name, type_name, *_ in rows)
 
-    def insert(self, insert: Insert, rows: "RowsFile", input_format: bytes = b"Native") -> int:
+    def insert(self, insert: InsertStatement, rows: "RowsFile", input_format: bytes = b"Native") -> int:
         """Insert the rows of a file; return how many."""
         return int(self.run(insert.from_file(rows.path, input_format)).rows_written())
 

@@ -13,13 +13,13 @@ from typing import Any
 from adledger.sinks.embedded.engine import INSERT_SETTINGS, Engine, RowsFile, Session
 from adledger.sinks.embedded.errors import BAD_ARGUMENTS, ServerError
 from adledger.sinks.embedded.http_request import (
-    Request,
+    HttpRequest,
     content_type,
     http_status,
     read_request,
     skip_to_rows,
 )
-from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.insert_query import InsertStatement
 from adledger.sinks.embedded.running import TAG, Figures, Register, Running
 from adledger.sinks.embedded.sql import format_clause
 from adledger.sinks.embedded.statements import given_rows, prepare
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._reply(HTTPStatus.OK, result, headers, query_id)
 
-    def _answer(self, request: Request, query_id: str) -> tuple[bytes, dict[str, str]]:
+    def _answer(self, request: HttpRequest, query_id: str) -> tuple[bytes, dict[str, str]]:
         insert, inline = given_rows(request.sql + b"\n") if request.sql else (None, b"")
         with RowsFile() as rows:
             sql = request.sql
@@ -126,10 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _run(
         self,
         session: Session,
-        request: Request,
+        request: HttpRequest,
         query_id: str,
         sql: bytes,
-        insert: Insert | None,
+        insert: InsertStatement | None,
         rows: RowsFile,
     ) -> tuple[bytes, dict[str, str]]:
         running = Running(

@@ -22,7 +22,7 @@ READONLY_BUT_SETTINGS = "2"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """A request. `sql` is what stands in the URL; more of it, or rows, may follow in the body."""
 
     sql: bytes
@@ -35,7 +35,7 @@ class Request:
     parameters: dict[str, str]
 
 
-def read_request(target: str, headers: Mapping[str, str], *, readonly: bool) -> Request:
+def read_request(target: str, headers: Mapping[str, str], *, readonly: bool) -> HttpRequest:
     """Return what a request's target and headers ask for. A GET may change nothing, as in ClickHouse."""
     given = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, errors="surrogateescape"))
     settings = {
@@ -46,7 +46,7 @@ def read_request(target: str, headers: Mapping[str, str], *, readonly: bool) -> 
     required = frozenset(settings)
     if readonly and settings.get("readonly", "0") == "0":
         settings["readonly"] = READONLY_BUT_SETTINGS
-    return Request(
+    return HttpRequest(
         sql=_encoded(given.get("query", "")),
         database=_encoded(given.get("database") or headers.get("X-ClickHouse-Database") or ""),
         default_format=given.get("default_format") or headers.get("X-ClickHouse-Format") or DEFAULT_FORMAT,

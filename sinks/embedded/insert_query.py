@@ -9,7 +9,7 @@ _BEFORE_QUERY = frozenset({b"SELECT", b"WITH", b"FROM", b"WATCH", b"PARTITION"})
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
+class InsertStatement:
     """An INSERT whose rows come as data: behind it in the same text, or separately.
 
     `head` ends before SETTINGS, VALUES or FORMAT; `source` is what a SELECT of the same columns reads from;
@@ -35,7 +35,7 @@ class Insert:
         return b"DESCRIBE TABLE (SELECT %s FROM %s)" % (self.columns, self.source)
 
 
-def parse_insert(sql: bytes) -> Insert | None:
+def parse_insert(sql: bytes) -> InsertStatement | None:
     """Return an INSERT that is to be given rows, None for every other statement."""
     until_rows = _until_rows(sql)
     if until_rows is None:
@@ -51,7 +51,7 @@ def parse_insert(sql: bytes) -> Insert | None:
         if named is None:
             return None
         row_format, data_at = named.text, last.end + named.end
-    return Insert(
+    return InsertStatement(
         head=sql[:head_end],
         source=sql[slice(*target)],
         columns=sql[slice(*columns)] if columns else b"*",

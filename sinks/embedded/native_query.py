@@ -20,7 +20,7 @@ from adledger.sinks.embedded.errors import (
     QUERY_WAS_CANCELLED_BY_CLIENT,
     ServerError,
 )
-from adledger.sinks.embedded.insert_query import Insert
+from adledger.sinks.embedded.insert_query import InsertStatement
 from adledger.sinks.embedded.native_connection import NativeConnection
 from adledger.sinks.embedded.packets import Query
 from adledger.sinks.embedded.running import TAG, Figures, Running
@@ -140,7 +140,7 @@ class _Query:
             ((columns, _),) = split_blocks(block)
             self._send(packets.sample_block(columns))
 
-    def _insert(self, insert: Insert) -> None:
+    def _insert(self, insert: InsertStatement) -> None:
         columns = self._session.columns(insert)
         for _, type_name in columns:
             walker(
@@ -215,7 +215,7 @@ class _Query:
                 with rows:
                     if rows.size:
                         self._session.insert(
-                            Insert(b"INSERT INTO " + table, table, b"*", b"", b"Native", 0), rows
+                            InsertStatement(b"INSERT INTO " + table, table, b"*", b"", b"Native", 0), rows
                         )
             yield
         finally:

@@ -37,9 +37,9 @@ def serve(
     ownership = Ownership(directory)
     try:
         print(NOTICE, file=sys.stderr, flush=True)  # noqa: T201
-        from adledger.sinks.embedded.server import HOST, Server  # noqa: PLC0415 - loads chDB, half a gigabyte
+        from adledger.sinks.embedded.server import HOST, LoopbackServer  # noqa: PLC0415 - loads chDB, half a gigabyte
 
-        server = Server(directory, port, http_port)
+        server = LoopbackServer(directory, port, http_port)
         server.start()
         listening = Listening(os.getpid(), HOST, server.port, server.http_port)
         ownership.tell(listening)

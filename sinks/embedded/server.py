@@ -16,7 +16,7 @@ from adledger.sinks.embedded.errors import ServerError
 from adledger.sinks.embedded.http_client import HttpClient
 from adledger.sinks.embedded.native import NativeClient
 from adledger.sinks.embedded.running import Register
-from adledger.sinks.embedded.watch import Watch
+from adledger.sinks.embedded.watch import QueryWatch
 
 HOST = "127.0.0.1"
 BACKLOG = 128
@@ -32,7 +32,7 @@ STOP_SECONDS_MAX = 25
 STUCK_EXIT_CODE = 75
 
 
-class Client(Protocol):
+class ServedClient(Protocol):
     """A connection that is served."""
 
     def serve(self) -> None:
@@ -48,11 +48,13 @@ class Client(Protocol):
 class Port:
     """A listening port; every connection is served by a thread of its own."""
 
-    def __init__(self, sock: socket.socket, name: str, client: Callable[[socket.socket], Client]) -> None:
+    def __init__(
+        self, sock: socket.socket, name: str, client: Callable[[socket.socket], ServedClient]
+    ) -> None:
         self.number = int(sock.getsockname()[1])
         self._socket = sock
         self._client = client
-        self._clients: dict[Client, threading.Thread] = {}
+        self._clients: dict[ServedClient, threading.Thread] = {}
         self._lock = threading.Lock()
         self._closing = False
         self._name = name
@@ -99,7 +101,7 @@ class Port:
                 self._clients[client] = thread
             thread.start()
 
-    def _serve(self, client: Client) -> None:
+    def _serve(self, client: ServedClient) -> None:
         try:
             client.serve()
         finally:
@@ -107,14 +109,14 @@ class Port:
                 del self._clients[client]
 
 
-class Server:
+class LoopbackServer:
     """ClickHouse on a folder, on the loopback. Raises SinkError where a port is taken."""
 
     def __init__(self, directory: Path, port: int, http_port: int) -> None:
         native, http = listen(port, "--port"), listen(http_port, "--http-port")
         self._engine = _engine(directory)
         self._register = Register()
-        self._watch = Watch(self._register, self._engine.session())
+        self._watch = QueryWatch(self._register, self._engine.session())
         self._http = Port(http, "http", lambda sock: HttpClient(sock, self._engine, self._register))
         self._native = Port(
             native, "native", lambda sock: NativeClient(sock, self._engine, self._register, self.http_port)

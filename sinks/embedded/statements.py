@@ -5,7 +5,7 @@ from itertools import islice
 
 from adledger.sinks.embedded.engine import Session
 from adledger.sinks.embedded.errors import SYNTAX_ERROR, ServerError
-from adledger.sinks.embedded.insert_query import Insert, parse_insert
+from adledger.sinks.embedded.insert_query import InsertStatement, parse_insert
 from adledger.sinks.embedded.running import Register, Running
 from adledger.sinks.embedded.sql import quote, second_statement, tokens
 
@@ -22,7 +22,7 @@ class Prepared:
     reads: bool
 
 
-def given_rows(sql: bytes) -> tuple[Insert | None, bytes]:
+def given_rows(sql: bytes) -> tuple[InsertStatement | None, bytes]:
     """Return an INSERT that is to be given rows, and those that stand in the statement itself."""
     insert = parse_insert(sql)
     return (insert, sql[insert.data_at :]) if insert else (None, b"")

@@ -24,7 +24,7 @@ _FIGURES = (
 ).encode()
 
 
-class Watch(threading.Thread):
+class QueryWatch(threading.Thread):
     """Looks after the queries of a register with a session of its own."""
 
     def __init__(self, register: Register, session: Session) -> None:

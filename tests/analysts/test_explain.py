@@ -13,7 +13,7 @@ from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.explain.explain import Explainer
 from adledger.pipeline.explain.rows import COLUMNS, TIMES, EventRow
 from adledger.pipeline.explain.store import Store
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.rules.loader import today
 from adledger.schemas.classes import Class, Reason
@@ -25,7 +25,7 @@ PER_REASON, OTHERS = 2, 12
 
 @pytest.fixture(scope="module")
 def store(judged: Judged) -> Store:
-    return Store(judged.client, Tables(judged.settings.database))
+    return Store(judged.client, TableNames(judged.settings.database))
 
 
 @pytest.fixture(scope="module")

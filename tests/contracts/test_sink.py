@@ -16,14 +16,14 @@ from adledger.schemas.tables import PROTOCOL_COLUMNS
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import EmbeddedServer
-from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.outcomes import TOO_MANY_PARTS, insert_outcome
 from adledger.sinks.queries import insert_id_prefix
 from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract, events
 
 
-class _Hold(Faults):
+class _Hold(SinkFaults):
     """Inserts of the lanes named here run until they are killed."""
 
     def __init__(self) -> None:

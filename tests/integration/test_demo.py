@@ -13,7 +13,7 @@ from adledger.loadtest.traffic.script import SLOTS_OF_SCENARIO
 from adledger.loadtest.verification.verdicts import check_verdicts
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.ledger.queries import Tables, totals
+from adledger.pipeline.ledger.queries import TableNames, totals
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.rules.loader import today
 from adledger.pipeline.settings import Settings
@@ -116,7 +116,7 @@ def test_a_verdict_that_is_altered_is_found(demo):
     """By its own reasons; by the ledger's sums; and a reason that no rule gives, by judging again."""
     with EmbeddedServer.start(demo[0] / CLICKHOUSE) as server:
         client = connect(ServerAddress(server.host, server.port, server.http_port))
-        ledger, lists = totals(client, Tables("adledger")), load_lists(today(), age_days_max=3_650)
+        ledger, lists = totals(client, TableNames("adledger")), load_lists(today(), age_days_max=3_650)
         assert check_verdicts(client, "adledger", ledger, lists).wrong == ()
         every = " UPDATE {} WHERE class_code = {:d} SETTINGS mutations_sync = 2"
         client.execute("ALTER TABLE adledger.events" + every.format("class_code = 1", Class.SIVT))

@@ -23,7 +23,7 @@ from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.doctor.examine import examine
-from adledger.pipeline.doctor.report import Check, State, found_wrong
+from adledger.pipeline.doctor.report import Check, CheckState, found_wrong
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.stages.plain_hashes import partition_of
@@ -141,7 +141,7 @@ def test_a_healthy_deployment_has_no_findings_until_its_topic_is_made_anew(
     after = deployment.examine()
     advice = ("copy on 1 broker", "the table publishers is empty")
     odd = [f for c in after for f in c.findings if not any(known in f.message for known in advice)]
-    assert (odd, {c.state for c in after}) == ([], {State.FINE, State.ADVICE}), (
+    assert (odd, {c.state for c in after}) == ([], {CheckState.FINE, CheckState.ADVICE}), (
         "one broker has one copy, nobody has imported publishers: advice"
     )
     assert "240 records" in " ".join(check.what for check in after if check.area == "keys")
@@ -221,7 +221,7 @@ def test_topics_that_a_worker_refuses_are_found(deployment: Deployment):
     gone = deployment.changed(topics=(*deployment.settings.topics[:1], "doctor.nowhere"))
     checks = gone.examine()
     assert "there is no topic doctor.nowhere" in gone.found("topics")
-    assert {c.area for c in checks if c.state is State.NOT_MADE} == {"group", "keys"}
+    assert {c.area for c in checks if c.state is CheckState.NOT_MADE} == {"group", "keys"}
 
 
 def test_a_group_that_is_not_ours_is_found(deployment: Deployment):
@@ -266,7 +266,9 @@ def test_clickhouse_is_looked_at(deployment: Deployment):
     checks = away.examine()
     assert f"127.0.0.1:{port}" in away.found("clickhouse")
     assert "s3cret" not in str(checks)
-    assert any(c.area == "keys" and c.state is State.FINE for c in checks), "Kafka was looked at all the same"
+    assert any(c.area == "keys" and c.state is CheckState.FINE for c in checks), (
+        "Kafka was looked at all the same"
+    )
 
 
 def test_brokers_that_are_away_are_found(deployment: Deployment):
@@ -279,7 +281,7 @@ def test_brokers_that_are_away_are_found(deployment: Deployment):
     assert one.found("kafka") == ""
     none = deployment.changed(source=source((dead,)))
     assert "nobody listens there" in none.found("kafka")
-    assert {c.area for c in none.examine() if c.state is State.NOT_MADE} == {"topics", "group", "keys"}
+    assert {c.area for c in none.examine() if c.state is CheckState.NOT_MADE} == {"topics", "group", "keys"}
 
 
 def test_a_log_in_a_directory_is_looked_at(tmp_path: Path):

@@ -26,7 +26,7 @@ from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
-from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.sink import Columns, Stamp
 
 MODEL = TrafficModel(
@@ -93,7 +93,7 @@ class TickingSink(MemorySink):
         await insert
 
 
-class Fates(Faults):
+class Fates(SinkFaults):
     """Gives each insert the next fate; OK when they are used up."""
 
     def __init__(self, fates: Sequence[str], sink: TickingSink) -> None:

@@ -13,7 +13,7 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.cli.rules_tables import RulesTables
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.sinks.connection import Client
@@ -151,5 +151,5 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         assert judged.stray() == judged.batches_without_judge() == 0
         report = verify(truth, client, database, before_rules=True)
         assert report.equal, report
-        audited = audit(client, Tables(database), Scope(), recount=True)
+        audited = audit(client, TableNames(database), Scope(), recount=True)
         assert not audited.problems

@@ -18,7 +18,7 @@ from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer, find
 from tests.support.commands import Command, adledger, started
@@ -63,7 +63,7 @@ def assert_true(truth: Truth, client: Client) -> None:
     """Every table equals the truth; ledger and tables agree, batch by batch, counted again."""
     report = verify(truth, client, DATABASE)
     assert report.equal, report
-    audited = audit(client, Tables(DATABASE), Scope(), recount=True)
+    audited = audit(client, TableNames(DATABASE), Scope(), recount=True)
     assert audited.conserved
     assert audited.continuous
     assert not audited.problems

@@ -26,8 +26,8 @@ from adledger.pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRang
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker
 from adledger.pipeline.lanes.start import make_sink, make_worker
-from adledger.pipeline.ledger.audit import Report, Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.audit import AuditReport, Scope, audit
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.schemas.classes import Class
 from adledger.schemas.migrate import migrate
@@ -129,10 +129,10 @@ def admin(made: Deployment, call: Callable[[AIOKafkaAdminClient], Awaitable[T]])
     return asyncio.run(run())
 
 
-def checked(made: Deployment) -> Report:
+def checked(made: Deployment) -> AuditReport:
     """Return the audit, which has nothing to complain of."""
     with made.client() as client:
-        report = audit(client, Tables(made.settings.database), Scope(), recount=True)
+        report = audit(client, TableNames(made.settings.database), Scope(), recount=True)
     assert not report.problems, report.problems
     return report
 

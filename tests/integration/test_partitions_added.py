@@ -22,8 +22,8 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.ledger.audit import Report, Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.audit import AuditReport, Scope, audit
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.stages.plain_hashes import partition_of
 from adledger.schemas.classes import Class
 from adledger.sinks.embedded.launch import EmbeddedServer
@@ -194,13 +194,13 @@ def received(made: Deployment) -> int:
         return int(client.execute(f"SELECT sum(records_received) FROM {made.settings.database}.ledger")[0][0])
 
 
-def checked(made: Deployment) -> Report:
+def checked(made: Deployment) -> AuditReport:
     """Return the audit, which has nothing to complain of."""
     with made.client() as client:
-        report = audit(client, Tables(made.settings.database), Scope(), recount=True)
+        report = audit(client, TableNames(made.settings.database), Scope(), recount=True)
     assert not report.problems, report.problems
     return report
 
 
-def grew(before: Report, after: Report, of: Class) -> int:
+def grew(before: AuditReport, after: AuditReport, of: Class) -> int:
     return after.totals.records[of] - before.totals.records[of]

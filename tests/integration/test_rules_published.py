@@ -22,7 +22,7 @@ from adledger.pipeline.rules.loader import load_rules
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.schemas.classes import Class, Reason
-from adledger.sinks.memory import Faults
+from adledger.sinks.memory import SinkFaults
 from adledger.sinks.rules import AlertKind, AlertRow, PublishedRules
 from adledger.sinks.sink import Stamp
 from tests.integration.test_doubt import CRASH_AFTER, CRASH_BEFORE, FateOf, Fates, Runs, assert_as_undisturbed
@@ -65,7 +65,7 @@ class Stored(FilesSource):
         await super().commit(assignment, offsets)
 
 
-class AfterBatch(Faults):
+class AfterBatch(SinkFaults):
     """Does something when a batch's ledger row is in: before the lane goes on."""
 
     def __init__(self, batch_no: int, act: Callable[[], object]) -> None:

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
-from adledger.pipeline.log.kafka.commit_outcome import NAMES, Verdict, outcome, remedy
+from adledger.pipeline.log.kafka.commit_outcome import NAMES, CommitAnswer, outcome, remedy
 
 ASKED = [("ad.clicks", 3), ("ad.impressions", 3)]
 CODES = st.one_of(st.sampled_from(sorted(NAMES)), st.integers(-1, 200), st.none())
 
 
-def verdict(code: int | None) -> Verdict:
-    return NAMES[code][1] if code in NAMES else Verdict.UNKNOWN
+def verdict(code: int | None) -> CommitAnswer:
+    return NAMES[code][1] if code in NAMES else CommitAnswer.UNKNOWN
 
 
 @given(st.tuples(CODES, CODES))
@@ -23,12 +23,12 @@ def test_the_outcome_is_the_worst_that_the_answers_allow(codes):
     answers = {at: code for at, code in zip(ASKED, codes, strict=True) if code is not None}
     error = outcome("lane 3", ASKED, answers)
     verdicts = {verdict(code) for code in codes}
-    if verdicts == {Verdict.DONE}:
+    if verdicts == {CommitAnswer.DONE}:
         expected = type(None)
-    elif verdicts & {Verdict.DONE, Verdict.UNKNOWN}:
+    elif verdicts & {CommitAnswer.DONE, CommitAnswer.UNKNOWN}:
         expected = CommitUnknown
     else:
-        expected = CommitRefused if verdicts == {Verdict.NOT_DONE} else CommitFenced
+        expected = CommitRefused if verdicts == {CommitAnswer.NOT_DONE} else CommitFenced
     assert type(error) is expected
     if error is not None:
         assert "ad.clicks" in error.message

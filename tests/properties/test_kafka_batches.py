@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.batches import Decoded, decode_batches
+from adledger.pipeline.log.kafka.batches import DecodedBatches, decode_batches
 from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
 from adledger.pipeline.log.record_block import Record
 from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, Fetched
@@ -36,7 +36,7 @@ def batch(
 
 def read(
     data: bytes, position: int = 0, aborted: tuple[tuple[int, int], ...] = ()
-) -> tuple[Decoded, list[Stored]]:
+) -> tuple[DecodedBatches, list[Stored]]:
     """Decode and walk."""
     decoded = decode_batches(data, position, aborted, "record", "topic-1")
     for one in decoded.batches:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from adledger.pipeline.kernels import lists
 from adledger.pipeline.kernels.rules_events import event_hits
 from adledger.pipeline.lists.publishers import PublisherStatus
-from adledger.pipeline.rules.plain_events import Facts
+from adledger.pipeline.rules.plain_events import EventFacts
 from adledger.pipeline.rules.plain_events import event_hits as plain_hits
 from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS, RULES, primary_reasons
 from adledger.schemas.classes import Class, Reason
@@ -19,7 +19,7 @@ AGENTS = st.builds(
 )
 ADDRESSES = st.integers(0, 7) | st.integers(0, 2**32 - 1)
 FACTS = st.builds(
-    Facts, AGENTS, ADDRESSES, st.sampled_from(PublisherStatus), st.integers(0, 15), SIDES, SIDES
+    EventFacts, AGENTS, ADDRESSES, st.sampled_from(PublisherStatus), st.integers(0, 15), SIDES, SIDES
 )
 
 

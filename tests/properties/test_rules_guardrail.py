@@ -7,7 +7,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.rules.guardrail import Breach, Guardrail, Share, Standing, Tally, tally, tally_of_sums
+from adledger.pipeline.rules.guardrail import (
+    Breach,
+    Guardrail,
+    MinuteTally,
+    Share,
+    Standing,
+    tally,
+    tally_of_sums,
+)
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.schemas.classes import Class, Reason
@@ -33,7 +41,7 @@ SHARES = st.builds(
 
 
 @st.composite
-def histories(draw) -> list[tuple[Tally, ...]]:
+def histories(draw) -> list[tuple[MinuteTally, ...]]:
     """Batches of a minute and more: slices whose clocks rise within a batch, and never fall from batch to batch."""
     clock, found = 0, []
     gaps = st.sampled_from([0, 1, MINUTE_MS, 2 * MINUTE_MS - 1, 2 * MINUTE_MS])
@@ -43,7 +51,7 @@ def histories(draw) -> list[tuple[Tally, ...]]:
         batch = []
         for by_currency in shares:
             clock += max(draw(gaps), len(batch) > 0)
-            batch.append(Tally(clock, by_currency))
+            batch.append(MinuteTally(clock, by_currency))
         found.append(tuple(batch))
     return found
 
@@ -51,12 +59,12 @@ def histories(draw) -> list[tuple[Tally, ...]]:
 BOUNDS = st.tuples(st.sampled_from([0, 0, 50_000]), st.sampled_from([100_000, 300_000, 1_000_000]))
 
 
-def invalid(batch: Tally, reason: Reason, currency: int) -> int:
+def invalid(batch: MinuteTally, reason: Reason, currency: int) -> int:
     return batch.by_currency[currency].invalidated_nanos[reason]
 
 
 def steps(
-    guardrail: Guardrail, batches: list[tuple[Tally, ...]], standing: Standing
+    guardrail: Guardrail, batches: list[tuple[MinuteTally, ...]], standing: Standing
 ) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
     """Add batches one by one, each judged by what is enforced by then; every breach is told at once."""
     for batch in batches:
@@ -65,7 +73,7 @@ def steps(
         yield standing, found
 
 
-def judged(batch: tuple[Tally, ...], standing: Standing) -> tuple[Tally, ...]:
+def judged(batch: tuple[MinuteTally, ...], standing: Standing) -> tuple[MinuteTally, ...]:
     return tuple(dataclasses.replace(part, enforced=enforced_bits(standing)) for part in batch)
 
 
@@ -79,7 +87,7 @@ def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batche
     enforced = set(RULED)
     guardrail = Guardrail(bounded(*bounds))
     assert guardrail.watches == (bounds != (0, 1_000_000))
-    seen: list[Tally] = []
+    seen: list[MinuteTally] = []
     for batch, (standing, found) in zip(batches, steps(guardrail, batches, Standing()), strict=True):
         expected = set()
         for part in batch:
@@ -92,7 +100,9 @@ def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batche
         assert standing.turned == set(RULED) - enforced
 
 
-def outside(window: list[Tally], bounds: tuple[int, int], rules: set[Reason]) -> set[tuple[Reason, int]]:
+def outside(
+    window: list[MinuteTally], bounds: tuple[int, int], rules: set[Reason]
+) -> set[tuple[Reason, int]]:
     found = set()
     for currency in (1, 2):
         shares = [b for b in window if currency in b.by_currency]
@@ -128,7 +138,7 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
     stop = min(stop, len(batches))
     rules, standing = bounded(*bounds), Standing()
     steady, before, found = Guardrail(rules), standing, ()
-    told: list[tuple[Tally, ...]] = []
+    told: list[tuple[MinuteTally, ...]] = []
     for batch in batches[:stop]:
         before = standing
         told.append(judged(batch, standing))
@@ -146,11 +156,11 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
 def test_a_rule_that_is_resumed_is_measured_anew() -> None:
     """What turned it does not turn it again; the batches that did not enforce it say nothing of it."""
     rules, (rule, *_) = bounded(50_000, 300_000), RULED
-    too_much = Tally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
+    too_much = MinuteTally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
     guardrail = Guardrail(rules)
     (breach,) = guardrail.add((too_much,), Standing())
     assert breach == Breach(rule, 1, 1_000, 5, 50, 100, 50_000, 300_000)
-    flagged = Tally(
+    flagged = MinuteTally(
         2_000, {1: Share(5, 100, dict.fromkeys(RULED[1:], 20))}, enforced_bits(Standing(frozenset({rule})))
     )
     turned, resumed = Standing(frozenset({rule}), {rule: 1_000}), Standing(frozenset(), {rule: 1_000})

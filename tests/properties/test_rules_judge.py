@@ -13,7 +13,7 @@ from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.rules import plain
 from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
-from adledger.pipeline.rules.plain_events import Facts, event_hits
+from adledger.pipeline.rules.plain_events import EventFacts, event_hits
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.windows import WINDOWED
@@ -71,12 +71,12 @@ def test_the_judge_equals_the_plain_rules(events, data):
             assert (found.reasons[i], classes[i]) == (0, Class.MALFORMED)
             continue
         flags = int(c.flags[i])
-        facts = Facts(
+        facts = EventFacts(
             int(said[agents[i]]), int(addresses[i]), STATUSES[int(c.publisher_id[i])], flags,
             int(c.width_px[i]) if flags >> Flag.HAS_WIDTH & 1 else None,
             int(c.height_px[i]) if flags >> Flag.HAS_HEIGHT & 1 else None,
         )  # fmt: skip
-        seen = plain.Event(
+        seen = plain.PlainEvent(
             e.event_type, e.event_time, e.clock, e.publisher + 1, e.campaign, e.creative, e.id_hash, e.impression_hash,
             e.user, e.cookieless, e.ip, int(agents[i]), e.duplicate,
         )  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_judge_equals_the_plain_rules(events, data):
 
 def test_what_is_not_evaluated_is_counted():
     """Without lists and publishers, on each decodable event, for each rule that needs them."""
-    rows = rows_of([plain.Event(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
+    rows = rows_of([plain.PlainEvent(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
     status, none = np.array([0, 0, 0, 0, 3], np.uint8), np.zeros(5, np.int32)
     decoded = Decoded(RecordRefs.of([b""] * 5, [None] * 5), rows.columns, status, none, none, none, none, {})
     blind = CompiledJudge(load_rules(DEFAULT))

@@ -20,7 +20,7 @@ from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.ledger.audit import Scope, audit
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
@@ -113,7 +113,7 @@ class Deployment:
         with self.client() as client:
             report = verify(truth, client, self.settings.database)
             assert report.equal, report
-            audited = audit(client, Tables(self.settings.database), Scope(), recount=True)
+            audited = audit(client, TableNames(self.settings.database), Scope(), recount=True)
         assert audited.conserved
         assert audited.continuous
         assert not audited.problems

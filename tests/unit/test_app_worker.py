@@ -22,7 +22,7 @@ from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.wire import currency_code
-from adledger.sinks.memory import Faults, MemorySink
+from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
@@ -146,7 +146,7 @@ async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until
     assert await received(sink) == {0: True, 1: False}
 
 
-class Hanging(Faults):
+class Hanging(SinkFaults):
     """A server that does not answer one insert of lane 0; `answer` lets it."""
 
     def __init__(self, table: str) -> None:

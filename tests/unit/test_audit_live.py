@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.ledger import audit, queries
 from adledger.pipeline.ledger.check import Unledgered
-from adledger.pipeline.ledger.queries import Tables
+from adledger.pipeline.ledger.queries import TableNames
 
 NOW, SEND_BY = 1_000, 1_002
 
@@ -23,7 +23,7 @@ def found(
     monkeypatch.setattr(queries, "lanes", lambda *_: [(0, end)])
     monkeypatch.setattr(queries, "server_seconds", lambda *_: NOW)
     client: Any = None
-    return [p.batch_no for p in audit._check_unledgered(client, Tables("d"), ())]
+    return [p.batch_no for p in audit._check_unledgered(client, TableNames("d"), ())]
 
 
 def rows(*batches: int) -> list[Unledgered]:

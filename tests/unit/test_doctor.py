@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.doctor import clocks, group, keys, machine
 from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
-from adledger.pipeline.doctor.report import Check, State, as_json, found_wrong
-from adledger.pipeline.doctor.rules import NO_TABLES, RulesTables, rules_checks
+from adledger.pipeline.doctor.report import Check, CheckState, as_json, found_wrong
+from adledger.pipeline.doctor.rules import NO_TABLES, RulesFacts, rules_checks
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, GroupMember
@@ -36,8 +36,8 @@ def test_a_record_by_librdkafkas_default_is_known_for_one(user, ip, lanes, by_ip
     assert keys.why_misrouted(event, key + b"x", lane, lanes) == keys.OTHER_KEY
 
 
-def sample(records: int, **counts: int) -> keys.Sample:
-    found = keys.Sample("t", records)
+def sample(records: int, **counts: int) -> keys.KeySample:
+    found = keys.KeySample("t", records)
     found.misrouted.update({getattr(keys, name): count for name, count in counts.items()})
     found.key_fields.update({"event_id": counts.get("OTHER_KEY", 0)})
     return found
@@ -112,27 +112,27 @@ def test_what_ails_a_group_is_found():
 @given(ahead=st.integers(-(10**7), 10**7), skew=st.integers(1, 3_600))
 def test_clocks_may_differ_by_the_setting_and_no_more(ahead, skew):
     """To both sides for a clock that can be read; a broker's is only seen where it is ahead."""
-    assert (clocks.server_check(ahead, skew).state is State.ERROR) == (abs(ahead) > skew * 1000)
+    assert (clocks.server_check(ahead, skew).state is CheckState.ERROR) == (abs(ahead) > skew * 1000)
     newest = clocks.broker_check(10**12 + ahead, 10**12, "ours", skew)
-    assert (newest.state is State.ERROR) == (ahead > skew * 1000)
+    assert (newest.state is CheckState.ERROR) == (ahead > skew * 1000)
 
 
 def test_a_check_is_as_bad_as_its_worst_finding():
     """Advice does not fail an examination; an error does, and so does what could not be looked at."""
     advice, error = Finding("m", "r", advice=True), Finding("m", "r")
-    assert Check("a", "w").state is State.FINE
-    assert Check("a", "w", [advice]).state is State.ADVICE
-    assert Check("a", "w", [advice, error]).state is State.ERROR
+    assert Check("a", "w").state is CheckState.FINE
+    assert Check("a", "w", [advice]).state is CheckState.ADVICE
+    assert Check("a", "w", [advice, error]).state is CheckState.ERROR
     assert not found_wrong([Check("a", "w"), Check("a", "w", [advice])])
     assert found_wrong([Check("a", "w", [error])])
     assert found_wrong([Check("a", "", not_made="why")])
     assert as_json([Check("a", "", not_made="why")])["healthy"] is False
 
 
-def published(*texts: str) -> RulesTables:
+def published(*texts: str) -> RulesFacts:
     """Return tables with these sets, the newest first, and two publishers."""
     rows = [PublishedRules(n, text, "mia", "ticket 71", n) for n, text in enumerate(texts)]
-    return RulesTables(rows, [(7, "active"), (8, "suspended")])
+    return RulesFacts(rows, [(7, "active"), (8, "suspended")])
 
 
 def test_without_tables_the_shipped_rules_are_looked_at(tmp_path):
@@ -150,9 +150,9 @@ def test_without_tables_the_shipped_rules_are_looked_at(tmp_path):
 def test_a_published_set_that_is_refused_is_found():
     """The newest that can be used judges; where none can, no worker starts; where `rules` names another, none is asked."""
     good = rule_set(UNKNOWN_PUBLISHER={}).text()
-    assert [c.state for c in rules_checks(SETTINGS, published(good))] == [State.FINE] * 3
+    assert [c.state for c in rules_checks(SETTINGS, published(good))] == [CheckState.FINE] * 3
     first, *rest = rules_checks(SETTINGS, published("mode = [", good))
-    assert first.state is State.ERROR
+    assert first.state is CheckState.ERROR
     assert "0000000000000001 of mia judges" in first.what
     assert "2 publishers are known, 1 of them suspended" in rest[-1].what
     (alone,) = rules_checks(SETTINGS, published("mode = [", "x"))
@@ -179,5 +179,5 @@ def test_a_port_that_is_taken_is_advice():
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         here = {"web_host": "127.0.0.1", "web_port": taken.getsockname()[1]}
-        assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is State.ADVICE
-    assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is State.FINE
+        assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is CheckState.ADVICE
+    assert machine.web_port_check(SETTINGS.model_copy(update=here)).state is CheckState.FINE

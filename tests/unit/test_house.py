@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("pipeline", "schemas", "sinks", "loadtest")
@@ -165,3 +166,8 @@ def test_links_in_the_docs_lead_somewhere():
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_imports_keep_the_contracts():
+    """Imports point down, those within functions too, and no two modules import each other (docs/architecture.md)."""
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing import import_into
-from adledger.pipeline.importing.pacing import SPEED_MAX, TICK_SECONDS, Pace, Pacer, ahead, speed_of
+from adledger.pipeline.importing.pacing import SPEED_MAX, TICK_SECONDS, Pacer, ReplayPace, ahead, speed_of
 from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.pipeline.importing.run import PROBLEMS_MAX, open_log
 from adledger.schemas.wire import FUTURE_MS_MAX, EventType
@@ -67,7 +67,7 @@ times = st.lists(st.one_of(st.none(), st.integers(THEN, THEN + 600_000), st.just
 def test_every_record_comes_in_order_at_its_turn(at, speed, pieces):
     """Each is due a tick's end after its running time over the speed, however the file is cut; order and bytes stay."""
     records = [event(str(i), t) for i, t in enumerate(at)]
-    found, replay = replayed(records, Pace(speed=speed), pieces=pieces)
+    found, replay = replayed(records, ReplayPace(speed=speed), pieces=pieces)
     assert [record for _, record in found] == records
     # Until the first piece that holds a time, nothing tells when the log begins.
     known = [t for t in at if t is not None and t <= LATEST]
@@ -84,7 +84,7 @@ def test_the_schedule_does_not_wait_for_the_log():
     """A log that stalls makes what follows late, by as much as it stalled and no more; the rest is on time again."""
     records = [event(str(i), THEN + i * 1_000) for i in range(20)]
     clock, found = Clock(), []
-    pacer = Pacer(Pace(speed=1.0), latest_ms=LATEST, clock=clock, sleep=clock.sleep)
+    pacer = Pacer(ReplayPace(speed=1.0), latest_ms=LATEST, clock=clock, sleep=clock.sleep)
     for part in pacer.due(records):
         found += [clock.now - STARTED / 1_000] * len(part)
         clock.now += 4.5 if len(found) == 5 else 0.0
@@ -99,7 +99,7 @@ def test_the_schedule_does_not_wait_for_the_log():
 def test_as_of_now_events_happen_when_their_turn_is(at, speed):
     """Event times move to the replay's, closer together by the speed; nothing else of an event changes."""
     records = [event(str(i), THEN + t, price_micros=i, page_url="\u00e9") for i, t in enumerate(at)]
-    found, _ = replayed(records, Pace(speed=speed, as_of_now=True))
+    found, _ = replayed(records, ReplayPace(speed=speed, as_of_now=True))
     for (_, record), before, t in zip(found, records, at, strict=True):
         after, was = orjson.loads(record.value), orjson.loads(before.value)
         assert after["event_time"] == record.event_time == round(STARTED + (t - at[0]) / speed)
@@ -110,7 +110,7 @@ def test_what_can_not_be_read_is_replayed_as_it_is():
     """A bad line, one of the far future and one without a time keep their bytes and set no pace."""
     odd = [unreadable(b"{", 2, "not JSON"), event("far", LATEST + 5), event("when", None)]
     found, replay = replayed(
-        [event("a", THEN), *odd, event("b", THEN + 1_000)], Pace(speed=1.0, as_of_now=True)
+        [event("a", THEN), *odd, event("b", THEN + 1_000)], ReplayPace(speed=1.0, as_of_now=True)
     )
     assert [record for _, record in found[1:4]] == odd
     assert replay.log_seconds == 1.0

@@ -17,7 +17,7 @@ from adledger.pipeline.ledger.check import (
     check_tables,
     check_unledgered,
 )
-from adledger.pipeline.ledger.totals import Summary, Totals, class_rows, class_summary, money_text
+from adledger.pipeline.ledger.totals import LedgerSummary, Totals, class_rows, class_summary, money_text
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import currency_code
 from adledger.sinks.seal import seal
@@ -245,7 +245,7 @@ def test_people_see_exact_money():
 
 def test_summary_has_the_keys_that_scripts_read():
     """The object of `--json`, by name."""
-    made = Summary(Totals.of([]), conserved=True, continuous=True).as_json()
+    made = LedgerSummary(Totals.of([]), conserved=True, continuous=True).as_json()
     assert list(made) == [
         "records_received", "classes", "conserved", "continuous", "events_per_second", "cpu_seconds",
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.deployment import FILE_BYTES_MAX, load_directory, parse
-from adledger.pipeline.lists.facts import State
+from adledger.pipeline.lists.facts import ListState
 from adledger.pipeline.lists.load import load_lists
 
 DAY = date(2026, 11, 23)
@@ -92,7 +92,7 @@ def test_an_expired_list_is_not_used(tmp_path):
     """After its day a list is not used, and says so; on that day it still is."""
     lists = lists_of(tmp_path, office=GOOD + "expires = 2026-11-22\n")
     assert ip_flags(lists, "3.208.0.1") == kernels.IP_DATACENTER
-    assert lists.facts[-1].state(DAY) is State.TOO_OLD
+    assert lists.facts[-1].state(DAY) is ListState.TOO_OLD
     on_the_day = load_lists(date(2026, 11, 22), directory=tmp_path, age_days_max=365)
     assert ip_flags(on_the_day, "3.208.0.1") & kernels.IP_ALLOWED
 

@@ -26,7 +26,7 @@ from adledger.pipeline.lists.facts import (
     NEEDED_BY,
     PACKAGED,
     RESERVED,
-    State,
+    ListState,
 )
 from adledger.pipeline.lists.known_addresses import UNLICENSED, parse_origins, read_origins
 from adledger.pipeline.lists.load import load_lists
@@ -63,7 +63,7 @@ def test_every_packaged_list_is_there_and_usable(lists):
     """All lists load, none is missing or too old, and each reason that needs lists names ones that exist."""
     assert [facts.name for facts in lists.facts] == list(PACKAGED)
     for facts in lists.facts:
-        assert facts.state(DAY) in (State.FRESH, State.AGEING), facts
+        assert facts.state(DAY) in (ListState.FRESH, ListState.AGEING), facts
         assert facts.entries > 0
         assert facts.licence
         assert lists.available(facts.name)
@@ -281,7 +281,7 @@ def test_data_of_another_form_makes_the_list_missing(monkeypatch, spoil):
     }.get(spoil, spoil)
     monkeypatch.setattr(known_addresses, "package_file", lambda *_: data)
     loaded = known_addresses.data_centres(365)
-    assert loaded.facts.state(DAY) is State.MISSING
+    assert loaded.facts.state(DAY) is ListState.MISSING
     assert "iporigin" in loaded.facts.problem
     assert len(loaded.value) == 0
     assert parse_origins(good, "1").labels

@@ -25,7 +25,7 @@ _ABORT = b"\x00\x00"
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedBatches:
     """Batches with records for us, in offset order, and the position after all that was read.
 
     `leader_epoch` is of the last batch that was read, with or without records for us; None: there was none.
@@ -42,7 +42,7 @@ LogTime = Literal["append", "record"]
 
 def decode_batches(
     data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str
-) -> Decoded:
+) -> DecodedBatches:
     """Decode what a fetch at `position` brought of one partition; batches that end before it are passed over.
 
     `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Raises LogError for a
@@ -66,7 +66,7 @@ def decode_batches(
             batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where), where))
         next_offset, epoch = max(next_offset, header.next_offset), header.leader_epoch
         at += size
-    return Decoded(tuple(batches), next_offset, epoch)
+    return DecodedBatches(tuple(batches), next_offset, epoch)
 
 
 def whole_batch_bytes(data: bytes, at: int) -> int:

@@ -24,7 +24,7 @@ METADATA_BYTES_MAX = 4096
 """The brokers' `offset.metadata.max.bytes`, by default."""
 
 
-class Verdict(Enum):
+class CommitAnswer(Enum):
     """What one partition's answer says of the commit."""
 
     DONE = "accepted"
@@ -33,24 +33,24 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-NAMES: Mapping[int, tuple[str, Verdict]] = {
-    -1: ("UNKNOWN_SERVER_ERROR", Verdict.UNKNOWN),
-    0: ("NONE", Verdict.DONE),
-    3: ("UNKNOWN_TOPIC_OR_PARTITION", Verdict.NOT_DONE),
-    7: ("REQUEST_TIMED_OUT", Verdict.UNKNOWN),
-    12: ("OFFSET_METADATA_TOO_LARGE", Verdict.NOT_DONE),
-    14: ("COORDINATOR_LOAD_IN_PROGRESS", Verdict.NOT_DONE),
-    15: ("COORDINATOR_NOT_AVAILABLE", Verdict.UNKNOWN),
-    16: ("NOT_COORDINATOR", Verdict.UNKNOWN),
-    22: ("ILLEGAL_GENERATION", Verdict.FENCED),
-    24: ("INVALID_GROUP_ID", Verdict.NOT_DONE),
-    25: ("UNKNOWN_MEMBER_ID", Verdict.FENCED),
-    27: ("REBALANCE_IN_PROGRESS", Verdict.FENCED),
-    28: ("INVALID_COMMIT_OFFSET_SIZE", Verdict.NOT_DONE),
-    29: ("TOPIC_AUTHORIZATION_FAILED", Verdict.NOT_DONE),
-    30: ("GROUP_AUTHORIZATION_FAILED", Verdict.NOT_DONE),
-    82: ("FENCED_INSTANCE_ID", Verdict.FENCED),
-    88: ("UNSTABLE_OFFSET_COMMIT", Verdict.UNKNOWN),
+NAMES: Mapping[int, tuple[str, CommitAnswer]] = {
+    -1: ("UNKNOWN_SERVER_ERROR", CommitAnswer.UNKNOWN),
+    0: ("NONE", CommitAnswer.DONE),
+    3: ("UNKNOWN_TOPIC_OR_PARTITION", CommitAnswer.NOT_DONE),
+    7: ("REQUEST_TIMED_OUT", CommitAnswer.UNKNOWN),
+    12: ("OFFSET_METADATA_TOO_LARGE", CommitAnswer.NOT_DONE),
+    14: ("COORDINATOR_LOAD_IN_PROGRESS", CommitAnswer.NOT_DONE),
+    15: ("COORDINATOR_NOT_AVAILABLE", CommitAnswer.UNKNOWN),
+    16: ("NOT_COORDINATOR", CommitAnswer.UNKNOWN),
+    22: ("ILLEGAL_GENERATION", CommitAnswer.FENCED),
+    24: ("INVALID_GROUP_ID", CommitAnswer.NOT_DONE),
+    25: ("UNKNOWN_MEMBER_ID", CommitAnswer.FENCED),
+    27: ("REBALANCE_IN_PROGRESS", CommitAnswer.FENCED),
+    28: ("INVALID_COMMIT_OFFSET_SIZE", CommitAnswer.NOT_DONE),
+    29: ("TOPIC_AUTHORIZATION_FAILED", CommitAnswer.NOT_DONE),
+    30: ("GROUP_AUTHORIZATION_FAILED", CommitAnswer.NOT_DONE),
+    82: ("FENCED_INSTANCE_ID", CommitAnswer.FENCED),
+    88: ("UNSTABLE_OFFSET_COMMIT", CommitAnswer.UNKNOWN),
 }
 """Kafka's error codes that OffsetCommit and OffsetFetch may answer with. Others are UNKNOWN."""
 
@@ -80,19 +80,19 @@ def outcome(
     where: str, asked: Collection[TopicAndPartition], answers: Mapping[TopicAndPartition, int]
 ) -> LogError | None:
     """Return the error that the answers to one commit amount to, None where every partition asked for was accepted."""
-    verdicts = {NAMES[answers[at]][1] if answers.get(at) in NAMES else Verdict.UNKNOWN for at in asked}
-    if verdicts == {Verdict.DONE}:
+    verdicts = {NAMES[answers[at]][1] if answers.get(at) in NAMES else CommitAnswer.UNKNOWN for at in asked}
+    if verdicts == {CommitAnswer.DONE}:
         return None
     found = ", ".join(
         f"{topic} {error_name(answers[topic, partition]) if (topic, partition) in answers else 'no answer'}"
         for topic, partition in sorted(asked)
     )
-    if verdicts & {Verdict.DONE, Verdict.UNKNOWN}:
+    if verdicts & {CommitAnswer.DONE, CommitAnswer.UNKNOWN}:
         return CommitUnknown(
             f"{where}: whether the commit was accepted is unknown: {found}",
             remedy="the worker leaves the group and joins as a new member; if that goes on, look at the brokers' logs",
         )
-    if Verdict.FENCED in verdicts:
+    if CommitAnswer.FENCED in verdicts:
         return CommitFenced(
             f"{where}: the commit was refused: {found}", remedy="none: the lane has another owner"
         )

@@ -32,7 +32,7 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_fetch,
     send_list_offsets,
 )
-from adledger.pipeline.log.kafka.batches import Decoded, LogTime, decode_batches, whole_batch_bytes
+from adledger.pipeline.log.kafka.batches import DecodedBatches, LogTime, decode_batches, whole_batch_bytes
 from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
@@ -151,7 +151,7 @@ class KafkaReader:
 
     def _fetched(self, lane: int, position: int, answer: FetchedPartition) -> Fetched:
         name = self._names[answer.topic_id]
-        found: Decoded = decode_batches(
+        found: DecodedBatches = decode_batches(
             answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}"
         )
         if found.leader_epoch is not None:
