@@ -11,7 +11,7 @@ from pathlib import Path
 from adledger.loadtest.benchmarks.bench import run_rounds
 from adledger.loadtest.benchmarks.catalog import PEERS
 from adledger.loadtest.benchmarks.show import Machine, plot, summaries, table
-from adledger.loadtest.benchmarks.traffic import Traffic, write_traffic
+from adledger.loadtest.benchmarks.traffic import FilledTopic, write_traffic
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import AdledgerError
 
@@ -50,10 +50,10 @@ def _arguments() -> argparse.Namespace:
     return given
 
 
-def _traffic(servers: str) -> Callable[[int], Traffic]:
-    made: dict[int, Traffic] = {}
+def _traffic(servers: str) -> Callable[[int], FilledTopic]:
+    made: dict[int, FilledTopic] = {}
 
-    def of(events: int) -> Traffic:
+    def of(events: int) -> FilledTopic:
         if events not in made:
             _say(f"writing {events:,} events")
             made[events] = write_traffic(servers, events)

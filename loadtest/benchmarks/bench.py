@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adledger.loadtest.benchmarks.catalog import Kind, Peer
+from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer
 from adledger.loadtest.benchmarks.environments import PeerMissing, command, versions
 from adledger.loadtest.benchmarks.ours import run_adledger
-from adledger.loadtest.benchmarks.traffic import Traffic, read_found, rows_wrong
+from adledger.loadtest.benchmarks.traffic import FilledTopic, read_found, rows_wrong
 from adledger.loadtest.lab.measured_process import Cost, PeerFailed, measured
 from adledger.sinks.embedded.launch import search_path
 
@@ -56,7 +56,7 @@ class Result:
 
 
 def run_rounds(
-    peers: list[Peer], rounds: int, traffic_of: Callable[[int], Traffic], servers: str, folder: Path, say: Callable[[str], None]
+    peers: list[Peer], rounds: int, traffic_of: Callable[[int], FilledTopic], servers: str, folder: Path, say: Callable[[str], None]
 ) -> list[Result]:  # fmt: skip
     """Run every peer so many times, round by round, so that a busy minute does not meet one peer alone."""
     results = []
@@ -68,11 +68,11 @@ def run_rounds(
     return results
 
 
-def run_peer(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
+def run_peer(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
     """Run a peer once, in a folder of its own, which goes when it was right. Never raises: what fails is told."""
     folder.mkdir(parents=True)
     try:
-        result = _ours(peer, traffic, servers, folder) if peer.kind is Kind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip
+        result = _ours(peer, traffic, servers, folder) if peer.kind is ContestantKind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip
     except (PeerMissing, PeerFailed) as error:
         return Result(peer.name, failure=error.message)
     if not result.rows_wrong:
@@ -80,8 +80,12 @@ def run_peer(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result
     return result
 
 
-def _theirs(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
-    numbers = [str(traffic.events)] if peer.kind is Kind.FLINK else [str(traffic.events), str(traffic.unique)]
+def _theirs(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
+    numbers = (
+        [str(traffic.events)]
+        if peer.kind is ContestantKind.FLINK
+        else [str(traffic.events), str(traffic.unique)]
+    )
     run = command(peer, [servers, traffic.topic, *numbers, str(folder)])
     cost = measured(run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder, env=_environment(peer))
     report = json.loads((folder / "report.json").read_text())
@@ -94,10 +98,10 @@ def _theirs(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
 
 
 def _environment(peer: Peer) -> dict[str, str]:
-    return {"PYTHONPATH": search_path()} if peer.kind is Kind.DATA_PATH else {}
+    return {"PYTHONPATH": search_path()} if peer.kind is ContestantKind.DATA_PATH else {}
 
 
-def _ours(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
+def _ours(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
     own = run_adledger(servers, traffic, folder, seconds_max=RUN_SECONDS_MAX)
     return _result(
         peer, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=0,
@@ -107,7 +111,7 @@ def _ours(peer: Peer, traffic: Traffic, servers: str, folder: Path) -> Result:
 
 
 def _result(
-    peer: Peer, traffic: Traffic, cost: Cost, wrong: int, *, mark_events: int, **figures: object
+    peer: Peer, traffic: FilledTopic, cost: Cost, wrong: int, *, mark_events: int, **figures: object
 ) -> Result:
     return Result(
         peer.name, traffic.events, cost.cpu_seconds, cost.seconds, cost.memory_bytes,

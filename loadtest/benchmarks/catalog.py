@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class ContestantKind(StrEnum):
     """How a peer is run."""
 
     PYTHON = "python"
@@ -19,7 +19,7 @@ class Peer:
 
     name: str
     title: str
-    kind: Kind
+    kind: ContestantKind
     events: int
     packages: tuple[str, ...] = ()
     script: str = ""
@@ -30,15 +30,15 @@ class Peer:
 SMALLEST, SMALL, LARGE = 20_000, 200_000, 2_000_000
 
 PEERS = (
-    Peer("faust-tables", "Faust, state in tables", Kind.PYTHON, SMALLEST, ("faust-streaming",), "faust_tables.py"),
-    Peer("faust", "Faust agent, Python set", Kind.PYTHON, SMALL, ("faust-streaming",), "faust_agent.py", (10_000, 10_000)),
-    Peer("quix", "Quix Streams, stateful windows", Kind.PYTHON, SMALL, ("quixstreams",), "quix_windowed.py", (7_400, 7_400)),
-    Peer("quix-set", "Quix Streams, Python set", Kind.PYTHON, LARGE // 4, ("quixstreams",), "quix_set.py", (59_000, 59_000)),
-    Peer("flink", "Flink, keyed state and windows", Kind.FLINK, LARGE, before=(46_000, 94_000)),
-    Peer("aiokafka", "aiokafka loop, Python set", Kind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
-    Peer("confluent", "confluent-kafka loop, Python set", Kind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
-    Peer("data-path", "adledger, data path alone", Kind.DATA_PATH, 2 * LARGE),
-    Peer("adledger", "adledger, into ClickHouse", Kind.ADLEDGER, 2 * LARGE),
+    Peer("faust-tables", "Faust, state in tables", ContestantKind.PYTHON, SMALLEST, ("faust-streaming",), "faust_tables.py"),
+    Peer("faust", "Faust agent, Python set", ContestantKind.PYTHON, SMALL, ("faust-streaming",), "faust_agent.py", (10_000, 10_000)),
+    Peer("quix", "Quix Streams, stateful windows", ContestantKind.PYTHON, SMALL, ("quixstreams",), "quix_windowed.py", (7_400, 7_400)),
+    Peer("quix-set", "Quix Streams, Python set", ContestantKind.PYTHON, LARGE // 4, ("quixstreams",), "quix_set.py", (59_000, 59_000)),
+    Peer("flink", "Flink, keyed state and windows", ContestantKind.FLINK, LARGE, before=(46_000, 94_000)),
+    Peer("aiokafka", "aiokafka loop, Python set", ContestantKind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
+    Peer("confluent", "confluent-kafka loop, Python set", ContestantKind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
+    Peer("data-path", "adledger, data path alone", ContestantKind.DATA_PATH, 2 * LARGE),
+    Peer("adledger", "adledger, into ClickHouse", ContestantKind.ADLEDGER, 2 * LARGE),
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from adledger import __version__
-from adledger.loadtest.benchmarks.catalog import Kind, Peer
+from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer
 from adledger.pipeline.errors import AdledgerError
 
 HERE = Path(__file__).parent
@@ -32,9 +32,9 @@ class PeerMissing(AdledgerError):  # noqa: N818
 
 def command(peer: Peer, arguments: list[str]) -> list[str]:
     """Return how a peer is run, made ready where it is not. Raises PeerMissing."""
-    if peer.kind is Kind.DATA_PATH:
+    if peer.kind is ContestantKind.DATA_PATH:
         return [sys.executable, "-m", "adledger.loadtest.benchmarks.data_path", *arguments]
-    if peer.kind is Kind.FLINK:
+    if peer.kind is ContestantKind.FLINK:
         folder = _made(peer, (FLINK / "pom.xml").read_text() + _java().read_text())
         opens = ["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED"]
         return ["java", "-Xmx3g", *opens, "-cp", f"{folder}/classes:{folder}/jars/*", "adledger.peers.FlinkJob", *arguments]  # fmt: skip
@@ -44,9 +44,9 @@ def command(peer: Peer, arguments: list[str]) -> list[str]:
 
 def versions(peer: Peer) -> str:
     """Return the versions of what a peer is made of, as a person reads them."""
-    if peer.kind in {Kind.DATA_PATH, Kind.ADLEDGER}:
+    if peer.kind in {ContestantKind.DATA_PATH, ContestantKind.ADLEDGER}:
         return f"adledger {__version__}"
-    if peer.kind is Kind.FLINK:
+    if peer.kind is ContestantKind.FLINK:
         jars = (folder_of(peer, (FLINK / "pom.xml").read_text() + _java().read_text()) / "jars").glob("*.jar")
         wanted = ("flink-streaming-java", "flink-connector-kafka")
         return ", ".join(sorted(jar.stem for jar in jars if jar.name.startswith(wanted)))
@@ -66,7 +66,7 @@ def _made(peer: Peer, contents: str) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if peer.kind is Kind.FLINK:
+    if peer.kind is ContestantKind.FLINK:
         for tool in ("java", "mvn", "javac"):
             if shutil.which(tool) is None:
                 raise PeerMissing(f"{peer.title}: no {tool} on the PATH", remedy="install a JDK 17 and Maven")

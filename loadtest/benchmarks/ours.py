@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adledger.loadtest.benchmarks.traffic import MINUTE, Traffic
+from adledger.loadtest.benchmarks.traffic import MINUTE, FilledTopic
 from adledger.loadtest.lab.deployment import toml_of
 from adledger.loadtest.lab.measured_process import Cost, cpu_seconds, measured
 from adledger.loadtest.traffic.kernels.shapes import Records
@@ -52,7 +52,7 @@ class _Begin:
             self.cpu, self.when = cpu_seconds(pid), time.monotonic()
 
 
-def run_adledger(servers: str, traffic: Traffic, folder: Path, *, seconds_max: float) -> OwnRun:
+def run_adledger(servers: str, traffic: FilledTopic, folder: Path, *, seconds_max: float) -> OwnRun:
     """Run a worker over the topic until the group has caught up. Raises PeerFailed, SinkError."""
     with EmbeddedServer.start(folder / "clickhouse") as server:
         address = ServerAddress(server.host, server.port, server.http_port)

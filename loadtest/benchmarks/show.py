@@ -9,7 +9,7 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 from adledger.loadtest.benchmarks.bench import Result
-from adledger.loadtest.benchmarks.catalog import Kind, Peer, peer
+from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer, peer
 from adledger.loadtest.lab.environment import cpu_name
 from adledger.pipeline.settings import cores
 
@@ -40,7 +40,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ContestantSummary:
     """A peer over its runs: medians, the range of its steady rate, the worst of its counts."""
 
     peer: Peer
@@ -56,20 +56,20 @@ class Summary:
     failure: str
 
 
-def summaries(results: Sequence[Result]) -> list[Summary]:
+def summaries(results: Sequence[Result]) -> list[ContestantSummary]:
     """Return a summary for each peer, slowest first, those without figures at the end."""
     names = dict.fromkeys(result.peer for result in results)
     rows = [_summary(peer(name), [r for r in results if r.peer == name]) for name in names]
     return sorted(rows, key=lambda row: (not row.steady, row.steady))
 
 
-def table(rows: Sequence[Summary]) -> str:
+def table(rows: Sequence[ContestantSummary]) -> str:
     """Return the summaries as a table of Markdown."""
     lines = [HEADER, ("---", *["---:"] * 5, "---", "---:", "---"), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def plot(rows: Sequence[Summary]) -> str:
+def plot(rows: Sequence[ContestantSummary]) -> str:
     """Return the steady rates as bars on a logarithmic axis; what was measured once before as a line across each."""
     shown = [row for row in rows if row.steady]
     high = 10 ** math.ceil(math.log10(max((row.steady for row in shown), default=LEAST * 10)))
@@ -90,13 +90,13 @@ def plot(rows: Sequence[Summary]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _summary(of: Peer, runs: Sequence[Result]) -> Summary:
+def _summary(of: Peer, runs: Sequence[Result]) -> ContestantSummary:
     good = [run for run in runs if not run.failure]
     if not good:
-        return Summary(of, 0, (0, 0), 0, 0, 0, 0, 0, 0, "", runs[-1].failure)
+        return ContestantSummary(of, 0, (0, 0), 0, 0, 0, 0, 0, 0, "", runs[-1].failure)
     steady = [run.steady_per_cpu_second for run in good]
     server = [run.events / run.server_cpu_seconds for run in good if run.server_cpu_seconds]
-    return Summary(
+    return ContestantSummary(
         of, median(steady), (min(steady), max(steady)), median(run.per_cpu_second for run in good),
         median(run.steady_per_second for run in good), median(run.memory_bytes for run in good),
         median(server) if server else 0.0, good[0].rows, max(run.rows_wrong for run in good), good[0].versions,
@@ -104,7 +104,7 @@ def _summary(of: Peer, runs: Sequence[Result]) -> Summary:
     )  # fmt: skip
 
 
-def _cells(row: Summary) -> tuple[str, ...]:
+def _cells(row: ContestantSummary) -> tuple[str, ...]:
     if not row.steady:
         return (
             row.peer.title,
@@ -122,20 +122,20 @@ def _cells(row: Summary) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _before(row: Summary) -> str:
+def _before(row: ContestantSummary) -> str:
     if row.peer.before is None:
         return "-"
     low, high = row.peer.before
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def _bar(row: Summary, y: int, high: float) -> str:
+def _bar(row: ContestantSummary, y: int, high: float) -> str:
     x = _x(row.steady, high)
     colour = (
         "#c2410c"
         if row.rows_wrong
         else "#0f766e"
-        if row.peer.kind in {Kind.ADLEDGER, Kind.DATA_PATH}
+        if row.peer.kind in {ContestantKind.ADLEDGER, ContestantKind.DATA_PATH}
         else "#64748b"
     )
     marks = "".join(

@@ -33,7 +33,7 @@ MINUTE = np.dtype(
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class FilledTopic:
     """A topic that was filled. `unique` is how many of its `events` are no duplicates."""
 
     topic: str
@@ -61,7 +61,7 @@ def settings_of(servers: str, topic: str, group: str = "peers") -> Settings:
     return Settings(**values)
 
 
-def write_traffic(servers: str, events: int) -> Traffic:
+def write_traffic(servers: str, events: int) -> FilledTopic:
     """Make a topic of so many events. Raises LogError."""
     model, settings = model_of(events), settings_of(servers, f"peers.{events}")
     asyncio.run(create_topics(settings, partitions=PARTITIONS))
@@ -74,7 +74,7 @@ def write_traffic(servers: str, events: int) -> Traffic:
         writer.flush()
         written = writer.records_written()
     found = truth.truth()
-    return Traffic(
+    return FilledTopic(
         settings.topics[0], written, int(found.classes[:, Class.BILLABLE].sum()), minutes_of(found)
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adledger.loadtest.chaos.stage import Servers
+from adledger.loadtest.chaos.stage import ChaosServers
 from adledger.loadtest.lab.waiting import NotSeen
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.tables import PROTOCOL_TABLES
@@ -19,7 +19,7 @@ _CONSTRAINT = "toUnixTimestamp(nowInBlock()){} <= send_by"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClockReading:
     """What the clock said, seconds since the epoch, before the jump and after it."""
 
     before: int
@@ -28,8 +28,8 @@ class Seen:
 
 @contextmanager
 def ahead(
-    servers: Servers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
-) -> Iterator[Seen]:
+    servers: ChaosServers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
+) -> Iterator[ClockReading]:
     """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice.
 
     Who asked for the time up to `noticed_after_seconds` after the jump was told the old one, as by a slow answer.
@@ -44,13 +44,13 @@ def ahead(
         after = _asked(servers.clickhouse)
         if after - before < seconds:
             raise NotSeen(f"the clock went from {before} to {after} in {time.monotonic() - began:.1f} s")
-        yield Seen(before, after)
+        yield ClockReading(before, after)
     finally:
         inserts.clock_ahead_seconds = 0
         _constrain(servers, database, "")
 
 
-def drop_deadline(servers: Servers, database: str) -> None:
+def drop_deadline(servers: ChaosServers, database: str) -> None:
     """Take the constraint from every table of a database: a control's."""
     client = connect(servers.direct)
     try:
@@ -60,7 +60,7 @@ def drop_deadline(servers: Servers, database: str) -> None:
         client.disconnect()
 
 
-def _constrain(servers: Servers, database: str, more: str) -> None:
+def _constrain(servers: ChaosServers, database: str, more: str) -> None:
     client = connect(servers.direct)
     try:
         for table in PROTOCOL_TABLES:

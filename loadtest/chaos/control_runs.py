@@ -19,7 +19,7 @@ from adledger.loadtest.chaos.clock import ahead, drop_deadline
 from adledger.loadtest.chaos.pressure import SLOW_INSERT_SECONDS
 from adledger.loadtest.chaos.results import ControlDone
 from adledger.loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
-from adledger.loadtest.chaos.stage import Servers
+from adledger.loadtest.chaos.stage import ChaosServers
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.tcp_proxy import Action
 from adledger.loadtest.lab.waiting import until
@@ -197,7 +197,7 @@ CONTROLS: Mapping[str, Mapping[str, Callable[[Scene], str]]] = {
 """Protection -> fault -> what is done while a worker lacks the one. Those of one protection share a scene and a worker."""
 
 
-def try_controls(faults: Collection[str], given: Servers, folder: Path) -> Iterator[ControlDone]:
+def try_controls(faults: Collection[str], given: ChaosServers, folder: Path) -> Iterator[ControlDone]:
     """Run the controls of these faults, and yield each. `differs` says what was wrong."""
     for without, acts in CONTROLS.items():
         asked = {fault: act for fault, act in acts.items() if fault in faults}
@@ -206,7 +206,7 @@ def try_controls(faults: Collection[str], given: Servers, folder: Path) -> Itera
 
 
 def _on_one_scene(
-    without: str, acts: Mapping[str, Callable[[Scene], str]], given: Servers, folder: Path
+    without: str, acts: Mapping[str, Callable[[Scene], str]], given: ChaosServers, folder: Path
 ) -> Iterator[ControlDone]:
     began = time.monotonic()
     with filled(given, folder, EVENTS_PER_CONTROL * len(acts)) as scene:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from adledger.loadtest.chaos.stage import Deployment, Servers
-from adledger.loadtest.chaos.traffic import Traffic
-from adledger.loadtest.chaos.workers import Worker, doubts_of
+from adledger.loadtest.chaos.stage import ChaosDeployment, ChaosServers
+from adledger.loadtest.chaos.traffic import ChaosTraffic
+from adledger.loadtest.chaos.workers import ChaosWorker, doubts_of
 from adledger.loadtest.lab.clickhouse_frames import Insert
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.waiting import NotSeen, until
@@ -19,8 +19,8 @@ CAUGHT_UP_SECONDS_MAX = 60.0
 class Play:
     """What a fault is given. `outage_seconds` and `slow_seconds` are how long the faults of these names last."""
 
-    deployment: Deployment
-    traffic: Traffic
+    deployment: ChaosDeployment
+    traffic: ChaosTraffic
     rng: random.Random
     outage_seconds: float
     slow_seconds: float
@@ -28,15 +28,15 @@ class Play:
     """Workers that ended though nobody meant it, and how."""
 
     @property
-    def servers(self) -> Servers:
+    def servers(self) -> ChaosServers:
         """Broker and ClickHouse."""
         return self.deployment.servers
 
-    def working(self) -> list[Worker]:
+    def working(self) -> list[ChaosWorker]:
         """Return the workers that hold lanes."""
         return [worker for worker in self.deployment.workers if worker.lanes()]
 
-    def pick(self) -> Worker:
+    def pick(self) -> ChaosWorker:
         """Return a worker that holds lanes, by chance; waits for one."""
         self.until(lambda: bool(self.working()), "a worker that holds lanes")
         return self.rng.choice(self.working())
@@ -50,7 +50,7 @@ class Play:
 
         return until(looked_after, expected, seconds_max)
 
-    def stop_in_mid_batch(self) -> tuple[Worker, list[tuple[int, int]]]:
+    def stop_in_mid_batch(self) -> tuple[ChaosWorker, list[tuple[int, int]]]:
         """Stop a worker (SIGSTOP) between a batch's first insert and its last; returns it and such batches."""
         last = time.monotonic() + 60
         while time.monotonic() < last:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adledger.loadtest.chaos.play import Play
-from adledger.loadtest.chaos.workers import Worker
+from adledger.loadtest.chaos.workers import ChaosWorker
 from adledger.loadtest.lab.clickhouse_frames import Insert
 from adledger.loadtest.lab.waiting import Broken, until
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
@@ -27,7 +27,7 @@ READY_AGAIN_SECONDS_MAX = 90.0
 class _Watch:
     """What workers do while they wait: memory, pages, bytes fetched in the second half, lanes given back."""
 
-    workers: Sequence[Worker]
+    workers: Sequence[ChaosWorker]
     memory_before: int = 0
     memory_peak: int = 0
     unready: bool = True
@@ -143,7 +143,7 @@ def slow_clickhouse(play: Play) -> str:
 def _warm(play: Play) -> None:
     """Return when every worker holds lanes, and has ended so many batches that it has the buffers that it needs."""
 
-    def warm(worker: Worker) -> bool:
+    def warm(worker: ChaosWorker) -> bool:
         return bool(
             worker.lanes() and worker.ready() and worker.metric("adledger_batches_total") >= BATCHES_BEFORE
         )
@@ -151,7 +151,7 @@ def _warm(play: Play) -> None:
     play.until(lambda: all(map(warm, play.deployment.workers)), "every worker at work")
 
 
-def _inserts(workers: Sequence[Worker]) -> float:
+def _inserts(workers: Sequence[ChaosWorker]) -> float:
     return sum(w.metric("adledger_inserts_total") for w in workers)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 REPORT_JSON, REPORT_PAGE = "report.json", "report.md"
 
 
-class Verdict(StrEnum):
+class ChaosVerdict(StrEnum):
     """How a run ended."""
 
     TRUE = "true"
@@ -55,7 +55,7 @@ class ControlDone:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ChaosReport:
     """A run. `wrong` are the tables' differences from the truth, `died` workers that ended by themselves."""
 
     seed: int
@@ -77,14 +77,14 @@ class Report:
     longest_outage_seconds: float = 0.0
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ChaosVerdict:
         """What it amounts to: what is untrue goes before what was not seen."""
         if self.interrupted:
-            return Verdict.INTERRUPTED
+            return ChaosVerdict.INTERRUPTED
         if self.wrong or self.died or not all(f.held for f in self.faults):
-            return Verdict.UNTRUE
+            return ChaosVerdict.UNTRUE
         valid = all(f.took_effect for f in self.faults) and all(c.differs for c in self.controls)
-        return Verdict.TRUE if valid and self.compared and not self.stopped else Verdict.INVALID
+        return ChaosVerdict.TRUE if valid and self.compared and not self.stopped else ChaosVerdict.INVALID
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it."""

@@ -16,9 +16,9 @@ from adledger.loadtest.chaos.control_runs import try_controls
 from adledger.loadtest.chaos.faults import FAULTS
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER, planned
 from adledger.loadtest.chaos.play import Play
-from adledger.loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
-from adledger.loadtest.chaos.stage import Deployment, Servers, servers
-from adledger.loadtest.chaos.traffic import Traffic, traffic_model
+from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDone, FaultDone
+from adledger.loadtest.chaos.stage import ChaosDeployment, ChaosServers, servers
+from adledger.loadtest.chaos.traffic import ChaosTraffic, traffic_model
 from adledger.loadtest.chaos.workers import Doubt, doubts_of
 from adledger.loadtest.lab.waiting import Broken, NotSeen, until
 from adledger.pipeline.errors import AdledgerError
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChaosRequest:
     """What is asked for. `seconds`: faults are begun for so long; None: one round. `faults`: kind -> how often a round."""
 
     seed: int
@@ -56,7 +56,7 @@ class Request:
         return away * self.outage_seconds + slow * self.slow_seconds
 
 
-def execute(request: Request, say: Say) -> Report:
+def execute(request: ChaosRequest, say: Say) -> ChaosReport:
     """Run it, and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
     request.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(
@@ -67,7 +67,7 @@ def execute(request: Request, say: Say) -> Report:
     try:
         with servers(request.folder) as given:
             report = replace(_main(request, given, say), started=started)
-            if request.controls and report.verdict is Verdict.TRUE:  # else they would change nothing
+            if request.controls and report.verdict is ChaosVerdict.TRUE:  # else they would change nothing
                 report = replace(report, controls=tuple(_controls(request, given, say)))
     finally:
         if not request.keep:
@@ -80,14 +80,14 @@ def execute(request: Request, say: Say) -> Report:
     return report
 
 
-def _main(request: Request, given: Servers, say: Say) -> Report:
-    deployment = Deployment.make(given, request.folder / "run", partitions=LANES)
+def _main(request: ChaosRequest, given: ChaosServers, say: Say) -> ChaosReport:
+    deployment = ChaosDeployment.make(given, request.folder / "run", partitions=LANES)
     seconds = PLANNED_SECONDS + (request.seconds or 0) + request.long_seconds
     model = traffic_model(request.seed, seconds, request.rate_per_second, LANES)
-    traffic = Traffic(model, deployment.direct, request.rate_per_second)
+    traffic = ChaosTraffic(model, deployment.direct, request.rate_per_second)
     chance = random.Random(request.seed)  # noqa: S311 - to be repeated
     play = Play(deployment, traffic, chance, request.outage_seconds, request.slow_seconds)
-    report = Report(
+    report = ChaosReport(
         seed=request.seed, started="", seconds=0.0, workers=request.workers, lanes=LANES, records=0, kills=0,
         faults=(), controls=(), wrong=(), died=(),
     )  # fmt: skip
@@ -122,7 +122,7 @@ def _main(request: Request, given: Servers, say: Say) -> Report:
 class _Course:
     """The faults, one after the other, each until its wounds are healed."""
 
-    request: Request
+    request: ChaosRequest
     play: Play
     say: Say
 
@@ -147,7 +147,7 @@ class _Course:
             if fault.recovery_seconds is None:  # what comes after it would not be seen
                 raise NotSeen(f"not caught up after {kind}, at {fault.ended_second:.0f} s")
 
-    def told(self, report: Report) -> Report:
+    def told(self, report: ChaosReport) -> ChaosReport:
         """Return the report with the faults that were done."""
         logs = sorted(self.play.deployment.folder.glob("*.log"))
         doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
@@ -198,7 +198,7 @@ class _Course:
             )
 
 
-def _controls(request: Request, given: Servers, say: Say) -> Iterator[ControlDone]:
+def _controls(request: ChaosRequest, given: ChaosServers, say: Say) -> Iterator[ControlDone]:
     try:
         for done in try_controls(request.faults, given, request.folder):
             say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from adledger.loadtest.chaos.stage import Deployment, Servers
-from adledger.loadtest.chaos.workers import ADLEDGER, Worker
+from adledger.loadtest.chaos.stage import ChaosDeployment, ChaosServers
+from adledger.loadtest.chaos.workers import ADLEDGER, ChaosWorker
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.waiting import NotSeen, until
 from adledger.loadtest.traffic.generator import Generator
@@ -37,19 +37,19 @@ MISCOUNTS_SHOWN = 2
 class Scene:
     """A deployment, filled; `truth` is of all that it was filled with. Several controls may play on it in turn."""
 
-    deployment: Deployment
+    deployment: ChaosDeployment
     truth: Truth
     before: dict[int, int] = field(default_factory=dict)
     """Lane -> its last batch before the fault: what is wrong up to it is another control's."""
 
-    def worker(self, without: str = "") -> Worker:
+    def worker(self, without: str = "") -> ChaosWorker:
         """Start a worker, which lacks a protection where one is named."""
         program = (sys.executable, "-m", "adledger.loadtest.chaos.controls", without) if without else ADLEDGER
         worker = self.deployment.worker(f"{without or 'whole'}-{len(self.deployment.workers) + 1}", program)
         worker.start()
         return worker
 
-    def at_work(self, without: str = "") -> Worker:
+    def at_work(self, without: str = "") -> ChaosWorker:
         """Return a worker that works, and rightly so: it is alone and ends batches, of which none is wrong.
 
         The one that runs already, if there is one. Raises NotSeen.
@@ -70,7 +70,7 @@ class Scene:
             lambda: self.deployment.look.batches() >= done + more, f"{more} more batches", WORKER_SECONDS_MAX
         )
 
-    def stop_in_mid_batch(self, worker: Worker) -> tuple[int, int]:
+    def stop_in_mid_batch(self, worker: ChaosWorker) -> tuple[int, int]:
         """Stop a worker between a batch's first insert and its last, and return that batch."""
         left: list[tuple[int, int]] = []
 
@@ -109,9 +109,9 @@ class Scene:
 
 
 @contextmanager
-def filled(given: Servers, folder: Path, events: int) -> Iterator[Scene]:
+def filled(given: ChaosServers, folder: Path, events: int) -> Iterator[Scene]:
     """Give a deployment with traffic of known truth in its topics; it ends with the block."""
-    deployment = Deployment.make(given, folder, partitions=MODEL.partitions, **SLOW)
+    deployment = ChaosDeployment.make(given, folder, partitions=MODEL.partitions, **SLOW)
     model = replace(MODEL, events=events)
     truth = TruthBuilder(model)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from adledger.loadtest.chaos.look import Look
-from adledger.loadtest.chaos.workers import ADLEDGER, Worker
+from adledger.loadtest.chaos.workers import ADLEDGER, ChaosWorker
 from adledger.loadtest.lab.broker import HOST, Listener, LocalBroker
 from adledger.loadtest.lab.clickhouse_frames import Insert
 from adledger.loadtest.lab.deployment import toml_of
@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
 """Short times, so that a fault's whole course fits in seconds; and limits that memory can be held against."""
 
 
-class Servers:
+class ChaosServers:
     """Broker and ClickHouse, which can be killed and started again; `kafka` and `clickhouse` lead through proxies."""
 
     def __init__(self, broker: LocalBroker, server: EmbeddedServer, proxies: Proxies, disk: Disk) -> None:
@@ -91,7 +91,7 @@ class Servers:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[Servers]:
+def servers(folder: Path) -> Iterator[ChaosServers]:
     """Give the servers; they end with the block, and their data goes. Raises BrokerFailed, SinkError, KafkaMissing."""
     disk = Disk(folder / "clickhouse")
     broker = LocalBroker(folder / "broker", listeners=(Listener(DIRECT), Listener(WORKERS)))
@@ -100,7 +100,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         to = (HOST, broker.ports[WORKERS]), (server.host, server.port)
         with Proxies(*to) as proxies:
             broker.advertised[WORKERS] = proxies.kafka.address
-            given = Servers(broker, server, proxies, disk)
+            given = ChaosServers(broker, server, proxies, disk)
             try:
                 with broker:
                     if broker.ports[WORKERS] != to[0][1]:
@@ -113,18 +113,18 @@ def servers(folder: Path) -> Iterator[Servers]:
 
 
 @dataclass(slots=True)
-class Deployment:
+class ChaosDeployment:
     """Topics, group and database of a run, its settings in a file, and its workers."""
 
-    servers: Servers
+    servers: ChaosServers
     settings: Settings
     direct: Settings
     folder: Path
     look: Look
-    workers: list[Worker] = field(default_factory=list)
+    workers: list[ChaosWorker] = field(default_factory=list)
 
     @classmethod
-    def make(cls, given: Servers, folder: Path, *, partitions: int, **changes: Any) -> "Deployment":
+    def make(cls, given: ChaosServers, folder: Path, *, partitions: int, **changes: Any) -> "ChaosDeployment":
         """Make topics and settings. `direct` are the settings of who does not go through the proxies."""
         folder.mkdir(parents=True, exist_ok=True)
         name = f"chaos_{uuid4().hex[:8]}"
@@ -139,9 +139,9 @@ class Deployment:
         asyncio.run(create_topics(direct, partitions=partitions))
         return cls(given, settings, direct, folder, Look(given.direct, name))
 
-    def worker(self, name: str, program: Sequence[str] = ADLEDGER) -> Worker:
+    def worker(self, name: str, program: Sequence[str] = ADLEDGER) -> ChaosWorker:
         """Return a worker that is not started yet."""
-        made = Worker(name, self.folder / "adledger.toml", self.folder / f"{name}.log", program=program)
+        made = ChaosWorker(name, self.folder / "adledger.toml", self.folder / f"{name}.log", program=program)
         self.workers.append(made)
         return made
 

@@ -30,7 +30,7 @@ def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions:
     )  # fmt: skip
 
 
-class Traffic:
+class ChaosTraffic:
     """Sends a model's records in a thread of its own, until `stop` or the model's end."""
 
     def __init__(self, model: TrafficModel, settings: Settings, rate_per_second: float) -> None:

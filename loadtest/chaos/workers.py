@@ -32,7 +32,7 @@ class Doubt:
     batch_no: int
 
 
-class Worker:
+class ChaosWorker:
     """`adledger run`, or another `program` that takes the same arguments."""
 
     def __init__(self, name: str, config: Path, log: Path, *, program: Sequence[str] = ADLEDGER) -> None:

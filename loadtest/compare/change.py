@@ -27,7 +27,7 @@ POWER = 0.8
 """`seen_from` is a change that so many comparisons like this one would have told."""
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What became of a metric."""
 
     WORSE = "worse"
@@ -69,7 +69,7 @@ class Change:
     """
 
     metric: Metric
-    kind: Kind
+    kind: ChangeKind
     value_a: float | None = None
     value_b: float | None = None
     change: float | None = None
@@ -84,7 +84,7 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
     """Compare the values of A's runs with those of B's, at least RUNS_MIN each."""
     known_a, known_b = _positive(a), _positive(b)
     if min(len(known_a), len(known_b)) < RUNS_MIN or len(known_a) < len(a) or len(known_b) < len(b):
-        return Change(metric=metric, kind=Kind.UNKNOWN, why="not every run measured it")
+        return Change(metric=metric, kind=ChangeKind.UNKNOWN, why="not every run measured it")
     logs_a, logs_b = [math.log(v) for v in known_a], [math.log(v) for v in known_b]
     error_a, error_b = (_variance(logs) / len(logs) for logs in (logs_a, logs_b))
     spread = math.sqrt(error_a + error_b)
@@ -100,7 +100,7 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
     worse = (change > 0) != metric.higher_is_better
     power_reach = student.quantile(2 * (1 - POWER), degrees) * spread
     return Change(
-        metric=metric, kind=(Kind.WORSE if worse else Kind.BETTER) if real else Kind.SAME,
+        metric=metric, kind=(ChangeKind.WORSE if worse else ChangeKind.BETTER) if real else ChangeKind.SAME,
         value_a=math.exp(mean_a), value_b=math.exp(mean_b), change=change,
         low=math.expm1(difference - reach), high=math.expm1(difference + reach),
         seen_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
@@ -109,7 +109,7 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
 
 def regressed(changes: Iterable[Change]) -> bool:
     """Whether anything became worse."""
-    return any(change.kind is Kind.WORSE for change in changes)
+    return any(change.kind is ChangeKind.WORSE for change in changes)
 
 
 def _positive(values: Sequence[float | None]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from adledger.loadtest.compare.change import METRICS, Change, Kind
+from adledger.loadtest.compare.change import METRICS, Change, ChangeKind
 from adledger.loadtest.report.figures import number
 from adledger.pipeline.errors import UsageError
 
@@ -38,7 +38,7 @@ def unseen(changes: Sequence[Change], asked: Mapping[str, float]) -> Iterator[st
     """Yield, in words, what was asked for and could have gone unseen. What is told as changed was seen."""
     for change in changes:
         size = asked.get(change.metric.name)
-        if size is None or change.kind in {Kind.WORSE, Kind.BETTER}:
+        if size is None or change.kind in {ChangeKind.WORSE, ChangeKind.BETTER}:
             continue
         title = change.metric.title
         if change.seen_from is None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adledger.loadtest.compare.change import METRICS, RUNS_MIN, Change, Kind, change_of
+from adledger.loadtest.compare.change import METRICS, RUNS_MIN, Change, ChangeKind, change_of
 from adledger.loadtest.compare.must_see import unseen
 from adledger.loadtest.report.figures import plain
-from adledger.loadtest.results.run_folder import Run, RunFolder, Summary, Verdict
+from adledger.loadtest.results.run_folder import Run, RunFolder, RunSummary, RunVerdict
 
 MACHINE = ("cpu", "cores", "memory_bytes", "one_machine")
 """Of the environment: what makes figures incomparable."""
@@ -23,15 +23,15 @@ OVERRIDDEN = frozenset({"rate", "seconds", "warm_up_seconds"})
 BLIND_FROM = 0.25
 """A comparison that would miss a change of so much says so."""
 
-COMPARABLE = frozenset({Verdict.HELD, Verdict.CROSSED})
+COMPARABLE = frozenset({RunVerdict.HELD, RunVerdict.CROSSED})
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRun:
     """A run that ended."""
 
     run: Run
-    summary: Summary
+    summary: RunSummary
 
     @property
     def load(self) -> dict[str, Any]:
@@ -68,19 +68,22 @@ class Comparison:
         kinds = {change.kind for change in self.changes}
         if self.refused:
             return "refused"
-        if self.unseen and Kind.WORSE not in kinds:
+        if self.unseen and ChangeKind.WORSE not in kinds:
             return "blind"
-        return next((kind.value for kind in (Kind.WORSE, Kind.BETTER) if kind in kinds), Kind.SAME.value)
+        return next(
+            (kind.value for kind in (ChangeKind.WORSE, ChangeKind.BETTER) if kind in kinds),
+            ChangeKind.SAME.value,
+        )
 
 
-def read(folder: RunFolder) -> Measured:
+def read(folder: RunFolder) -> MeasuredRun:
     """Read a run. Raises UsageError where it did not end."""
-    return Measured(folder.run(), folder.summary())
+    return MeasuredRun(folder.run(), folder.summary())
 
 
 def compare(
-    a: Sequence[Measured],
-    b: Sequence[Measured],
+    a: Sequence[MeasuredRun],
+    b: Sequence[MeasuredRun],
     *,
     across_machines: bool = False,
     must_see: Mapping[str, float] | None = None,
@@ -94,7 +97,7 @@ def compare(
         change_of(metric, *([m.summary.metrics.get(metric.name) for m in side] for side in (a, b)))
         for metric in METRICS
     )
-    if all(change.kind is Kind.UNKNOWN for change in changes):
+    if all(change.kind is ChangeKind.UNKNOWN for change in changes):
         return Comparison(a=names_a, b=names_b, refused=("no metric was measured in every run",))
     return Comparison(
         a=names_a, b=names_b, refused=(), cautions=(*_blind(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
@@ -102,7 +105,7 @@ def compare(
     )  # fmt: skip
 
 
-def _refusals(a: Sequence[Measured], b: Sequence[Measured], *, across_machines: bool) -> Iterator[str]:
+def _refusals(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun], *, across_machines: bool) -> Iterator[str]:
     for name, side in (("A", a), ("B", b)):
         if len(side) < RUNS_MIN:
             yield f"{len(side)} runs of {name}: at least {RUNS_MIN} of each tell noise from change, 5 are better"
@@ -126,7 +129,7 @@ def _blind(changes: Sequence[Change]) -> Iterator[str]:
     blind = [
         f"{change.metric.title} {change.seen_from:,.0%}"
         for change in changes
-        if change.kind is Kind.SAME and change.seen_from is not None and change.seen_from > BLIND_FROM
+        if change.kind is ChangeKind.SAME and change.seen_from is not None and change.seen_from > BLIND_FROM
     ]
     if blind:
         yield (
@@ -135,7 +138,7 @@ def _blind(changes: Sequence[Change]) -> Iterator[str]:
         )
 
 
-def _cautions(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:
+def _cautions(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]) -> Iterator[str]:
     times_a, times_b = ([m.run.started_ms for m in side] for side in (a, b))
     if max(times_a) < min(times_b) or max(times_b) < min(times_a):
         yield (
@@ -157,7 +160,7 @@ def _cautions(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:
         yield f"What was counted was not compared with the truth in {unverified} of {len(a) + len(b)} runs."
 
 
-def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[str]:
+def _differences(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]) -> Iterator[str]:
     """Yield what A has otherwise than B: what the change may come from."""
     for key, (of_a, of_b) in _differing([_own(a[0].run), _own(b[0].run)]):
         yield f"{key}: A {plain(of_a)}, B {plain(of_b)}"

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from adledger.loadtest.compare.change import Change, Kind
+from adledger.loadtest.compare.change import Change, ChangeKind
 from adledger.loadtest.compare.runs import Comparison
 from adledger.loadtest.report.figures import metric
 from adledger.loadtest.report.markdown import escaped, table
 
-MARKS = {Kind.WORSE: "✗ worse", Kind.BETTER: "✓ better", Kind.SAME: "  no change", Kind.UNKNOWN: "- not comparable"}  # fmt: skip
+MARKS = {ChangeKind.WORSE: "✗ worse", ChangeKind.BETTER: "✓ better", ChangeKind.SAME: "  no change", ChangeKind.UNKNOWN: "- not comparable"}  # fmt: skip
 SENTENCES = {
     "worse": "A is worse than B.",
     "better": "A is better than B.",
@@ -41,7 +41,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 def _row(change: Change) -> tuple[str, ...]:
     name = change.metric.name
-    if change.kind is Kind.UNKNOWN:
+    if change.kind is ChangeKind.UNKNOWN:
         return MARKS[change.kind], change.metric.title, change.why, "", "", "", ""
     return (
         MARKS[change.kind], change.metric.title, metric(name, change.value_a), metric(name, change.value_b),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.day.measure import Measured
+from adledger.loadtest.day.measure import MeasuredSample
 from adledger.loadtest.day.plan import DAY_SECONDS, Whole
 from adledger.loadtest.day.probe import Probe
 from adledger.pipeline.stages.dedupe import LOAD_MAX
@@ -59,7 +59,7 @@ class Figure:
     formula: str
 
 
-def coefficients(samples: Sequence[Measured]) -> dict[str, Coefficient]:
+def coefficients(samples: Sequence[MeasuredSample]) -> dict[str, Coefficient]:
     """Return the coefficients of the samples, smallest first. Tolerances: CPU is a busy machine's, rows are counted."""
 
     def of(name: str, unit: str, tolerance: float, values: Sequence[float]) -> Coefficient:

@@ -42,7 +42,7 @@ FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredSample:
     """What a sample took. Rows and bytes are the day's own by table, merged; `problems` is empty where all is right."""
 
     lanes: int
@@ -65,7 +65,9 @@ class Measured:
     problems: tuple[str, ...]
 
 
-def measure(sample: Sample, folder: Path, settings: dict[str, Any], say: Callable[[str], None]) -> Measured:
+def measure(
+    sample: Sample, folder: Path, settings: dict[str, Any], say: Callable[[str], None]
+) -> MeasuredSample:
     """Do it all in a new folder; the log and the tables stay there. Raises AdledgerError."""
     folder.mkdir(parents=True)
     day, begin = sample.day, time.monotonic()
@@ -91,7 +93,7 @@ def measure(sample: Sample, folder: Path, settings: dict[str, Any], say: Callabl
             texts = sum(_count(client, table) for table in TEXT_COLUMNS)
         finally:
             client.disconnect()
-    return Measured(
+    return MeasuredSample(
         lanes=sample.lanes, scale=str(sample.scale), events=day.events, generate_seconds=round(generated, 3),
         seconds=round(done.seconds, 3), worker_cpu_seconds=round(done.cpu_seconds, 3), server_cpu_seconds=server_cpu,
         worker_memory_bytes=memory, batches=batches,

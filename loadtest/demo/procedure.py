@@ -17,8 +17,8 @@ from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.recipes import MALFORMED_RECIPES, ODD_RECIPES
 from adledger.loadtest.traffic.scenarios import scenario_rows
 from adledger.loadtest.traffic.write import write_traffic
-from adledger.loadtest.verification.verdicts import Verdicts, check_verdicts
-from adledger.loadtest.verification.verify import Client, Report, verify
+from adledger.loadtest.verification.verdicts import VerdictCheck, check_verdicts
+from adledger.loadtest.verification.verify import ColumnarClient, VerificationReport, verify
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing import import_file
 from adledger.pipeline.lists.load import load_lists
@@ -138,7 +138,9 @@ def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
     )
 
 
-def check(filled: Filled, client: Client, settings: Settings) -> tuple[Report, Verdicts]:
+def check(
+    filled: Filled, client: ColumnarClient, settings: Settings
+) -> tuple[VerificationReport, VerdictCheck]:
     """Hold all tables against the truth, and explain what is not equal; and look at the rules' verdicts."""
     report = verify(
         filled.truth, client, settings.database, filled.expected, before_rules=settings.rules != NONE
@@ -147,7 +149,7 @@ def check(filled: Filled, client: Client, settings: Settings) -> tuple[Report, V
     return report, check_verdicts(client, settings.database, report.totals, lists)
 
 
-def top_publishers(client: Client, database: str) -> list[TopPublisher]:
+def top_publishers(client: ColumnarClient, database: str) -> list[TopPublisher]:
     """Return the publishers who earned most, from the view that people use."""
     columns = "publisher_id, sum(impressions), sum(clicks), toString(sum(money))"
     best = f"GROUP BY publisher_id ORDER BY sum(money) DESC, publisher_id LIMIT {TOP_PUBLISHERS}"

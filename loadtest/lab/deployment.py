@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.lab.workers import Worker
+from adledger.loadtest.lab.workers import WorkerProcess
 from adledger.loadtest.results.run_folder import Names, Run
 from adledger.pipeline.addresses import (
     EmbeddedAddress,
@@ -69,14 +69,14 @@ class Servers:
 
 
 @dataclass(slots=True)
-class Deployment:
+class RunDeployment:
     """A run's names on its servers, and its workers."""
 
     servers: Servers
     settings: Settings
     names: Names
     config: Path
-    workers: list[Worker]
+    workers: list[WorkerProcess]
 
 
 def new_id(now: str) -> str:
@@ -174,7 +174,7 @@ def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, l
 
 def prepare(
     servers: Servers, settings: Settings, names: Names, folder: Path, *, partitions: int, workers: int
-) -> Deployment:
+) -> RunDeployment:
     """Make topics or log, write the workers' settings, and return all of it; nothing is started.
 
     Raises UsageError where the run's names hold something: those are foreign rows.
@@ -195,12 +195,12 @@ def prepare(
     config.write_text(toml_of(settings, servers.clickhouse_text), "utf-8")
     source = settings.source
     lock = lock_file(source.directory, settings.group) if isinstance(source, FilesAddress) else None
-    return Deployment(
+    return RunDeployment(
         servers,
         settings,
         names,
         config,
-        [Worker(n, config, folder, lock=lock) for n in range(1, workers + 1)],
+        [WorkerProcess(n, config, folder, lock=lock) for n in range(1, workers + 1)],
     )
 
 

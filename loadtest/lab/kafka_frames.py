@@ -29,7 +29,7 @@ _REQUEST = struct.Struct(">hhi")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class KafkaRequest:
     """A request that went through: its bytes begin with the API key, the size before them is left out."""
 
     api_key: int
@@ -45,7 +45,7 @@ class KafkaFaults:
         self._actions: dict[tuple[Side, int], Action] = {}
         self._seen: Counter[int] = Counter()
         self._keep = keep
-        self.kept: list[Request] = []
+        self.kept: list[KafkaRequest] = []
 
     def set(self, api_key: int, *, requests: Action = Action.PASS, replies: Action = Action.PASS) -> None:
         """From now on, for requests with this key and for replies to such."""
@@ -60,7 +60,7 @@ class KafkaFaults:
         """Return the judge of a new connection."""
         return KafkaGate(self)
 
-    def request(self, request: Request) -> Action:
+    def request(self, request: KafkaRequest) -> Action:
         """Count a request and judge it."""
         self._seen[request.api_key] += 1
         if request.api_key in self._keep:
@@ -101,6 +101,6 @@ class KafkaGate:
         if side is Side.REQUESTS:
             api_key, api_version, correlation = _REQUEST.unpack_from(piece, _SIZE.size)
             self._asked[correlation] = api_key
-            return self._faults.request(Request(api_key, api_version, piece[_SIZE.size :]))
+            return self._faults.request(KafkaRequest(api_key, api_version, piece[_SIZE.size :]))
         (correlation,) = _SIZE.unpack_from(piece, _SIZE.size)
         return self._faults.reply(self._asked.pop(correlation))

@@ -31,7 +31,7 @@ class Metrics:
     stages: Mapping[str, tuple[float, float]]
 
 
-class Worker:
+class WorkerProcess:
     """`adledger run` with the run's settings. `start` again after a death.
 
     On Kafka it has pages, which tell when it is ready; on a `files:` log it is when `lock`, the group's, names its process.
@@ -94,7 +94,9 @@ class Worker:
             return log.read().decode("utf-8", "replace") + "\n"
 
 
-def wait_until_ready(workers: list[Worker], urls: list[str], seconds_max: float = READY_SECONDS_MAX) -> None:
+def wait_until_ready(
+    workers: list[WorkerProcess], urls: list[str], seconds_max: float = READY_SECONDS_MAX
+) -> None:
     """Return when all are ready. Raises AdledgerError: one ended, or it took too long."""
     last = time.monotonic() + seconds_max
     while True:

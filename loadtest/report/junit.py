@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from adledger.loadtest.report import figures
 from adledger.loadtest.report.markup import element
-from adledger.loadtest.results.run_folder import Run, Summary, Verdict
+from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict
 
 PASSED, FAILURE, ERROR, SKIPPED = "passed", "failure", "error", "skipped"
 
@@ -20,7 +20,7 @@ class Case:
     text: str = ""
 
 
-def junit(run: Run, summary: Summary) -> str:
+def junit(run: Run, summary: RunSummary) -> str:
     """Return the XML. Only a run that held, or whose verification nobody wanted, has no failure and no error."""
     cases = cases_of(run, summary)
     counts = {kind: sum(case.result == kind for case in cases) for kind in (FAILURE, ERROR, SKIPPED)}
@@ -40,10 +40,10 @@ def junit(run: Run, summary: Summary) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n{element("testsuites", suite, **total, time=seconds)}\n'
 
 
-def cases_of(run: Run, summary: Summary) -> list[Case]:
+def cases_of(run: Run, summary: RunSummary) -> list[Case]:
     """Return the test cases of a run."""
     valid = Case("run", f"{run.id} is valid")
-    if summary.verdict in {Verdict.INVALID, Verdict.INTERRUPTED}:
+    if summary.verdict in {RunVerdict.INVALID, RunVerdict.INTERRUPTED}:
         valid = Case(
             "run", valid.name, ERROR, summary.why[0] if summary.why else "invalid", "\n".join(summary.why)
         )
@@ -63,7 +63,7 @@ def cases_of(run: Run, summary: Summary) -> list[Case]:
     ]  # fmt: skip
 
 
-def _verification(summary: Summary) -> Case:
+def _verification(summary: RunSummary) -> Case:
     found = summary.verification
     name = "every table is as the truth has it"
     if found.ran and found.equal:
@@ -71,7 +71,7 @@ def _verification(summary: Summary) -> Case:
     if found.ran:
         lines = (*found.wrong, *found.explanations)
         return Case("verification", name, FAILURE, f"{found.rows_wrong:,} of {found.rows_compared:,} rows differ", "\n".join(lines))  # fmt: skip
-    wanted = summary.verdict is Verdict.UNVERIFIED
+    wanted = summary.verdict is RunVerdict.UNVERIFIED
     return Case("verification", name, ERROR if wanted else SKIPPED, f"not verified: {found.why_not}")
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from adledger.loadtest.report import figures, words
-from adledger.loadtest.results.run_folder import Run, Summary
+from adledger.loadtest.results.run_folder import Run, RunSummary
 
 WRONG_SHOWN_MAX = 5
 _SPECIAL = str.maketrans(
@@ -12,7 +12,7 @@ _SPECIAL = str.maketrans(
 )
 
 
-def markdown(run: Run, summary: Summary) -> str:
+def markdown(run: Run, summary: RunSummary) -> str:
     """Return the verdict, the four figures, the thresholds, and the command."""
     return "\n".join(_lines(run, summary)) + "\n"
 
@@ -30,7 +30,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
         yield "| " + " | ".join(map(escaped, row)) + " |"
 
 
-def _lines(run: Run, summary: Summary) -> Iterator[str]:
+def _lines(run: Run, summary: RunSummary) -> Iterator[str]:
     said = words.headline(run, summary)
     yield f"### {said.mark} {escaped(run.profile_name)}: {escaped(said.title)}"
     yield ""

@@ -10,7 +10,7 @@ from adledger.loadtest.report.markup import Markup, element, joined
 from adledger.loadtest.report.plot import figure
 from adledger.loadtest.report.plots import plots_of
 from adledger.loadtest.results.names import METRICS
-from adledger.loadtest.results.run_folder import Run, Second, Summary, ThresholdResult
+from adledger.loadtest.results.run_folder import Run, RunSummary, Second, ThresholdResult
 
 NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page forbids itself: scripts, and fetching anything."""
@@ -24,7 +24,7 @@ SECTIONS = {
 }
 
 
-def page(run: Run, summary: Summary, seconds: Sequence[Second]) -> str:
+def page(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> str:
     """Return the page as text."""
     title = f"Load test {run.profile_name}: {words.headline(run, summary).title}"
     head = element(
@@ -49,7 +49,7 @@ def _style() -> Markup:
     return Markup(files(__package__).joinpath("style.css").read_text("utf-8"))
 
 
-def _header(run: Run, summary: Summary) -> Markup:
+def _header(run: Run, summary: RunSummary) -> Markup:
     links = [element("li", element("a", name, href=f"#{key}")) for key, name in SECTIONS.items()]
     when = f"{figures.moment(run.load_started_ms or run.started_ms)}, adledger {run.environment.get('adledger', '')}"
     return element(
@@ -62,7 +62,7 @@ def _header(run: Run, summary: Summary) -> Markup:
     )
 
 
-def _verdict(run: Run, summary: Summary) -> Markup:
+def _verdict(run: Run, summary: RunSummary) -> Markup:
     said = words.headline(run, summary)
     why = [element("li", reason) for reason in words.reasons(summary)]
     shown = [
@@ -110,7 +110,7 @@ def _tick(kind: str) -> Markup:
     return element("span", words.MARKS[kind], class_=f"mark {kind}", aria_hidden="true")
 
 
-def _verification(summary: Summary) -> Markup:
+def _verification(summary: RunSummary) -> Markup:
     found = summary.verification
     if not found.ran or found.equal:
         return Markup()
@@ -124,7 +124,7 @@ def _verification(summary: Summary) -> Markup:
     return element("section", *parts, id="differences")
 
 
-def _steps(summary: Summary) -> Markup:
+def _steps(summary: RunSummary) -> Markup:
     if not summary.steps:
         return Markup()
     rows = [
@@ -137,7 +137,7 @@ def _steps(summary: Summary) -> Markup:
     )
 
 
-def _plots(run: Run, summary: Summary, seconds: Sequence[Second]) -> Markup:
+def _plots(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> Markup:
     plots = plots_of(run, summary, seconds)
     if not plots:
         return _section("plots", element("p", "No second was sampled: the run ended before its load began."))
@@ -162,7 +162,7 @@ def _swatch(kind: str) -> Markup:
     return element("svg", box, width=18, height=12, class_="swatch", aria_hidden="true")
 
 
-def _figures(summary: Summary) -> Markup:
+def _figures(summary: RunSummary) -> Markup:
     rows, meaning = [], ""
     for name in dict.fromkeys([*METRICS, *summary.metrics]):
         told = METRICS.get(name, "")

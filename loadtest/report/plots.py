@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from adledger.loadtest.report import figures, scales
 from adledger.loadtest.report.plot import STYLES, Limit, Plot, Series, Span
 from adledger.loadtest.results.names import PARTS, STAGES
-from adledger.loadtest.results.run_folder import Run, Second, Summary
+from adledger.loadtest.results.run_folder import Run, RunSummary, Second
 
 POINTS_MAX = 300
 """Points of a line; of a longer run each is several seconds."""
@@ -55,7 +55,7 @@ WANTED = (
 )  # fmt: skip
 
 
-def plots_of(run: Run, summary: Summary, seconds: Sequence[Second]) -> tuple[Plot, ...]:
+def plots_of(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> tuple[Plot, ...]:
     """Return the plots of which there is any value; none where no second was written."""
     if not seconds:
         return ()
@@ -67,7 +67,7 @@ def plots_of(run: Run, summary: Summary, seconds: Sequence[Second]) -> tuple[Plo
     return tuple(plot for plot in made if plot.series)
 
 
-def spans_of(run: Run, summary: Summary, begin: float, end: float) -> Iterator[Span]:
+def spans_of(run: Run, summary: RunSummary, begin: float, end: float) -> Iterator[Span]:
     """Yield what is shaded between two times: warm-up, drain, and each fault under its number in the summary."""
     if begin < 0:
         yield Span("warm-up", begin, 0.0)

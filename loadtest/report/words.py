@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from adledger.loadtest.profiles.thresholds import parse_threshold
 from adledger.loadtest.report.figures import latency, metric, number
 from adledger.loadtest.results.names import METRICS
-from adledger.loadtest.results.run_folder import Run, Summary, ThresholdResult, Verdict
+from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict, ThresholdResult
 
 GOOD, BAD, VOID = "good", "bad", "void"
 """Held; crossed; says nothing about the system."""
@@ -62,23 +62,23 @@ class Tile:
     kind: str = ""
 
 
-def headline(run: Run, summary: Summary) -> Headline:
+def headline(run: Run, summary: RunSummary) -> Headline:
     """Return the verdict in words."""
     what = f"{rate_asked(run)} for {run.duration_seconds:g} s"
     match summary.verdict:
-        case Verdict.HELD:
+        case RunVerdict.HELD:
             return _held(what, summary)
-        case Verdict.CROSSED:
+        case RunVerdict.CROSSED:
             return _crossed(what, summary)
-        case Verdict.UNVERIFIED:
+        case RunVerdict.UNVERIFIED:
             return Headline(VOID, "Not verified", f"No threshold was crossed at {what}, but what was counted could not be compared with the truth. Don't take it as held.")  # fmt: skip
-        case Verdict.INTERRUPTED:
+        case RunVerdict.INTERRUPTED:
             return Headline(VOID, "Interrupted", "The run was ended early. The figures are those until then, and no verdict.")  # fmt: skip
-        case Verdict.INVALID:
+        case RunVerdict.INVALID:
             return Headline(VOID, "Invalid run", "The load was not the one that was asked for. Don't use these figures: they say nothing about the system.")  # fmt: skip
 
 
-def tiles(run: Run, summary: Summary) -> tuple[Tile, ...]:
+def tiles(run: Run, summary: RunSummary) -> tuple[Tile, ...]:
     """Return rate, freshness, counting and cost."""
     return _rate(run, summary), _freshness(summary), _counted(summary), _cost(summary)
 
@@ -88,10 +88,10 @@ def meaning(result: ThresholdResult) -> str:
     return MEANINGS.get(result.metric, METRICS.get(result.metric, ""))
 
 
-def reasons(summary: Summary) -> tuple[str, ...]:
+def reasons(summary: RunSummary) -> tuple[str, ...]:
     """Return why it is not held: crossed thresholds in words, anything else as the run has it."""
     crossed = tuple(_reason(result) for result in summary.thresholds if not result.held)
-    return crossed if crossed and summary.verdict is Verdict.CROSSED and not summary.steps else summary.why
+    return crossed if crossed and summary.verdict is RunVerdict.CROSSED and not summary.steps else summary.why
 
 
 def rate_asked(run: Run) -> str:
@@ -101,7 +101,7 @@ def rate_asked(run: Run) -> str:
     )
 
 
-def cautions(run: Run, summary: Summary) -> tuple[str, ...]:
+def cautions(run: Run, summary: RunSummary) -> tuple[str, ...]:
     """Return what a reader must know before believing the figures."""
     found = []
     cores, busy = run.environment.get("cores"), run.environment.get("load_average_before")
@@ -129,7 +129,7 @@ def _reason(result: ThresholdResult) -> str:
     return f"{said}; {COMPARISONS[asked.comparison]} {bound} was asked for"
 
 
-def _held(what: str, summary: Summary) -> Headline:
+def _held(what: str, summary: RunSummary) -> Headline:
     if summary.steps:
         return Headline(
             GOOD, f"Holds {number(summary.rate_max_per_second)} events/s",
@@ -141,7 +141,7 @@ def _held(what: str, summary: Summary) -> Headline:
     return Headline(GOOD, "Held, and counted exactly", f"Thresholds held at {what}, and every table is as the truth has it.")  # fmt: skip
 
 
-def _crossed(what: str, summary: Summary) -> Headline:
+def _crossed(what: str, summary: RunSummary) -> Headline:
     if summary.verification.ran and not summary.verification.equal:
         return Headline(BAD, "Counted wrongly", f"At {what} the tables are not what the truth says. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
     crossed, all_of_them = sum(not t.held for t in summary.thresholds), len(summary.thresholds)
@@ -149,9 +149,9 @@ def _crossed(what: str, summary: Summary) -> Headline:
     return Headline(BAD, "Did not hold", f"{of} {'was' if crossed == 1 else 'were'} crossed at {what}.")
 
 
-def _rate(run: Run, summary: Summary) -> Tile:
+def _rate(run: Run, summary: RunSummary) -> Tile:
     metrics = summary.metrics
-    held = summary.verdict is Verdict.HELD
+    held = summary.verdict is RunVerdict.HELD
     mean, dropped = metrics.get("rate.mean"), metrics.get("dropped_events")
     asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as it goes"
     lost = f"; {number(dropped)} not sent in time" if dropped else ""
@@ -169,10 +169,10 @@ def _rate(run: Run, summary: Summary) -> Tile:
     )
 
 
-def _freshness(summary: Summary) -> Tile:
+def _freshness(summary: RunSummary) -> Tile:
     metrics = summary.metrics
     judged = [t.held for t in summary.thresholds if t.metric == "freshness_ms"]
-    kind = (GOOD if all(judged) else BAD) if judged and summary.verdict is not Verdict.INVALID else ""
+    kind = (GOOD if all(judged) else BAD) if judged and summary.verdict is not RunVerdict.INVALID else ""
     if kind == GOOD and metrics.get("drain_seconds") is None:
         kind = ""
     median, most = latency(metrics.get("freshness_ms.med")), latency(metrics.get("freshness_ms.max"))
@@ -182,13 +182,13 @@ def _freshness(summary: Summary) -> Tile:
     )  # fmt: skip
 
 
-def _counted(summary: Summary) -> Tile:
+def _counted(summary: RunSummary) -> Tile:
     found = summary.verification
     if not found.ran:
         return Tile("Counted", "Not verified", found.why_not, VOID)
     if found.equal:
         detail = f"{found.records_expected:,} records in {found.rows_compared:,} publisher-minutes, to the record and the nano"
-        return Tile("Counted", "Exactly", detail, "" if summary.verdict is Verdict.INVALID else GOOD)
+        return Tile("Counted", "Exactly", detail, "" if summary.verdict is RunVerdict.INVALID else GOOD)
     detail = (
         f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the truth; "
         f"{found.records_found:,} records instead of {found.records_expected:,}"
@@ -196,7 +196,7 @@ def _counted(summary: Summary) -> Tile:
     return Tile("Counted", "Wrongly", detail, BAD)
 
 
-def _cost(summary: Summary) -> Tile:
+def _cost(summary: RunSummary) -> Tile:
     cost = summary.metrics.get("worker_cpu_us_per_event")
     value = f"{number(1e6 / cost)} events" if cost else number(None)
     cores = number(summary.metrics.get("worker_cpu_cores.mean"))

@@ -33,7 +33,7 @@ Second = Mapping[str, float | None]
 """A line of seconds.csv, by column."""
 
 
-class Verdict(StrEnum):
+class RunVerdict(StrEnum):
     """How a run ended, and what its exit code says."""
 
     HELD = "held"
@@ -154,7 +154,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class RunSummary:
     """How it went. `metrics` are named as thresholds name them (`freshness_ms.p(99)`, `rate.mean` ...; see result_names.METRICS).
 
     `why` are the reasons behind a verdict other than held. `steps` are those of `--find-max`, whose answer is
@@ -162,7 +162,7 @@ class Summary:
     """
 
     run_id: str
-    verdict: Verdict
+    verdict: RunVerdict
     why: tuple[str, ...]
     metrics: Mapping[str, float | None]
     thresholds: tuple[ThresholdResult, ...]
@@ -209,7 +209,7 @@ class RunFolder:
         """Write run.json."""
         self._write_json(RUN, run)
 
-    def write_summary(self, summary: Summary) -> None:
+    def write_summary(self, summary: RunSummary) -> None:
         """Write summary.json."""
         self._write_json(SUMMARY, summary)
 
@@ -219,14 +219,14 @@ class RunFolder:
         values["names"] = _made(Names, values["names"])
         return _made(Run, values)
 
-    def summary(self) -> Summary:
+    def summary(self) -> RunSummary:
         """Read summary.json. Raises UsageError: not there (the run did not end), damaged, or of a later format."""
         values = self._read_json(SUMMARY)
-        values["verdict"] = Verdict(values["verdict"])
+        values["verdict"] = RunVerdict(values["verdict"])
         values["verification"] = _made(Verification, values["verification"])
         for name, of in (("thresholds", ThresholdResult), ("faults", FaultResult), ("steps", Step)):
             values[name] = tuple(_made(of, value) for value in values[name])
-        return _made(Summary, values)
+        return _made(RunSummary, values)
 
     @property
     def ended(self) -> bool:

@@ -13,7 +13,7 @@ from adledger.loadtest.traffic.generator import TOPICS, Generator
 from adledger.loadtest.traffic.ground_truth import EXPECTED, Truth, TruthBuilder, expected_of
 from adledger.loadtest.traffic.kernels.shapes import I64, Records
 from adledger.loadtest.traffic.model import TrafficModel
-from adledger.loadtest.verification.verify import Client, Report, verify
+from adledger.loadtest.verification.verify import ColumnarClient, VerificationReport, verify
 
 WRONG_MAX = 100
 
@@ -74,7 +74,7 @@ def not_verified(why: str, expected: int = 0) -> Verification:
     return Verification(ran=False, equal=False, why_not=why, records_expected=expected)
 
 
-def checked(sent: Sent, client: Client, database: str) -> Verification:
+def checked(sent: Sent, client: ColumnarClient, database: str) -> Verification:
     """Compare every table with the truth (before rules, where some judged), and explain each difference by event."""
     began = time.monotonic()
     # Every judge is stored before its first use, also one without rules: that enforces nothing.
@@ -97,6 +97,6 @@ def cuts_of(model: TrafficModel, senders: Sequence[tuple[tuple[int, ...], int]])
     return tuple(cuts)
 
 
-def _wrong(report: Report) -> Iterator[str]:
+def _wrong(report: VerificationReport) -> Iterator[str]:
     yield from report.wrong_counts[:WRONG_MAX]
     yield from map(str, report.differences[:WRONG_MAX])

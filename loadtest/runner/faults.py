@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import RunDeployment
 from adledger.loadtest.lab.processes import gone, pause, resume
-from adledger.loadtest.lab.workers import Worker, wait_until_ready
+from adledger.loadtest.lab.workers import WorkerProcess, wait_until_ready
 from adledger.loadtest.profiles.profile import Fault
 from adledger.loadtest.results.run_folder import FaultResult
 from adledger.pipeline.errors import AdledgerError, UsageError
@@ -32,7 +32,7 @@ class Faults:
     Processes that it starts again end with the thread that started them, so the thread stays as long as this process.
     """
 
-    def __init__(self, faults: Sequence[Fault], deployment: Deployment) -> None:
+    def __init__(self, faults: Sequence[Fault], deployment: RunDeployment) -> None:
         """Take a run's faults. Raises UsageError for one in something that is not the run's own."""
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
         self._deployment = deployment
@@ -97,7 +97,7 @@ class Faults:
             f"after {seconds:g} s",
         )
 
-    def _end_worker(self, worker: Worker, fault: Fault) -> _Done:
+    def _end_worker(self, worker: WorkerProcess, fault: Fault) -> _Done:
         assert worker.process is not None, "workers run while loaded"
         pid = worker.process.pid
         (worker.kill if fault.kind == "kill-worker" else worker.stop)()

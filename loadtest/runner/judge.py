@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from adledger.loadtest.profiles.thresholds import EXACT, Threshold
 from adledger.loadtest.results.names import PARTS
-from adledger.loadtest.results.run_folder import FaultResult, Second, ThresholdResult, Verdict, Verification
+from adledger.loadtest.results.run_folder import (
+    FaultResult,
+    RunVerdict,
+    Second,
+    ThresholdResult,
+    Verification,
+)
 from adledger.loadtest.runner.samples import Samples
 
 GENERATOR_BEHIND_MS_MAX = 1_000
@@ -13,7 +19,7 @@ GENERATOR_BEHIND_MS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What else a verdict rests on. `wrong`: what makes the run invalid, in words."""
 
     seconds: float
@@ -42,7 +48,7 @@ def metrics_so_far(samples: Samples) -> dict[str, float | None]:
     }
 
 
-def metrics_of(samples: Samples, facts: Facts, verification: Verification) -> dict[str, float | None]:
+def metrics_of(samples: Samples, facts: RunFacts, verification: Verification) -> dict[str, float | None]:
     """Return every metric of a summary (result_names.METRICS)."""
     lines = samples.seconds
     loaded = [line for line in lines if 0 < (line["second"] or 0) <= facts.seconds]
@@ -81,16 +87,16 @@ def judged(
 
 
 def verdict_of(
-    results: Sequence[ThresholdResult], faults: Sequence[FaultResult], verification: Verification, facts: Facts,
+    results: Sequence[ThresholdResult], faults: Sequence[FaultResult], verification: Verification, facts: RunFacts,
     metrics: Mapping[str, float | None],
-) -> tuple[Verdict, tuple[str, ...]]:  # fmt: skip
+) -> tuple[RunVerdict, tuple[str, ...]]:  # fmt: skip
     """Return the verdict and the reasons behind one that is not `held`.
 
     An interrupted run is that, whatever it measured. A run whose load was not the one asked for is invalid. Crossed
     thresholds come before a verification that did not run, since they are known.
     """
     if facts.interrupted:
-        return Verdict.INTERRUPTED, ("interrupted: what was measured until then is kept",)
+        return RunVerdict.INTERRUPTED, ("interrupted: what was measured until then is kept",)
     wrong = [*facts.wrong, *_faults_without_effect(faults)]
     behind = metrics.get("generator_behind_ms.max") or 0
     if facts.paced and behind > GENERATOR_BEHIND_MS_MAX:
@@ -98,25 +104,25 @@ def verdict_of(
             f"the generator fell {behind:,.0f} ms behind its schedule by its own doing: more --senders, or a lower rate"
         )
     if wrong:
-        return Verdict.INVALID, tuple(wrong)
+        return RunVerdict.INVALID, tuple(wrong)
     crossed = [r for r in results if not r.held]
     if crossed:
-        return Verdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
+        return RunVerdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
     if facts.verify_wanted and not verification.ran:
-        return Verdict.UNVERIFIED, (f"not verified: {verification.why_not}",)
-    return Verdict.HELD, ()
+        return RunVerdict.UNVERIFIED, (f"not verified: {verification.why_not}",)
+    return RunVerdict.HELD, ()
 
 
 def after_verification(
-    before: Verdict, why: tuple[str, ...], results: Sequence[ThresholdResult]
-) -> tuple[Verdict, tuple[str, ...]]:
+    before: RunVerdict, why: tuple[str, ...], results: Sequence[ThresholdResult]
+) -> tuple[RunVerdict, tuple[str, ...]]:
     """Return the verdict of a run that is verified later: what it lacked is there, what made it invalid stays."""
-    if before in {Verdict.INVALID, Verdict.INTERRUPTED}:
+    if before in {RunVerdict.INVALID, RunVerdict.INTERRUPTED}:
         return before, why
     crossed = [r for r in results if not r.held]
     if crossed:
-        return Verdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
-    return Verdict.HELD, ()
+        return RunVerdict.CROSSED, tuple(f"{r.metric}: {r.expression} was crossed" for r in crossed)
+    return RunVerdict.HELD, ()
 
 
 def _faults_without_effect(faults: Sequence[FaultResult]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from adledger.loadtest.lab.deployment import (
     LOCAL,
-    Deployment,
+    RunDeployment,
     Servers,
     Wanted,
     drop_broker_data,
@@ -25,7 +25,7 @@ from adledger.loadtest.lab.deployment import (
 from adledger.loadtest.lab.environment import environment
 from adledger.loadtest.profiles.profile import Fault, Profile
 from adledger.loadtest.profiles.thresholds import EXACT
-from adledger.loadtest.results.run_folder import FRESHNESS, RUN, Run, RunFolder, Summary, Verification
+from adledger.loadtest.results.run_folder import FRESHNESS, RUN, Run, RunFolder, RunSummary, Verification
 from adledger.loadtest.runner import judge
 from adledger.loadtest.runner.check import Sent, checked, cuts_of, not_verified
 from adledger.loadtest.runner.faults import Faults
@@ -41,7 +41,7 @@ ID_TIME = "%Y%m%dt%H%M%S"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RunRequest:
     """What the command asks for. `rate` 0 is max, None the profile's; so is None for `seconds`."""
 
     profile: Profile
@@ -58,7 +58,7 @@ class Request:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def execute(request: Request, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, Summary]:
+def execute(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, RunSummary]:
     """Do one load test; returns its folder and how it went. Raises AdledgerError where it could not be begun."""
     run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
     folder = RunFolder.create(request.runs, run_id)
@@ -74,8 +74,8 @@ def execute(request: Request, screen: Screen, interrupt: Interrupt) -> tuple[Run
 
 
 def one_run(
-    request: Request, folder: RunFolder, on: Servers, screen: Screen, interrupt: Interrupt
-) -> Summary:
+    request: RunRequest, folder: RunFolder, on: Servers, screen: Screen, interrupt: Interrupt
+) -> RunSummary:
     """Do one run on servers that stand; its folder is there and empty."""
     profile, run_id = request.profile, folder.path.name
     names = names_of(run_id)
@@ -119,7 +119,7 @@ def one_run(
     return summary
 
 
-def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> Summary:
+def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> RunSummary:
     """Compare a run's tables with its truth (again), write and return its summary with what was found.
 
     Raises UsageError where the run was cut off, SinkError where its tables can't be reached.
@@ -145,7 +145,7 @@ def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> Summary:
 
 
 def _verification(
-    request: Request, deployment: Deployment, sent: Sent, loaded: Outcome, screen: Screen
+    request: RunRequest, deployment: RunDeployment, sent: Sent, loaded: Outcome, screen: Screen
 ) -> Verification:
     if not request.verify:
         return not_verified("--no-verify")
@@ -167,15 +167,15 @@ def _verification(
 
 
 def _summary(
-    request: Request, run_id: str, planned: Plan, sent: Sent, loaded: Outcome, verification: Verification
-) -> Summary:
+    request: RunRequest, run_id: str, planned: Plan, sent: Sent, loaded: Outcome, verification: Verification
+) -> RunSummary:
     paced = bool(planned.schedule.speed)
     due = (
         sent.records_planned(planned.schedule.end_ms)
         if paced and not (loaded.interrupted or loaded.aborted)
         else 0
     )
-    facts = judge.Facts(
+    facts = judge.RunFacts(
         seconds=planned.schedule.seconds, paced=paced,
         dropped=max(0, due - loaded.samples.totals.sent) if due else 0, go_ms=loaded.go_ms,
         drained_seconds=loaded.drained_seconds, interrupted=loaded.interrupted, verify_wanted=request.verify,
@@ -184,13 +184,13 @@ def _summary(
     metrics = judge.metrics_of(loaded.samples, facts, verification)
     results = judge.judged(request.profile.thresholds, loaded.aborted, metrics, verified=verification.ran)
     verdict, why = judge.verdict_of(results, loaded.faults, verification, facts, metrics)
-    return Summary(
+    return RunSummary(
         run_id=run_id, verdict=verdict, why=why, metrics=metrics, thresholds=results, faults=loaded.faults,
         verification=verification,
     )  # fmt: skip
 
 
-def _run(request: Request, run_id: str, planned: Plan, deployment: Deployment) -> Run:
+def _run(request: RunRequest, run_id: str, planned: Plan, deployment: RunDeployment) -> Run:
     settings: Settings = deployment.settings
     return Run(
         id=run_id, profile_name=request.profile.name, profile=request.profile.as_json(),
@@ -204,7 +204,7 @@ def _run(request: Request, run_id: str, planned: Plan, deployment: Deployment) -
     )  # fmt: skip
 
 
-def _clickhouse(request: Request, deployment: Deployment) -> str:
+def _clickhouse(request: RunRequest, deployment: RunDeployment) -> str:
     """Return ClickHouse's address without a password."""
     named = request.wanted.clickhouse
     return named if named.startswith("embedded:") else str(deployment.servers.clickhouse)

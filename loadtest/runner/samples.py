@@ -13,7 +13,7 @@ from adledger.loadtest.results.run_folder import Second
 from adledger.loadtest.runner.freshness import Histograms, Matcher
 from adledger.loadtest.runner.ledger_look import DoneBatch
 from adledger.loadtest.runner.outlet import Ack
-from adledger.loadtest.runner.sender import Report
+from adledger.loadtest.runner.sender import SenderReport
 
 SCRAPE_SECONDS = 1.0
 
@@ -81,7 +81,7 @@ class Scraper:
 
 
 @dataclass(slots=True)
-class Totals:
+class RunTotals:
     """What a run came to so far."""
 
     sent: int = 0
@@ -107,7 +107,7 @@ class Samples:
 
     def __init__(self, load_ms: int) -> None:
         self.load_ms = load_ms
-        self.totals = Totals()
+        self.totals = RunTotals()
         self.histograms = Histograms(load_ms)
         self.seconds: list[Second] = []
         self.usage = {part: Usage() for part in PARTS}
@@ -117,7 +117,7 @@ class Samples:
         self._cpu = dict.fromkeys(PARTS, 0.0)
         self._metrics: Metrics | None = None
 
-    def report(self, report: Report) -> None:
+    def report(self, report: SenderReport) -> None:
         """Take what a sender did."""
         for due_ms, sent_ms, records in report.ticks:
             self._target[due_ms // 1_000] += records

@@ -11,12 +11,12 @@ from adledger.loadtest.results.run_folder import (
     RUN,
     SECONDS_FILE,
     RunFolder,
+    RunSummary,
+    RunVerdict,
     Step,
-    Summary,
-    Verdict,
 )
 from adledger.loadtest.runner.load import Interrupt, Screen
-from adledger.loadtest.runner.run import ID_TIME, Request, one_run
+from adledger.loadtest.runner.run import ID_TIME, RunRequest, one_run
 from adledger.pipeline.errors import UsageError
 
 STEPS_MAX = 12
@@ -43,7 +43,7 @@ def next_rate(start: float, steps: list[tuple[float, bool]]) -> float | None:
     return (held + failed) / 2
 
 
-def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, Summary]:
+def find_highest(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, RunSummary]:
     """Search; returns the folder of the search and the summary of its best step (its last, where none held).
 
     The steps' folders stand beside it. Raises UsageError where the request has no rate to begin with.
@@ -58,15 +58,15 @@ def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tupl
     start = request.rate or request.profile.load.rate
     tried: list[tuple[float, bool]] = []
     steps: list[Step] = []
-    best: tuple[RunFolder, Summary] | None = None
+    best: tuple[RunFolder, RunSummary] | None = None
     try:
         with servers(request.wanted, folder.path) as on:
             while (rate := next_rate(start, tried)) is not None and not interrupt.asked.is_set():
                 step_folder = RunFolder.create(request.runs, f"{run_id}_{len(steps) + 1:02}")
                 summary = one_run(replace(request, rate=rate), step_folder, on, screen, interrupt)
-                held = summary.verdict is Verdict.HELD
+                held = summary.verdict is RunVerdict.HELD
                 screen.say(f"{rate:,.0f} events/s: {', '.join((summary.verdict.value, *summary.why))}")
-                if best is None or held or best[1].verdict is not Verdict.HELD:
+                if best is None or held or best[1].verdict is not RunVerdict.HELD:
                     best = step_folder, summary
                 steps.append(
                     Step(
@@ -89,7 +89,7 @@ def find_highest(request: Request, screen: Screen, interrupt: Interrupt) -> tupl
     )  # fmt: skip
     if interrupt.asked.is_set():
         summary = replace(
-            summary, verdict=Verdict.INTERRUPTED, why=("interrupted: the steps until then are kept",)
+            summary, verdict=RunVerdict.INTERRUPTED, why=("interrupted: the steps until then are kept",)
         )
     for name in (RUN, SECONDS_FILE, FRESHNESS):
         shutil.copy(best[0].path / name, folder.path / name)

@@ -1,7 +1,7 @@
 """A sender: a process that generates some partitions' records and hands them to the log when they are due.
 
 It is told on stdin, one line each: its `Task` as JSON; `go MS`, when the load begins; `stop`. It tells on stdout, one
-JSON object a line: `ready`, a `Report` four times a second, and `ended`. When stdin ends it stops: its runner is gone.
+JSON object a line: `ready`, a `SenderReport` four times a second, and `ended`. When stdin ends it stops: its runner is gone.
 
 The loop is open. A tick is sent at its time, whatever became of those before; where the log doesn't take it, it is
 sent late, and its lateness counts as latency, because that is measured from when it was due.
@@ -64,7 +64,7 @@ class Task:
 
 
 @dataclass(slots=True)
-class Report:
+class SenderReport:
     """What happened since the last report.
 
     `ticks`: (due ms, sent ms, records). `acks`: as outlet.Ack. `generator_behind_ms`: the most that the generator
@@ -85,7 +85,7 @@ class Sender:
         self._log = log
         self._ticks = self._chunks()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="generator")
-        self._report = Report(sent_until_ms=task.schedule.start_ms)
+        self._report = SenderReport(sent_until_ms=task.schedule.start_ms)
         self._behind_ms = 0.0
         self.go: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.stopped = asyncio.Event()
@@ -116,9 +116,9 @@ class Sender:
         self._pool.shutdown()
         await self._log.flush()
 
-    def take_report(self) -> Report:
+    def take_report(self) -> SenderReport:
         """Return the report since the last one."""
-        report, self._report = self._report, Report(sent_until_ms=self._report.sent_until_ms)
+        report, self._report = self._report, SenderReport(sent_until_ms=self._report.sent_until_ms)
         report.acks = [dataclasses.astuple(ack) for ack in self._log.acks()]
         return report
 

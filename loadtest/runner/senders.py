@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from adledger.loadtest.lab.processes import Process
-from adledger.loadtest.runner.sender import Report, Task
+from adledger.loadtest.runner.sender import SenderReport, Task
 from adledger.pipeline.errors import AdledgerError
 from adledger.sinks.embedded.launch import search_path
 
@@ -25,7 +25,7 @@ class SenderProcess:
 
     task: Task
     process: Process
-    reports: "SimpleQueue[Report]" = field(default_factory=SimpleQueue)
+    reports: "SimpleQueue[SenderReport]" = field(default_factory=SimpleQueue)
     ready: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     failure: str = ""
@@ -71,7 +71,7 @@ class SenderProcess:
         for line in self.process.popen.stdout:
             said: dict[str, Any] = json.loads(line)
             if "report" in said:
-                report = Report(**said["report"])
+                report = SenderReport(**said["report"])
                 self.sent_until_ms = report.sent_until_ms
                 self.reports.put(report)
             elif "ready" in said:

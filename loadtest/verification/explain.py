@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from adledger.loadtest.traffic.expected_records import ExpectedRecords
 from adledger.loadtest.traffic.ground_truth import EXPECTED, ROLLUP_KEY
 from adledger.loadtest.traffic.labels import Label
 from adledger.loadtest.verification.differences import RollupDifference
-from adledger.pipeline.ledger.queries import TableNames
+from adledger.pipeline.ledger.queries import QueryClient, TableNames
 from adledger.schemas.classes import CLASS_NAMES, Class
 from adledger.schemas.wire import Malformed
 
@@ -21,13 +21,6 @@ BATCHES_MAX = 5
 
 Place = tuple[int, int, int]
 """Topic index, lane, offset."""
-
-
-class Client(Protocol):
-    """What explaining needs of adledger.sinks.connection.Client."""
-
-    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
-        """Return the rows of a SELECT as tuples."""
 
 
 class Fate(NamedTuple):
@@ -45,7 +38,7 @@ class Fate(NamedTuple):
 
 def explain(
     wrong: Sequence[RollupDifference],
-    client: Client,
+    client: QueryClient,
     tables: TableNames,
     records: Sequence[ExpectedRecords],
     class_code: str = "class_code",
@@ -67,7 +60,7 @@ def explain(
     return [*_batches_explained(client, tables), *of_events][:EXPLANATIONS_MAX]
 
 
-def _batches_explained(client: Client, tables: TableNames) -> Iterator[str]:
+def _batches_explained(client: QueryClient, tables: TableNames) -> Iterator[str]:
     """Yield the batches whose tables contradict each other: each has one ledger row, and its events' sums as rollups."""
     for lane, batch, events, nanos, rolled_up, rolled_nanos, ledgered in client.execute(
         "SELECT lane, batch_no, sum(events), sum(nanos), sum(rolled_up), sum(rolled_nanos), sum(ledgered) FROM ("
@@ -152,7 +145,7 @@ def _at_places(places: Sequence[Place]) -> str:
     return f"(topic, lane, offset) IN ({listed})"
 
 
-def _events(client: Client, tables: TableNames, class_code: str, where: str) -> dict[Place, list[Fate]]:
+def _events(client: QueryClient, tables: TableNames, class_code: str, where: str) -> dict[Place, list[Fate]]:
     found: dict[Place, list[Fate]] = {}
     for topic, lane, offset, *key, money in client.execute(
         "SELECT topic, lane, offset, publisher_id, toUnixTimestamp(toStartOfMinute(event_time)), event_type_code, "
@@ -162,7 +155,7 @@ def _events(client: Client, tables: TableNames, class_code: str, where: str) -> 
     return found
 
 
-def _dead_letters(client: Client, tables: TableNames) -> dict[Place, int]:
+def _dead_letters(client: QueryClient, tables: TableNames) -> dict[Place, int]:
     rows = client.execute(f"SELECT topic, lane, offset, reason_code FROM {tables('dead_letters')}")
     return {(topic, lane, offset): reason for topic, lane, offset, reason in rows}
 

@@ -10,7 +10,7 @@ events again, one by one.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from adledger.loadtest.verification.verify import FILTERED, Client
+from adledger.loadtest.verification.verify import FILTERED, ColumnarClient
 from adledger.pipeline.explain.explain import Explainer
 from adledger.pipeline.explain.store import Store
 from adledger.pipeline.ledger.queries import TableNames
@@ -27,14 +27,14 @@ _BITS = {code: sum(1 << r for r, rule in RULES.items() if rule.event_class == co
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class VerdictCheck:
     """What was found: a line for each thing that is wrong, and how many events the plain rules judged again."""
 
     wrong: tuple[str, ...]
     judged_again: int
 
 
-def check_verdicts(client: Client, database: str, ledger: Totals, lists: Lists) -> Verdicts:
+def check_verdicts(client: ColumnarClient, database: str, ledger: Totals, lists: Lists) -> VerdictCheck:
     """Look at all verdicts of a database; `ledger` is its ledger's totals. Raises what the client does."""
     tables = TableNames(database)
     store = Store(client, tables)
@@ -47,7 +47,7 @@ def check_verdicts(client: Client, database: str, ledger: Totals, lists: Lists) 
         if e.differs
     )
     wrong = (*_classes(client, tables), *_sums(client, tables, ledger), *differing)
-    return Verdicts(wrong, len(sample))
+    return VerdictCheck(wrong, len(sample))
 
 
 def class_of(reasons: int, enforced: int) -> Class:
@@ -55,7 +55,7 @@ def class_of(reasons: int, enforced: int) -> Class:
     return next((code for code in FILTERED if reasons & enforced & _BITS[code]), Class.BILLABLE)
 
 
-def _classes(client: Client, tables: TableNames) -> Iterator[str]:
+def _classes(client: ColumnarClient, tables: TableNames) -> Iterator[str]:
     """Yield where an event's class does not follow from its reasons and from what its judge enforced."""
     enforced: Mapping[int, int] = dict(
         client.execute(f"SELECT version, any(enforced) FROM {tables.database}.judges GROUP BY version")
@@ -70,7 +70,7 @@ def _classes(client: Client, tables: TableNames) -> Iterator[str]:
             yield f"events: {events:,} are {names[0]}, but reasons {reasons:x} under judge {version:016x} make them {names[1]}"
 
 
-def _sums(client: Client, tables: TableNames, ledger: Totals) -> Iterator[str]:
+def _sums(client: ColumnarClient, tables: TableNames, ledger: Totals) -> Iterator[str]:
     """Yield where records or money of a class that rules decide are not the same in the ledger and in a table."""
     for table, records in (("events", "count()"), ("rollup_minute", "sum(records)")):
         found = {

@@ -36,7 +36,7 @@ BEFORE_RULES = f"if(class_code IN ({Class.GIVT:d}, {Class.SIVT:d}), {Class.BILLA
 """The class of an event or a rollup's row (SQL) as if no rule had judged."""
 
 
-class Client(Protocol):
+class ColumnarClient(Protocol):
     """What verification needs of adledger.sinks.connection.Client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
@@ -47,7 +47,7 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerificationReport:
     """What verification found.
 
     `totals` are the ledger's, as they stand there; `before_rules`: they were compared with givt and sivt counted as
@@ -72,12 +72,12 @@ class Report:
 
 def verify(
     truth: Truth,
-    client: Client,
+    client: ColumnarClient,
     database: str,
     records: Sequence[ExpectedRecords] = (),
     *,
     before_rules: bool = False,
-) -> Report:
+) -> VerificationReport:
     """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the truth about the whole log.
 
     `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
@@ -103,7 +103,7 @@ def verify(
             room = DIFFERENCES_MAX - len(found)
             found += differences(table, expected, stored, keys[:room])
     explanations = explain(found, client, tables, records, class_code) if found or wrong else []
-    return Report(
+    return VerificationReport(
         truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations), before_rules
     )  # fmt: skip
 
@@ -126,7 +126,12 @@ def judged_as_billable(ledger: Totals) -> Totals:
 
 
 def _stored(
-    client: Client, tables: TableNames, table: str, records: str, class_code: str, span: tuple[int, int]
+    client: ColumnarClient,
+    tables: TableNames,
+    table: str,
+    records: str,
+    class_code: str,
+    span: tuple[int, int],
 ) -> Records:
     """Return a table's rows of a span of publishers, added up over lanes and batches (ROLLUP, sorted)."""
     minute = "minute" if table == "rollup_minute" else "toStartOfMinute(event_time)"
@@ -162,7 +167,9 @@ def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
     return wrong
 
 
-def _count_differences(truth: Truth, client: Client, tables: TableNames, class_code: str) -> list[str]:
+def _count_differences(
+    truth: Truth, client: ColumnarClient, tables: TableNames, class_code: str
+) -> list[str]:
     """Return where counts by lane, or of dead letters by reason, are not the truth's."""
     lanes = len(truth.misrouted)
     classes = np.zeros((lanes, CLASSES), np.int64)

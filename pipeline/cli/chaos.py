@@ -54,11 +54,11 @@ def chaos(
       adledger chaos --faults outage --outage 10m --no-controls
     """
     from adledger.loadtest.chaos.plan import chosen
-    from adledger.loadtest.chaos.run import Request, execute
+    from adledger.loadtest.chaos.run import ChaosRequest, execute
 
     where = _empty(folder or RUNS / datetime.now(UTC).strftime("%Y%m%dt%H%M%S"))
     report = execute(
-        Request(
+        ChaosRequest(
             seed=seed, faults=chosen([name for name in faults.split(",") if name]), folder=where,
             seconds=None if duration is None else _seconds(duration, "--duration"), workers=workers,
             rate_per_second=rate, outage_seconds=_seconds(outage, "--outage"), slow_seconds=_seconds(slow, "--slow"),

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from adledger.loadtest.demo.procedure import Filled, TopPublisher
-    from adledger.loadtest.verification.verdicts import Verdicts
-    from adledger.loadtest.verification.verify import Report
+    from adledger.loadtest.verification.verdicts import VerdictCheck
+    from adledger.loadtest.verification.verify import VerificationReport
     from adledger.pipeline.ledger.totals import LedgerSummary, Totals
     from adledger.pipeline.settings import Settings
 
@@ -95,8 +95,8 @@ class DemoResult:
     seed: int
     filled: "Filled"
     summary: "LedgerSummary"
-    report: "Report"
-    verdicts: "Verdicts"
+    report: "VerificationReport"
+    verdicts: "VerdictCheck"
     top: "Sequence[TopPublisher]"
     seconds: float
 
@@ -200,7 +200,7 @@ def _print_text(result: DemoResult) -> None:
     out(WAYS.format(adledger=_program(), folder=result.folder, tables=result.folder / "clickhouse"))
 
 
-def _class_rows(report: "Report") -> list[tuple[object, ...]]:
+def _class_rows(report: "VerificationReport") -> list[tuple[object, ...]]:
     """Return a row for each class and currency: records and money by the ledger and by the truth.
 
     The truth does not know what rules filter: it has one sum of billable, givt and sivt, in a row of its own.

@@ -14,7 +14,7 @@ from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from adledger.loadtest.results.run_folder import RunFolder
-    from adledger.loadtest.runner.run import Request
+    from adledger.loadtest.runner.run import RunRequest
 
 loadtest = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -88,7 +88,7 @@ def run(
     raise typer.Exit(_carried_out(request, find_max=find_max, as_json=as_json))
 
 
-def _carried_out(request: "Request", *, find_max: bool, as_json: bool) -> int:
+def _carried_out(request: "RunRequest", *, find_max: bool, as_json: bool) -> int:
     """Do it, print what came of it, and return the exit code."""
     from adledger.loadtest.report.write import HTML, write_report
     from adledger.loadtest.runner.load import Interrupt
@@ -215,11 +215,11 @@ def _listed(folder: "RunFolder") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _request(profile: str, **given: Any) -> "Request":
+def _request(profile: str, **given: Any) -> "RunRequest":
     from adledger.loadtest.lab.deployment import LOCAL, Wanted
     from adledger.loadtest.profiles import files as profile_files
     from adledger.loadtest.profiles.profile import fault_of
-    from adledger.loadtest.runner.run import Request
+    from adledger.loadtest.runner.run import RunRequest
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
         raise UsageError(
@@ -227,7 +227,7 @@ def _request(profile: str, **given: Any) -> "Request":
         )
     if given["run_id"] and not (given["run_id"].isidentifier() or given["run_id"].replace("_", "").isalnum()):
         raise UsageError(f"--run-id {given['run_id']!r} is no name", remedy="letters, digits and _")
-    return Request(
+    return RunRequest(
         profile=profile_files.load(profile),
         wanted=Wanted(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
         runs=given["runs"], command=("adledger", *sys.argv[1:]), run_id=given["run_id"], rate=_rate(given["rate"]),

@@ -14,7 +14,7 @@ from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from adledger.loadtest.day.extrapolate import Coefficient, Figure
-    from adledger.loadtest.day.measure import Measured
+    from adledger.loadtest.day.measure import MeasuredSample
     from adledger.loadtest.day.plan import Whole
 
 CROSSED = 99
@@ -83,7 +83,7 @@ def day(
 
 
 def _as_json(
-    whole: "Whole", found: "list[Measured]", known: "dict[str, Coefficient]", figures: "list[Figure]"
+    whole: "Whole", found: "list[MeasuredSample]", known: "dict[str, Coefficient]", figures: "list[Figure]"
 ) -> dict[str, Any]:
     import dataclasses
 
@@ -102,7 +102,7 @@ def _as_json(
 
 
 def _print(
-    whole: "Whole", found: "list[Measured]", known: "dict[str, Coefficient]", figures: "list[Figure]", home: Path
+    whole: "Whole", found: "list[MeasuredSample]", known: "dict[str, Coefficient]", figures: "list[Figure]", home: Path
 ) -> None:  # fmt: skip
     out_table(
         ("scale", "lanes", "events", "batches", "worker CPU-s", "events/CPU-s", "ClickHouse CPU-s", "worker MiB", "retention", "verified"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from adledger.pipeline.cli.output import err, out
 
 if TYPE_CHECKING:
-    from adledger.loadtest.results.run_folder import RunFolder, Second, Summary
+    from adledger.loadtest.results.run_folder import RunFolder, RunSummary, Second
 
 LINE_SECONDS = 5
 WRONG_SHOWN_MAX = 10
@@ -77,7 +77,7 @@ def told(line: "Second", total_seconds: float) -> str:
     )
 
 
-def print_end(folder: "RunFolder", summary: "Summary") -> None:
+def print_end(folder: "RunFolder", summary: "RunSummary") -> None:
     """Print what came of a run: metrics, faults, verification, thresholds with ticks and crosses, the verdict."""
     out("")
     width = max(len(label) for _, label, _, _ in SHOWN)
@@ -106,7 +106,7 @@ def print_end(folder: "RunFolder", summary: "Summary") -> None:
     out(f"{summary.verdict.value.upper()}  run {summary.run_id}, in {folder.path}")
 
 
-def _print_verification(summary: "Summary") -> None:
+def _print_verification(summary: "RunSummary") -> None:
     found = summary.verification
     if not found.ran:
         out(f"  not verified: {found.why_not}")

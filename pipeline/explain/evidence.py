@@ -102,10 +102,10 @@ class _Before:
     """An event, the ones before it, and their rows."""
 
     row: EventRow
-    events: Sequence[plain.PlainEvent]
+    events: Sequence[plain.EventView]
     rows: Mapping[int, EventRow]
 
-    def place(self, event: plain.PlainEvent) -> dict[str, int]:
+    def place(self, event: plain.EventView) -> dict[str, int]:
         row = self.rows[id(event)]
         return {"topic": row.topic, "lane": row.lane, "offset": row.offset, "batch_no": row.batch_no}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from adledger.pipeline.rules.plain import PlainEvent
+from adledger.pipeline.rules.plain import EventView
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.wire import EventType, Flag
 
@@ -73,9 +73,9 @@ class EventRow:
         return self.height_px if self.flags >> Flag.HAS_HEIGHT & 1 else None
 
     @property
-    def event(self) -> PlainEvent:
+    def event(self) -> EventView:
         """Return the event as the rules see it."""
-        return PlainEvent(
+        return EventView(
             self.event_type_code, self.event_time, self.lane_clock, self.publisher_id, self.campaign_id, self.creative_id,
             self.id_hash, self.impression_hash, 0 if self.cookieless else self.user_hash, self.cookieless,
             self.ip_hi << 64 | self.ip_lo, self.ua_hash, self.class_code == Class.DUPLICATE,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.records.encoded import Fetched
-from adledger.pipeline.stages.merge import Cut, Pending, Place, cut
+from adledger.pipeline.stages.merge import Cut, CutPosition, Pending, cut
 from adledger.pipeline.stages.walk import walk
 from adledger.sinks.sink import OffsetRange
 
@@ -26,7 +26,7 @@ class Batch:
     refs: RecordRefs
     clock: I64
     ranges: tuple[OffsetRange, ...]
-    place: Place
+    place: CutPosition
     clock_before: int
 
     @property
@@ -124,7 +124,7 @@ class LaneBuffer:
             if self.rows or not self.drained or all(t.start == t.position for t in self._topics):
                 return None
             empty = RecordRefs.empty()
-            found = Cut((0,) * len(self._topics), empty, empty.offset, Place(clock_before, 0, -1))
+            found = Cut((0,) * len(self._topics), empty, empty.offset, CutPosition(clock_before, 0, -1))
         for topic, taken in zip(self._topics, found.taken, strict=True):
             topic.drop(taken)
         return Batch(found.refs, found.clock, self._advance(), found.place, clock_before)
@@ -133,7 +133,7 @@ class LaneBuffer:
         """Return a batch of no records, which moves the lane's clock, and over offsets without records if there are any."""
         assert not self.rows, "an idle lane holds no records"
         empty = RecordRefs.empty()
-        return Batch(empty, empty.offset, self._advance(), Place(clock_after, 0, -1), clock_before)
+        return Batch(empty, empty.offset, self._advance(), CutPosition(clock_after, 0, -1), clock_before)
 
     def _advance(self) -> tuple[OffsetRange, ...]:
         ranges = []

@@ -16,7 +16,7 @@ Params = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class PlainEvent:
+class EventView:
     """An event as the rules see it. `clock`: the lane clock (ms) at it; `user` is 0 where `cookieless`."""
 
     event_type: int
@@ -44,14 +44,14 @@ class PlainEvent:
         return (4, self.ip >> 8) if self.ip >> 32 == 0xFFFF else (6, self.ip >> 64)
 
 
-def within(earlier: Sequence[PlainEvent], event: PlainEvent, window_ms: int) -> Iterator[PlainEvent]:
+def within(earlier: Sequence[EventView], event: EventView, window_ms: int) -> Iterator[EventView]:
     """Yield the earlier events in the window, the newest first."""
     return (e for e in reversed(earlier) if event.clock - e.clock <= window_ms)
 
 
-def impression_of(earlier: Sequence[PlainEvent], event: PlainEvent, horizon_ms: int) -> PlainEvent | None:
+def impression_of(earlier: Sequence[EventView], event: EventView, horizon_ms: int) -> EventView | None:
     """Return a click's impression: the newest of its publisher with the id, or else of another that the person saw."""
-    shown: dict[int, PlainEvent] = {}
+    shown: dict[int, EventView] = {}
     for e in within(earlier, event, horizon_ms):
         if e.event_type == EventType.IMPRESSION and e.id_hash == event.impression_hash:
             shown.setdefault(e.publisher, e)
@@ -61,19 +61,19 @@ def impression_of(earlier: Sequence[PlainEvent], event: PlainEvent, horizon_ms: 
     return max(others, key=lambda e: (e.clock, e.publisher), default=None)
 
 
-def gap_ms(event: PlainEvent, impression: PlainEvent) -> int:
+def gap_ms(event: EventView, impression: EventView) -> int:
     """Return how long after its impression a click came, by log time where event times say that it came first."""
     gap = event.event_time - impression.event_time
     return gap if gap >= 0 else event.clock - impression.clock
 
 
-def click_no_impression(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def click_no_impression(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click without its impression in the lane within the horizon."""
     is_click = event.event_type == EventType.CLICK
     return is_click and impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS) is None
 
 
-def click_too_fast(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def click_too_fast(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click less than `gap_min_ms` after its impression."""
     shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     return (
@@ -81,14 +81,14 @@ def click_too_fast(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) 
     )
 
 
-def click_too_late(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def click_too_late(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click more than `gap_max_minutes` after its impression."""
     shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     gap_max_ms = p["gap_max_minutes"] * MINUTE_MS
     return event.event_type == EventType.CLICK and shown is not None and gap_ms(event, shown) > gap_max_ms
 
 
-def click_mismatch(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def click_mismatch(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click of another publisher or campaign than its impression."""
     shown = impression_of(earlier, event, p["horizon_minutes"] * MINUTE_MS)
     if event.event_type != EventType.CLICK or shown is None:
@@ -96,16 +96,16 @@ def click_mismatch(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) 
     return (shown.publisher, shown.campaign) != (event.publisher, event.campaign)
 
 
-def last_click(earlier: Sequence[PlainEvent], event: PlainEvent, horizon_ms: int) -> PlainEvent | None:
+def last_click(earlier: Sequence[EventView], event: EventView, horizon_ms: int) -> EventView | None:
     """Return the newest click of a click's person on its creative (and impression, without a cookie)."""
 
-    def what(e: PlainEvent) -> tuple[object, ...]:
+    def what(e: EventView) -> tuple[object, ...]:
         return e.event_type, e.person, e.creative, e.impression_hash if e.cookieless else None
 
     return next((e for e in within(earlier, event, horizon_ms) if what(e) == what(event)), None)
 
 
-def double_click(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def double_click(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click at most `within_ms`, by event time, from the last of its person on its creative."""
     if event.event_type != EventType.CLICK or event.duplicate:
         return False
@@ -113,9 +113,7 @@ def double_click(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) ->
     return last is not None and abs(event.event_time - last.event_time) <= p["within_ms"]
 
 
-def clicks_on_impression(
-    earlier: Sequence[PlainEvent], event: PlainEvent, window_ms: int
-) -> list[PlainEvent]:
+def clicks_on_impression(earlier: Sequence[EventView], event: EventView, window_ms: int) -> list[EventView]:
     """Return the clicks in the window on a click's impression."""
     return [
         e
@@ -125,19 +123,19 @@ def clicks_on_impression(
     ]
 
 
-def repeat_click(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def repeat_click(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag a click with `clicks_max` or more on the same impression before it in the window."""
     if event.event_type != EventType.CLICK or event.duplicate:
         return False
     return len(clicks_on_impression(earlier, event, p["window_minutes"] * MINUTE_MS)) >= p["clicks_max"]
 
 
-def of_user(earlier: Sequence[PlainEvent], event: PlainEvent, window_ms: int) -> list[PlainEvent]:
+def of_user(earlier: Sequence[EventView], event: EventView, window_ms: int) -> list[EventView]:
     """Return the user's events in the window, the newest first."""
     return [e for e in within(earlier, event, window_ms) if not e.cookieless and e.user == event.user]
 
 
-def user_velocity(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def user_velocity(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag an event with `events_max` or more of its user before it, or a click with `clicks_max` or more clicks."""
     if event.cookieless or event.duplicate:
         return False
@@ -148,7 +146,7 @@ def user_velocity(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -
     return event.event_type == EventType.CLICK and clicks >= p["clicks_max"]
 
 
-def other_networks(earlier: Sequence[PlainEvent], event: PlainEvent, window_ms: int) -> list[tuple[int, int]]:
+def other_networks(earlier: Sequence[EventView], event: EventView, window_ms: int) -> list[tuple[int, int]]:
     """Return the networks that the user was in, in the window, since it was last in the event's own."""
     recent: list[tuple[int, int]] = []
     for e in of_user(earlier, event, window_ms):
@@ -159,21 +157,21 @@ def other_networks(earlier: Sequence[PlainEvent], event: PlainEvent, window_ms: 
     return recent
 
 
-def user_many_ips(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def user_many_ips(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag an event whose network is not among the `networks_max` that its user was last seen in, in the window."""
     if event.cookieless or event.duplicate:
         return False
     return len(other_networks(earlier, event, p["window_minutes"] * MINUTE_MS)) >= p["networks_max"]
 
 
-def impression_gaps_ms(earlier: Sequence[PlainEvent], event: PlainEvent, horizon_ms: int) -> list[int]:
+def impression_gaps_ms(earlier: Sequence[EventView], event: EventView, horizon_ms: int) -> list[int]:
     """Return the gaps, by event time, between an impression and the seven of its user before it, the newest first."""
     seen = [e for e in of_user(earlier, event, horizon_ms) if e.event_type == EventType.IMPRESSION][:7]
     times = [e.event_time for e in (event, *seen)]
     return [later - earlier for later, earlier in itertools.pairwise(times)]
 
 
-def periodic(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> bool:
+def periodic(earlier: Sequence[EventView], event: EventView, p: Params) -> bool:
     """Tag an impression that is, with the seven of its user before it, equally spaced in event time."""
     if event.cookieless or event.duplicate or event.event_type != EventType.IMPRESSION:
         return False
@@ -183,7 +181,7 @@ def periodic(earlier: Sequence[PlainEvent], event: PlainEvent, p: Params) -> boo
     return (max(gaps) - min(gaps)) * 100 <= p["tolerance_percent"] * min(gaps)
 
 
-PLAIN: Mapping[Reason, Callable[[Sequence[PlainEvent], PlainEvent, Params], bool]] = {
+PLAIN: Mapping[Reason, Callable[[Sequence[EventView], EventView, Params], bool]] = {
     Reason.CLICK_NO_IMPRESSION: click_no_impression,
     Reason.CLICK_TOO_FAST: click_too_fast,
     Reason.CLICK_TOO_LATE: click_too_late,
@@ -197,6 +195,6 @@ PLAIN: Mapping[Reason, Callable[[Sequence[PlainEvent], PlainEvent, Params], bool
 """Reason -> what the rule says of an event, after the earlier ones."""
 
 
-def hits(earlier: Sequence[PlainEvent], event: PlainEvent, params: Mapping[Reason, Params]) -> int:
+def hits(earlier: Sequence[EventView], event: EventView, params: Mapping[Reason, Params]) -> int:
     """Return the bits of the windowed rules (those in `params`) that an event hits."""
     return sum(1 << reason for reason, p in params.items() if PLAIN[reason](earlier, event, p))

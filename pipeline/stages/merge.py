@@ -27,7 +27,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CutPosition:
     """A place in the lane's order: time (ms), topic index, offset."""
 
     time: int
@@ -42,7 +42,7 @@ class Cut:
     taken: tuple[int, ...]
     refs: RecordRefs
     clock: I64
-    place: Place
+    place: CutPosition
 
 
 def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max: int) -> Cut | None:
@@ -62,7 +62,7 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
     order = order[: max(1, int(np.searchsorted(size, bytes_max, side="right")))]
     refs, clock = refs.take(order), clock[order]
     taken = tuple(int(n) for n in np.bincount(refs.topic, minlength=len(pending)))
-    last = Place(int(clock[-1]), int(refs.topic[-1]), int(refs.offset[-1]))
+    last = CutPosition(int(clock[-1]), int(refs.topic[-1]), int(refs.offset[-1]))
     return Cut(taken, refs, clock, last)
 
 

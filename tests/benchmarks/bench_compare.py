@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adledger.loadtest.compare.change import METRICS, Kind, change_of
+from adledger.loadtest.compare.change import METRICS, ChangeKind, change_of
 from tests.support.noises import NOISES
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1_800)]
@@ -19,7 +19,7 @@ def test_a_against_a(runs):
         told = 0
         for _ in range(COMPARISONS):
             sides = [(metric, *(noise(rng, runs).tolist() for _ in range(2))) for metric in METRICS]
-            told += any(change_of(*side).kind is not Kind.SAME for side in sides)
+            told += any(change_of(*side).kind is not ChangeKind.SAME for side in sides)
         print(f"A against A, {runs} runs, {name}: {told / COMPARISONS:.2%} tell something")
 
 
@@ -28,5 +28,7 @@ def test_a_against_a(runs):
 def test_a_tenth_more_cpu(scatter, runs):
     rng = np.random.default_rng(6)
     sides = np.exp(scatter * rng.standard_normal((COMPARISONS, 2, runs)))
-    found = sum(change_of(METRICS[0], (a * WORSE).tolist(), b.tolist()).kind is Kind.WORSE for a, b in sides)
+    found = sum(
+        change_of(METRICS[0], (a * WORSE).tolist(), b.tolist()).kind is ChangeKind.WORSE for a, b in sides
+    )
     print(f"10 % more CPU, {runs} runs that scatter by {scatter:.0%}: {found / COMPARISONS:.2%} found")

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from adledger.loadtest.chaos import control_runs, controls, faults
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
-from adledger.loadtest.chaos.results import ControlDone, FaultDone, Report, Verdict
-from adledger.loadtest.chaos.run import Request, _Course
+from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDone, FaultDone
+from adledger.loadtest.chaos.run import ChaosRequest, _Course
 from adledger.loadtest.chaos.workers import doubts_of
 from adledger.loadtest.lab.waiting import Broken, NotSeen
 from adledger.pipeline.errors import UsageError
 
 FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it went", recovery_seconds=3.0)
 CONTROL = ControlDone("kill-broker", "patience", "rows are missing", 4.0)
-REPORT = Report(
+REPORT = ChaosReport(
     seed=1, started="2026-01-01T00:00:00+00:00", seconds=9.0, workers=3, lanes=6, records=7, kills=0,
     faults=(FAULT,), controls=(CONTROL,), wrong=(), died=(), compared=True,
 )  # fmt: skip
@@ -53,20 +53,20 @@ def test_an_unknown_fault_is_refused() -> None:
 @pytest.mark.parametrize(
     ("report", "verdict", "code"),
     [
-        (REPORT, Verdict.TRUE, 0),
-        (replace(REPORT, wrong=("one row",)), Verdict.UNTRUE, 1),
-        (replace(REPORT, died=("worker-1",)), Verdict.UNTRUE, 1),
-        (replace(REPORT, faults=(replace(FAULT, held=False),)), Verdict.UNTRUE, 1),
-        (replace(REPORT, faults=(replace(FAULT, took_effect=False),)), Verdict.INVALID, 97),
-        (replace(REPORT, controls=(replace(CONTROL, differs=""),)), Verdict.INVALID, 97),
-        (replace(REPORT, stopped="no traffic"), Verdict.INVALID, 97),
-        (replace(REPORT, compared=False), Verdict.INVALID, 97),
-        (replace(REPORT, wrong=("one row",), stopped="no traffic"), Verdict.UNTRUE, 1),
-        (replace(REPORT, interrupted=True), Verdict.INTERRUPTED, 130),
+        (REPORT, ChaosVerdict.TRUE, 0),
+        (replace(REPORT, wrong=("one row",)), ChaosVerdict.UNTRUE, 1),
+        (replace(REPORT, died=("worker-1",)), ChaosVerdict.UNTRUE, 1),
+        (replace(REPORT, faults=(replace(FAULT, held=False),)), ChaosVerdict.UNTRUE, 1),
+        (replace(REPORT, faults=(replace(FAULT, took_effect=False),)), ChaosVerdict.INVALID, 97),
+        (replace(REPORT, controls=(replace(CONTROL, differs=""),)), ChaosVerdict.INVALID, 97),
+        (replace(REPORT, stopped="no traffic"), ChaosVerdict.INVALID, 97),
+        (replace(REPORT, compared=False), ChaosVerdict.INVALID, 97),
+        (replace(REPORT, wrong=("one row",), stopped="no traffic"), ChaosVerdict.UNTRUE, 1),
+        (replace(REPORT, interrupted=True), ChaosVerdict.INTERRUPTED, 130),
     ],
 )  # fmt: skip
 def test_a_verdict_is_true_only_when_all_was_seen_and_held(
-    report: Report, verdict: Verdict, code: int
+    report: ChaosReport, verdict: ChaosVerdict, code: int
 ) -> None:
     """What is untrue goes before what was not seen; a fault or a control without effect makes a run invalid."""
     assert (report.verdict, report.verdict.exit_code) == (verdict, code)
@@ -113,18 +113,18 @@ def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("raised", "recovers", "verdict"),
     [
-        (NotSeen("no effect"), True, Verdict.INVALID),
-        (NotSeen("no effect"), False, Verdict.INVALID),
-        (OSError("no process"), True, Verdict.INVALID),
-        (Broken("a lane moved"), True, Verdict.UNTRUE),
-        (None, False, Verdict.UNTRUE),
-        (None, True, Verdict.TRUE),
+        (NotSeen("no effect"), True, ChaosVerdict.INVALID),
+        (NotSeen("no effect"), False, ChaosVerdict.INVALID),
+        (OSError("no process"), True, ChaosVerdict.INVALID),
+        (Broken("a lane moved"), True, ChaosVerdict.UNTRUE),
+        (None, False, ChaosVerdict.UNTRUE),
+        (None, True, ChaosVerdict.TRUE),
     ],
 )
 def test_a_course_ends_and_says_what_was_not_seen(
     raised: Exception | None,
     recovers: bool,
-    verdict: Verdict,
+    verdict: ChaosVerdict,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -138,7 +138,7 @@ def test_a_course_ends_and_says_what_was_not_seen(
     monkeypatch.setitem(faults.FAULTS, "kill-broker", fault)
     said: list[str] = []
     play: Any = _Play(recovers)
-    course = _Course(Request(1, {"kill-broker": 1}, tmp_path), play, said.append)
+    course = _Course(ChaosRequest(1, {"kill-broker": 1}, tmp_path), play, said.append)
     stopped = ""
     try:
         course.run()

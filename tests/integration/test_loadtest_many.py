@@ -8,7 +8,7 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.results.run_folder import RunFolder, Verdict
+from adledger.loadtest.results.run_folder import RunFolder, RunVerdict
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.sender import Task
@@ -67,7 +67,7 @@ def test_a_run_of_many_counts_exactly(kafka: LocalBroker, tmp_path: Path) -> Non
         clean = adledger(tmp_path / "clean", "loadtest", "clean", "last", "--runs", str(tmp_path / "runs"))
         assert clean.process.returncode == 0, clean.err
     run, summary = folder.run(), folder.summary()
-    assert (run.senders, run.workers, summary.verdict) == (3, 2, Verdict.HELD)
+    assert (run.senders, run.workers, summary.verdict) == (3, 2, RunVerdict.HELD)
     found = summary.verification
     assert found.equal
     assert found.records_expected == found.records_found == summary.metrics["events_sent"]

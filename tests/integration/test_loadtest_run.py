@@ -10,7 +10,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.results.run_folder import RunFolder, Verdict
+from adledger.loadtest.results.run_folder import RunFolder, RunVerdict
 from adledger.loadtest.runner.freshness import read_log
 from adledger.pipeline.addresses import ServerAddress
 from adledger.sinks.connection import connect
@@ -74,7 +74,7 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
 
     folder = RunFolder.find(tmp_path / "runs", "last")
     run, summary, seconds = folder.run(), folder.summary(), folder.seconds()
-    assert summary.verdict is Verdict.HELD
+    assert summary.verdict is RunVerdict.HELD
     assert summary.verification.equal
     assert (
         summary.verification.records_expected
@@ -100,7 +100,7 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
     assert verify.process.returncode == 1, verify.err
     assert f"publisher {publisher}" in verify.out
     assert "but it is in no table" in verify.out
-    assert folder.summary().verdict is Verdict.CROSSED
+    assert folder.summary().verdict is RunVerdict.CROSSED
 
     client.execute(
         "CREATE DATABASE adledger_lt_mine_too"
@@ -139,7 +139,7 @@ def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
         assert command.wait() == 130, command.err
     folder = RunFolder.find(tmp_path / "runs", "last")
     summary = folder.summary()
-    assert summary.verdict is Verdict.INTERRUPTED
+    assert summary.verdict is RunVerdict.INTERRUPTED
     assert folder.seconds()
     assert 0 < (summary.metrics["events_sent"] or 0) < 50 * 3_000
     assert summary.verification.equal

@@ -8,7 +8,7 @@ import pytest
 
 from adledger.loadtest.report.plots import WANTED
 from adledger.loadtest.report.write import HTML, write_report
-from adledger.loadtest.results.run_folder import FaultResult, Verdict
+from adledger.loadtest.results.run_folder import FaultResult, RunVerdict
 from adledger.pipeline.web.pages import INDEX
 from tests.support.browser import Browser
 from tests.support.run_folders import folder_of, run_of, summary_of
@@ -40,7 +40,7 @@ def report(folder) -> Path:
         took_effect=False, seen=LONG,
     )  # fmt: skip
     metrics = dict.fromkeys(summary_of().metrics, 123456789012.0)
-    summary = summary_of(verdict=Verdict.INVALID, why=(LONG,), metrics=metrics, faults=(fault,))
+    summary = summary_of(verdict=RunVerdict.INVALID, why=(LONG,), metrics=metrics, faults=(fault,))
     return write_report(folder_of(folder, run, summary))[HTML]
 
 

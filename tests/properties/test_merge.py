@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.records.columns import I64, RecordRefs
-from adledger.pipeline.stages.merge import DAY_MS, Cut, Pending, Place, cut, merge_all
+from adledger.pipeline.stages.merge import DAY_MS, Cut, CutPosition, Pending, cut, merge_all
 
 NO_LIMIT = 10**9
 CLOCKS = st.sampled_from([0, 5, DAY_MS - 3])
@@ -76,7 +76,7 @@ def test_a_cut_is_what_sorting_says(parts, data, clock_before, rows_max, bytes_m
         assert expected == []
         return
     assert places(found.refs, found.clock) == expected
-    assert found.place == Place(*expected[-1])
+    assert found.place == CutPosition(*expected[-1])
     assert list(found.taken) == [sum(topic == t for _, topic, _ in expected) for t in range(len(parts))]
 
 

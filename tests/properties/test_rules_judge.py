@@ -76,7 +76,7 @@ def test_the_judge_equals_the_plain_rules(events, data):
             int(c.width_px[i]) if flags >> Flag.HAS_WIDTH & 1 else None,
             int(c.height_px[i]) if flags >> Flag.HAS_HEIGHT & 1 else None,
         )  # fmt: skip
-        seen = plain.PlainEvent(
+        seen = plain.EventView(
             e.event_type, e.event_time, e.clock, e.publisher + 1, e.campaign, e.creative, e.id_hash, e.impression_hash,
             e.user, e.cookieless, e.ip, int(agents[i]), e.duplicate,
         )  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_judge_equals_the_plain_rules(events, data):
 
 def test_what_is_not_evaluated_is_counted():
     """Without lists and publishers, on each decodable event, for each rule that needs them."""
-    rows = rows_of([plain.PlainEvent(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
+    rows = rows_of([plain.EventView(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
     status, none = np.array([0, 0, 0, 0, 3], np.uint8), np.zeros(5, np.int32)
     decoded = Decoded(RecordRefs.of([b""] * 5, [None] * 5), rows.columns, status, none, none, none, none, {})
     blind = CompiledJudge(load_rules(DEFAULT))

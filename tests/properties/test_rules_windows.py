@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.rules import plain, tables
-from adledger.pipeline.rules.plain import PlainEvent
+from adledger.pipeline.rules.plain import EventView
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import WINDOWED, Rows, RuleWindows
 from adledger.schemas.classes import Reason
@@ -46,7 +46,7 @@ LAGS = st.sampled_from([0, 0, 0, 0, 300, 500, 2_000, 60_000, -100_000])
 
 
 @st.composite
-def histories(draw, steps=STEPS, size=40) -> list[PlainEvent]:
+def histories(draw, steps=STEPS, size=40) -> list[EventView]:
     """A lane's events, in its order; ids from so small a range that they meet."""
     clock, found = START_MS, []
     for _ in range(draw(st.integers(0, size))):
@@ -54,7 +54,7 @@ def histories(draw, steps=STEPS, size=40) -> list[PlainEvent]:
         cookieless = draw(st.sampled_from([False, False, False, True]))
         click = draw(st.booleans())
         found.append(
-            PlainEvent(
+            EventView(
                 EventType.CLICK if click else EventType.IMPRESSION,
                 clock - draw(LAGS), clock, draw(st.integers(0, 1)), draw(st.integers(0, 1)), draw(st.integers(0, 1)),
                 draw(st.integers(0, 3)), draw(st.integers(0, 3)) if click else 0,
@@ -65,7 +65,7 @@ def histories(draw, steps=STEPS, size=40) -> list[PlainEvent]:
     return found
 
 
-def rows_of(events: Sequence[PlainEvent]) -> Rows:
+def rows_of(events: Sequence[EventView]) -> Rows:
     """The events as the columns that a lane has."""
     columns = EventColumns.zeros(len(events))
     for i, e in enumerate(events):
@@ -80,16 +80,16 @@ def rows_of(events: Sequence[PlainEvent]) -> Rows:
     return Rows(columns, clock, np.ones(len(events), bool), np.array([e.duplicate for e in events], bool))
 
 
-def days(events: Sequence[PlainEvent]) -> list[list[PlainEvent]]:
+def days(events: Sequence[EventView]) -> list[list[EventView]]:
     """The events by log day: no batch holds two."""
     return [list(day) for _, day in itertools.groupby(events, lambda e: e.clock // DAY_MS)]
 
 
-def judged(windows: RuleWindows, events: Sequence[PlainEvent]) -> list[int]:
+def judged(windows: RuleWindows, events: Sequence[EventView]) -> list[int]:
     return apply(windows, events)[0]
 
 
-def apply(windows: RuleWindows, events: Sequence[PlainEvent]) -> tuple[list[int], Counter[Reason]]:
+def apply(windows: RuleWindows, events: Sequence[EventView]) -> tuple[list[int], Counter[Reason]]:
     found, missed = [], Counter[Reason]()
     for day in days(events):
         hits = np.zeros(len(day), np.uint64)
@@ -98,7 +98,7 @@ def apply(windows: RuleWindows, events: Sequence[PlainEvent]) -> tuple[list[int]
     return found, missed
 
 
-def in_batches(windows: RuleWindows, events: Sequence[PlainEvent], cuts: Sequence[int]) -> list[int]:
+def in_batches(windows: RuleWindows, events: Sequence[EventView], cuts: Sequence[int]) -> list[int]:
     places = sorted({0, len(events), *(c % (len(events) + 1) for c in cuts)})
     return [h for a, b in itertools.pairwise(places) for h in judged(windows, events[a:b])]
 
@@ -114,7 +114,7 @@ def small_tables():
 @given(histories(), st.lists(st.integers(0, 1_000), max_size=6))
 def test_the_windows_equal_the_plain_rules_whatever_the_cuts(events, cuts):
     """Each event has the hits that the plain definitions give it, however the lane was cut into batches."""
-    expected, earlier = [], list[PlainEvent]()
+    expected, earlier = [], list[EventView]()
     for e in events:
         expected.append(plain.hits(earlier, e, PARAMS))
         if not e.duplicate:
@@ -169,7 +169,7 @@ CHANGED = rule_set(
 def test_a_threshold_changes_at_once_and_for_free(events, at):
     """From the change on, the hits are those of the new set over all that came before; the windows stay."""
     params = {r: CHANGED.rules[r].params for r in WINDOWED if r != Reason.CLICK_MISMATCH}
-    windows, earlier, expected = RuleWindows(SMALL), list[PlainEvent](), []
+    windows, earlier, expected = RuleWindows(SMALL), list[EventView](), []
     for number, e in enumerate(events):
         expected.append(plain.hits(earlier, e, PARAMS if number < at else params))
         if not e.duplicate:
@@ -197,7 +197,7 @@ def test_a_rule_that_is_off_says_nothing_and_one_alone_says_the_same():
         clock += int(rng.integers(0, 900))
         kind = EventType.CLICK if rng.random() < 0.5 else EventType.IMPRESSION
         events.append(
-            PlainEvent(kind, clock, clock, i % 2, i % 3 % 2, i % 2, int(rng.integers(0, 100)), int(rng.integers(0, 100)),
+            EventView(kind, clock, clock, i % 2, i % 3 % 2, i % 2, int(rng.integers(0, 100)), int(rng.integers(0, 100)),
                   int(rng.integers(1, 30)), False, int(0xFFFF_0A00_0000 + rng.integers(0, 2**12)), 0)
         )  # fmt: skip
     together = judged(RuleWindows(SMALL), events)
@@ -213,10 +213,10 @@ def test_memory_follows_what_the_window_holds():
     """Tables grow with a crowd and are small again when it is gone."""
     windows = RuleWindows(SMALL)
     small = sum(windows.size_bytes.values())
-    crowd = [PlainEvent(1, START_MS, START_MS, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in range(2_000)]
+    crowd = [EventView(1, START_MS, START_MS, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in range(2_000)]
     judged(windows, crowd)
     assert sum(windows.size_bytes.values()) > 100 * small
     for day in range(1, 30):
         later, ids = START_MS + day * DAY_MS, range(3_000 + day * 100, 3_100 + day * 100)
-        judged(windows, [PlainEvent(1, later, later, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in ids])
+        judged(windows, [EventView(1, later, later, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in ids])
     assert sum(windows.size_bytes.values()) < 40 * small

@@ -11,9 +11,9 @@ from adledger.loadtest.results.run_folder import (
     Names,
     Run,
     RunFolder,
-    Summary,
+    RunSummary,
+    RunVerdict,
     ThresholdResult,
-    Verdict,
     Verification,
 )
 
@@ -50,11 +50,11 @@ def run_of(run_id: str = "r1", **other: Any) -> Run:
     return replace(run, **other)
 
 
-def summary_of(run_id: str = "r1", **other: Any) -> Summary:
+def summary_of(run_id: str = "r1", **other: Any) -> RunSummary:
     """Return how a run that held went, with other values where wanted."""
     metrics = dict.fromkeys(METRICS, 1234.5) | {"worker_cpu_us_per_event": 4.0, "dropped_events": 0}
-    summary = Summary(
-        run_id=run_id, verdict=Verdict.HELD, why=(), metrics=metrics,
+    summary = RunSummary(
+        run_id=run_id, verdict=RunVerdict.HELD, why=(), metrics=metrics,
         thresholds=(ThresholdResult(metric="freshness_ms", expression="p(99)<5000", value=1_234.5, held=True),),
         faults=(
             FaultResult(kind="pause-clickhouse", at_seconds=4.0, duration_seconds=3.0, started_second=4.01,
@@ -82,7 +82,7 @@ def seconds_of(count: int = WARM_UP_SECONDS + LOAD_SECONDS + DRAIN_SECONDS) -> l
     return lines
 
 
-def folder_of(runs: Path, run: Run, summary: Summary) -> RunFolder:
+def folder_of(runs: Path, run: Run, summary: RunSummary) -> RunFolder:
     """Write a run's folder."""
     folder = RunFolder.create(runs, run.id)
     folder.write_run(run)

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.loadtest.day.extrapolate import Coefficient, coefficients, dedupe_bytes, whole_day
-from adledger.loadtest.day.measure import Measured
+from adledger.loadtest.day.measure import MeasuredSample
 from adledger.loadtest.day.plan import Whole, samples
 from adledger.loadtest.day.probe import Probe, dedupe_us
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.stages.dedupe import LOAD_MAX
 
 
-def measured(lanes: int, events: int, *, factor: float = 1.0) -> Measured:
+def measured(lanes: int, events: int, *, factor: float = 1.0) -> MeasuredSample:
     """A sample in which an event costs the same whatever their number, times `factor`."""
-    return Measured(
+    return MeasuredSample(
         lanes=lanes, scale=f"{lanes}/3000", events=events, generate_seconds=1.0, seconds=1.0,
         worker_cpu_seconds=events * 4e-6 * factor, server_cpu_seconds=events * 8e-6, worker_memory_bytes=1,
         batches=events // 1_000, inserts=3 * (events // 1_000), dedupe_entries=events,

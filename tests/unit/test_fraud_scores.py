@@ -10,7 +10,7 @@ from adledger.loadtest.fraud_eval.report import BEGIN, END, Evaluation, report
 from adledger.loadtest.fraud_eval.scores import SCORED, Rows, farm_excess, flood_excess, scores
 from adledger.loadtest.traffic.labels import Label
 from adledger.pipeline.lists.load import load_lists
-from adledger.pipeline.rules.plain import PlainEvent, user_many_ips, user_velocity
+from adledger.pipeline.rules.plain import EventView, user_many_ips, user_velocity
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import EventType
@@ -34,9 +34,9 @@ def rows_of(actions: list[tuple[int, int, int]], label: Label, kind: EventType) 
     return rows
 
 
-def events_of(rows: Rows) -> list[PlainEvent]:
+def events_of(rows: Rows) -> list[EventView]:
     return [
-        PlainEvent(int(r["event_type"]), int(r["log_time"]), int(r["log_time"]), 1, 1, 1, n, 0, 10 + int(r["user_no"]), False,
+        EventView(int(r["event_type"]), int(r["log_time"]), int(r["log_time"]), 1, 1, 1, n, 0, 10 + int(r["user_no"]), False,
               int(r["ip_lo"]), 0)
         for n, r in enumerate(rows)
     ]  # fmt: skip

@@ -171,3 +171,13 @@ def test_links_in_the_docs_lead_somewhere():
 def test_imports_keep_the_contracts():
     """Imports point down, those within functions too, and no two modules import each other (docs/architecture.md)."""
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_public_classes_have_names_of_their_own():
+    """A class name in a traceback, a log line or a review means one class."""
+    places: dict[str, list[str]] = {}
+    for path in modules(*ROOMS):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.loadtest.profiles.thresholds import OPERATORS, parse_threshold
-from adledger.loadtest.results.run_folder import FaultResult, Verdict, Verification
-from adledger.loadtest.runner.judge import GENERATOR_BEHIND_MS_MAX, Facts, judged, verdict_of
+from adledger.loadtest.results.run_folder import FaultResult, RunVerdict, Verification
+from adledger.loadtest.runner.judge import GENERATOR_BEHIND_MS_MAX, RunFacts, judged, verdict_of
 from adledger.loadtest.runner.search import PRECISION, STEPS_MAX, next_rate
 
 EQUAL = Verification(ran=True, equal=True)
@@ -34,7 +34,7 @@ def facts(**changes):
         "seconds": 5, "paced": True, "dropped": 0, "go_ms": 0, "drained_seconds": 1.0, "interrupted": False,
         "verify_wanted": True, "wrong": (),
     }  # fmt: skip
-    return Facts(**{**values, **changes})
+    return RunFacts(**{**values, **changes})
 
 
 def verdict(*, held=True, verification=EQUAL, behind=0, faults=(), **changes):
@@ -56,17 +56,17 @@ def test_verdicts():
         took_effect=False,
         seen="",
     )
-    assert verdict() is Verdict.HELD
-    assert verdict(held=False) is Verdict.CROSSED
-    assert verdict(verification=Verification(ran=True, equal=False)) is Verdict.CROSSED
-    assert verdict(verification=NOT_RUN) is Verdict.UNVERIFIED
-    assert verdict(verification=NOT_RUN, verify_wanted=False) is Verdict.HELD
-    assert verdict(verification=NOT_RUN, held=False) is Verdict.CROSSED
-    assert verdict(held=False, behind=GENERATOR_BEHIND_MS_MAX + 1) is Verdict.INVALID
-    assert verdict(behind=GENERATOR_BEHIND_MS_MAX + 1, paced=False) is Verdict.HELD
-    assert verdict(faults=[fault]) is Verdict.INVALID
-    assert verdict(wrong=("worker-1 ended with 1",)) is Verdict.INVALID
-    assert verdict(interrupted=True, wrong=("x",), held=False) is Verdict.INTERRUPTED
+    assert verdict() is RunVerdict.HELD
+    assert verdict(held=False) is RunVerdict.CROSSED
+    assert verdict(verification=Verification(ran=True, equal=False)) is RunVerdict.CROSSED
+    assert verdict(verification=NOT_RUN) is RunVerdict.UNVERIFIED
+    assert verdict(verification=NOT_RUN, verify_wanted=False) is RunVerdict.HELD
+    assert verdict(verification=NOT_RUN, held=False) is RunVerdict.CROSSED
+    assert verdict(held=False, behind=GENERATOR_BEHIND_MS_MAX + 1) is RunVerdict.INVALID
+    assert verdict(behind=GENERATOR_BEHIND_MS_MAX + 1, paced=False) is RunVerdict.HELD
+    assert verdict(faults=[fault]) is RunVerdict.INVALID
+    assert verdict(wrong=("worker-1 ended with 1",)) is RunVerdict.INVALID
+    assert verdict(interrupted=True, wrong=("x",), held=False) is RunVerdict.INTERRUPTED
 
 
 @pytest.mark.parametrize("limit", [700, 5_000, 21_000, 90_000, 1_300_000])

@@ -11,10 +11,10 @@ from adledger.loadtest.results.run_folder import (
     Names,
     Run,
     RunFolder,
+    RunSummary,
+    RunVerdict,
     Step,
-    Summary,
     ThresholdResult,
-    Verdict,
     Verification,
     runs_in,
 )  # fmt: skip
@@ -27,8 +27,8 @@ RUN = Run(
     own_servers=True, settings={"group": "g"}, environment={"cores": 2}, started_ms=1, load_started_ms=2,
     load_ended_ms=None, ended_ms=None, sent_until_ms=(3, 4),
 )  # fmt: skip
-SUMMARY = Summary(
-    run_id="a", verdict=Verdict.CROSSED, why=("because",), metrics={"events_sent": 5.0, "drain_seconds": None},
+SUMMARY = RunSummary(
+    run_id="a", verdict=RunVerdict.CROSSED, why=("because",), metrics={"events_sent": 5.0, "drain_seconds": None},
     thresholds=(ThresholdResult(metric="m", expression="max<1", value=2.0, held=False),),
     faults=(FaultResult(kind="kill-worker", at_seconds=1, duration_seconds=0, started_second=1.0, ended_second=2.0,
                         took_effect=True, seen="gone"),),
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 def test_exit_codes_are_those_of_the_help():
     """k6's 99 for thresholds, 0 held; the others are this command's."""
-    assert {v.value: v.exit_code for v in Verdict} == {
+    assert {v.value: v.exit_code for v in RunVerdict} == {
         "held": 0, "crossed": 99, "invalid": 97, "unverified": 98, "interrupted": 130,
     }  # fmt: skip
     assert len(METRICS) == len(set(METRICS))

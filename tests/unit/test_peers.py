@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.loadtest.benchmarks.bench import Result, run_peer
-from adledger.loadtest.benchmarks.catalog import PEERS, Kind, Peer, peer
+from adledger.loadtest.benchmarks.catalog import PEERS, ContestantKind, Peer, peer
 from adledger.loadtest.benchmarks.environments import CLIENTS, CONSTRAINTS, FLINK
 from adledger.loadtest.benchmarks.show import plot, summaries, table
-from adledger.loadtest.benchmarks.traffic import MINUTE, Traffic, minutes_of, model_of, read_found, rows_wrong
+from adledger.loadtest.benchmarks.traffic import (
+    MINUTE,
+    FilledTopic,
+    minutes_of,
+    model_of,
+    read_found,
+    rows_wrong,
+)
 from adledger.loadtest.lab.measured_process import PeerFailed, measured
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import TruthBuilder
@@ -93,7 +100,7 @@ def test_a_peer_that_can_not_be_had_is_told_and_stops_nobody(tmp_path: Path, mon
     """Without Java there is no Flink; the bench goes on."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    traffic = Traffic("t", 10, 10, minutes())
+    traffic = FilledTopic("t", 10, 10, minutes())
     told = run_peer(peer("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
     assert "Flink" in told.failure
     assert "no figures" in table(summaries([told, result("aiokafka", 5_000)]))
@@ -121,8 +128,8 @@ def test_the_plot_is_a_picture():
 @pytest.mark.parametrize("one", PEERS, ids=lambda p: p.name)
 def test_every_peer_has_its_script_and_versions(one: Peer):
     """What the catalogue names is there, its packages with exact versions."""
-    if one.kind is Kind.PYTHON:
+    if one.kind is ContestantKind.PYTHON:
         assert (CLIENTS / one.script).is_file()
         assert all("==" in CONSTRAINTS[package] for package in one.packages)
-    if one.kind is Kind.FLINK:
+    if one.kind is ContestantKind.FLINK:
         assert (FLINK / "pom.xml").is_file()

@@ -16,7 +16,7 @@ from adledger.loadtest.report.markdown import markdown
 from adledger.loadtest.report.markup import VOID, element
 from adledger.loadtest.report.page import page
 from adledger.loadtest.report.plots import POINTS_MAX, WANTED, plots_of
-from adledger.loadtest.results.run_folder import Step, ThresholdResult, Verdict, Verification
+from adledger.loadtest.results.run_folder import RunVerdict, Step, ThresholdResult, Verification
 from tests.support.run_folders import LOAD_SECONDS, run_of, seconds_of, summary_of
 
 NASTY = "<script>alert('x')</script>&\"'|`*_[a](b)\x00\x1b\ud800"
@@ -36,13 +36,13 @@ CROSSED = ThresholdResult(metric="freshness_ms", expression="p(99)<5000", value=
 ENDS = {
     "held": summary_of(),
     "held, not verified": summary_of(verification=replace(UNVERIFIED, why_not="--no-verify")),
-    "crossed": summary_of(verdict=Verdict.CROSSED, why=("crossed",), thresholds=(CROSSED,)),
-    "wrong": summary_of(verdict=Verdict.CROSSED, why=("wrong",), verification=WRONG),
+    "crossed": summary_of(verdict=RunVerdict.CROSSED, why=("crossed",), thresholds=(CROSSED,)),
+    "wrong": summary_of(verdict=RunVerdict.CROSSED, why=("wrong",), verification=WRONG),
     "unverified": summary_of(
-        verdict=Verdict.UNVERIFIED, why=("not verified",), verification=UNVERIFIED, metrics={}
+        verdict=RunVerdict.UNVERIFIED, why=("not verified",), verification=UNVERIFIED, metrics={}
     ),
-    "invalid": summary_of(verdict=Verdict.INVALID, why=("the generator fell behind",)),
-    "interrupted": summary_of(verdict=Verdict.INTERRUPTED, why=("interrupted",), verification=UNVERIFIED),
+    "invalid": summary_of(verdict=RunVerdict.INVALID, why=("the generator fell behind",)),
+    "interrupted": summary_of(verdict=RunVerdict.INTERRUPTED, why=("interrupted",), verification=UNVERIFIED),
     "search": summary_of(
         steps=(
             Step(run_id="r1_01", rate_per_second=50_000.0, held=True, verdict="held"),
@@ -102,7 +102,7 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
 def test_a_crossed_threshold_is_told_in_words(metric, expression, value, said):
     """What was asked for and what was measured, for those who don't read profiles, in the page as in Markdown."""
     result = ThresholdResult(metric=metric, expression=expression, value=value, held=False)
-    summary = summary_of(verdict=Verdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
+    summary = summary_of(verdict=RunVerdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
     [reason] = words.reasons(summary)
     assert reason.startswith(said)
     assert reason in page(run_of(), summary, seconds_of())

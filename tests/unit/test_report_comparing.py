@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from adledger.loadtest.compare import student
-from adledger.loadtest.compare.change import ERROR_MAX, METRICS, RUNS_MIN, Kind, change_of, regressed
+from adledger.loadtest.compare.change import ERROR_MAX, METRICS, RUNS_MIN, ChangeKind, change_of, regressed
 from adledger.loadtest.compare.must_see import must_see_of, unseen
-from adledger.loadtest.compare.runs import Measured, compare
+from adledger.loadtest.compare.runs import MeasuredRun, compare
 from adledger.loadtest.compare.shown import as_json, markdown
-from adledger.loadtest.results.run_folder import Verdict, Verification
+from adledger.loadtest.results.run_folder import RunVerdict, Verification
 from adledger.pipeline.cli.loadtest import loadtest
 from adledger.pipeline.cli.loadtest_report import repeated
 from adledger.pipeline.errors import UsageError
@@ -38,7 +38,7 @@ def test_a_against_a_is_silent(noise, runs):
     for _ in range(COMPARISONS):
         values = ([noise(rng, runs).tolist() for _ in range(2)] for _ in METRICS)
         changes = [change_of(metric, a, b) for metric, (a, b) in zip(METRICS, values, strict=True)]
-        told += any(change.kind is not Kind.SAME for change in changes)
+        told += any(change.kind is not ChangeKind.SAME for change in changes)
     expected = ERROR_MAX * COMPARISONS
     assert told <= expected + 3 * expected**0.5
 
@@ -51,8 +51,8 @@ def test_a_tenth_more_cpu_is_found_in_five_runs(noise, found_min):
     rng = np.random.default_rng(20_260_102)
     sides = np.exp(noise * rng.standard_normal((COMPARISONS, 2, 5)))
     changes = [change_of(CPU, (a * 1.1).tolist(), b.tolist()) for a, b in sides]
-    assert sum(change.kind is Kind.WORSE for change in changes) >= found_min * COMPARISONS
-    assert not any(change.kind is Kind.BETTER for change in changes)
+    assert sum(change.kind is ChangeKind.WORSE for change in changes) >= found_min * COMPARISONS
+    assert not any(change.kind is ChangeKind.BETTER for change in changes)
 
 
 values = st.lists(st.floats(0.5, 2.0), min_size=RUNS_MIN, max_size=8)
@@ -69,8 +69,8 @@ def test_a_change_has_no_unit_and_two_sides(metric, a, b, factor):
     assert scaled.kind is change.kind
     assert scaled.change == pytest.approx(change.change, abs=1e-9)
     assert (1 + turned.change) * (1 + change.change) == pytest.approx(1)
-    if turned.kind is not Kind.SAME and change.kind is not Kind.SAME:
-        assert {turned.kind, change.kind} == {Kind.WORSE, Kind.BETTER}
+    if turned.kind is not ChangeKind.SAME and change.kind is not ChangeKind.SAME:
+        assert {turned.kind, change.kind} == {ChangeKind.WORSE, ChangeKind.BETTER}
 
 
 @given(st.sampled_from(METRICS), values, values)
@@ -78,7 +78,7 @@ def test_what_is_told_is_large_and_beyond_its_interval(metric, a, b):
     """A change is told only where its interval leaves 0 out and it is no smaller than what matters."""
     change = change_of(metric, a, b)
     assert change.low <= change.change <= change.high
-    told = change.kind is not Kind.SAME
+    told = change.kind is not ChangeKind.SAME
     assert told == ((change.low > 0 or change.high < 0) and abs(change.change) >= metric.effect_min)
     assert regressed([change]) == (told and (change.change > 0) != metric.higher_is_better)
 
@@ -86,7 +86,7 @@ def test_what_is_told_is_large_and_beyond_its_interval(metric, a, b):
 def test_what_was_not_measured_everywhere_is_not_compared():
     """A run without a value, or with 0, is not left out in silence: the metric is not comparable."""
     for a in ([1.0, 1.0, None], [1.0, 1.0, 0.0, 1.0], [1.0, 1.0]):
-        assert change_of(CPU, a, [1.0] * 5).kind is Kind.UNKNOWN
+        assert change_of(CPU, a, [1.0] * 5).kind is ChangeKind.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_quantile_and_tails_undo_each_other(tails, degrees):
     assert student.two_tails(student.quantile(tails, degrees), degrees) == pytest.approx(tails, rel=1e-6)
 
 
-def side(name: str, costs: list[float], *, first: int = 0, **other) -> list[Measured]:
+def side(name: str, costs: list[float], *, first: int = 0, **other) -> list[MeasuredRun]:
     numbers = count(first, 2)  # alternating with the other side's
     return [
-        Measured(
+        MeasuredRun(
             run_of(f"{name}{i}", started_ms=STARTED_MS + next(numbers) * 60_000, **other),
             summary_of(f"{name}{i}", metrics={**summary_of().metrics, "worker_cpu_us_per_event": cost}),
         )
@@ -128,7 +128,7 @@ def test_only_like_is_compared_with_like():
         "profile is": side("a", good, profile_name="poison"),
         "cores is": side("a", good, environment={**run_of().environment, "cores": 2}),
         "is invalid": [
-            replace(m, summary=replace(m.summary, verdict=Verdict.INVALID)) for m in side("a", good)
+            replace(m, summary=replace(m.summary, verdict=RunVerdict.INVALID)) for m in side("a", good)
         ],
         "counted wrongly": [
             replace(m, summary=replace(m.summary, verification=wrong)) for m in side("a", good)
@@ -206,7 +206,7 @@ def test_silence_counts_only_where_it_would_have_spoken(metric, a, b, asked):
     """A change that must be seen is named as unseen just where nothing is told of it and it lies below `seen_from`."""
     change = change_of(metric, a, b)
     assume(abs(change.seen_from - asked) > 1e-6)
-    silent = change.kind is Kind.SAME and change.seen_from > asked
+    silent = change.kind is ChangeKind.SAME and change.seen_from > asked
     assert bool([*unseen([change], {metric.name: asked})]) == silent
     assert not [*unseen([change], {})]
 

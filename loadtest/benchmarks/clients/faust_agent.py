@@ -12,7 +12,7 @@ app = faust.App(
 )  # fmt: skip
 
 
-class Event(faust.Record, serializer="json"):
+class AgentEvent(faust.Record, serializer="json"):
     """The fields that the job needs; Faust ignores the others."""
 
     event_type: str
@@ -22,8 +22,8 @@ class Event(faust.Record, serializer="json"):
     price_micros: int
 
 
-@app.agent(app.topic(topic, value_type=Event))
-async def count(events: faust.Stream[Event]) -> None:
+@app.agent(app.topic(topic, value_type=AgentEvent))
+async def count(events: faust.Stream[AgentEvent]) -> None:
     """Count the first of each event id."""
     async for event in events:
         tally.was_read(1)

@@ -13,7 +13,7 @@ app = faust.App(
 )  # fmt: skip
 
 
-class Event(faust.Record, serializer="json"):
+class TableEvent(faust.Record, serializer="json"):
     """The fields that the job needs; Faust ignores the others."""
 
     event_type: str
@@ -27,8 +27,8 @@ seen = app.Table("seen", default=bool)
 minutes = app.Table("minutes", default=list)
 
 
-@app.agent(app.topic(topic, value_type=Event))
-async def count(events: faust.Stream[Event]) -> None:
+@app.agent(app.topic(topic, value_type=TableEvent))
+async def count(events: faust.Stream[TableEvent]) -> None:
     """Count the first of each event id; each partition's share of a minute by itself, as a table's partitions need."""
     async for event in events:
         tally.was_read(1)
