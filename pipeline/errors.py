@@ -9,12 +9,15 @@ Every error that a person may see is an `AdledgerError`: it says what is wrong, 
     │   ├── CommitRefused          surely not committed, and this member may still own the lane: it may intend anew
     │   ├── CommitUnknown          no answer to a commit: leave the group, join as a new member
     │   └── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
+    │       └── LogRewritten       it holds other records than were read, or may: a leader lacked them
     ├── SinkError                  ClickHouse is not usable
     │   ├── SinkUnavailable        no connection; nothing was sent
     │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
     │   └── InsertUnknown          sent, but no answer: in doubt
     └── LaneStopped                a lane found what it must not guess about; a person decides
 """
+
+from collections.abc import Mapping
 
 
 class AdledgerError(Exception):
@@ -55,6 +58,14 @@ class CommitUnknown(LogError):  # noqa: N818
 
 class OffsetOutOfRange(LogError):  # noqa: N818
     """The log does not hold the offset that the ledger says comes next."""
+
+
+class LogRewritten(OffsetOutOfRange):
+    """The log holds other records before the position than those that were read, or may: topic -> `since` which offset."""
+
+    def __init__(self, message: str, *, since: Mapping[int, int], remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.since = since
 
 
 class SinkError(AdledgerError):

@@ -52,6 +52,7 @@ LEDGER = {
     "range_topic": "[u1]",
     "range_start": "[i8]",
     "range_end": "[i8]",
+    "range_leader_epoch": "[i4]",  # of the record batch before range_end; [] where the log has none
     "cut_time": "i8",
     "cut_topic": "u1",
     "cut_offset": "i8",

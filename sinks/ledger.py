@@ -15,6 +15,7 @@ def ledger_columns(entry: LedgerEntry) -> Columns:
         "range_topic": [[r.topic for r in entry.ranges]],
         "range_start": [[r.start for r in entry.ranges]],
         "range_end": [[r.end for r in entry.ranges]],
+        "range_leader_epoch": [list(entry.leader_epochs)],
         "cut_time": [entry.cut_time],
         "cut_topic": [entry.cut_topic],
         "cut_offset": [entry.cut_offset],
@@ -61,6 +62,7 @@ def ledger_entry(row: Mapping[str, Any]) -> LedgerEntry:
         rollup_rows=int(row["rollup_rows"]),
         events_digest=int(row["events_digest"]),
         dead_letters_digest=int(row["dead_letters_digest"]),
+        leader_epochs=tuple(int(epoch) for epoch in row["range_leader_epoch"]),
     )
 
 

@@ -7,7 +7,10 @@ from adledger.sinks.sink import LedgerEntry
 
 
 def seal(entry: LedgerEntry) -> int:
-    """Return the hash of an entry, 0 <= seal < 2^64. Classes without records count as absent."""
+    """Return the hash of an entry, 0 <= seal < 2^64. Classes without records count as absent.
+
+    So do leader epochs where there are none: rows of a release that did not keep them have the hash that they had.
+    """
     figures = [
         [entry.lane, entry.batch_no, entry.epoch],
         [[r.topic, r.start, r.end] for r in entry.ranges],
@@ -15,5 +18,6 @@ def seal(entry: LedgerEntry) -> int:
         [entry.records_received, sorted([int(code), n] for code, n in entry.counts.items() if n)],
         [[m.class_code, m.currency_code, m.records, m.money_nanos] for m in entry.money],
         [entry.judge_version, entry.rollup_rows, entry.events_digest, entry.dead_letters_digest],
+        *([entry.leader_epochs] if entry.leader_epochs else []),
     ]
     return xxhash.xxh64_intdigest(orjson.dumps(figures))

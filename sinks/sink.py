@@ -51,6 +51,8 @@ class LedgerEntry:
     """One batch that is done. `counts` has records by class code, `money` what they are worth.
 
     The digests (adledger.pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
+    `leader_epochs` are of the record batches before each range's end (-1: not known); none: of a log without leaders, or
+    from a release that did not keep them.
     """
 
     lane: int
@@ -69,6 +71,7 @@ class LedgerEntry:
     rollup_rows: int
     events_digest: int
     dead_letters_digest: int
+    leader_epochs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

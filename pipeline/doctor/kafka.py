@@ -53,6 +53,14 @@ class KafkaView:
         """Fetch as `Reader.fetch` says. Raises LogError."""
         return await self.reader.fetch(lane, positions, bytes_max, wait_ms_max)
 
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        """Name these leader epochs, as `Reader.resume` says."""
+        self.reader.resume(lane, positions, leader_epochs)
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> Mapping[int, int]:
+        """Return what was read, as `Reader.leader_epochs` says."""
+        return self.reader.leader_epochs(lane, positions)
+
 
 async def brokers(settings: Settings) -> list[Check]:
     """Try each broker that the settings name, and each that those name, with the settings' properties."""

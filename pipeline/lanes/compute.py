@@ -146,6 +146,7 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
         records_received=received, counts=counts, money=money,
         judge_version=intent.judge_version, rollup_rows=len(rollup["records"]),
         events_digest=digest("events", events), dead_letters_digest=digest("dead_letters", dead),
+        leader_epochs=intent.leader_epochs,
     )  # fmt: skip
 
 

@@ -51,10 +51,11 @@ TRIES_BETWEEN_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A batch's records in the lane's order, with the lane clock (ms) at each."""
+    """A batch's records in the lane's order, with the lane clock (ms) at each; leader epochs as in the intent."""
 
     refs: RecordRefs
     clock: I64
+    leader_epochs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Delivery:
                 computed = None
                 if not (there["ledger"] or there["events"]):
                     computed = await compute()
-                    intent = await self._as_computed(intent, computed)
+                    intent = await self._as_computed(intent, records, computed)
                     last = intent.send_by  # the later of the two: what is sent now may arrive until then
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
@@ -261,13 +262,14 @@ class Delivery:
                 return await self._ports.sink.batch_rows(self._lane, intent.batch_no)
         return there
 
-    async def _as_computed(self, intent: Intent, computed: Computed) -> Intent:
-        """Return the intent of what this release makes of the batch, committed anew where it differs."""
+    async def _as_computed(self, intent: Intent, records: Records, computed: Computed) -> Intent:
+        """Return the intent of what this release makes of the batch as the log has it, committed again where it differs."""
         now = replace(
             intent,
             event_rows=computed.event_rows,
             dead_rows=computed.dead_rows,
             judge_version=computed.judge_version,
+            leader_epochs=records.leader_epochs,
         )
         return intent if now == intent else await self._intend(now)
 

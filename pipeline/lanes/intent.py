@@ -20,7 +20,7 @@ class Intent:
 
     `event_rows` and `dead_rows` pin how many rows the batch has in `events` and `dead_letters`, so that a later
     release can tell "all" from "some" without decoding as this one does. `ordered`: a person's order, which reads no
-    records; its ranges are offsets given up.
+    records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
     """
 
     epoch: str
@@ -37,6 +37,7 @@ class Intent:
     judge_version: int
     send_by: int
     ordered: bool = False
+    leader_epochs: tuple[int, ...] = ()
 
     def with_send_by(self, send_by: int) -> "Intent":
         """Return the same intent with another deadline (server second)."""
@@ -52,6 +53,7 @@ class Intent:
             "rows": [self.event_rows, self.dead_rows],
             "judge": self.judge_version, "send_by": self.send_by,
             **({"ordered": True} if self.ordered else {}),
+            **({"leaders": self.leader_epochs} if self.leader_epochs else {}),
         }  # fmt: skip
         text = orjson.dumps(fields).decode()
         assert len(text) <= METADATA_BYTES_MAX, f"an intent of {len(text)} bytes"
@@ -70,7 +72,7 @@ class Intent:
             found = cls(
                 f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
                 cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
-                f["judge"], f["send_by"], f.get("ordered", False),
+                f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise LaneStopped(

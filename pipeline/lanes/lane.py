@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from adledger.pipeline.lanes.judging import Judging
 from adledger.pipeline.lanes.orders import Ancestor, lineage
 from adledger.pipeline.lanes.ports import Phase, Ports
 from adledger.pipeline.lanes.recovery import Start, find_start
+from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.rules.compiled import LaneJudge
@@ -24,7 +25,7 @@ from adledger.pipeline.stages.identity import identity
 from adledger.pipeline.stages.merge import merge_all
 from adledger.pipeline.stages.walk import walk
 from adledger.schemas.classes import Class
-from adledger.sinks.sink import LedgerEntry, StoredEvents
+from adledger.sinks.sink import LedgerEntry, OffsetRange, StoredEvents
 
 FETCH_WAIT_MS_MAX = 200
 USER_AGENTS_SEEN_MAX = 1 << 16
@@ -85,6 +86,7 @@ class Lane:
         start = await self._when_parent_is_there(found)
         if start is None:
             return
+        self._ports.source.resume(self.lane, start.positions, start.leader_epochs)
         self._epoch = start.epoch or self._epoch
         if not self._remembers(start):
             await self._rebuild(start)
@@ -221,7 +223,13 @@ class Lane:
                     )
                 positions[f.topic] = f.next_offset
             positions = {t: p for t, p in positions.items() if p < ends[t]}
-        return Records(*merge_all([RecordRefs.concat(p) for p in parts], intent.clock_before))
+        refs, clock = merge_all([RecordRefs.concat(p) for p in parts], intent.clock_before)
+        return Records(refs, clock, self._leader_epochs(intent.ranges))
+
+    def _leader_epochs(self, ranges: Sequence[OffsetRange]) -> tuple[int, ...]:
+        """Return the leader epoch before each range's end, as it was read; () where none is known."""
+        known = self._ports.source.leader_epochs(self.lane, {r.topic: r.end for r in ranges})
+        return tuple(known.get(r.topic, NO_EPOCH) for r in ranges) if known else ()
 
     def _absorb(self, stored: StoredEvents) -> None:
         """Enter the firsts of a batch whose event rows stood there already."""
@@ -286,14 +294,14 @@ class Lane:
         return await self._ports.run_cpu(timed)
 
     async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
-        records = Records(batch.refs, batch.clock)
+        records = Records(batch.refs, batch.clock, self._leader_epochs(batch.ranges))
         computed = await self._compute(records, batch_no, batch.clock_before, batch.clock_after)
         intent = Intent(
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
             cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
             clock_before=batch.clock_before, clock_after=batch.clock_after,
             event_rows=computed.event_rows, dead_rows=computed.dead_rows,
-            judge_version=computed.judge_version, send_by=0,
+            judge_version=computed.judge_version, send_by=0, leader_epochs=records.leader_epochs,
         )  # fmt: skip
         entry = await self._delivery.deliver(intent, records, computed)
         await self._judging.after(entry, computed)

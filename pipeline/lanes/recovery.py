@@ -6,14 +6,14 @@ a person has ordered what to do (adledger.pipeline.lanes.orders), and the order 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Protocol
 
 from adledger.pipeline.errors import LaneStopped
 from adledger.pipeline.lanes import orders
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.orders import COMMANDS, Place, StandsStill
-from adledger.pipeline.lanes.same_log import Known, changed_since
+from adledger.pipeline.lanes.same_log import Known, changed_since, denied_epochs, known_epochs
 from adledger.pipeline.log.epochs import ids_of, log_of, partitions_of
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
@@ -36,6 +36,7 @@ class Start:
     """Where a lane begins: offsets by topic, the next batch's number, the clock (ms), and an intent in doubt.
 
     `epoch` None: the log's own. `awaits`: the barrier order of a new lane, whose parent must be there first.
+    `leader_epochs`: topic -> the leader epoch before its position, where the ledger has one that the log does not deny.
     """
 
     positions: Mapping[int, int]
@@ -44,6 +45,7 @@ class Start:
     pending: Intent | None
     epoch: str | None = None
     awaits: LaneOrder | None = None
+    leader_epochs: Mapping[int, int] = field(default_factory=dict)
 
     def after(self, parent: LedgerEntry) -> "Start":
         """Return the start of a new lane whose parent has reached its end: it goes on with the parent's clock."""
@@ -133,7 +135,7 @@ async def diagnose(ports: Outside, seen: Seen) -> Start:
         start = _pending(seen, place, pending)
     if start.pending is None or not start.pending.ordered:
         _check_bounds(ports, seen, place, start)
-        await _check_records(ports, seen, place, start)
+        start = replace(start, leader_epochs=await _check_records(ports, seen, place, start))
     await _check_beyond(ports, place, start)
     epoch = start.pending.epoch if start.pending else place.epoch
     return start if epoch == ports.topology.epoch else replace(start, epoch=epoch)
@@ -221,13 +223,18 @@ def _check_bounds(ports: Outside, seen: Seen, place: Place, start: Start) -> Non
         )
 
 
-async def _check_records(ports: Outside, seen: Seen, place: Place, start: Start) -> None:
-    """Refuse a log whose records are others than those that the ledger has at their offsets."""
+async def _check_records(ports: Outside, seen: Seen, place: Place, start: Start) -> Mapping[int, int]:
+    """Refuse a log whose records are others than those that the ledger has at their offsets.
+
+    Returns topic -> the ledger's last leader epoch, where the log has the same. Where it has not, and yet the same
+    records, the epoch is dropped.
+    """
     if seen.entry is None:
-        return
-    changed = await changed_since(ports, seen.entry)
+        return {}
+    denied = await denied_epochs(ports, seen.entry)
+    changed = await changed_since(ports, seen.entry, denied)
     if not changed:
-        return
+        return {t: epoch for t, epoch in known_epochs(seen.entry).items() if t not in denied}
     spans = (
         f"{ports.topology.topics[t]} from offset {since} to {start.positions[t] - 1}"
         for t, since in changed.items()

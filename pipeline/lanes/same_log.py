@@ -4,19 +4,24 @@ A log that was truncated (an unclean leader election, a disk restored from a cop
 records at offsets that the ledger has: no offset tells. So the last record of each topic that the tables have is compared
 with the one at its offset: log time and id; and behind it, up to the ledger's end, the log must have none. A record is
 appended once and never changed, so where the last is the same, all before it are.
+
+Before that the broker is asked, by the leader epoch that the ledger has. Where it denies that, the records decide, and
+the look goes farther: also at topics that were silent for long, and at what stands where the ledger has no record.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
-from adledger.pipeline.errors import OffsetOutOfRange
+from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
+from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Source, Topology
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.walk import walk
 from adledger.schemas.wire import Malformed
-from adledger.sinks.sink import LastRecord, LedgerEntry, Sink, StoredEvents
+from adledger.sinks.sink import LastRecord, LedgerEntry, OffsetRange, Sink, StoredEvents
 
 KNOWN_BY_AGE_MS_MAX = 24 * 3_600_000
 """A record so far (lane clock) behind the lane is not looked for: a topic that was silent for longer is not compared."""
@@ -43,14 +48,42 @@ class Known(Protocol):
         """The log's topics and partitions."""
 
 
-async def changed_since(known: Known, entry: LedgerEntry) -> dict[int, int]:
+def known_epochs(entry: LedgerEntry) -> dict[int, int]:
+    """Return topic -> the leader epoch of the record batch before the ledger's end, where the ledger has it."""
+    return {
+        r.topic: epoch
+        for r, epoch in zip(entry.ranges, entry.leader_epochs, strict=False)
+        if epoch != NO_EPOCH
+    }
+
+
+async def denied_epochs(known: Known, entry: LedgerEntry) -> dict[int, int]:
+    """Return topic -> the offset from which the broker denies that the ledger's last leader epoch goes up to its end.
+
+    Raises LogError.
+    """
+    denied: dict[int, int] = {}
+    ends = {r.topic: r.end for r in entry.ranges}
+    while epochs := {t: e for t, e in known_epochs(entry).items() if t not in denied}:
+        known.source.resume(entry.lane, ends, epochs)
+        try:
+            await known.source.fetch(entry.lane, {t: ends[t] for t in epochs}, FEW_BYTES, 0)
+        except LogRewritten as rewritten:
+            denied |= rewritten.since
+        else:
+            break
+    return denied
+
+
+async def changed_since(known: Known, entry: LedgerEntry, denied: Mapping[int, int]) -> dict[int, int]:
     """Return topic -> the first offset before the ledger's end that may hold another record than the ledger's.
 
-    `entry` is the lane's last; {}: the log is the same. Raises LogError, SinkError.
+    `entry` is the lane's last; {}: the log is the same. `denied` as `denied_epochs` found. Raises LogError, SinkError.
     """
+    known.source.resume(entry.lane, {}, {})
     found = {}
     for r in entry.ranges:
-        since = await _changed_since(known, entry, r.topic, r.end)
+        since = await _changed_since(known, entry, r, denied.get(r.topic))
         if since is not None:
             found[r.topic] = since
     return found
@@ -62,14 +95,15 @@ def same_times(refs: RecordRefs, stored: StoredEvents) -> bool:
     return len(order) == len(stored.offset) and np.array_equal(refs.log_time[order], stored.log_time)
 
 
-async def _changed_since(known: Known, entry: LedgerEntry, topic: int, end: int) -> int | None:
-    lane, before, until = entry.lane, entry.batch_no + 1, end
-    clock_from = max(0, entry.clock_after - KNOWN_BY_AGE_MS_MAX)
+async def _changed_since(known: Known, entry: LedgerEntry, r: OffsetRange, denied: int | None) -> int | None:
+    lane, topic, before, until = entry.lane, r.topic, entry.batch_no + 1, r.end
+    clock_from = max(0, entry.clock_after - KNOWN_BY_AGE_MS_MAX) if denied is None else 0
     context = DecodeContext(lane, known.topology.partitions, known.topology.kinds, 0)
     for looks in range(LOOKS_BACK_MAX):
         record = await known.sink.last_record(lane, topic, before, clock_from)
         if record is None or await _is_gone(known, lane, topic, record.offset):
-            return await _first(known, lane, topic) if looks else None
+            first = await _first(known, lane, topic)
+            return first if looks else await _first_record(known, lane, topic, denied, first, until)
         try:
             found = await _records(
                 known, lane, topic, record.offset, until if not looks else record.offset + 1
@@ -82,6 +116,16 @@ async def _changed_since(known: Known, entry: LedgerEntry, topic: int, end: int)
             return record.offset + 1 if looks else None
         before = record.batch_no
     return await _first(known, lane, topic)
+
+
+async def _first_record(
+    known: Known, lane: int, topic: int, denied: int | None, first: int, until: int
+) -> int | None:
+    """Return the first record from a denied offset on and before the ledger's end: the tables have none there."""
+    if denied is None or first >= until:
+        return None
+    found = await _records(known, lane, topic, max(denied, first), until)
+    return int(found.offset[0]) if len(found) else None
 
 
 async def _first(known: Known, lane: int, topic: int) -> int:

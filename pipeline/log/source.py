@@ -116,8 +116,15 @@ class Reader(Protocol):
 
         Waits at most `wait_ms_max` when nothing is there. At most `bytes_max` of each topic come, but at least one
         record batch where there is one, however large. Raises OffsetOutOfRange, LogError. Not called for a paused lane, so that not to fetch is
-        the backpressure.
+        the backpressure. Raises LogRewritten where the log knows that it holds others than the records that were read
+        before a position, of this lane since `resume`.
         """
+
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        """Forget what was read of a lane, but the leader epoch before each position (by topic, where it is known)."""
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> Mapping[int, int]:
+        """Return topic -> the leader epoch of the record batch before a position, as it was read; no others."""
 
 
 class Source(Group, Offsets, Reader, Protocol):

@@ -18,7 +18,15 @@ from adledger.sinks.checks import check_server
 from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer
 
-STORED_TYPES = {"u1": "UInt8", "u2": "UInt16", "u4": "UInt32", "u8": "UInt64", "i8": "Int64", "O": "String"}
+STORED_TYPES = {
+    "u1": "UInt8",
+    "u2": "UInt16",
+    "u4": "UInt32",
+    "u8": "UInt64",
+    "i4": "Int32",
+    "i8": "Int64",
+    "O": "String",
+}
 TIMES = {"Int64": "DateTime64(3, 'UTC')", "UInt32": "DateTime('UTC')"}
 
 

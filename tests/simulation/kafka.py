@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError, OffsetOutOfRange
+from adledger.pipeline.errors import (
+    CommitFenced,
+    CommitRefused,
+    CommitUnknown,
+    LogError,
+    LogRewritten,
+    OffsetOutOfRange,
+)
 from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX
+from adledger.pipeline.log.leader_epochs import NO_EPOCH, EpochRun, LeaderEpochs
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
 from adledger.pipeline.records.batch_format import HEADER_BYTES
@@ -56,13 +64,14 @@ class Partition:
     past_batches: int = 0  # the last batch that the ledger had then
     epochs: list[int] = field(default_factory=lambda: [0])  # leader epoch -> where it begins
 
-    def epoch_before(self, offset: int) -> int:
-        """Return the leader epoch of what stands before an offset."""
-        return max((e for e, begins in enumerate(self.epochs) if begins < offset), default=0)
+    def runs(self, start: int, end: int) -> list[EpochRun]:
+        """Return the leader epochs of what stands from an offset to another."""
+        spans = ((max(b, start), min(self.end_of_epoch(e), end), e) for e, b in enumerate(self.epochs))
+        return [EpochRun(*span) for span in spans if span[0] < span[1]]
 
     def end_of_epoch(self, epoch: int) -> int:
         """Return where what a leader epoch appended ends."""
-        return self.epochs[epoch + 1] if epoch + 1 < len(self.epochs) else self.end
+        return min([*self.epochs[epoch + 1 :], self.end])
 
     def cut(self, end: int) -> None:
         """An unclean election: a leader that lacks the last records appends in their place."""
@@ -160,20 +169,19 @@ class Broker:
         bytes_max: int,
         ids: tuple[str, ...] | None,
         epochs: Mapping[int, int] | None = None,
-    ) -> list[tuple[Fetched, int]]:
-        """Fetch from the topics of these ids, with the leader epoch before each next offset; LogError where they are gone.
+    ) -> list[tuple[Fetched, list[EpochRun]]]:
+        """Fetch from the topics of these ids, with the leader epochs of what comes; LogError where they are gone.
 
-        `epochs`: topic -> the leader epoch of what was fetched before the position, as far as the client knows.
+        `epochs`: topic -> the leader epoch of what was read before the position, as far as the client knows.
         """
         if ids is not None and tuple(self.ids) != ids:
             raise LogError(TOPIC_IS_NEW, remedy="start the worker again")
-        for topic, epoch in (epochs or {}).items():
-            ends = self.log(topic, lane).end_of_epoch(epoch)
-            if ends < positions[topic]:
-                self.world.say("kafka", f"another past: {TOPICS[topic]}-{lane} from {ends} on")
-                raise OffsetOutOfRange(f"{TOPICS[topic]}-{lane} was truncated at {ends}", remedy="none")
+        ends = {topic: self.log(topic, lane).end_of_epoch(epoch) for topic, epoch in (epochs or {}).items()}
+        if since := {topic: end for topic, end in ends.items() if end < positions[topic]}:
+            self.world.say("kafka", f"another past: lane {lane}, by topic from {since} on")
+            raise LogRewritten(f"lane {lane} was truncated: {since}", since=since, remedy="none")
         found = [self._fetch_one(topic, lane, position, bytes_max) for topic, position in positions.items()]
-        return [(f, self.log(f.topic, lane).epoch_before(f.next_offset)) for f in found]
+        return [(f, self.log(f.topic, lane).runs(f.position, f.next_offset)) for f in found]
 
     def _fetch_one(self, topic: int, lane: int, position: int, bytes_max: int) -> Fetched:
         log = self.log(topic, lane)
@@ -314,7 +322,7 @@ class SimSource:
     _leaving: bool = False
     _again: Any = None
     _ends: dict[tuple[int, int], int] = field(default_factory=dict)
-    _read: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    _read: dict[tuple[int, int], LeaderEpochs] = field(default_factory=dict)
 
     # group
 
@@ -524,23 +532,27 @@ class SimSource:
         positions = dict(positions)
         broker = self.broker
         ids = self._topology.topic_ids if self._topology else None
-        epochs = self.epochs_known(lane, positions)
+        epochs = self.leader_epochs(lane, positions)
         found = await self.world.ask(lambda: broker.fetch(lane, positions, bytes_max, ids, epochs))
         if wait_ms_max and not any(f.next_offset > f.position for f, _ in found):
             await self._wait(lane, positions, wait_ms_max / 1000)
             found = await self.world.ask(
                 lambda: broker.fetch(lane, positions, bytes_max, ids, epochs), slow=False
             )
-        for f, epoch in found:
+        for f, runs in found:
             self._ends[lane, f.topic] = f.end_offset
-            if f.next_offset > f.position:
-                self._read[lane, f.topic] = f.next_offset, epoch
+            self._read.setdefault((lane, f.topic), LeaderEpochs()).read(f.position, runs)
         return [f for f, _ in found]
 
-    def epochs_known(self, lane: int, positions: Mapping[int, int]) -> dict[int, int]:
-        """Return topic -> the leader epoch of what was read just before its position, where that is known."""
-        read = {topic: self._read.get((lane, topic), (-1, 0)) for topic in positions}
-        return {topic: epoch for topic, (offset, epoch) in read.items() if offset == positions[topic]}
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        for topic in range(len(TOPICS)):
+            self._read.pop((lane, topic), None)
+            if topic in leader_epochs:
+                self._read[lane, topic] = LeaderEpochs(positions[topic], leader_epochs[topic])
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> dict[int, int]:
+        found = {t: self._read[lane, t].before(p) for t, p in positions.items() if (lane, t) in self._read}
+        return {topic: epoch for topic, epoch in found.items() if epoch != NO_EPOCH}
 
     async def _wait(self, lane: int, positions: Mapping[int, int], seconds: float) -> None:
         """Wait until a topic has something behind its position."""

@@ -17,6 +17,7 @@ from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.stages import merge
 from adledger.sinks.ledger import ledger_columns
@@ -316,7 +317,7 @@ MUTATIONS = (
     ),
     Mutation(
         "leader epochs not compared", "records are read on behind others than were read before",
-        ((SimSource, "epochs_known", lambda *_: {}),),
+        ((LeaderEpochs, "before", lambda *_: NO_EPOCH),),
     ),
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),

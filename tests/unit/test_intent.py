@@ -36,6 +36,7 @@ intents = st.builds(
     dead_rows=offsets,
     judge_version=st.integers(0, U64_MAX),
     send_by=st.integers(0, U32_MAX),
+    leader_epochs=st.lists(st.integers(-1, 2**31 - 1), max_size=3).map(tuple),
 )
 
 
@@ -50,7 +51,7 @@ def test_the_largest_intent_of_two_topics_fits():
     ids = ",".join(str(uuid.UUID(int=2**128 - 1)) for _ in range(2))
     largest = Intent(
         f"{ids}/65536", 65_535, U64_MAX, tuple(OffsetRange(255, I64_MAX, I64_MAX) for _ in range(2)),
-        I64_MAX, 255, I64_MAX, I64_MAX, I64_MAX, I64_MAX, I64_MAX, U64_MAX, U32_MAX,
+        I64_MAX, 255, I64_MAX, I64_MAX, I64_MAX, I64_MAX, I64_MAX, U64_MAX, U32_MAX, leader_epochs=(2**31 - 1,) * 2,
     )  # fmt: skip
     assert len(largest.text().encode()) <= METADATA_BYTES_MAX // 4
     assert Intent.parse(largest.text(), "here") == largest
@@ -67,6 +68,17 @@ def test_a_new_deadline_changes_nothing_else():
     again = INTENT.with_send_by(INTENT.send_by + 10)
     assert again.send_by == INTENT.send_by + 10
     assert replace(again, send_by=INTENT.send_by) == INTENT
+
+
+def test_an_older_intent_is_read():
+    """Releases that did not keep leader epochs committed this very text: it is this intent, without any."""
+    older = (
+        '{"v":1,"epoch":"Zm9v,YmFy/16","lane":3,"batch":7,"ranges":[[0,10,20],[1,5,5]],'
+        '"cut":[1767225600000,0,19],"clock":[1767225500000,1767225600000],"rows":[9,1],'
+        '"judge":18446744073709551615,"send_by":1767225605}'
+    )
+    assert Intent.parse(older, "here") == INTENT
+    assert INTENT.text() == older, "and so an older release reads ours, of a log without leaders"
 
 
 FOREIGN = ["", "null", "7", "[]", '"text"', "{}", "{", "\x00", "consumer-1", '{"v": 1}', "[1, 2, 3]"]

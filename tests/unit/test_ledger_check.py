@@ -22,8 +22,11 @@ from adledger.schemas.classes import Class
 from adledger.schemas.wire import currency_code
 from adledger.sinks.seal import seal
 from adledger.sinks.sink import LedgerEntry, Money, OffsetRange
+from tests.contracts import sink_suite
 
 USD, EUR = currency_code("USD"), currency_code("EUR")
+OLDER_CHECKSUM = 17_886_949_024_769_405_116
+"""What the release before leader epochs computed for `sink_suite.entry(3, 7)`."""
 DECODABLE = (Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED)
 
 
@@ -108,6 +111,7 @@ TAMPERED_ROWS = {
     "cut": lambda e: replace(e, cut_offset=e.cut_offset + 1),
     "epoch": lambda e: replace(e, epoch="another"),
     "judge version": lambda e: replace(e, judge_version=2),
+    "leader epochs": lambda e: replace(e, leader_epochs=(0, 0)),
     "malformed": lambda e: replace(
         e,
         records_received=e.records_received + 1,
@@ -125,6 +129,14 @@ def test_a_ledger_row_altered_is_found(what, drawn):
     problems = [*check_entry(SealedEntry(altered, seal(entry))), *check_tables(altered, counted(entry))]
     assert problems
     assert all(p.kind == "conservation" and (p.lane, p.batch_no) == (3, 1) for p in problems)
+
+
+def test_rows_of_before_leader_epochs_keep_their_checksum():
+    """A row without leader epochs has the checksum that releases wrote which did not keep them; each epoch changes it."""
+    older = sink_suite.entry(3, 7)
+    assert seal(older) == OLDER_CHECKSUM
+    with_epochs = [replace(older, leader_epochs=epochs) for epochs in ((-1, 0), (0, -1), (0, 0), (0, 1))]
+    assert len({seal(entry) for entry in (older, *with_epochs)}) == 5
 
 
 @given(drawn=drawn_batch, what=st.sampled_from(["start", "end", "before", "after"]), by=st.integers(1, 9))

@@ -42,6 +42,9 @@ class FakeLog:
         assert lane == LANE
         return self.held
 
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        assert leader_epochs == {}, "entries here have none"
+
 
 class World:
     """A log and a sink, and what happened to them."""

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import OffsetOutOfRange
+from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
 from adledger.pipeline.lanes import same_log
 from adledger.pipeline.lanes.orders import Place, skip_changed
-from adledger.pipeline.lanes.same_log import changed_since
+from adledger.pipeline.lanes.same_log import changed_since, denied_epochs, known_epochs
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.batch_format import HEADER_BYTES
@@ -43,6 +43,8 @@ class Log:
     def __init__(self) -> None:
         self.records = {o: (CLOCK + o, value(o)) for o in range(BATCHES * ROWS)}
         self.first, self.end = 0, BATCHES * ROWS + 10
+        self.named, self.named_at = dict[int, int](), dict[int, int]()
+        self.denies_from: int | None = None
 
     def overwrite(self, since: int, *, same_times: bool) -> None:
         """Put other records in the place of those from an offset on, a second later or at the same times."""
@@ -57,6 +59,9 @@ class Log:
         self, lane: int, positions: dict[int, int], bytes_max: int, wait_ms_max: int
     ) -> list[Fetched]:
         [(topic, position)] = positions.items()
+        if topic in self.named and self.denies_from is not None:
+            assert position == self.named_at[topic]
+            raise LogRewritten("another past", since={topic: self.denies_from})
         if not self.first <= position <= self.end:
             raise OffsetOutOfRange("gone")
         found = [
@@ -67,6 +72,9 @@ class Log:
         return [
             Fetched(topic, position, found[0].base_offset + 1 if found else self.end, self.end, tuple(found))
         ]
+
+    def resume(self, lane: int, positions: dict[int, int], leader_epochs: dict[int, int]) -> None:
+        self.named, self.named_at = leader_epochs, positions
 
     @staticmethod
     def _encoded(offset: int, time: int, text: bytes) -> EncodedBatch:
@@ -130,12 +138,12 @@ def test_what_was_overwritten_is_found_and_nothing_else(since, dead, absent, sam
     async def check() -> None:
         world = World()
         entry = await world.written(dead - absent, absent)
-        assert await changed_since(world, entry) == {}
+        assert await changed_since(world, entry, {}) == {}
         if since is None or (same_times and (dead or absent)):
             return
         world.source.overwrite(since, same_times=same_times)
         known = {o for o in range(BATCHES * ROWS) if o not in absent}
-        found = await changed_since(world, entry)
+        found = await changed_since(world, entry, {})
         if not known:
             assert found == {}, "nothing was written of this topic: there is nothing to know it by"
             return
@@ -152,7 +160,56 @@ async def test_what_retention_took_is_not_compared():
     entry = await world.written()
     world.source.first = BATCHES * ROWS
     world.source.overwrite(BATCHES * ROWS, same_times=False)
-    assert await changed_since(world, entry) == {}
+    assert await changed_since(world, entry, {}) == {}
+
+
+def with_epochs(entry: LedgerEntry) -> LedgerEntry:
+    return replace(entry, leader_epochs=(4, -1))
+
+
+async def test_an_epoch_that_the_broker_has_is_kept():
+    """It is named at the ledger's end; a topic whose epoch is not known is not asked about."""
+    world = World()
+    entry = with_epochs(await world.written())
+    assert known_epochs(entry) == {0: 4}
+    assert await denied_epochs(world, entry) == {}
+    assert (world.source.named, world.source.named_at[0]) == ({0: 4}, BATCHES * ROWS)
+    assert await changed_since(world, entry, {}) == {}
+    assert world.source.named == {}, "the records are read without presuming anything"
+
+
+@pytest.mark.parametrize("denied", [0, 7, BATCHES * ROWS - 1])
+async def test_where_the_records_agree_a_denied_epoch_is_no_alarm(denied):
+    """The last record is the ledger's, and nothing stands behind it: so it is the same log, whatever the broker says."""
+    world = World()
+    entry = with_epochs(await world.written())
+    world.source.denies_from = denied
+    assert await denied_epochs(world, entry) == {0: denied}
+    assert await changed_since(world, entry, {0: denied}) == {}
+
+
+async def test_a_denied_epoch_is_looked_at_however_long_ago_it_was():
+    """A topic that was silent for more than a day is not compared; where the broker denies its epoch, it is."""
+    world = World()
+    entry = replace(await world.written(), clock_after=CLOCK + 2 * same_log.KNOWN_BY_AGE_MS_MAX)
+    world.source.overwrite(ROWS, same_times=False)
+    assert await changed_since(world, entry, {}) == {}
+    assert (await changed_since(world, entry, {0: ROWS}))[0] <= ROWS
+
+
+async def test_records_where_the_ledger_has_none_are_found_by_the_epoch():
+    """Markers stood there, or retention took what the ledger has: the log's past is denied, and records stand in it now."""
+    world = World()
+    entry = with_epochs(await world.written(absent=frozenset(range(BATCHES * ROWS))))
+    end = BATCHES * ROWS
+    assert await changed_since(world, entry, {0: 5}) == {}, "nothing stands there: nothing can be missed"
+    world.source.records |= {o: (CLOCK + o, value(o)) for o in range(9, end)}
+    assert await changed_since(world, entry, {}) == {}, "nothing tells of them without the epoch"
+    assert await changed_since(world, entry, {0: 5}) == {0: 9}
+    world.source.first = 12
+    assert await changed_since(world, entry, {0: 5}) == {0: 12}
+    world.source.first = end
+    assert await changed_since(world, entry, {0: 5}) == {}
 
 
 async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
@@ -161,7 +218,7 @@ async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
     world = World()
     entry = await world.written()
     world.source.overwrite(1, same_times=False)
-    assert await changed_since(world, entry) == {0: 0}
+    assert await changed_since(world, entry, {}) == {0: 0}
 
 
 def test_the_order_gives_up_what_stands_there_now():

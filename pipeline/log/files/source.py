@@ -149,6 +149,13 @@ class FilesSource:
                 return [Fetched(topic, position, position, position) for topic, position in positions.items()]
             await asyncio.sleep(min(POLL_SECONDS, left))
 
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        """Do nothing: a log in a directory has no leaders."""
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> Mapping[int, int]:  # noqa: ARG002
+        """Return nothing, for the same reason."""
+        return {}
+
     def _read(self, lane: int, positions: Mapping[int, int], ends: Ends, bytes_max: int) -> list[Fetched]:
         fetched = []
         for topic, position in positions.items():

@@ -14,6 +14,7 @@ import numpy as np
 
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
+from adledger.pipeline.log.leader_epochs import EpochRun
 from adledger.pipeline.records.batch_format import HEADER_BYTES, LENGTH_FIELD_END, MAGIC, read_varint
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
 from adledger.pipeline.records.record_batch import BatchHeader, checksum_matches, parse_header
@@ -28,12 +29,12 @@ _ABORT = b"\x00\x00"
 class DecodedBatches:
     """Batches with records for us, in offset order, and the position after all that was read.
 
-    `leader_epoch` is of the last batch that was read, with or without records for us; None: there was none.
+    `epochs` are the leader epochs of all batches that were read, with or without records for us.
     """
 
     batches: tuple[EncodedBatch, ...]
     next_offset: int
-    leader_epoch: int | None = None
+    epochs: tuple[EpochRun, ...] = ()
 
 
 LogTime = Literal["append", "record"]
@@ -53,7 +54,8 @@ def decode_batches(
     transactions = _Aborted(aborted)
     arena = Arena(len(data))
     batches = []
-    at, next_offset, epoch = 0, position, None
+    epochs = []
+    at, next_offset = 0, position
     while size := whole_batch_bytes(data, at):
         header = _header(data, at, size, where)
         if not checksum_matches(buffer, at, header):
@@ -64,9 +66,10 @@ def decode_batches(
         wanted = transactions.wants(header, data, at) and header.next_offset > position and header.count
         if wanted:
             batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where), where))
-        next_offset, epoch = max(next_offset, header.next_offset), header.leader_epoch
+        epochs.append(EpochRun(header.base_offset, header.next_offset, header.leader_epoch))
+        next_offset = max(next_offset, header.next_offset)
         at += size
-    return DecodedBatches(tuple(batches), next_offset, epoch)
+    return DecodedBatches(tuple(batches), next_offset, tuple(epochs))
 
 
 def whole_batch_bytes(data: bytes, at: int) -> int:

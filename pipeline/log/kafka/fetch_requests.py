@@ -23,13 +23,13 @@ from aiokafka.protocol.types import (
 )
 
 from adledger.pipeline.log.kafka_admin.metadata import Uuid, uuid_bytes
+from adledger.pipeline.log.leader_epochs import NO_EPOCH
 
 _API_KEY = 1
 _VERSION = 13
 _CONSUMER = -1
 """The replica id of who is no replica."""
 _NO_SESSION, _WHOLE_FETCH = 0, -1
-NO_EPOCH = -1
 _NO_RACK = ""
 _DIVERGING_EPOCH_TAG = 0
 _EPOCH_END = struct.Struct(">iq")

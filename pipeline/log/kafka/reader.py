@@ -4,7 +4,8 @@ Nothing is read ahead, so a lane that does not fetch costs nothing and a positio
 poll holds up nobody else's requests (a broker takes one request of a connection at a time).
 
 A log that is truncated under a reader and grows beyond its position answers with records that follow on others than
-were read. So each fetch names the leader epoch of the batch read before it, and the broker says where that ends.
+were read. So each fetch names the leader epoch of the batch before its position, wherever in what was read that lies
+(adledger.pipeline.log.leader_epochs), and the broker says where that ends.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
+from adledger.pipeline.errors import LaneStopped, LogError, LogRewritten, OffsetOutOfRange
 from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
     LATEST,
@@ -33,9 +34,10 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_list_offsets,
 )
 from adledger.pipeline.log.kafka.batches import DecodedBatches, LogTime, decode_batches, whole_batch_bytes
-from adledger.pipeline.log.kafka.fetch_requests import NO_EPOCH, FetchedPartition, Position
+from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition, Position
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
+from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
 
@@ -44,6 +46,8 @@ WAIT_MS_MAX = 10_000
 INLINE_BYTES_MAX = 64 * 1024
 """Fetches up to this are decoded on the event loop, in a millisecond at most; larger ones in a thread."""
 
+FROM_THE_FIRST = 0
+"""Since when a log may be another where the broker does not know the leader epoch that was named."""
 UNKNOWN_TOPIC_ID = (100, 103)
 """UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: a broker that does not know the topic yet, or a topic made anew."""
 
@@ -60,9 +64,7 @@ class KafkaReader:
         self._index = {name: i for i, name in enumerate(topology.topics)}
         self._ids = dict(zip(topology.topics, topology.topic_ids, strict=True))
         self._names = {topic_id: name for name, topic_id in self._ids.items()}
-        self._read: dict[
-            tuple[int, str], Position
-        ] = {}  # (lane, topic) -> after the last batch that was read
+        self._read: dict[tuple[int, str], LeaderEpochs] = {}  # by lane and topic
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
         """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneStopped."""
@@ -85,6 +87,18 @@ class KafkaReader:
 
         answers = await self._retry.call(f"lane {lane}", ask, self._refresh)
         return await self._decoded(lane, names, answers)
+
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        """Forget what was read of a lane, but these leader epochs before these positions, by topic."""
+        for topic, name in enumerate(self._topology.topics):
+            self._read.pop((lane, name), None)
+            if topic in leader_epochs:
+                self._read[lane, name] = LeaderEpochs(positions[topic], leader_epochs[topic])
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> dict[int, int]:
+        """Return topic -> the leader epoch before a position, where it was read."""
+        found = {t: self._position(lane, self._topology.topics[t], p).epoch for t, p in positions.items()}
+        return {topic: epoch for topic, epoch in found.items() if epoch != NO_EPOCH}
 
     async def _ask(
         self, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
@@ -120,24 +134,45 @@ class KafkaReader:
             for node, topics in by_node.items()
         ]  # fmt: skip
         answers = [answer for some in await _all(requests) for answer in some]
-        if doubted := [a.topic_id for a in answers if _doubts_epoch(a, asked[a.topic_id])]:
-            for topic_id in doubted:
-                del self._read[lane, self._names[topic_id]]
-            return await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
+        rewritten = {}
         for answer in answers:
             name = self._names[answer.topic_id]
+            if _doubts_epoch(answer, asked[answer.topic_id]):
+                await self._without_epoch(lane, name, positions[name])
+                rewritten[name] = FROM_THE_FIRST
+                continue
             self._check(answer.error_code, f"{name}-{lane}", positions[name])
             if answer.diverges_at is not None:
-                raise OffsetOutOfRange(
-                    f"{name}-{lane}: the log was truncated: from offset {answer.diverges_at} on it does not hold what was "
-                    f"read before offset {positions[name]}",
-                    remedy="The lane looks whether the ledger has some of it; nothing is skipped by itself.",
-                )
+                rewritten[name] = answer.diverges_at
+        if rewritten:
+            raise self._rewritten(lane, positions, rewritten)
         return answers
+
+    async def _without_epoch(self, lane: int, name: str, position: int) -> None:
+        """Raise OffsetOutOfRange where the broker refuses an offset not for the epoch that was named with it."""
+        self._read.pop((lane, name), None)
+        await self._ask_brokers(lane, self._by_leader(lane, [name]), {name: position}, 1, 0)
+
+    def _rewritten(self, lane: int, positions: Mapping[str, int], since: Mapping[str, int]) -> LogRewritten:
+        """Forget what was read of these topics, and return the error that says so."""
+        for name in since:
+            self._read.pop((lane, name), None)
+        what = (
+            f"{name}-{lane}: the log was truncated: from offset {at} on it does not hold what was read before offset "
+            f"{positions[name]}"
+            if at != FROM_THE_FIRST
+            else f"{name}-{lane}: the broker does not know the leader of what was read before offset {positions[name]}"
+            for name, at in since.items()
+        )
+        return LogRewritten(
+            "; ".join(what),
+            since={self._index[name]: at for name, at in since.items()},
+            remedy="Nothing to do yet: the lane compares the log with the ledger, and stops where they disagree.",
+        )
 
     def _position(self, lane: int, name: str, offset: int) -> Position:
         read = self._read.get((lane, name))
-        return read if read is not None and read.offset == offset else Position(offset)
+        return Position(offset, read.before(offset) if read is not None else NO_EPOCH)
 
     async def _decoded(
         self, lane: int, positions: Mapping[str, int], answers: Sequence[FetchedPartition]
@@ -154,8 +189,7 @@ class KafkaReader:
         found: DecodedBatches = decode_batches(
             answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}"
         )
-        if found.leader_epoch is not None:
-            self._read[lane, name] = Position(found.next_offset, found.leader_epoch)
+        self._read.setdefault((lane, name), LeaderEpochs()).read(position, found.epochs)
         return Fetched(
             self._index[name],
             position,
@@ -219,7 +253,7 @@ class KafkaReader:
 
 
 def _doubts_epoch(answer: FetchedPartition, asked: Position) -> bool:
-    """Whether the offset was refused, perhaps only since the broker no longer knows the epoch that was named."""
+    """Whether the offset was refused, perhaps only since the broker does not know the epoch that was named."""
     return asked.epoch != NO_EPOCH and for_code(answer.error_code) is OffsetOutOfRangeError
 
 

@@ -194,6 +194,14 @@ class KafkaSource:
         """Fetch as `Reader.fetch` says. One fetch of a lane at a time; lanes don't wait for each other."""
         return await self._there(lane).reader.fetch(lane, positions, bytes_max, wait_ms_max)
 
+    def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
+        """Forget what was read of a lane, as `Reader.resume` says. Raises LogError."""
+        self._there(lane).reader.resume(lane, positions, leader_epochs)
+
+    def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> Mapping[int, int]:
+        """Return the leader epochs before positions, as `Reader.leader_epochs` says. Raises LogError."""
+        return self._there(lane).reader.leader_epochs(lane, positions)
+
     async def _connect(self, listener: GroupListener, retry: BrokerRetry) -> _Joined:
         client = await bootstrapped(self._options, retry)
         try:
