@@ -1,4 +1,4 @@
-"""Every setting: its name, unit, default, bounds, and why it is what it is.
+"""Every setting: its name, unit, default, bounds, and the reason for them.
 
 `Settings(...)` takes values as they are given and reads nothing else; `adledger.pipeline.settings_layers.load` finds the
 values in flags, environment and file. A limit's description says what happens when it is reached.
@@ -53,7 +53,7 @@ Topics = Annotated[tuple[str, ...], BeforeValidator(_comma_separated), NoDecode]
 
 
 class Settings(BaseSettings):
-    """What a run of adledger is told. Immutable; a contradiction is a pydantic ValidationError."""
+    """The settings of one run. Immutable; a contradiction is a pydantic ValidationError."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="ADLEDGER_")
 
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     database: str = Field(
         "adledger", pattern=NAME, max_length=64,
-        description="The database of all tables. Another name lets runs stand side by side.",
+        description="The database of all tables. With different names, several runs share a server.",
     )  # fmt: skip
     cluster: str | None = Field(
         None, pattern=NAME,
@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     )  # fmt: skip
     rollups_topic: str = Field(
         "ad.rollups", pattern=r"^[A-Za-z0-9._-]{1,249}$",
-        description="The topic of one message a done batch, for the live pages and for readers of your own. A message "
-        "may repeat: drop repeats by lane and batch number.",
+        description="The topic with one message for each done batch, for the live pages and for consumers of your own. A "
+        "message may repeat: drop repeats by lane and batch number.",
     )  # fmt: skip
     kafka: Mapping[str, str] = Field(
         {},
@@ -109,13 +109,13 @@ class Settings(BaseSettings):
     )
     dedupe_window_hours: int = Field(
         24, ge=1, le=168,
-        description="A later event of the same identity within this much log time of the first is a duplicate. "
-        "State is held for it: 27 to 64 bytes an event. Beyond it, a repeat is expired or counts again.",
+        description="A later event with the same identity within this much log time of the first is a duplicate. "
+        "Each event in the window takes 27 to 64 bytes of memory. Beyond it, a repeat is expired or counts again.",
     )  # fmt: skip
-    acceptance_hours_max: int = Field(
+    allowed_lateness_hours: int = Field(
         24, ge=1, le=168,
-        description="An event whose time lies further behind the lane clock is expired: recorded, never billed. At "
-        "most the dedupe window, or a late retry would be billed a second time.",
+        description="An event whose time lies further behind its lane's watermark is expired: recorded, never billed. At "
+        "most the dedupe window, or a late retry would be billed twice.",
     )  # fmt: skip
     rule_horizon_minutes_max: int = Field(
         60, ge=1, le=24 * 60,
@@ -124,50 +124,50 @@ class Settings(BaseSettings):
     )  # fmt: skip
     rules: str = Field(
         "published", min_length=1,
-        description="The fraud rules: `published` (the newest set of `adledger rules publish`, and as long as there is none "
-        "the one that adledger comes with), `default` (that one, whatever is published), a rule set's TOML file, or `none`. "
-        "A set that is wrong is refused whole.",
+        description="The fraud rules: `published` (the newest set from `adledger rules publish`; until there is one, the set "
+        "that ships with adledger), `default` (the shipped set, whatever is published), a rule set's TOML file, or `none`. "
+        "An invalid set is refused as a whole.",
     )  # fmt: skip
-    rules_look_seconds: int = Field(
+    rules_poll_seconds: int = Field(
         5, ge=1, le=3_600,
-        description="How often a worker looks for newly published rules, publishers and alerts. They are in force from each "
-        "lane's next batch on.",
+        description="How often a worker polls ClickHouse for newly published rules, publishers and alerts. They take effect "
+        "with each lane's next batch.",
     )  # fmt: skip
     lists_dir: Path | None = Field(
         None,
         description="Directory of the deployment's allow and deny lists (*.toml, `adledger lists lint`). They are read "
-        "where a rule set is loaded; one that is wrong is refused whole.",
+        "when a rule set is loaded; an invalid list is refused as a whole.",
     )
     list_age_days_max: int = Field(
         365, ge=1, le=3_650,
-        description="A list of a package that is older is not used: its rules say `not evaluated`. Lists are renewed by "
-        "upgrading packages, best monthly; `adledger lists status` says `ageing` from half of this on.",
+        description="A packaged list older than this is not used, and its rules report `not evaluated`. Upgrade the packages "
+        "to renew lists, ideally every month; `adledger lists status` reports `ageing` from half of this age.",
     )  # fmt: skip
 
-    # batches: one insert a table each, so they set both memory and ClickHouse's load
+    # batches: each is one insert into each table, so they set both memory and ClickHouse's load
     batch_rows_max: int = Field(
         131_072, ge=1, le=1_048_576,
-        description="A batch is closed at this many records. Columns of 128 Ki rows stay near the caches; "
-        "ClickHouse wants inserts of 10,000 rows and more.",
+        description="A batch is closed at this many records. Columns of 128 Ki rows fit in the CPU caches; "
+        "ClickHouse wants inserts of 10,000 rows or more.",
     )  # fmt: skip
     batch_bytes_max: int = Field(
         64 * MIB, ge=RECORD_BYTES_MAX, le=1024 * MIB,
-        description="A batch is closed at this many bytes of records, so that long records can't make one that "
-        "memory does not hold. At least one record always fits.",
+        description="A batch is closed at this many bytes of records, so that long records can't make a batch too large "
+        "for memory. At least one record always fits.",
     )  # fmt: skip
     batch_age_ms_max: int = Field(
         1_000, ge=1, le=60_000,
-        description="A batch is closed this long after its first record came. It is what freshness costs: shorter "
-        "means more inserts a second.",
+        description="A batch is closed this long after its first record arrived. This is the price of freshness: shorter "
+        "means more inserts per second.",
     )  # fmt: skip
     fetch_bytes_max: int = Field(
         8 * MIB, ge=RECORD_BYTES_MAX, le=256 * MIB,
-        description="At most this much is asked for in one fetch of one topic's partition; a larger record batch "
-        "still comes whole. Fetching stops while a lane holds a full batch.",
+        description="Each fetch requests at most this much of a partition; a larger record batch still arrives whole. "
+        "Fetching stops while a lane holds a full batch.",
     )  # fmt: skip
     inserts_per_second_max: int = Field(
         100, ge=1, le=10_000,
-        description="Inserts a second of this worker, all lanes and tables (lanes x tables / batch age: plan it). At "
+        description="Inserts per second of this worker, over all lanes and tables (expect lanes x tables / batch age). At "
         "the limit batches wait and grow, and lanes pause.",
     )  # fmt: skip
     cpu_threads: int = Field(
@@ -176,21 +176,21 @@ class Settings(BaseSettings):
         "process may use.",
     )  # fmt: skip
 
-    # time and patience
+    # deadlines, clocks and retries
     write_deadline_seconds: int = Field(
         10, ge=1, le=300,
         description="ClickHouse refuses a block that arrives later than this after its intent. A lane in doubt "
-        "waits so long; shorter recovers faster, longer tolerates slower inserts.",
+        "waits this long; shorter recovers faster, longer tolerates slower inserts.",
     )  # fmt: skip
     clock_skew_seconds_max: int = Field(
         60, ge=1, le=3_600,
-        description="How far the clocks of brokers and ClickHouse may differ. An idle lane's clock is moved to "
-        "ClickHouse's time less this.",
+        description="How far the clocks of brokers and ClickHouse may differ. An idle lane's watermark advances to "
+        "ClickHouse's time minus this.",
     )  # fmt: skip
-    idle_clock_seconds: int = Field(
+    idle_watermark_interval_seconds: int = Field(
         60, ge=1, le=3_600,
-        description="On Kafka, a lane that had nothing to do for this long writes an empty batch that moves its clock, so "
-        "that its periods can close. More often costs a ledger row each.",
+        description="On Kafka, a lane without records for this long writes an empty batch that advances its watermark, so "
+        "that time-based work downstream can proceed. Each such batch is a ledger row.",
     )  # fmt: skip
     retry_attempts_max: int = Field(
         10, ge=1, le=1_000,
@@ -202,22 +202,22 @@ class Settings(BaseSettings):
         5_000, ge=1, le=60_000,
         description="The longest pause between two tries; pauses double from 100 ms up to it, less up to half of each by chance.",
     )  # fmt: skip
-    outage_hours_max: int = Field(
+    retention_min_hours: int = Field(
         72, ge=1, le=8_760,
-        description="How long workers may stand still and still find every record: a weekend. Kafka's topics must "
-        "retain this and the dedupe window, and its committed offsets this; a run with less is refused at start.",
+        description="How long workers may be down and still find every record: a weekend. Kafka's topics must retain at "
+        "least this plus the dedupe window, and committed offsets at least this; a worker refuses to start with less.",
     )  # fmt: skip
     revoke_ms_max: int = Field(
         5_000, ge=100, le=300_000,
-        description="Time for a revoked lane to finish its batch. After it the batch is abandoned, and its next owner "
-        "resolves it.",
+        description="Time for a revoked lane to finish its batch. After that the batch is abandoned, and the lane's next "
+        "owner resolves it.",
     )  # fmt: skip
 
-    # retention, in days of the lane clock, behind the lane that is furthest behind
+    # retention, in days of the watermark, behind the lane that is furthest behind
     retention_enabled: bool = Field(
         default=False,
         description="Whether workers on Kafka drop old days every hour (the owner of lane 0 does it). `adledger retention` "
-        "does it by hand, anywhere.",
+        "does the same on demand.",
     )  # fmt: skip
     retention_events_days: int = Field(
         90, ge=1, le=36_500,
@@ -226,13 +226,13 @@ class Settings(BaseSettings):
     )  # fmt: skip
     retention_rollups_days: int = Field(
         400, ge=1, le=36_500,
-        description="Days that `rollup_minute` is kept: a year can be compared with the one before. Billing reads "
-        "publisher_periods, which stays.",
+        description="Days that `rollup_minute` is kept: more than a year, so that a month can be compared with the same "
+        "month of the year before.",
     )  # fmt: skip
     retention_ledger_days: int = Field(
         3_650, ge=1, le=36_500,
-        description="Days that the ledger is kept: it is small (a row a batch) and proves every count, so as long as "
-        "accounts are. At least as long as the other two.",
+        description="Days that the ledger is kept: it is small (a row for each batch) and proves every count, so keep it as "
+        "long as the accounts. At least as long as the other two.",
     )  # fmt: skip
 
     # pages
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
     web_port: int = Field(
         6066, ge=0, le=65_535,
         description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live). 0 lets the "
-        "system choose one, said at start: for several workers on a machine.",
+        "system choose one, logged at start: for several workers on one machine.",
     )  # fmt: skip
 
     @classmethod
@@ -268,12 +268,10 @@ class Settings(BaseSettings):
                     f"{topic!r} is not a name of a Kafka topic: letters, digits, . _ -, at most 249"
                 )
         if len(set(topics)) < len(topics):
-            raise ValueError(
-                "both topics have the same name; one topic that carries both kinds is named once"
-            )
+            raise ValueError("both topics have the same name; name a topic that carries both kinds once")
         return topics
 
-    @field_validator("acceptance_hours_max")
+    @field_validator("allowed_lateness_hours")
     @classmethod
     def _accepted_within_window(cls, hours: int, info: ValidationInfo) -> int:
         window = info.data.get("dedupe_window_hours", hours)
@@ -290,7 +288,7 @@ class Settings(BaseSettings):
         longest = max(info.data.get(name, days) for name in others)
         if days < longest:
             raise ValueError(
-                f"less than {' or '.join(others)} ({longest}): rows would have no ledger row any more"
+                f"less than {' or '.join(others)} ({longest}): rows would outlive their ledger row"
             )
         return days
 

@@ -1,7 +1,7 @@
 """Where settings come from: flags, then the environment, then a TOML file; the first that names one wins.
 
-Whatever is unknown or contradictory is refused whole, before anything is started: every wrong setting is listed
-with its name, its value, where it came from, and the remedy. Secrets are masked wherever a value is shown.
+Unknown and contradictory settings are refused before anything starts: every wrong setting is listed with its name,
+its value, where it came from, and the remedy. Secrets are masked wherever a value is shown.
 """
 
 import difflib
@@ -24,9 +24,17 @@ ENV_PREFIX = "ADLEDGER_"
 ENV_KAFKA = f"{ENV_PREFIX}KAFKA_"
 ENV_CONFIG = f"{ENV_PREFIX}CONFIG"
 ENV_NOT_SETTINGS = (ENV_CONFIG, f"{ENV_PREFIX}KERNEL_CACHE")
-"""Variables of ours that are no settings: where the file is, and where compiled kernels are kept."""
+"""Our variables that are not settings: where the file is, and where compiled kernels are cached."""
 
 DEFAULT_FILE = Path("adledger.toml")
+
+RENAMED = {
+    "acceptance_hours_max": "allowed_lateness_hours",
+    "idle_clock_seconds": "idle_watermark_interval_seconds",
+    "outage_hours_max": "retention_min_hours",
+    "rules_look_seconds": "rules_poll_seconds",
+}
+"""Former name of a setting -> its name now."""
 
 _SECRET = re.compile(r"password|secret|jaas|token", re.IGNORECASE)
 _URL_SECRET = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
@@ -56,6 +64,8 @@ class _Merged:
         """Set a value where no earlier layer has; refuse a name that is no setting's."""
         if name == "kafka":
             self._take_kafka(value, origin)
+        elif name in RENAMED:
+            self.refuse(name, value, origin, "this setting has a new name", f"write {RENAMED[name]}")
         elif name not in Settings.model_fields:
             self.refuse(name, value, origin, "there is no such setting", nearest(name, Settings.model_fields))
         elif name not in self.values:
@@ -64,7 +74,7 @@ class _Merged:
     def _take_kafka(self, section: object, origin: str) -> None:
         if not isinstance(section, Mapping):
             self.refuse(
-                "kafka", section, origin, "not a section", "write [kafka] and its properties below it"
+                "kafka", section, origin, "not a section", "write [kafka] with the properties below it"
             )
             return
         for name, value in _flat(section):
@@ -87,7 +97,8 @@ def load(
 ) -> LoadedSettings:
     """Return the settings in force: flags, environment, file.
 
-    `flags` are a command's own (name -> value, None is not given), `assignments` its `--set NAME=VALUE`. The file is `config`, or what ADLEDGER_CONFIG names, or ./adledger.toml where there is one.
+    `flags` are the command's own (name -> value; None: not given), `assignments` its `--set NAME=VALUE`. The file is
+    `config`, the one that ADLEDGER_CONFIG names, or ./adledger.toml if it exists.
     Raises UsageError listing every setting that is wrong.
     """
     merged = _Merged()
@@ -149,12 +160,12 @@ def _take_file(merged: _Merged, config: Path | None) -> None:
         return
     if not path.is_file():
         raise UsageError(
-            f"no settings file at {path}", remedy="name one that exists, by --config or ADLEDGER_CONFIG"
+            f"no settings file at {path}", remedy="name an existing file with --config or ADLEDGER_CONFIG"
         )
     try:
         found = TomlConfigSettingsSource(Settings, path)()
     except tomllib.TOMLDecodeError as e:
-        raise UsageError(f"{path} is not TOML: {e}", remedy="mend that line; the form is NAME = VALUE") from e
+        raise UsageError(f"{path} is not TOML: {e}", remedy="fix that line; the form is NAME = VALUE") from e
     for name, value in found.items():
         merged.take(name, value, f"file {path}")
 
@@ -206,11 +217,7 @@ def _raise_refused(merged: _Merged) -> None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a remedy for an unknown name: the nearest known one."""
     matches = difflib.get_close_matches(name, list(known), n=1)
-    return (
-        f"did you mean {matches[0]}?"
-        if matches
-        else "leave it out; `adledger config` lists all that there are"
-    )
+    return f"did you mean {matches[0]}?" if matches else "leave it out; `adledger config` lists all settings"
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -103,7 +103,7 @@ def demo_model(events: int, seed: int, settings: Settings) -> TrafficModel:
         events=events,
         currency=settings.currency,
         dedupe_window_hours=settings.dedupe_window_hours,
-        acceptance_hours_max=settings.acceptance_hours_max,
+        allowed_lateness_hours=settings.allowed_lateness_hours,
         scenarios=(*spread, dense) if actors else (),
     )
     lookup = Lookup(model, malformed_recipes=len(MALFORMED_RECIPES), odd_recipes=len(ODD_RECIPES))

@@ -29,7 +29,7 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import Settings
 
 _OURS = {"seed", "events", "partitions", "start_ms", "duration_hours", "ramps", "edge_margin_minutes",
-         "dedupe_window_hours", "acceptance_hours_max"}  # fmt: skip
+         "dedupe_window_hours", "allowed_lateness_hours"}  # fmt: skip
 """Knobs of the traffic that follow from the load, the settings and the command."""
 _RUNS_OWN = {"source", "clickhouse", "database", "topics", "rollups_topic", "group", "log_time",
              "web_host", "web_port", "cluster"}  # fmt: skip

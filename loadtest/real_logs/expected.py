@@ -24,7 +24,7 @@ from adledger.schemas.wire import Malformed, currency_code
 PRICE_NANOS = 1_000_000
 CLICK_NANOS = 500_000_000
 CLICK_DELAY_MS = 2_000
-ACCEPTANCE_MS = 24 * 3_600_000
+ALLOWED_LATENESS_MS = 24 * 3_600_000
 IMPRESSIONS, CLICKS = 0, 1
 SHOP, SITE = 1, 2
 """Publishers: the shop of open_bandit_women.csv, the site of apache_access.log."""
@@ -111,7 +111,7 @@ class _Lanes:
         name = (topic, event.publisher_id, event.event_id)
         assert name not in self._seen, "line numbers are ids: no two are equal"
         self._seen[name] = clock
-        verdict = Class.EXPIRED if clock - event.event_time > ACCEPTANCE_MS else Class.BILLABLE
+        verdict = Class.EXPIRED if clock - event.event_time > ALLOWED_LATENESS_MS else Class.BILLABLE
         minute = event.event_time // 60_000 * 60
         return (
             topic, lane, offset, event.publisher_id, minute, 1 + topic, verdict, self._currency,

@@ -134,5 +134,5 @@ def _model(
     return TrafficModel(**{
         **profile.traffic, **more, "seed": seed, "events": max(1, round(events)), "edge_margin_minutes": margin,
         "partitions": profile.load.partitions, "currency": settings.currency,
-        "dedupe_window_hours": settings.dedupe_window_hours, "acceptance_hours_max": settings.acceptance_hours_max,
+        "dedupe_window_hours": settings.dedupe_window_hours, "allowed_lateness_hours": settings.allowed_lateness_hours,
     })  # fmt: skip

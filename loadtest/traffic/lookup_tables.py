@@ -191,7 +191,7 @@ class Lookup:
             malformed_recipes=malformed_recipes,
             odd_recipes=odd_recipes,
             window_ms=model.dedupe_window_hours * HOUR_MS,
-            acceptance_ms=model.acceptance_hours_max * HOUR_MS,
+            allowed_lateness_ms=model.allowed_lateness_hours * HOUR_MS,
             margin_ms=model.edge_margin_minutes * MINUTE_MS,
             step_ms=step_ms(model),
             restart_ms=model.retry_restart_seconds_max * 1_000,

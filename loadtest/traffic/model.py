@@ -131,7 +131,7 @@ class TrafficModel:
 
     # what the deployment is set to; the truth rests on it
     dedupe_window_hours: int = 24
-    acceptance_hours_max: int = 24
+    allowed_lateness_hours: int = 24
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -205,5 +205,5 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "conflict_seconds_max": (1, 24 * 3600),
     "edge_margin_minutes": (0, 6 * 60),
     "dedupe_window_hours": (1, 168),
-    "acceptance_hours_max": (1, 168),
+    "allowed_lateness_hours": (1, 168),
 }

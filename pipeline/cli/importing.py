@@ -127,7 +127,7 @@ def _writer(
     if pace is not None and not pace.as_of_now and settings.log_time == "append":
         err(
             "events keep their times, and brokers stamp them with the present: those older than "
-            f"{settings.acceptance_hours_max} hours will expire; --as-of-now moves them"
+            f"{settings.allowed_lateness_hours} hours will expire; --as-of-now moves them"
         )
     return lambda: KafkaLogWriter(settings, say=err)
 

@@ -45,7 +45,7 @@ def import_(
     """Import publishers; those that the file does not name stay as they are. Append-only: the newest import counts.
 
     status is active or suspended, since a day (2026-11-20). A file with a mistake is refused whole, with its line.
-    Workers take it within rules_look_seconds, from each lane's next batch on. Beware of the first import: whoever is not in it is unknown from then on; how many such publishers have traffic is said.
+    Workers take it within rules_poll_seconds, from each lane's next batch on. Beware of the first import: whoever is not in it is unknown from then on; how many such publishers have traffic is said.
 
     \b
     Examples:

@@ -63,7 +63,7 @@ class Computed:
 
 
 def compute(
-    refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, acceptance_ms: int
+    refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, allowed_lateness_ms: int
 ) -> Computed:
     """Decode, dedupe and judge a batch's records (in the lane's order, with the lane clock at each); changes `state`."""
     decoded = decode(refs, context)
@@ -71,7 +71,7 @@ def compute(
     keys, fingerprints = identity(decoded.columns)
     duplicates = state.dedupe.apply(keys, fingerprints, clock, live)
     hits = state.judge.hits(decoded, clock, duplicates.duplicate)
-    verdicts = judge(decoded, clock, duplicates, acceptance_ms, hits)
+    verdicts = judge(decoded, clock, duplicates, allowed_lateness_ms, hits)
     version = state.judge.judge.version
     texts = {
         "user_agents": _texts(

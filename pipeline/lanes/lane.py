@@ -282,11 +282,11 @@ class Lane:
     ) -> Computed:
         self._knows = None
         await self._judging.before(clock_after, lambda: self._make_windows(clock_before, batch_no))
-        acceptance_ms = self._ports.limits.acceptance_ms
+        allowed_lateness_ms = self._ports.limits.allowed_lateness_ms
 
         def timed() -> Computed:
             began = time.perf_counter()
-            computed = compute(records.refs, records.clock, self._state, self._context, acceptance_ms)
+            computed = compute(records.refs, records.clock, self._state, self._context, allowed_lateness_ms)
             self._ports.observer.stage("compute", time.perf_counter() - began)
             self._ports.observer.not_evaluated(computed.not_evaluated)
             return computed

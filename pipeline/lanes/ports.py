@@ -141,7 +141,7 @@ class LaneLimits:
     batch: BatchLimits
     fetch_bytes_max: int
     window_ms: int
-    acceptance_ms: int
+    allowed_lateness_ms: int
     write_deadline_seconds: int
     retry: RetryPolicy
     default_currency: int

@@ -127,7 +127,7 @@ def _judges(
         parsed = RuleSet.parse(rules.text, f"the set of {rules.author}") if rules is not None else None
         return load_judge(settings, today(), publishers, parsed)
 
-    loading = Loading(load, settings.rules == PUBLISHED, settings.rules_look_seconds)
+    loading = Loading(load, settings.rules == PUBLISHED, settings.rules_poll_seconds)
     return Judges(CompiledJudge.none(), store, loading, say=say, warn=warn, alerted=alerted)
 
 
@@ -138,13 +138,15 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
         batch=BatchLimits(settings.batch_rows_max, settings.batch_bytes_max, settings.batch_age_ms_max),
         fetch_bytes_max=settings.fetch_bytes_max,
         window_ms=settings.dedupe_window_hours * HOUR_MS,
-        acceptance_ms=settings.acceptance_hours_max * HOUR_MS,
+        allowed_lateness_ms=settings.allowed_lateness_hours * HOUR_MS,
         write_deadline_seconds=settings.write_deadline_seconds,
         retry=RetryPolicy(
             settings.retry_attempts_max if until_caught_up else None, settings.retry_backoff_ms_max
         ),
         default_currency=currency_code(settings.currency),
-        idle_clock=IdleClock(settings.idle_clock_seconds, settings.clock_skew_seconds_max) if live else None,
+        idle_clock=IdleClock(settings.idle_watermark_interval_seconds, settings.clock_skew_seconds_max)
+        if live
+        else None,
     )
 
 

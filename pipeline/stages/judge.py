@@ -42,7 +42,11 @@ class Verdicts:
 
 
 def judge(
-    decoded: Decoded, clock: I64, duplicates: Duplicates, acceptance_ms: int, rules: RuleHits | None = None
+    decoded: Decoded,
+    clock: I64,
+    duplicates: Duplicates,
+    allowed_lateness_ms: int,
+    rules: RuleHits | None = None,
 ) -> Verdicts:
     """Return the verdict of each record; `clock` is the lane clock (ms) at it. None: no rules."""
     columns = decoded.columns
@@ -50,7 +54,7 @@ def judge(
     if rules is not None:
         class_code[rules.reasons & np.uint64(rules.sivt) != 0] = Class.SIVT
         class_code[rules.reasons & np.uint64(rules.givt) != 0] = Class.GIVT
-    class_code[clock - columns.event_time > acceptance_ms] = Class.EXPIRED
+    class_code[clock - columns.event_time > allowed_lateness_ms] = Class.EXPIRED
     class_code[duplicates.duplicate != 0] = Class.DUPLICATE
     class_code[decoded.status != 0] = Class.MALFORMED
     misrouted = (columns.flags.astype(np.uint64) >> np.uint64(Flag.MISROUTED)) & np.uint64(1)

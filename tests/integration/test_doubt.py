@@ -164,7 +164,7 @@ LIMITS = LaneLimits(
     batch=BatchLimits(BATCH_ROWS, 1 << 24, 10),
     fetch_bytes_max=1 << 20,
     window_ms=24 * HOUR_MS,
-    acceptance_ms=24 * HOUR_MS,
+    allowed_lateness_ms=24 * HOUR_MS,
     write_deadline_seconds=DEADLINE_SECONDS,
     retry=RetryPolicy(attempts_max=20, backoff_ms_max=1),
     default_currency=currency_code("USD"),

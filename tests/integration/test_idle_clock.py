@@ -20,7 +20,7 @@ MODEL = TrafficModel(seed=5, events=200, partitions=2)
 NEW_YEAR_2100 = 4_102_444_800
 SKEW_SECONDS = 60
 LIMITS = LaneLimits(
-    batch=BatchLimits(1_000, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, acceptance_ms=3_600_000,
+    batch=BatchLimits(1_000, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, allowed_lateness_ms=3_600_000,
     write_deadline_seconds=10, retry=RetryPolicy(3, backoff_ms_max=1), default_currency=currency_code("USD"),
 )  # fmt: skip
 

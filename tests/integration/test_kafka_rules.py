@@ -28,7 +28,7 @@ MODEL = TrafficModel(
     seed=23, events=30_000, partitions=4, duration_hours=30, users=300, user_head_users=10, click_share=0.2
 )
 LANES = set(range(MODEL.partitions))
-SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24, "rules": "published", "rules_look_seconds": 1}
+SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24, "rules": "published", "rules_poll_seconds": 1}
 """Six batches a second a worker: there is traffic for as long as a slow machine takes for what is published."""
 FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 

@@ -136,9 +136,9 @@ async def test_unfit_settings_are_refused_with_the_command_that_mends_them(kafka
 
 
 async def test_an_outage_must_fit_into_what_is_kept(kafka, settings):
-    """Topics and committed offsets must outlast outage_hours_max."""
+    """Topics and committed offsets must outlast retention_min_hours."""
     await create_topics(settings, partitions=1)
-    long = settings.model_copy(update={"outage_hours_max": 169})
+    long = settings.model_copy(update={"retention_min_hours": 169})
     with pytest.raises(LogError) as refused:
         await require_fit_topics(long)
     assert "offsets.retention.minutes=10140" in str(refused.value)

@@ -37,7 +37,7 @@ from tests.integration.test_doubt import LIMITS
 from tests.integration.test_rules_restart import MODEL, RULES
 
 HOUR_MS = 3_600_000
-SMALL = replace(LIMITS, window_ms=2 * HOUR_MS, acceptance_ms=2 * HOUR_MS, write_deadline_seconds=2)
+SMALL = replace(LIMITS, window_ms=2 * HOUR_MS, allowed_lateness_ms=2 * HOUR_MS, write_deadline_seconds=2)
 """A window that ids leave again within the log's five hours."""
 DIES_IN = 5
 """The batch whose event rows are there, and whose ledger row is not, when the worker dies."""

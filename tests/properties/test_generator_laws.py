@@ -71,7 +71,7 @@ models = st.builds(
     cookie_appears_share=share,
     roaming_share=share,
     dedupe_window_hours=st.sampled_from([1, 24]),
-    acceptance_hours_max=st.sampled_from([1, 24]),
+    allowed_lateness_hours=st.sampled_from([1, 24]),
     scenarios=scenarios,
 )
 
@@ -118,7 +118,7 @@ def test_the_truth_is_what_a_plain_count_finds(model: TrafficModel):
         lanes,
         partitions=model.partitions,
         window_hours=model.dedupe_window_hours,
-        acceptance_hours=model.acceptance_hours_max,
+        acceptance_hours=model.allowed_lateness_hours,
     )
     assert truth.records_received == sum(map(len, log.values()))
     assert (expected["label"] < Label.REPLAY).sum() >= model.events

@@ -11,14 +11,14 @@ from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import PRICE_MICROS_MAX, EventType, Flag, Malformed
 
 CLOCK = 1_767_225_600_000
-ACCEPTANCE_MS = 1_000
+ALLOWED_LATENESS_MS = 1_000
 
 ROWS = st.lists(
     st.tuples(
         st.booleans(),
         st.sampled_from([0, 1]),
         st.sampled_from([0, 1]),
-        st.sampled_from([-300_000, 0, ACCEPTANCE_MS, ACCEPTANCE_MS + 1, 10**9]),
+        st.sampled_from([-300_000, 0, ALLOWED_LATENESS_MS, ALLOWED_LATENESS_MS + 1, 10**9]),
         st.sampled_from(EventType),
         st.integers(0, PRICE_MICROS_MAX),
         st.booleans(),
@@ -42,7 +42,7 @@ def test_the_first_class_that_fits(rows):
         found.duplicate[i], found.conflict[i] = duplicate, duplicate and conflict
         columns.event_time[i], columns.event_type_code[i] = CLOCK - age_ms, kind
         columns.price_micros[i], columns.flags[i] = price, misrouted << Flag.MISROUTED
-        expired = Class.EXPIRED if age_ms > ACCEPTANCE_MS else Class.BILLABLE
+        expired = Class.EXPIRED if age_ms > ALLOWED_LATENESS_MS else Class.BILLABLE
         expected.append((
             Class.DUPLICATE if duplicate else expired,
             misrouted << Reason.MISROUTED | (duplicate and conflict) << Reason.DUPLICATE_CONFLICT,
@@ -51,6 +51,6 @@ def test_the_first_class_that_fits(rows):
     none = np.zeros(n, np.int32)
     refs = RecordRefs.of([b""] * n, [None] * n)
     decoded = Decoded(refs, columns, status, none, none, none, none, {})
-    verdicts = judge(decoded, np.full(n, CLOCK), found, ACCEPTANCE_MS)
+    verdicts = judge(decoded, np.full(n, CLOCK), found, ALLOWED_LATENESS_MS)
     judged = (verdicts.class_code.tolist(), verdicts.reasons.tolist(), verdicts.money_nanos.tolist())
     assert list(zip(*judged, strict=True)) == expected

@@ -68,7 +68,7 @@ class Room:
             batch=BatchLimits(rows_max=9, bytes_max=4_000, age_ms_max=400),
             fetch_bytes_max=1 << 20,
             window_ms=truth.WINDOW_MS,
-            acceptance_ms=truth.ACCEPTANCE_MS,
+            allowed_lateness_ms=truth.ALLOWED_LATENESS_MS,
             write_deadline_seconds=DEADLINE_SECONDS,
             retry=RetryPolicy(attempts_max=None, backoff_ms_max=1_000, draw=self.world.rng.random),
             default_currency=currency_code("USD"),

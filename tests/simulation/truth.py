@@ -24,7 +24,7 @@ from tests.simulation.clickhouse import Server
 from tests.simulation.kafka import Broker, LogRecord, Partition
 
 WINDOW_MS = 18_000
-ACCEPTANCE_MS = 14_000
+ALLOWED_LATENESS_MS = 14_000
 """The dedupe window and how late an event may be: seconds, so that a run sees both edges many times."""
 RELEASES = 2
 
@@ -203,7 +203,7 @@ class _Lane:
         if first is not None and clock - first[0] <= WINDOW_MS:
             return Class.DUPLICATE, reasons | (first[1] != payload) << Reason.DUPLICATE_CONFLICT
         self._firsts[name] = clock, payload
-        if clock - event.event_time > ACCEPTANCE_MS:
+        if clock - event.event_time > ALLOWED_LATENESS_MS:
             return Class.EXPIRED, reasons
         return (Class.GIVT if is_givt(release, event.publisher_id) else Class.BILLABLE), reasons
 

@@ -27,7 +27,7 @@ from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
 LIMITS = LaneLimits(
-    batch=BatchLimits(100, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, acceptance_ms=3_600_000,
+    batch=BatchLimits(100, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, allowed_lateness_ms=3_600_000,
     write_deadline_seconds=1, retry=RetryPolicy(3, backoff_ms_max=1), default_currency=currency_code("USD"),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from adledger.pipeline.addresses import (
 )
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import Settings
-from adledger.pipeline.settings_layers import load, masked
+from adledger.pipeline.settings_layers import RENAMED, load, masked
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_kafka_properties_come_from_every_layer(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "contradiction",
     [
-        {"acceptance_hours_max": 25},
+        {"allowed_lateness_hours": 25},
         {"dedupe_window_hours": 12},
         {"topics": ("a", "a")},
         {"clickhouse": "embedded:d", "cluster": "c"},
@@ -228,3 +228,14 @@ def test_secrets_are_masked_wherever_a_value_is_shown():
     with pytest.raises(UsageError) as refused:
         load({"clickhouse": "clickhouse://u:hush@h/?bad=1"})
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("before", "now"), RENAMED.items())
+def test_a_former_name_is_refused_with_the_name_of_now(tmp_path, before, now):
+    """A config file from before a rename does not fall back to the default in silence, and following the remedy works."""
+    file = tmp_path / "some.toml"
+    file.write_text(f"{before} = 7\n")
+    with pytest.raises(UsageError, match=f"{before} = 7 .*new name\n.*remedy: write {now}$"):
+        load(config=file)
+    file.write_text(f"{now} = 7\n")
+    assert getattr(load(config=file).settings, now) == 7

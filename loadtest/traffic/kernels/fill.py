@@ -161,11 +161,11 @@ def _put_times(tb, row, plan, base, producer):
             way += quantile(tb.q_late, high(late))
         old = draw(base, P_EXPIRED)
         if low(old) < tb.expired_t:
-            way = tb.acceptance_ms - HOUR_MS + below(old, 25 * HOUR_MS)
+            way = tb.allowed_lateness_ms - HOUR_MS + below(old, 25 * HOUR_MS)
     clock = draw(producer, R_CLOCK)
     if low(clock) < tb.skewed_t and tb.skew_ms:
         way -= below(clock, 2 * tb.skew_ms + 1) - tb.skew_ms
-    if abs(way - tb.acceptance_ms) <= tb.margin_ms and tb.margin_ms:
+    if abs(way - tb.allowed_lateness_ms) <= tb.margin_ms and tb.margin_ms:
         way += 2 * tb.margin_ms
     if plan.change == CHANGE_TIME:
         row.event_time = plan.log_time - way
@@ -220,7 +220,7 @@ def _put_truth(tb, row, plan):
     row.money_nanos = np.int64(row.price_micros) * (1 if row.event_type == IMPRESSION else 1_000)
     if plan.duplicate:
         row.class_code = DUPLICATE
-    elif plan.log_time - row.event_time > tb.acceptance_ms:
+    elif plan.log_time - row.event_time > tb.allowed_lateness_ms:
         row.class_code = EXPIRED
     else:
         row.class_code = BILLABLE

@@ -28,4 +28,4 @@ def finish_rows(tb, rows, scratch):
         row.misrouted = 0
         row.money_nanos = np.int64(row.price_micros) * (1 if row.event_type == IMPRESSION else 1_000)
         if row.class_code != DUPLICATE:
-            row.class_code = EXPIRED if row.log_time - row.event_time > tb.acceptance_ms else BILLABLE
+            row.class_code = EXPIRED if row.log_time - row.event_time > tb.allowed_lateness_ms else BILLABLE

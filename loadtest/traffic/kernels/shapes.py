@@ -152,7 +152,7 @@ class Tables(NamedTuple):
     restart_ms: int
     conflict_ms: int
     window_ms: int
-    acceptance_ms: int
+    allowed_lateness_ms: int
     margin_ms: int
     step_ms: int  # of the table of arrivals
 

@@ -55,7 +55,7 @@ def wanted_retention_ms(settings: Settings) -> int:
     """Return how long event topics must retain a record: FOREVER (-1), or ms."""
     if settings.log_time == "record":
         return FOREVER
-    return (settings.dedupe_window_hours + settings.outage_hours_max) * HOUR_MS
+    return (settings.dedupe_window_hours + settings.retention_min_hours) * HOUR_MS
 
 
 def event_topic_configs(settings: Settings, replication_factor: int) -> dict[str, str]:
@@ -133,7 +133,7 @@ def _retention(
     elif retained != FOREVER and retained < wanted:
         yield Finding(
             f"{topic} has retention.ms = {retained} ({retained / HOUR_MS:.3g} h): less than dedupe_window_hours + "
-            f"outage_hours_max = {wanted // HOUR_MS} h, so an outage could lose events",
+            f"retention_min_hours = {wanted // HOUR_MS} h, so an outage could lose events",
             _alter(facts, topic, "retention.ms", str(wanted)),
         )
     if int(config["retention.bytes"]) != FOREVER:
@@ -200,11 +200,11 @@ def _broker(facts: ClusterFacts, settings: Settings) -> Iterator[Finding]:
             "kafka-acls.sh --add --allow-principal User:NAME --operation DescribeConfigs --cluster",
             advice=True,
         )
-    elif int(minutes) < settings.outage_hours_max * 60:
+    elif int(minutes) < settings.retention_min_hours * 60:
         yield Finding(
             f"the brokers have offsets.retention.minutes = {minutes}: committed offsets, and the intents in them, would "
-            f"be gone after an outage of outage_hours_max = {settings.outage_hours_max} h",
-            f"set offsets.retention.minutes={settings.outage_hours_max * 60} or more in every broker's server.properties",
+            f"be gone after an outage of retention_min_hours = {settings.retention_min_hours} h",
+            f"set offsets.retention.minutes={settings.retention_min_hours * 60} or more in every broker's server.properties",
         )
 
 
