@@ -23,6 +23,8 @@ FINGERPRINTS = {
     AIOKafkaClient.send: "246b277687d7b687",
     AIOKafkaClient._get_conn: "68ce5d8391719d33",
     AIOKafkaClient.force_metadata_update: "cb7befef21c8f3f9",
+    AIOKafkaClient._metadata_update: "06dc51ed3e0d38b8",
+    AIOKafkaClient._md_synchronizer: "e0421bffa9a7735a",
     AIOKafkaClient.set_topics: "9f9b55d6d8997834",
     AIOKafkaConnection._handle_frame: "46a7d9b8cf7ca222",
     AIOKafkaConsumer.start: "2f1ba70443327538",

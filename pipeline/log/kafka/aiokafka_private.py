@@ -12,24 +12,29 @@ when what is used here has changed its shape.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MemberIdRequired, UnknownMemberIdError
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
 from adledger.pipeline.log.kafka.fetch_requests import FetchById, FetchedPartition, Position, partitions
+from adledger.pipeline.log.kafka_admin.group_facts import NOT_READY
 
 PROVED_ON = ("0.14.0",)
 
 READ_COMMITTED = 1
 LATEST, EARLIEST = -1, -2
+_HAS_ENTERED = frozenset({0, MemberIdRequired.errno})
+_IS_OUT = frozenset({0, UnknownMemberIdError.errno})
+_LEAVE_RETRY_SECONDS = 0.1
 _CONSUMER = -1
 """The replica id of who is no replica."""
 _FIRST_LANE_CONNECTION = max(ConnectionGroup) + 1
@@ -80,6 +85,47 @@ async def refresh_metadata(client: AIOKafkaClient) -> None:
     await client.force_metadata_update()
 
 
+async def leave_group(client: AIOKafkaClient, group: str, member_id: str, seconds_max: float) -> bool:
+    """Take a member out of its group, through the coordinator of this moment. Returns whether it is known to be out.
+
+    aiokafka sends LeaveGroup once, to the coordinator that it last knew, and looks at no answer: after a move the old
+    member then stays until its session ends, and holds back every rebalance until then.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_max):
+            while True:
+                try:
+                    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+                    # Not by the connection of a new member, whose JoinGroup may wait there for the old one to go.
+                    response = await client.send(node, LeaveGroupRequest(group, member_id))
+                except KafkaError as error:
+                    if not error.retriable:
+                        return False
+                    await client.force_metadata_update()
+                else:
+                    if response.error_code not in NOT_READY:
+                        return response.error_code in _IS_OUT
+                await asyncio.sleep(_LEAVE_RETRY_SECONDS)
+    return False
+
+
+class _Coordinator(GroupCoordinator):  # type: ignore[misc]
+    """aiokafka's, which leaves the leaving to `leave_group`, and tells when the group knows its member."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.entered = asyncio.Event()
+        super().__init__(*args, **options)
+
+    async def _send_req(self, request: Any) -> Any:
+        response = await super()._send_req(request)
+        if isinstance(request, JoinGroupRequest) and response.error_code in _HAS_ENTERED:
+            self.entered.set()
+        return response
+
+    async def _maybe_leave_group(self) -> None:
+        self.reset_generation()
+
+
 class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     """One member of a group, from its first join to its leaving. A new member id needs a new Member.
 
@@ -110,7 +156,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no
         self._failure.add_done_callback(self._on_failure)
         subscription.register_fetch_waiters({self._failure})
         subscription.subscribe(topics=set(topics), listener=self)
-        self._coordinator = GroupCoordinator(
+        self._coordinator = _Coordinator(
             client, subscription, group_id=group, assignors=(assignor,), enable_auto_commit=False, **options
         )
 
@@ -124,8 +170,17 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no
         """The member id as of now; "" outside of the group."""
         return str(self._coordinator.member_id)
 
+    @property
+    def stays(self) -> bool:
+        """Whether the group keeps this member's place when it goes (it is static)."""
+        return self._coordinator._group_instance_id is not None  # noqa: SLF001
+
+    async def entered(self) -> None:
+        """Return when the group knows this member, which then has a member id."""
+        await self._coordinator.entered.wait()
+
     async def close(self) -> None:
-        """Leave the group (a static member stays until its session ends) and end all tasks."""
+        """End all tasks. The group keeps the member until `leave_group`, or until its session ends."""
         self._failure.remove_done_callback(self._on_failure)
         self._failure.cancel()
         try:

@@ -18,11 +18,15 @@ from aiokafka.errors import (
 )
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.aiokafka_private import Member
+from adledger.pipeline.log.kafka.aiokafka_private import Member, leave_group
 from adledger.pipeline.log.kafka.assignor import LaneAssignor
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.properties import SESSION_DEFAULT_MS
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
+
+LEAVE_SECONDS_MAX = 3.0
+"""For leaving at the end; a coordinator that takes longer learns from the session's end."""
 
 _CAUSES: Mapping[type, str] = {
     GroupAuthorizationFailedError: "this user may not join it; kafka-acls.sh --add --operation Read --group ... mends it",
@@ -49,6 +53,7 @@ class Membership:
         """`options` are times and `group_instance_id`, as aiokafka's GroupCoordinator names them."""
         self._client, self._group, self._topics, self._options = client, group, topics, options
         self._retry, self._listener = retry, listener
+        self._session_seconds = options.get("session_timeout_ms", SESSION_DEFAULT_MS) / 1000
         self._assignor = LaneAssignor(options.get("group_instance_id"), refused=self._refused, info=info)
         self._member: Member | None = None
         self._told: set[int] = set()
@@ -59,6 +64,8 @@ class Membership:
         self._leaving = asyncio.Event()
         self._replacing: asyncio.Task[None] | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        self._old_ids: set[str] = set()  # of members that we were, which the group may still have
+        self._removing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def join(self) -> None:
         """Begin to join; the listener hears of lanes from a task of its own, never before the caller waits."""
@@ -73,21 +80,47 @@ class Membership:
         if self._replacing is not None:
             await self._replacing
         await self._give_up()
+        self._removing.cancel()
+        await asyncio.gather(*(self._remove(old, LEAVE_SECONDS_MAX) for old in self._old_ids))
 
     async def rejoin(self) -> None:
-        """Revoke all lanes, leave, and join with a new member id. Calls during a rejoin wait for that one."""
+        """Revoke all lanes, and join with a new member id. Calls during a rejoin wait for that one."""
         if self._replacing is None:
-            self._start_replacing(self._replace(0))
+            self._start_replacing(self._replace())
         assert self._replacing is not None, "started just now"
         await asyncio.shield(self._replacing)
 
-    async def _replace(self, pause_seconds: float) -> None:
+    async def _replace(self) -> None:
+        """Join as a new member, then take the old one out: a group that was empty in between waits for more to come.
+
+        (The brokers' group.initial.rebalance.delay.ms, 3 s by default.)
+        """
         await self._give_up()
+        if self._leaving.is_set():
+            return
+        self.join()
+        assert self._member is not None, "it joins just now"
+        self._removing.cancel()
+        self._removing = asyncio.create_task(self._remove_old(self._member))
+
+    async def _replace_after(self, pause_seconds: float) -> None:
+        """Leave a group that can't go on as it is, and join again after a pause."""
+        await self._give_up()
+        await asyncio.gather(*(self._remove(old, pause_seconds) for old in self._old_ids))
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_seconds):
                 await self._leaving.wait()
         if not self._leaving.is_set():
             self.join()
+
+    async def _remove_old(self, new: Member) -> None:
+        await new.entered()
+        await asyncio.gather(*(self._remove(old, self._session_seconds) for old in self._old_ids))
+
+    async def _remove(self, old: str, seconds_max: float) -> None:
+        """Take a member that we were out of the group. Where that fails its session ends it."""
+        await leave_group(self._client, self._group, old, seconds_max)
+        self._old_ids.discard(old)
 
     def _start_replacing(self, replacing: Coroutine[Any, Any, None]) -> None:
         task = self._replacing = asyncio.create_task(replacing)
@@ -102,7 +135,9 @@ class Membership:
         member, self._member = self._member, None  # from here on no assignment is told
         await self._on_revoked([])
         if member is not None:
+            old = "" if member.stays else member.member_id
             await member.close()
+            self._old_ids |= {old} - {""}
         await asyncio.gather(*self._telling)
 
     async def _on_assigned(self, lanes: list[int]) -> None:
@@ -140,7 +175,7 @@ class Membership:
         cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), untold)
         self._retry.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
         if self._replacing is None:
-            self._start_replacing(self._replace(pause))
+            self._start_replacing(self._replace_after(pause))
 
     def _refused(self, error: LogError) -> None:
         self._refusal = True

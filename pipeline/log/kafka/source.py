@@ -16,7 +16,7 @@ from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
-from adledger.pipeline.log.kafka_admin.properties import client_options, consumer_options
+from adledger.pipeline.log.kafka_admin.properties import SESSION_DEFAULT_MS, client_options, consumer_options
 from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
 from adledger.pipeline.log.kafka_admin.topology import read_topology
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
@@ -31,7 +31,7 @@ REQUEST_MARGIN_MS = 5_000
 """A join may be answered only when the rebalance is over: a request's timeout is at least so much longer."""
 HEARTBEAT_MS = 1_000
 """A member learns of a rebalance by its next heartbeat, so hand-overs wait for it; Kafka's default is 3,000."""
-SESSION_TIMEOUT_MS, REQUEST_TIMEOUT_MS = 10_000, 40_000
+REQUEST_TIMEOUT_MS = 40_000
 """aiokafka's, where the [kafka] settings say nothing."""
 
 
@@ -86,7 +86,7 @@ class KafkaSource:
             for name, value in consumer_options(servers, properties).items()
             if name not in self._options
         }
-        session_ms = self._group_options.get("session_timeout_ms", SESSION_TIMEOUT_MS)
+        session_ms = self._group_options.get("session_timeout_ms", SESSION_DEFAULT_MS)
         self._group_options.setdefault("heartbeat_interval_ms", min(HEARTBEAT_MS, session_ms // 3))
         rebalance_ms = max(session_ms, revoke_ms_max + REVOKE_MARGIN_MS)
         self._group_options["rebalance_timeout_ms"] = rebalance_ms

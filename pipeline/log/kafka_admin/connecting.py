@@ -5,23 +5,23 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.cluster_client import ClusterClient
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 LISTENS_SECONDS_MAX = 2.0
 
 
-async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> AIOKafkaClient:
+async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> ClusterClient:
     """Return a client that knows the cluster; the caller closes it. `options` are those of `client_options`.
 
     Raises LogError with cause and remedy: at once where a broker is there and can't be used (a wrong password is not
     tried ten times), else when the tries are used up.
     """
     for attempt in retry.policy.attempts():
-        client = AIOKafkaClient(**options)
+        client = ClusterClient(**options)
         try:
             await client.bootstrap()
         except KAFKA_ERRORS as error:

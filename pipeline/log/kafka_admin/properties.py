@@ -33,7 +33,7 @@ _SECRETS = ("sasl.password", "ssl.key.password")
 _ALWAYS = ("request.timeout.ms", "retry.backoff.ms", "metadata.max.age.ms", "connections.max.idle.ms")
 _GROUP = ("session.timeout.ms", "heartbeat.interval.ms", "max.poll.interval.ms")
 _NEVER_IDLE = "-1"
-_HEARTBEAT_DEFAULT_MS, _SESSION_DEFAULT_MS = 3_000, 10_000  # aiokafka's
+HEARTBEAT_DEFAULT_MS, SESSION_DEFAULT_MS = 3_000, 10_000  # aiokafka's
 _INT32_MAX = 2**31 - 1
 
 
@@ -220,8 +220,8 @@ def _wrong_numbers(values: Mapping[str, str]) -> Iterator[Finding]:
             f"kafka.{name} = {text}: not a number of milliseconds", f"write an integer from 1 to {_INT32_MAX}"
         )
     session, heartbeat = (values.get(name) for name in ("session.timeout.ms", "heartbeat.interval.ms"))
-    session_ms = int(session) if _is_number(session) else _SESSION_DEFAULT_MS
-    heartbeat_ms = int(heartbeat) if _is_number(heartbeat) else _HEARTBEAT_DEFAULT_MS
+    session_ms = int(session) if _is_number(session) else SESSION_DEFAULT_MS
+    heartbeat_ms = int(heartbeat) if _is_number(heartbeat) else HEARTBEAT_DEFAULT_MS
     if (session or heartbeat) and heartbeat_ms >= session_ms:
         yield Finding(
             f"kafka.heartbeat.interval.ms = {heartbeat_ms} is not below session.timeout.ms = {session_ms}: "

@@ -3,6 +3,7 @@
 import re
 import ssl
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,7 +169,8 @@ def certificate_validities(pem: bytes) -> list[tuple[float, float]]:
     Files that can't be parsed give none: OpenSSL, which loads the same file, says why.
     """
     try:
-        certificates = x509.load_pem_x509_certificates(pem)
+        with warnings.catch_warnings(action="ignore"):  # of serial numbers that some old CAs have
+            certificates = x509.load_pem_x509_certificates(pem)
     except ValueError:
         return []
     return [(c.not_valid_before_utc.timestamp(), c.not_valid_after_utc.timestamp()) for c in certificates]

@@ -1,0 +1,58 @@
+"""A client that bootstraps again when no broker that it knows answers.
+
+aiokafka asks for metadata only the brokers that it knows. Metadata holds those that were up when it came, so while a
+cluster is restarted a client may know one broker alone; when that one dies it would ask it for ever, though the others
+are back. This client then goes to the configured servers, as it did at its start.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+
+from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS
+
+BOOTSTRAP_AFTER_SECONDS = 3.0
+"""How long no known broker may answer: a leader that moves takes less, and its new place is in the metadata."""
+
+
+class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
+    """An AIOKafkaClient that bootstraps again. Takes the same options; `clock` is in seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
+        super().__init__(**options)
+        self._options, self._clock = options, clock
+        self._silent_since: float | None = None
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no broker has answered; 0 while one does."""
+        return 0.0 if self._silent_since is None else self._clock() - self._silent_since
+
+    async def _metadata_update(self, cluster_metadata: ClusterMetadata, topics: Collection[str]) -> bool:
+        """Aiokafka's hook for every request for metadata, by timer or by force."""
+        began = self._clock()
+        if await super()._metadata_update(cluster_metadata, topics):
+            self._silent_since = None
+            return True
+        if self._silent_since is None:
+            self._silent_since = began
+        if self.silent_seconds >= BOOTSTRAP_AFTER_SECONDS and await self._ask_servers(
+            cluster_metadata, topics
+        ):
+            self._silent_since = None
+            return True
+        return False
+
+    async def _ask_servers(self, cluster_metadata: ClusterMetadata, topics: Collection[str]) -> bool:
+        """Ask the configured servers for the metadata. Returns whether one answered."""
+        first = AIOKafkaClient(**self._options)
+        try:
+            await first.bootstrap()
+            return bool(await first._metadata_update(cluster_metadata, topics))  # noqa: SLF001
+        except KAFKA_ERRORS:
+            return False
+        finally:
+            await first.close()
