@@ -28,4 +28,4 @@ WINDOW_COLUMNS = (
     "event_type_code", "event_time", "publisher_id", "campaign_id", "creative_id", "id_hash", "user_hash", "ua_hash",
     "impression_hash", "ip_hi", "ip_lo", "flags",
 )  # fmt: skip
-"""Columns of EventColumns that windows are made from, beside the lane clock."""
+"""Columns of EventColumns that windows are made from, beside the watermark."""

@@ -34,7 +34,7 @@ ROLLUP_MINUTE = {
     "currency_code": "u2",
     "records": "u4",
     "money_nanos": "i8",
-    "clock_day": "u4",  # seconds since the epoch, start of the day of the batch's lane clock: the partition
+    "clock_day": "u4",  # seconds since the epoch, start of the day of the batch's watermark: the partition
 }
 
 DEAD_LETTERS = {
@@ -74,7 +74,7 @@ LEDGER = {
     "rollup_rows": "u8",
     "events_digest": "u8",  # adledger.pipeline.stages.digest
     "dead_letters_digest": "u8",
-    "seal": "u8",  # adledger.sinks.seal
+    "seal": "u8",  # adledger.sinks.row_checksum
 }
 
 PROTOCOL_COLUMNS: dict[str, dict[str, str]] = {

@@ -15,7 +15,7 @@ def protocol_block(table: str, columns: Columns, stamp: Stamp) -> Block:
     """Return the rows of `columns`, stamped, as they are stored.
 
     Raises ValueError where a column is missing, unknown or of another length, does not fit its type, or where the
-    rows lie in more than one partition (day of the lane clock): such an insert would be several inserts.
+    rows lie in more than one partition (day of the watermark): such an insert would be several inserts.
     """
     stored = PROTOCOL_COLUMNS[table]
     rows = _row_count(table, columns, [name for name in stored if name not in STAMP_COLUMNS])

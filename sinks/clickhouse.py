@@ -153,7 +153,7 @@ class ClickHouseSink:
     async def rule_events(
         self, lane: int, clock_from: int, before_batch_no: int
     ) -> AsyncIterator[RuleEvents]:
-        """Yield the same events by batch, lane clock, topic and offset, streamed as `identities` are."""
+        """Yield the same events by batch, watermark, topic and offset, streamed as `identities` are."""
         query = queries.rule_events(self._database, lane, clock_from, before_batch_no)
         async with aclosing(self._stream(query, _rule_events)) as stream:
             async for found in stream:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adledger.schemas.classes import CLASS_NAMES, Class
-from adledger.sinks.seal import seal
+from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import Columns, LedgerEntry, Money, OffsetRange
 
 
@@ -31,7 +31,7 @@ def ledger_columns(entry: LedgerEntry) -> Columns:
         "rollup_rows": [entry.rollup_rows],
         "events_digest": [entry.events_digest],
         "dead_letters_digest": [entry.dead_letters_digest],
-        "seal": [seal(entry)],
+        "seal": [row_checksum(entry)],
     }
 
 

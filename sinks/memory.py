@@ -137,7 +137,7 @@ class MemorySink:
     async def rule_events(
         self, lane: int, clock_from: int, before_batch_no: int
     ) -> AsyncIterator[RuleEvents]:
-        """Yield the same events by batch, lane clock, topic and offset, a block a batch."""
+        """Yield the same events by batch, watermark, topic and offset, a block a batch."""
         for number in (await self.last_batches(lane, 0))["events"]:
             if number >= before_batch_no:
                 return

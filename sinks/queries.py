@@ -55,7 +55,7 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
 
 
 def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for the firsts of a lane, from a lane clock (ms) on and before a batch, in no order.
+    """Return the query for the firsts of a lane, from a watermark (ms) on and before a batch, in no order.
 
     The columns: lane_clock, fingerprint, then `KEYED`.
     """
@@ -82,7 +82,7 @@ def identity_count(database: str, lane: int, clock_from: int, before_batch_no: i
 def last_record(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
     """Return the query for the last record of a topic before a batch: batch_no, offset, log_time, id_hash, is_event.
 
-    Of the epoch of the lane's last ledger row only, and not before a lane clock (ms).
+    Of the epoch of the lane's last ledger row only, and not before a watermark (ms).
     """
     ledger = f"FROM {database}.ledger WHERE lane = {lane:d}"
     epoch = f"SELECT epoch {ledger} ORDER BY batch_no DESC LIMIT 1"

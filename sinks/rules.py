@@ -35,7 +35,7 @@ class PublishedRules:
 
 @dataclass(frozen=True, slots=True)
 class AlertRow:
-    """One row of `alerts`; `clock` is lane clock (ms), `raised_at` microseconds by the server's clock (0: not stored yet)."""
+    """One row of `alerts`; `clock` is the watermark (ms), `raised_at` microseconds by the server's clock (0: not stored yet)."""
 
     kind: AlertKind
     rules_version: int
@@ -78,7 +78,7 @@ class JudgeRow:
 class JudgedBatch:
     """A batch as the ledger has it, with the rules (bits) that its judge enforced, and sums of its judged events.
 
-    `sums`: (minute of the lane clock since the epoch, currency code, class code, reasons, events, money in nanos).
+    `sums`: (minute of the watermark since the epoch, currency code, class code, reasons, events, money in nanos).
     """
 
     batch_no: int
@@ -113,7 +113,7 @@ class RuleStore(Protocol):
     ) -> Sequence[JudgedBatch]:
         """Return a lane's batches before one, judged by one published set, in order.
 
-        They go back so far (ms of lane clock) from where the last batch before that one begins.
+        They go back so far (ms of log time) from where the last batch before that one begins.
         """
 
 
@@ -210,7 +210,7 @@ class ClickHouseRules:
     ) -> Sequence[JudgedBatch]:
         """Return a lane's batches before one, judged by one published set, in order.
 
-        They go back so far (ms of lane clock) from where the last batch before that one begins.
+        They go back so far (ms of log time) from where the last batch before that one begins.
         """
         database = self._database
         batches = await self._rows(

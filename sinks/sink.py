@@ -62,7 +62,7 @@ class LedgerEntry:
     cut_time: int  # log time (ms) of the cut's place
     cut_topic: int
     cut_offset: int
-    clock_before: int  # lane clock (ms) before and after the batch
+    clock_before: int  # watermark (ms) before and after the batch
     clock_after: int
     records_received: int
     counts: Mapping[int, int]
@@ -90,7 +90,7 @@ class StoredEvents:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """A block of first-of-their-key events for the dedupe state: key, fingerprint, lane clock (ms).
+    """A block of first-of-their-key events for the dedupe state: key, fingerprint, watermark (ms).
 
     `expected` is about how many there are in all blocks together, where that is known: 0 says nothing.
     """
@@ -103,7 +103,7 @@ class Identities:
 
 @dataclass(frozen=True, slots=True)
 class RuleEvents:
-    """A block of non-duplicate events for the rules' windows, in the lane's order, with the lane clock (ms) at each.
+    """A block of non-duplicate events for the rules' windows, in the lane's order, with the watermark (ms) at each.
 
     `columns` has rows in adledger.schemas.event_columns.WINDOW_COLUMNS; the others may be empty.
     """
@@ -168,14 +168,14 @@ class StateStore(Protocol):
         """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in any order."""
 
     def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
-        """Yield the same events, exactly in the lane's order: by batch, lane clock, topic and offset."""
+        """Yield the same events, exactly in the lane's order: by batch, watermark, topic and offset."""
 
     async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
     ) -> LastRecord | None:
         """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row.
 
-        None where there is none with a lane clock >= clock_from (ms).
+        None where there is none with a watermark >= clock_from (ms).
         """
 
 

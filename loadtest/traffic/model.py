@@ -115,7 +115,7 @@ class TrafficModel:
 
     # broken or odd
     malformed_share: float = 0.001
-    odd_share: float = 0.002  # valid, but not as the fast road likes it: escapes, RFC 3339 times, odd spaces
+    odd_share: float = 0.002  # valid, but not as the fast path likes it: escapes, RFC 3339 times, odd spaces
     spaced_json_share: float = 0.08  # of producers: json.dumps' spaces
     shuffled_json_share: float = 0.08  # of producers: another order of fields
     crc32_share: float = 0.002  # of producers: librdkafka's default partitioner

@@ -51,7 +51,7 @@ def check(
 
     Conservation: in each batch the records received are the sum of the classes, and events, rollup_minute and
     dead_letters hold exactly these records and this money. Continuity: each batch begins where the one before
-    ended. A row deleted, added twice or altered is found, and its batch named. --since and --until are lane clock, UTC.
+    ended. A row deleted, added twice or altered is found, and its batch named. --since and --until are watermarks, UTC.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def plan(
 ) -> None:
     """Show which days would be dropped, and which lane holds the others back.
 
-    Days are of the lane clock, and old is what the lane furthest behind has left behind by retention_events_days and its like; the server's clock plays no part.
+    Days are of the watermark, and old is what the lane furthest behind has left behind by retention_events_days and its like; the server's clock plays no part.
 
     \b
     Examples:

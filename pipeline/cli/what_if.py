@@ -26,7 +26,7 @@ def what_if(
         str, typer.Option("--rules", metavar="SET", help="The candidate: a file, default, none or a version.")
     ],
     since: Annotated[
-        datetime, typer.Option("--from", formats=TIME_FORMATS, metavar="TIME", help="Lane clock, UTC.")
+        datetime, typer.Option("--from", formats=TIME_FORMATS, metavar="TIME", help="Watermark, UTC.")
     ],
     until: Annotated[
         datetime, typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="Before this.")

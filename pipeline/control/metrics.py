@@ -79,7 +79,7 @@ LAG = MetricSpec(
 )  # fmt: skip
 CLOCK = MetricSpec(
     "adledger_lane_clock_timestamp_seconds", "gauge", "seconds since the epoch", ("lane",),
-    "Lane clock behind the last batch of a lane: up to when its tables are complete.",
+    "Watermark behind the last batch of a lane: up to when its tables are complete.",
 )  # fmt: skip
 PHASE = MetricSpec(
     "adledger_lane_phase",

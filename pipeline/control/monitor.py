@@ -27,7 +27,7 @@ from adledger.pipeline.kernels.live import (
 )
 
 MINUTES = 60
-"""Minutes that are kept, back from the newest lane clock."""
+"""Minutes that are kept, back from the newest watermark."""
 
 SLOTS_MAX = 1 << 24
 """Publisher-minutes that there is room for, 24 bytes each: 400 MB. A minute's table doubles when it is 7/8 full, so

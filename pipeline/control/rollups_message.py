@@ -15,7 +15,7 @@ Bytes of the value, little-endian:
 | 1 | e, length of the epoch |
 | 2 | lane |
 | 8 | batch number |
-| 8 | lane clock behind the batch, ms since the epoch |
+| 8 | watermark behind the batch, ms since the epoch |
 | 2 | part, from 0 |
 | 2 | parts, at least 1 |
 | 4 | n, rows of this part, at most 40,000 |
@@ -77,7 +77,7 @@ class RollupsMessage:
     epoch: str
     lane: int
     batch_no: int
-    clock_after: int  # lane clock behind the batch (ms)
+    clock_after: int  # watermark behind the batch (ms)
     part: int
     parts: int
     rollup: Rollup
@@ -146,7 +146,7 @@ def decode(data: bytes) -> RollupsMessage:
     if rows > PART_ROWS_MAX:
         raise RollupsMessageError(f"{rows} rows, a part has at most {PART_ROWS_MAX}")
     if not 0 <= clock < _CLOCK_MS_MAX:
-        raise RollupsMessageError(f"a lane clock of {clock} ms")
+        raise RollupsMessageError(f"a watermark of {clock} ms")
     begin = _HEADER.size + epoch_bytes
     try:
         epoch = data[_HEADER.size : begin].decode()
@@ -196,7 +196,7 @@ def _check_rows(rollup: Rollup, clock: int) -> None:
     if (minute % 60).any() or np.any(minute[1:] < minute[:-1]):
         raise RollupsMessageError("minutes that are none, or not in order")
     if int(minute[-1]) * 1000 > clock + FUTURE_MS_MAX:
-        raise RollupsMessageError(f"minute {minute[-1]} is beyond what an event may be at lane clock {clock}")
+        raise RollupsMessageError(f"minute {minute[-1]} is beyond what an event may be at watermark {clock}")
     if not np.isin(kind, list(EventType)).all():
         raise RollupsMessageError("an event type that there is not")
     if not np.isin(code, [Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED]).all():

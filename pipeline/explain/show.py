@@ -47,7 +47,7 @@ def _origin(e: Explained, topics: Sequence[str]) -> Iterator[str]:
         if e.ledger is None
         else f"{e.ledger.records_received:,} records, in the ledger"
     )
-    yield f"  batch         lane {row.lane}, batch {row.batch_no}, lane clock {time_text(row.lane_clock)}: {done}"
+    yield f"  batch         lane {row.lane}, batch {row.batch_no}, watermark {time_text(row.lane_clock)}: {done}"
     if e.first is not None:
         yield f"  duplicate of  {_place(e.first, topics)}, {e.first.class_name}, {money_text(e.first.money_nanos)}"
     for copy in e.duplicates:

@@ -1,7 +1,7 @@
-"""The fast road: records of JSON into columns, in one pass, making nothing on the way.
+"""The fast path: records of JSON into columns, in one pass, making nothing on the way.
 
 It recognises. What it accepts it has understood to the last byte; any other record is left `UNSURE`, and the slow
-road (adledger.pipeline.stages.slow_road) decides about it.
+path (adledger.pipeline.stages.slow_path) decides about it.
 
 What makes it fast: the *separator* from the end of one value to the beginning of the next (`,"site_id":`) is
 compared, 32 bytes at once, with the one that came after the same field in the record before. It names the next
@@ -36,7 +36,7 @@ from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
 
 UNSURE = 255
-"""Status of records that the slow road is to decide about; adledger.schemas.wire.Malformed uses lower numbers."""
+"""Status of records that the slow path is to decide about; adledger.schemas.wire.Malformed uses lower numbers."""
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)

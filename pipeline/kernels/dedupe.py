@@ -31,7 +31,7 @@ def dedupe(table, mask, base, window_ms, keys, fingerprints, clocks, live, dupli
     """Look each live row up and enter it where it is the first of its key.
 
     table: u64[2 * capacity], changed in place; mask: capacity - 1; base: ms, at most the smallest clock.
-    keys u64[n], fingerprints u32[n], clocks i64[n] (lane clock, ms, not falling), live bool[n].
+    keys u64[n], fingerprints u32[n], clocks i64[n] (watermark, ms, not falling), live bool[n].
     Sets duplicate[i], conflict[i] (u8) and returns how many new slots were taken.
     An entry older than `window_ms` is replaced by the row, which is then the first.
     """

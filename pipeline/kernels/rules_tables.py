@@ -1,7 +1,7 @@
 """Tables of the rules' windows: open addressing, a slot of `stride` 64-bit words.
 
     word 0   key, never 0; 0 marks an empty slot
-    word 1   its low half is the lane clock (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
+    word 1   its low half is the watermark (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
 
 Ages are differences modulo 2^32 (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry can be that old.
 Keys are hashes, so their low bits address the slot. Every word, index and stride is u64.

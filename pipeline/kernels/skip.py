@@ -19,7 +19,7 @@ _FALSE = np.uint64(int.from_bytes(b"false", "little"))
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _LOW40 = np.uint64(2**40 - 1)
 
-# Together they keep a number below the largest double: beyond that it is not valid here, and the slow road's.
+# Together they keep a number below the largest double: beyond that it is not valid here, and the slow path's.
 _INTEGER_DIGITS_MAX = 100
 _EXPONENT_DIGITS_MAX = 2
 

@@ -21,7 +21,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch's records in the lane's order, with the lane clock (ms) at each, its ranges and its cut."""
+    """A batch's records in the lane's order, with the watermark (ms) at each, its ranges and its cut."""
 
     refs: RecordRefs
     clock: I64
@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def clock_after(self) -> int:
-        """The lane clock behind the batch: at its last record; a batch of none goes up to its place."""
+        """The watermark behind the batch: at its last record; a batch of none goes up to its place."""
         return int(self.clock[-1]) if len(self.clock) else self.place.time
 
 

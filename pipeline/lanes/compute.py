@@ -65,7 +65,7 @@ class Computed:
 def compute(
     refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, allowed_lateness_ms: int
 ) -> Computed:
-    """Decode, dedupe and judge a batch's records (in the lane's order, with the lane clock at each); changes `state`."""
+    """Decode, dedupe and judge a batch's records (in the lane's order, with the watermark at each); changes `state`."""
     decoded = decode(refs, context)
     live = decoded.status == Malformed.OK
     keys, fingerprints = identity(decoded.columns)

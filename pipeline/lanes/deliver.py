@@ -51,7 +51,7 @@ TRIES_BETWEEN_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A batch's records in the lane's order, with the lane clock (ms) at each; leader epochs as in the intent."""
+    """A batch's records in the lane's order, with the watermark (ms) at each; leader epochs as in the intent."""
 
     refs: RecordRefs
     clock: I64

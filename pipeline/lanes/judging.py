@@ -52,7 +52,7 @@ class Judging:
             await self._see(batch_no - 1, batch)
 
     async def before(self, clock_after: int, rebuild: Callable[[], Awaitable[None]]) -> None:
-        """Make the state judge a batch that ends at a lane clock (ms) as it is to be; called between two batches.
+        """Make the state judge a batch that ends at a watermark (ms) as it is to be; called between two batches.
 
         `rebuild` makes the windows of the state's judge anew, where a horizon has changed.
         """

@@ -169,7 +169,7 @@ class Lane:
         await self._make_windows(start.clock, start.batch_no)
 
     async def _make_windows(self, clock: int, batch_no: int) -> None:
-        """Make the rules' windows from the events before a batch that begins at a lane clock (ms)."""
+        """Make the rules' windows from the events before a batch that begins at a watermark (ms)."""
         judge = self._state.judge
         if not judge.windows.horizon_ms:
             return

@@ -45,7 +45,7 @@ class RolledUp:
     epoch: str
     lane: int
     batch_no: int
-    clock_after: int  # lane clock (ms)
+    clock_after: int  # watermark (ms)
     rollup: Columns
 
 

@@ -24,7 +24,7 @@ from adledger.schemas.wire import Malformed
 from adledger.sinks.sink import LastRecord, LedgerEntry, OffsetRange, Sink, StoredEvents
 
 KNOWN_BY_AGE_MS_MAX = 24 * 3_600_000
-"""A record so far (lane clock) behind the lane is not looked for: a topic that was silent for longer is not compared."""
+"""A record so far (watermark) behind the lane is not looked for: a topic that was silent for longer is not compared."""
 LOOKS_BACK_MAX = 64
 """Batches that are looked at for the place where the log changed; then all that it holds counts as changed."""
 FEW_BYTES = 1

@@ -11,7 +11,7 @@ from adledger.pipeline.ledger import queries
 from adledger.pipeline.ledger.check import (
     NOTHING,
     Problem,
-    SealedEntry,
+    StoredEntry,
     check_continuity,
     check_entry,
     check_tables,
@@ -86,10 +86,10 @@ def audit(client: QueryClient, tables: TableNames, scope: Scope, *, recount: boo
         if scope.lanes and lane not in scope.lanes:
             continue
         before: LedgerEntry | None = None
-        for sealed in _pages(client, tables, scope, lane):
-            page = [row.entry for row in sealed]
+        for stored in _pages(client, tables, scope, lane):
+            page = [row.entry for row in stored]
             problems.extend(check_continuity(page if before is None else [before, *page]))
-            problems.extend(p for row in sealed for p in check_entry(row))
+            problems.extend(p for row in stored for p in check_entry(row))
             if recount:
                 problems.extend(_check_page(client, tables, page, gone))
             batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
@@ -115,7 +115,7 @@ def _check_unledgered(client: QueryClient, tables: TableNames, lanes: Sequence[i
     yield from check_unledgered(rows, ends, queries.server_seconds(client), PENDING_SECONDS_MAX)
 
 
-def _pages(client: QueryClient, tables: TableNames, scope: Scope, lane: int) -> Iterator[list[SealedEntry]]:
+def _pages(client: QueryClient, tables: TableNames, scope: Scope, lane: int) -> Iterator[list[StoredEntry]]:
     after = -1
     while page := queries.entries(client, tables, scope.where(lane, after), LEDGER_ROWS_MAX):
         yield page

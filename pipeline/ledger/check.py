@@ -2,8 +2,7 @@
 
 *Conservation*: in each batch the records received are the sum of the classes, and `events`, `rollup_minute` and
 `dead_letters`, counted again, hold exactly the records and the money that the ledger says.
-*Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the lane
-clock never goes back. Offsets that a person gave up are ranges like any other, of class `lost`; where one went over to
+*Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the watermark never goes back. Offsets that a person gave up are ranges like any other, of class `lost`; where one went over to
 another log (a new epoch), offsets begin anew.
 """
 
@@ -16,7 +15,7 @@ from adledger.pipeline.ledger.totals import ClassMoney
 from adledger.pipeline.log.epochs import same_offsets
 from adledger.schemas.classes import CLASS_NAMES, Class
 from adledger.schemas.wire import currency_text
-from adledger.sinks.seal import seal
+from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import LedgerEntry
 
 Kind = Literal["conservation", "continuity"]
@@ -25,11 +24,11 @@ Sums = Mapping[ClassMoney, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class SealedEntry:
-    """A ledger row as it stands in the table: the entry, and the seal that was written with it."""
+class StoredEntry:
+    """A ledger row as the table has it: the entry, and the checksum that was written with it."""
 
     entry: LedgerEntry
-    seal: int
+    checksum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +85,9 @@ NOTHING = Recount({}, {}, 0, 0, 0, 0, {}, (), 0, 0)
 """The recount of a batch that has no rows in any table."""
 
 
-def check_entry(sealed: SealedEntry) -> Iterator[Problem]:
+def check_entry(stored: StoredEntry) -> Iterator[Problem]:
     """Yield what is wrong within one ledger row."""
-    entry = sealed.entry
+    entry = stored.entry
 
     def wrong(what: str) -> Problem:
         return Problem("conservation", entry.lane, entry.batch_no, "ledger", what)
@@ -109,8 +108,8 @@ def check_entry(sealed: SealedEntry) -> Iterator[Problem]:
         records = sum(m.records for m in entry.money if m.class_code == code)
         if records != said and code not in (Class.MALFORMED, Class.LOST):
             yield wrong(f"{said} records {CLASS_NAMES[code]}, but money of {records}")
-    if seal(entry) != sealed.seal:
-        yield wrong("a figure was altered after it was written: the row does not have its seal")
+    if row_checksum(entry) != stored.checksum:
+        yield wrong("a figure was altered after it was written: it does not match the row checksum")
 
 
 def check_continuity(entries: Sequence[LedgerEntry]) -> Iterator[Problem]:
@@ -212,7 +211,7 @@ def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, st
     if found.offsets and not (
         entry.clock_before <= found.clock_first <= found.clock_last == entry.clock_after
     ):
-        clocks = f"lane clocks from {found.clock_first} to {found.clock_last}"
+        clocks = f"watermarks from {found.clock_first} to {found.clock_last}"
         yield both, f"{clocks}, the ledger says after {entry.clock_before} and up to {entry.clock_after}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from adledger.pipeline.ledger.check import OffsetCount, Recount, SealedEntry, Unledgered
+from adledger.pipeline.ledger.check import OffsetCount, Recount, StoredEntry, Unledgered
 from adledger.pipeline.ledger.totals import Totals
 from adledger.pipeline.stages import digest
 from adledger.schemas.classes import CLASS_NAMES
@@ -59,7 +59,7 @@ def lanes(client: QueryClient, tables: TableNames) -> list[tuple[int, int]]:
     return [(int(lane), int(last)) for lane, last in rows]
 
 
-def entries(client: QueryClient, tables: TableNames, where: str, rows_max: int) -> list[SealedEntry]:
+def entries(client: QueryClient, tables: TableNames, where: str, rows_max: int) -> list[StoredEntry]:
     """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept.
 
     Of more than `rows_max` the first are returned, whole batches.
@@ -70,7 +70,7 @@ def entries(client: QueryClient, tables: TableNames, where: str, rows_max: int) 
         settings={"strings_as_bytes": True},
     )
     named = [dict(zip(LEDGER_COLUMNS, row, strict=True)) for row in rows]
-    return [SealedEntry(ledger_entry(row), int(row["seal"])) for row in named]
+    return [StoredEntry(ledger_entry(row), int(row["seal"])) for row in named]
 
 
 def totals(client: QueryClient, tables: TableNames) -> Totals:
@@ -133,7 +133,7 @@ def unledgered(client: QueryClient, tables: TableNames, lanes: Sequence[int]) ->
 
 
 def dropped_days(client: QueryClient, tables: TableNames) -> dict[int, set[str]]:
-    """Return day of the lane clock (days since 1970) -> the tables whose rows of that day retention has dropped."""
+    """Return day of the watermark (days since 1970) -> the tables whose rows of that day retention has dropped."""
     found: dict[int, set[str]] = {}
     for table, day in client.execute(f"SELECT DISTINCT table, toUInt32(day) FROM {tables('retention_log')}"):
         found.setdefault(int(day), set()).add(table)
@@ -189,7 +189,7 @@ def _differences(tables: TableNames, span: BatchSpan) -> str:
 def _offsets(
     client: QueryClient, tables: TableNames, span: BatchSpan
 ) -> dict[int, list[tuple[OffsetCount, int, int]]]:
-    """Return batch number -> for each topic its offsets, and the first and last lane clock (ms)."""
+    """Return batch number -> for each topic its offsets, and the first and last watermark (ms)."""
     found: dict[int, list[tuple[OffsetCount, int, int]]] = {}
     columns = "batch_no, topic, offset, lane_clock"
     for batch_no, *counts, clock_first, clock_last in client.execute(

@@ -39,7 +39,7 @@ class JudgedBy:
 
 @dataclass(frozen=True, slots=True)
 class SpanOfTime:
-    """Lane clock (ms): from, and before."""
+    """Watermark (ms): from, and before."""
 
     start: int
     end: int
@@ -88,7 +88,7 @@ class Replay:
         return int(rows[0][0])
 
     def first_clock(self) -> int:
-        """Return the lane clock (ms) of the first stored event."""
+        """Return the watermark (ms) of the first stored event."""
         rows = self._client.execute(
             f"SELECT toUnixTimestamp64Milli(min(lane_clock)) FROM {self._tables('events')}"
         )

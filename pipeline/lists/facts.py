@@ -3,7 +3,7 @@
 Age is judged once, where the lists are loaded, against a date that is passed in, and the outcome is part of
 `Lists.version` and so of the judge version. So no clock is read on the data path, a batch is judged by what its
 intent names, and a list that grows old while a worker runs does so at the next load, at a batch boundary. Whether a list
-of addresses says anything of a log from long before is judged by log time: by the day of the batch's lane clock.
+of addresses says anything of a log from long before is judged by log time: by the day of the batch's watermark.
 """
 
 import hashlib

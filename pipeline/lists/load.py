@@ -34,7 +34,7 @@ class Lists:
     def why_not(self, needed: Iterable[str], log_day: date | None = None) -> str:
         """Return why a rule that needs some lists is not evaluated: the first reason; "" where it is.
 
-        With a log day (of the batch's lane clock) also whether they say anything of that day.
+        With a log day (of the batch's watermark) also whether they say anything of that day.
         """
         by_name = {facts.name: facts for facts in self.facts}
         for facts in (by_name[name] for name in needed):

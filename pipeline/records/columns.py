@@ -144,7 +144,7 @@ class Decoded:
 
     `ua_at`/`ua_len`, `page_at`/`page_len` say where the JSON string behind ua_hash and page_hash stands (escapes
     and all; adledger.pipeline.stages.decode.user_agents and pages give the text), as an offset from the record's value.
-    Rows that the slow road decoded have the texts in `slow_texts` (row -> (user agent, page)) instead and -1 here.
+    Rows that the slow path decoded have the texts in `slow_texts` (row -> (user agent, page)) instead and -1 here.
     """
 
     refs: RecordRefs

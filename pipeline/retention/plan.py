@@ -1,6 +1,6 @@
 """Which partitions may go: pure, from the lanes' clocks and what the tables hold.
 
-A partition is a day of the *lane clock*. It goes when the lane that is furthest behind has left it behind by the
+A partition is a day of the *watermark*. It goes when the lane that is furthest behind has left it behind by the
 table's retention. So an import of years-old logs keeps its rows, and after an outage nothing is missing: as long as a
 lane stands still, its clock stands, and with it all retention.
 """
@@ -24,7 +24,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long tables keep their rows (table -> days), and how much lane clock (ms) lanes themselves look back."""
+    """How long tables keep their rows (table -> days), and how much log time (ms) lanes themselves look back."""
 
     days: Mapping[str, int]
     state_ms: int

@@ -37,7 +37,7 @@ class CompiledJudge:
 
     `rules` is the set as it was published, `effective` the one that judges: `turned` are rules that a guardrail has
     turned to flag. `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day`: of the
-    lane clock of the batches that it judges; lists that say nothing of that day are not used (None: any day will do).
+    watermark of the batches that it judges; lists that say nothing of that day are not used (None: any day will do).
     `not_evaluated`: rule -> why, for those that are run; which they are is part of the version.
     """
 
@@ -63,7 +63,7 @@ class CompiledJudge:
         return cls(RuleSet.none())
 
     def for_batch(self, log_day: dt.date, turned: frozenset[Reason]) -> "CompiledJudge":
-        """Return the judge of a batch: for a day of its lane clock, with the rules turned that are turned by now."""
+        """Return the judge of a batch: for a day of its watermark, with the rules turned that are turned by now."""
         return replace(self, log_day=log_day, turned=turned)
 
     @property
@@ -132,7 +132,7 @@ class LaneJudge:
         return LaneJudge(judge, self.windows, self._agents if judge.lists is self.judge.lists else None)
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
-        """Run all rules on a batch's records, in the lane's order with the lane clock (ms) at each; changes the windows."""
+        """Run all rules on a batch's records, in the lane's order with the watermark (ms) at each; changes the windows."""
         rows = Rows(decoded.columns, clock, decoded.status == 0, duplicate.view(np.bool_))
         return self.hits_of(rows, partial(_texts, decoded))
 

@@ -1,8 +1,8 @@
 """The guardrail: a rule that suddenly invalidates too much of the money, or too little, is turned to `flag`.
 
-Shares are measured over a window of lane clock, per lane and currency (amounts of two are never summed), in exact
+Shares are measured over a window of log time, per lane and currency (amounts of two are never summed), in exact
 integers: the money of the events that the rule invalidated as their primary reason, of the money of all events that
-were billable, givt or sivt, in batches that enforced it. A batch is measured minute by minute of lane clock, so that
+were billable, givt or sivt, in batches that enforced it. A batch is measured minute by minute of log time, so that
 one of a backlog, which may span hours, shows what small batches would have shown. What a batch shows takes effect in
 that lane with the batches after it, which name another judge version. It stays so until an analyst resumes the rule or
 publishes another set; then the rule is measured anew, by the batches after its breach.
@@ -47,7 +47,7 @@ BILLABLE = 64
 
 @dataclass(frozen=True, slots=True)
 class MinuteTally:
-    """What a minute of a batch adds: lane clock (ms) at its end, a share for each currency code, what was enforced (bits)."""
+    """What a minute of a batch adds: watermark (ms) at its end, a share for each currency code, what was enforced (bits)."""
 
     clock: int
     by_currency: Mapping[int, Share]
@@ -114,7 +114,7 @@ def tally_of_sums(
 ) -> tuple[MinuteTally, ...]:
     """Return the same from sums over events: (minute, currency code, class code, reasons, events, money in nanos).
 
-    `minute` is that of the lane clock, counted from the epoch.
+    `minute` is that of the watermark, counted from the epoch.
     """
     by_minute: dict[int, dict[int, Share]] = {}
     for minute, currency, class_code, reasons, events, nanos in sums:
@@ -154,7 +154,7 @@ def _slices(
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What alerts say of a lane: the rules that are turned, and the lane clock (ms) of each rule's last breach."""
+    """What alerts say of a lane: the rules that are turned, and the watermark (ms) of each rule's last breach."""
 
     turned: frozenset[Reason] = frozenset()
     breached: Mapping[Reason, int] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class Guardrail:
         return tuple(found)
 
     def _forget(self, breached: Mapping[Reason, int]) -> None:
-        """Begin to count from nothing, with the lane clock (ms) of each rule's last breach."""
+        """Begin to count from nothing, with the watermark (ms) of each rule's last breach."""
         self._breached = breached
         self._steady = [r for r in self._watched if r not in breached]
         self._totals: dict[

@@ -17,7 +17,7 @@ PPM_PER_PERCENT = 10_000
 TEXT_CHARACTERS_MAX = 2_000
 
 GUARDRAIL_PARAMS = (
-    Param("window_minutes", 60, 1, 1440, "minutes of lane clock over which shares are measured"),
+    Param("window_minutes", 60, 1, 1440, "minutes of log time over which shares are measured"),
     Param("events_min", 10_000, 1, 10**12, "fewer events of a currency in the window decide nothing"),
 )
 SHARES = ("share_min_percent", "share_max_percent")

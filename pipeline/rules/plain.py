@@ -17,7 +17,7 @@ Params = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """An event as the rules see it. `clock`: the lane clock (ms) at it; `user` is 0 where `cookieless`."""
+    """An event as the rules see it. `clock`: the watermark (ms) at it; `user` is 0 where `cookieless`."""
 
     event_type: int
     event_time: int

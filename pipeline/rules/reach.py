@@ -20,7 +20,7 @@ UNBOUNDED_MS = 1 << 62
 
 
 class Reach:
-    """Counts a lane's events by minute of lane clock, within the horizon."""
+    """Counts a lane's events by minute of log time, within the horizon."""
 
     def __init__(self, horizon_ms: int, events_max: int) -> None:
         self._minutes_max = -(-horizon_ms // MINUTE_MS) + 1

@@ -64,5 +64,5 @@ class Rule:
         return Class.GIVT if self.reason < Reason.CLICK_NO_IMPRESSION else Class.SIVT
 
     def horizon_ms(self, values: dict[str, int]) -> int:
-        """Return how far back (ms of lane clock) the rule looks with these parameters; 0 where it keeps no state."""
+        """Return how far back (ms of log time) the rule looks with these parameters; 0 where it keeps no state."""
         return max((p.horizon_of(values[p.name]) for p in self.params), default=0)

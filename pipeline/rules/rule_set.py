@@ -31,7 +31,7 @@ class RuleSetting:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All rules' settings, by precedence. `horizon_ms` is how far back (lane clock) the set looks."""
+    """All rules' settings, by precedence. `horizon_ms` is how far back (watermark) the set looks."""
 
     author: str
     date: dt.date
@@ -82,7 +82,7 @@ class RuleSet:
 
     @property
     def horizon_ms(self) -> int:
-        """How far back (ms of lane clock) the rules that are run look."""
+        """How far back (ms of log time) the rules that are run look."""
         return max(
             (RULES[r].horizon_ms(dict(s.params)) for r, s in self.rules.items() if s.mode != Mode.OFF),
             default=0,

@@ -11,7 +11,7 @@ LOAD_MAX = 0.7
 LOAD_AFTER_SWEEP_MAX = 0.4
 """A table that would be fuller than this is made anew at twice the size, so that sweeps stay rare."""
 SWEEP_MS_MAX = 1 << 30
-"""Clocks are kept modulo 2^32 ms: after this much lane clock (12 days) a table is swept, whatever its load."""
+"""Clocks are kept modulo 2^32 ms: after this much log time (12 days) a table is swept, whatever its load."""
 
 
 class SlotTable:

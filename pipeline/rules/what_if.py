@@ -130,7 +130,7 @@ class LaneReplay:
         self._judge = LaneJudge(candidate)
 
     def clock_from(self, clock: int) -> int:
-        """Return the lane clock (ms) from which events warm the windows up for events at `clock`."""
+        """Return the watermark (ms) from which events warm the windows up for events at `clock`."""
         return self._judge.windows.clock_from(clock)
 
     def warm_up(self, columns: EventColumns, clock: I64) -> None:

@@ -26,7 +26,7 @@ WINDOW_EVENTS_MAX = 32_000_000
 """Events of one lane that its windows remember; beyond it they reach back less (adledger.pipeline.rules.reach)."""
 
 ROWS_SPAN_MS_MAX = 2 * 86_400_000
-"""So much lane clock lies in the rows of one call at most: ages are kept modulo 49 days."""
+"""So much log time lies in the rows of one call at most: ages are kept modulo 49 days."""
 
 OF_IMPRESSIONS = (
     Reason.CLICK_NO_IMPRESSION,
@@ -39,7 +39,7 @@ WINDOWED = tuple(r for r, rule in RULES.items() if any(p.horizon_ms for p in rul
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """n events of a lane in its order: columns, the lane clock (ms, not falling), live and duplicate."""
+    """n events of a lane in its order: columns, the watermark (ms, not falling), live and duplicate."""
 
     columns: EventColumns
     clock: I64
@@ -94,11 +94,11 @@ class RuleWindows:
 
     @property
     def horizon_ms(self) -> int:
-        """How far back (ms of lane clock) the windows look; 0 where no rule that is run has one."""
+        """How far back (ms of log time) the windows look; 0 where no rule that is run has one."""
         return max(self._horizons.values(), default=0)
 
     def clock_from(self, clock: int) -> int:
-        """Return the lane clock (ms) from which events make these windows as they are at `clock`."""
+        """Return the watermark (ms) from which events make these windows as they are at `clock`."""
         return max(0, clock // MINUTE_MS * MINUTE_MS - self.horizon_ms)
 
     def apply(self, rows: Rows, hits: U64) -> dict[Reason, int]:

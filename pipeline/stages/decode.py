@@ -1,6 +1,6 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast road (adledger.pipeline.kernels.decode) takes what it recognises; the slow road (adledger.pipeline.stages.slow_road) decides
+The fast path (adledger.pipeline.kernels.decode) takes what it recognises; the slow path (adledger.pipeline.stages.slow_path) decides
 about the rest, one record at a time.
 """
 
@@ -13,7 +13,7 @@ import orjson
 from adledger.pipeline.kernels import decode as kernels
 from adledger.pipeline.kernels.memo import new_memo
 from adledger.pipeline.records.columns import I32, I64, Decoded, EventColumns, RecordRefs
-from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
 
@@ -61,7 +61,7 @@ def _records(refs: RecordRefs) -> kernels.RecordColumns:
 
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
-    """Send rows down the slow road and write what it says."""
+    """Send rows down the slow path and write what it says."""
     refs = decoded.refs.take(rows)
     done: list[int] = []
     events: list[PlainEvent] = []

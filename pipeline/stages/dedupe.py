@@ -1,6 +1,6 @@
 """Dedupe: the first of its key within the window counts; a later one is a duplicate.
 
-State is a function of the lane's earlier events and nothing else: key, fingerprint and lane clock of the firsts.
+State is a function of the lane's earlier events and nothing else: key, fingerprint and watermark of the firsts.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class DedupeState:
         return self._table.nbytes
 
     def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
-        """Judge n rows in lane order and enter the firsts. `clocks` is the lane clock (ms), not falling."""
+        """Judge n rows in lane order and enter the firsts. `clocks` is the watermark (ms), not falling."""
         n = len(keys)
         out = Duplicates(np.zeros(n, np.uint8), np.zeros(n, np.uint8))
         if n:
@@ -102,7 +102,7 @@ class DedupeState:
         base = max(self._base, clock_first - self.window_ms - DAY_MS)
         if clock_last - base >= CLOCK_SPAN_MS:
             raise ValueError(
-                f"one batch spans {clock_last - clock_first} ms of lane clock; cut it at the log day"
+                f"one batch spans {clock_last - clock_first} ms of log time; cut it at the log day"
             )
         oldest = base - self._base + 1
         live = kernels.count_live(self._table, oldest) if self._taken else 0

@@ -1,7 +1,7 @@
 """Merge: the records of a lane's topics in one order, and where a batch is cut.
 
 The order is (time, topic, offset), where a record's *time* is the running maximum of its topic's log times, begun
-at the lane clock before the batch; it is the lane clock at that record. So the order of a batch is a function of
+at the watermark before the batch; it is the watermark at that record. So the order of a batch is a function of
 the records in its ranges and of `clock_before`, both of which the ledger keeps.
 
 A batch is cut at a place in that order, inclusively: the smallest place among the last fetched records of the
@@ -37,7 +37,7 @@ class CutPosition:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A batch's records in order: `taken[t]` of topic t's pending, `clock` the lane clock (ms) at each record."""
+    """A batch's records in order: `taken[t]` of topic t's pending, `clock` the watermark (ms) at each record."""
 
     taken: tuple[int, ...]
     refs: RecordRefs
@@ -67,7 +67,7 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
 
 
 def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> tuple[RecordRefs, I64]:
-    """Return the records of known ranges in the lane's order, and the lane clock at each: a batch made again."""
+    """Return the records of known ranges in the lane's order, and the watermark at each: a batch made again."""
     refs = RecordRefs.concat([p for p in parts if len(p)])
     clock = np.concatenate([_times(p, clock_before) for p in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(clock, kind="stable")

@@ -95,7 +95,7 @@ def measure(
     slow = len(decoded.slow_texts) + int((decoded.status > 0).sum())
     print(
         f"\n{what}: {cost:.3f} us an event ({refs.value_len.mean() / cost / 1e3:.1f} GB/s, "
-        f"{refs.value_len.mean():.0f} bytes each, {slow / RECORDS:.1%} on the slow road)"
+        f"{refs.value_len.mean():.0f} bytes each, {slow / RECORDS:.1%} on the slow path)"
     )
 
 
@@ -106,7 +106,7 @@ def test_ordinary():
 
 
 def test_kinds_of_content():
-    """IPv6, fields that come and go, UTF-8, escapes, unknown fields: all on the fast road."""
+    """IPv6, fields that come and go, UTF-8, escapes, unknown fields: all on the fast path."""
     measure(
         "IPv6",
         change=lambda rng, event: event | {"ip": str(IPv6Address(0x20010DB8 << 96 | rng.getrandbits(64)))},
@@ -133,10 +133,10 @@ def test_kinds_of_content():
 
 
 def test_one_percent_odd():
-    """Records that the slow road decides about."""
+    """Records that the slow path decides about."""
     longest_name = "n" * 33
     measure(
-        "1 % unknown to the fast road",
+        "1 % unknown to the fast path",
         change=lambda rng, event: event | {longest_name: 1} if rng.random() < 0.01 else event,
     )
     recipes = [recipe for recipe in MALFORMED_RECIPES if not recipe.other_topic]
@@ -147,9 +147,9 @@ def test_one_percent_odd():
     measure("1 % malformed, of every kind", spoil=spoil)
 
 
-def test_slow_road():
-    """Nothing but records that the slow road decides about."""
-    measure("slow road alone", change=lambda _rng, event: event | {"n" * 33: 1})
+def test_slow_path():
+    """Nothing but records that the slow path decides about."""
+    measure("slow path alone", change=lambda _rng, event: event | {"n" * 33: 1})
 
 
 def test_identity():

@@ -3,7 +3,7 @@
     python -m pytest -q -s tests/benchmarks/bench_rules.py
 
 One lane of events like the real ones: 2,000,000 users with sessions of five impressions, 2 % clicks, at 2,200 events a
-second of lane clock, so that an hour's window is full (8 million events) before anything is measured.
+second of log time, so that an hour's window is full (8 million events) before anything is measured.
 """
 
 import time
@@ -35,7 +35,7 @@ AGENTS = [
 
 
 def batch(number: int, users: int = 2_000_000) -> tuple[Decoded, np.ndarray]:
-    """One batch of the lane, and the lane clock at its rows."""
+    """One batch of the lane, and the watermark at its rows."""
     rng = np.random.default_rng(number)
     c = EventColumns.zeros(ROWS)
     clock = START_MS + (number * ROWS + np.arange(ROWS)) * 1000 // PER_SECOND

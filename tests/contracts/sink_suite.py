@@ -186,7 +186,7 @@ class SinkContract:
         assert (await harness.sink.batch_rows(lane, 1))["events"] == 1
 
     async def test_rows_of_two_partitions_are_not_one_insert(self, harness: Harness, lane: int) -> None:
-        """Two days of the lane clock in one block are refused by us, before anything is sent."""
+        """Two days of the watermark in one block are refused by us, before anything is sent."""
         clock = np.array([CLOCK - 1, CLOCK])
         stamp = await self.stamp(harness, lane)
         with pytest.raises(ValueError, match="more than one day"):
@@ -311,7 +311,7 @@ class SinkContract:
         assert len(keys) == 2
 
     async def test_rule_events_are_the_firsts_in_the_lanes_order(self, harness: Harness, lane: int) -> None:
-        """Non-duplicates since the clock and before the batch: by batch, lane clock, topic and offset."""
+        """Non-duplicates since the clock and before the batch: by batch, watermark, topic and offset."""
         written = [events(3000, seed=n) for n in range(3)]
         for number, columns in enumerate(written, start=1):
             await harness.sink.insert("events", columns, await self.stamp(harness, lane, number))

@@ -13,7 +13,7 @@ from adledger.loadtest.traffic.labels import Label
 from adledger.loadtest.traffic.model import Burst, Scenario, TrafficModel
 from adledger.loadtest.traffic.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
 from adledger.loadtest.traffic.scenarios import SCENARIOS
-from adledger.pipeline.stages.slow_road import DecodeContext, decode_plain
+from adledger.pipeline.stages.slow_path import DecodeContext, decode_plain
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import FUTURE_MS_MAX, Malformed
 from tests.support.plain_count import LogRecord, count, records_of

@@ -102,7 +102,7 @@ def record(number, agent, *, ascii_only):
     rows=st.lists(st.tuples(st.sampled_from(AGENTS), st.booleans(), st.booleans()), min_size=1, max_size=20)
 )
 def test_a_batch_of_records_is_flagged_by_its_texts(real_lists, rows):
-    """From records to flags: by either road, escaped or not, each decodable row has the flags of its text."""
+    """From records to flags: on either path, escaped or not, each decodable row has the flags of its text."""
     values = [
         record(k, agent, ascii_only=escaped) if sound else b"{}"
         for k, ((agent, _), escaped, sound) in enumerate(rows)

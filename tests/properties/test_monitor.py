@@ -85,7 +85,7 @@ def figures(monitor, publishers):
 
 @st.composite
 def batches(draw):
-    """One lane's batch: rows up to the lane clock."""
+    """One lane's batch: rows up to the watermark."""
     found = draw(st.lists(rows(ABOUT, PUBLISHERS), max_size=12))
     clock = max([draw(ABOUT), *(row[1] for row in found)]) * 1000 + draw(st.integers(0, 59_999))
     lane, batch_no = draw(st.integers(0, 2)), draw(st.integers(0, 3))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from adledger.pipeline.ledger.check import SealedEntry, check_continuity, check_entry
+from adledger.pipeline.ledger.check import StoredEntry, check_continuity, check_entry
 from adledger.pipeline.stages.judge import JUDGE_VERSION
-from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import PROTOCOL_COLUMNS
@@ -47,9 +47,9 @@ def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterat
     rows = {table: _rows(server, table) for table in PROTOCOL_COLUMNS}
     written = _log_times(server) if any(log.lost for log in broker.logs.values()) else {}
     lanes: dict[int, list[LedgerEntry]] = {}
-    for sealed in sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no)):
-        lanes.setdefault(sealed.entry.lane, []).append(sealed.entry)
-        yield from (f"conservation: {p}" for p in check_entry(sealed))
+    for stored in sorted(_entries(server), key=lambda e: (e.entry.lane, e.entry.batch_no)):
+        lanes.setdefault(stored.entry.lane, []).append(stored.entry)
+        yield from (f"conservation: {p}" for p in check_entry(stored))
     texts: dict[str, dict[int, bytes]] = {"user_agents": {}, "pages": {}}
     for lane, entries in lanes.items():
         yield from _continuity(broker, lane, entries)
@@ -162,7 +162,7 @@ class _Lane:
             yield f"{name}: money {found}, should be {wanted}"
 
     def _ordered(self, entry: LedgerEntry) -> list[tuple[int, LogRecord]]:
-        """Return the batch's records with the lane clock at each, in the lane's order."""
+        """Return the batch's records with the watermark at each, in the lane's order."""
         ids = entry.epoch.split("/")[0].split(",")
         placed = []
         for r in entry.ranges:
@@ -231,8 +231,8 @@ def _log_times(server: Server) -> dict[tuple[int, ...], int]:
     }
 
 
-def _entries(server: Server) -> Iterator[SealedEntry]:
+def _entries(server: Server) -> Iterator[StoredEntry]:
     for part in server.parts:
         if part.table == "ledger":
             row: Block = {name: values[0] for name, values in part.block.items()}
-            yield SealedEntry(ledger_entry(row), int(row["seal"]))
+            yield StoredEntry(ledger_entry(row), int(row["seal"]))

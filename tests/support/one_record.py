@@ -1,10 +1,10 @@
-"""Decoding one record on both roads, and making records that differ from a good one in one place."""
+"""Decoding one record on both paths, and making records that differ from a good one in one place."""
 
 import json
 
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
-from adledger.pipeline.stages.slow_road import decode_plain
+from adledger.pipeline.stages.slow_path import decode_plain
 from adledger.schemas import wire
 from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
@@ -18,7 +18,7 @@ KEY = b"u-14"
 
 
 def decode_one(value, key=KEY, topic=IMPRESSIONS, context=CONTEXT):
-    """Return (reason, columns by name, user agent, page) of one record, which both roads must agree on."""
+    """Return (reason, columns by name, user agent, page) of one record, which both paths must agree on."""
     decoded = decode(RecordRefs.of([value], [key], topics=[topic], log_times=[LOG_TIME]), context)
     plain = decode_plain(value, key, context.kinds[topic], LOG_TIME, context)
     if decoded.status[0]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from adledger.pipeline.log.record_block import RecordBlock
-from adledger.pipeline.stages.slow_road import DecodeContext, PlainEvent, decode_plain
+from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import Flag, Malformed, currency_code
 

@@ -10,7 +10,7 @@ from adledger.pipeline.ledger.check import (
     NOTHING,
     OffsetCount,
     Recount,
-    SealedEntry,
+    StoredEntry,
     Unledgered,
     check_continuity,
     check_entry,
@@ -20,7 +20,7 @@ from adledger.pipeline.ledger.check import (
 from adledger.pipeline.ledger.totals import LedgerSummary, Totals, class_rows, class_summary, money_text
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import currency_code
-from adledger.sinks.seal import seal
+from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import LedgerEntry, Money, OffsetRange
 from tests.contracts import sink_suite
 
@@ -66,8 +66,8 @@ def lane_of_batches(draw) -> list[LedgerEntry]:
     return entries
 
 
-def sealed(entry: LedgerEntry) -> SealedEntry:
-    return SealedEntry(entry, seal(entry))
+def stored(entry: LedgerEntry) -> StoredEntry:
+    return StoredEntry(entry, row_checksum(entry))
 
 
 def counted(entry: LedgerEntry) -> Recount:
@@ -88,7 +88,7 @@ def test_what_adds_up_passes(entries):
     """A lane whose batches follow on one another, and whose tables say the same, has no problem."""
     assert list(check_continuity(entries)) == []
     for entry in entries:
-        assert [*check_entry(sealed(entry)), *check_tables(entry, counted(entry))] == []
+        assert [*check_entry(stored(entry)), *check_tables(entry, counted(entry))] == []
 
 
 @given(lane_of_batches(), st.data())
@@ -126,7 +126,10 @@ def test_a_ledger_row_altered_is_found(what, drawn):
     """Any figure of a ledger row that is altered no longer agrees with itself or with the tables."""
     entry = entry_of(1, [0, 0], 0, drawn)
     altered = TAMPERED_ROWS[what](entry)
-    problems = [*check_entry(SealedEntry(altered, seal(entry))), *check_tables(altered, counted(entry))]
+    problems = [
+        *check_entry(StoredEntry(altered, row_checksum(entry))),
+        *check_tables(altered, counted(entry)),
+    ]
     assert problems
     assert all(p.kind == "conservation" and (p.lane, p.batch_no) == (3, 1) for p in problems)
 
@@ -134,9 +137,9 @@ def test_a_ledger_row_altered_is_found(what, drawn):
 def test_rows_of_before_leader_epochs_keep_their_checksum():
     """A row without leader epochs has the checksum that releases wrote which did not keep them; each epoch changes it."""
     older = sink_suite.entry(3, 7)
-    assert seal(older) == OLDER_CHECKSUM
+    assert row_checksum(older) == OLDER_CHECKSUM
     with_epochs = [replace(older, leader_epochs=epochs) for epochs in ((-1, 0), (0, -1), (0, 0), (0, 1))]
-    assert len({seal(entry) for entry in (older, *with_epochs)}) == 5
+    assert len({row_checksum(entry) for entry in (older, *with_epochs)}) == 5
 
 
 @given(drawn=drawn_batch, what=st.sampled_from(["start", "end", "before", "after"]), by=st.integers(1, 9))

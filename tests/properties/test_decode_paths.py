@@ -1,4 +1,4 @@
-"""Both roads agree: what decode says of a record is what the slow road says of it, whatever came before."""
+"""Both roads agree: what decode says of a record is what the slow path says of it, whatever came before."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
 from adledger.pipeline.stages.plain_hashes import xxh64
-from adledger.pipeline.stages.slow_road import PlainEvent, decode_plain
+from adledger.pipeline.stages.slow_path import PlainEvent, decode_plain
 from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import Malformed
 from tests.support import wire_texts as wt
@@ -21,7 +21,7 @@ CONTEXT = DecodeContext(lane=wt.LANE, partitions=wt.PARTITIONS, kinds=(1, 2, 0),
 
 
 def plain_row(decoded: Decoded, row: int) -> PlainEvent | Malformed:
-    """Return row `row` in the slow road's words."""
+    """Return row `row` in the slow path's words."""
     if decoded.status[row]:
         return Malformed(decoded.status[row])
     numbers = (int(getattr(decoded.columns, name)[row]) for name in EVENT_DTYPES)
@@ -44,7 +44,7 @@ def assert_roads_agree(records: list[tuple[bytes | None, bytes | None]], topics:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_fuzzed_records(seed):
-    """Law: on spoiled events of every kind, in one batch, the roads agree on each record."""
+    """Law: on spoiled events of every kind, in one batch, the paths agree on each record."""
     rng = random.Random(seed)
     records = [wt.fuzzed(rng) for _ in range(1_000)]
     decoded = assert_roads_agree(records, [rng.randrange(3) for _ in records])
@@ -75,7 +75,7 @@ styles = st.sampled_from(((",", ":"), (", ", ": "), (" ,\n\t", " : ")))
     )
 )
 def test_any_values(drawn):
-    """Law: whatever JSON value a field or an unknown one has, in whatever style it is written, the roads agree."""
+    """Law: whatever JSON value a field or an unknown one has, in whatever style it is written, the paths agree."""
     values = [
         json.dumps(event | odd, separators=style, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
         for event, odd, style, ascii_only in drawn
@@ -112,7 +112,7 @@ time_like = st.builds(
     st.lists(st.tuples(ip_like, time_like | st.datetimes().map(lambda t: t.isoformat() + "Z")), max_size=20)
 )
 def test_addresses_and_times(drawn):
-    """Law: the compiled readers of addresses and RFC 3339 times are those of the slow road."""
+    """Law: the compiled readers of addresses and RFC 3339 times are those of the slow path."""
     values = [json.dumps(wt.IMPRESSION | {"ip": ip, "event_time": time}).encode() for ip, time in drawn]
     values += [json.dumps(wt.IMPRESSION | {"ip": ip}).encode() for ip, _ in drawn]
     values += [json.dumps(wt.IMPRESSION | {"event_time": time}).encode() for _, time in drawn]
@@ -122,7 +122,7 @@ def test_addresses_and_times(drawn):
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | texts.map(str.encode), max_size=10))
 def test_any_bytes(values):
-    """Law: on bytes that are hardly ever JSON the roads agree."""
+    """Law: on bytes that are hardly ever JSON the paths agree."""
     assert_roads_agree([(value, value) for value in values], [0] * len(values))
 
 

@@ -1,4 +1,4 @@
-"""The seal of a ledger row: a hash of every figure in it, so that one that is altered by hand is noticed."""
+"""The checksum of a ledger row: a hash of every figure in it, so that a figure altered by hand is noticed."""
 
 import orjson
 import xxhash
@@ -6,8 +6,8 @@ import xxhash
 from adledger.sinks.sink import LedgerEntry
 
 
-def seal(entry: LedgerEntry) -> int:
-    """Return the hash of an entry, 0 <= seal < 2^64. Classes without records count as absent.
+def row_checksum(entry: LedgerEntry) -> int:
+    """Return the hash of an entry, 0 <= checksum < 2^64. Classes without records count as absent.
 
     So do leader epochs where there are none: rows of a release that did not keep them have the hash that they had.
     """

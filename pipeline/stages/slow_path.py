@@ -1,4 +1,4 @@
-"""The slow road judges: one record, orjson and plain Python. It defines the contract; the fast road must agree.
+"""The slow path judges: one record, orjson and plain Python. It defines the contract; the fast path must agree.
 
 What events.md leaves open is decided here:
 

@@ -1,4 +1,4 @@
-"""What the slow road rests on: timestamps, repeated keys, depth, and validity beyond orjson's own depth."""
+"""What the slow path rests on: timestamps, repeated keys, depth, and validity beyond orjson's own depth."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
