@@ -16,6 +16,7 @@ from clickhouse_driver import errors as driver_errors
 
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
+from adledger.sinks.arrays import AnyArray, column_array
 from adledger.sinks.secure import driver_options, login_password, probed
 
 # Every failure that the driver logs, with a traceback, it also raises; we say it once, with the remedy.
@@ -67,8 +68,8 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
                 "secure=0|1",
             ) from None
 
-    def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[Any]]:
-        """Yield a query's result block by block, as lists of columns: numpy arrays, texts as bytes.
+    def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[AnyArray]]:
+        """Yield a query's result block by block, as lists of columns: arrays of their declared dtype, strings as bytes.
 
         The connection is closed where the result is not read to its end.
         """
@@ -80,12 +81,12 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
                 for packet in self.packet_generator():
                     block = getattr(packet, "block", None)
                     if block is not None and block.num_rows:
-                        yield block.get_columns()
+                        yield _arrays(block)
             except GeneratorExit:
                 self.disconnect()
                 raise
 
-    def columns(self, query: str, settings: dict[str, Any] | None = None) -> list[Any] | None:
+    def columns(self, query: str, settings: dict[str, Any] | None = None) -> list[AnyArray] | None:
         """Return a query's result as columns, or None where it has no rows."""
         blocks = list(self.blocks(query, settings))
         if not blocks:
@@ -130,6 +131,12 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, without the server's stack trace."""
     text = getattr(error, "message", None) or str(error)
     return str(text).split("Stack trace:")[0].strip().partition("\n")[0].removesuffix(".").strip()
+
+
+def _arrays(block: Any) -> list[AnyArray]:
+    """Return a block's columns, however they were serialized."""
+    declared = zip(block.get_columns(), block.columns_with_types, strict=True)
+    return [column_array(values, name, type_name) for values, (name, type_name) in declared]
 
 
 def _refused_remedy(code: int) -> str:

@@ -7,6 +7,8 @@ from hypothesis import settings
 
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.lab.clickhouse_library import ClickHouseMissing, clickhouse_library
+from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)
@@ -22,3 +24,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
         missing("Kafka", error)
     with LocalBroker(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """ClickHouse's own server, one for all tests: databases have names of their own. A test that hurts it starts another."""
+    try:
+        clickhouse_library()
+    except ClickHouseMissing as error:
+        missing("ClickHouse", error)
+    with ClickHouseServer.start(tmp_path_factory.mktemp("clickhouse-server")) as server:
+        yield server

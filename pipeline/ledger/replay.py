@@ -143,9 +143,7 @@ class Replay:
         for block in self._blocks((*VERDICT_COLUMNS, *PLACE_COLUMNS, *events), lane, last_batch, span):
             verdicts, rest = block[: len(VERDICT_COLUMNS)], block[len(VERDICT_COLUMNS) :]
             place, values = rest[: len(PLACE_COLUMNS)], rest[len(PLACE_COLUMNS) :]
-            columns = EventColumns(
-                **{n: np.asarray(v, EVENT_DTYPES[n]) for n, v in zip(events, values, strict=True)}
-            )
+            columns = EventColumns(**dict(zip(events, values, strict=True)))
             clock, class_code, reasons, money, version = verdicts
             yield Stored(columns, clock, class_code, reasons, money, version, tuple(place))
 

@@ -1,0 +1,45 @@
+"""A column that was read, as the array that its ClickHouse type declares.
+
+ClickHouse sends a column sparse where most of a part's values are the default, and clickhouse-driver returns such a
+column as a Python list even where numpy was asked for. A list compares with a number as a whole: `column == 1` is
+False and no array, and a reader that indexes with it finds no row. So no column reaches a caller without passing here.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adledger.pipeline.errors import SinkError
+
+AnyArray = npt.NDArray[Any]
+
+DTYPES: dict[str, str] = {
+    **{f"{sign}Int{bits}": f"{kind}{bits // 8}" for sign, kind in (("U", "u"), ("", "i")) for bits in (8, 16, 32, 64)},
+    "Float32": "f4",
+    "Float64": "f8",
+    "Bool": "?",
+    "String": "O",
+}  # fmt: skip
+"""ClickHouse type -> dtype of its array; strings are bytes. What `Client.blocks` can read."""
+
+_FIXED_STRING = re.compile(r"FixedString\(\d+\)")
+
+
+def column_array(values: Any, name: str, type_name: str) -> AnyArray:
+    """Return a column's values as an array of the dtype that its type declares.
+
+    Raises SinkError where the type is none of DTYPES: a query that expects arrays converts on the server.
+    """
+    dtype = "O" if _FIXED_STRING.fullmatch(type_name) else DTYPES.get(type_name)
+    if dtype is None:
+        raise SinkError(
+            f"column {name} is {type_name}, which is not read as an array",
+            remedy="convert it in the query, e.g. toInt64(...) or toUnixTimestamp64Milli(...)",
+        )
+    if dtype == "O" and not isinstance(values, np.ndarray):
+        return np.fromiter(
+            values, object, len(values)
+        )  # np.array would make fixed-width bytes, and drop trailing zeros
+    return np.asarray(values, dtype)
