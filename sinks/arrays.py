@@ -5,7 +5,6 @@ column as a Python list even where numpy was asked for. A list compares with a n
 False and no array, and a reader that indexes with it finds no row. So no column reaches a caller without passing here.
 """
 
-import re
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,8 @@ DTYPES: dict[str, str] = {
     "Float32": "f4",
     "Float64": "f8",
     "Bool": "?",
-    "String": "O",
 }  # fmt: skip
-"""ClickHouse type -> dtype of its array; strings are bytes. What `Client.blocks` can read."""
-
-_FIXED_STRING = re.compile(r"FixedString\(\d+\)")
+"""ClickHouse type -> dtype of its array. No strings: as numpy's the driver drops their trailing zero bytes."""
 
 
 def column_array(values: Any, name: str, type_name: str) -> AnyArray:
@@ -32,14 +28,10 @@ def column_array(values: Any, name: str, type_name: str) -> AnyArray:
 
     Raises SinkError where the type is none of DTYPES: a query that expects arrays converts on the server.
     """
-    dtype = "O" if _FIXED_STRING.fullmatch(type_name) else DTYPES.get(type_name)
+    dtype = DTYPES.get(type_name)
     if dtype is None:
         raise SinkError(
             f"column {name} is {type_name}, which is not read as an array",
-            remedy="convert it in the query, e.g. toInt64(...) or toUnixTimestamp64Milli(...)",
+            remedy="read it as rows, or convert it in the query: toInt64(...), toUnixTimestamp64Milli(...)",
         )
-    if dtype == "O" and not isinstance(values, np.ndarray):
-        return np.fromiter(
-            values, object, len(values)
-        )  # np.array would make fixed-width bytes, and drop trailing zeros
     return np.asarray(values, dtype)

@@ -69,11 +69,11 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
             ) from None
 
     def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[AnyArray]]:
-        """Yield a query's result block by block, as lists of columns: arrays of their declared dtype, strings as bytes.
+        """Yield a query's result block by block, as lists of columns: arrays of their declared dtype (numbers).
 
-        The connection is closed where the result is not read to its end.
+        The connection is closed where the result is not read to its end. Raises SinkError as `column_array` does.
         """
-        settings = {"use_numpy": True, "strings_as_bytes": True, **(settings or {})}
+        settings = {"use_numpy": True, **(settings or {})}
         with self.disconnect_on_error(query, settings):
             self.connection.send_query(query)
             self.connection.send_external_tables(None)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import settings
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.loadtest.lab.clickhouse_library import ClickHouseMissing, clickhouse_library
 from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
+from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)

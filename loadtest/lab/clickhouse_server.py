@@ -174,7 +174,7 @@ class ClickHouseServer:
         connection = HTTPConnection(self.host, self.http_port, timeout=START_SECONDS_MAX)
         try:
             connection.request("GET", "/ping")
-            return connection.getresponse().status == 200  # noqa: PLR2004
+            return connection.getresponse().status == 200
         except (OSError, HTTPException):
             return False
         finally:
