@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.records.columns import U64, EventColumns
 from adledger.pipeline.rules.compiled import CompiledJudge
 from adledger.pipeline.rules.what_if import DimensionStrings, Findings, LaneReplay, Stored
 from adledger.schemas.classes import Class
-from adledger.schemas.event_columns import EVENT_DTYPES, WINDOW_COLUMNS
+from adledger.schemas.event_columns import WINDOW_COLUMNS
 from adledger.sinks.queries import CLOCK_FROM, read_column
 
 if TYPE_CHECKING:
