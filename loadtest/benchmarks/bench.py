@@ -10,7 +10,7 @@ from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer
 from adledger.loadtest.benchmarks.environments import PeerMissing, command, versions
 from adledger.loadtest.benchmarks.ours import run_adledger
 from adledger.loadtest.benchmarks.traffic import FilledTopic, read_found, rows_wrong
-from adledger.loadtest.lab.measured_process import Cost, PeerFailed, measured
+from adledger.loadtest.lab.measured_process import Cost, ProcessFailed, measured
 from adledger.sinks.embedded.launch import search_path
 
 RUN_SECONDS_MAX = 180
@@ -73,7 +73,7 @@ def run_peer(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Re
     folder.mkdir(parents=True)
     try:
         result = _ours(peer, traffic, servers, folder) if peer.kind is ContestantKind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip
-    except (PeerMissing, PeerFailed) as error:
+    except (PeerMissing, ProcessFailed) as error:
         return Result(peer.name, failure=error.message)
     if not result.rows_wrong:
         shutil.rmtree(folder)

@@ -53,7 +53,7 @@ class _Begin:
 
 
 def run_adledger(servers: str, traffic: FilledTopic, folder: Path, *, seconds_max: float) -> OwnRun:
-    """Run a worker over the topic until the group has caught up. Raises PeerFailed, SinkError."""
+    """Run a worker over the topic until the group has caught up. Raises ProcessFailed, SinkError."""
     with EmbeddedServer.start(folder / "clickhouse") as server:
         address = ServerAddress(server.host, server.port, server.http_port)
         values: dict[str, Any] = {

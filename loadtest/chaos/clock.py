@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from adledger.loadtest.chaos.stage import ChaosServers
+from adledger.loadtest.lab.proxied import ProxiedServers
 from adledger.loadtest.lab.waiting import NotSeen
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.tables import PROTOCOL_TABLES
@@ -28,7 +28,7 @@ class ClockReading:
 
 @contextmanager
 def ahead(
-    servers: ChaosServers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
+    servers: ProxiedServers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
 ) -> Iterator[ClockReading]:
     """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice.
 
@@ -50,9 +50,9 @@ def ahead(
         _constrain(servers, database, "")
 
 
-def drop_deadline(servers: ChaosServers, database: str) -> None:
+def drop_deadline(servers: ProxiedServers, database: str) -> None:
     """Take the constraint from every table of a database: a control's."""
-    client = connect(servers.direct)
+    client = connect(servers.server.address)
     try:
         for table in PROTOCOL_TABLES:
             client.execute(f"ALTER TABLE {database}.{table} DROP CONSTRAINT in_time")
@@ -60,8 +60,8 @@ def drop_deadline(servers: ChaosServers, database: str) -> None:
         client.disconnect()
 
 
-def _constrain(servers: ChaosServers, database: str, more: str) -> None:
-    client = connect(servers.direct)
+def _constrain(servers: ProxiedServers, database: str, more: str) -> None:
+    client = connect(servers.server.address)
     try:
         for table in PROTOCOL_TABLES:
             # Not in one statement: it would check the new one's name against the old.

@@ -5,8 +5,6 @@ taken out have them together, one after the other. Each says what was wrong, fou
 since its beginning, or by a lane that does not go on.
 """
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,11 +14,13 @@ from pathlib import Path
 from clickhouse_driver.errors import Error as DriverError
 
 from adledger.loadtest.chaos.clock import ahead, drop_deadline
+from adledger.loadtest.chaos.deployment import differences_from, fill_disk, free_disk
 from adledger.loadtest.chaos.pressure import SLOW_INSERT_SECONDS
 from adledger.loadtest.chaos.results import ControlDone
 from adledger.loadtest.chaos.scene import MISCOUNTS_SHOWN, WORKER_SECONDS_MAX, Scene, filled
-from adledger.loadtest.chaos.stage import ChaosServers
+from adledger.loadtest.lab.faults import down, paused
 from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.lab.proxied import ProxiedServers
 from adledger.loadtest.lab.tcp_proxy import Action
 from adledger.loadtest.lab.waiting import until
 from adledger.pipeline.errors import AdledgerError
@@ -40,7 +40,7 @@ def _kill_worker(scene: Scene) -> str:
     lane, batch_no = scene.stop_in_mid_batch(first)
     first.kill()
     scene.worker("looking-before-inserting-again")
-    until(lambda: scene.deployment.look.ledger_rows(lane, batch_no) > 0, "the end of the batch in doubt")
+    until(lambda: scene.deployment.tables.ledger_rows(lane, batch_no) > 0, "the end of the batch in doubt")
     return scene.miscounts()
 
 
@@ -57,7 +57,7 @@ def _drop_insert_reply(scene: Scene) -> str:
 def _pause_worker(scene: Scene) -> str:
     workers = [scene.worker(), scene.worker()]
     until(lambda: all(w.lanes() for w in workers), "lanes of both workers", WORKER_SECONDS_MAX)
-    look = scene.deployment.look
+    look = scene.deployment.tables
     drop_deadline(scene.deployment.servers, scene.deployment.settings.database)
     proxies = scene.deployment.servers.proxies
     held = len(proxies.inserts.held)
@@ -82,11 +82,8 @@ def _pause_worker(scene: Scene) -> str:
 
 def _kill_broker(scene: Scene) -> str:
     worker, broker = scene.at_work("waiting-for-the-broker"), scene.deployment.servers.broker
-    broker.kill()
-    try:
+    with down(broker):
         until(lambda: not worker.alive, "its end", WORKER_SECONDS_MAX)
-    finally:
-        broker.start()
     stands = scene.standing()
     return f"the worker ended with {worker.exit_code}; {stands}" if stands else ""
 
@@ -103,38 +100,34 @@ def _drop_commit_reply(scene: Scene) -> str:
 
 def _join_leave(scene: Scene) -> str:
     first = scene.worker()
-    until(lambda: (scene.deployment.look.records() or 0) > LEAVES_AFTER_RECORDS, "a part of the traffic")
+    until(lambda: (scene.deployment.tables.records() or 0) > LEAVES_AFTER_RECORDS, "a part of the traffic")
     first.stop()
     second = scene.deployment.worker(
         "rebuilding", (sys.executable, "-m", "adledger.loadtest.chaos.controls", "rebuilding")
     )
     second.start(*FAST)
     second.wait(WORKER_SECONDS_MAX)
-    wrong = scene.deployment.wrong(scene.truth)
+    wrong = differences_from(scene.truth, scene.deployment)
     return "; ".join(wrong[:MISCOUNTS_SHOWN])
 
 
 def _kill_clickhouse(scene: Scene) -> str:
     scene.at_work("heeding-answers")
     servers = scene.deployment.servers
-    servers.stop_clickhouse_in_mid_insert("events")
-    try:
-        os.kill(servers.server.pid, signal.SIGKILL)
-        servers.server.wait(10)
+    servers.pause_clickhouse_in_mid_insert("events")
+    with down(servers.server):
         time.sleep(AWAY_SECONDS)
-    finally:
-        servers.start_clickhouse()
     scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
 
 def _full_disk(scene: Scene) -> str:
     scene.at_work("heeding-answers")
-    scene.deployment.fill_disk()
+    fill_disk(scene.deployment)
     try:
         time.sleep(AWAY_SECONDS)
     finally:
-        scene.deployment.free_disk()
+        free_disk(scene.deployment)
     scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
@@ -150,11 +143,9 @@ def _clock_jump(scene: Scene) -> str:
 def _pause_clickhouse(scene: Scene) -> str:
     scene.at_work("heeding-answers")
     servers = scene.deployment.servers
-    servers.stop_clickhouse_in_mid_insert("events")
-    try:
+    servers.pause_clickhouse_in_mid_insert("events")
+    with paused(servers.server.pid):
         time.sleep(PAUSED_SECONDS)
-    finally:
-        resume(servers.server.pid)
     scene.after_batches(BATCHES_AFTER)
     return scene.miscounts()
 
@@ -174,11 +165,8 @@ def _slow_clickhouse(scene: Scene) -> str:
 
 def _outage(scene: Scene) -> str:
     scene.at_work("patience")
-    servers = scene.deployment.servers
-    os.kill(servers.server.pid, signal.SIGKILL)
-    servers.server.wait(10)
-    time.sleep(AWAY_SECONDS)
-    servers.start_clickhouse()
+    with down(scene.deployment.servers.server):
+        time.sleep(AWAY_SECONDS)
     return scene.standing()
 
 
@@ -197,7 +185,7 @@ CONTROLS: Mapping[str, Mapping[str, Callable[[Scene], str]]] = {
 """Protection -> fault -> what is done while a worker lacks the one. Those of one protection share a scene and a worker."""
 
 
-def try_controls(faults: Collection[str], given: ChaosServers, folder: Path) -> Iterator[ControlDone]:
+def try_controls(faults: Collection[str], given: ProxiedServers, folder: Path) -> Iterator[ControlDone]:
     """Run the controls of these faults, and yield each. `differs` says what was wrong."""
     for without, acts in CONTROLS.items():
         asked = {fault: act for fault, act in acts.items() if fault in faults}
@@ -206,7 +194,7 @@ def try_controls(faults: Collection[str], given: ChaosServers, folder: Path) -> 
 
 
 def _on_one_scene(
-    without: str, acts: Mapping[str, Callable[[Scene], str]], given: ChaosServers, folder: Path
+    without: str, acts: Mapping[str, Callable[[Scene], str]], given: ProxiedServers, folder: Path
 ) -> Iterator[ControlDone]:
     began = time.monotonic()
     with filled(given, folder, EVENTS_PER_CONTROL * len(acts)) as scene:

@@ -3,20 +3,20 @@
 Each returns what was seen; what was expected and not seen raises `NotSeen`, and the run does not count.
 """
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 import psutil
 
 from adledger.loadtest.chaos.clock import ahead
-from adledger.loadtest.chaos.look import committed_batches
+from adledger.loadtest.chaos.deployment import fill_disk, free_disk
+from adledger.loadtest.chaos.intents import committed_batches
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER
 from adledger.loadtest.chaos.play import Play
 from adledger.loadtest.chaos.pressure import outage, slow_clickhouse
 from adledger.loadtest.lab.clickhouse_frames import Insert, Refusal
-from adledger.loadtest.lab.processes import gone, resume, seen
+from adledger.loadtest.lab.faults import down, paused
+from adledger.loadtest.lab.processes import gone, seen
 from adledger.loadtest.lab.tcp_proxy import Action
 from adledger.loadtest.lab.waiting import Broken, NotSeen, until
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
@@ -48,7 +48,7 @@ def kill_worker(play: Play) -> str:
         if not gone(worker.pid):
             raise NotSeen(f"{worker.name} lives on after kill -9")
         with_lanes += bool(lanes)
-        in_mid_batch += bool(play.deployment.look.unfinished(lanes))
+        in_mid_batch += bool(play.deployment.tables.unfinished(lanes))
         worker.start()
     return (
         f"{KILLS_TOGETHER} processes gone, {with_lanes} of them with lanes, {in_mid_batch} with a batch between its first "
@@ -62,24 +62,24 @@ def pause_worker(play: Play) -> str:
     worker, left = play.stop_in_mid_batch()
     lane, batch_no = left[0]
     others = [w for w in deployment.workers if w is not worker]
-    try:
+    with paused(worker.pid) as pause:
         taken = until(
             lambda: any(lane in w.lanes() for w in others), "its lane's new owner", TAKEN_OVER_SECONDS_MAX
         )
-        until(lambda: deployment.look.ledger_rows(lane, batch_no) > 0, "the batch's end by its new owner")
+        until(lambda: deployment.tables.ledger_rows(lane, batch_no) > 0, "the batch's end by its new owner")
         group = deployment.settings.group
         before = committed_batches(deployment.servers.broker.servers, group)
-    finally:
-        went_on = resume(worker.pid)
-    woke = worker.said()
-    until(lambda: "lanes given back" in worker.said()[len(woke) :], "the woken worker giving its lanes back")
+    woke = worker.log.text()
+    until(
+        lambda: "lanes given back" in worker.log.text()[len(woke) :], "the woken worker giving its lanes back"
+    )
     after = committed_batches(deployment.servers.broker.servers, group)
     if any(after[lane] < batch for lane, batch in before.items()):
         raise Broken(f"an intent was overwritten by an older one: {before} became {after}")
-    if (rows := deployment.look.ledger_rows(lane, batch_no)) != 1:
+    if (rows := deployment.tables.ledger_rows(lane, batch_no)) != 1:
         raise Broken(f"lane {lane}, batch {batch_no} has {rows} ledger rows after its first owner went on")
     return (
-        f"{worker.name} stopped in lane {lane}, batch {batch_no}; taken over after {taken:.1f} s, going on: {went_on}; "
+        f"{worker.name} stopped in lane {lane}, batch {batch_no}; taken over after {taken:.1f} s, resumed: {pause.resumed}; "
         "one ledger row, and no intent went back"
     )
 
@@ -87,49 +87,37 @@ def pause_worker(play: Play) -> str:
 def kill_broker(play: Play) -> str:
     """Kill the broker (-9), and start it on its data when workers have looked for it in vain."""
     broker, proxy = play.servers.broker, play.servers.proxies.kafka
-    pid, refused = broker.pid, proxy.refused
-    broker.kill()
-    try:
-        dead = gone(pid)
+    refused = proxy.refused
+    with down(broker) as outage:
         until(lambda: proxy.refused > refused, "a worker that looks for the broker in vain", 30)
         time.sleep(BROKER_AWAY_SECONDS)
         in_vain = proxy.refused - refused
-    finally:
-        broker.start()
     return _required(
-        f"process {pid} gone: {dead}; workers looked for it {in_vain} times in vain; started again on its data",
-        dead,
+        f"{outage}; workers tried to reach it {in_vain} times; started again on its data", outage.took_effect
     )
 
 
 def kill_clickhouse(play: Play) -> str:
     """Kill ClickHouse (-9) while an insert runs on it: its rows were received, its answer had not been given."""
     servers = play.servers
-    server, running = servers.server, servers.stop_clickhouse_in_mid_insert()
-    try:
-        os.kill(server.pid, signal.SIGKILL)
-        server.wait(10)
-    finally:
-        servers.start_clickhouse()
-    return f"process {server.pid} gone while these ran: {_inserts(running)}"
+    server, running = servers.server, servers.pause_clickhouse_in_mid_insert()
+    with down(server) as outage:
+        pass
+    return _required(f"{outage} while these ran: {_inserts(running)}", outage.took_effect)
 
 
 def pause_clickhouse(play: Play) -> str:
     """Stop ClickHouse (SIGSTOP) in mid-insert for longer than workers wait for an answer; then let it go on."""
-    server, running = play.servers.server, play.servers.stop_clickhouse_in_mid_insert()
-    began = time.monotonic()
-    try:
-        play.until(
-            lambda: all(map(play.in_doubt, running)), "workers that wait for no answer any more", ANSWER_SECONDS_MAX
+    server, running = play.servers.server, play.servers.pause_clickhouse_in_mid_insert()
+    with paused(server.pid) as pause:
+        took = play.until(
+            lambda: all(map(play.in_doubt, running)), "workers that no longer wait for an answer", ANSWER_SECONDS_MAX
         )  # fmt: skip
         stopped = seen(server.pid, psutil.STATUS_STOPPED)
-        took = time.monotonic() - began
-    finally:
-        went_on = resume(server.pid)
     return _required(
-        f"process {server.pid} stopped for {took:.1f} s while these ran: {_inserts(running)}; their workers are in doubt; "
-        f"going on: {went_on}", stopped and went_on,
-    )  # fmt: skip
+        f"{pause} after {took:.1f} s while these ran: {_inserts(running)}; their workers are in doubt",
+        stopped and pause.resumed,
+    )
 
 
 def drop_insert_reply(play: Play) -> str:
@@ -147,12 +135,12 @@ def drop_commit_reply(play: Play) -> str:
     """Swallow the answer to a commit that the broker has done."""
     commits = play.servers.proxies.commits
     workers = play.deployment.workers
-    said = sum(w.said().count("join as a new member") for w in workers)
+    said = sum(w.log.text().count("join as a new member") for w in workers)
     struck = commits.struck
     commits.strike_next()
     until(lambda: commits.struck > struck, "a commit whose answer is struck")
     play.until(
-        lambda: sum(w.said().count("join as a new member") for w in workers) > said,
+        lambda: sum(w.log.text().count("join as a new member") for w in workers) > said,
         "a worker that joins anew",
     )
     return "the answer to a commit never came; its worker left the group and joined as a new member"
@@ -165,34 +153,34 @@ def join_leave(play: Play) -> str:
     more.start()
     try:
         play.until(lambda: bool(more.lanes()), "lanes of the worker that joined")
-        lanes, done = more.lanes(), deployment.look.batches(more.lanes())
-        until(lambda: deployment.look.batches(lanes) > done, "a batch by the worker that joined")
+        lanes, done = more.lanes(), deployment.tables.batches(more.lanes())
+        until(lambda: deployment.tables.batches(lanes) > done, "a batch by the worker that joined")
     finally:
         in_order = more.stop()
         deployment.workers.remove(more)
-    play.until(lambda: lanes <= frozenset().union(*deployment.held().values()), "owners of its lanes")
+    play.until(lambda: lanes <= frozenset().union(*deployment.owned().values()), "owners of its lanes")
     return _required(f"it took the lanes {_listed(lanes)}, and gave them back", in_order)
 
 
 def full_disk(play: Play) -> str:
     """Leave no room on the server's disk for another byte, until a worker was told so."""
     deployment = play.deployment
-    before = {w.name: len(w.said()) for w in deployment.workers}
-    deployment.fill_disk()
+    before = {w.name: len(w.log.text()) for w in deployment.workers}
+    fill_disk(deployment)
     try:
         took = play.until(
-            lambda: any(NO_ROOM in w.said()[before[w.name] :] for w in deployment.workers),
+            lambda: any(NO_ROOM in w.log.text()[before[w.name] :] for w in deployment.workers),
             "a worker that is told that there is no room", 60,
         )  # fmt: skip
         time.sleep(FULL_SECONDS)
     finally:
-        deployment.free_disk()
+        free_disk(deployment)
     return f"{play.servers.disk.how}; a worker was refused after {took:.1f} s; room given back"
 
 
 def clock_jump(play: Play) -> str:
     """Let the server's clock jump ahead by more than the deadline while an insert is on its way; later back by as much."""
-    proxies, look = play.servers.proxies, play.deployment.look
+    proxies, look = play.servers.proxies, play.deployment.tables
     inserts, held = proxies.inserts, len(proxies.inserts.held)
     inserts.hold_next("events")
     try:

@@ -1,15 +1,14 @@
 """Backpressure: ClickHouse is away for long, or slow, while records come on at full rate."""
 
-import os
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adledger.loadtest.chaos.play import Play
-from adledger.loadtest.chaos.workers import ChaosWorker
 from adledger.loadtest.lab.clickhouse_frames import Insert
+from adledger.loadtest.lab.faults import down
 from adledger.loadtest.lab.waiting import Broken, until
+from adledger.loadtest.lab.workers import WorkerProcess
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
@@ -27,7 +26,7 @@ READY_AGAIN_SECONDS_MAX = 90.0
 class _Watch:
     """What workers do while they wait: memory, pages, bytes fetched in the second half, lanes given back."""
 
-    workers: Sequence[ChaosWorker]
+    workers: Sequence[WorkerProcess]
     memory_before: int = 0
     memory_peak: int = 0
     unready: bool = True
@@ -66,7 +65,7 @@ class _Watch:
         return max(w.memory_bytes() for w in self.workers)
 
     def _given_back(self) -> int:
-        return sum(w.said().count("lanes given back") for w in self.workers)
+        return sum(w.log.text().count("lanes given back") for w in self.workers)
 
     def _fetched(self) -> float:
         return sum(w.metric("adledger_fetch_bytes_total") for w in self.workers)
@@ -82,28 +81,24 @@ def outage(play: Play) -> str:
     workers = deployment.workers
     _warm(play)
     watch, sent = _Watch(workers), play.traffic.records
-    server, last = servers.server, time.monotonic() + play.outage_seconds
-    os.kill(server.pid, signal.SIGKILL)
-    server.wait(10)
-    try:
+    last = time.monotonic() + play.outage_seconds
+    with down(servers.server):
         noticed = until(
             lambda: all(w.ready() is False for w in workers), "503 of every worker", NOTICED_SECONDS_MAX
         )
         watch.wait(last)
         backlog = play.traffic.records - sent
-    finally:
-        servers.start_clickhouse()
     inserts, began = _inserts(workers), time.monotonic()
     took = play.caught_up(play.traffic.records, play.outage_seconds + READY_AGAIN_SECONDS_MAX)
     rate = (_inserts(workers) - inserts) / (time.monotonic() - began)
     until(lambda: all(w.ready() for w in workers), "200 of every worker", READY_AGAIN_SECONDS_MAX)
-    parts = deployment.look.parts()
+    parts = deployment.tables.parts()
     rate_max = deployment.settings.inserts_per_second_max * len(workers)
     _require(watch.unready, "a worker did not say 503 to the end")
     _require(watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched, and nowhere to go")
     watch.held()
     _require(rate <= rate_max, f"{rate:.0f} inserts a second, {rate_max} are allowed")
-    _require(parts <= PARTS_MAX, f"{parts} parts")
+    _require(parts is not None and parts <= PARTS_MAX, f"{parts} parts")
     return (
         f"away for {play.outage_seconds:.0f} s: every worker said 503 after {noticed:.1f} s, fetched nothing more and kept "
         f"its lanes; {watch.memory()}; {backlog:,} records waited, "
@@ -116,7 +111,7 @@ def slow_clickhouse(play: Play) -> str:
 
     Lanes do go on; memory stays under its limit, the group keeps its members; afterwards all is caught up.
     """
-    proxies, look = play.servers.proxies, play.deployment.look
+    proxies, look = play.servers.proxies, play.deployment.tables
     inserts, refused = proxies.inserts, len(proxies.inserts.refused)
     _warm(play)
     watch, done = _Watch(play.deployment.workers), look.batches()
@@ -143,7 +138,7 @@ def slow_clickhouse(play: Play) -> str:
 def _warm(play: Play) -> None:
     """Return when every worker holds lanes, and has ended so many batches that it has the buffers that it needs."""
 
-    def warm(worker: ChaosWorker) -> bool:
+    def warm(worker: WorkerProcess) -> bool:
         return bool(
             worker.lanes() and worker.ready() and worker.metric("adledger_batches_total") >= BATCHES_BEFORE
         )
@@ -151,7 +146,7 @@ def _warm(play: Play) -> None:
     play.until(lambda: all(map(warm, play.deployment.workers)), "every worker at work")
 
 
-def _inserts(workers: Sequence[ChaosWorker]) -> float:
+def _inserts(workers: Sequence[WorkerProcess]) -> float:
     return sum(w.metric("adledger_inserts_total") for w in workers)
 
 

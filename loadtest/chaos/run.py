@@ -13,19 +13,20 @@ from pathlib import Path
 from clickhouse_driver.errors import Error as DriverError
 
 from adledger.loadtest.chaos.control_runs import try_controls
+from adledger.loadtest.chaos.deployment import deploy, differences_from
 from adledger.loadtest.chaos.faults import FAULTS
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER, planned
 from adledger.loadtest.chaos.play import Play
 from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDone, FaultDone
-from adledger.loadtest.chaos.stage import ChaosDeployment, ChaosServers, servers
 from adledger.loadtest.chaos.traffic import ChaosTraffic, traffic_model
-from adledger.loadtest.chaos.workers import Doubt, doubts_of
+from adledger.loadtest.lab.proxied import ProxiedServers, proxied_servers
 from adledger.loadtest.lab.waiting import Broken, NotSeen, until
+from adledger.loadtest.lab.worker_log import Doubt, doubts_of
 from adledger.pipeline.errors import AdledgerError
 
 LANES = 6
 PLANNED_SECONDS = 1_200
-"""Traffic is planned for a round on a slow machine; what is left of the plan at a run's end is not sent."""
+"""ChaosTraffic is planned for a round on a slow machine; what is left of the plan at a run's end is not sent."""
 FIRST_LANES_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 120.0
 ROUND_SECONDS_MAX = 600.0
@@ -65,7 +66,7 @@ def execute(request: ChaosRequest, say: Say) -> ChaosReport:
     began, cpu = time.monotonic(), _cpu_seconds()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        with servers(request.folder) as given:
+        with proxied_servers(request.folder) as given:
             report = replace(_main(request, given, say), started=started)
             if request.controls and report.verdict is ChaosVerdict.TRUE:  # else they would change nothing
                 report = replace(report, controls=tuple(_controls(request, given, say)))
@@ -80,8 +81,8 @@ def execute(request: ChaosRequest, say: Say) -> ChaosReport:
     return report
 
 
-def _main(request: ChaosRequest, given: ChaosServers, say: Say) -> ChaosReport:
-    deployment = ChaosDeployment.make(given, request.folder / "run", partitions=LANES)
+def _main(request: ChaosRequest, given: ProxiedServers, say: Say) -> ChaosReport:
+    deployment = deploy(given, request.folder / "run", partitions=LANES)
     seconds = PLANNED_SECONDS + (request.seconds or 0) + request.long_seconds
     model = traffic_model(request.seed, seconds, request.rate_per_second, LANES)
     traffic = ChaosTraffic(model, deployment.direct, request.rate_per_second)
@@ -106,7 +107,7 @@ def _main(request: ChaosRequest, given: ChaosServers, say: Say) -> ChaosReport:
         play.caught_up(truth.records_received, END_SECONDS_MAX)
         for worker in deployment.workers:
             worker.stop()
-        report = replace(report, wrong=tuple(deployment.wrong(truth)), compared=True)
+        report = replace(report, wrong=tuple(differences_from(truth, deployment)), compared=True)
     except (AdledgerError, OSError, DriverError) as error:
         report = replace(report, stopped=str(error))
     except KeyboardInterrupt:
@@ -194,11 +195,11 @@ class _Course:
         for fault, end in zip(done, ends, strict=True):
             batches = {(d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end}
             yield replace(
-                fault, batches_in_doubt=len(batches), replayed=self.play.deployment.look.records_of(batches)
+                fault, batches_in_doubt=len(batches), replayed=self.play.deployment.tables.records_of(batches)
             )
 
 
-def _controls(request: ChaosRequest, given: ChaosServers, say: Say) -> Iterator[ControlDone]:
+def _controls(request: ChaosRequest, given: ProxiedServers, say: Say) -> Iterator[ControlDone]:
     try:
         for done in try_controls(request.faults, given, request.folder):
             say(f"control {done.fault}, without {done.without}: {done.differs or 'NOTHING: ' + done.why_not}")

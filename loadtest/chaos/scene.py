@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from adledger.loadtest.chaos.stage import ChaosDeployment, ChaosServers
-from adledger.loadtest.chaos.workers import ADLEDGER, ChaosWorker
+from adledger.loadtest.chaos.deployment import ChaosDeployment, deploy
 from adledger.loadtest.lab.processes import pause, resume
+from adledger.loadtest.lab.proxied import ProxiedServers
 from adledger.loadtest.lab.waiting import NotSeen, until
+from adledger.loadtest.lab.workers import ADLEDGER, WorkerProcess
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
@@ -42,14 +43,14 @@ class Scene:
     before: dict[int, int] = field(default_factory=dict)
     """Lane -> its last batch before the fault: what is wrong up to it is another control's."""
 
-    def worker(self, without: str = "") -> ChaosWorker:
+    def worker(self, without: str = "") -> WorkerProcess:
         """Start a worker, which lacks a protection where one is named."""
         program = (sys.executable, "-m", "adledger.loadtest.chaos.controls", without) if without else ADLEDGER
         worker = self.deployment.worker(f"{without or 'whole'}-{len(self.deployment.workers) + 1}", program)
         worker.start()
         return worker
 
-    def at_work(self, without: str = "") -> ChaosWorker:
+    def at_work(self, without: str = "") -> WorkerProcess:
         """Return a worker that works, and rightly so: it is alone and ends batches, of which none is wrong.
 
         The one that runs already, if there is one. Raises NotSeen.
@@ -57,7 +58,7 @@ class Scene:
         running = [worker for worker in self.deployment.workers if worker.alive]
         worker = running[0] if running else self.worker(without)
         until(lambda: bool(worker.lanes()), f"lanes of {worker.name}", WORKER_SECONDS_MAX)
-        self.before = self.deployment.look.last_batches()
+        self.before = self.deployment.tables.last_batches()
         self.after_batches(BATCHES_BEFORE)
         if wrong := self.miscounts():
             raise NotSeen(f"without a fault: {wrong}", remedy="the control shows nothing")
@@ -65,21 +66,23 @@ class Scene:
 
     def after_batches(self, more: int) -> None:
         """Return when so many more batches are done."""
-        done = self.deployment.look.batches()
+        done = self.deployment.tables.batches()
         until(
-            lambda: self.deployment.look.batches() >= done + more, f"{more} more batches", WORKER_SECONDS_MAX
+            lambda: self.deployment.tables.batches() >= done + more,
+            f"{more} more batches",
+            WORKER_SECONDS_MAX,
         )
 
-    def stop_in_mid_batch(self, worker: ChaosWorker) -> tuple[int, int]:
+    def stop_in_mid_batch(self, worker: WorkerProcess) -> tuple[int, int]:
         """Stop a worker between a batch's first insert and its last, and return that batch."""
         left: list[tuple[int, int]] = []
 
         def stopped() -> bool:
             nonlocal left
-            if not self.deployment.look.unfinished(worker.lanes()):
+            if not self.deployment.tables.unfinished(worker.lanes()):
                 return False
             pause(worker.pid)
-            left = self.deployment.look.unfinished(worker.lanes())
+            left = self.deployment.tables.unfinished(worker.lanes())
             if not left:
                 resume(worker.pid)
             return bool(left)
@@ -90,7 +93,7 @@ class Scene:
     def miscounts(self) -> str:
         """Return what `ledger check` finds wrong in batches after `before`; "" where that is nothing."""
         deployment = self.deployment
-        client = connect(deployment.servers.direct)
+        client = connect(deployment.servers.server.address)
         try:
             problems = audit(client, TableNames(deployment.settings.database), Scope(), recount=True).problems
         finally:
@@ -101,7 +104,7 @@ class Scene:
 
     def standing(self) -> str:
         """Return which lanes end no batch while there is traffic."""
-        look = self.deployment.look
+        look = self.deployment.tables
         before = {lane: look.batches({lane}) for lane in LANES}
         time.sleep(STANDS_SECONDS)
         still = [lane for lane in sorted(LANES) if look.batches({lane}) == before[lane]]
@@ -109,9 +112,9 @@ class Scene:
 
 
 @contextmanager
-def filled(given: ChaosServers, folder: Path, events: int) -> Iterator[Scene]:
+def filled(given: ProxiedServers, folder: Path, events: int) -> Iterator[Scene]:
     """Give a deployment with traffic of known truth in its topics; it ends with the block."""
-    deployment = ChaosDeployment.make(given, folder, partitions=MODEL.partitions, **SLOW)
+    deployment = deploy(given, folder, partitions=MODEL.partitions, **SLOW)
     model = replace(MODEL, events=events)
     truth = TruthBuilder(model)
     try:

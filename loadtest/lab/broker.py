@@ -4,15 +4,10 @@ For tests, load tests and chaos: it can be killed, paused and started again on t
 with the thread that started it, however that ends (Linux), so that nothing is left behind.
 """
 
-import ctypes
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +15,13 @@ from typing import Self
 from uuid import uuid4
 
 from adledger.loadtest.lab.kafka_jars import kafka_jars
+from adledger.loadtest.lab.processes import Process, pause, resume
 from adledger.pipeline.errors import AdledgerError
 
 HOST = "127.0.0.1"
 START_SECONDS_MAX = 90
 STOP_SECONDS_MAX = 30
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 JVM = ("-Xms256m", "-Xmx768m", "-XX:+UseParallelGC", "-Djava.awt.headless=true")
 STARTED = "Kafka Server started"
 PORT_TAKEN = "Address already in use"
@@ -42,9 +38,6 @@ rootLogger.level=INFO
 rootLogger.appenderRefs=file
 rootLogger.appenderRef.file.ref=file
 """
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class BrokerFailed(AdledgerError):  # noqa: N818
@@ -101,7 +94,7 @@ class LocalBroker:
         """Listener name -> HOST:PORT to tell clients instead of its own, e.g. a proxy's. Read at `start`."""
         self._format_arguments, self._jvm = tuple(format_arguments), tuple(jvm)
         self._quorum = quorum
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._choose_ports()
 
     @property
@@ -111,7 +104,7 @@ class LocalBroker:
 
     @property
     def log(self) -> Path:
-        """What the broker has to say."""
+        """The broker's own log."""
         return self.directory / "broker.log"
 
     @property
@@ -123,14 +116,14 @@ class LocalBroker:
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.exit_code is None
 
     def address(self, listener: str) -> str:
         """HOST:PORT of a listener."""
         return f"{HOST}:{self.ports[listener]}"
 
     def start(self) -> Self:
-        """Start it, on the data that is there, and return when it answers. Raises KafkaMissing, BrokerFailed."""
+        """Start it on the data that is there and return when it serves. Raises KafkaMissing, BrokerFailed."""
         jars = kafka_jars()
         for _ in range(START_TRIES):
             fresh = not (self.directory / "data").exists()
@@ -138,7 +131,7 @@ class LocalBroker:
             if fresh:
                 self._format()
             self._process = self._spawn(jars)
-            if self._answers():
+            if self._serves():
                 return self
             self.kill()
             if not fresh or PORT_TAKEN not in self._said():
@@ -150,20 +143,24 @@ class LocalBroker:
         )
 
     def kill(self) -> None:
-        """End it at once (SIGKILL)."""
-        self._end(signal.SIGKILL)
+        """Kill it (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+        self._process = None
 
     def stop(self) -> None:
-        """End it in order (SIGTERM), by force where that takes too long."""
-        self._end(signal.SIGTERM)
+        """Shut it down (SIGTERM); kill it where that takes too long."""
+        if self._process is not None:
+            self._process.stop()
+        self._process = None
 
     def pause(self) -> None:
-        """Stop its process (SIGSTOP), connections stay open."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Pause its process (SIGSTOP); connections stay open."""
+        pause(self.pid)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        """Resume a paused process."""
+        resume(self.pid)
 
     def tool(
         self, main_class: str, *arguments: str, timeout_seconds: float = 60
@@ -217,7 +214,7 @@ class LocalBroker:
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": self.address("CONTROLLER"),
             "auto.create.topics.enable": "false",
-            "broker.session.timeout.ms": "3000",  # a broker that was killed may come back so soon
+            "broker.session.timeout.ms": "3000",  # so that a killed broker can register again soon
             "broker.heartbeat.interval.ms": "500",
             "group.initial.rebalance.delay.ms": "0",
             "group.min.session.timeout.ms": "1000",
@@ -265,23 +262,21 @@ class LocalBroker:
                 remedy=f"look at {self.directory / 'server.properties'}",
             )
 
-    def _spawn(self, jars: Path) -> "subprocess.Popen[bytes]":
+    def _spawn(self, jars: Path) -> Process:
         self._from = self.log.stat().st_size if self.log.exists() else 0
-        with (self.directory / "broker.out").open("ab") as out:
-            return subprocess.Popen(  # noqa: S603
-                ["java", *self._jvm, f"-Dlog4j2.configurationFile=file:{self.directory}/log4j2.properties",  # noqa: S607
-                 "-cp", f"{jars}/*", "kafka.Kafka", str(self.directory / "server.properties")],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call
-            )  # fmt: skip
+        return Process(
+            ["java", *self._jvm, f"-Dlog4j2.configurationFile=file:{self.directory}/log4j2.properties",
+             "-cp", f"{jars}/*", "kafka.Kafka", str(self.directory / "server.properties")],
+            self.directory / "broker.out",
+        )  # fmt: skip
 
-    def _answers(self) -> bool:
-        """Return whether it began to serve; False where it ended or took too long."""
+    def _serves(self) -> bool:
+        """Return whether it started serving; False where it ended or took too long."""
         last = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < last and self.alive:
             if STARTED in self._said():
                 return True
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return False
 
     def _said(self) -> str:
@@ -292,22 +287,3 @@ class LocalBroker:
                 return log.read().decode("utf-8", "replace")
         except FileNotFoundError:
             return (self.directory / "broker.out").read_text("utf-8", "replace")
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGCONT)
-            self._process.send_signal(number)
-        try:
-            self._process.wait(STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-
-def end_with_parent() -> None:
-    """Let this process end when the thread that started it does (a preexec_fn; Linux, elsewhere it does nothing)."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

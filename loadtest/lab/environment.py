@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from adledger import __version__
-from adledger.loadtest.lab.deployment import Servers
+from adledger.loadtest.lab.servers import Servers
 from adledger.pipeline.settings import cores
 from adledger.sinks.connection import connect
 

@@ -1,27 +1,26 @@
 """A process measured from outside: CPU, wall time, peak memory."""
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adledger.loadtest.lab.broker import end_with_parent
+from adledger.loadtest.lab.processes import Process
 from adledger.pipeline.errors import AdledgerError
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class PeerFailed(AdledgerError):  # noqa: N818
-    """A peer ended with an error, or did not end."""
+class ProcessFailed(AdledgerError):  # noqa: N818
+    """A process ended with an error, or took too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a process took, its children that it waited for included. `memory_bytes` is its own peak."""
+    """What a process used, including the children it waited for. `memory_bytes` is its own peak."""
 
     cpu_seconds: float
     seconds: float
@@ -32,26 +31,23 @@ def measured(
     command: list[str], log: Path, *, seconds_max: float, env: Mapping[str, str] | None = None,
     cwd: Path | None = None, watch: Callable[[int], None] = lambda _: None, out: Path | None = None,
 ) -> Cost:  # fmt: skip
-    """Run a command to its end; what it says goes to `log`, its stdout to `out` where that is given.
+    """Run a command to its end; its output goes to `log`, its stdout to `out` where that is given.
 
     `watch` is called with its pid twenty times a second.
 
-    Raises PeerFailed: it ended with an error, or took longer than `seconds_max`.
+    Raises ProcessFailed: it ended with an error, or took longer than `seconds_max`.
     """
+    log.unlink(missing_ok=True)
     begin = time.monotonic()
-    with log.open("wb") as said, (out or Path(os.devnull)).open("wb") as answer:
-        process = subprocess.Popen(  # noqa: S603 - our own scripts
-            command, stdin=subprocess.DEVNULL, stdout=answer if out is not None else said, stderr=said, cwd=cwd,
-            env={**os.environ, **(env or {})}, start_new_session=True, preexec_fn=end_with_parent,  # noqa: PLW1509
-        )  # fmt: skip
-    timer = threading.Timer(seconds_max, process.kill)
+    process = Process(command, log, env=env, cwd=cwd, out=out)
+    timer = threading.Timer(seconds_max, process.popen.kill)
     timer.start()
     memory = 0
     try:
         while not _ended(process.pid):
             memory = max(memory, peak_memory(process.pid))
             watch(process.pid)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.kill()
@@ -59,17 +55,15 @@ def measured(
     finally:
         timer.cancel()
     seconds = time.monotonic() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    code = process.popen.returncode = os.waitstatus_to_exitcode(status)
+    if code:
         last = log.read_text("utf-8", "replace").strip()[-600:]
-        raise PeerFailed(
-            f"ended with {process.returncode} after {seconds:.0f} s: {last}", remedy=f"read {log}"
-        )
+        raise ProcessFailed(f"ended with {code} after {seconds:.0f} s: {last}", remedy=f"read {log}")
     return Cost(usage.ru_utime + usage.ru_stime, seconds, memory)
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU that a process took so far, all of its threads; 0 where it is gone."""
+    """Return the CPU seconds of all threads of a process so far; 0 where it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -78,7 +72,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most memory (bytes) that a process held at once so far; 0 where it is gone."""
+    """Return the peak resident memory (bytes) of a process so far; 0 where it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):

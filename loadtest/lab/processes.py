@@ -1,8 +1,10 @@
-"""Processes that are started, killed, paused and let go on, on purpose; each effect is looked at, not believed."""
+"""Processes that tests start, kill, pause and resume. Each effect is observed in the process table, not assumed."""
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -10,26 +12,30 @@ from pathlib import Path
 
 import psutil
 
-from adledger.loadtest.lab.broker import end_with_parent
-
 STOP_SECONDS_MAX = 30
 EFFECT_SECONDS_MAX = 5
-LOOK_SECONDS = 0.01
+POLL_SECONDS = 0.01
+KERNEL_CACHE = "ADLEDGER_KERNEL_CACHE"
+"""No setting: without it a process would compile its kernels again."""
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Process:
-    """A process of ours; what it says goes to a file. It ends with the thread that started it (Linux)."""
+    """A child process whose output goes to a file. It ends with the thread that started it (Linux)."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, piped: bool = False
-    ) -> None:
-        """Start it. `piped`: stdin and stdout are pipes; otherwise it reads nothing, and stdout is in the file too."""
-        with log.open("ab") as out:
-            self.popen = subprocess.Popen(  # noqa: S603 - our own modules
+        self, command: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None,
+        out: Path | None = None, piped: bool = False,
+    ) -> None:  # fmt: skip
+        """Start it. stdout goes to `log`, or to a new file `out`; `piped` makes stdin and stdout pipes instead."""
+        with log.open("ab") as said, (out or Path(os.devnull)).open("wb") as answer:
+            self.popen = subprocess.Popen(  # noqa: S603 - our own commands
                 command, stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else out, stderr=out,
+                stdout=subprocess.PIPE if piped else said if out is None else answer, stderr=said, cwd=cwd,
                 env=_without_settings() | dict(env or {}), start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - one system call
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call
             )  # fmt: skip
         self.pid = self.popen.pid
         self.log = log
@@ -40,13 +46,13 @@ class Process:
         return self.popen.poll()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it (SIGKILL) and wait for its end."""
         with suppress(ProcessLookupError):
             self.popen.kill()
         self.popen.wait(EFFECT_SECONDS_MAX)
 
     def stop(self, seconds_max: float = STOP_SECONDS_MAX) -> bool:
-        """End it in order; False where it had to be killed."""
+        """Terminate it (SIGTERM); returns False where it had to be killed."""
         if self.exit_code is not None:
             return True
         resume(self.pid)
@@ -59,26 +65,21 @@ class Process:
         return True
 
 
-def _without_settings() -> dict[str, str]:
-    """Return the environment without settings of ours: a process here has those of its run alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ADLEDGER_")}
-
-
 def pause(pid: int) -> bool:
-    """Stop a process (SIGSTOP); returns whether it was seen stopped."""
+    """Pause a process (SIGSTOP); returns whether it was seen stopped."""
     os.kill(pid, signal.SIGSTOP)
     return seen(pid, psutil.STATUS_STOPPED)
 
 
 def resume(pid: int) -> bool:
-    """Let a stopped process go on; returns whether it was seen going on."""
+    """Resume a paused process (SIGCONT); returns whether it was seen running."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
     return seen(pid, psutil.STATUS_STOPPED, is_so=False)
 
 
 def seen(pid: int, status: str, *, is_so: bool = True) -> bool:
-    """Look at a process until it has a status (or has it no more); False where it does not come to that in time."""
+    """Poll a process until it has a status (or no longer has it); returns False where that takes too long."""
     last = time.monotonic() + EFFECT_SECONDS_MAX
     while time.monotonic() < last:
         try:
@@ -86,7 +87,7 @@ def seen(pid: int, status: str, *, is_so: bool = True) -> bool:
                 return True
         except psutil.NoSuchProcess:
             return False
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return False
 
 
@@ -96,3 +97,25 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def memory_bytes(pid: int) -> int:
+    """Return a process's resident memory; 0 where it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _without_settings() -> dict[str, str]:
+    """Return the environment without ADLEDGER_ settings: a process has only those of its run."""
+    return {
+        name: value for name, value in os.environ.items()
+        if not name.startswith("ADLEDGER_") or name == KERNEL_CACHE
+    }  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """End this process when the thread that started it ends (a preexec_fn; a no-op outside Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from adledger.loadtest.lab.names import Names
 from adledger.loadtest.results.names import SECONDS
 from adledger.pipeline.errors import UsageError
 
@@ -46,16 +47,6 @@ class RunVerdict(StrEnum):
     def exit_code(self) -> int:
         """The command's: 0, 99 (k6's), 97 the generator fell behind, 98 not verified, 130 interrupted."""
         return {"held": 0, "crossed": 99, "invalid": 97, "unverified": 98, "interrupted": 130}[self.value]
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What the run made and `clean` removes: all names are the run's own."""
-
-    database: str
-    topics: tuple[str, ...]
-    rollups_topic: str
-    group: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

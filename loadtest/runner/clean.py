@@ -10,8 +10,8 @@ from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.protocol.admin import DeleteGroupsRequest
 
-from adledger.loadtest.lab.deployment import names_of, tables_of
 from adledger.loadtest.results.run_folder import RUN, Run, RunFolder
+from adledger.loadtest.runner.target import names_of, tables_of
 from adledger.pipeline.addresses import FilesAddress, parse_source
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.log.files.manifest import read_manifest

@@ -1,23 +1,21 @@
-"""Faults on a schedule, while loaded: each done, looked at, undone, and written down."""
+"""Faults on a schedule, under load: each one is done, observed, undone and recorded."""
 
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.lab.deployment import RunDeployment
-from adledger.loadtest.lab.processes import gone, pause, resume
+from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.faults import Restartable, down, paused
+from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.lab.workers import WorkerProcess, wait_until_ready
 from adledger.loadtest.profiles.profile import Fault
 from adledger.loadtest.results.run_folder import FaultResult
 from adledger.pipeline.errors import AdledgerError, UsageError
-from adledger.sinks.embedded.launch import EmbeddedServer
 
 UNDO_SECONDS_MAX = 180
 PAUSE_SECONDS = 5.0
-"""Of a fault that says no duration, and needs one."""
+"""Of a pause without a duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +25,13 @@ class _Done:
 
 
 class Faults:
-    """Does the faults of a run, one after the other, in a thread of its own.
+    """Does the faults of a run, one after the other, in a thread.
 
-    Processes that it starts again end with the thread that started them, so the thread stays as long as this process.
+    A process that it starts again ends with the thread that started it, so this thread lives as long as this process.
     """
 
-    def __init__(self, faults: Sequence[Fault], deployment: RunDeployment) -> None:
-        """Take a run's faults. Raises UsageError for one in something that is not the run's own."""
+    def __init__(self, faults: Sequence[Fault], deployment: Deployment[Servers]) -> None:
+        """Take a run's faults. Raises UsageError for a fault in something that is not the run's own."""
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
         self._deployment = deployment
         self._stopped = threading.Event()
@@ -45,12 +43,12 @@ class Faults:
             self._require_possible(fault)
 
     def start(self, load_in_seconds: float) -> None:
-        """Begin; the load begins so much later."""
+        """Start the clock; the load begins `load_in_seconds` later."""
         self._load_at = time.monotonic() + load_in_seconds
         self._thread.start()
 
     def stop(self) -> None:
-        """Do no further faults, and wait, in bounded time, until what was done is undone."""
+        """Do no further faults, and wait, in bounded time, until the current one is undone."""
         self._stopped.set()
         if self._thread.is_alive():
             self.finished.wait(UNDO_SECONDS_MAX)
@@ -66,7 +64,7 @@ class Faults:
     def _do(self, fault: Fault) -> FaultResult:
         started = time.monotonic() - self._load_at
         try:
-            done = self._harm(fault)
+            done = self._do_one(fault)
         except (AdledgerError, OSError) as error:
             done = _Done(took_effect=False, seen=str(error))
         return FaultResult(
@@ -75,99 +73,40 @@ class Faults:
             took_effect=done.took_effect, seen=done.seen,
         )  # fmt: skip
 
-    def _harm(self, fault: Fault) -> _Done:
+    def _do_one(self, fault: Fault) -> _Done:
         verb, _, what = fault.kind.partition("-")
+        target = self._target(what)
         if verb == "pause":
-            return self._pause(self._pid(what), fault.seconds or PAUSE_SECONDS)
-        if what == "worker":
-            return self._end_worker(self._deployment.workers[0], fault)
-        if what == "broker":
-            return self._kill_broker(fault)
-        return self._kill_clickhouse(fault)
-
-    def _pause(self, pid: int, seconds: float) -> _Done:
-        stopped = pause(pid)
-        try:
-            self._stopped.wait(seconds)
-        finally:
-            went_on = resume(pid)
+            seconds = fault.seconds or PAUSE_SECONDS
+            with paused(target.pid) as pause:
+                self._stopped.wait(seconds)
+            return _Done(pause.took_effect, f"{pause} after {seconds:g} s")
+        with down(target, gracefully=verb == "stop") as outage:
+            self._stopped.wait(fault.seconds)
+        if isinstance(target, WorkerProcess):
+            began = time.monotonic()
+            wait_until_ready([target], [])
+            outage.restart_seconds += time.monotonic() - began
         return _Done(
-            stopped and went_on,
-            f"process {pid} {'stood still' if stopped else 'did not stop'}, and {'went on' if went_on else 'did not go on'} "
-            f"after {seconds:g} s",
+            outage.took_effect,
+            f"the {what}'s {outage}; started again, ready after {outage.restart_seconds:.1f} s",
         )
 
-    def _end_worker(self, worker: WorkerProcess, fault: Fault) -> _Done:
-        assert worker.process is not None, "workers run while loaded"
-        pid = worker.process.pid
-        (worker.kill if fault.kind == "kill-worker" else worker.stop)()
-        dead = gone(pid)
-        self._stopped.wait(fault.seconds)
+    def _target(self, what: str) -> Restartable:
+        target = self._own()[what]
+        assert target is not None, "checked"
+        return target
 
-        def again() -> None:
-            worker.start()
-            wait_until_ready([worker], [])
-
-        took = _timed(again)
-        return _Done(dead, f"{worker.name}: {_gone(pid, dead=dead)}; started again, ready after {took:.1f} s")
-
-    def _kill_broker(self, fault: Fault) -> _Done:
-        broker = self._deployment.servers.broker
-        assert broker is not None, "checked"
-        pid = broker.pid
-        broker.kill()
-        dead = gone(pid)
-        self._stopped.wait(fault.seconds)
-        took = _timed(broker.start)
-        return _Done(dead, f"{_gone(pid, dead=dead)}; started again on its data, serving after {took:.1f} s")
-
-    def _kill_clickhouse(self, fault: Fault) -> _Done:
-        servers = self._deployment.servers
-        old = servers.server
-        assert old is not None, "checked"
-        os.kill(old.pid, signal.SIGKILL)
-        old.stop()
-        dead = gone(old.pid)
-        self._stopped.wait(fault.seconds)
-
-        def again() -> None:
-            servers.server = EmbeddedServer.start(old.directory, port=old.port, http_port=old.http_port)
-
-        took = _timed(again)
-        return _Done(
-            dead, f"{_gone(old.pid, dead=dead)}; started again on its data, serving after {took:.1f} s"
-        )
-
-    def _pid(self, what: str) -> int:
-        servers = self._deployment.servers
-        if what == "worker":
-            process = self._deployment.workers[0].process
-            assert process is not None, "workers run while loaded"
-            return process.pid
-        server = servers.broker if what == "broker" else servers.server
-        assert server is not None, "checked"
-        return server.pid
+    def _own(self) -> dict[str, Restartable | None]:
+        workers, servers = self._deployment.workers, self._deployment.servers
+        return {
+            "worker": workers[0] if workers else None, "broker": servers.broker, "clickhouse": servers.server,
+        }  # fmt: skip
 
     def _require_possible(self, fault: Fault) -> None:
         what = fault.kind.partition("-")[2]
-        servers = self._deployment.servers
-        ours = {
-            "worker": bool(self._deployment.workers),
-            "broker": servers.broker is not None,
-            "clickhouse": servers.server is not None,
-        }
-        if not ours[what]:
+        if self._own()[what] is None:
             raise UsageError(
                 f"{fault.kind}: the {what} is not this run's own",
                 remedy="--target local brings its own broker and ClickHouse; --workers N its own workers",
             )
-
-
-def _gone(pid: int, *, dead: bool) -> str:
-    return f"process {pid} was gone" if dead else f"process {pid} did not go"
-
-
-def _timed(what: Callable[[], object]) -> float:
-    began = time.monotonic()
-    what()
-    return time.monotonic() - began

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from adledger.loadtest.lab.deployment import RunDeployment
+from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.lab.workers import wait_until_ready as wait_for_workers
 from adledger.loadtest.profiles.profile import Profile
 from adledger.loadtest.profiles.thresholds import Threshold
 from adledger.loadtest.results.run_folder import FaultResult, Second
 from adledger.loadtest.runner.faults import Faults
 from adledger.loadtest.runner.judge import metrics_so_far
-from adledger.loadtest.runner.ledger_look import LedgerLook
+from adledger.loadtest.runner.ledger_poller import LedgerPoller
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.samples import Samples, Scraper
 from adledger.loadtest.runner.schedule import Plan
@@ -24,7 +25,7 @@ from adledger.loadtest.runner.sender import Task
 from adledger.loadtest.runner.senders import END_SECONDS_MAX, SenderProcess
 from adledger.loadtest.runner.senders import wait_until_ready as wait_for_senders
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 LEAD_MS = 500
 """From the order to go to the first second's begin, at least."""
 
@@ -81,7 +82,7 @@ class LoadRun:
     """Runs one plan on one deployment."""
 
     def __init__(
-        self, deployment: RunDeployment, plan: Plan, profile: Profile, folder: Path, screen: Screen, interrupt: Interrupt,
+        self, deployment: Deployment[Servers], plan: Plan, profile: Profile, folder: Path, screen: Screen, interrupt: Interrupt,
         *, senders: int, urls: Sequence[str], pids: Mapping[str, tuple[int, ...]], faults: Faults,
     ) -> None:  # fmt: skip
         self._deployment, self._plan, self._profile = deployment, plan, profile
@@ -113,24 +114,22 @@ class LoadRun:
         schedule = self._plan.schedule
         go_ms = -(-(now_ms() + LEAD_MS) // 1_000) * 1_000
         samples = Samples(go_ms + round(schedule.warm_up_seconds * 1_000))
-        look = LedgerLook(
-            self._deployment.servers.clickhouse, self._deployment.names.database, self._plan.model.partitions
-        )
+        poller = LedgerPoller(self._deployment.tables, self._plan.model.partitions)
         scraper = Scraper(self._worker_urls)
         for sender in self._senders:
             sender.go(go_ms)
-        look.start()
+        poller.start()
         scraper.start()
         self._faults.start((samples.load_ms - now_ms()) / 1_000)
         self._next_second_ms = go_ms + 1_000
         try:
-            self._until_sent(samples, look, scraper, go_ms)
+            self._until_sent(samples, poller, scraper, go_ms)
             load_ended_ms = now_ms()
             self._faults.stop()
-            drained = self._drain(samples, look, scraper, load_ended_ms)
+            drained = self._drain(samples, poller, scraper, load_ended_ms)
         finally:
             self._faults.stop()
-            look.stop()
+            poller.stop()
             scraper.stop()
         for sender in self._senders:
             if sender.failure:
@@ -152,11 +151,11 @@ class LoadRun:
             )  # fmt: skip
             self._senders.append(SenderProcess.start(task, self._folder / f"sender-{number + 1}.log"))
 
-    def _until_sent(self, samples: Samples, look: LedgerLook, scraper: Scraper, go_ms: int) -> None:
+    def _until_sent(self, samples: Samples, poller: LedgerPoller, scraper: Scraper, go_ms: int) -> None:
         last_ms = go_ms + (self._plan.schedule.total_seconds + END_SECONDS_MAX) * 1_000
         stopped = False
         while not all(sender.ended.is_set() for sender in self._senders):
-            self._step(samples, look, scraper)
+            self._step(samples, poller, scraper)
             if not stopped and (self._interrupt.asked.is_set() or self._aborted or self._workers_dead()):
                 stopped = True
                 for sender in self._senders:
@@ -164,36 +163,36 @@ class LoadRun:
             if now_ms() > last_ms:
                 self._wrong.append(f"senders did not end within {END_SECONDS_MAX} s of the schedule's end")
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
-    def _drain(self, samples: Samples, look: LedgerLook, scraper: Scraper, ended_ms: int) -> float | None:
+    def _drain(self, samples: Samples, poller: LedgerPoller, scraper: Scraper, ended_ms: int) -> float | None:
         """Wait until all that was acknowledged is consumed; return how long that took."""
         last_ms = ended_ms + self._profile.load.drain_seconds * 1_000
         self._screen.say("sent; waiting for the last events to become queryable")
         while now_ms() < last_ms:
-            self._step(samples, look, scraper)
+            self._step(samples, poller, scraper)
             if samples.totals.lag <= 0:
-                self._step(samples, look, scraper)
-                self._end_second(samples, look, scraper)
+                self._step(samples, poller, scraper)
+                self._end_second(samples, poller, scraper)
                 return max(0.0, (samples.totals.last_consumed_ms - ended_ms) / 1_000)
             if self._workers_dead():
                 break
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return None
 
-    def _step(self, samples: Samples, look: LedgerLook, scraper: Scraper) -> None:
+    def _step(self, samples: Samples, poller: LedgerPoller, scraper: Scraper) -> None:
         """Take in what was told, and close the second where it is over."""
         for sender in self._senders:
             while not sender.reports.empty():
                 samples.report(sender.reports.get())
-        while not look.batches.empty():
-            samples.batch(look.batches.get())
+        while not poller.batches.empty():
+            samples.batch(poller.batches.get())
         samples.match()
         while now_ms() >= self._next_second_ms:
-            self._end_second(samples, look, scraper)
+            self._end_second(samples, poller, scraper)
 
-    def _end_second(self, samples: Samples, look: LedgerLook, scraper: Scraper) -> None:
-        line = samples.end_second(self._next_second_ms, self._pids(), scraper.total(), look.parts)
+    def _end_second(self, samples: Samples, poller: LedgerPoller, scraper: Scraper) -> None:
+        line = samples.end_second(self._next_second_ms, self._pids(), scraper.total(), poller.parts)
         self._next_second_ms += 1_000
         self._screen.second(line, self._plan.schedule.seconds)
         second = line["second"] or 0
@@ -215,17 +214,17 @@ class LoadRun:
         """Whether a worker ended that should not have; said once."""
         dead = False
         for worker in self._deployment.workers:
-            if (code := worker.died()) is not None:
+            if worker.died:
                 dead = True
                 if not any(text.startswith(worker.name) for text in self._wrong):
-                    self._wrong.append(f"{worker.name} ended with {code}: read its log")
+                    self._wrong.append(f"{worker.name} ended with {worker.exit_code}: read its log")
         return dead
 
     def _worker_urls(self) -> Sequence[str]:
         return [*(worker.url for worker in self._deployment.workers if worker.url), *self._urls]
 
     def _pids(self) -> dict[str, Sequence[int]]:
-        workers = [w.process.pid for w in self._deployment.workers if w.process is not None]
+        workers = [worker.pid for worker in self._deployment.workers if worker.started]
         own = self._deployment.servers.pids(self._named_pids)
         return {
             **own,

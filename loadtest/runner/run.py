@@ -9,20 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adledger.loadtest.lab.deployment import (
-    LOCAL,
-    RunDeployment,
-    Servers,
-    Wanted,
-    drop_broker_data,
-    names_of,
-    new_id,
-    prepare,
-    servers,
-    settings_of,
-    tables_of,
-)
+from adledger.loadtest.lab.deployment import Deployment
 from adledger.loadtest.lab.environment import environment
+from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.profiles.profile import Fault, Profile
 from adledger.loadtest.profiles.thresholds import EXACT
 from adledger.loadtest.results.run_folder import FRESHNESS, RUN, Run, RunFolder, RunSummary, Verification
@@ -32,6 +21,17 @@ from adledger.loadtest.runner.faults import Faults
 from adledger.loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Plan, plan
+from adledger.loadtest.runner.target import (
+    LOCAL,
+    Target,
+    deploy,
+    drop_broker_data,
+    names_of,
+    new_id,
+    servers,
+    settings_of,
+    tables_of,
+)
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.settings import Settings
@@ -45,7 +45,7 @@ class RunRequest:
     """What the command asks for. `rate` 0 is max, None the profile's; so is None for `seconds`."""
 
     profile: Profile
-    wanted: Wanted
+    target: Target
     runs: Path
     command: tuple[str, ...]
     run_id: str = ""
@@ -63,7 +63,7 @@ def execute(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[
     run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
     folder = RunFolder.create(request.runs, run_id)
     try:
-        with servers(request.wanted, folder.path) as on:
+        with servers(request.target, folder.path) as on:
             summary = one_run(request, folder, on, screen, interrupt)
     except BaseException:
         if not (folder.path / RUN).exists():  # nothing was begun
@@ -76,7 +76,7 @@ def execute(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[
 def one_run(
     request: RunRequest, folder: RunFolder, on: Servers, screen: Screen, interrupt: Interrupt
 ) -> RunSummary:
-    """Do one run on servers that stand; its folder is there and empty."""
+    """Do one run on running servers; its folder exists and is empty."""
     profile, run_id = request.profile, folder.path.name
     names = names_of(run_id)
     settings = settings_of(
@@ -93,8 +93,8 @@ def one_run(
     screen.say(
         f"run {run_id}: {profile.name}, {_rate_text(planned)}, {planned.schedule.seconds:g} s, in {folder.path}"
     )
-    deployment = prepare(
-        on, settings, names, folder.path, partitions=profile.load.partitions, workers=request.wanted.workers
+    deployment = deploy(
+        on, settings, names, folder.path, partitions=profile.load.partitions, workers=request.target.workers
     )
     faults = Faults((*profile.faults, *request.faults), deployment)
     run = _run(request, run_id, planned, deployment)
@@ -102,7 +102,7 @@ def one_run(
     try:
         loaded = LoadRun(
             deployment, planned, profile, folder.path, screen, interrupt,
-            senders=request.senders, urls=request.wanted.urls, pids=request.wanted.pids, faults=faults,
+            senders=request.senders, urls=request.target.urls, pids=request.target.pids, faults=faults,
         ).run()  # fmt: skip
     finally:
         faults.stop()
@@ -145,7 +145,7 @@ def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> RunSumma
 
 
 def _verification(
-    request: RunRequest, deployment: RunDeployment, sent: Sent, loaded: Outcome, screen: Screen
+    request: RunRequest, deployment: Deployment[Servers], sent: Sent, loaded: Outcome, screen: Screen
 ) -> Verification:
     if not request.verify:
         return not_verified("--no-verify")
@@ -190,23 +190,23 @@ def _summary(
     )  # fmt: skip
 
 
-def _run(request: RunRequest, run_id: str, planned: Plan, deployment: RunDeployment) -> Run:
+def _run(request: RunRequest, run_id: str, planned: Plan, deployment: Deployment[Servers]) -> Run:
     settings: Settings = deployment.settings
     return Run(
         id=run_id, profile_name=request.profile.name, profile=request.profile.as_json(),
         model=dataclasses.asdict(planned.model), seed=request.seed, executor=request.profile.load.executor,
         rate_per_second=planned.rate, duration_seconds=planned.schedule.seconds,
-        warm_up_seconds=planned.schedule.warm_up_seconds, command=request.command, target=request.wanted.target,
+        warm_up_seconds=planned.schedule.warm_up_seconds, command=request.command, target=request.target.target,
         source=str(settings.source), clickhouse=_clickhouse(request, deployment), names=deployment.names,
-        workers=request.wanted.workers, senders=request.senders, own_servers=request.wanted.target == LOCAL,
+        workers=request.target.workers, senders=request.senders, own_servers=request.target.target == LOCAL,
         settings=settings.model_dump(mode="json", exclude={"kafka", "clickhouse"}),
         environment=environment(deployment.servers), started_ms=now_ms(),
     )  # fmt: skip
 
 
-def _clickhouse(request: RunRequest, deployment: RunDeployment) -> str:
+def _clickhouse(request: RunRequest, deployment: Deployment[Servers]) -> str:
     """Return ClickHouse's address without a password."""
-    named = request.wanted.clickhouse
+    named = request.target.clickhouse
     return named if named.startswith("embedded:") else str(deployment.servers.clickhouse)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from adledger.loadtest.lab.workers import Metrics, metrics_of
+from adledger.loadtest.lab.worker_pages import Metrics, metrics_of
 from adledger.loadtest.results.names import PARTS, STAGES
 from adledger.loadtest.results.run_folder import Second
 from adledger.loadtest.runner.freshness import Histograms, Matcher
-from adledger.loadtest.runner.ledger_look import DoneBatch
+from adledger.loadtest.runner.ledger_poller import DoneBatch
 from adledger.loadtest.runner.outlet import Ack
 from adledger.loadtest.runner.sender import SenderReport
 

@@ -4,7 +4,6 @@ import shutil
 import time
 from dataclasses import replace
 
-from adledger.loadtest.lab.deployment import drop_broker_data, new_id, servers
 from adledger.loadtest.profiles.profile import RATE_MAX
 from adledger.loadtest.results.run_folder import (
     FRESHNESS,
@@ -17,6 +16,7 @@ from adledger.loadtest.results.run_folder import (
 )
 from adledger.loadtest.runner.load import Interrupt, Screen
 from adledger.loadtest.runner.run import ID_TIME, RunRequest, one_run
+from adledger.loadtest.runner.target import drop_broker_data, new_id, servers
 from adledger.pipeline.errors import UsageError
 
 STEPS_MAX = 12
@@ -60,7 +60,7 @@ def find_highest(request: RunRequest, screen: Screen, interrupt: Interrupt) -> t
     steps: list[Step] = []
     best: tuple[RunFolder, RunSummary] | None = None
     try:
-        with servers(request.wanted, folder.path) as on:
+        with servers(request.target, folder.path) as on:
             while (rate := next_rate(start, tried)) is not None and not interrupt.asked.is_set():
                 step_folder = RunFolder.create(request.runs, f"{run_id}_{len(steps) + 1:02}")
                 summary = one_run(replace(request, rate=rate), step_folder, on, screen, interrupt)

@@ -14,8 +14,8 @@ from adledger.loadtest.chaos import control_runs, controls, faults
 from adledger.loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
 from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDone, FaultDone
 from adledger.loadtest.chaos.run import ChaosRequest, _Course
-from adledger.loadtest.chaos.workers import doubts_of
 from adledger.loadtest.lab.waiting import Broken, NotSeen
+from adledger.loadtest.lab.worker_log import doubts_of
 from adledger.pipeline.errors import UsageError
 
 FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it went", recovery_seconds=3.0)

@@ -21,7 +21,7 @@ from adledger.loadtest.benchmarks.traffic import (
     read_found,
     rows_wrong,
 )
-from adledger.loadtest.lab.measured_process import PeerFailed, measured
+from adledger.loadtest.lab.measured_process import ProcessFailed, measured
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import TruthBuilder
 
@@ -92,7 +92,7 @@ def test_a_process_is_measured_from_outside(tmp_path: Path):
     cost = measured([sys.executable, "-c", "sum(range(3_000_000))"], tmp_path / "log", seconds_max=60)
     assert 0 < cost.cpu_seconds < 60
     assert 0 < cost.memory_bytes < 64 * 2**20
-    with pytest.raises(PeerFailed, match="the reason"):
+    with pytest.raises(ProcessFailed, match="the reason"):
         measured([sys.executable, "-c", "raise SystemExit('the reason')"], tmp_path / "log", seconds_max=60)
 
 

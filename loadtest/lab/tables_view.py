@@ -1,24 +1,22 @@
-"""Looking at a run's tables while workers write them, past the proxies; a server that is away shows nothing."""
+"""A run's ledger and events, read while workers write them. An unreachable server reads as empty."""
 
 # ruff: noqa: S608 - the database is the run's own name, numbers are formatted as integers
 
-import asyncio
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
 from adledger.pipeline.addresses import ServerAddress
-from adledger.pipeline.errors import SinkUnavailable
+from adledger.pipeline.errors import SinkError
 from adledger.sinks.connection import NETWORK_ERRORS, connect
 
 ANSWER_SECONDS_MAX = 10.0
-AWAY = (SinkUnavailable, DriverError, *NETWORK_ERRORS)
+UNREACHABLE = (SinkError, DriverError, *NETWORK_ERRORS)
 
 
-class Look:
-    """Reads ledger and events of one database. Used by one thread."""
+class TablesView:
+    """Reads one database. For one thread at a time."""
 
     def __init__(self, address: ServerAddress, database: str) -> None:
         self._client = connect(address)
@@ -30,30 +28,30 @@ class Look:
         self._client.disconnect()
 
     def records(self) -> int | None:
-        """Return how many records are in the ledger; None where it can't be read."""
+        """Return how many records are in the ledger; None where it is unreachable."""
         rows = self._rows(f"SELECT sum(records_received) FROM {self._database}.ledger")
         return int(rows[0][0]) if rows else None
 
     def batches(self, lanes: Collection[int] | None = None) -> int:
-        """Return how many batches are in the ledger, of some lanes; 0 where it can't be read."""
+        """Return how many batches are in the ledger, of some lanes; 0 where it is unreachable."""
         of = "" if lanes is None else f" WHERE lane IN ({_listed(lanes)})"
         rows = self._rows(f"SELECT count() FROM {self._database}.ledger{of}")
         return int(rows[0][0]) if rows else 0
 
     def last_batches(self) -> dict[int, int]:
-        """Return lane -> the number of the last batch in the ledger; nothing where it can't be read."""
+        """Return lane -> the number of its last batch in the ledger; nothing where it is unreachable."""
         rows = self._rows(f"SELECT lane, max(batch_no) FROM {self._database}.ledger GROUP BY lane")
         return {int(lane): int(batch_no) for lane, batch_no in rows}
 
     def ledger_rows(self, lane: int, batch_no: int) -> int:
-        """Return how many ledger rows a batch has: 0 or, if all is well, 1."""
+        """Return how many ledger rows a batch has: 0, or 1 when all is well."""
         rows = self._rows(
             f"SELECT count() FROM {self._database}.ledger WHERE lane = {lane:d} AND batch_no = {batch_no:d}"
         )
         return int(rows[0][0]) if rows else 0
 
     def unfinished(self, lanes: Collection[int]) -> list[tuple[int, int]]:
-        """Return (lane, batch) of those that have rows in `events` and no ledger row."""
+        """Return (lane, batch) of the batches with rows in `events` and none in the ledger."""
         if not lanes:
             return []
         rows = self._rows(
@@ -72,40 +70,24 @@ class Look:
         )
         return int(rows[0][0]) if rows else 0
 
-    def parts(self) -> int:
-        """Return the active parts of all tables."""
+    def ledger_from(self, batch_no: int) -> list[tuple[Any, ...]]:
+        """Return (lane, batch, records, topics, starts, ends) of the batches from a number on, lane by lane in order."""
+        return self._rows(
+            "SELECT lane, batch_no, records_received, range_topic, range_start, range_end "
+            f"FROM {self._database}.ledger WHERE batch_no >= {batch_no:d} ORDER BY lane, batch_no"
+        )
+
+    def parts(self) -> int | None:
+        """Return the number of active parts of all tables; None where it is unreachable."""
         rows = self._rows(f"SELECT count() FROM system.parts WHERE active AND database = '{self._database}'")
-        return int(rows[0][0]) if rows else 0
+        return int(rows[0][0]) if rows else None
 
-    def execute(self, query: str) -> None:
-        """Run a statement. Raises what the client does."""
-        self._client.execute(query)
-
-    def _rows(self, query: str) -> list[tuple[int, ...]]:
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
         try:
             return list(self._client.execute(query))
-        except AWAY:
+        except UNREACHABLE:
             self._client.disconnect()
             return []
-
-
-def committed_batches(servers: str, group: str) -> Mapping[int, int]:
-    """Return lane -> the batch of the newest intent that is committed, as stock Kafka tools see it."""
-
-    async def ask() -> dict[int, int]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-        await admin.start()
-        try:
-            committed = await admin.list_consumer_group_offsets(group)
-        finally:
-            await admin.close()
-        newest: dict[int, int] = {}
-        for place, at in committed.items():
-            batch_no = int(json.loads(at.metadata)["batch"])
-            newest[place.partition] = max(batch_no, newest.get(place.partition, batch_no))
-        return newest
-
-    return asyncio.run(ask())
 
 
 def _listed(lanes: Collection[int]) -> str:
