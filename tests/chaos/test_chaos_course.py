@@ -154,7 +154,7 @@ class _Play:
     """A deployment without processes, on which lanes recover or don't."""
 
     def __init__(self, recovers: bool) -> None:
-        self.deployment = self.traffic = self.look = self
+        self.deployment = self.traffic = self.tables = self
         self.records, self.workers, self.folder = 7, (), Path("nowhere")
         self._recovers = recovers
 
