@@ -1,9 +1,10 @@
 """A run as JUnit XML: validity, each threshold, each fault and the verification are test cases."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from adledger.loadtest.report import figures
-from adledger.loadtest.report.markup import element
+from adledger.loadtest.report.rendering import render
 from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict
 
 PASSED, FAILURE, ERROR, SKIPPED = "passed", "failure", "error", "skipped"
@@ -23,21 +24,11 @@ class Case:
 def junit(run: Run, summary: RunSummary) -> str:
     """Return the XML. Only a run that held, or whose verification nobody wanted, has no failure and no error."""
     cases = cases_of(run, summary)
-    counts = {kind: sum(case.result == kind for case in cases) for kind in (FAILURE, ERROR, SKIPPED)}
     ended = run.ended_ms or run.load_ended_ms or run.started_ms
-    seconds = f"{(ended - run.started_ms) / 1_000:.3f}"
-    shown = [
-        element("testcase", *_outcome(case), classname=f"loadtest.{run.profile_name}.{case.group}", name=case.name)
-        for case in cases
-    ]  # fmt: skip
-    total = {
-        "tests": len(cases),
-        "failures": counts[FAILURE],
-        "errors": counts[ERROR],
-        "skipped": counts[SKIPPED],
-    }
-    suite = element("testsuite", *shown, name=f"adledger loadtest {run.profile_name}", **total, time=seconds)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{element("testsuites", suite, **total, time=seconds)}\n'
+    return render(
+        "junit.xml", profile=run.profile_name, cases=cases, count=Counter(case.result for case in cases),
+        seconds=f"{(ended - run.started_ms) / 1_000:.3f}",
+    )  # fmt: skip
 
 
 def cases_of(run: Run, summary: RunSummary) -> list[Case]:
@@ -65,7 +56,7 @@ def cases_of(run: Run, summary: RunSummary) -> list[Case]:
 
 def _verification(summary: RunSummary) -> Case:
     found = summary.verification
-    name = "every table is as the truth has it"
+    name = "every table is as expected"
     if found.ran and found.equal:
         return Case("verification", name)
     if found.ran:
@@ -73,9 +64,3 @@ def _verification(summary: RunSummary) -> Case:
         return Case("verification", name, FAILURE, f"{found.rows_wrong:,} of {found.rows_compared:,} rows differ", "\n".join(lines))  # fmt: skip
     wanted = summary.verdict is RunVerdict.UNVERIFIED
     return Case("verification", name, ERROR if wanted else SKIPPED, f"not verified: {found.why_not}")
-
-
-def _outcome(case: Case) -> list[str]:
-    if case.result == PASSED:
-        return []
-    return [element(case.result, case.text, message=case.message)]

@@ -1,17 +1,17 @@
-"""A plot of values over time, as a figure of HTML with static SVG, and its figures as a table.
+"""A plot of values over time: where everything is drawn. templates/plot.html draws it as static SVG.
 
-The lines live in an SVG that stretches with the page; ticks and texts do not stretch, so that they can be read at any
-width. Lines differ in colour and in dashes. The table beneath is the legend, and says in numbers what the lines show.
+The lines are in an SVG that stretches with the page; ticks and labels do not stretch, so they stay readable at any width.
+Lines differ in colour and in dashes. The table below is the legend and gives the figures that the lines show.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from adledger.loadtest.report import figures, scales
-from adledger.loadtest.report.markup import Markup, element, joined
 
 HEIGHT = 168
-"""Pixels of a plot's inside."""
+"""Pixels of a plot's inside, from top to bottom."""
 
 WIDTH, DEPTH = 1_000, 1_000
 """The lines' own units, across and down."""
@@ -20,10 +20,10 @@ STYLES = 6
 """Colours with dashes that the style sheet knows: s0 to s5."""
 
 JOIN_SECONDS_MAX = 10
-"""A sparse series' line goes on over seconds without a value, as long as they are so few."""
+"""A sparse series' line continues over up to this many seconds without a value."""
 
 LIMIT_SHOWN_MAX = 2.0
-"""A threshold is drawn where it is no more than so many times the largest value; else it is only named."""
+"""A threshold is drawn where it is at most this many times the largest value; else it is only named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,29 +88,26 @@ class Plot:
         return min(1.0, max(0.0, (second - self.begin) / (self.end - self.begin)))
 
 
-def figure(plot: Plot) -> Markup:
-    """Return the plot as a figure: title, SVG with a text alternative, legend with figures."""
+def drawing(plot: Plot) -> dict[str, Any]:
+    """Return what templates/plot.html draws: places in pixels down, in percent across, paths in the lines' own units."""
     shown = [limit for limit in plot.limits if limit.value <= plot.high * LIMIT_SHOWN_MAX]
     ticks = scales.ticks(max([plot.high, *(limit.value for limit in shown)]))
-    told = f"{plot.title}, {plot.unit}. " + " ".join(_told(plot, series) for series in plot.series)
-    svg = element(
-        "svg", element("title", plot.title), element("desc", told),
-        *_shading(plot), *_grid(plot, ticks),
-        element("svg", *_lines(plot, ticks[-1]), viewBox=f"0 0 {WIDTH} {DEPTH}", preserveAspectRatio="none",
-                width="100%", height=HEIGHT, class_="lines"),
-        *_limits(shown, ticks[-1]), *_columns(plot),
-        role="img", aria_label=told, width="100%", height=HEIGHT, class_="plot",
-    )  # fmt: skip
+    top = ticks[-1]
     hidden = [limit for limit in plot.limits if limit not in shown]
     notes = [plot.note, *(f"The {limit.name} lies above the plot." for limit in hidden)]
-    return element(
-        "figure",
-        element("h3", plot.title, " ", element("span", plot.unit, class_="unit")),
-        element("div", svg, class_="frame"),
-        _legend(plot),
-        *(element("p", note, class_="note") for note in notes if note),
-        id=plot.key,
-    )
+    described = " ".join(_described(plot, series) for series in plot.series)
+    return {
+        "key": plot.key, "title": plot.title, "unit": plot.unit, "height": HEIGHT, "width": WIDTH, "depth": DEPTH,
+        "description": f"{plot.title}, {plot.unit}. {described}",
+        "spans": list(_spans(plot)), "points": list(_points(plot)), "notes": [note for note in notes if note],
+        "value_ticks": [{"y": _y(tick, top), "label": figures.number(tick)} for tick in ticks],
+        "time_ticks": [
+            {"x": _percent(plot.across(second)), "label": figures.clock(second)}
+            for second in scales.time_ticks(plot.begin, plot.end)
+        ],
+        "limits": [{"y": _y(limit.value, top), "label": limit.name} for limit in shown],
+        "lines": [_line(plot, series, top, f"s{n % STYLES}") for n, series in enumerate(plot.series)],
+    }  # fmt: skip
 
 
 def _y(value: float, top: float) -> float:
@@ -121,42 +118,27 @@ def _percent(part: float) -> str:
     return f"{part * 100:.2f}%"
 
 
-def _shading(plot: Plot) -> Iterator[Markup]:
+def _spans(plot: Plot) -> Iterator[dict[str, Any]]:
     for span in plot.spans:
         left, right = plot.across(span.begin), plot.across(span.end)
         if right < left or (right == left and span.number is None):
             continue
-        kind = f"span {span.kind}"
-        yield element("rect", x=_percent(left), y=0, width=_percent(right - left), height=HEIGHT, class_=kind)
-        if span.number is not None:
-            yield element("line", x1=_percent(left), x2=_percent(left), y1=0, y2=HEIGHT, class_="fault-line")
-            yield element("text", str(span.number), x=_percent(left), y=-5, class_="fault-number")
+        yield {
+            "kind": span.kind,
+            "number": span.number,
+            "left": _percent(left),
+            "width": _percent(right - left),
+        }
 
 
-def _grid(plot: Plot, ticks: Sequence[float]) -> Iterator[Markup]:
-    for tick in ticks:
-        y = _y(tick, ticks[-1])
-        yield element("line", x1=0, x2="100%", y1=y, y2=y, class_="grid")
-        yield element("text", figures.number(tick), x=-8, y=y + 4, class_="tick y")
-    for second in scales.time_ticks(plot.begin, plot.end):
-        x = _percent(plot.across(second))
-        yield element("line", x1=x, x2=x, y1=HEIGHT, y2=HEIGHT + 5, class_="axis")
-        yield element("text", figures.clock(second), x=x, y=HEIGHT + 19, class_="tick x")
-
-
-def _limits(limits: Sequence[Limit], top: float) -> Iterator[Markup]:
-    for limit in limits:
-        y = _y(limit.value, top)
-        yield element("line", x1=0, x2="100%", y1=y, y2=y, class_="limit")
-        yield element("text", limit.name, x="100%", y=y - 4 if y > 16 else y + 13, class_="limit-name")
-
-
-def _lines(plot: Plot, top: float) -> Iterator[Markup]:
-    for style, series in enumerate(plot.series):
-        assert len(series.values) == len(plot.seconds), "a value, or None, for each point"
-        path = "".join(_path(plot, series, top))
-        if path:
-            yield element("path", d=path, class_=f"s{style % STYLES}", vector_effect="non-scaling-stroke")
+def _line(plot: Plot, series: Series, top: float, style: str) -> dict[str, Any]:
+    assert len(series.values) == len(plot.seconds), "a value, or None, for each point"
+    values = _judged(plot, series)
+    return {
+        "name": series.name, "style": style, "path": "".join(_path(plot, series, top)),
+        "least": min(values, default=None), "mean": sum(values) / len(values) if values else None,
+        "most": max(values, default=None),
+    }  # fmt: skip
 
 
 def _path(plot: Plot, series: Series, top: float) -> Iterator[str]:
@@ -177,17 +159,16 @@ def _path(plot: Plot, series: Series, top: float) -> Iterator[str]:
         yield "h0"
 
 
-def _columns(plot: Plot) -> Iterator[Markup]:
-    """Yield a strip for each point, which tells its values when it is pointed at."""
+def _points(plot: Plot) -> Iterator[dict[str, str]]:
+    """Yield a strip for each point, whose label shows its values when it is pointed at."""
     for i, second in enumerate(plot.seconds):
         known = [(s.name, s.values[i]) for s in plot.series if s.values[i] is not None]
         if known:
             left, right = plot.across(second - plot.point_seconds), plot.across(second)
-            told = "\n".join(f"{name}: {figures.number(value)} {plot.unit}" for name, value in known)
-            yield element(
-                "rect", element("title", f"{figures.clock(second)}\n{told}"),
-                x=_percent(left), y=0, width=_percent(right - left), height=HEIGHT, class_="point",
-            )  # fmt: skip
+            values = "\n".join(f"{name}: {figures.number(value)} {plot.unit}" for name, value in known)
+            yield {
+                "left": _percent(left), "width": _percent(right - left), "label": f"{figures.clock(second)}\n{values}"
+            }  # fmt: skip
 
 
 def _judged(plot: Plot, series: Series) -> list[float]:
@@ -196,30 +177,9 @@ def _judged(plot: Plot, series: Series) -> list[float]:
     return [value for second, value in pairs if value is not None and begin < second <= end]
 
 
-def _told(plot: Plot, series: Series) -> str:
+def _described(plot: Plot, series: Series) -> str:
     values = _judged(plot, series)
     if not values:
         return f"{series.name}: no value during the load."
     mean = figures.number(sum(values) / len(values))
     return f"{series.name}: {figures.number(min(values))} to {figures.number(max(values))}, mean {mean}."
-
-
-def _legend(plot: Plot) -> Markup:
-    rows = []
-    for style, series in enumerate(plot.series):
-        values = _judged(plot, series)
-        mean = sum(values) / len(values) if values else None
-        sample = element(
-            "svg", element("line", x1=0, x2=28, y1=5, y2=5, class_=f"s{style % STYLES}"),
-            width=28, height=10, aria_hidden="true",
-        )  # fmt: skip
-        rows.append(element(
-            "tr", element("th", joined(sample, " ", series.name), scope="row"),
-            *(element("td", figures.number(value)) for value in (min(values, default=None), mean, max(values, default=None))),
-        ))  # fmt: skip
-    head = element(
-        "tr",
-        element("th", "during the load", scope="col"),
-        *(element("th", name, scope="col") for name in ("least", "mean", "most")),
-    )
-    return element("table", element("thead", head), element("tbody", *rows), class_="legend")

@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adledger.loadtest.report import figures, scales, words
-from adledger.loadtest.report.junit import junit
+from adledger.loadtest.report.junit import FAILURE, Case, junit
 from adledger.loadtest.report.markdown import markdown
-from adledger.loadtest.report.markup import VOID, element
 from adledger.loadtest.report.page import page
 from adledger.loadtest.report.plots import POINTS_MAX, WANTED, plots_of
+from adledger.loadtest.report.rendering import render
 from adledger.loadtest.results.run_folder import RunVerdict, Step, ThresholdResult, Verification
 from tests.support.run_folders import LOAD_SECONDS, run_of, seconds_of, summary_of
+
+VOID = {"br", "hr", "meta"}
+"""Elements of HTML that have no end tag."""
 
 NASTY = "<script>alert('x')</script>&\"'|`*_[a](b)\x00\x1b\ud800"
 UNVERIFIED = Verification(ran=False, equal=False, why_not="3 events were not queryable")
@@ -197,14 +200,20 @@ def test_texts_from_outside_stay_texts():
 
 
 @given(st.text(), st.text())
-def test_an_element_gives_back_its_text_and_attribute(text, attribute):
+def test_a_template_gives_back_text_and_attribute(text, attribute):
     """Escaping is undone by a reader; only what XML can't hold shows as replaced."""
-    node = ET.fromstring(element("p", text, title=attribute))
+    case = Case("group", "name", FAILURE, attribute, text)
+    tree = ET.fromstring(
+        render(
+            "junit.xml", profile="", cases=[case], count={FAILURE: 1, "error": 0, "skipped": 0}, seconds="0"
+        )
+    )
+    node = next(tree.iter("failure"))
     readable = re.compile("[\x09\x0a\x20-\x7e]*")
     if readable.fullmatch(text):
         assert (node.text or "") == text
     if re.fullmatch("[\x20-\x7e]*", attribute):
-        assert node.get("title") == attribute
+        assert node.get("message") == attribute
 
 
 @ends
@@ -249,7 +258,7 @@ def test_numbers_set_thousands_off(value, text):
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    style = files("adledger.loadtest.report").joinpath("style.css").read_text("utf-8")
+    style = files("adledger.loadtest.report").joinpath("templates/style.css").read_text("utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     return {name: dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", part)) for name, part in (("light", light), ("dark", dark))}  # fmt: skip
 
