@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import LabDeployment
 from adledger.loadtest.lab.names import Names
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.proxied import ProxiedServers
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 """Short times, so that a fault and its recovery fit into seconds; and limits that memory is checked against."""
 
-ChaosDeployment: TypeAlias = Deployment[ProxiedServers]
+ChaosDeployment: TypeAlias = LabDeployment[ProxiedServers]
 
 
 def deploy(given: ProxiedServers, folder: Path, *, partitions: int, **changes: Any) -> ChaosDeployment:
@@ -45,7 +45,7 @@ def deploy(given: ProxiedServers, folder: Path, *, partitions: int, **changes: A
     }  # fmt: skip
     settings = Settings(source=given.source, clickhouse=given.clickhouse, **own)
     direct = Settings(source=given.direct_source, clickhouse=given.server.address, **own)
-    return Deployment.make(
+    return LabDeployment.make(
         given, names, settings, folder, clickhouse_text=str(given.clickhouse), partitions=partitions, direct=direct
     )  # fmt: skip
 

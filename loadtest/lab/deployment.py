@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 
 @dataclass(slots=True)
-class Deployment(Generic[S]):
+class LabDeployment(Generic[S]):
     """What one run works on. Workers have `settings`; the run itself uses `direct`, past proxies where there are some."""
 
     servers: S
@@ -38,7 +38,7 @@ class Deployment(Generic[S]):
     def make(
         cls, servers: S, names: Names, settings: Settings, folder: Path, *, clickhouse_text: str, partitions: int,
         direct: Settings | None = None,
-    ) -> "Deployment[S]":  # fmt: skip
+    ) -> "LabDeployment[S]":  # fmt: skip
         """Make the topics or the log, and write the workers' settings; nothing is started."""
         direct = direct or settings
         _make_log(direct, names, partitions)

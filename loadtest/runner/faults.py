@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import LabDeployment
 from adledger.loadtest.lab.faults import Restartable, down, paused
 from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.lab.workers import WorkerProcess, wait_until_ready
@@ -30,7 +30,7 @@ class Faults:
     A process that it starts again ends with the thread that started it, so this thread lives as long as this process.
     """
 
-    def __init__(self, faults: Sequence[Fault], deployment: Deployment[Servers]) -> None:
+    def __init__(self, faults: Sequence[Fault], deployment: LabDeployment[Servers]) -> None:
         """Take a run's faults. Raises UsageError for a fault in something that is not the run's own."""
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
         self._deployment = deployment

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import LabDeployment
 from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.lab.workers import wait_until_ready as wait_for_workers
 from adledger.loadtest.profiles.profile import Profile
@@ -82,7 +82,7 @@ class LoadRun:
     """Runs one plan on one deployment."""
 
     def __init__(
-        self, deployment: Deployment[Servers], plan: Plan, profile: Profile, folder: Path, screen: Screen, interrupt: Interrupt,
+        self, deployment: LabDeployment[Servers], plan: Plan, profile: Profile, folder: Path, screen: Screen, interrupt: Interrupt,
         *, senders: int, urls: Sequence[str], pids: Mapping[str, tuple[int, ...]], faults: Faults,
     ) -> None:  # fmt: skip
         self._deployment, self._plan, self._profile = deployment, plan, profile

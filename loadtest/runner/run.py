@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import LabDeployment
 from adledger.loadtest.lab.environment import environment
 from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.profiles.profile import Fault, Profile
@@ -23,7 +23,7 @@ from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Plan, plan
 from adledger.loadtest.runner.target import (
     LOCAL,
-    Target,
+    RunTarget,
     deploy,
     drop_broker_data,
     names_of,
@@ -45,7 +45,7 @@ class RunRequest:
     """What the command asks for. `rate` 0 is max, None the profile's; so is None for `seconds`."""
 
     profile: Profile
-    target: Target
+    target: RunTarget
     runs: Path
     command: tuple[str, ...]
     run_id: str = ""
@@ -145,7 +145,7 @@ def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> RunSumma
 
 
 def _verification(
-    request: RunRequest, deployment: Deployment[Servers], sent: Sent, loaded: Outcome, screen: Screen
+    request: RunRequest, deployment: LabDeployment[Servers], sent: Sent, loaded: Outcome, screen: Screen
 ) -> Verification:
     if not request.verify:
         return not_verified("--no-verify")
@@ -190,7 +190,7 @@ def _summary(
     )  # fmt: skip
 
 
-def _run(request: RunRequest, run_id: str, planned: Plan, deployment: Deployment[Servers]) -> Run:
+def _run(request: RunRequest, run_id: str, planned: Plan, deployment: LabDeployment[Servers]) -> Run:
     settings: Settings = deployment.settings
     return Run(
         id=run_id, profile_name=request.profile.name, profile=request.profile.as_json(),
@@ -204,7 +204,7 @@ def _run(request: RunRequest, run_id: str, planned: Plan, deployment: Deployment
     )  # fmt: skip
 
 
-def _clickhouse(request: RunRequest, deployment: Deployment[Servers]) -> str:
+def _clickhouse(request: RunRequest, deployment: LabDeployment[Servers]) -> str:
     """Return ClickHouse's address without a password."""
     named = request.target.clickhouse
     return named if named.startswith("embedded:") else str(deployment.servers.clickhouse)

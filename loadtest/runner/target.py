@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from adledger.loadtest.lab.deployment import Deployment
+from adledger.loadtest.lab.deployment import LabDeployment
 from adledger.loadtest.lab.names import Names
 from adledger.loadtest.lab.servers import Servers, named_servers, own_servers
 from adledger.loadtest.results.run_folder import Run
@@ -36,7 +36,7 @@ IDLE_CLOCK_SECONDS = 3_600
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RunTarget:
     """What the command names. `clickhouse` is empty with `local`; `urls` and `pids` are processes that others started."""
 
     target: str
@@ -57,7 +57,7 @@ def names_of(run_id: str) -> Names:
 
 
 @contextmanager
-def servers(target: Target, folder: Path) -> Iterator[Servers]:
+def servers(target: RunTarget, folder: Path) -> Iterator[Servers]:
     """Give the servers; those that are started here keep their data in `folder` and end with the block.
 
     Raises UsageError, SinkError, BrokerFailed.
@@ -110,7 +110,7 @@ def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, l
 
 def deploy(
     servers: Servers, settings: Settings, names: Names, folder: Path, *, partitions: int, workers: int
-) -> Deployment[Servers]:
+) -> LabDeployment[Servers]:
     """Make topics or log, settings and workers; nothing is started.
 
     Raises UsageError where the run's names already hold rows or records: those are not the run's.
@@ -118,7 +118,7 @@ def deploy(
     _refuse_foreign(servers, settings, names)
     if isinstance(settings.source, FilesAddress) and workers > 1:
         raise UsageError("a files: log has one consumer", remedy="--workers 1, or a kafka:// target")
-    made = Deployment.make(
+    made = LabDeployment.make(
         servers, names, settings, folder, clickhouse_text=servers.clickhouse_text, partitions=partitions
     )
     for number in range(1, workers + 1):

@@ -219,7 +219,7 @@ def _request(profile: str, **given: Any) -> "RunRequest":
     from adledger.loadtest.profiles import files as profile_files
     from adledger.loadtest.profiles.profile import fault_of
     from adledger.loadtest.runner.run import RunRequest
-    from adledger.loadtest.runner.target import LOCAL, Target
+    from adledger.loadtest.runner.target import LOCAL, RunTarget
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
         raise UsageError(
@@ -229,7 +229,7 @@ def _request(profile: str, **given: Any) -> "RunRequest":
         raise UsageError(f"--run-id {given['run_id']!r} is no name", remedy="letters, digits and _")
     return RunRequest(
         profile=profile_files.load(profile),
-        target=Target(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
+        target=RunTarget(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
         runs=given["runs"], command=("adledger", *sys.argv[1:]), run_id=given["run_id"], rate=_rate(given["rate"]),
         seconds=_seconds(given["duration"]), seed=given["seed"], senders=given["senders"], verify=given["verify"],
         faults=tuple(map(fault_of, given["faults"])), settings=_settings(given["assignments"]),
