@@ -41,13 +41,18 @@ def serve(
     Examples:
       adledger clickhouse serve data/clickhouse
       adledger clickhouse serve data/clickhouse --port 0 --http-port 0
+      adledger clickhouse serve data/demo
     """
     from adledger.pipeline.extras import require
 
     require("embedded", "the embedded ClickHouse")
     from adledger.sinks.embedded import process
+    from adledger.sinks.embedded.folder import served_folder
 
-    process.serve(directory, port, http_port, _tell)
+    folder = served_folder(directory)
+    if folder != directory:
+        err(f"{directory} is a demo's folder: serving {folder}")
+    process.serve(folder, port, http_port, _tell)
 
 
 def _tell(listening: "Listening") -> None:

@@ -13,20 +13,31 @@ from adledger.sinks.secure import login_password, probed, tls_context, told
 CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600
 CHUNK_BYTES = 256 * 1024
+READONLY_BUT_SETTINGS = "2"
+SETTING_KEPT = "Cannot modify 'readonly' setting in readonly mode"
 
 
-def run_query(address: ServerAddress, sql: str, *, database: str, output_format: str) -> Iterator[bytes]:
+def run_query(
+    address: ServerAddress, sql: str, *, database: str, output_format: str, write: bool = False
+) -> Iterator[bytes]:
     """Yield the result in pieces, formatted by the server; a FORMAT clause in the query goes before `output_format`.
 
-    The server holds the answer back until the query has ended, so that one that fails yields nothing.
+    The server holds the answer back until the query has ended, so that one that fails yields nothing. Without `write` it
+    refuses what changes something.
     Raises SinkUnavailable, and SinkError with what the server said.
     """
     connection = _connect(address)
     try:
         parameters = {"database": database, "default_format": output_format, "wait_end_of_query": "1"}
-        headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": login_password(address)}
-        connection.request("POST", "/?" + urlencode(parameters), body=sql.encode(), headers=headers)
-        response = connection.getresponse()
+        if not write:
+            parameters["readonly"] = READONLY_BUT_SETTINGS
+        response = _ask(connection, address, sql, parameters)
+        if response.status != http.client.OK:
+            refused = _refused(response)
+            if write or SETTING_KEPT not in refused.message:
+                raise refused
+            del parameters["readonly"]  # of a user who is read-only already, and may not say so
+            response = _ask(connection, address, sql, parameters)
         if response.status != http.client.OK:
             raise _refused(response)
         while piece := response.read(CHUNK_BYTES):
@@ -40,6 +51,14 @@ def run_query(address: ServerAddress, sql: str, *, database: str, output_format:
         ) from None
     finally:
         connection.close()
+
+
+def _ask(
+    connection: HTTPConnection, address: ServerAddress, sql: str, parameters: dict[str, str]
+) -> HTTPResponse:
+    headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": login_password(address)}
+    connection.request("POST", "/?" + urlencode(parameters), body=sql.encode(), headers=headers)
+    return connection.getresponse()
 
 
 class _SecureConnection(HTTPConnection):
@@ -84,6 +103,7 @@ def _refused(response: HTTPResponse) -> SinkError:
 
 
 _REMEDIES = {
+    "164": "a query is read-only: --write lets it change something",
     "60": "`adledger query 'SHOW TABLES'` lists the tables; `adledger migrate` makes them",
     "81": "set the database by --database, or make it: adledger migrate",
     "516": "check user and password in the address",

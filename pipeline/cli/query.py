@@ -21,9 +21,12 @@ def query(
             "--format", metavar="NAME", help="PrettyCompact on a terminal, TSV elsewhere; or any other."
         ),
     ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Let the statement change something.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format JSON.")] = False,
 ) -> None:
     """Run SQL, with ClickHouse's own output formats.
+
+    Read-only: a statement that changes something needs --write.
 
     The result comes by ClickHouse's HTTP port (8123; 8443 where secure=1; http_port=... in the address). With
     embedded:DIR a server that runs there is asked; else one is started for the time of the query.
@@ -46,5 +49,7 @@ def query(
     from adledger.pipeline.cli.http_query import run_query
 
     with connect.server(loaded.settings) as address:
-        for piece in run_query(address, text, database=loaded.settings.database, output_format=chosen):
+        for piece in run_query(
+            address, text, database=loaded.settings.database, output_format=chosen, write=write
+        ):
             out_bytes(piece)

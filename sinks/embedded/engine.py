@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Self
 from chdb import _chdb
 
 from adledger.sinks.embedded.blocks import Columns
+from adledger.sinks.embedded.confined import refuse_settings
 from adledger.sinks.embedded.errors import UNKNOWN_SETTING, ServerError
 from adledger.sinks.embedded.insert_query import InsertStatement
 from adledger.sinks.embedded.sql import quote, quote_name
@@ -51,12 +52,32 @@ class Engine:
         shutil.copyfile(str(files("adledger.sinks.embedded") / CONFIG), CONFIG)
         self.schema_version = 0
         self._keeps_open = Session(self)
+        self._own_default_database()
         version, timezone = bytes(self._keeps_open.run(b"SELECT version(), timezone()", "TSV").bytes()).split(
             b"\t"
         )
         major, minor, patch = version.split(b".")[:3]
         self.version = int(major), int(minor), int(patch)
         self.timezone = timezone.strip()
+
+    def _own_default_database(self) -> None:
+        """Put an ordinary `default` database in the place of chDB's, in which every unknown table is a file's name.
+
+        chDB forgets the id of one that has no tables: such a one is created again under the same id.
+        """
+        run = self._keeps_open.run
+        run(b"DETACH DATABASE default")
+        kept = Path(DATA, "metadata", "default.sql")
+        if not kept.exists():
+            run(b"CREATE DATABASE default ENGINE = Atomic")
+        else:
+            try:
+                run(b"ATTACH DATABASE default")
+            except ServerError:
+                create = kept.read_bytes().replace(b"ATTACH DATABASE _", b"CREATE DATABASE default", 1)
+                kept.unlink()
+                run(create)
+        run(b"USE default")
 
     def session(self, database: bytes = b"") -> "Session":
         """Return a new session. Raises ServerError where the database does not exist."""
@@ -95,6 +116,7 @@ class Session:
 
     def configure(self, settings: Mapping[str, str], required: frozenset[str] = frozenset()) -> None:
         """Make these the settings of the queries that follow. Unknown ones are left out unless `required`."""
+        refuse_settings(settings)
         wanted = {**SESSION_SETTINGS, **settings}
         for name in wanted:
             if not _SETTING_NAME.fullmatch(name):
@@ -221,6 +243,10 @@ class RowsFile:
         self.size += len(view)
         while view:
             view = view[self._file.write(view) :]
+
+    def read(self) -> bytes:
+        """Return everything that was appended."""
+        return Path(self.path).read_bytes()
 
     def __enter__(self) -> Self:
         return self

@@ -10,11 +10,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from adledger.sinks.embedded.confined import refuse_files
 from adledger.sinks.embedded.engine import INSERT_SETTINGS, Engine, RowsFile, Session
 from adledger.sinks.embedded.errors import BAD_ARGUMENTS, ServerError
 from adledger.sinks.embedded.http_request import (
     HttpRequest,
     content_type,
+    foreign,
     http_status,
     read_request,
     skip_to_rows,
@@ -37,6 +39,7 @@ class HttpClient:
 
     def __init__(self, sock: socket.socket, engine: Engine, register: Register) -> None:
         self._socket = sock
+        self.port = int(sock.getsockname()[1])
         self.engine = engine
         self.register = register
 
@@ -79,6 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep no log of requests."""
 
     def _request(self, *, readonly: bool) -> None:
+        if why := foreign(self.headers, self.server.port):
+            self.close_connection = True
+            self._reply(
+                HTTPStatus.FORBIDDEN, f"{why}\n".encode(), {"Content-Type": "text/plain; charset=UTF-8"}
+            )
+            return
         path = self.path.partition("?")[0]
         if path in PAGES or (readonly and self.path == "/"):
             self._drain()
@@ -117,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
                 rows.append(skip_to_rows(inline))
                 for piece in pieces:
                     rows.append(piece)
+                if insert.takes_expressions:
+                    refuse_files(rows.read())
             session = self.server.engine.session(request.database)
             try:
                 return self._run(session, request, query_id, sql, insert, rows)

@@ -19,6 +19,7 @@ NOT_SETTINGS = frozenset(
 """Parameters that are not settings of the query, whether we heed them or not."""
 
 READONLY_BUT_SETTINGS = "2"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,25 @@ class HttpRequest:
     settings: dict[str, str]
     required: frozenset[str]
     parameters: dict[str, str]
+
+
+def foreign(headers: Mapping[str, str], port: int) -> str:
+    """Return why a request is not answered: a web page of somewhere else made a browser send it. "" where it is.
+
+    The server has no passwords, so that whoever reaches it may use it, and a browser on this machine reaches it. A page
+    of another origin gives itself away by Origin or Sec-Fetch-Site; one whose name was rebound to the loopback by Host.
+    """
+    own = {f"{name}:{port}" for name in LOOPBACK}
+    host = headers.get("Host", "")
+    if host.lower() not in own | set(LOOPBACK):
+        return f"Host {host!r}: this server answers on {', '.join(sorted(own))} only"
+    origin = headers.get("Origin")
+    if origin is not None and origin.lower().removeprefix("http://") not in own:
+        return f"Origin {origin!r}: this server answers no pages of other origins"
+    site = headers.get("Sec-Fetch-Site", "none")
+    if site not in ("none", "same-origin"):
+        return f"Sec-Fetch-Site {site!r}: this server answers no requests that pages of other origins make"
+    return ""
 
 
 def read_request(target: str, headers: Mapping[str, str], *, readonly: bool) -> HttpRequest:

@@ -23,6 +23,11 @@ class InsertStatement:
     format: bytes
     data_at: int
 
+    @property
+    def takes_expressions(self) -> bool:
+        """Whether rows may call functions: those of VALUES may."""
+        return self.format.strip(b'`"').lower() == b"values"
+
     def from_file(self, path: str, input_format: bytes) -> bytes:
         """Return the statement that inserts the rows of a file."""
         where = quote(path.encode())

@@ -13,6 +13,7 @@ from typing import Any, Self
 import adledger
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.extras import require
+from adledger.sinks.embedded.folder import refuse_other_folder
 from adledger.sinks.embedded.owner import Listening, find
 
 START_SECONDS_MAX = 60
@@ -37,10 +38,11 @@ class EmbeddedServer:
     def start(cls, directory: Path, *, port: int = 0, http_port: int = 0) -> "EmbeddedServer":
         """Start the server of a folder, and return when it answers. Port 0 takes a free one.
 
-        What it has to say goes to DIR/server.log. Raises SinkError: a second owner, a port in use, no such folder; UsageError: no chDB.
+        What it has to say goes to DIR/server.log. Raises SinkError: a second owner, a port in use, no such folder, one of something else; UsageError: no chDB.
         """
         require("embedded", "the embedded ClickHouse")
         directory = directory.absolute()
+        refuse_other_folder(directory)
         if (owner := find(directory)) is None:
             _make(directory)
         log = directory / LOG

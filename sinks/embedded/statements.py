@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
+from adledger.sinks.embedded.confined import refuse_files
 from adledger.sinks.embedded.engine import Session
 from adledger.sinks.embedded.errors import SYNTAX_ERROR, ServerError
 from adledger.sinks.embedded.insert_query import InsertStatement, parse_insert
@@ -23,8 +24,12 @@ class Prepared:
 
 
 def given_rows(sql: bytes) -> tuple[InsertStatement | None, bytes]:
-    """Return an INSERT that is to be given rows, and those that stand in the statement itself."""
+    """Return an INSERT that is to be given rows, and those that stand in the statement itself.
+
+    Every statement of a client passes here first. Raises ServerError where it reaches for files (`confined`).
+    """
     insert = parse_insert(sql)
+    refuse_files(sql if insert is None or insert.takes_expressions else sql[: insert.data_at])
     return (insert, sql[insert.data_at :]) if insert else (None, b"")
 
 

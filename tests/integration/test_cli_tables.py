@@ -302,5 +302,9 @@ def test_a_database_without_tables_is_told_what_to_do(address):
 def test_an_embedded_directory_is_served_for_one_command(tmp_path: Path):
     """embedded:DIR starts a server where none runs, and leaves none behind; the data stay."""
     where = ("--clickhouse", f"embedded:{tmp_path / 'ch'}", "--database", "default")
-    assert run("query", "CREATE DATABASE d", *where).exit_code == 0
+    refused = run("query", "CREATE DATABASE d", *where).exception
+    assert isinstance(refused, SinkError)
+    assert "--write" in refused.remedy
+    assert run("query", "EXISTS DATABASE d", *where).stdout == "0\n"
+    assert run("query", "CREATE DATABASE d", "--write", *where).exit_code == 0
     assert run("query", "EXISTS DATABASE d", *where).stdout == "1\n"

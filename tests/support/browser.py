@@ -10,8 +10,11 @@ import html
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,7 +81,7 @@ class Browser:
 
     def look(self, page: Path, width: int, *, dark: bool = False) -> Seen:
         """Lay the page out at a width, and measure it."""
-        out = self._run(self._harness(page, width, 2_000), "--dump-dom", dark=dark)
+        out = self._run(self._harness(page, width, 2_000).resolve().as_uri(), "--dump-dom", dark=dark)
         found = out.rpartition('<pre id="found">')[2].partition("</pre>")[0]
         assert found.startswith("{"), f"the harness did not come to its end: {out[-500:]}"
         return Seen(**json.loads(html.unescape(found)))
@@ -86,8 +89,30 @@ class Browser:
     def picture(self, page: Path, width: int, height: int, to: Path, *, dark: bool = False) -> Path:
         """Write a PNG of the page as it is at a width."""
         harness = self._harness(page, width, height)
-        self._run(harness, f"--screenshot={to}", f"--window-size={max(width, 500)},{height}", dark=dark)
+        self._run(
+            harness.resolve().as_uri(),
+            f"--screenshot={to}",
+            f"--window-size={max(width, 500)},{height}",
+            dark=dark,
+        )
         return to
+
+    def visit(self, url: str) -> str:
+        """Open a page by its address, let its scripts run, and return what became of its document."""
+        with subprocess.Popen(
+            self._command(url, "--dump-dom", dark=False), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env={**os.environ, "HOME": str(self._folder)}, start_new_session=True,
+        ) as running:  # fmt: skip
+            alarm = threading.Timer(PATIENCE_SECONDS, os.killpg, (running.pid, signal.SIGKILL))
+            alarm.start()
+            assert running.stdout is not None
+            document = ""
+            while "</html>" not in document and (line := running.stdout.readline()):
+                document += line
+            alarm.cancel()
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)  # it may wait for connections that pages keep
+        return document
 
     def _harness(self, page: Path, width: int, height: int) -> Path:
         harness = self._folder / f"harness-{width}.html"
@@ -95,21 +120,23 @@ class Browser:
         harness.write_text(HARNESS.format(width=width, height=height, source=source), "utf-8")
         return harness
 
-    def _run(self, page: Path, *arguments: str, dark: bool) -> str:
+    def _run(self, url: str, *arguments: str, dark: bool) -> str:
         done = subprocess.run(
-            [
-                self._program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                "--hide-scrollbars", "--no-first-run", "--disable-extensions", "--disable-background-networking",
-                "--disable-component-update", "--allow-file-access-from-files", f"--virtual-time-budget={PAGE_MS}",
-                f"--user-data-dir={self._folder / 'profile'}",
-                *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-                *arguments, page.resolve().as_uri(),
-            ],
-            capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
-            env={**os.environ, "HOME": str(self._folder)},
+            self._command(url, *arguments, dark=dark), capture_output=True, text=True, check=False,
+            timeout=PATIENCE_SECONDS, env={**os.environ, "HOME": str(self._folder)},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2_000:]
         return done.stdout
+
+    def _command(self, url: str, *arguments: str, dark: bool) -> list[str]:
+        return [
+            self._program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--hide-scrollbars", "--no-first-run", "--disable-extensions", "--disable-background-networking",
+            "--disable-component-update", "--allow-file-access-from-files", f"--virtual-time-budget={PAGE_MS}",
+            f"--user-data-dir={self._folder / 'profile'}",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+            *arguments, url,
+        ]  # fmt: skip
 
 
 def main(page: str, picture: str, width: str = "1280", height: str = "1280") -> None:

@@ -58,9 +58,30 @@ def test_the_server_is_told_all_it_needs(server):
     assert ask(server, 200, b"1\n") == b"1\n"
     asked = FakeClickHouse.asked
     assert asked["sql"] == "SELECT 1"
-    assert asked["query"] == {"database": ["ads"], "default_format": ["CSV"], "wait_end_of_query": ["1"]}
+    assert asked["query"] == {
+        "database": ["ads"], "default_format": ["CSV"], "wait_end_of_query": ["1"], "readonly": ["2"],
+    }  # fmt: skip
     assert asked["headers"]["X-ClickHouse-User"] == "ana"
     assert asked["headers"]["X-ClickHouse-Key"] == "p:w"
+
+
+def test_only_writing_is_asked_without_readonly(server):
+    """`write` leaves the setting out, so that the statement may change something."""
+    FakeClickHouse.answer = (200, {}, b"")
+    list(run_query(server, "DROP TABLE t", database="ads", output_format="CSV", write=True))
+    assert "readonly" not in FakeClickHouse.asked["query"]
+
+
+def test_a_refused_change_names_the_option(server):
+    """ClickHouse's code 164 leads to --write."""
+    with pytest.raises(SinkError, match="in readonly mode") as refused:
+        ask(
+            server,
+            403,
+            b"Code: 164. DB::Exception: Cannot execute query in readonly mode.",
+            X_ClickHouse_Exception_Code="164",
+        )
+    assert "--write" in refused.value.remedy
 
 
 def test_long_answers_come_whole(server):

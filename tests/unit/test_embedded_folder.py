@@ -1,0 +1,42 @@
+"""The embedded server's folder: never an empty server by mistake."""
+
+import pytest
+
+from adledger.pipeline.errors import SinkError
+from adledger.sinks.embedded.folder import served_folder
+from adledger.sinks.embedded.launch import EmbeddedServer
+
+
+def server_folder(directory):
+    directory.mkdir(parents=True)
+    (directory / "engine.xml").touch()
+    (directory / "data").mkdir()
+    return directory
+
+
+def test_a_new_an_empty_and_a_used_folder_are_served(tmp_path):
+    """What is not there yet, what is empty, and what a server had before."""
+    (tmp_path / "empty").mkdir()
+    used = server_folder(tmp_path / "used")
+    for folder in (tmp_path / "new", tmp_path / "empty", used):
+        assert served_folder(folder) == folder
+
+
+def test_a_demos_folder_is_served_by_its_clickhouse(tmp_path):
+    """A demo's folder holds a log and ClickHouse's folder: that one is meant."""
+    (tmp_path / "log").mkdir()
+    inner = server_folder(tmp_path / "clickhouse")
+    assert served_folder(tmp_path) == inner
+
+
+def test_another_folder_is_refused_and_stays_as_it_was(tmp_path):
+    """A folder that holds something else gets no server, and the remedy names what to give instead."""
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(SinkError, match="is no folder of the embedded ClickHouse") as refused:
+        EmbeddedServer.start(tmp_path)
+    assert refused.value.remedy == "name a new or empty folder, or that of a server"
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+    server_folder(tmp_path / "clickhouse")
+    with pytest.raises(SinkError) as refused:
+        EmbeddedServer.start(tmp_path)
+    assert refused.value.remedy == f"name {tmp_path / 'clickhouse'}"
