@@ -33,7 +33,7 @@ from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, faust_credentials
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.web.pages import PageData, add_pages
-from adledger.pipeline.web.server import Pages
+from adledger.pipeline.web.server import Pages, ports_to_try
 
 AGENT = "publisher_monitor"
 
@@ -49,7 +49,7 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
                 f"source = {settings.source}: the Faust app works on Kafka",
                 remedy="name brokers: --source kafka://HOST:PORT, or `source` in adledger.toml",
             )
-        self._web_port = settings.web_port
+        self._web_ports = ports_to_try(settings.web_port, chosen="web_port" in settings.model_fields_set)
         super().__init__(
             f"{settings.group}-pages-{uuid4().hex[:12]}",
             broker=[f"kafka://{server}" for server in settings.source.servers],
@@ -69,7 +69,7 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
         return RecentTransport(self.conf.broker_consumer, self)
 
     def _new_web(self) -> Pages:
-        return Pages(self, self._web_port)
+        return Pages(self, self._web_ports)
 
     def _create_directories(self) -> None:
         """Make none: there are no tables to keep in them."""

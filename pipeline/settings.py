@@ -237,14 +237,14 @@ class Settings(BaseSettings):
 
     # pages
     web_host: str = Field(
-        "0.0.0.0",  # noqa: S104 - probes come from outside; pages show no secrets and change nothing
-        min_length=1, max_length=253,
-        description="The address that a Kafka worker's pages listen on: 127.0.0.1 is this machine only.",
+        "127.0.0.1", min_length=1, max_length=253,
+        description="The address that a Kafka worker's pages listen on. The default is this machine only; probes and "
+        "scrapers that come from outside need 0.0.0.0 or the address of one network.",
     )  # fmt: skip
     web_port: int = Field(
         6066, ge=0, le=65_535,
-        description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live). 0 lets the "
-        "system choose one, logged at start: for several workers on one machine.",
+        description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live), logged at start. "
+        "Where it is not set, a second worker on a machine takes the next free one; 0 lets the system choose.",
     )  # fmt: skip
 
     @classmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -104,8 +105,24 @@ async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int)
     assert (await owners._told_by(member("", 1)))[1] == Owner("chi-07:4121", detail="the worker has no pages")
     old = await owners._told_by(GroupMember("adledger", "/10.1.2.3", (1,)))
     assert old[1].worker == "adledger at 10.1.2.3"
-    gone = await owners._told_by(member(f"http://127.0.0.1:{unused_tcp_port}/", 1))
+    gone = await owners._told_by(member(f"http://0.0.0.0:{unused_tcp_port}/", 1))
     assert "pages don't answer" in gone[1].detail
+
+
+async def test_pages_on_another_machines_loopback_are_not_looked_for_here():
+    """What answers on this machine's loopback is another worker's: nobody is asked, and why is said."""
+
+    async def lanes(_: web.Request) -> web.Response:
+        return web.json_response(LANES)
+
+    async with pages(lanes) as url:
+        here = url.replace("0.0.0.0", "127.0.0.1")
+        elsewhere = await owners._told_by(member(here, 2))
+        own = WorkerInfo(f"{socket.gethostname()}:4121", here)
+        ours = await owners._told_by(GroupMember("adledger", "/127.0.0.1", (2,), own))
+    assert (elsewhere[2].phase, ours[2].phase) == ("", "rebuilding")
+    assert "from its own machine only" in elsewhere[2].detail
+    assert "web_host" in elsewhere[2].detail
 
 
 async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
