@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep no log of requests."""
 
     def _request(self, *, readonly: bool) -> None:
-        if why := foreign(self.headers, self.server.port):
+        if why := foreign(dict(self.headers.items()), self.server.port):
             self.close_connection = True
             self._reply(
                 HTTPStatus.FORBIDDEN, f"{why}\n".encode(), {"Content-Type": "text/plain; charset=UTF-8"}
