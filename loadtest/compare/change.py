@@ -1,9 +1,9 @@
 """Telling change from noise: runs of A against runs of B, metric by metric.
 
-Welch's test on the logarithms of the runs' values: load tests' noise is relative, and two sides need not be equally
-noisy. A change is told only where both hold: its interval leaves no change out, and it is as large as `effect_min`,
-since what is real but small is nobody's business. The interval's error is shared out among the metrics, so that A against
-A says something in at most ERROR_MAX of all comparisons, whatever the metrics have to do with each other.
+Welch's test on the logarithms of the runs' values: noise of load tests is relative, and the two sides may differ in noise.
+A change is reported only where both hold: its confidence interval excludes zero, and it is at least `effect_min`, since a
+small change matters to nobody even when it is real. The error is divided among the metrics, so that comparing A with A
+reports a change in at most ERROR_MAX of all comparisons, however the metrics depend on each other.
 """
 
 import math
@@ -12,23 +12,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from adledger.loadtest.compare import student
+from scipy import special
 
 RUNS_MIN = 3
-"""Of each side. Fewer say nothing about noise."""
+"""Of each side. Fewer do not show the noise."""
 
 ERROR_MAX = 0.02
-"""Of comparisons of A with A, those that tell any change, at most."""
+"""The share of comparisons of A with A that report any change, at most."""
 
 NOISE_MIN = 0.002
-"""Standard deviation of a run's value that is assumed at least: values that happen to agree prove no precision."""
+"""The smallest standard deviation that is assumed of a run's value: values that happen to agree prove no precision."""
 
 POWER = 0.8
-"""`seen_from` is a change that so many comparisons like this one would have told."""
+"""`detectable_from` is the change that this share of such comparisons reports."""
 
 
 class ChangeKind(StrEnum):
-    """What became of a metric."""
+    """How a metric changed."""
 
     WORSE = "worse"
     BETTER = "better"
@@ -64,8 +64,8 @@ METRICS = (
 class Change:
     """What was found of a metric: A's value against B's, geometric means. Changes are relative: 0.1 is 10 % more than B.
 
-    `low` and `high` bound the change at the metric's own error; `seen_from` is the change that would hardly have gone
-    unseen. All are None where the kind is UNKNOWN, and `why` says why.
+    `low` and `high` bound the change at the metric's own error; `detectable_from` is the minimum detectable effect. All are
+    None where the kind is UNKNOWN, and `why` says why.
     """
 
     metric: Metric
@@ -75,7 +75,7 @@ class Change:
     change: float | None = None
     low: float | None = None
     high: float | None = None
-    seen_from: float | None = None
+    detectable_from: float | None = None
     p: float | None = None
     why: str = ""
 
@@ -93,23 +93,28 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
     )  # Welch and Satterthwaite
     mean_a, mean_b = statistics.fmean(logs_a), statistics.fmean(logs_b)
     difference = mean_a - mean_b
-    reach = student.quantile(metric.error, degrees) * spread
-    p = student.two_tails(difference / spread, degrees)
+    reach = two_sided_t(metric.error, degrees) * spread
+    p = 2 * float(special.stdtr(degrees, -abs(difference / spread)))
     change = math.expm1(difference)
     real = abs(difference) > reach and abs(change) >= metric.effect_min
     worse = (change > 0) != metric.higher_is_better
-    power_reach = student.quantile(2 * (1 - POWER), degrees) * spread
+    power_reach = two_sided_t(2 * (1 - POWER), degrees) * spread
     return Change(
         metric=metric, kind=(ChangeKind.WORSE if worse else ChangeKind.BETTER) if real else ChangeKind.SAME,
         value_a=math.exp(mean_a), value_b=math.exp(mean_b), change=change,
         low=math.expm1(difference - reach), high=math.expm1(difference + reach),
-        seen_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
+        detectable_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
     )  # fmt: skip
 
 
 def regressed(changes: Iterable[Change]) -> bool:
     """Whether anything became worse."""
     return any(change.kind is ChangeKind.WORSE for change in changes)
+
+
+def two_sided_t(error: float, degrees: float) -> float:
+    """Return t with P(|T| >= t) = `error` for Student's T."""
+    return -float(special.stdtrit(degrees, error / 2))
 
 
 def _positive(values: Sequence[float | None]) -> list[float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adledger.loadtest.compare.change import METRICS, RUNS_MIN, Change, ChangeKind, change_of
-from adledger.loadtest.compare.must_see import unseen
+from adledger.loadtest.compare.detectable import undetectable
 from adledger.loadtest.report.figures import plain
 from adledger.loadtest.results.run_folder import Run, RunFolder, RunSummary, RunVerdict
 
@@ -15,13 +15,13 @@ MACHINE = ("cpu", "cores", "memory_bytes", "one_machine")
 OF_ONE_RUN = frozenset({
     "cluster", "database", "group", "load_average_before", "rollups_topic", "source", "topics", "web_host", "web_port",
 })  # fmt: skip
-"""Settings and environment that each run has anew."""
+"""Settings and environment that differ from run to run."""
 
 OVERRIDDEN = frozenset({"rate", "seconds", "warm_up_seconds"})
-"""Of a profile's load: what the command may have set, and the run says as it was."""
+"""Of a profile's load: what the command may override; the run records the value used."""
 
-BLIND_FROM = 0.25
-"""A comparison that would miss a change of so much says so."""
+UNDERPOWERED_FROM = 0.25
+"""A comparison that can miss a change of this size says so."""
 
 COMPARABLE = frozenset({RunVerdict.HELD, RunVerdict.CROSSED})
 
@@ -49,9 +49,9 @@ class MeasuredRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A against B. `refused`: why it can't be made, and then there are no changes.
+    """A against B. `refused`: why they can't be compared, and then there are no changes.
 
-    `unseen`: changes that had to be seen and could have gone unseen.
+    `undetectable`: effects asked for that could have been missed.
     """
 
     a: tuple[str, ...]
@@ -60,16 +60,16 @@ class Comparison:
     cautions: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
-    unseen: tuple[str, ...] = ()
+    undetectable: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """`refused`, `worse` (anything is), `blind` (something is unseen), `better`, or `no change`."""
+        """`refused`, `worse` (any metric), `underpowered` (an effect asked for is undetectable), `better`, or `no change`."""
         kinds = {change.kind for change in self.changes}
         if self.refused:
             return "refused"
-        if self.unseen and ChangeKind.WORSE not in kinds:
-            return "blind"
+        if self.undetectable and ChangeKind.WORSE not in kinds:
+            return "underpowered"
         return next(
             (kind.value for kind in (ChangeKind.WORSE, ChangeKind.BETTER) if kind in kinds),
             ChangeKind.SAME.value,
@@ -86,9 +86,9 @@ def compare(
     b: Sequence[MeasuredRun],
     *,
     across_machines: bool = False,
-    must_see: Mapping[str, float] | None = None,
+    min_effects: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Compare runs A with runs B, where they can be compared. `must_see` is must_see.must_see_of's."""
+    """Compare runs A with runs B, where they can be compared. `min_effects` is that of `min_detectable_effects`."""
     names_a, names_b = (tuple(m.run.id for m in side) for side in (a, b))
     refused = tuple(_refusals(a, b, across_machines=across_machines))
     if refused:
@@ -100,40 +100,42 @@ def compare(
     if all(change.kind is ChangeKind.UNKNOWN for change in changes):
         return Comparison(a=names_a, b=names_b, refused=("no metric was measured in every run",))
     return Comparison(
-        a=names_a, b=names_b, refused=(), cautions=(*_blind(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
-        changes=changes, unseen=tuple(unseen(changes, must_see or {})),
+        a=names_a, b=names_b, refused=(), cautions=(*_underpowered(changes), *_cautions(a, b)), differs=tuple(_differences(a, b)),
+        changes=changes, undetectable=tuple(undetectable(changes, min_effects or {})),
     )  # fmt: skip
 
 
 def _refusals(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun], *, across_machines: bool) -> Iterator[str]:
     for name, side in (("A", a), ("B", b)):
         if len(side) < RUNS_MIN:
-            yield f"{len(side)} runs of {name}: at least {RUNS_MIN} of each tell noise from change, 5 are better"
+            yield f"{len(side)} runs of {name}: telling change from noise takes at least {RUNS_MIN} of each, 5 are better"
     ids = [m.run.id for m in (*a, *b)]
     for run_id in dict.fromkeys(i for i in ids if ids.count(i) > 1):
         yield f"{run_id} is named twice"
     for measured in (*a, *b):
         if measured.summary.verdict not in COMPARABLE:
-            yield f"{measured.run.id} is {measured.summary.verdict.value}: its figures say nothing"
+            yield f"{measured.run.id} is {measured.summary.verdict.value}: its figures do not count"
         elif measured.summary.verification.ran and not measured.summary.verification.equal:
-            yield f"{measured.run.id} counted wrongly: how fast it was is no matter"
+            yield f"{measured.run.id} counted wrongly: its speed does not matter"
     for key, values in _differing([m.load for m in (*a, *b)]):
         yield f"the loads are not the same: {key} is {_either(values)}"
     machines = [{key: m.run.environment.get(key) for key in MACHINE} for m in (*a, *b)]
     for key, values in _differing(machines):
         if not across_machines:
-            yield f"the machines are not the same: {key} is {_either(values)} (--across-machines compares them all the same)"
+            yield f"the machines are not the same: {key} is {_either(values)} (--across-machines compares them anyway)"
 
 
-def _blind(changes: Sequence[Change]) -> Iterator[str]:
-    blind = [
-        f"{change.metric.title} {change.seen_from:,.0%}"
+def _underpowered(changes: Sequence[Change]) -> Iterator[str]:
+    scattered = [
+        f"{change.metric.title} {change.detectable_from:,.0%}"
         for change in changes
-        if change.kind is ChangeKind.SAME and change.seen_from is not None and change.seen_from > BLIND_FROM
+        if change.kind is ChangeKind.SAME
+        and change.detectable_from is not None
+        and change.detectable_from > UNDERPOWERED_FROM
     ]
-    if blind:
+    if scattered:
         yield (
-            f"Runs scatter so much that changes below these are not sure to be seen: {', '.join(blind)}. "
+            f"Runs scatter so much that changes below these may be missed: {', '.join(scattered)}. "
             "Take more runs, longer ones, or a quieter machine."
         )
 
@@ -142,7 +144,7 @@ def _cautions(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]) -> Iterator[st
     times_a, times_b = ([m.run.started_ms for m in side] for side in (a, b))
     if max(times_a) < min(times_b) or max(times_b) < min(times_a):
         yield (
-            "All runs of one side came before those of the other: a machine that changed meanwhile would look the same. "
+            "All runs of one side came before those of the other: a change of the machine itself would look the same. "
             "Alternate them: A B A B ..."
         )
     for name, side in (("A", a), ("B", b)):
@@ -157,11 +159,11 @@ def _cautions(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]) -> Iterator[st
         yield f"The machine was busy before {len(busy)} of {len(a) + len(b)} runs."
     unverified = sum(not m.summary.verification.ran for m in (*a, *b))
     if unverified:
-        yield f"What was counted was not compared with the truth in {unverified} of {len(a) + len(b)} runs."
+        yield f"Tables were not compared with the ground truth in {unverified} of {len(a) + len(b)} runs."
 
 
 def _differences(a: Sequence[MeasuredRun], b: Sequence[MeasuredRun]) -> Iterator[str]:
-    """Yield what A has otherwise than B: what the change may come from."""
+    """Yield how A's settings and environment differ from B's: possible causes of a change."""
     for key, (of_a, of_b) in _differing([_own(a[0].run), _own(b[0].run)]):
         yield f"{key}: A {plain(of_a)}, B {plain(of_b)}"
 

@@ -1,4 +1,4 @@
-"""`adledger loadtest`: how much it can take, and whether it still counts right while it does."""
+"""`adledger loadtest`: how much load a deployment takes, and whether its counts stay exact under it."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from adledger.pipeline.cli.loadtest_report import RUNS, AgainstMany, Runs, compa
 from adledger.pipeline.cli.loadtest_send import send
 from adledger.pipeline.cli.output import out, out_json, out_table
 from adledger.pipeline.errors import UsageError
+from adledger.pipeline.extras import require
 
 if TYPE_CHECKING:
     from adledger.loadtest.results.run_folder import RunFolder
@@ -23,7 +24,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folde
 
 @loadtest.callback()
 def root() -> None:
-    """Load tests whose truth is known: run, verify, clean.
+    """Load tests with a known ground truth: run, verify, compare, clean.
 
     \b
     Examples:
@@ -40,16 +41,16 @@ def root() -> None:
 def run(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A name (`loadtest list`) or a .toml file.")],
     *,
-    target: Annotated[str, typer.Option("--target", metavar="WHERE", help="kafka://HOST:PORT[,...], files:DIR, or local: brings broker and ClickHouse.")],
-    rate: Annotated[str | None, typer.Option("--rate", metavar="R|max", help="Events a second (a ramp's peak, a replay's mean); max: as fast as it goes.")] = None,
-    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes before it.")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Workers to start; 0: others run them, with the run's adledger.toml.")] = 1,
-    worker_urls: Annotated[list[str] | None, typer.Option("--worker", metavar="URL", help="Pages of a worker that others run. Repeatable.")] = None,
+    target: Annotated[str, typer.Option("--target", metavar="WHERE", help="kafka://HOST:PORT[,...], files:DIR, or local: starts its own broker and ClickHouse.")],
+    rate: Annotated[str | None, typer.Option("--rate", metavar="R|max", help="Events a second (a ramp's peak, a replay's mean); max: as fast as possible.")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes first.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Workers to start; 0: you run them, with the run's adledger.toml.")] = 1,
+    worker_urls: Annotated[list[str] | None, typer.Option("--worker", metavar="URL", help="Pages of a worker that you run. Repeatable.")] = None,
     clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="clickhouse://... or embedded:DIR; not with local.")] = "",
     senders: Annotated[int, typer.Option("--senders", min=1, metavar="N", help="Processes that generate and send.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Another seed is other traffic.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="A different seed gives different traffic.")] = 1,
     find_max: Annotated[bool, typer.Option("--find-max", help="Search for the highest rate whose thresholds hold.")] = False,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare every table with the truth at the end.")] = True,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare every table with the ground truth at the end.")] = True,
     faults: Annotated[list[str] | None, typer.Option("--fault", metavar="KIND@AT[+DURATION]", help="E.g. kill-worker@10s, pause-clickhouse@10s+5s. Repeatable.")] = None,
     watch: Annotated[list[str] | None, typer.Option("--watch", metavar="PART=PID", help="Sample a process as worker, broker or clickhouse. Repeatable.")] = None,
     run_id: Annotated[str, typer.Option("--run-id", metavar="ID", help="Letters, digits, _; default: time and four digits.")] = "",
@@ -57,20 +58,20 @@ def run(
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Run a load test, verify it, and say whether its thresholds held.
+    """Run a load test, verify its counts, and report whether its thresholds held.
 
-    The load is an open loop: its schedule never waits for the system. A stall shows as latency; what could not be
-    sent by the schedule's end is dropped_events. The run has a database, topics and a group of its own
+    The load is an open loop: its schedule never waits for the system. A stall shows as latency; events that could not
+    be sent by the end of the schedule are dropped_events. The run has its own database, topics and group
     (adledger_lt_ID), and a folder with summary.json, seconds.csv and freshness.hlog.
 
     \b
     Exit codes:
-      0    thresholds held, and every table is as the truth has it
-      99   thresholds were crossed, or the tables differ from the truth
-      98   nothing was crossed, and the verification did not run
-      97   invalid: the generator fell behind, a delivery failed, a worker died by itself, a fault took no effect
+      0    thresholds held, and every table is as expected
+      99   thresholds were crossed, or tables differ from what is expected
+      98   nothing was crossed, but the verification did not run
+      97   invalid: the generator fell behind, a delivery failed, a worker died, a fault took no effect
       130  interrupted: what was measured until then is kept
-      2    misused; 1 the run could not be begun
+      2    misused; 1 the run could not start
 
     \b
     Examples:
@@ -89,7 +90,8 @@ def run(
 
 
 def _carried_out(request: "RunRequest", *, find_max: bool, as_json: bool) -> int:
-    """Do it, print what came of it, and return the exit code."""
+    """Run it, print its result, and return the exit code."""
+    require("loadtest", "adledger loadtest run")
     from adledger.loadtest.report.write import HTML, write_report
     from adledger.loadtest.runner.load import Interrupt
     from adledger.loadtest.runner.run import execute
@@ -121,7 +123,7 @@ def verify(
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Compare every table of a run with its truth again, and explain each difference by event.
+    """Compare every table of a run with its ground truth again, and explain each difference by event.
 
     Exit codes: 0 equal, 1 not equal, 2 misused.
 
@@ -130,6 +132,7 @@ def verify(
       adledger loadtest verify last
       adledger loadtest verify 20260102t030405_ab12 --json
     """
+    require("loadtest", "adledger loadtest verify")
     from adledger.loadtest.report.write import write_report
     from adledger.loadtest.results.run_folder import RunFolder
     from adledger.loadtest.runner.run import verify_again
@@ -159,7 +162,7 @@ loadtest.command("compare", cls=AgainstMany)(compare)
 def clean(
     name: RunName,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="The run's folder too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove the run's folder too.")] = False,
     clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="With its password, where it has one.")] = "",
     runs: Runs = RUNS,
 ) -> None:  # fmt: skip
@@ -179,7 +182,7 @@ def clean(
 
 @loadtest.command("list")
 def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
-    """List the profiles that adledger comes with, and the runs that are kept.
+    """List the profiles that ship with adledger, and the runs kept in the folder of runs.
 
     \b
     Examples:
@@ -223,10 +226,10 @@ def _request(profile: str, **given: Any) -> "RunRequest":
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
         raise UsageError(
-            "--target local brings its own servers", remedy="leave --clickhouse and --worker out"
+            "--target local starts its own servers", remedy="leave out --clickhouse and --worker"
         )
     if given["run_id"] and not (given["run_id"].isidentifier() or given["run_id"].replace("_", "").isalnum()):
-        raise UsageError(f"--run-id {given['run_id']!r} is no name", remedy="letters, digits and _")
+        raise UsageError(f"--run-id {given['run_id']!r} is not a name", remedy="letters, digits and _")
     return RunRequest(
         profile=profile_files.load(profile),
         target=RunTarget(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
@@ -260,7 +263,7 @@ def _rate(text: str | None) -> float | None:
     except ValueError:
         rate = 0.0
     if not 1 <= rate <= RATE_MAX:
-        raise UsageError(f"--rate {text} is no rate", remedy=f"events a second, 1 to {RATE_MAX:,}, or max")
+        raise UsageError(f"--rate {text} is not a rate", remedy=f"events a second, 1 to {RATE_MAX:,}, or max")
     return rate
 
 

@@ -1,4 +1,4 @@
-"""`adledger loadtest report` and `adledger loadtest compare`: what came of runs, and whether it changed."""
+"""`adledger loadtest report` and `adledger loadtest compare`: a run's report, and whether runs differ."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,12 +8,13 @@ from typer.core import TyperCommand
 
 from adledger.pipeline.cli import options
 from adledger.pipeline.cli.output import err, out, out_json, out_table
+from adledger.pipeline.extras import require
 
 if TYPE_CHECKING:
     from adledger.loadtest.compare.runs import Comparison
 
 RUNS = Path("data") / "loadtest"
-EXIT_WORSE, EXIT_REFUSED, EXIT_BLIND = 99, 97, 96
+EXIT_WORSE, EXIT_REFUSED, EXIT_UNDERPOWERED = 99, 97, 96
 AGAINST = "--against"
 
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
@@ -33,6 +34,7 @@ def report(
       adledger loadtest report last --open
       adledger loadtest report 20260102t030405_ab12 --json
     """
+    require("loadtest", "adledger loadtest report")
     from adledger.loadtest.report.write import HTML, write_report
     from adledger.loadtest.results.run_folder import RunFolder
 
@@ -71,66 +73,68 @@ def repeated(args: list[str]) -> list[str]:
 
 
 def compare(
-    a: Annotated[list[str], typer.Argument(metavar="A...", help="Runs of what is new, at least 3.")],
+    a: Annotated[list[str], typer.Argument(metavar="A...", help="Runs of the new version, at least 3.")],
     *,
-    against: Annotated[list[str], typer.Option(AGAINST, metavar="B...", help="Runs of what was, at least 3.")],
+    against: Annotated[list[str], typer.Option(AGAINST, metavar="B...", help="Runs of the old version, at least 3.")],
     across_machines: Annotated[bool, typer.Option("--across-machines", help="Compare runs of different machines.")] = False,
-    must_see: Annotated[list[str] | None, typer.Option("--must-see", metavar="[METRIC=]N%", help="Fail where a change of so much could go unseen, of every metric or of one. Repeatable.")] = None,
+    min_effect: Annotated[list[str] | None, typer.Option("--min-detectable-effect", metavar="[METRIC=]N%", help="Fail where a change of this size could be missed, in every metric or in one. Repeatable.")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout, for a merge request.")] = False,
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Tell whether runs A are worse or better than runs B, or whether what differs is noise.
+    """Report whether runs A are worse or better than runs B, or whether the difference is noise.
 
-    Each metric's change has an interval (Welch's test on logarithms); it is told where that leaves 0 out and the change
-    is large enough to matter: 3 % of worker CPU an event and of rate, 10 % of freshness and memory. A against A stays
-    silent in at least 98 of 100 comparisons. Alternate the runs, A B A B ..., on a quiet machine.
+    Each metric's change has a confidence interval (Welch's test on logarithms). A change is reported where the interval
+    excludes 0 and the change is large enough to matter: 3 % of worker CPU per event and of rate, 10 % of freshness and
+    memory. Comparing A with A reports no change in at least 98 of 100 comparisons. Alternate the runs, A B A B ..., on a
+    quiet machine.
 
-    Runs that scatter hide changes. With --must-see the silence of a comparison counts only where it would have told a
-    change of that size (in four of five such comparisons: "seen from" in the table).
+    Runs that scatter hide changes. With --min-detectable-effect the comparison passes only where a change of that size
+    would have been reported (in four of five such comparisons: "detectable from" in the table).
 
     \b
     Exit codes:
       0    A is not worse
       99   A is worse
       97   not comparable: too few runs, other loads, other machines, invalid runs
-      96   A is not seen to be worse, and a change that --must-see asks for could have gone unseen
+      96   A is not found to be worse, but a change of --min-detectable-effect could have been missed
       2    misused: no such run
 
     \b
     Examples:
       adledger loadtest compare a1 a2 a3 a4 a5 --against b1 b2 b3 b4 b5
-      adledger loadtest compare new/* --against old/* --must-see worker_cpu_us_per_event=10%
+      adledger loadtest compare new/* --against old/* --min-detectable-effect worker_cpu_us_per_event=10%
       adledger loadtest compare new/* --against old/* --markdown >> $GITHUB_STEP_SUMMARY
     """
+    require("loadtest", "adledger loadtest compare")
+    from adledger.loadtest.compare import render
     from adledger.loadtest.compare import runs as comparable
-    from adledger.loadtest.compare import shown
-    from adledger.loadtest.compare.must_see import must_see_of
+    from adledger.loadtest.compare.detectable import min_detectable_effects
     from adledger.loadtest.results.run_folder import RunFolder
 
-    asked = must_see_of(must_see or [])
+    asked = min_detectable_effects(min_effect or [])
     sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
-    found = comparable.compare(*sides, across_machines=across_machines, must_see=asked)
+    found = comparable.compare(*sides, across_machines=across_machines, min_effects=asked)
     if as_json:
-        out_json(shown.as_json(found))
+        out_json(render.as_json(found))
     elif as_markdown:
-        out(shown.markdown(found).rstrip())
+        out(render.markdown(found).rstrip())
     else:
         _print(found)
-    codes = {"worse": EXIT_WORSE, "refused": EXIT_REFUSED, "blind": EXIT_BLIND}
+    codes = {"worse": EXIT_WORSE, "refused": EXIT_REFUSED, "underpowered": EXIT_UNDERPOWERED}
     raise typer.Exit(codes.get(found.verdict, 0))
 
 
 def _print(found: "Comparison") -> None:
-    from adledger.loadtest.compare import shown
+    from adledger.loadtest.compare import render
 
     if found.changes:
-        out_table(shown.HEADER, shown.rows(found))
+        out_table(render.HEADER, render.rows(found))
         out("")
-        out(shown.EXPLAINED.replace("`", ""))
+        out(render.EXPLAINED.replace("`", ""))
         out("")
-    for line in found.unseen:
-        out(f"  could have gone unseen: {line}")
-    for line in (*found.refused, *found.cautions, *(f"A has otherwise {line}" for line in found.differs)):
+    for line in found.undetectable:
+        out(f"  could have been missed: {line}")
+    for line in (*found.refused, *found.cautions, *(f"A differs in {line}" for line in found.differs)):
         out(f"  {line}")
-    out(shown.SENTENCES[found.verdict])
+    out(render.SENTENCES[found.verdict])

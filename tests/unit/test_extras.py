@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
 from adledger.pipeline import extras
 from adledger.pipeline.cli.clickhouse import serve
 from adledger.pipeline.cli.demo import demo
+from adledger.pipeline.cli.loadtest import loadtest
 from adledger.pipeline.errors import UsageError
 from adledger.sinks.embedded.launch import EmbeddedServer
 
@@ -33,6 +35,22 @@ def test_a_command_without_its_extra_names_it(tmp_path, command):
         command(tmp_path / "new")
     assert refused.value.remedy == "pip install 'adledger[embedded]'"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("_nothing_installed")
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "steady-day", "--target", "local"], ["verify", "last"], ["report", "last"], ["compare", "a", "--against", "b"]],
+    ids=["run", "verify", "report", "compare"],
+)  # fmt: skip
+def test_a_load_test_without_its_extra_names_it(tmp_path, arguments):
+    """Before a run folder is made or looked for: the modules that are missing, and the line that installs them."""
+    runs = tmp_path / "runs"
+    refused = CliRunner().invoke(loadtest, [*arguments, "--runs", str(runs)]).exception
+    assert isinstance(refused, UsageError)
+    assert refused.message.startswith(f"adledger loadtest {arguments[0]} needs hdrh, jinja2, scipy")
+    assert refused.remedy == "pip install 'adledger[loadtest]'"
+    assert not runs.exists()
 
 
 def test_each_extra_installs_the_modules_that_it_is_asked_for():

@@ -10,11 +10,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from adledger.loadtest.compare import student
-from adledger.loadtest.compare.change import ERROR_MAX, METRICS, RUNS_MIN, ChangeKind, change_of, regressed
-from adledger.loadtest.compare.must_see import must_see_of, unseen
+from adledger.loadtest.compare.change import (
+    ERROR_MAX,
+    METRICS,
+    RUNS_MIN,
+    ChangeKind,
+    change_of,
+    regressed,
+    two_sided_t,
+)
+from adledger.loadtest.compare.detectable import min_detectable_effects, undetectable
+from adledger.loadtest.compare.render import as_json, markdown
 from adledger.loadtest.compare.runs import MeasuredRun, compare
-from adledger.loadtest.compare.shown import as_json, markdown
 from adledger.loadtest.results.run_folder import RunVerdict, Verification
 from adledger.pipeline.cli.loadtest import loadtest
 from adledger.pipeline.cli.loadtest_report import repeated
@@ -95,13 +102,7 @@ def test_what_was_not_measured_everywhere_is_not_compared():
 )  # fmt: skip
 def test_student_s_t_is_that_of_the_tables(tails, degrees, t):
     """Quantiles agree with printed tables to their last digit."""
-    assert student.quantile(tails, degrees) == pytest.approx(t, abs=6e-5)
-
-
-@given(st.floats(1e-6, 0.999), st.floats(1.0, 1e4))
-def test_quantile_and_tails_undo_each_other(tails, degrees):
-    """The quantile leaves in the tails what was asked for."""
-    assert student.two_tails(student.quantile(tails, degrees), degrees) == pytest.approx(tails, rel=1e-6)
+    assert two_sided_t(tails, degrees) == pytest.approx(t, abs=6e-5)
 
 
 def side(name: str, costs: list[float], *, first: int = 0, **other) -> list[MeasuredRun]:
@@ -202,19 +203,19 @@ def test_a_ci_job_fails_on_what_is_worse_and_on_nothing_else(tmp_path, costs, co
 
 
 @given(st.sampled_from(METRICS), values, values, st.floats(0.1, 1.0))
-def test_silence_counts_only_where_it_would_have_spoken(metric, a, b, asked):
-    """A change that must be seen is named as unseen just where nothing is told of it and it lies below `seen_from`."""
+def test_no_change_counts_only_where_it_was_detectable(metric, a, b, asked):
+    """An effect asked for is named as undetectable just where no change is reported and it lies below `detectable_from`."""
     change = change_of(metric, a, b)
-    assume(abs(change.seen_from - asked) > 1e-6)
-    silent = change.kind is ChangeKind.SAME and change.seen_from > asked
-    assert bool([*unseen([change], {metric.name: asked})]) == silent
-    assert not [*unseen([change], {})]
+    assume(abs(change.detectable_from - asked) > 1e-6)
+    silent = change.kind is ChangeKind.SAME and change.detectable_from > asked
+    assert bool([*undetectable([change], {metric.name: asked})]) == silent
+    assert not [*undetectable([change], {})]
 
 
-def test_what_was_not_measured_was_not_seen():
-    """A metric that must be seen and that a run lacks is unseen, not passed over."""
+def test_what_was_not_measured_is_undetectable():
+    """A metric that is asked for and that a run lacks is undetectable, not passed over."""
     change = change_of(CPU, [1.0, None, 1.0], [1.0] * 3)
-    [said] = unseen([change], {CPU.name: 0.1})
+    [said] = undetectable([change], {CPU.name: 0.1})
     assert "not every run measured it" in said
 
 
@@ -226,37 +227,41 @@ def test_what_was_not_measured_was_not_seen():
         (["20%", "freshness_ms.p(99)=50%"], {m.name: 0.5 if m.name == "freshness_ms.p(99)" else 0.2 for m in METRICS}),
     ],
 )  # fmt: skip
-def test_what_must_be_seen_is_asked_for_metric_by_metric(texts, found):
+def test_effects_are_asked_for_metric_by_metric(texts, found):
     """A percentage alone is about every metric, `METRIC=` about one, and goes before it when it follows."""
-    assert must_see_of(texts) == pytest.approx(found)
+    assert min_detectable_effects(texts) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("text", ["10", "ten%", "0%", "200%", "-5%", "5%", "no_such=10%", "worker_cpu_us_per_event=1%"])  # fmt: skip
 def test_a_demand_that_can_not_be_met_is_misuse(text):
     """No percentage, no such metric, or less than what is ever told of it: refused with a remedy."""
     with pytest.raises(UsageError) as refused:
-        must_see_of([text])
+        min_detectable_effects([text])
     assert refused.value.remedy
 
 
 @pytest.mark.parametrize(
     ("costs", "code", "verdict"),
-    [([4.01, 3.98, 4.02], 0, "no change"), ([3.0, 4.0, 5.5], 96, "blind"), ([4.4, 4.42, 4.39], 99, "worse")],
+    [
+        ([4.01, 3.98, 4.02], 0, "no change"),
+        ([3.0, 4.0, 5.5], 96, "underpowered"),
+        ([4.4, 4.42, 4.39], 99, "worse"),
+    ],
 )
-def test_a_ci_job_does_not_trust_a_blind_comparison(tmp_path, costs, code, verdict):
-    """With --must-see: 96 where runs scatter so much that the change could be there; a change that is told comes first."""
+def test_a_ci_job_does_not_trust_an_underpowered_comparison(tmp_path, costs, code, verdict):
+    """With --min-detectable-effect: 96 where runs scatter so much that the change could be there; a change that is told comes first."""
     a = side("a", costs, first=1)
     for measured in (*a, *B):
         folder_of(tmp_path, measured.run, measured.summary)
     names = [*(m.run.id for m in a), "--against", *(m.run.id for m in B)]
-    arguments = ["compare", *names, "--must-see", f"{CPU.name}=10%", "--runs", str(tmp_path)]
+    arguments = ["compare", *names, "--min-detectable-effect", f"{CPU.name}=10%", "--runs", str(tmp_path)]
     done = CliRunner().invoke(loadtest, [*arguments, "--json"])
     assert done.exit_code == code, done.output
     assert json.loads(done.stdout)["verdict"] == verdict
     for form in ([], ["--markdown"]):
         told = CliRunner().invoke(loadtest, [*arguments, *form])
         assert told.exit_code == code
-        assert ("could have gone unseen" in told.stdout.lower()) == (code == 96)
+        assert ("could have been missed" in told.stdout.lower()) == (code == 96)
 
 
 def test_report_writes_its_files_beside_the_run_s(tmp_path):

@@ -1,4 +1,4 @@
-"""A comparison for people, for a merge request, and for programs."""
+"""A comparison rendered as a table, as Markdown for a merge request, and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,13 +14,13 @@ SENTENCES = {
     "worse": "A is worse than B.",
     "better": "A is better than B.",
     "no change": "No change was found.",
-    "blind": "A is not seen to be worse than B, but a change that had to be seen could have gone unseen.",
+    "underpowered": "A is not found to be worse than B, but a change of the size asked for could have been missed.",
     "refused": "A and B can't be compared.",
 }
-HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "seen from")
+HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "detectable from")
 EXPLAINED = (
-    "A change is told where its interval leaves 0 out and it is large enough to matter. "
-    "`seen from`: a smaller one may have gone unseen; more runs see more."
+    "A change is reported where its interval excludes 0 and it is large enough to matter. "
+    "`detectable from`: a smaller change may be missed; more runs detect smaller ones."
 )
 
 
@@ -46,7 +46,7 @@ def _row(change: Change) -> tuple[str, ...]:
     return (
         MARKS[change.kind], change.metric.title, metric(name, change.value_a), metric(name, change.value_b),
         _percent(change.change), f"{_percent(change.low)} and {_percent(change.high)}",
-        _percent(change.seen_from).removeprefix("+"),
+        _percent(change.detectable_from).removeprefix("+"),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def _markdown(found: Comparison) -> Iterator[str]:
         yield EXPLAINED
         yield ""
     for title, lines in (
-        ("", found.refused), ("Could have gone unseen:", found.unseen), ("What A has otherwise:", found.differs),
+        ("", found.refused), ("Could have been missed:", found.undetectable), ("Where A differs from B:", found.differs),
         ("", found.cautions),
     ):  # fmt: skip
         if lines:
