@@ -58,7 +58,7 @@ class ClickHouseSink:
         self.orders = ClickHouseOrders(self._rows, self._database)
         """What people ordered lanes to do."""
         self.rules = ClickHouseRules(self._rows, self._insert_rows, self._database)
-        """Rule sets, publishers, judges and alerts."""
+        """Rule sets, publishers, evaluators and alerts."""
         self._pool = ClientPool(
             lambda: connect(address, compression=self._options.compression),
             self._options.connections_max,

@@ -1,4 +1,4 @@
-"""Rule sets, publishers, judges and alerts, as ClickHouse keeps them: append-only, outside the batch protocol."""
+"""Rule sets, publishers, rule evaluators and alerts, as ClickHouse keeps them: append-only, outside the batch protocol."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -18,7 +18,7 @@ class AlertKind(StrEnum):
     """What an alert row says."""
 
     BREACH = "breach"  # a rule left its bounds in a lane, and is flagged there
-    RESUME = "resume"  # a person lets a rule enforce again, in all lanes
+    RESUME = "resume"  # an operator lets a rule enforce again, in all lanes
     REFUSED = "refused"  # a published set that workers can't use
 
 
@@ -55,8 +55,8 @@ class AlertRow:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeRow:
-    """One row of `judges`: all that a judge version is made of. `list_*` are parallel, `turned` are names of rules."""
+class EvaluatorRow:
+    """One row of `judges`: all that an evaluator version is made of. `list_*` are parallel, `turned` names the demoted rules."""
 
     version: int
     rules_version: int
@@ -75,8 +75,8 @@ class JudgeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedBatch:
-    """A batch as the ledger has it, with the rules (bits) that its judge enforced, and sums of its judged events.
+class EvaluatedBatch:
+    """A batch as the ledger has it, with the rules (bits) that its evaluator enforced, and sums of its evaluated events.
 
     `sums`: (minute of the watermark since the epoch, currency code, class code, reasons, events, money in nanos).
     """
@@ -105,13 +105,13 @@ class RuleStore(Protocol):
     async def add_alert(self, alert: AlertRow) -> None:
         """Write an alert; returns when it is durable."""
 
-    async def store_judge(self, judge: JudgeRow) -> None:
-        """Write a judge unless it is there; returns when it is durable."""
+    async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
+        """Write an evaluator unless it is there; returns when it is durable."""
 
-    async def judged(
+    async def evaluated(
         self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
-    ) -> Sequence[JudgedBatch]:
-        """Return a lane's batches before one, judged by one published set, in order.
+    ) -> Sequence[EvaluatedBatch]:
+        """Return a lane's batches before one, evaluated by one published set, in order.
 
         They go back so far (ms of log time) from where the last batch before that one begins.
         """
@@ -139,16 +139,16 @@ class NoRuleStore:
     async def add_alert(self, alert: AlertRow) -> None:
         """Forget it."""
 
-    async def store_judge(self, judge: JudgeRow) -> None:
+    async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
         """Forget it."""
 
-    async def judged(
+    async def evaluated(
         self,
         lane: int,  # noqa: ARG002
         window_ms: int,  # noqa: ARG002
         before_batch_no: int,  # noqa: ARG002
         rules_version: int,  # noqa: ARG002
-    ) -> Sequence[JudgedBatch]:
+    ) -> Sequence[EvaluatedBatch]:
         """Return none."""
         return ()
 
@@ -164,7 +164,7 @@ Insert = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], Awaitable[None]
 PUBLISHED_TRIED = 5
 """Of so many of the newest published sets a worker takes the first that it can use."""
 ALERT_COLUMNS = tuple(f.name for f in fields(AlertRow))[:-1]
-JUDGE_COLUMNS = tuple(f.name for f in fields(JudgeRow))
+EVALUATOR_COLUMNS = tuple(f.name for f in fields(EvaluatorRow))
 
 
 class ClickHouseRules:
@@ -197,18 +197,18 @@ class ClickHouseRules:
         """Write an alert; returns when it is durable."""
         await self._insert("alerts", ALERT_COLUMNS, [alert_values(alert)])
 
-    async def store_judge(self, judge: JudgeRow) -> None:
-        """Write a judge unless it is there; returns when it is durable."""
+    async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
+        """Write an evaluator unless it is there; returns when it is durable."""
         there = await self._rows(
-            f"SELECT count() FROM {self._database}.judges WHERE version = {judge.version:d}"
+            f"SELECT count() FROM {self._database}.judges WHERE version = {evaluator.version:d}"
         )
         if not there[0][0]:
-            await self._insert("judges", JUDGE_COLUMNS, [_values(judge, JUDGE_COLUMNS)])
+            await self._insert("judges", EVALUATOR_COLUMNS, [_values(evaluator, EVALUATOR_COLUMNS)])
 
-    async def judged(
+    async def evaluated(
         self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
-    ) -> Sequence[JudgedBatch]:
-        """Return a lane's batches before one, judged by one published set, in order.
+    ) -> Sequence[EvaluatedBatch]:
+        """Return a lane's batches before one, evaluated by one published set, in order.
 
         They go back so far (ms of log time) from where the last batch before that one begins.
         """
@@ -223,19 +223,19 @@ class ClickHouseRules:
         )
         if not batches:
             return []
-        judged = ", ".join(f"{c:d}" for c in (Class.BILLABLE, Class.GIVT, Class.SIVT))
+        evaluated = ", ".join(f"{c:d}" for c in (Class.BILLABLE, Class.GIVT, Class.SIVT))
         sums: dict[int, list[tuple[int, int, int, int, int, int]]] = {}
         for batch_no, *values in await self._rows(
             "SELECT batch_no, intDiv(toUnixTimestamp64Milli(events.lane_clock), 60000) AS minute, currency_code, "
             "class_code, reasons, count(), sum(money_nanos) "
             f"FROM {database}.events WHERE lane = {lane:d} AND batch_no >= {batches[0][0]:d} "
-            f"AND batch_no < {before_batch_no:d} AND class_code IN ({judged}) "
+            f"AND batch_no < {before_batch_no:d} AND class_code IN ({evaluated}) "
             "GROUP BY batch_no, minute, currency_code, class_code, reasons"
         ):
             minute, currency, class_code, reasons, events, nanos = map(int, values)
             sums.setdefault(int(batch_no), []).append((minute, currency, class_code, reasons, events, nanos))
         return [
-            JudgedBatch(int(no), int(clock), int(enforced), tuple(sums.get(int(no), ())))
+            EvaluatedBatch(int(no), int(clock), int(enforced), tuple(sums.get(int(no), ())))
             for no, clock, enforced in batches
         ]
 

@@ -13,7 +13,7 @@ from adledger.pipeline.errors import SinkUnavailable
 
 PROBE_SECONDS_MAX = 5
 ALERT_SECONDS_MAX = 1.0
-"""With TLS 1.3 a server judges our certificate after the handshake; so long is waited for what it says."""
+"""With TLS 1.3 a server checks our certificate after the handshake; its answer is awaited this long."""
 
 _NO_PASSWORD = ""
 """Given for keys, so that OpenSSL does not ask on the terminal for the password of one that has one."""

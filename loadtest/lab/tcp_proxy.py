@@ -36,7 +36,7 @@ class Action(Enum):
 
 
 class Gate(Protocol):
-    """Judges one connection."""
+    """RulesInForce one connection."""
 
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
         """Return the pieces that are whole with this data, in order, each with what becomes of it."""
@@ -198,7 +198,7 @@ class _Cut(Exception):  # noqa: N818 - no error, an order
 
 
 class _Everything:
-    """Judges whatever was read at once, by its side alone."""
+    """RulesInForce whatever was read at once, by its side alone."""
 
     def __init__(self, actions: Mapping[Side, Action]) -> None:
         self._actions = actions

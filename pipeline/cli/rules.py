@@ -31,7 +31,7 @@ NameArgument = Annotated[
 def root() -> None:
     """Check, compare, try out and publish fraud rules.
 
-    And decide about rules that a guardrail has turned to flag.
+    And decide about rules that a guardrail has demoted to flag.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ def publish(
     author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
-    """Publish a rule set: workers with rules = published judge by it from each lane's next batch on.
+    """Publish a rule set: workers with rules = published use it from each lane's next batch on.
 
     It is checked whole first; a wrong one is refused, and nothing changes.
 
@@ -176,9 +176,7 @@ def history(
         out_json({"published": [published_json(row) for row in found]})
         return
     if not found:
-        err(
-            "nobody has published rules yet: those that adledger comes with judge (adledger rules show default)"
-        )
+        err("nobody has published rules yet: the shipped set is in force (adledger rules show default)")
         return
     rows = [(f"{r.version:016x}", time_text(r.published_at), r.author, r.reason) for r in found]
     out_table(("version", "published", "author", "reason"), rows)
@@ -213,9 +211,9 @@ def status(
     ] = 20,
     as_json: options.Json = False,
 ) -> None:
-    """Show the set that judges, the rules that guardrails have turned to flag, and the last alerts.
+    """Show the set in force, the rules that guardrails have demoted to flag, and the last alerts.
 
-    Exit code 1 where a rule is turned and waits for a decision.
+    Exit code 1 where a rule is demoted and waits for a decision.
 
     \b
     Examples:
@@ -228,13 +226,13 @@ def status(
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
         in_force = tables.in_force()
-        turned, alerts = tables.turned(in_force), tables.alerts(limit)
+        demoted, alerts = tables.demoted(in_force), tables.alerts(limit)
     lanes_of = {
-        rule: sorted(lane for lanes in where.values() for lane in lanes) for rule, where in turned.items()
+        rule: sorted(lane for lanes in where.values() for lane in lanes) for rule, where in demoted.items()
     }
     versions = [f"{version:016x}" for version in sorted(set(in_force.values()))]
     if as_json:
-        out_json({"rules_versions": versions, "turned": lanes_of, "alerts": [alert_json(a) for a in alerts]})
+        out_json({"rules_versions": versions, "demoted": lanes_of, "alerts": [alert_json(a) for a in alerts]})
     else:
         out(f"judged by rule set {', '.join(versions)}" if versions else "nothing was judged yet")
         out_table(("raised", "kind", "rule", "lane", "batch", "what"), [alert_line(a) for a in alerts])
@@ -243,7 +241,7 @@ def status(
                 f"{rule} is flagged in lanes {', '.join(map(str, lanes))}: look, then publish another set, or"
             )
             err(f"  adledger rules resume {rule} --reason TEXT")
-    if turned:
+    if demoted:
         raise typer.Exit(1)
 
 
@@ -252,16 +250,16 @@ def status(
 def resume(
     given: options.Deployment,
     rule: Annotated[
-        str, typer.Argument(metavar="RULE", help="The rule that a guardrail has turned to flag.")
+        str, typer.Argument(metavar="RULE", help="The rule that a guardrail has demoted to flag.")
     ],
     *,
     reason: options.Reason,
     author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
-    """Let a rule that guardrails have turned to flag enforce again, in all lanes, from their next batches on.
+    """Let a rule that guardrails have demoted to flag enforce again, in all lanes, from their next batches on.
 
-    It is measured anew from then on: if it leaves its bounds again, it is turned again.
+    It is measured anew from then on: if it leaves its bounds again, it is demoted again.
 
     \b
     Examples:
@@ -275,15 +273,15 @@ def resume(
     author = author or getpass.getuser()
     with connect.client(settings) as client:
         tables = RulesTables(client, settings.database)
-        turned = tables.turned(tables.in_force())
-        if rule not in turned:
+        demoted = tables.demoted(tables.in_force())
+        if rule not in demoted:
             raise UsageError(
-                f"{rule} is not turned; turned are: {', '.join(turned) or 'none'}",
+                f"{rule} is not demoted; demoted are: {', '.join(demoted) or 'none'}",
                 remedy="adledger rules status",
             )
-        for version in turned[rule]:
+        for version in demoted[rule]:
             tables.add_alert(AlertRow(AlertKind.RESUME, version, rule, author=author, what=reason))
-    lanes = sorted(lane for where in turned[rule].values() for lane in where)
+    lanes = sorted(lane for where in demoted[rule].values() for lane in where)
     if as_json:
         out_json({"rule": rule, "lanes": lanes})
     else:

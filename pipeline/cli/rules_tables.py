@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adledger.pipeline.cli import connect
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.lanes.judges import standing
+from adledger.pipeline.lanes.rules_in_force import standing
 from adledger.pipeline.rules.loader import PUBLISHED, load_rules, shipped_name
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.sinks.rules import (
@@ -72,13 +72,13 @@ class RulesTables:
         )
         return {int(lane): int(version) for lane, version in rows}
 
-    def turned(self, in_force: Mapping[int, int]) -> dict[str, dict[int, list[int]]]:
+    def demoted(self, in_force: Mapping[int, int]) -> dict[str, dict[int, list[int]]]:
         """Return name of rule -> set's version -> lanes: where guardrails hold a rule of the set in force at `flag`."""
         found: dict[str, dict[int, list[int]]] = {}
         for version in sorted(set(in_force.values())):
             alerts = self.alerts_of(version)
-            for lane, judged_by in in_force.items():
-                for rule in sorted(standing(alerts, lane).turned) if judged_by == version else ():
+            for lane, evaluated_by in in_force.items():
+                for rule in sorted(standing(alerts, lane).demoted) if evaluated_by == version else ():
                     found.setdefault(rule.name, {}).setdefault(version, []).append(lane)
         return found
 

@@ -55,14 +55,14 @@ def what_if(
     with connect.client(settings) as client, connect.client(settings) as texts_client:
         replay = Replay(client, texts_client, TableNames(settings.database, settings.cluster is not None))
         candidate = _candidate(settings, client, rules)
-        judged_by, unknown = replay.judged_by(span)
+        evaluated_by, unknown = replay.evaluated_by(span)
         total = sum(events for _, _, events in replay.lanes(span))
         with _progress(total) as advance:
-            found = replay.run(candidate, span, judged_by, samples_per_rule=samples, progress=advance)
+            found = replay.run(candidate, span, evaluated_by, samples_per_rule=samples, progress=advance)
         first = replay.first_clock() if total else 0
         warm = span.start - candidate.rules.horizon_ms < first
         notes = cannot_know(
-            found, candidate, list(judged_by.values()), unknown, replay.malformed(span), cold_start=warm
+            found, candidate, list(evaluated_by.values()), unknown, replay.malformed(span), cold_start=warm
         )
         shown = [sample for each in found.samples.values() for sample in each]
         agents = replay.user_agents(_hashes([sample.ua_hash for sample in shown]))
@@ -75,9 +75,9 @@ def what_if(
 def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
     """Return the judge of a set, with the lists and publishers of today."""
     from adledger.pipeline.cli.rules_tables import RulesTables, needs_tables
-    from adledger.pipeline.lanes.judges import snapshot
+    from adledger.pipeline.lanes.rules_in_force import snapshot
     from adledger.pipeline.lists.load import load_lists
-    from adledger.pipeline.rules.compiled import CompiledJudge
+    from adledger.pipeline.rules.compiled import RuleEvaluator
     from adledger.pipeline.rules.loader import load_rules, require_horizon, today
     from adledger.sinks.rules import publishers_sql
 
@@ -85,7 +85,7 @@ def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
     rules: RuleSet = tables.read(name)[0] if needs_tables(name) else load_rules(name)
     require_horizon(rules, name, settings.rule_horizon_minutes_max)
     lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
-    return CompiledJudge(rules, lists, snapshot(client.execute(publishers_sql(settings.database))))
+    return RuleEvaluator(rules, lists, snapshot(client.execute(publishers_sql(settings.database))))
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.wire import currency_text
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.replay import JudgedBy
-    from adledger.pipeline.rules.compiled import CompiledJudge
+    from adledger.pipeline.ledger.replay import EvaluatedBy
+    from adledger.pipeline.rules.compiled import RuleEvaluator
     from adledger.pipeline.rules.what_if import ChangedEvent, Findings
 
 PUBLISHERS_SHOWN = 20
@@ -21,8 +21,8 @@ NANOS = 1_000_000_000
 
 def cannot_know(
     found: "Findings",
-    candidate: "CompiledJudge",
-    judged_by: Sequence["JudgedBy"],
+    candidate: "RuleEvaluator",
+    evaluated_by: Sequence["EvaluatedBy"],
     unknown: Sequence[int],
     malformed: int,
     *,
@@ -32,19 +32,19 @@ def cannot_know(
     notes = []
     lists = candidate.lists.version if candidate.lists is not None else ""
     publishers = candidate.publishers.version if candidate.publishers is not None else ""
-    if {j.lists_version for j in judged_by} - {lists, ""}:
+    if {j.lists_version for j in evaluated_by} - {lists, ""}:
         notes.append(
             "other lists were in force then than are now: changes by user agents and addresses may be theirs"
         )
-    if {j.publishers_version for j in judged_by} - {publishers, ""}:
+    if {j.publishers_version for j in evaluated_by} - {publishers, ""}:
         notes.append("the table publishers has changed since: changes by its rules may be its own")
-    if turned := sorted({rule for j in judged_by for rule in j.turned}):
+    if turned := sorted({rule for j in evaluated_by for rule in j.turned}):
         notes.append(
-            f"guardrails had turned {', '.join(turned)} to flag in some batches; the replay has no guardrail"
+            f"guardrails had demoted {', '.join(turned)} to flag in some batches; the replay has no guardrail"
         )
     if unknown:
         notes.append(
-            f"judge versions {', '.join(f'{v:016x}' for v in unknown)} are not in `judges`: which rule had invalidated "
+            f"evaluator versions {', '.join(f'{v:016x}' for v in unknown)} are not in `judges`: which rule had invalidated "
             "their events is not known"
         )
     if found.texts_missing:
@@ -98,7 +98,7 @@ def print_findings(found: "Findings", notes: Sequence[str], agents: Mapping[int,
 
 def as_json(
     found: "Findings",
-    candidate: "CompiledJudge",
+    candidate: "RuleEvaluator",
     notes: Sequence[str],
     agents: Mapping[int, bytes],
     span: tuple[int, int],

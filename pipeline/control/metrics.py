@@ -54,7 +54,7 @@ NOT_EVALUATED = MetricSpec(
 )  # fmt: skip
 ALERTS = MetricSpec(
     "adledger_alerts_total", "counter", "alerts", ("kind",),
-    "Alerts that this worker raised: breach (a guardrail turned a rule to flag), refused (a published rule set that can't "
+    "Alerts that this worker raised: breach (a guardrail demoted a rule to flag), refused (a published rule set that can't "
     "be used). `adledger rules status` shows them.",
 )  # fmt: skip
 ROWS = MetricSpec(

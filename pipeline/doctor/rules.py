@@ -1,4 +1,4 @@
-"""Looking at what judges: the rule set in force and the published ones, lists and their ages, publishers."""
+"""Examines the rules: the set in force and the published ones, lists and their ages, publishers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.errors import SinkError, UsageError
 from adledger.pipeline.findings import Finding
-from adledger.pipeline.lanes.judges import snapshot
+from adledger.pipeline.lanes.rules_in_force import snapshot
 from adledger.pipeline.lists.facts import ListState
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
-from adledger.pipeline.rules.compiled import CompiledJudge
-from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, today
+from adledger.pipeline.rules.compiled import RuleEvaluator
+from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_evaluator, today
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode, RuleInput
 from adledger.pipeline.rules.rule_set import RuleSet
@@ -31,11 +31,11 @@ class RulesFacts:
 
 
 NO_TABLES = RulesFacts()
-"""Before the first migration there is nothing to read, and the set that adledger comes with judges."""
+"""Before the first migration there is nothing to read, and the shipped set is in force."""
 
 
 def read_tables(client: Client, database: str) -> RulesFacts:
-    """Read what judges are made of. Raises what the client raises."""
+    """Read what evaluators are made of. Raises what the client raises."""
     if not client.execute(f"EXISTS TABLE {database}.rules")[0][0]:
         return NO_TABLES
     rows = client.execute(published_sql(database, PUBLISHED_TRIED))
@@ -50,12 +50,12 @@ def rules_checks(settings: Settings, tables: RulesFacts) -> list[Check]:
         publishers = snapshot(tables.publishers)
     except SinkError as error:
         return [Check(AREA, "publishers", [Finding(error.message, error.remedy)])]
-    judge, what, refused = _in_force(settings, tables.published, publishers)
-    if judge is None:
+    evaluator, what, refused = _in_force(settings, tables.published, publishers)
+    if evaluator is None:
         return [Check(AREA, what, refused)]
-    checks = [Check(AREA, what, [*refused, *_not_evaluated(judge)])]
-    if judge.lists is not None:
-        checks.append(_lists_check(judge.lists))
+    checks = [Check(AREA, what, [*refused, *_not_evaluated(evaluator)])]
+    if evaluator.lists is not None:
+        checks.append(_lists_check(evaluator.lists))
     suspended = sum(PublisherStatus[s.upper()] is PublisherStatus.SUSPENDED for _, s in tables.publishers)
     checks.append(Check(AREA, f"{len(publishers):,} publishers are known, {suspended:,} of them suspended"))
     return checks
@@ -63,13 +63,13 @@ def rules_checks(settings: Settings, tables: RulesFacts) -> list[Check]:
 
 def _in_force(
     settings: Settings, published: Sequence[PublishedRules], publishers: PublisherSnapshot
-) -> tuple[CompiledJudge | None, str, list[Finding]]:
-    """Return the judge that a worker would take (None: it would not start), what it is of, and the sets it refuses."""
+) -> tuple[RuleEvaluator | None, str, list[Finding]]:
+    """Return the evaluator that a worker would take (None: it would not start), what it is of, and the sets it refuses."""
     refused = []
     for row in published if settings.rules == PUBLISHED else ():
         try:
             rules = RuleSet.parse(row.text, f"the set of {row.author}")
-            judge = load_judge(settings, today(), publishers, rules)
+            evaluator = load_evaluator(settings, today(), publishers, rules)
         except UsageError as error:
             found = f"the published set {row.version:016x} is refused: {error.message}"
             refused.append(
@@ -77,26 +77,26 @@ def _in_force(
             )
         else:
             return (
-                judge,
+                evaluator,
                 f"rules = published: {row.version:016x} of {row.author} judges ({row.reason})",
                 refused,
             )
     if refused:
         return None, "rules = published: none of the newest sets can be used, no worker starts", refused
     try:
-        judge = load_judge(settings, today(), publishers)
+        evaluator = load_evaluator(settings, today(), publishers)
     except UsageError as error:
         return None, f"rules = {settings.rules}", [Finding(error.message, error.remedy)]
     shipped = ": nobody has published any, those that adledger comes with judge"
-    return judge, f"rules = {settings.rules}{shipped if settings.rules == PUBLISHED else ''}", []
+    return evaluator, f"rules = {settings.rules}{shipped if settings.rules == PUBLISHED else ''}", []
 
 
-def _not_evaluated(judge: CompiledJudge) -> Iterator[Finding]:
+def _not_evaluated(evaluator: RuleEvaluator) -> Iterator[Finding]:
     """Yield the rules that are run and can't be evaluated; without a list an attack is missed in silence otherwise."""
-    for reason, why in judge.not_evaluated.items():
+    for reason, why in evaluator.not_evaluated.items():
         of_publishers = RULES[reason].source == RuleInput.PUBLISHERS
         remedy = "adledger publishers import FILE" if of_publishers else "adledger lists status"
-        mode = judge.effective.rules[reason].mode
+        mode = evaluator.effective.rules[reason].mode
         message = f"{reason.name} ({mode}) is not evaluated: {why}"
         yield Finding(message, remedy, advice=of_publishers or mode != Mode.ENFORCE)
 

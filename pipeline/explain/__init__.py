@@ -1,1 +1,1 @@
-"""Why an event was judged as it was: made again from stored events, with the plain rules."""
+"""Why an event got its verdict: the plain rules, evaluated again on stored events."""

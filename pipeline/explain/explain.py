@@ -1,11 +1,11 @@
-"""From an event's id to what was stored of it, where it came from, and why it was judged so."""
+"""From an event's id to what is stored of it, where it came from, and why it got its verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adledger.pipeline.explain.evidence import Environment, RuleFinding, findings
 from adledger.pipeline.explain.rows import EventRow
-from adledger.pipeline.explain.store import LedgerRow, Store, StoredJudge
+from adledger.pipeline.explain.store import LedgerRow, Store, StoredEvaluator
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherStatus
 from adledger.pipeline.rules.registry import NO_REASON, RULE_BITS
@@ -18,7 +18,7 @@ from adledger.schemas.classes import Class, Reason
 class Explained:
     """One stored event, explained.
 
-    `first`: of a duplicate, the event that counted; `duplicates`: of a first. `rules` None: the judge version is not
+    `first`: of a duplicate, the event that counted; `duplicates`: of a first. `rules` None: the evaluator version is not
     stored, and nothing was made again. `differs`: rules whose hit, made again, is not what is stored (`why_differs`).
     """
 
@@ -26,7 +26,7 @@ class Explained:
     user_agent: bytes | None
     page_url: bytes | None
     ledger: LedgerRow | None
-    judge: StoredJudge | None
+    evaluator: StoredEvaluator | None
     rules: RuleSet | None
     findings: tuple[RuleFinding, ...]
     primary: Reason | None
@@ -44,14 +44,18 @@ class Explainer:
 
     def explain(self, row: EventRow) -> Explained:
         """Return an event's explanation. Evidence is made again from stored events, in the lane's order."""
-        judge = self._store.judge(row.judge_version)
-        rules = None if judge is None else RuleSet.parse(judge.rules, f"judge {judge.version:016x}")
+        evaluator = self._store.evaluator(row.judge_version)
+        rules = (
+            None
+            if evaluator is None
+            else RuleSet.parse(evaluator.rules, f"evaluator {evaluator.version:016x}")
+        )
         agent = self._store.text("user_agents", "ua_hash", row.ua_hash)
         found: tuple[RuleFinding, ...] = ()
         differs: tuple[Reason, ...] = ()
-        if judge is not None and rules is not None:
+        if evaluator is not None and rules is not None:
             evaluated = rules.bits(Mode.ENFORCE, Mode.FLAG)
-            evaluated &= ~sum(1 << Reason[name] for name in judge.not_evaluated)
+            evaluated &= ~sum(1 << Reason[name] for name in evaluator.not_evaluated)
             earlier = self._store.earlier(row, rules.horizon_ms)
             found = findings(
                 row, earlier, rules, evaluated, Environment(agent, self._lists, self._status(row))
@@ -61,8 +65,8 @@ class Explainer:
         first, duplicates = _family(row, self._store.copies(row))
         return Explained(
             row, agent, self._store.text("pages", "page_hash", row.page_hash),
-            self._store.ledger_row(row.lane, row.batch_no), judge, rules, found, _primary(row, judge), first, duplicates,
-            differs, self._why(judge, agent) if differs else "",
+            self._store.ledger_row(row.lane, row.batch_no), evaluator, rules, found, _primary(row, evaluator), first, duplicates,
+            differs, self._why(evaluator, agent) if differs else "",
         )  # fmt: skip
 
     def _status(self, row: EventRow) -> PublisherStatus:
@@ -72,12 +76,14 @@ class Explainer:
             return PublisherStatus.ACTIVE
         return self._publishers.get(row.publisher_id, PublisherStatus.UNKNOWN)
 
-    def _why(self, judge: StoredJudge | None, agent: bytes | None) -> str:
+    def _why(self, evaluator: StoredEvaluator | None, agent: bytes | None) -> str:
         """Return what may make evidence of today differ from the verdict of then."""
         now = {f.name: f.content for f in self._lists.facts}
-        changed = [] if judge is None else [n for n, c in judge.list_contents.items() if now.get(n) != c]
+        changed = (
+            [] if evaluator is None else [n for n, c in evaluator.list_contents.items() if now.get(n) != c]
+        )
         if changed:
-            return f"other contents now than it was judged by: {', '.join(changed)}"
+            return f"contents have changed since it was evaluated: {', '.join(changed)}"
         if agent is None:
             return "the user agent's text is not stored"
         return (
@@ -86,10 +92,10 @@ class Explainer:
         )
 
 
-def _primary(row: EventRow, judge: StoredJudge | None) -> Reason | None:
-    if judge is None:
+def _primary(row: EventRow, evaluator: StoredEvaluator | None) -> Reason | None:
+    if evaluator is None:
         return None
-    hit = row.reasons & judge.enforced & RULE_BITS
+    hit = row.reasons & evaluator.enforced & RULE_BITS
     lowest = (hit & -hit).bit_length() - 1
     return None if lowest == NO_REASON else Reason(lowest)
 

@@ -28,7 +28,7 @@ def as_lines(e: Explained, topics: Sequence[str]) -> Iterator[str]:
     yield f"  page          {_text(e.page_url)}"
     yield f"  of            site {row.site_id}, campaign {row.campaign_id}, creative {row.creative_id}, advertiser {row.advertiser_id}"
     yield from _origin(e, topics)
-    yield from _judged(e)
+    yield from _evaluation(e)
     for finding in e.findings:
         if finding.hit:
             yield from _hit(finding)
@@ -55,12 +55,12 @@ def _origin(e: Explained, topics: Sequence[str]) -> Iterator[str]:
         yield f"  duplicate     {_place(copy, topics)}, {money_text(copy.money_nanos)}: {same}"
 
 
-def _judged(e: Explained) -> Iterator[str]:
-    if e.judge is None or e.rules is None:
-        yield f"  judged by     {e.row.judge_version:016x}, which `judges` does not have: no rules, or not kept then"
+def _evaluation(e: Explained) -> Iterator[str]:
+    if e.evaluator is None or e.rules is None:
+        yield f"  evaluated by  {e.row.judge_version:016x}, which `judges` does not have: no rules, or not kept then"
         return
-    yield f"  judged by     {e.judge.version:016x}, rules of {e.rules.author}, {e.rules.date}: {e.rules.reason}"
-    for name, why in e.judge.not_evaluated.items():
+    yield f"  evaluated by  {e.evaluator.version:016x}, rules of {e.rules.author}, {e.rules.date}: {e.rules.reason}"
+    for name, why in e.evaluator.not_evaluated.items():
         yield f"  not evaluated {name}: {why}"
 
 
@@ -91,7 +91,7 @@ def as_json(e: Explained, topics: Sequence[str]) -> dict[str, Any]:
         "duplicate_of": None if e.first is None else _copy_json(e.first, topics),
         "duplicates": [_copy_json(copy, topics) for copy in e.duplicates],
         "judge_version": f"{row.judge_version:016x}",
-        "not_evaluated": {} if e.judge is None else dict(e.judge.not_evaluated),
+        "not_evaluated": {} if e.evaluator is None else dict(e.evaluator.not_evaluated),
         "rules": [
             {
                 "rule": f.reason.name, "mode": str(f.mode), "hit": f.hit, "evidence": f.evidence, "facts": dict(f.facts),

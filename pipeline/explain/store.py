@@ -21,8 +21,8 @@ _ORDER = "ORDER BY lane, batch_no, events.lane_clock, topic, offset"
 
 
 @dataclass(frozen=True, slots=True)
-class StoredJudge:
-    """A row of `judges`: the rule set's text, bits that were enforced, rules not evaluated (and why), lists by content."""
+class StoredEvaluator:
+    """A row of `judges`: the rule set's text, bits of the enforced rules, rules not evaluated (and why), lists by content."""
 
     version: int
     rules: str
@@ -100,13 +100,13 @@ class Store:
             f"AND ({_PLACE}) < ({row.batch_no:d}, {row.lane_clock:d}, {row.topic:d}, {row.offset:d}) {_ORDER}"
         )
 
-    def judge(self, version: int) -> StoredJudge | None:
-        """Return what a judge version is made of, None where it is not stored (no rules, or before it was kept)."""
+    def evaluator(self, version: int) -> StoredEvaluator | None:
+        """Return what an evaluator version is made of; None if it is not stored (no rules, or from before it was kept)."""
         rows = self._client.execute(
             "SELECT rules, enforced, not_evaluated, mapFromArrays(list_names, list_contents) "
             f"FROM {self._tables.database}.judges WHERE version = {version:d} LIMIT 1"
         )
-        return StoredJudge(version, *rows[0]) if rows else None
+        return StoredEvaluator(version, *rows[0]) if rows else None
 
     def ledger_row(self, lane: int, batch_no: int) -> LedgerRow | None:
         """Return the ledger's row of a batch, None where it is not done yet."""

@@ -35,6 +35,6 @@ class LineFormat(Protocol):
 
 
 def unreadable(line: bytes, number: int, why: Exception | str) -> ParsedRecord:
-    """Return the record of a line that can't be understood: kept as it is, to be judged malformed."""
+    """Return the record of a line that can't be understood: kept as it is, to be counted malformed."""
     reason = "not UTF-8" if isinstance(why, UnicodeDecodeError) else str(why)
     return ParsedRecord(EventType.IMPRESSION, None, None, line, f"line {number:,}: {reason}")

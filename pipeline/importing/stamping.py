@@ -1,4 +1,4 @@
-"""Which log time an imported record gets, so that old events are judged as they would have been then."""
+"""Which log time an imported record gets, so that old events are evaluated as they would have been then."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ _EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}
 
 
 class Wire:
-    """Takes from each line its topic, key and event time, and nothing else: the pipeline judges it."""
+    """Takes from each line its topic, key and event time, and nothing else: the pipeline evaluates it."""
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
         """Return a record a line that is not blank, its value the line."""

@@ -39,7 +39,7 @@ def impressions(
 ):  # fmt: skip
     """Enter impressions and hold clicks against them, n rows in lane order; returns how many new slots were taken.
 
-    live, duplicate u8[n] (duplicates are judged, never entered); clocks i64[n]; limits i64[6], in ms, by the names
+    live, duplicate u8[n] (duplicates are evaluated, never entered); clocks i64[n]; limits i64[6], in ms, by the names
     above: each rule's horizon, and the gaps. Sets bits of hits u64[n].
     The impression of a click is that of its publisher with that id; where there is none, the newest of another
     publisher that the same person saw.

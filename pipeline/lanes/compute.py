@@ -8,12 +8,12 @@ import numpy as np
 
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.records.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
-from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.rules.compiled import LaneEvaluator
 from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode, pages, user_agents
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.digest import digest
+from adledger.pipeline.stages.evaluate import Verdicts, evaluate
 from adledger.pipeline.stages.identity import identity
-from adledger.pipeline.stages.judge import Verdicts, judge
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.pipeline.stages.rollup import roll_up
 from adledger.schemas.classes import Class, Reason
@@ -26,7 +26,7 @@ class LaneState:
     """What a lane remembers: a function of its earlier events; the texts seen are only a cache."""
 
     dedupe: DedupeState
-    judge: LaneJudge
+    evaluator: LaneEvaluator
     user_agents: SeenHashes
     pages: SeenHashes
 
@@ -65,14 +65,14 @@ class Computed:
 def compute(
     refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, allowed_lateness_ms: int
 ) -> Computed:
-    """Decode, dedupe and judge a batch's records (in the lane's order, with the watermark at each); changes `state`."""
+    """Decode, dedupe and evaluate a batch's records (in the lane's order, with the watermark at each); changes `state`."""
     decoded = decode(refs, context)
     live = decoded.status == Malformed.OK
     keys, fingerprints = identity(decoded.columns)
     duplicates = state.dedupe.apply(keys, fingerprints, clock, live)
-    hits = state.judge.hits(decoded, clock, duplicates.duplicate)
-    verdicts = judge(decoded, clock, duplicates, allowed_lateness_ms, hits)
-    version = state.judge.judge.version
+    hits = state.evaluator.hits(decoded, clock, duplicates.duplicate)
+    verdicts = evaluate(decoded, clock, duplicates, allowed_lateness_ms, hits)
+    version = state.evaluator.compiled.version
     texts = {
         "user_agents": _texts(
             "ua_hash", user_agents, decoded, state.user_agents.unseen(decoded.columns.ua_hash, live)

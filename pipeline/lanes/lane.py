@@ -10,15 +10,15 @@ from adledger.pipeline.errors import LaneStopped
 from adledger.pipeline.lanes.buffer import Batch, LaneBuffer
 from adledger.pipeline.lanes.compute import Computed, Kept, LaneState, compute
 from adledger.pipeline.lanes.deliver import Delivery, Records
+from adledger.pipeline.lanes.evaluator_choice import EvaluatorChoice
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.judging import Judging
 from adledger.pipeline.lanes.orders import Ancestor, lineage
 from adledger.pipeline.lanes.ports import Phase, Ports
 from adledger.pipeline.lanes.recovery import Start, find_start
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
 from adledger.pipeline.records.columns import RecordRefs
-from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.rules.compiled import LaneEvaluator
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.identity import identity
@@ -62,13 +62,13 @@ class Lane:
         self._delivery = Delivery(ports, assignment, self._context)
         self._state = LaneState(
             DedupeState(limits.window_ms),
-            LaneJudge(ports.judges.current),
+            LaneEvaluator(ports.rules_in_force.current),
             SeenHashes.of(USER_AGENTS_SEEN_MAX),
             SeenHashes.of(PAGES_SEEN_MAX),
         )
         self._kept = kept
         self._knows: tuple[int, int] | None = None  # the next batch and the clock that the state is of
-        self._judging = Judging(self.lane, ports.judges, self._state, self._delivery.patiently)
+        self._choice = EvaluatorChoice(self.lane, ports.rules_in_force, self._state, self._delivery.patiently)
 
     def stop(self) -> None:
         """Ask the lane to finish the batch under way and to end."""
@@ -95,7 +95,7 @@ class Lane:
             entry = await self._settle(start.pending)
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
         self._knows = (batch_no, clock)
-        await self._judging.begin(batch_no)
+        await self._choice.begin(batch_no)
         buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):
@@ -145,7 +145,7 @@ class Lane:
         ):
             return False
         state = kept.state
-        self._state.dedupe, self._state.judge = state.dedupe, state.judge
+        self._state.dedupe, self._state.evaluator = state.dedupe, state.evaluator
         self._state.user_agents, self._state.pages = state.user_agents, state.pages
         return True
 
@@ -170,13 +170,13 @@ class Lane:
 
     async def _make_windows(self, clock: int, batch_no: int) -> None:
         """Make the rules' windows from the events before a batch that begins at a watermark (ms)."""
-        judge = self._state.judge
-        if not judge.windows.horizon_ms:
+        evaluator = self._state.evaluator
+        if not evaluator.windows.horizon_ms:
             return
-        clock_from = judge.windows.clock_from(clock)
+        clock_from = evaluator.windows.clock_from(clock)
         for of in (*await lineage(self._ports.orders, self.lane), Ancestor(self.lane, batch_no)):
             async for events in self._ports.sink.rule_events(of.lane, clock_from, of.before_batch_no):
-                await self._ports.run_cpu(lambda e=events: judge.remember(e.columns, e.lane_clock))  # type: ignore[misc]
+                await self._ports.run_cpu(lambda e=events: evaluator.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
     async def _settle(self, intent: Intent) -> LedgerEntry:
         """End the batch that a former owner, or this worker before it died, had intended."""
@@ -238,7 +238,7 @@ class Lane:
         columns = stored.columns.take(first).take(order)
         clock = stored.lane_clock[first][order]
         self._state.dedupe.load(*identity(columns), clock)
-        self._state.judge.remember(columns, clock)
+        self._state.evaluator.remember(columns, clock)
 
     async def _gather_some(self, buffer: LaneBuffer) -> None:
         wanted = buffer.wanted()
@@ -281,7 +281,7 @@ class Lane:
         self, records: Records, batch_no: int, clock_before: int, clock_after: int
     ) -> Computed:
         self._knows = None
-        await self._judging.before(clock_after, lambda: self._make_windows(clock_before, batch_no))
+        await self._choice.before(clock_after, lambda: self._make_windows(clock_before, batch_no))
         allowed_lateness_ms = self._ports.limits.allowed_lateness_ms
 
         def timed() -> Computed:
@@ -304,7 +304,7 @@ class Lane:
             judge_version=computed.judge_version, send_by=0, leader_epochs=records.leader_epochs,
         )  # fmt: skip
         entry = await self._delivery.deliver(intent, records, computed)
-        await self._judging.after(entry, computed)
+        await self._choice.after(entry, computed)
         return entry
 
     def _reached(self, buffer: LaneBuffer) -> bool:

@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from adledger.pipeline.lanes.buffer import BatchLimits
-from adledger.pipeline.lanes.judges import Judges
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.log.source import Source, Topology
 from adledger.pipeline.retry import RetryPolicy
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.schemas.classes import Reason
 from adledger.sinks.orders import NO_ORDERS, Orders
 from adledger.sinks.sink import Columns, LedgerEntry, Sink
@@ -162,5 +162,5 @@ class Ports:
     pace: Callable[[], Awaitable[None]]  # returns when this worker may send another batch's inserts
     announce: Announce = announce_to_nobody
     observer: Observer = NO_OBSERVER
-    judges: Judges = field(default_factory=lambda: Judges(CompiledJudge.none()))
+    rules_in_force: RulesInForce = field(default_factory=lambda: RulesInForce(RuleEvaluator.none()))
     orders: Orders = NO_ORDERS

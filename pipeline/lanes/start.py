@@ -11,7 +11,6 @@ import uvloop
 from adledger.pipeline.addresses import FilesAddress, KafkaAddress, ServerAddress
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.lanes.buffer import BatchLimits
-from adledger.pipeline.lanes.judges import Judges, Loading
 from adledger.pipeline.lanes.pace import Meter
 from adledger.pipeline.lanes.ports import (
     NO_OBSERVER,
@@ -21,6 +20,7 @@ from adledger.pipeline.lanes.ports import (
     Observer,
     announce_to_nobody,
 )
+from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
 from adledger.pipeline.lanes.warm import compile_kernels
 from adledger.pipeline.lanes.worker import Worker
@@ -29,8 +29,8 @@ from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.source import Source
 from adledger.pipeline.retry import RetryPolicy
-from adledger.pipeline.rules.compiled import CompiledJudge
-from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_judge, load_rules, shipped_name, today
+from adledger.pipeline.rules.compiled import RuleEvaluator
+from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_evaluator, load_rules, shipped_name, today
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
 from adledger.schemas.wire import currency_code
@@ -106,29 +106,29 @@ def make_worker(
         warn=warn,
         observer=observer,
         announce=announce,
-        judges=_judges(settings, sink, say, warn or say, observer.alert),
+        rules_in_force=_rules_in_force(settings, sink, say, warn or say, observer.alert),
         orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
     )
 
 
-def _judges(
+def _rules_in_force(
     settings: Settings,
     sink: Sink,
     say: Callable[[str], None],
     warn: Callable[[str], None],
     alerted: Callable[[str], None],
-) -> Judges:
-    """Return what finds the judge in force."""
+) -> RulesInForce:
+    """Return what finds the rules in force."""
     store = sink.rules if isinstance(sink, ClickHouseSink) else NO_RULE_STORE
     if settings.rules == NONE:
-        return Judges(CompiledJudge.none(), store)
+        return RulesInForce(RuleEvaluator.none(), store)
 
-    def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> CompiledJudge:
+    def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> RuleEvaluator:
         parsed = RuleSet.parse(rules.text, f"the set of {rules.author}") if rules is not None else None
-        return load_judge(settings, today(), publishers, parsed)
+        return load_evaluator(settings, today(), publishers, parsed)
 
     loading = Loading(load, settings.rules == PUBLISHED, settings.rules_poll_seconds)
-    return Judges(CompiledJudge.none(), store, loading, say=say, warn=warn, alerted=alerted)
+    return RulesInForce(RuleEvaluator.none(), store, loading, say=say, warn=warn, alerted=alerted)
 
 
 def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:

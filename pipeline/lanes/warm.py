@@ -6,7 +6,7 @@ from adledger.pipeline.lanes.compute import LaneState, compute, ledger_row, roll
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lists import warm as lists
 from adledger.pipeline.records.columns import RecordRefs
-from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.compiled import LaneEvaluator, RuleEvaluator
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.stages.decode import DecodeContext
@@ -29,8 +29,8 @@ def compile_kernels(rules: RuleSet | None = None) -> None:
     if rules is not None and rules.bits(Mode.ENFORCE, Mode.FLAG):
         lists.compile_kernels()
     refs = RecordRefs.of([_EVENT, b""], [b"u", None], log_times=[EVENT_TIME_MS_MIN] * 2)
-    judge = LaneJudge(CompiledJudge(rules or RuleSet.none()))
-    state = LaneState(DedupeState(DAY_MS), judge, SeenHashes.of(16), SeenHashes.of(16))
+    evaluator = LaneEvaluator(RuleEvaluator(rules or RuleSet.none()))
+    state = LaneState(DedupeState(DAY_MS), evaluator, SeenHashes.of(16), SeenHashes.of(16))
     context = DecodeContext(0, 1, (1,), currency_code("USD"))
     computed = compute(refs, np.full(2, EVENT_TIME_MS_MIN), state, context, DAY_MS)
     assert computed.event_rows == computed.dead_rows == 1, "the record that warms up is an event"

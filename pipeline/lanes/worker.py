@@ -20,7 +20,6 @@ from adledger.pipeline.errors import (
 from adledger.pipeline.lanes.catch_up import CatchUp
 from adledger.pipeline.lanes.compute import Kept
 from adledger.pipeline.lanes.held import Held, OrderWatch
-from adledger.pipeline.lanes.judges import Judges
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.pace import Pace
 from adledger.pipeline.lanes.ports import (
@@ -33,10 +32,11 @@ from adledger.pipeline.lanes.ports import (
     T,
     announce_to_nobody,
 )
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.lanes.texts import TextWriter
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.sinks.orders import NO_ORDERS, Orders
 from adledger.sinks.sink import Sink
 
@@ -81,17 +81,17 @@ class Worker:
         warn: Callable[[str], None] | None = None,
         observer: Observer = NO_OBSERVER,
         announce: Announce = announce_to_nobody,
-        judges: Judges | None = None,
+        rules_in_force: RulesInForce | None = None,
         orders: Orders = NO_ORDERS,
     ) -> None:
         """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too).
 
-        `judges` None: no rules.
+        `rules_in_force` None: no rules.
         """
         self._source, self._sink, self._limits = source, sink, limits
         self._say, self._warn = say, warn or say
         self._observer, self._announce = observer, announce
-        self._judges = judges or Judges(CompiledJudge.none())
+        self._rules_in_force = rules_in_force or RulesInForce(RuleEvaluator.none())
         self._orders = orders
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
@@ -122,7 +122,7 @@ class Worker:
 
     async def run(self) -> bool:
         """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
-        await self._judges.begin()
+        await self._rules_in_force.begin()
         topology = await self._source.join(self)
         self._ports = Ports(
             self._source,
@@ -135,13 +135,13 @@ class Worker:
             self._pace.turn,
             self._announce,
             self._observer,
-            self._judges,
+            self._rules_in_force,
             self._orders,
         )
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
         try:
-            async with self._judges.looking(self.stop):
+            async with self._rules_in_force.looking(self.stop):
                 if self._catch_up is not None:
                     await self._until_all_caught_up(await self._catch_up)
                 await self._ended.wait()

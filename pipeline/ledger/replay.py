@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.records.columns import U64, EventColumns
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.what_if import DimensionStrings, Findings, LaneReplay, Stored
 from adledger.schemas.classes import Class
 from adledger.schemas.event_columns import WINDOW_COLUMNS
@@ -24,8 +24,8 @@ PLACE_COLUMNS = ("batch_no", "topic", "offset")
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedBy:
-    """A judge version that judged events of the span, as `judges` keeps it."""
+class EvaluatedBy:
+    """An evaluator version of events in the span, as the table `judges` keeps it."""
 
     version: int
     rules_version: int
@@ -63,8 +63,8 @@ class Replay:
         )
         return [(int(lane), int(last), int(events)) for lane, last, events in rows]
 
-    def judged_by(self, span: SpanOfTime) -> tuple[dict[int, JudgedBy], list[int]]:
-        """Return the judges of the span's events by version, and the versions that `judges` does not have."""
+    def evaluated_by(self, span: SpanOfTime) -> tuple[dict[int, EvaluatedBy], list[int]]:
+        """Return the evaluators of the span's events by version, and the versions that the table `judges` lacks."""
         database = self._tables.database
         versions = [
             int(version)
@@ -77,7 +77,9 @@ class Replay:
             "SELECT version, any(rules_version), any(turned), any(enforced), any(lists_version), any(publishers_version) "
             f"FROM {database}.judges WHERE version IN ({listed}) GROUP BY version"
         )
-        found = {int(r[0]): JudgedBy(int(r[0]), int(r[1]), tuple(r[2]), int(r[3]), r[4], r[5]) for r in rows}
+        found = {
+            int(r[0]): EvaluatedBy(int(r[0]), int(r[1]), tuple(r[2]), int(r[3]), r[4], r[5]) for r in rows
+        }
         return found, [version for version in versions if version not in found]
 
     def malformed(self, span: SpanOfTime) -> int:
@@ -94,16 +96,16 @@ class Replay:
 
     def run(
         self,
-        candidate: CompiledJudge,
+        candidate: RuleEvaluator,
         span: SpanOfTime,
-        judged_by: Mapping[int, JudgedBy],
+        evaluated_by: Mapping[int, EvaluatedBy],
         *,
         samples_per_rule: int,
         progress: Callable[[int, int], None],
     ) -> Findings:
         """Replay all lanes; `progress` hears of a lane's further events. A block of events is in memory, and windows."""
         findings = Findings()
-        enforced = {version: judge.enforced for version, judge in judged_by.items()}
+        enforced = {version: evaluator.enforced for version, evaluator in evaluated_by.items()}
         texts = DimensionStrings(self.user_agents)
         for lane, last_batch, _ in self.lanes(span):
             replay = LaneReplay(lane, candidate, texts, enforced, findings, samples_per_rule)

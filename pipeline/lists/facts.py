@@ -1,9 +1,9 @@
 """What is known of a list: where it comes from, how old it is, and whether rules may use it.
 
-Age is judged once, where the lists are loaded, against a date that is passed in, and the outcome is part of
-`Lists.version` and so of the judge version. So no clock is read on the data path, a batch is judged by what its
+Age is determined once, when the lists are loaded, against a date that is passed in, and the outcome is part of
+`Lists.version` and so of the evaluator version. So no clock is read on the data path, a batch is evaluated by what its
 intent names, and a list that grows old while a worker runs does so at the next load, at a batch boundary. Whether a list
-of addresses says anything of a log from long before is judged by log time: by the day of the batch's watermark.
+of addresses covers a log from long before is decided by log time: by the day of the batch's watermark.
 """
 
 import hashlib

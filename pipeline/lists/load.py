@@ -47,7 +47,7 @@ class Lists:
 def load_lists(now: date, *, directory: Path | None = None, age_days_max: int) -> Lists:
     """Load the lists of packages and, from a directory, of the deployment.
 
-    `now` is the date that ages are judged by: the caller's, at a batch boundary. A package's list that can't be used is
+    `now` is the date that ages are measured against: the caller's, at a batch boundary. A package's list that can't be used is
     `missing` or `too old`. Raises UsageError for a file of the deployment that is wrong: nothing is loaded then.
     """
     bots = known_agents.known_bots(age_days_max)

@@ -1,1 +1,1 @@
-"""The fraud rules: what they are, rule sets as data, their windows, and the judge that is made of them."""
+"""The fraud rules: what they are, rule sets as data, their windows, and the rule evaluator made of them."""

@@ -1,4 +1,4 @@
-"""The judge that is made of a rule set, lists and publishers: frozen, named by its version; and what a lane holds of it."""
+"""The rule evaluator: a rule set with its lists and publishers, frozen and named by a version; and a lane's part of it."""
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,11 +20,11 @@ from adledger.pipeline.rules.rule import Mode, RuleInput
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.windows import Rows, RuleWindows
 from adledger.pipeline.stages.decode import user_agents
-from adledger.pipeline.stages.judge import JUDGE_VERSION, RuleHits
+from adledger.pipeline.stages.evaluate import CONTRACT_VERSION, RuleHits
 from adledger.schemas.classes import Class, Reason
 
 RULES_LOGIC_VERSION = 1
-"""Raised with every change of code that can change a hit: it is part of the judge version."""
+"""Incremented with every change of code that can change a hit: it is part of the evaluator version."""
 
 AGENT_RULES = (Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR)
 TextOf = Callable[[I64], Sequence[bytes]]
@@ -32,26 +32,26 @@ ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOST
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledJudge:
-    """A rule set with the lists and publishers that it judges by. Shared by all lanes; `version` names all of it.
+class RuleEvaluator:
+    """A rule set with the lists and publishers that it uses. Shared by all lanes; `version` covers all of it.
 
-    `rules` is the set as it was published, `effective` the one that judges: `turned` are rules that a guardrail has
-    turned to flag. `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day`: of the
-    watermark of the batches that it judges; lists that say nothing of that day are not used (None: any day will do).
-    `not_evaluated`: rule -> why, for those that are run; which they are is part of the version.
+    `rules` is the set as published, `effective` the set in force: without the rules that a guardrail demoted to flag
+    (`demoted`). `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day` is the day of
+    its batches' watermark; lists that do not cover that day are not used (None: every list is used).
+    `not_evaluated`: rule -> why, of the rules that should run; the set of these rules is part of the version.
     """
 
     rules: RuleSet
     lists: Lists | None = None
     publishers: PublisherSnapshot | None = None
-    turned: frozenset[Reason] = frozenset()
+    demoted: frozenset[Reason] = frozenset()
     log_day: dt.date | None = None
     effective: RuleSet = field(init=False)
     not_evaluated: Mapping[Reason, str] = field(init=False)
     version: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "effective", self.rules.flagged(self.turned))
+        object.__setattr__(self, "effective", self.rules.flagged(self.demoted))
         run = [r for r, s in self.effective.rules.items() if s.mode != Mode.OFF]
         why = {reason: self._why_not(reason) for reason in run}
         object.__setattr__(self, "not_evaluated", {r: w for r, w in why.items() if w})
@@ -59,12 +59,12 @@ class CompiledJudge:
 
     @classmethod
     def none(cls) -> Self:
-        """Return the judge without rules: the contract alone."""
+        """Return the evaluator without rules: the contract alone."""
         return cls(RuleSet.none())
 
-    def for_batch(self, log_day: dt.date, turned: frozenset[Reason]) -> "CompiledJudge":
-        """Return the judge of a batch: for a day of its watermark, with the rules turned that are turned by now."""
-        return replace(self, log_day=log_day, turned=turned)
+    def for_batch(self, log_day: dt.date, demoted: frozenset[Reason]) -> "RuleEvaluator":
+        """Return the evaluator for a batch: for the day of its watermark, with the rules that are demoted by then."""
+        return replace(self, log_day=log_day, demoted=demoted)
 
     @property
     def run(self) -> int:
@@ -73,7 +73,7 @@ class CompiledJudge:
 
     @property
     def enforced(self) -> int:
-        """The rules whose hits decide a class, as bits: what the primary reason is taken from."""
+        """The rules whose hits decide a class, as bits: the primary reason is one of them."""
         return self.effective.bits(Mode.ENFORCE)
 
     def enforced_of(self, event_class: Class) -> int:
@@ -92,12 +92,12 @@ class CompiledJudge:
 
     def _version(self, run: list[Reason]) -> int:
         if not run:
-            return JUDGE_VERSION
+            return CONTRACT_VERSION
         sources = {RULES[r].source for r in run}
         listed = {RuleInput.USER_AGENTS, RuleInput.ADDRESSES} & sources
         parts = [
-            f"adledger judge {JUDGE_VERSION:016x} rules {RULES_LOGIC_VERSION}",
-            f"{self.rules.version:016x} turned {_names(self.turned)}",
+            f"adledger judge {CONTRACT_VERSION:016x} rules {RULES_LOGIC_VERSION}",
+            f"{self.rules.version:016x} turned {_names(self.demoted)}",
             f"not evaluated {_names(self.not_evaluated)}",
             self.lists.version if self.lists is not None and listed else "",
             self.publishers.version
@@ -107,41 +107,43 @@ class CompiledJudge:
         return xxhash.xxh64_intdigest("\n".join(parts).encode())
 
 
-class LaneJudge:
-    """A lane's part of the judge: its windows, and a cache of user agents. Not for two threads at once."""
+class LaneEvaluator:
+    """A lane's part of a rule evaluator: its windows and a cache of user agents. Not thread-safe."""
 
     def __init__(
         self,
-        judge: CompiledJudge,
+        evaluator: RuleEvaluator,
         windows: RuleWindows | None = None,
         agents: UserAgentFlags | None = None,
     ) -> None:
-        self.judge = judge
-        self.windows = windows or RuleWindows(judge.effective)
-        self._agents = agents or (UserAgentFlags(judge.lists.user_agents) if judge.lists else None)
-        self._run = judge.run
-        self._enforced = judge.enforced_of(Class.GIVT), judge.enforced_of(Class.SIVT)
+        self.compiled = evaluator
+        self.windows = windows or RuleWindows(evaluator.effective)
+        self._agents = agents or (UserAgentFlags(evaluator.lists.user_agents) if evaluator.lists else None)
+        self._run = evaluator.run
+        self._enforced = evaluator.enforced_of(Class.GIVT), evaluator.enforced_of(Class.SIVT)
 
-    def changed(self, judge: CompiledJudge) -> "LaneJudge | None":
-        """Return the lane's part of another judge, for the batches after; this one must not be used any more.
+    def changed(self, evaluator: RuleEvaluator) -> "LaneEvaluator | None":
+        """Return the lane's part of another evaluator, for later batches; this one must not be used any more.
 
-        None where a horizon or window changes: the windows are then made anew from `events` (`remember`).
+        None if a horizon or window changes: then rebuild the windows from `events` (`remember`).
         """
-        if not self.windows.adopt(judge.effective):
+        if not self.windows.adopt(evaluator.effective):
             return None
-        return LaneJudge(judge, self.windows, self._agents if judge.lists is self.judge.lists else None)
+        return LaneEvaluator(
+            evaluator, self.windows, self._agents if evaluator.lists is self.compiled.lists else None
+        )
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
-        """Run all rules on a batch's records, in the lane's order with the watermark (ms) at each; changes the windows."""
+        """Run all rules on a batch's records, in the lane's order with the watermark (ms) at each; updates the windows."""
         rows = Rows(decoded.columns, clock, decoded.status == 0, duplicate.view(np.bool_))
         return self.hits_of(rows, partial(_texts, decoded))
 
     def hits_of(self, rows: Rows, text_of: TextOf) -> RuleHits:
-        """Run all rules on rows; `text_of` gives the user agents of row numbers whose hashes were not seen before."""
+        """Run all rules on rows; `text_of` returns the user agents of rows whose hashes are not cached yet."""
         reasons = np.zeros(len(rows.clock), np.uint64)
-        missed = dict.fromkeys(self.judge.not_evaluated, int(np.count_nonzero(rows.live)))
+        missed = dict.fromkeys(self.compiled.not_evaluated, int(np.count_nonzero(rows.live)))
         if self._run:
-            self._judge_events(rows.columns, rows.live, text_of, reasons)
+            self._evaluate_events(rows.columns, rows.live, text_of, reasons)
             missed.update(self.windows.apply(rows, reasons))
         return RuleHits(reasons, *self._enforced, {r: n for r, n in missed.items() if n})
 
@@ -151,17 +153,17 @@ class LaneJudge:
         rows = Rows(columns, clock, np.ones(n, np.bool_), np.zeros(n, np.bool_))
         self.windows.apply(rows, np.zeros(n, np.uint64))
 
-    def _judge_events(self, c: EventColumns, live: Bool, text_of: TextOf, reasons: U64) -> None:
-        n, lists = len(live), self.judge.lists
+    def _evaluate_events(self, c: EventColumns, live: Bool, text_of: TextOf, reasons: U64) -> None:
+        n, lists = len(live), self.compiled.lists
         agents, addresses = np.zeros(n, np.uint16), np.zeros(n, np.uint32)
         if self._agents is not None and self._runs(AGENT_RULES):
             agents = self._agents.classify_hashes(c.ua_hash, live, text_of)
         if lists is not None and self._runs(ADDRESS_RULES):
             addresses = lists.addresses.classify(c.ip_hi, c.ip_lo)
         publishers = np.full(n, ACTIVE, np.uint8)
-        if self.judge.publishers is not None:
-            publishers = self.judge.publishers.classify(c.publisher_id)
-        side = self.judge.effective.rules[Reason.INVALID_PLACEMENT].params["side_px_max"]
+        if self.compiled.publishers is not None:
+            publishers = self.compiled.publishers.classify(c.publisher_id)
+        side = self.compiled.effective.rules[Reason.INVALID_PLACEMENT].params["side_px_max"]
         event_hits(
             agents, addresses, publishers, c.flags, c.width_px, c.height_px, live, side,
             np.uint64(self._run), reasons,

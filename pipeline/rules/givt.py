@@ -13,7 +13,7 @@ GIVT_RULES = (
     Rule(
         Reason.UA_KNOWN_BOT, RuleInput.USER_AGENTS,
         catches="A user agent that names a known crawler, monitor or preview fetcher.",
-        origin="IAB/ABC spiders and bots list in idea; the list's package and version stand in the judge version.",
+        origin="IAB/ABC spiders and bots list in idea; the list's package and version are part of the evaluator version.",
         false_positives="Browsers whose text contains a bot's name, as in-app browsers of chat programs may.",
     ),
     Rule(

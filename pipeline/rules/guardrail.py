@@ -1,10 +1,10 @@
-"""The guardrail: a rule that suddenly invalidates too much of the money, or too little, is turned to `flag`.
+"""The guardrail: a rule that suddenly invalidates too much of the money, or too little, is demoted to `flag`.
 
 Shares are measured over a window of log time, per lane and currency (amounts of two are never summed), in exact
 integers: the money of the events that the rule invalidated as their primary reason, of the money of all events that
 were billable, givt or sivt, in batches that enforced it. A batch is measured minute by minute of log time, so that
 one of a backlog, which may span hours, shows what small batches would have shown. What a batch shows takes effect in
-that lane with the batches after it, which name another judge version. It stays so until an analyst resumes the rule or
+that lane with the batches after it, which name another evaluator version. It stays so until an analyst resumes the rule or
 publishes another set; then the rule is measured anew, by the batches after its breach.
 
 Per lane, not for all lanes at once: a lane has its own users, so that whoever floods one lane with a few users can turn
@@ -28,7 +28,7 @@ from adledger.schemas.classes import Class, Reason
 
 MINUTE_MS = 60_000
 PPM = 1_000_000
-JUDGED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
+EVALUATED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +86,20 @@ def tally(
 ) -> tuple[MinuteTally, ...]:
     """Return what n event rows of a batch, in the lane's order, add; `clock` (ms) is the lane's after the batch.
 
-    `enforced`: the rules (bits) that its judge enforced.
+    `enforced`: the rules (bits) that its evaluator enforced.
     """
-    judged = np.flatnonzero(np.isin(class_code, JUDGED))
-    if not len(judged):
+    evaluated = np.flatnonzero(np.isin(class_code, EVALUATED))
+    if not len(evaluated):
         return _slices((), enforced, clock)
-    invalid = np.isin(class_code[judged], (Class.GIVT, Class.SIVT))
-    primary = np.where(invalid, primary_reasons(reasons[judged], enforced), BILLABLE)
+    invalid = np.isin(class_code[evaluated], (Class.GIVT, Class.SIVT))
+    primary = np.where(invalid, primary_reasons(reasons[evaluated], enforced), BILLABLE)
     assert NO_REASON not in primary, "an enforced rule made the class"
-    minute = lane_clock[judged] // MINUTE_MS
-    key = (minute - minute[0]) << 24 | currency_code[judged].astype(np.int64) << 8 | primary
+    minute = lane_clock[evaluated] // MINUTE_MS
+    key = (minute - minute[0]) << 24 | currency_code[evaluated].astype(np.int64) << 8 | primary
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     nanos = np.add.reduceat(
-        money_nanos[judged][order], starts
+        money_nanos[evaluated][order], starts
     )  # of 2^20 rows of at most 10^12: they fit 64 bits
     events = np.diff(starts, append=len(order))
     by_minute: dict[int, dict[int, Share]] = {}
@@ -118,7 +118,7 @@ def tally_of_sums(
     """
     by_minute: dict[int, dict[int, Share]] = {}
     for minute, currency, class_code, reasons, events, nanos in sums:
-        if class_code not in JUDGED:
+        if class_code not in EVALUATED:
             continue
         reason = BILLABLE
         if class_code != Class.BILLABLE:
@@ -154,15 +154,15 @@ def _slices(
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What alerts say of a lane: the rules that are turned, and the watermark (ms) of each rule's last breach."""
+    """What alerts say of a lane: the rules that are demoted, and the watermark (ms) of each rule's last breach."""
 
-    turned: frozenset[Reason] = frozenset()
+    demoted: frozenset[Reason] = frozenset()
     breached: Mapping[Reason, int] = field(default_factory=dict)
 
     def after(self, breaches: Iterable[Breach]) -> "Standing":
         """Return the standing when these breaches have been told."""
         new = {breach.reason: breach.clock for breach in breaches}
-        return Standing(self.turned | new.keys(), {**self.breached, **new})
+        return Standing(self.demoted | new.keys(), {**self.breached, **new})
 
 
 class Guardrail:
@@ -193,7 +193,7 @@ class Guardrail:
         return bool(self._watched)
 
     def add(self, batch: Slices, standing: Standing) -> tuple[Breach, ...]:
-        """Add a batch; return the rules that were outside of their bounds at the end of any of its minutes, not turned yet."""
+        """Add a batch; return the rules that were outside of their bounds at the end of any of its minutes, not demoted yet."""
         if self._breached != standing.breached:
             self._forget(standing.breached)
             for part in self._tallies:
@@ -201,7 +201,7 @@ class Guardrail:
         found: list[Breach] = []
         for part in batch:
             self._add(part)
-            known = standing.turned | {breach.reason for breach in found}
+            known = standing.demoted | {breach.reason for breach in found}
             found += self._outside(known, batch[-1].clock)
         return tuple(found)
 

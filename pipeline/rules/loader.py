@@ -1,4 +1,4 @@
-"""Rule sets and their judge from files and packages: the thin shell around `RuleSet.parse` and `CompiledJudge`."""
+"""Rule sets and their evaluator from files and packages: the thin shell around `RuleSet.parse` and `RuleEvaluator`."""
 
 import datetime as dt
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
 
@@ -19,9 +19,9 @@ _SHIPPED = Path(__file__).resolve().parents[2] / "schemas" / "rules"
 
 
 def load_rules(name: str) -> RuleSet:
-    """Return the rule set of a file, `default` (the one that adledger comes with) or `none`. Raises UsageError.
+    """Return the rule set of a file, `default` (the shipped one) or `none`. Raises UsageError.
 
-    What is `published` is not known here: that is asked of ClickHouse.
+    `published` is not known here: ClickHouse has it.
     """
     if name == NONE:
         return RuleSet.none()
@@ -47,23 +47,23 @@ def load_checked(path: Path, horizon_max: int) -> tuple[RuleSet, str]:
     return found, text
 
 
-def load_judge(
+def load_evaluator(
     settings: Settings,
     now: dt.date,
     publishers: PublisherSnapshot | None = None,
     published: RuleSet | None = None,
-) -> CompiledJudge:
-    """Return the judge that the settings name, with the lists as of a day. Raises UsageError.
+) -> RuleEvaluator:
+    """Return the evaluator that the settings name, with the lists as of a day. Raises UsageError.
 
     None for publishers: the rules that need them are not evaluated. `published`: the set of the table `rules` where the
-    setting is `published`; None: nobody has published any, and the set that adledger comes with judges.
+    setting is `published`; None: nobody has published any, and the shipped set is in force.
     """
     rules = published or load_rules(shipped_name(settings.rules))
     if settings.rules == NONE:
-        return CompiledJudge(rules)
+        return RuleEvaluator(rules)
     require_horizon(rules, settings.rules, settings.rule_horizon_minutes_max)
     lists = load_lists(now, directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
-    return CompiledJudge(rules, lists, publishers)
+    return RuleEvaluator(rules, lists, publishers)
 
 
 def shipped_name(name: str) -> str:
@@ -82,5 +82,5 @@ def require_horizon(rules: RuleSet, name: str, horizon_max: int) -> None:
 
 
 def today() -> dt.date:
-    """Return the day (UTC) that lists' ages are judged by."""
+    """Return the day (UTC) that lists' ages are measured against."""
     return dt.datetime.now(dt.UTC).date()

@@ -22,7 +22,7 @@ HEAD = """\
 
 Made by `make methodology` from the rules and the shipped rule set; never edited by hand. The frame is the industry's:
 the MRC's invalid traffic guidelines, the IAB's lists, TAG. They give classes, not numbers, so every threshold below is
-this deployment's choice, stands in a versioned rule set, and is part of the judge version that each event is stored with.
+this deployment's choice, is in a versioned rule set, and is part of the evaluator version that each event is stored with.
 
 ## What is reported
 
@@ -61,7 +61,7 @@ def _set(rules: RuleSet, name: str) -> Iterator[str]:
     yield f"Of {rules.date}, by {rules.author}: {rules.reason}. Version `{rules.version:016x}`; it looks back {rules.horizon_ms // 60_000} minutes."
     yield (
         f"Guardrail: a rule that invalidates more of the money of a currency than its limit, over {rules.guardrail_window_minutes} minutes and "
-        f"at least {rules.guardrail_events_min:,} events of a lane, is turned to *flag* by itself, and an analyst decides."
+        f"at least {rules.guardrail_events_min:,} events of a lane, is automatically demoted to *flag*, and an analyst decides."
     )
     yield ""
 

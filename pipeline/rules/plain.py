@@ -1,7 +1,7 @@
 """The plain twins of the windowed rules: each a function of the events of its lane before this one, by definition.
 
 Nothing is remembered but the events themselves; a test holds the windows' kernels to these, event by event.
-`earlier` are the lane's non-duplicate events before the one that is judged, in the lane's order.
+`earlier` are the lane's non-duplicate events before the one that is evaluated, in the lane's order.
 """
 
 import itertools

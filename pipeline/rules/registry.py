@@ -1,10 +1,10 @@
 """All rules by name, and the order in which they explain a verdict.
 
 Precedence is the order of the reasons' numbers: general invalid traffic before sophisticated, lists before clicks
-before rates. The primary reason of an event is the lowest of its bits whose rule its judge enforced, so it is
-derived from `reasons` and the judge version, and no column of its own is stored:
+before rates. The primary reason of an event is the lowest of its bits whose rule its evaluator enforced, so it
+follows from `reasons` and the evaluator version, and needs no column of its own:
 
-    bitPositionsToArray(bitAnd(reasons, enforced))[1]      in SQL, `enforced` being that of the judge version
+    bitPositionsToArray(bitAnd(reasons, enforced))[1]      in SQL, with `enforced` of the evaluator version
 """
 
 from collections.abc import Mapping

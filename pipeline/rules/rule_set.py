@@ -1,4 +1,4 @@
-"""Rule sets: which rules judge, how, with which thresholds, by whom and why. Frozen, and equal when they judge equally.
+"""Rule sets: which rules run, in which mode, with which thresholds, by whom and why. Frozen; equal if they evaluate equally.
 
 The text is TOML (schemas/rules.schema.json describes it to editors); adledger.pipeline.rules.parse reads it.
 """
@@ -93,12 +93,12 @@ class RuleSet:
         return sum(1 << reason for reason, s in self.rules.items() if s.mode in modes)
 
     def flagged(self, reasons: Collection[Reason]) -> Self:
-        """Return the set with these enforced rules turned to `flag`."""
-        turned = {
+        """Return the set with these enforced rules demoted to `flag`."""
+        demoted = {
             reason: replace(s, mode=Mode.FLAG) if reason in reasons and s.mode == Mode.ENFORCE else s
             for reason, s in self.rules.items()
         }
-        return replace(self, rules=turned)
+        return replace(self, rules=demoted)
 
     def text(self) -> str:
         """Return the TOML that `parse` reads back as an equal set."""

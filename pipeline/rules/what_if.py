@@ -1,4 +1,4 @@
-"""What if: a candidate rule set on events that were judged before, against what they were judged then. Pure.
+"""What if: a candidate rule set on stored events, compared with their stored verdicts. Pure.
 
 A lane's events are replayed in its order, from windows that are warmed up by the events before. What changes is
 compared with the stored class; the reason of a change is the candidate's primary reason where it invalidates, else
@@ -13,14 +13,14 @@ from itertools import pairwise
 import numpy as np
 
 from adledger.pipeline.records.columns import I64, U8, U64, Array, Bool, EventColumns
-from adledger.pipeline.rules.compiled import AGENT_RULES, CompiledJudge, LaneJudge
+from adledger.pipeline.rules.compiled import AGENT_RULES, LaneEvaluator, RuleEvaluator
 from adledger.pipeline.rules.registry import NO_REASON, RULES, primary_reasons
 from adledger.pipeline.rules.windows import Rows
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.schemas.classes import Class, Reason
 
 EPOCH = dt.date(1970, 1, 1)
-JUDGED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
+EVALUATED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
 AGENT_BITS = np.uint64(sum(1 << r for r in AGENT_RULES))
 
 
@@ -82,7 +82,7 @@ class VerdictChange:
 
 @dataclass(frozen=True, slots=True)
 class ChangedEvent:
-    """One event that changes, with the bits of both judges."""
+    """One event that changes, with the bits of both evaluators."""
 
     change: VerdictChange
     lane: int
@@ -114,12 +114,12 @@ class Findings:
 
 
 class LaneReplay:
-    """One lane under a candidate. `enforced_of`: judge version -> the rules (bits) that it enforced."""
+    """One lane under a candidate. `enforced_of`: evaluator version -> the rules (bits) that it enforced."""
 
     def __init__(
         self,
         lane: int,
-        candidate: CompiledJudge,
+        candidate: RuleEvaluator,
         texts: DimensionStrings,
         enforced_of: Mapping[int, int],
         findings: Findings,
@@ -127,30 +127,30 @@ class LaneReplay:
     ) -> None:
         self._lane, self._candidate, self._texts = lane, candidate, texts
         self._enforced_of, self._findings, self._samples_per_rule = enforced_of, findings, samples_per_rule
-        self._judge = LaneJudge(candidate)
+        self._evaluator = LaneEvaluator(candidate)
 
     def clock_from(self, clock: int) -> int:
         """Return the watermark (ms) from which events warm the windows up for events at `clock`."""
-        return self._judge.windows.clock_from(clock)
+        return self._evaluator.windows.clock_from(clock)
 
     def warm_up(self, columns: EventColumns, clock: I64) -> None:
         """Enter non-duplicate events from before the span."""
-        self._judge.remember(columns, clock)
+        self._evaluator.remember(columns, clock)
 
     def replay(self, stored: Stored) -> None:
-        """Judge events anew and add what changes to the findings."""
+        """Evaluate events again and add what changes to the findings."""
         for part in _days(stored):
             day = EPOCH + dt.timedelta(days=int(part.lane_clock[0]) // DAY_MS)
-            changed = self._judge.changed(self._candidate.for_batch(day, frozenset()))
+            changed = self._evaluator.changed(self._candidate.for_batch(day, frozenset()))
             assert changed is not None, "windows don't depend on the day"
-            self._judge = changed
+            self._evaluator = changed
             self._replay(part)
 
     def _replay(self, stored: Stored) -> None:
         n, columns, found = len(stored.lane_clock), stored.columns, self._findings
         duplicate = stored.class_code == Class.DUPLICATE
         rows = Rows(columns, stored.lane_clock, np.ones(n, np.bool_), duplicate)
-        hits = self._judge.hits_of(rows, lambda at: self._texts.of(columns.ua_hash[at]))
+        hits = self._evaluator.hits_of(rows, lambda at: self._texts.of(columns.ua_hash[at]))
         reasons = hits.reasons
         lacking = self._texts.lacks(columns.ua_hash)
         if lacking.any():  # what was found then stands
@@ -160,14 +160,14 @@ class LaneReplay:
         for reason, events in hits.not_evaluated.items():
             found.not_evaluated[reason] = found.not_evaluated.get(reason, 0) + events
         after = stored.class_code.copy()
-        judged = np.isin(stored.class_code, JUDGED)
-        after[judged] = Class.BILLABLE
-        after[judged & (reasons & np.uint64(hits.sivt) != 0)] = Class.SIVT
-        after[judged & (reasons & np.uint64(hits.givt) != 0)] = Class.GIVT
+        evaluated = np.isin(stored.class_code, EVALUATED)
+        after[evaluated] = Class.BILLABLE
+        after[evaluated & (reasons & np.uint64(hits.sivt) != 0)] = Class.SIVT
+        after[evaluated & (reasons & np.uint64(hits.givt) != 0)] = Class.GIVT
         then = self._primary_then(stored)
-        now = primary_reasons(reasons, self._judge.judge.enforced)
+        now = primary_reasons(reasons, self._evaluator.compiled.enforced)
         rule = np.where(after == Class.BILLABLE, then, now)
-        self._count(stored, judged, reasons, now, after)
+        self._count(stored, evaluated, reasons, now, after)
         self._note(stored, np.flatnonzero(after != stored.class_code), rule, after, reasons)
 
     def _primary_then(self, stored: Stored) -> I64:
@@ -179,14 +179,14 @@ class LaneReplay:
                 primary[rows] = primary_reasons(stored.reasons[rows], enforced)
         return primary
 
-    def _count(self, stored: Stored, judged: Bool, reasons: U64, now: I64, after: U8) -> None:
+    def _count(self, stored: Stored, evaluated: Bool, reasons: U64, now: I64, after: U8) -> None:
         for reason in RULES:
             bit = np.uint64(1 << reason)
-            counts = [int(np.count_nonzero(bits[judged] & bit)) for bits in (stored.reasons, reasons)]
+            counts = [int(np.count_nonzero(bits[evaluated] & bit)) for bits in (stored.reasons, reasons)]
             if any(counts):
                 held = self._findings.hits.setdefault(int(reason), [0, 0])
                 held[:] = [a + b for a, b in zip(held, counts, strict=True)]
-        invalid = np.flatnonzero(judged & (after != Class.BILLABLE))
+        invalid = np.flatnonzero(evaluated & (after != Class.BILLABLE))
         keys = (now[invalid], stored.class_code[invalid], stored.columns.currency_code[invalid])
         for key, events, nanos in _grouped(keys, stored.money_nanos[invalid]):
             rule, before, currency = key

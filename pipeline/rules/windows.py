@@ -1,8 +1,8 @@
 """The windows of the rules that look back: a lane's memory of impressions, clicks and users.
 
-What they hold is a function of the lane's non-duplicate events within the horizon, taken one by one in the lane's
-order; cuts, and how often the lane was restarted, do not matter. A duplicate is no event of its own: it is held
-against its impression as the first was, but neither counted nor tagged by the rules that count.
+Their contents are a function of the lane's non-duplicate events within the horizon, taken one by one in the lane's
+order; batch boundaries and restarts do not matter. A duplicate is not an event of its own: it is compared with its
+impression as the first was, but neither counted nor tagged by the rules that count.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType, Flag
 
 WINDOW_EVENTS_MAX = 32_000_000
-"""Events of one lane that its windows remember; beyond it they reach back less (adledger.pipeline.rules.reach)."""
+"""The most events that a lane's windows remember; beyond it they reach back less far (adledger.pipeline.rules.reach)."""
 
 ROWS_SPAN_MS_MAX = 2 * 86_400_000
 """So much log time lies in the rows of one call at most: ages are kept modulo 49 days."""
@@ -53,7 +53,7 @@ class Rows:
 
 
 class RuleWindows:
-    """The windows of one lane under one rule set. Changing a horizon takes new windows, made from `events`."""
+    """The windows of one lane under one rule set. Changing a horizon needs new windows, rebuilt from `events`."""
 
     def __init__(self, rules: RuleSet, events_max: int = WINDOW_EVENTS_MAX) -> None:
         self._rules = _windowed(rules)
@@ -68,9 +68,9 @@ class RuleWindows:
         self._arrivals = SlotTable(rates.USER_STRIDE)
 
     def adopt(self, rules: RuleSet) -> bool:
-        """Judge by another set from now on, where no horizon or window changes and none is added: whether that is so.
+        """Switch to another set from now on, unless a horizon or window changes or is added. Returns whether it switched.
 
-        What the windows hold does not depend on thresholds and modes; another horizon takes windows of its own.
+        The contents of windows do not depend on thresholds and modes; another horizon needs windows of its own.
         """
         settings = _windowed(rules)
         if not _shape(settings).items() <= _shape(self._rules).items():
@@ -102,7 +102,7 @@ class RuleWindows:
         return max(0, clock // MINUTE_MS * MINUTE_MS - self.horizon_ms)
 
     def apply(self, rows: Rows, hits: U64) -> dict[Reason, int]:
-        """Judge rows and remember them; sets bits of `hits` (u64[n]). Returns on how many events a rule was not evaluated."""
+        """Evaluate rows and remember them; sets bits of `hits` (u64[n]). Returns rule -> events on which it was not evaluated."""
         missed: dict[Reason, int] = {}
         if not self._rules or not len(rows.clock):
             return missed
@@ -110,7 +110,7 @@ class RuleWindows:
         for part, reach_ms in self._reach.segments(rows.clock, rows.live & ~rows.duplicate):
             here = rows.part(part)
             found = np.zeros(len(here.clock), np.uint64)
-            self._judge(here, reach_ms, found)
+            self._evaluate(here, reach_ms, found)
             for reason, horizon_ms in self._horizons.items():
                 if horizon_ms > reach_ms:
                     found &= np.uint64(~(1 << reason) & (2**64 - 1))
@@ -118,17 +118,17 @@ class RuleWindows:
             hits[part] |= found
         return missed
 
-    def _judge(self, rows: Rows, reach_ms: int, hits: U64) -> None:
+    def _evaluate(self, rows: Rows, reach_ms: int, hits: U64) -> None:
         keep_ms = reach_ms + MINUTE_MS
         counted = (rows.live & ~rows.duplicate).view(np.uint8)
         person = np.empty(len(rows.clock), np.uint64)
         c = rows.columns
         persons(c.user_hash, c.ip_hi, c.ip_lo, c.ua_hash, c.flags, person)
-        self._judge_clicks(rows, person, counted, keep_ms, hits)
+        self._evaluate_clicks(rows, person, counted, keep_ms, hits)
         has_id = (c.flags & np.uint16(1 << Flag.KEYED_BY_IP)) == 0
-        self._judge_users(rows, (counted.view(np.bool_) & has_id).view(np.uint8), keep_ms, hits)
+        self._evaluate_users(rows, (counted.view(np.bool_) & has_id).view(np.uint8), keep_ms, hits)
 
-    def _judge_clicks(self, rows: Rows, person: U64, counted: U8, keep_ms: int, hits: U64) -> None:
+    def _evaluate_clicks(self, rows: Rows, person: U64, counted: U8, keep_ms: int, hits: U64) -> None:
         c, clock = rows.columns, int(rows.clock[0])
         click = c.event_type_code == EventType.CLICK
         if any(r in self._rules for r in OF_IMPRESSIONS):
@@ -183,12 +183,12 @@ class RuleWindows:
     def _off_bits(self, reasons: tuple[Reason, ...]) -> int:
         return sum(1 << r for r in reasons if r not in self._rules)
 
-    def _judge_users(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
-        """Judge rates per user; `counted` (u8[n]): live, no duplicate, and the user has an id."""
+    def _evaluate_users(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
+        """Evaluate rates per user; `counted` (u8[n]): live, no duplicate, and the user has an id."""
         c, clock = rows.columns, int(rows.clock[0])
         users = int(np.count_nonzero(counted))
         if Reason.USER_VELOCITY in self._rules:
-            self._judge_velocity(rows, counted, keep_ms, hits)
+            self._evaluate_velocity(rows, counted, keep_ms, hits)
         if Reason.USER_MANY_IPS in self._rules:
             p, window_ms = self._rules[Reason.USER_MANY_IPS].params, self._horizons[Reason.USER_MANY_IPS]
             table = self._networks
@@ -207,7 +207,7 @@ class RuleWindows:
                 p["gap_min_ms"], p["tolerance_percent"], np.uint64(1 << Reason.PERIODIC), hits,
             )  # fmt: skip
 
-    def _judge_velocity(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
+    def _evaluate_velocity(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
         p = self._rules[Reason.USER_VELOCITY].params
         self._events.count(
             rows.columns.user_hash, rows.clock, counted, min(keep_ms, p["window_seconds"] * 1000),

@@ -54,7 +54,7 @@ class DedupeState:
         return self._table.nbytes
 
     def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
-        """Judge n rows in lane order and enter the firsts. `clocks` is the watermark (ms), not falling."""
+        """Classify n rows in lane order and enter the firsts. `clocks` is the watermark (ms), never decreasing."""
         n = len(keys)
         out = Duplicates(np.zeros(n, np.uint8), np.zeros(n, np.uint8))
         if n:
@@ -128,7 +128,7 @@ class PlainDedupe:
         self._firsts: dict[int, tuple[int, int]] = {}
 
     def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
-        """Judge rows one by one."""
+        """Classify rows one by one."""
         out = Duplicates(np.zeros(len(keys), np.uint8), np.zeros(len(keys), np.uint8))
         for i in range(len(keys)):
             if not live[i]:

@@ -1,4 +1,4 @@
-"""The slow path judges: one record, orjson and plain Python. It defines the contract; the fast path must agree.
+"""The slow path: decodes one record with orjson and plain Python. It defines the contract; the fast path must agree.
 
 What events.md leaves open is decided here:
 

@@ -17,7 +17,7 @@ import xxhash
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.publishers import PublisherRow, PublisherSnapshot, PublisherStatus
 from adledger.pipeline.records.columns import Decoded, EventColumns, RecordRefs
-from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.compiled import LaneEvaluator, RuleEvaluator
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
@@ -80,9 +80,9 @@ def only(rules: RuleSet, names: set[str]) -> RuleSet:
     return RuleSet.parse(text, "bench")
 
 
-def microseconds(judge: CompiledJudge, warm: int) -> tuple[float, LaneJudge]:
+def microseconds(evaluator: RuleEvaluator, warm: int) -> tuple[float, LaneEvaluator]:
     """CPU an event in the steady state, the median of batches."""
-    lane = LaneJudge(judge)
+    lane = LaneEvaluator(evaluator)
     none = np.zeros(ROWS, np.uint8)
     took = []
     for number in range(warm + BATCHES):
@@ -94,12 +94,12 @@ def microseconds(judge: CompiledJudge, warm: int) -> tuple[float, LaneJudge]:
 
 
 @pytest.fixture(scope="module")
-def make() -> Callable[[RuleSet], CompiledJudge]:
+def make() -> Callable[[RuleSet], RuleEvaluator]:
     """Compiles a rule set with the lists of this installation and 400,000 publishers."""
     lists = load_lists(date(2026, 1, 15), age_days_max=3_650)
     rows = (PublisherRow(n, PublisherStatus.ACTIVE, 1) for n in range(1, 400_001))
     publishers = PublisherSnapshot.of(rows)
-    return lambda rules: CompiledJudge(rules, lists, publishers)
+    return lambda rules: RuleEvaluator(rules, lists, publishers)
 
 
 @pytest.mark.benchmark

@@ -17,13 +17,13 @@ from adledger.pipeline.lanes import deliver, lane
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.judges import Judges
 from adledger.pipeline.lanes.ports import LaneLimits
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.retry import RetryPolicy
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
 from adledger.sinks.memory import MemorySink, SinkFaults
@@ -180,7 +180,7 @@ class Runs:
     """Workers one after the other, on one log, one group and one sink, until one has caught up."""
 
     count = 0
-    judge: CompiledJudge | None = None
+    evaluator: RuleEvaluator | None = None
 
     def __init__(self, log: Path, source: type[FilesSource] = FilesSource) -> None:
         Runs.count += 1
@@ -189,16 +189,16 @@ class Runs:
         self.said: list[str] = []
         self.crashes = 0
 
-    def judges(self) -> Judges:
+    def rules_in_force(self) -> RulesInForce:
         """Return what a worker finds its judge by."""
-        return Judges(self.judge or CompiledJudge.none())
+        return RulesInForce(self.evaluator or RuleEvaluator.none())
 
     async def to_the_end(self) -> None:
         while True:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
                 cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
-                judges=self.judges(),
+                rules_in_force=self.rules_in_force(),
             )  # fmt: skip
             try:
                 assert await worker.run()

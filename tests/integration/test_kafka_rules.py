@@ -33,7 +33,7 @@ SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24, "rules": "published
 FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 
 FIRST = load_rules(DEFAULT)
-"""Judges as long as nobody has published any."""
+"""RulesInForce as long as nobody has published any."""
 SECOND, THIRD = (
     rule_set(USER_VELOCITY={"window_seconds": 600, "events_max": most}, DOUBLE_CLICK={}) for most in (8, 4)
 )
@@ -53,7 +53,7 @@ class Judged:
         self._client, self._database = client, database
 
     def lanes_under(self, rules: RuleSet) -> set[int]:
-        """Return the lanes that have a batch judged by a set."""
+        """Return the lanes that have a batch evaluated by a set."""
         return {lane for lane, found in self.sets().items() if rules.version in found}
 
     def sets(self) -> dict[int, list[int]]:
@@ -66,14 +66,16 @@ class Judged:
             found.setdefault(lane, []).append(version)
         return found
 
-    def judge(self, table: str, lane: int, batch_no: int) -> set[int]:
-        """Return the judge versions of a batch's rows in `events` or `ledger`."""
+    def evaluator(self, table: str, lane: int, batch_no: int) -> set[int]:
+        """Return the evaluator versions of a batch's rows in `events` or `ledger`."""
         where = f"lane = {lane} AND batch_no = {batch_no}"
         return {v for (v,) in self._rows(f"SELECT DISTINCT judge_version FROM {{db}}.{table} WHERE {where}")}
 
-    def rules_of(self, judge: int) -> int:
+    def rules_of(self, evaluator: int) -> int:
         """Return the version of the set that a judge is made of."""
-        return int(self._rows(f"SELECT any(rules_version) FROM {{db}}.judges WHERE version = {judge}")[0][0])
+        return int(
+            self._rows(f"SELECT any(rules_version) FROM {{db}}.judges WHERE version = {evaluator}")[0][0]
+        )
 
     def stray(self) -> int:
         """Return how many events name another judge than their batch's ledger row."""
@@ -82,7 +84,7 @@ class Judged:
             "ON e.lane = l.lane AND e.batch_no = l.batch_no WHERE e.judge_version != l.judge_version"
         )[0][0])  # fmt: skip
 
-    def batches_without_judge(self) -> int:
+    def batches_without_evaluator(self) -> int:
         """Return how many batches name a judge that is not stored."""
         return int(self._rows(
             "SELECT count() FROM {db}.ledger WHERE judge_version NOT IN (SELECT version FROM {db}.judges)"
@@ -129,11 +131,11 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         tables.publish(THIRD, THIRD.text(), "mia", "stricter")
         intent = asyncio.run(deployment.intents())[lane]
         assert (intent["batch"], judged.rules_of(intent["judge"])) == (batch_no, SECOND.version)
-        assert judged.judge("events", lane, batch_no) == {intent["judge"]}
+        assert judged.evaluator("events", lane, batch_no) == {intent["judge"]}
         first.until(lambda: f"lane {lane}, batch {batch_no}: settled" in first.err)
         assert (
-            judged.judge("ledger", lane, batch_no)
-            == judged.judge("events", lane, batch_no)
+            judged.evaluator("ledger", lane, batch_no)
+            == judged.evaluator("events", lane, batch_no)
             == {intent["judge"]}
         )
         first.until(lambda: judged.lanes_under(THIRD) == LANES)
@@ -148,7 +150,7 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         for sets in judged.sets().values():
             assert sets == sorted(sets, key=order.index), "no lane goes back"
             assert set(sets) == set(order)
-        assert judged.stray() == judged.batches_without_judge() == 0
+        assert judged.stray() == judged.batches_without_evaluator() == 0
         report = verify(truth, client, database, before_rules=True)
         assert report.equal, report
         audited = audit(client, TableNames(database), Scope(), recount=True)

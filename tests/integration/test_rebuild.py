@@ -17,13 +17,13 @@ from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes.compute import LaneState
-from adledger.pipeline.lanes.judges import Judges
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import NO_OBSERVER, NoObserver, Observer, Phase
 from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files.source import FilesSource
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.tables import SlidingCounts, SlotTable
 from adledger.pipeline.rules.windows import OF_IMPRESSIONS, RuleWindows
 from adledger.schemas.classes import Reason
@@ -48,7 +48,7 @@ Entries = dict[str, Any]
 
 def entries(state: LaneState, clock: int) -> Entries:
     """Return what a lane knows at a clock (ms), name by name; what has expired is no entry."""
-    return {"ids": state.dedupe.entries(clock), **window_entries(state.judge.windows, clock)}
+    return {"ids": state.dedupe.entries(clock), **window_entries(state.evaluator.windows, clock)}
 
 
 def window_entries(windows: RuleWindows, clock: int) -> Entries:
@@ -124,7 +124,7 @@ class Dies(ClickHouseSink):
 def make_worker(log: Path, sink: Sink, observer: Observer = NO_OBSERVER, say: Any = lambda _: None) -> Worker:
     return Worker(
         FilesSource(log, "rebuild"), sink, SMALL, cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000,
-        until_caught_up=True, say=say, observer=observer, judges=Judges(CompiledJudge(RULES)),
+        until_caught_up=True, say=say, observer=observer, rules_in_force=RulesInForce(RuleEvaluator(RULES)),
     )  # fmt: skip
 
 

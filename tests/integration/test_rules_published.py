@@ -1,4 +1,4 @@
-"""Rule sets as data in a running worker: stored before use, changed between batches, turned by guardrails."""
+"""Rule sets as data in a running worker: stored before use, changed between batches, demoted by guardrails."""
 
 import asyncio
 import dataclasses
@@ -13,11 +13,11 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import deliver, lane
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.judges import Judges, Loading
+from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.loader import load_rules
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
@@ -61,7 +61,7 @@ class Stored(FilesSource):
     async def commit(self, assignment: Assignment, offsets: Mapping[int, Committed]) -> None:
         for committed in offsets.values():
             named = Intent.parse(committed.metadata, "a test").judge_version
-            assert named in self.rules.judges, "a judge is stored before an intent names it"
+            assert named in self.rules.evaluators, "an evaluator is stored before an intent names it"
         await super().commit(assignment, offsets)
 
 
@@ -86,21 +86,21 @@ class Published(Runs):
         self.store = Stored.rules = MemoryRules(self.sink)
         if rules is not None:
             self.store.publish(rules)
-        self.finder = self.judges()
+        self.finder = self.rules_in_force()
 
-    def judges(self) -> Judges:
-        def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> CompiledJudge:
+    def rules_in_force(self) -> RulesInForce:
+        def load(rules: PublishedRules | None, publishers: PublisherSnapshot | None) -> RuleEvaluator:
             found = SHIPPED if rules is None else RuleSet.parse(rules.text, "published")
-            return CompiledJudge(found, None, publishers)
+            return RuleEvaluator(found, None, publishers)
 
         loading = Loading(load, published=True, look_seconds=3_600)
-        self.finder = Judges(
-            CompiledJudge.none(), self.store, loading, say=self.said.append, warn=self.said.append
+        self.finder = RulesInForce(
+            RuleEvaluator.none(), self.store, loading, say=self.said.append, warn=self.said.append
         )
         return self.finder
 
     def versions(self) -> list[int]:
-        """Return the judge version of each batch, which all of its events have."""
+        """Return the evaluator version of each batch, which all of its events have."""
         named = {s.batch_no: int(b["judge_version"][0]) for s, b in self.sink.tables["ledger"]}
         for stamp, block in self.sink.tables["events"]:
             assert set(block["judge_version"].tolist()) == {named[stamp.batch_no]}
@@ -146,8 +146,10 @@ def run(log: Path, rules: RuleSet | None, then: RuleSet | str | None = None) -> 
 @pytest.mark.parametrize(
     "then", [STRICTER, LONGER, rule_set(PREFETCH={})], ids=["threshold", "horizon", "fewer rules"]
 )
-def test_a_published_set_judges_from_the_next_batch_on_as_if_it_always_had(log: Path, then: RuleSet) -> None:
-    """No batch is judged by two; after the change every bit is as in a run under the new set alone."""
+def test_a_published_set_is_in_force_from_the_next_batch_on_as_if_it_always_had(
+    log: Path, then: RuleSet
+) -> None:
+    """No batch is evaluated by two; after the change every bit is as in a run under the new set alone."""
     changed, always = run(log, RULES, then), run(log, then)
     versions = changed.versions()
     assert len(versions) > PUBLISHED_AFTER + 2
@@ -155,7 +157,7 @@ def test_a_published_set_judges_from_the_next_batch_on_as_if_it_always_had(log: 
     assert versions[0] != versions[-1] == always.versions()[-1]
     for number in range(PUBLISHED_AFTER + 1, len(versions) + 1):
         assert changed.reasons(number) == always.reasons(number), number
-    stored = changed.store.judges[versions[-1]]
+    stored = changed.store.evaluators[versions[-1]]
     assert (stored.rules_version, stored.rules) == (then.version, then.text())
 
 
@@ -165,11 +167,11 @@ def test_a_set_that_can_not_be_used_is_refused_whole(log: Path) -> None:
     assert len(set(runs.versions())) == 1
     assert [(a.kind, a.rules_version) for a in runs.store.told] == [(AlertKind.REFUSED, 7)]
     assert sum("is refused" in line for line in runs.said) == 1
-    asyncio.run(runs.judges().begin())
+    asyncio.run(runs.rules_in_force().begin())
     assert runs.finder.current.rules.version == RULES.version
 
 
-def test_until_somebody_publishes_the_shipped_set_judges(log: Path) -> None:
+def test_until_somebody_publishes_the_shipped_set_is_in_force(log: Path) -> None:
     """It is said; the first set that is published takes its place between two batches, like any other."""
     runs = run(log, None, then=STRICTER)
     assert sum("nobody has published rules" in line for line in runs.said) == 1
@@ -177,11 +179,11 @@ def test_until_somebody_publishes_the_shipped_set_judges(log: Path) -> None:
     assert versions[0] == run(log, None).versions()[-1]
     assert versions[-1] == run(log, STRICTER).versions()[-1]
     assert len(set(versions[:PUBLISHED_AFTER])) == len(set(versions[PUBLISHED_AFTER:])) == 1
-    assert runs.store.judges[versions[0]].rules_version == SHIPPED.version
+    assert runs.store.evaluators[versions[0]].rules_version == SHIPPED.version
 
 
 def test_where_no_published_set_can_be_used_a_worker_does_not_begin(log: Path) -> None:
-    """Somebody has chosen, and it can't be had: no event is judged by rules that nobody chose."""
+    """Somebody has chosen, and it can't be had: no event is evaluated by rules that nobody chose."""
     runs = Published(log, None)
     runs.store.publish("mode = [")
     with pytest.raises(UsageError, match="no rule set that is published"):
@@ -192,7 +194,7 @@ def test_where_no_published_set_can_be_used_a_worker_does_not_begin(log: Path) -
 def test_a_bug_in_looking_ends_the_worker(log: Path) -> None:
     """It is raised, not swallowed: rules that silently stay for ever would be worse."""
     runs = Published(log, RULES)
-    finder = runs.judges()
+    finder = runs.rules_in_force()
 
     async def work() -> None:
         await finder.begin()
@@ -232,31 +234,31 @@ def guarded() -> RuleSet:
 
 
 @pytest.fixture(scope="module")
-def turned(log: Path) -> Published:
+def demoted(log: Path) -> Published:
     return run(log, guarded())
 
 
-def test_a_breach_turns_its_rule_for_the_batches_after(log: Path, turned: Published) -> None:
+def test_a_breach_demotes_its_rule_for_the_batches_after(log: Path, demoted: Published) -> None:
     """Not the batch that shows it; the alert has its numbers; later hits are flagged and invalidate nothing."""
-    (breach,) = turned.store.told
-    versions = turned.versions()
+    (breach,) = demoted.store.told
+    versions = demoted.versions()
     assert (breach.kind, breach.rule, breach.lane) == (AlertKind.BREACH, "USER_VELOCITY", 0)
     assert breach.invalidated_nanos * 10**6 > 100 * breach.money_nanos > 0
     assert breach.events >= 1_000
     assert len(set(versions[: breach.batch_no])) == len(set(versions[breach.batch_no :])) == 1
     assert versions[0] != versions[-1]
-    assert turned.store.judges[versions[-1]].turned == ("USER_VELOCITY",)
+    assert demoted.store.evaluators[versions[-1]].turned == ("USER_VELOCITY",)
     assert (
-        RuleSet.parse(turned.store.judges[versions[-1]].rules, "x").rules[Reason.USER_VELOCITY].mode
+        RuleSet.parse(demoted.store.evaluators[versions[-1]].rules, "x").rules[Reason.USER_VELOCITY].mode
         == Mode.FLAG
     )
     only = np.uint64(1 << Reason.USER_VELOCITY)
-    for stamp, block in turned.sink.tables["events"]:
+    for stamp, block in demoted.sink.tables["events"]:
         alone = block["class_code"][block["reasons"] == only]
         expected = Class.SIVT if stamp.batch_no <= breach.batch_no else Class.BILLABLE
         assert set(alone.tolist()) <= {expected, Class.DUPLICATE, Class.EXPIRED}
     undisturbed = run(log, RULES)
-    assert [turned.reasons(n) for n in range(1, len(versions))] == [
+    assert [demoted.reasons(n) for n in range(1, len(versions))] == [
         undisturbed.reasons(n) for n in range(1, len(versions))
     ]
 
@@ -265,31 +267,31 @@ def test_a_breach_turns_its_rule_for_the_batches_after(log: Path, turned: Publis
 @pytest.mark.parametrize("after_breach", [-1, 0, 1, 2])
 @pytest.mark.parametrize("table", ["events", "ledger"])
 def test_a_restart_changes_nothing_of_what_a_guardrail_does(
-    table: str, after_breach: int, fate: str, log: Path, turned: Published
+    table: str, after_breach: int, fate: str, log: Path, demoted: Published
 ) -> None:
     """Wherever a worker dies around a breach, the same batch turns the rule, once, and the tables are the same."""
-    (breach,) = turned.store.told
+    (breach,) = demoted.store.told
     runs = Published(log, guarded())
     runs.sink.faults = FateOf(table, breach.batch_no + after_breach, fate, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes == 1
-    assert runs.store.told == turned.store.told
-    assert_as_undisturbed(runs, turned)
+    assert runs.store.told == demoted.store.told
+    assert_as_undisturbed(runs, demoted)
 
 
-def test_dying_again_and_again_changes_nothing_of_it(log: Path, turned: Published) -> None:
+def test_dying_again_and_again_changes_nothing_of_it(log: Path, demoted: Published) -> None:
     """Also when no worker lives longer than a few inserts."""
     runs = Published(log, guarded())
     runs.sink.faults = Fates(["ok", "ok", "ok", "ok", "ok", CRASH_AFTER] * 6, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes >= 3
-    assert runs.store.told == turned.store.told
-    assert_as_undisturbed(runs, turned)
+    assert runs.store.told == demoted.store.told
+    assert_as_undisturbed(runs, demoted)
 
 
-def test_a_rule_that_a_person_resumes_enforces_again(log: Path, turned: Published) -> None:
+def test_a_rule_that_a_person_resumes_enforces_again(log: Path, demoted: Published) -> None:
     """From the next batch on; what it invalidates then is measured anew, and turns it again."""
-    (breach,) = turned.store.told
+    (breach,) = demoted.store.told
     runs = Published(log, guarded())
 
     async def resume() -> None:
@@ -300,7 +302,7 @@ def test_a_rule_that_a_person_resumes_enforces_again(log: Path, turned: Publishe
     runs.sink.faults = AfterBatch(breach.batch_no + 1, resume)
     asyncio.run(runs.to_the_end())
     versions = runs.versions()
-    assert versions[breach.batch_no] == turned.versions()[-1]
+    assert versions[breach.batch_no] == demoted.versions()[-1]
     assert versions[breach.batch_no + 1] == versions[0]
     again = [a for a in runs.store.told if a.kind == AlertKind.BREACH][1:]
     assert [a.batch_no > breach.batch_no + 1 for a in again] == [True] * len(again)

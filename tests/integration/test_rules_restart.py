@@ -13,8 +13,8 @@ from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import deliver, lane
-from adledger.pipeline.lanes.judges import Judges
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.windows import WINDOWED
 from adledger.schemas.classes import Class, Reason
 from adledger.sinks.blocks import Block
@@ -48,7 +48,7 @@ RULES = rule_set(
 class Judged(Runs):
     """Workers whose lanes judge by the rules."""
 
-    judge = CompiledJudge(RULES)
+    evaluator = RuleEvaluator(RULES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,7 +82,7 @@ def test_every_windowed_rule_has_hits(undisturbed: Runs) -> None:
     rare = {Reason.CLICK_MISMATCH, Reason.PERIODIC}
     assert {r for r in WINDOWED if int(reasons) >> r & 1} >= set(WINDOWED) - rare
     assert Class.SIVT in np.concatenate([b["class_code"] for b in blocks])
-    assert {int(v) for b in blocks for v in b["judge_version"]} == {Judged.judge.version}
+    assert {int(v) for b in blocks for v in b["judge_version"]} == {Judged.evaluator.version}
 
 
 @pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER, UNANSWERED])
@@ -109,11 +109,11 @@ def test_dying_again_and_again_changes_no_verdict(log: Path, undisturbed: Runs) 
 
 
 def test_another_rule_set_is_another_version(log: Path, undisturbed: Runs) -> None:
-    """Flagged instead of enforced: the same hits, no event changes its class, another judge version."""
+    """Flagged instead of enforced: the same hits, no event changes its class, another evaluator version."""
     flagged = RULES.flagged(list(RULES.rules))
 
     class Flagged(Runs):
-        judge = CompiledJudge(flagged)
+        evaluator = RuleEvaluator(flagged)
 
     runs = Flagged(log)
     asyncio.run(runs.to_the_end())
@@ -132,20 +132,20 @@ def test_a_pending_batch_meets_new_rules(table: str, fate: str, log: Path, undis
 
     Where its events stood there already, everything of it is as the former rules had it; else as the new ones have it.
     """
-    batch_no, flagged = 3, CompiledJudge(RULES.flagged(list(RULES.rules)))
+    batch_no, flagged = 3, RuleEvaluator(RULES.flagged(list(RULES.rules)))
     runs = Judged(log)
     runs.sink.faults = FateOf(table, batch_no, fate, runs.sink)
 
-    def by_turns() -> Judges:
-        return Judges(Judged.judge if not runs.crashes else flagged)
+    def by_turns() -> RulesInForce:
+        return RulesInForce(Judged.evaluator if not runs.crashes else flagged)
 
-    runs.judges = by_turns  # type: ignore[method-assign]
+    runs.rules_in_force = by_turns  # type: ignore[method-assign]
     asyncio.run(runs.to_the_end())
     assert runs.crashes == 1
     as_before = batch_no if (table, fate) != ("events", CRASH_BEFORE) else batch_no - 1
     for name in ("events", "ledger"):
         for stamp, block in runs.sink.tables[name]:
-            wanted = Judged.judge if stamp.batch_no <= as_before else flagged
+            wanted = Judged.evaluator if stamp.batch_no <= as_before else flagged
             assert {int(v) for v in block["judge_version"]} == {wanted.version}
     for stamp, rollup in runs.sink.tables["rollup_minute"]:
         (events,) = [block for at, block in runs.sink.tables["events"] if at.batch_no == stamp.batch_no]

@@ -57,7 +57,7 @@ def candidate() -> RuleSet:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
-    """A server with two databases: `one` judged by the default set, `two`, from the same log, by the candidate."""
+    """A server with two databases: `one` evaluated by the default set, `two`, from the same log, by the candidate."""
     folder = tmp_path_factory.mktemp("what_if")
     with open_log(folder / "log", MODEL.partitions) as writer:
         write_traffic(MODEL, writer, lambda _: None)
@@ -172,8 +172,8 @@ def test_a_missing_text_is_said_and_what_was_found_then_stands(client: Client) -
     assert any("user agent whose text is not there" in note for note in found["cannot_know"])
 
 
-def test_every_judge_of_an_event_is_stored(client: Client) -> None:
-    """With its rules whole, what they enforce, and the lists that it judged by."""
+def test_every_evaluator_of_an_event_is_stored(client: Client) -> None:
+    """With its rules whole, what they enforce, and the lists that it used."""
     rows = client.execute(
         "SELECT e.v, j.rules, j.enforced, j.list_names, j.list_contents, j.list_usable, j.release FROM "
         "(SELECT DISTINCT judge_version AS v FROM one.events) AS e LEFT JOIN one.judges AS j ON j.version = e.v"
@@ -185,8 +185,8 @@ def test_every_judge_of_an_event_is_stored(client: Client) -> None:
         assert enforced == default.bits(Mode.ENFORCE)
         assert len(names) == len(contents) == len(usable) == 5
         assert release
-    ((judges, versions),) = client.execute("SELECT count(), uniqExact(version) FROM one.judges")
-    assert judges == versions
+    ((rows, versions),) = client.execute("SELECT count(), uniqExact(version) FROM one.judges")
+    assert rows == versions
 
 
 def test_the_tables_of_rules_give_back_what_was_written(address: ServerAddress) -> None:
@@ -241,8 +241,8 @@ def test_the_tables_of_rules_give_back_what_was_written(address: ServerAddress) 
     asyncio.run(read())
 
 
-def test_a_turned_rule_waits_for_a_person(address: ServerAddress) -> None:
-    """status shows it and fails; resume asks for a rule that is turned, and then nothing waits any more."""
+def test_a_demoted_rule_waits_for_an_operator(address: ServerAddress) -> None:
+    """status shows it and fails; resume asks for a demoted rule, and then nothing is waiting."""
     version = load_rules("default").version
 
     async def breach() -> None:
@@ -255,7 +255,7 @@ def test_a_turned_rule_waits_for_a_person(address: ServerAddress) -> None:
     asyncio.run(breach())
     status = run("status", "--json")
     assert status.exit_code == 1
-    assert json.loads(status.stdout)["turned"] == {"IP_DATACENTER": [1]}
+    assert json.loads(status.stdout)["demoted"] == {"IP_DATACENTER": [1]}
     assert isinstance(run("resume", "PREFETCH", "--reason", "x").exception, UsageError)
     assert run("resume", "IP_DATACENTER", "--reason", "checked").exit_code == 0
     assert run("status").exit_code == 0

@@ -1,4 +1,4 @@
-"""The guardrail: exact shares, rules turned for the batches after, and the same decisions after any restart."""
+"""The guardrail: exact shares, rules demoted for the batches after, and the same decisions after any restart."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def invalid(batch: MinuteTally, reason: Reason, currency: int) -> int:
 def steps(
     guardrail: Guardrail, batches: list[tuple[MinuteTally, ...]], standing: Standing
 ) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
-    """Add batches one by one, each judged by what is enforced by then; every breach is told at once."""
+    """Add batches one by one, each evaluated by what is enforced by then; every breach is told at once."""
     for batch in batches:
         found = guardrail.add(judged(batch, standing), standing)
         standing = standing.after(found)
@@ -78,11 +78,11 @@ def judged(batch: tuple[MinuteTally, ...], standing: Standing) -> tuple[MinuteTa
 
 
 def enforced_bits(standing: Standing) -> int:
-    return sum(1 << r for r in RULED if r not in standing.turned)
+    return sum(1 << r for r in RULED if r not in standing.demoted)
 
 
 @given(histories(), BOUNDS)
-def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batches, bounds):
+def test_a_rule_is_demoted_when_its_share_leaves_its_bounds_and_not_before(batches, bounds):
     """By definition: the shares of the window at the end of each minute, in fractions, for each rule still enforced."""
     enforced = set(RULED)
     guardrail = Guardrail(bounded(*bounds))
@@ -97,7 +97,7 @@ def test_a_rule_is_turned_when_its_share_leaves_its_bounds_and_not_before(batche
         assert {(b.reason, b.currency_code) for b in found} == expected
         assert {b.clock for b in found} <= {batch[-1].clock}
         enforced -= {reason for reason, _ in expected}
-        assert standing.turned == set(RULED) - enforced
+        assert standing.demoted == set(RULED) - enforced
 
 
 def outside(
@@ -154,7 +154,7 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
 
 
 def test_a_rule_that_is_resumed_is_measured_anew() -> None:
-    """What turned it does not turn it again; the batches that did not enforce it say nothing of it."""
+    """What demoted it does not turn it again; the batches that did not enforce it say nothing of it."""
     rules, (rule, *_) = bounded(50_000, 300_000), RULED
     too_much = MinuteTally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
     guardrail = Guardrail(rules)
@@ -163,8 +163,8 @@ def test_a_rule_that_is_resumed_is_measured_anew() -> None:
     flagged = MinuteTally(
         2_000, {1: Share(5, 100, dict.fromkeys(RULED[1:], 20))}, enforced_bits(Standing(frozenset({rule})))
     )
-    turned, resumed = Standing(frozenset({rule}), {rule: 1_000}), Standing(frozenset(), {rule: 1_000})
-    assert guardrail.add((flagged,), turned) == ()
+    demoted, resumed = Standing(frozenset({rule}), {rule: 1_000}), Standing(frozenset(), {rule: 1_000})
+    assert guardrail.add((flagged,), demoted) == ()
     assert [b.clock for b in guardrail.add((dataclasses.replace(too_much, clock=3_000),), resumed)] == [3_000]
 
 

@@ -124,7 +124,7 @@ def test_the_windows_equal_the_plain_rules_whatever_the_cuts(events, cuts):
 
 @settings(deadline=None, max_examples=60)
 @given(histories(), st.integers(0, 60), st.sampled_from([4, 10**9]))
-def test_a_restarted_lane_judges_as_one_that_never_stopped(events, stop, events_max):
+def test_a_restarted_lane_evaluates_as_one_that_never_stopped(events, stop, events_max):
     """Windows made from the non-duplicate events of the horizon are as good as those that saw everything."""
     stop = min(stop, len(events))
     steady = RuleWindows(SMALL, events_max)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adledger.pipeline.ledger.check import StoredEntry, check_continuity, check_entry
-from adledger.pipeline.stages.judge import JUDGE_VERSION
+from adledger.pipeline.stages.evaluate import CONTRACT_VERSION
 from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.event_columns import EVENT_DTYPES
@@ -31,7 +31,7 @@ RELEASES = 2
 
 def judge_version(release: int) -> int:
     """Release 0 is the pipeline's own; later ones have a rule more, and another number."""
-    return JUDGE_VERSION + release
+    return CONTRACT_VERSION + release
 
 
 def is_givt(release: int, publisher_id: int) -> bool:
@@ -109,7 +109,7 @@ class _Lane:
         events: list[Row] = []
         dead: list[Row] = []
         rollup: dict[tuple[int, ...], list[int]] = {}
-        release = entry.judge_version - JUDGE_VERSION
+        release = entry.judge_version - CONTRACT_VERSION
         self._last, self._classes, self._money, self._malformed = None, Counter(), Counter(), 0
         ordered = self._ordered(entry)
         stamp = (self._lane, entry.batch_no)
@@ -121,7 +121,7 @@ class _Lane:
                 self._malformed += 1
                 dead.append((*stamp, *at, int(event), record.key or b"", record.value or b""))
                 continue
-            verdict, reasons = self._judge(event, clock, release)
+            verdict, reasons = self._evaluate(event, clock, release)
             money = event.price_micros * (1 if event.event_type_code == EventType.IMPRESSION else 1000)
             columns = tuple(getattr(event, name) for name in EVENT_DTYPES)
             events.append((*stamp, *columns, *at, int(verdict), reasons, money, entry.judge_version))
@@ -192,7 +192,7 @@ class _Lane:
             )
         return past
 
-    def _judge(self, event: PlainEvent, clock: int, release: int) -> tuple[Class, int]:
+    def _evaluate(self, event: PlainEvent, clock: int, release: int) -> tuple[Class, int]:
         reasons = (event.flags >> Flag.MISROUTED & 1) << Reason.MISROUTED
         name = (event.event_type_code, event.publisher_id, event.id_hash)
         payload = (

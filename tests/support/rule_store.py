@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.sinks.memory import MemorySink
-from adledger.sinks.rules import AlertKind, AlertRow, JudgedBatch, JudgeRow, PublishedRules
+from adledger.sinks.rules import AlertKind, AlertRow, EvaluatedBatch, EvaluatorRow, PublishedRules
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class MemoryRules:
     statuses: dict[int, str] = field(default_factory=dict)
     statuses_version: int = 0
     told: list[AlertRow] = field(default_factory=list)
-    judges: dict[int, JudgeRow] = field(default_factory=dict)
+    evaluators: dict[int, EvaluatorRow] = field(default_factory=dict)
 
     def publish(self, rules: RuleSet | str) -> None:
         """Add a set, or a text that is none."""
@@ -41,12 +41,12 @@ class MemoryRules:
     async def add_alert(self, alert: AlertRow) -> None:
         self.told.append(replace(alert, raised_at=len(self.told) + 1))
 
-    async def store_judge(self, judge: JudgeRow) -> None:
-        self.judges[judge.version] = judge
+    async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
+        self.evaluators[evaluator.version] = evaluator
 
-    async def judged(
+    async def evaluated(
         self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
-    ) -> Sequence[JudgedBatch]:
+    ) -> Sequence[EvaluatedBatch]:
         found = []
         before = [
             int(b["clock_before"][0])
@@ -55,12 +55,12 @@ class MemoryRules:
         ]
         clock_after = max(before, default=0) - window_ms
         for stamp, block in self.sink.tables["ledger"]:
-            judge = self.judges[int(block["judge_version"][0])]
+            evaluator = self.evaluators[int(block["judge_version"][0])]
             clock = int(block["clock_after"][0])
             inside = stamp.lane == lane and stamp.batch_no < before_batch_no and clock > clock_after
-            if inside and judge.rules_version == rules_version:
+            if inside and evaluator.rules_version == rules_version:
                 sums = self._sums(lane, stamp.batch_no)
-                found.append(JudgedBatch(stamp.batch_no, clock, judge.enforced, sums))
+                found.append(EvaluatedBatch(stamp.batch_no, clock, evaluator.enforced, sums))
         return found
 
     def _sums(self, lane: int, batch_no: int) -> tuple[tuple[int, int, int, int, int, int], ...]:

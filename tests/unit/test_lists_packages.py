@@ -252,7 +252,7 @@ def test_crawlers_fit_their_bits():
 
 
 def test_an_old_list_is_not_available_and_changes_the_version(lists):
-    """Availability is judged by the date that is passed in, and is part of the version; the contents are not all of it."""
+    """Availability is decided by the date that is passed in, and is part of the version; the contents are not all of it."""
     later = load_lists(DAY + timedelta(days=2_000), age_days_max=365)
     assert not later.available(KNOWN_BOTS)
     assert later.available(RESERVED)

@@ -1,4 +1,4 @@
-"""Rule sets as data: read whole or refused with line and remedy; versions name what is judged by."""
+"""Rule sets as data: read whole or refused with line and remedy; versions cover all that an evaluation uses."""
 
 import dataclasses
 import datetime as dt
@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.rules.compiled import CompiledJudge
-from adledger.pipeline.rules.loader import DEFAULT, load_judge, load_rules
+from adledger.pipeline.rules.compiled import RuleEvaluator
+from adledger.pipeline.rules.loader import DEFAULT, load_evaluator, load_rules
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.rules.schema import rules_schema
 from adledger.pipeline.settings import Settings
-from adledger.pipeline.stages.judge import JUDGE_VERSION
+from adledger.pipeline.stages.evaluate import CONTRACT_VERSION
 from adledger.schemas.classes import Reason
 from tests.support.rule_sets import HEAD, rule_set
 
@@ -117,36 +117,37 @@ def test_a_set_says_who_when_and_why(key):
         RuleSet.parse("\n".join(lines), "new.toml")
 
 
-def test_the_settings_name_the_judge(tmp_path):
+def test_the_settings_name_the_evaluator(tmp_path):
     """none, default, a file, or published, which is the default set while nobody has published another; what can't be read, or looks back further than the setting allows, is refused."""
     day = dt.date(2026, 1, 15)
-    assert load_judge(Settings(rules="none"), day).version == JUDGE_VERSION
-    assert load_judge(Settings(), day).version == load_judge(Settings(rules=DEFAULT), day).version
-    default = load_judge(Settings(rules=DEFAULT, list_age_days_max=3_650), day)
+    assert load_evaluator(Settings(rules="none"), day).version == CONTRACT_VERSION
+    assert load_evaluator(Settings(), day).version == load_evaluator(Settings(rules=DEFAULT), day).version
+    default = load_evaluator(Settings(rules=DEFAULT, list_age_days_max=3_650), day)
     assert set(default.not_evaluated) == {Reason.UNKNOWN_PUBLISHER, Reason.PUBLISHER_SUSPENDED}
     with pytest.raises(UsageError, match="can't be read"):
-        load_judge(Settings(rules=str(tmp_path / "none.toml")), day)
+        load_evaluator(Settings(rules=str(tmp_path / "none.toml")), day)
     far = tmp_path / "far.toml"
     far.write_text(HEAD + "[rules.REPEAT_CLICK]\nmode = 'flag'\nwindow_minutes = 61\n")
     with pytest.raises(UsageError, match="looks back 61 minutes"):
-        load_judge(Settings(rules=str(far)), day)
+        load_evaluator(Settings(rules=str(far)), day)
     assert (
-        load_judge(Settings(rules=str(far), rule_horizon_minutes_max=61), day).rules.horizon_ms == 61 * 60_000
+        load_evaluator(Settings(rules=str(far), rule_horizon_minutes_max=61), day).rules.horizon_ms
+        == 61 * 60_000
     )
 
 
 def test_a_rule_without_its_list_says_that_it_is_not_evaluated():
     """Without lists and publishers their rules are not evaluated, with a reason, and the others are run."""
-    judge = CompiledJudge(rule_set(UA_KNOWN_BOT={}, UNKNOWN_PUBLISHER={}, PREFETCH={}, PERIODIC={}))
-    assert set(judge.not_evaluated) == {Reason.UA_KNOWN_BOT, Reason.UNKNOWN_PUBLISHER}
-    assert judge.run == 1 << Reason.PREFETCH | 1 << Reason.PERIODIC
-    assert all(judge.not_evaluated.values())
+    evaluator = RuleEvaluator(rule_set(UA_KNOWN_BOT={}, UNKNOWN_PUBLISHER={}, PREFETCH={}, PERIODIC={}))
+    assert set(evaluator.not_evaluated) == {Reason.UA_KNOWN_BOT, Reason.UNKNOWN_PUBLISHER}
+    assert evaluator.run == 1 << Reason.PREFETCH | 1 << Reason.PERIODIC
+    assert all(evaluator.not_evaluated.values())
 
 
-def test_the_judge_version_is_of_all_it_judges_by():
+def test_the_evaluator_version_covers_all_that_it_uses():
     """No rules: the contract's version. A rule, a mode: another."""
-    assert CompiledJudge.none().version == JUDGE_VERSION
-    one = CompiledJudge(rule_set(PREFETCH={}))
-    turned = CompiledJudge(one.rules.flagged([Reason.PREFETCH]))
-    assert len({JUDGE_VERSION, one.version, turned.version}) == 3
-    assert (one.enforced, turned.enforced, turned.run) == (1 << Reason.PREFETCH, 0, 1 << Reason.PREFETCH)
+    assert RuleEvaluator.none().version == CONTRACT_VERSION
+    one = RuleEvaluator(rule_set(PREFETCH={}))
+    demoted = RuleEvaluator(one.rules.flagged([Reason.PREFETCH]))
+    assert len({CONTRACT_VERSION, one.version, demoted.version}) == 3
+    assert (one.enforced, demoted.enforced, demoted.run) == (1 << Reason.PREFETCH, 0, 1 << Reason.PREFETCH)

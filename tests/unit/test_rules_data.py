@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.cli.publishers import read_publishers
 from adledger.pipeline.errors import SinkError, UsageError
-from adledger.pipeline.lanes.judges import snapshot, standing
+from adledger.pipeline.lanes.rules_in_force import snapshot, standing
 from adledger.pipeline.lists.facts import ADDRESSES_BACK_DAYS_MAX, DATACENTRES
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.lists.publishers import PublisherStatus
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.diff import differences
 from adledger.pipeline.rules.loader import load_rules
 from adledger.pipeline.rules.registry import RULES
@@ -110,29 +110,29 @@ def test_a_lane_stands_by_the_last_word_on_each_rule(alerts: list[AlertRow], lan
     for rule in (Reason.PREFETCH, Reason.UA_BLANK):
         words = [a for a in alerts if a.rule == rule.name and (a.kind == AlertKind.RESUME or a.lane == lane)]
         breaches = [a.clock for a in words if a.kind == AlertKind.BREACH]
-        assert (rule in found.turned) == bool(words and words[-1].kind == AlertKind.BREACH)
+        assert (rule in found.demoted) == bool(words and words[-1].kind == AlertKind.BREACH)
         assert found.breached.get(rule) == (breaches[-1] if breaches else None)
 
 
-def test_a_set_with_turned_rules_is_another_judge() -> None:
-    """And reads back from its text, the turned rules flagged."""
+def test_a_set_with_demoted_rules_is_another_evaluator() -> None:
+    """And reads back from its text, the demoted rules flagged."""
     default = load_rules("default")
-    turned = default.flagged([Reason.DOUBLE_CLICK])
-    assert RuleSet.parse(turned.text(), "x").rules[Reason.DOUBLE_CLICK].mode == Mode.FLAG
-    assert turned.version != default.version
+    demoted = default.flagged([Reason.DOUBLE_CLICK])
+    assert RuleSet.parse(demoted.text(), "x").rules[Reason.DOUBLE_CLICK].mode == Mode.FLAG
+    assert demoted.version != default.version
 
 
 def test_lists_of_addresses_are_not_used_for_log_days_long_before_them() -> None:
     """By the batch's log day, to the day; which rules are not evaluated is part of the version, the day is not."""
     day = dt.date(2026, 11, 23)
-    judge = CompiledJudge(load_rules("default"), load_lists(day, age_days_max=3_650))
-    assert judge.lists is not None
-    made = next(f.made for f in judge.lists.facts if f.name == DATACENTRES)
+    evaluator = RuleEvaluator(load_rules("default"), load_lists(day, age_days_max=3_650))
+    assert evaluator.lists is not None
+    made = next(f.made for f in evaluator.lists.facts if f.name == DATACENTRES)
     assert made is not None
     last = made - dt.timedelta(days=ADDRESSES_BACK_DAYS_MAX)
     none, one_day = frozenset[Reason](), dt.timedelta(days=1)
     now, in_time, too_early, long_ago = (
-        judge.for_batch(d, none) for d in (day, last, last - one_day, dt.date(1970, 1, 1))
+        evaluator.for_batch(d, none) for d in (day, last, last - one_day, dt.date(1970, 1, 1))
     )
     assert Reason.IP_DATACENTER not in in_time.not_evaluated
     assert Reason.IP_DATACENTER in too_early.not_evaluated
@@ -140,4 +140,4 @@ def test_lists_of_addresses_are_not_used_for_log_days_long_before_them() -> None
     assert too_early.version != now.version
     assert not too_early.run >> Reason.IP_DATACENTER & 1
     assert set(long_ago.not_evaluated) >= {Reason.IP_DATACENTER, Reason.CRAWLER_IMPOSTOR}
-    assert judge.for_batch(day, frozenset({Reason.UA_BLANK})).version != now.version
+    assert evaluator.for_batch(day, frozenset({Reason.UA_BLANK})).version != now.version

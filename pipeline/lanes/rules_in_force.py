@@ -1,7 +1,7 @@
-"""The judge of a worker's lanes: loaded, stored before its first use, and looked for anew every few seconds.
+"""The rule evaluator of a worker's lanes: loaded, stored before its first use, and polled for changes every few seconds.
 
 What is in force is a function of the tables `rules` (the newest set; the shipped one while there is none), `publishers`
-and `alerts`, and of the lists of today. A set that can't be used is refused whole, with an alert, and what was in force stays.
+and `alerts`, and of today's lists. A set that can't be used is refused whole, with an alert, and the last one stays in force.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from adledger import __version__
 from adledger.pipeline.errors import AdledgerError, SinkError, SinkUnavailable, UsageError
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from adledger.pipeline.retry import Attempt, RetryPolicy
-from adledger.pipeline.rules.compiled import RULES_LOGIC_VERSION, CompiledJudge
+from adledger.pipeline.rules.compiled import RULES_LOGIC_VERSION, RuleEvaluator
 from adledger.pipeline.rules.guardrail import Breach, Slices, Standing, tally_of_sums
 from adledger.pipeline.rules.loader import today
 from adledger.schemas.classes import Reason
-from adledger.sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, JudgeRow, PublishedRules, RuleStore
+from adledger.sinks.rules import NO_RULE_STORE, AlertKind, AlertRow, EvaluatorRow, PublishedRules, RuleStore
 
-Load = Callable[[PublishedRules | None, PublisherSnapshot | None], CompiledJudge]
-"""Makes the judge of a published set (None: what the settings name without one) and of publishers. Raises UsageError."""
+Load = Callable[[PublishedRules | None, PublisherSnapshot | None], RuleEvaluator]
+"""Makes the evaluator of a published set (None: what the settings name without one) and of publishers. Raises UsageError."""
 
 BEGIN_RETRY = RetryPolicy(attempts_max=20, backoff_ms_max=5_000)
 
@@ -30,7 +30,7 @@ STATUSES = {status.name.lower(): status for status in PublisherStatus if status}
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How judges are loaded: `published`: from the table `rules`. `look_seconds`: how often what is in force is looked for."""
+    """How evaluators are loaded. `published`: from the table `rules`. `look_seconds`: how often the tables are polled."""
 
     load: Load
     published: bool
@@ -39,19 +39,19 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look found; the judge is loaded anew where it differs from what was found before."""
+    """What a poll found; the evaluator is loaded again if it differs from what was found before."""
 
     rules: Sequence[PublishedRules] = ()  # the newest first
     publishers: int = 0
     day: dt.date = field(default_factory=today)
 
 
-class Judges:
-    """The judge that the next batches of a worker's lanes are judged by. One loop's."""
+class RulesInForce:
+    """The evaluator for the next batches of a worker's lanes. Belongs to one event loop."""
 
     def __init__(
         self,
-        judge: CompiledJudge,
+        evaluator: RuleEvaluator,
         store: RuleStore = NO_RULE_STORE,
         loading: Loading | None = None,
         *,
@@ -59,8 +59,8 @@ class Judges:
         warn: Callable[[str], None] = lambda _: None,
         alerted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`judge` is in force until `begin` has found another; without `loading` it stays. `alerted` hears of alerts."""
-        self.current = judge
+        """Start with `evaluator`, in force until `begin` finds another (never, without `loading`). `alerted` is called for each alert."""
+        self.current = evaluator
         self._store, self._loading = store, loading
         self._say, self._warn, self._alerted = say, warn, alerted
         self._alerts: Sequence[AlertRow] = ()
@@ -126,14 +126,14 @@ class Judges:
         """Return what the alerts say of a lane under the set in force."""
         return standing(self._alerts, lane)
 
-    async def store(self, judge: CompiledJudge) -> None:
-        """Return when a judge is stored durably: what it is made of, under its version. Raises SinkError."""
-        if judge.version in self._stored:
+    async def store(self, evaluator: RuleEvaluator) -> None:
+        """Return when an evaluator is stored durably: what it is made of, under its version. Raises SinkError."""
+        if evaluator.version in self._stored:
             return
         async with self._store_lock:  # lanes change together: one row is enough
-            if judge.version not in self._stored:
-                await self._store.store_judge(judge_row(judge))
-                self._stored.add(judge.version)
+            if evaluator.version not in self._stored:
+                await self._store.store_evaluator(evaluator_row(evaluator))
+                self._stored.add(evaluator.version)
 
     async def tell(self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]) -> None:
         """Return when the breaches that a lane's batch showed under a set are stored as alerts. Raises SinkError."""
@@ -160,8 +160,8 @@ class Judges:
         """
         rules = self.current.rules
         window_ms = rules.guardrail_window_minutes * 60_000
-        judged = await self._store.judged(lane, window_ms, before_batch_no, rules.version)
-        return {b.batch_no: tally_of_sums(b.sums, b.enforced, b.clock_after) for b in judged}
+        evaluated = await self._store.evaluated(lane, window_ms, before_batch_no, rules.version)
+        return {b.batch_no: tally_of_sums(b.sums, b.enforced, b.clock_after) for b in evaluated}
 
     async def _look(self, loading: Loading) -> Found:
         rules = await self._store.published() if loading.published else ()
@@ -172,27 +172,27 @@ class Judges:
         assert self._loading is not None, "else nothing is looked for"
         if self._found is None or found.publishers != self._found.publishers:
             self._publishers = snapshot(await self._store.publishers())
-        judge = None
+        evaluator = None
         if not found.rules:
-            judge = await asyncio.to_thread(self._loading.load, None, self._publishers)
+            evaluator = await asyncio.to_thread(self._loading.load, None, self._publishers)
             if self._loading.published and self._found is None:
-                self._say("nobody has published rules yet: those that adledger comes with judge")
+                self._say("nobody has published rules yet: the shipped set is in force")
         for rules in found.rules:
             try:
-                judge = await asyncio.to_thread(self._loading.load, rules, self._publishers)
+                evaluator = await asyncio.to_thread(self._loading.load, rules, self._publishers)
                 break
             except UsageError as error:
                 await self._refuse(rules, error)
-        if judge is None:
+        if evaluator is None:
             raise UsageError(
                 "no rule set that is published can be used",
                 remedy="adledger rules publish FILE --author A --reason R, or set rules = none",
             )
         async with self._alerts_lock:
-            self._alerts = await self._store.alerts(judge.rules.version)
-            if self._found is not None and judge.version != self.current.version:
-                self._say(f"the rules are {judge.rules.version:016x} from each lane's next batch on")
-            self.current, self._found = judge, found
+            self._alerts = await self._store.alerts(evaluator.rules.version)
+            if self._found is not None and evaluator.version != self.current.version:
+                self._say(f"the rules are {evaluator.rules.version:016x} from each lane's next batch on")
+            self.current, self._found = evaluator, found
 
     async def _refuse(self, rules: PublishedRules, error: AdledgerError) -> None:
         if rules.published_at in self._refused:
@@ -210,18 +210,18 @@ class Judges:
 
 def standing(alerts: Sequence[AlertRow], lane: int) -> Standing:
     """Return what alerts, in order, say of a lane: a breach turns a rule there, a resumption lets it enforce again."""
-    turned: set[Reason] = set()
+    demoted: set[Reason] = set()
     breached: dict[Reason, int] = {}
     for alert in alerts:
         if alert.rule not in Reason.__members__:
             continue  # of another release
         rule = Reason[alert.rule]
         if alert.kind == AlertKind.BREACH and alert.lane == lane:
-            turned.add(rule)
+            demoted.add(rule)
             breached[rule] = alert.clock
         elif alert.kind == AlertKind.RESUME:
-            turned.discard(rule)
-    return Standing(frozenset(turned), breached)
+            demoted.discard(rule)
+    return Standing(frozenset(demoted), breached)
 
 
 def snapshot(rows: Sequence[tuple[int, str]]) -> PublisherSnapshot:
@@ -234,19 +234,21 @@ def snapshot(rows: Sequence[tuple[int, str]]) -> PublisherSnapshot:
     return PublisherSnapshot({publisher: STATUSES[status] for publisher, status in rows})
 
 
-def judge_row(judge: CompiledJudge) -> JudgeRow:
-    """Return what `judges` keeps of a judge."""
-    lists = judge.lists
+def evaluator_row(evaluator: RuleEvaluator) -> EvaluatorRow:
+    """Return an evaluator's row in the table `judges`."""
+    lists = evaluator.lists
     facts = lists.facts if lists is not None else ()
-    usable = tuple(not lists.why_not((f.name,), judge.log_day) for f in facts) if lists is not None else ()
-    why: Mapping[str, str] = {reason.name: text for reason, text in judge.not_evaluated.items()}
-    return JudgeRow(
-        version=judge.version, rules_version=judge.rules.version,
-        turned=tuple(sorted(reason.name for reason in judge.turned)), rules=judge.effective.text(),
-        enforced=judge.enforced, not_evaluated=why,
+    usable = (
+        tuple(not lists.why_not((f.name,), evaluator.log_day) for f in facts) if lists is not None else ()
+    )
+    why: Mapping[str, str] = {reason.name: text for reason, text in evaluator.not_evaluated.items()}
+    return EvaluatorRow(
+        version=evaluator.version, rules_version=evaluator.rules.version,
+        turned=tuple(sorted(reason.name for reason in evaluator.demoted)), rules=evaluator.effective.text(),
+        enforced=evaluator.enforced, not_evaluated=why,
         list_names=tuple(f.name for f in facts), list_versions=tuple(f.version for f in facts),
         list_contents=tuple(f.content for f in facts), list_usable=usable,
         lists_version=lists.version if lists is not None else "",
-        publishers_version=judge.publishers.version if judge.publishers is not None else "",
+        publishers_version=evaluator.publishers.version if evaluator.publishers is not None else "",
         logic_version=RULES_LOGIC_VERSION, release=__version__,
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Judge: the class, reasons and money of every record, the first class that fits.
+"""Evaluation: the class, reasons and money of every record. The first class that applies wins.
 
-malformed, duplicate, expired, givt, sivt, else billable. All rules are run on every event that can be decoded, so
-that duplicates and expired events show their hits too; which rules change the class is the rule set's.
+In order: malformed, duplicate, expired, givt, sivt, otherwise billable. All rules run on every decodable event, so duplicates
+and expired events show their hits too; the rule set decides which rules change the class.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from adledger.pipeline.stages.dedupe import Duplicates
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
 
-JUDGE_VERSION = xxhash.xxh64_intdigest(b"adledger judge 1: contract, no rules")
-"""Names the logic of the contract alone; a judge with rules has a version of its own (adledger.pipeline.rules.compiled)."""
+CONTRACT_VERSION = xxhash.xxh64_intdigest(b"adledger judge 1: contract, no rules")
+"""The version of the contract alone, without rules; a rule evaluator has its own (adledger.pipeline.rules.compiled)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleHits:
-    """What the rules say of n records: bits of Reason u64[n]; the bits of the rules that are enforced, by class.
+    """The rules' hits on n records: bits of Reason u64[n]; the bits of the enforced rules, by class.
 
-    `not_evaluated`: rule -> on how many events it could not be evaluated.
+    `not_evaluated`: rule -> the number of events on which it could not be evaluated.
     """
 
     reasons: U64
@@ -41,7 +41,7 @@ class Verdicts:
     money_nanos: I64
 
 
-def judge(
+def evaluate(
     decoded: Decoded,
     clock: I64,
     duplicates: Duplicates,

@@ -1,6 +1,6 @@
-"""Which judge a lane's next batch has: the one in force, for its log day, with what the lane's guardrail has turned.
+"""Which evaluator a lane's next batch gets: the one in force, for its log day, with the rules that its guardrail demoted.
 
-A change takes effect between two batches: the judge is stored first, then used, and the batch's intent names it.
+A change takes effect between two batches: the evaluator is stored first, then used, and the batch's intent names it.
 """
 
 import datetime as dt
@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from adledger.pipeline.lanes.compute import Computed, LaneState
-from adledger.pipeline.lanes.judges import Judges
-from adledger.pipeline.rules.compiled import LaneJudge
+from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.rules.compiled import LaneEvaluator
 from adledger.pipeline.rules.guardrail import Guardrail, Slices, Standing, tally
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.sinks.sink import LedgerEntry
@@ -21,21 +21,28 @@ Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Calls what may be repeated until ClickHouse answers."""
 
 
-class Judging:
-    """One lane's choice of judge. Not for two tasks at once."""
+class EvaluatorChoice:
+    """One lane's choice of evaluator. Not for two tasks at once."""
 
-    def __init__(self, lane: int, judges: Judges, state: LaneState, patiently: Patiently) -> None:
-        self._lane, self._judges, self._state, self._patiently = lane, judges, state, patiently
+    def __init__(
+        self, lane: int, rules_in_force: RulesInForce, state: LaneState, patiently: Patiently
+    ) -> None:
+        self._lane, self._rules_in_force, self._state, self._patiently = (
+            lane,
+            rules_in_force,
+            state,
+            patiently,
+        )
         self._made_for: tuple[int, int, Standing] | None = None
-        self._guardrail = Guardrail(judges.current.rules)
-        self._guarded = judges.current.rules.version
+        self._guardrail = Guardrail(rules_in_force.current.rules)
+        self._guarded = rules_in_force.current.rules.version
 
     async def begin(self, batch_no: int) -> None:
         """Take up the guardrail where the batches before `batch_no` left it.
 
         The last of them is measured once more: its worker may have died before it told what it showed.
         """
-        rules = self._judges.current.rules
+        rules = self._rules_in_force.current.rules
         self._guardrail, self._guarded = Guardrail(rules), rules.version
         if not self._guardrail.watches:
             return
@@ -43,7 +50,7 @@ class Judging:
         last: list[Slices] = []
 
         async def read() -> None:
-            batches = await self._judges.tallies(self._lane, batch_no)
+            batches = await self._rules_in_force.tallies(self._lane, batch_no)
             last[:] = [batches.pop(batch_no - 1)] if batch_no - 1 in batches else []
             self._guardrail = Guardrail(rules, batches.values())
 
@@ -52,20 +59,20 @@ class Judging:
             await self._see(batch_no - 1, batch)
 
     async def before(self, clock_after: int, rebuild: Callable[[], Awaitable[None]]) -> None:
-        """Make the state judge a batch that ends at a watermark (ms) as it is to be; called between two batches.
+        """Give the state the evaluator for a batch that ends at a watermark (ms); called between two batches.
 
-        `rebuild` makes the windows of the state's judge anew, where a horizon has changed.
+        `rebuild` rebuilds the windows of the state's evaluator, if a horizon has changed.
         """
-        current, standing = self._judges.current, self._judges.standing(self._lane)
+        current, standing = self._rules_in_force.current, self._rules_in_force.standing(self._lane)
         wanted_for = (current.version, clock_after // DAY_MS, standing)
         if wanted_for == self._made_for:
             return
         day = EPOCH + dt.timedelta(days=clock_after // DAY_MS)
-        wanted = current.for_batch(day, standing.turned)
-        await self._patiently(lambda: self._judges.store(wanted))
-        if wanted.version != self._state.judge.judge.version:
-            changed = self._state.judge.changed(wanted)
-            self._state.judge = changed or LaneJudge(wanted)
+        wanted = current.for_batch(day, standing.demoted)
+        await self._patiently(lambda: self._rules_in_force.store(wanted))
+        if wanted.version != self._state.evaluator.compiled.version:
+            changed = self._state.evaluator.changed(wanted)
+            self._state.evaluator = changed or LaneEvaluator(wanted)
             if changed is None:
                 await rebuild()
         if self._guarded != current.rules.version:
@@ -76,7 +83,7 @@ class Judging:
         """Let the guardrail see a batch that is in the ledger."""
         if not self._guardrail.watches:
             return
-        events, enforced = computed.events, self._state.judge.judge.enforced
+        events, enforced = computed.events, self._state.evaluator.compiled.enforced
         classes, reasons, money = events["class_code"], events["reasons"], events["money_nanos"]
         batch = tally(
             classes,
@@ -91,8 +98,10 @@ class Judging:
 
     async def _see(self, batch_no: int, batch: Slices) -> None:
         """Measure a batch, and tell what it shows."""
-        breaches = self._guardrail.add(batch, self._judges.standing(self._lane))
-        if self._guarded != self._judges.current.rules.version:
+        breaches = self._guardrail.add(batch, self._rules_in_force.standing(self._lane))
+        if self._guarded != self._rules_in_force.current.rules.version:
             return  # the alerts are of another set; the next batch has another guardrail
         if breaches:
-            await self._patiently(lambda: self._judges.tell(self._guarded, self._lane, batch_no, breaches))
+            await self._patiently(
+                lambda: self._rules_in_force.tell(self._guarded, self._lane, batch_no, breaches)
+            )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.records.columns import Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.dedupe import Duplicates
-from adledger.pipeline.stages.judge import judge
+from adledger.pipeline.stages.evaluate import evaluate
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import PRICE_MICROS_MAX, EventType, Flag, Malformed
 
@@ -51,6 +51,6 @@ def test_the_first_class_that_fits(rows):
     none = np.zeros(n, np.int32)
     refs = RecordRefs.of([b""] * n, [None] * n)
     decoded = Decoded(refs, columns, status, none, none, none, none, {})
-    verdicts = judge(decoded, np.full(n, CLOCK), found, ALLOWED_LATENESS_MS)
-    judged = (verdicts.class_code.tolist(), verdicts.reasons.tolist(), verdicts.money_nanos.tolist())
-    assert list(zip(*judged, strict=True)) == expected
+    verdicts = evaluate(decoded, np.full(n, CLOCK), found, ALLOWED_LATENESS_MS)
+    found_verdicts = (verdicts.class_code.tolist(), verdicts.reasons.tolist(), verdicts.money_nanos.tolist())
+    assert list(zip(*found_verdicts, strict=True)) == expected

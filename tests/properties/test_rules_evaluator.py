@@ -11,14 +11,14 @@ from adledger.pipeline.lists.load import Lists, load_lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot, PublisherStatus
 from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.rules import plain
-from adledger.pipeline.rules.compiled import CompiledJudge, LaneJudge
+from adledger.pipeline.rules.compiled import LaneEvaluator, RuleEvaluator
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.rules.plain_events import EventFacts, event_hits
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.windows import WINDOWED
 from adledger.pipeline.stages.dedupe import Duplicates
-from adledger.pipeline.stages.judge import judge
+from adledger.pipeline.stages.evaluate import evaluator
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import Flag
 from tests.properties.test_rules_windows import DAY_MS, START_MS, histories, rows_of
@@ -42,7 +42,7 @@ def lists() -> Lists:
 
 @settings(deadline=None, max_examples=40)
 @given(histories(steps=st.sampled_from([0, 300, 700, 90_000]), size=25), st.data())
-def test_the_judge_equals_the_plain_rules(events, data):
+def test_the_evaluator_equals_the_plain_rules(events, data):
     """Hits of every decodable event, duplicates too; the class by precedence; malformed ones leave no trace."""
     n = len(events)
     stated = [data.draw(STATED, label="stated") for _ in range(n)]
@@ -58,13 +58,13 @@ def test_the_judge_equals_the_plain_rules(events, data):
     texts = {i: (AGENTS[agents[i]], b"") for i in range(n)}
     decoded = Decoded(RecordRefs.of([b""] * n, [None] * n), c, status, none, none, none, none, texts)
     snapshot = PublisherSnapshot(STATUSES)
-    whole = CompiledJudge(load_rules(DEFAULT), lists(), snapshot)
+    whole = RuleEvaluator(load_rules(DEFAULT), lists(), snapshot)
     assert not whole.not_evaluated
-    found = LaneJudge(whole).hits(decoded, rows.clock, rows.duplicate.view(np.uint8))
+    found = LaneEvaluator(whole).hits(decoded, rows.clock, rows.duplicate.view(np.uint8))
     said = lists().user_agents.classify(AGENTS)
     addresses = lists().addresses.classify(c.ip_hi, c.ip_lo)
     duplicates = Duplicates(rows.duplicate.view(np.uint8), np.zeros(n, np.uint8))
-    classes = judge(decoded, rows.clock, duplicates, DAY_MS, found).class_code.tolist()
+    classes = evaluator(decoded, rows.clock, duplicates, DAY_MS, found).class_code.tolist()
     earlier = []
     for i, e in enumerate(events):
         if status[i]:
@@ -97,8 +97,8 @@ def test_what_is_not_evaluated_is_counted():
     rows = rows_of([plain.EventView(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
     status, none = np.array([0, 0, 0, 0, 3], np.uint8), np.zeros(5, np.int32)
     decoded = Decoded(RecordRefs.of([b""] * 5, [None] * 5), rows.columns, status, none, none, none, none, {})
-    blind = CompiledJudge(load_rules(DEFAULT))
-    hits = LaneJudge(blind).hits(decoded, rows.clock, np.zeros(5, np.uint8))
+    blind = RuleEvaluator(load_rules(DEFAULT))
+    hits = LaneEvaluator(blind).hits(decoded, rows.clock, np.zeros(5, np.uint8))
     assert hits.not_evaluated == dict.fromkeys(blind.not_evaluated, 4)
     assert set(blind.not_evaluated) == {
         Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR,

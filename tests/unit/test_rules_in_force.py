@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from adledger.pipeline.errors import SinkUnavailable
-from adledger.pipeline.lanes import judges
-from adledger.pipeline.rules.compiled import CompiledJudge
+from adledger.pipeline.lanes import rules_in_force
+from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.sinks.rules import AlertRow, NoRuleStore
 
 
@@ -26,22 +26,22 @@ class Away(NoRuleStore):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judges, "BEGIN_RETRY", replace(judges.BEGIN_RETRY, backoff_ms_max=0))
+    monkeypatch.setattr(rules_in_force, "BEGIN_RETRY", replace(rules_in_force.BEGIN_RETRY, backoff_ms_max=0))
 
 
 async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None:
     """A worker that starts while ClickHouse is killed and comes back goes on."""
     said: list[str] = []
     store = Away(3)
-    await judges.Judges(CompiledJudge.none(), store, say=said.append).begin()
+    await rules_in_force.RulesInForce(RuleEvaluator.none(), store, say=said.append).begin()
     assert store.asked == 4
-    assert said == [f"no connection; try {n} of {judges.BEGIN_RETRY.attempts_max}" for n in (1, 2, 3)]
+    assert said == [f"no connection; try {n} of {rules_in_force.BEGIN_RETRY.attempts_max}" for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("refused", "asked"), [(False, judges.BEGIN_RETRY.attempts_max), (True, 1)])
+@pytest.mark.parametrize(("refused", "asked"), [(False, rules_in_force.BEGIN_RETRY.attempts_max), (True, 1)])
 async def test_it_is_not_waited_for_ever_nor_where_it_refuses_us(refused: bool, asked: int) -> None:
     """The start ends with the error after so many tries, and at once where a password is wrong."""
     store = Away(1_000, refused=refused)
     with pytest.raises(SinkUnavailable):
-        await judges.Judges(CompiledJudge.none(), store).begin()
+        await rules_in_force.RulesInForce(RuleEvaluator.none(), store).begin()
     assert store.asked == asked
