@@ -45,6 +45,7 @@ DEAD_LETTERS = {
     "reason_code": "u1",  # adledger.schemas.wire.Malformed
     "key": "O",
     "value": "O",
+    "records": "u4",  # 1; of a batch that can't be decoded the offsets that its header covers
 }
 
 LEDGER = {

@@ -10,6 +10,12 @@ TOPIC_IMPRESSIONS = "ad.impressions"
 TOPIC_CLICKS = "ad.clicks"
 
 RECORD_BYTES_MAX = 16 * 1024
+BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""Bytes of one record batch's records, decompressed: 1 MB of compressed JSON has 3 to 25 MB. Larger ones are dead letters."""
+BATCH_RECORDS_MAX = 1 << 18
+"""Records of one record batch: more than BATCH_BYTES_MAX holds of honest ones."""
+DEAD_LETTER_BYTES_MAX = 64 * 1024
+"""Bytes of a value, a key, or a record batch (from its header on) that a dead letter keeps. The log has the rest."""
 NESTING_DEPTH_MAX = 64
 EVENT_ID_BYTES_MAX = 64
 USER_ID_BYTES_MAX = 64
@@ -50,6 +56,9 @@ class Malformed(IntEnum):
     WRONG_TOPIC = 10  # an event of the other kind's topic
     FROM_THE_FUTURE = 11  # event_time more than FUTURE_MS_MAX after its log time
     REJECTED_EARLIER = 12  # an earlier release rejected it in a batch that was already under way
+    UNDECODABLE_BATCH = (
+        13  # not a record but a whole record batch, which its producer wrote wrongly or too large
+    )
 
 
 class Flag(IntEnum):

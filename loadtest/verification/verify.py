@@ -183,7 +183,7 @@ def _count_differences(
         conflicts[lane] += conflicting
     malformed = np.zeros(REASONS, np.int64)
     for lane, reason, records in client.execute(
-        f"SELECT lane, reason_code, count() FROM {tables('dead_letters')} GROUP BY lane, reason_code"
+        f"SELECT lane, reason_code, sum(records) FROM {tables('dead_letters')} GROUP BY lane, reason_code"
     ):
         classes[lane, Class.MALFORMED] += records
         malformed[reason] += records

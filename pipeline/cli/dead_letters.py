@@ -62,12 +62,13 @@ def list_(
         out_json({"counts": counts, "dead_letters": listed})
         return
     out_table(
-        ("topic", "partition", "offset", "log time", "reason", "bytes", "value"),
+        ("topic", "partition", "offset", "records", "log time", "reason", "bytes", "value"),
         [
             (
                 _topic(settings, d),
                 str(d.lane),
                 str(d.offset),
+                d.records,
                 d.log_time_text,
                 d.reason,
                 len(d.value),
@@ -131,6 +132,8 @@ def _print(settings: "Settings", letter: "DeadLetter", *, as_hex: bool) -> None:
     out(f"reason    {letter.reason}: {letter.meaning}")
     out(f"log time  {letter.log_time_text}")
     out(f"batch     {letter.batch_no}")
+    if letter.records > 1:
+        out(f"stands for {letter.records:,} records, up to offset {letter.offset + letter.records - 1}")
     out(f"key       {_escaped(letter.key)}")
     out(f"value     {len(letter.value):,} bytes")
     out(_hex_dump(letter.value) if as_hex else _escaped(letter.value))
@@ -148,6 +151,7 @@ def _as_json(settings: "Settings", letter: "DeadLetter") -> dict[str, Any]:
         "batch_no": letter.batch_no,
         "key_hex": letter.key.hex(),
         "value_hex": letter.value.hex(),
+        "records": letter.records,
         "value_text": letter.value.decode("utf-8", "backslashreplace"),
     }
 

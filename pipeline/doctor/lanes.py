@@ -125,7 +125,7 @@ async def _sample(
     )
     for topic, b in bounds.items():
         async for fetched in _newest(view, lane, topic, b):
-            refs = walk(fetched, f"{view.topology.topics[topic]}-{lane}")
+            refs = walk(fetched)
             samples[topic].add(refs, context)
 
 

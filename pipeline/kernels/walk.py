@@ -1,8 +1,8 @@
 """Walk the records of v2 record batches: compiled (`walk_batches`), and its plain twin (`walk_plain`).
 
 Both accept the same bytes and refuse the same bytes. A batch is whole when each of its `count` records ends
-where its length says, within the batch; offsets rise; times and lengths are in range; and nothing is left over.
-Headers are passed over by the record's own length.
+where its length says, within the batch; offsets rise and stay within what the batch's header covers; times and lengths
+are in range; and nothing is left over. Record headers are passed over by the record's own length.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ from adledger.pipeline.records.batch_format import NUMBER_MAX, read_varint
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, EncodedBatch
 
 VARINT_BYTES_MAX = 10
-INT32_MAX = 2**31 - 1
 
-ADDRESS, SIZE, COUNT, BASE_OFFSET, BASE_TIMESTAMP, APPEND_TIME = range(6)
-"""Columns of the batch table that `walk_batches` takes, i64[n, 6]."""
+ADDRESS, SIZE, COUNT, BASE_OFFSET, LAST_DELTA, BASE_TIMESTAMP, APPEND_TIME = range(7)
+"""Columns of the batch table that `walk_batches` takes, i64[n, 7]; a count of NOT_READABLE: it is not looked at."""
+NOT_READABLE = -1
 
 
 @inline_kernel
@@ -39,60 +39,80 @@ def _varint(p, end):
 
 
 @kernel
-def walk_batches(  # noqa: PLR0911 - each return is a way for a batch not to be whole
-    table, position, offset, log_time, value_addr, value_len, key_addr, key_len
-):  # fmt: skip
-    """Write where each record at or after `position` lies; columns as in RecordRefs, with room for all counts.
+def walk_batches(table, position, offset, log_time, value_addr, value_len, key_addr, key_len, span):
+    """Write where each record at or after `position` lies; columns as in RecordRefs, with room for max(1, count) each.
 
-    Returns (records written, -1), or (records written, number of the first batch that is not whole).
+    A batch that is not whole becomes one row: `span` offsets from `offset` on, with the batch's number in the table as
+    `value_addr`. Returns how many rows were written.
     """
     n = 0
     for b in range(len(table)):
-        p = table[b, ADDRESS]
-        end = p + table[b, SIZE]
-        base_offset = table[b, BASE_OFFSET]
-        base_timestamp = table[b, BASE_TIMESTAMP]
+        first = n
+        n, whole = _walk_one(
+            table[b], position, n, offset, log_time, value_addr, value_len, key_addr, key_len, span
+        )
+        if whole:
+            continue
+        n = first + 1
         append_time = table[b, APPEND_TIME]
-        delta_before = np.int64(-1)
-        for _ in range(table[b, COUNT]):
-            length, p = _varint(p, end)
-            if p == 0 or length < 1 or length > end - p:
-                return n, b
-            record_end = p + length
-            time_delta, p = _varint(
-                p + 1, record_end
-            )  # a byte of attributes, unused by Kafka, is passed over
-            if p == 0 or time_delta >= NUMBER_MAX or time_delta <= -NUMBER_MAX:
-                return n, b
-            delta, p = _varint(p, record_end)
-            if p == 0 or delta <= delta_before or delta > INT32_MAX:
-                return n, b
-            k_len, p = _varint(p, record_end)
-            if p == 0 or k_len < -1 or k_len > record_end - p:
-                return n, b
-            k_addr = p
-            p += max(k_len, 0)
-            v_len, p = _varint(p, record_end)
-            if p == 0 or v_len < -1 or v_len > record_end - p:
-                return n, b
-            v_addr = p
-            p = record_end
-            delta_before = delta
-            if base_offset + delta >= position:
-                offset[n] = base_offset + delta
-                log_time[n] = base_timestamp + time_delta if append_time == NO_APPEND_TIME else append_time
-                value_addr[n] = v_addr
-                value_len[n] = v_len
-                key_addr[n] = k_addr
-                key_len[n] = k_len
-                n += 1
-        if p != end:
-            return n, b
-    return n, -1
+        offset[first] = max(table[b, BASE_OFFSET], position)
+        log_time[first] = table[b, BASE_TIMESTAMP] if append_time == NO_APPEND_TIME else append_time
+        value_addr[first] = b
+        value_len[first] = key_len[first] = -1
+        key_addr[first] = 0
+        span[first] = table[b, BASE_OFFSET] + table[b, LAST_DELTA] + 1 - offset[first]
+    return n
+
+
+@inline_kernel
+def _walk_one(  # noqa: PLR0911 - each return is a way for a batch not to be whole
+    batch, position, n, offset, log_time, value_addr, value_len, key_addr, key_len, span
+):  # fmt: skip
+    """Write the rows of one batch from row n on; return (rows written in all, whether the batch is whole)."""
+    p = batch[ADDRESS]
+    end = p + batch[SIZE]
+    delta_before = np.int64(-1)
+    if batch[COUNT] < 0:
+        return n, False
+    for _ in range(batch[COUNT]):
+        length, p = _varint(p, end)
+        if p == 0 or length < 1 or length > end - p:
+            return n, False
+        record_end = p + length
+        time_delta, p = _varint(p + 1, record_end)  # a byte of attributes, unused by Kafka, is passed over
+        if p == 0 or time_delta >= NUMBER_MAX or time_delta <= -NUMBER_MAX:
+            return n, False
+        delta, p = _varint(p, record_end)
+        if p == 0 or delta <= delta_before or delta > batch[LAST_DELTA]:
+            return n, False
+        k_len, p = _varint(p, record_end)
+        if p == 0 or k_len < -1 or k_len > record_end - p:
+            return n, False
+        k_addr = p
+        p += max(k_len, 0)
+        v_len, p = _varint(p, record_end)
+        if p == 0 or v_len < -1 or v_len > record_end - p:
+            return n, False
+        v_addr = p
+        p = record_end
+        delta_before = delta
+        if batch[BASE_OFFSET] + delta >= position:
+            offset[n] = batch[BASE_OFFSET] + delta
+            append_time = batch[APPEND_TIME]
+            log_time[n] = batch[BASE_TIMESTAMP] + time_delta if append_time == NO_APPEND_TIME else append_time
+            value_addr[n] = v_addr
+            value_len[n] = v_len
+            key_addr[n] = k_addr
+            key_len[n] = k_len
+            span[n] = 0
+            n += 1
+    return n, p == end
 
 
 def walk_plain(batch: EncodedBatch) -> list[tuple[int, int, bytes | None, bytes | None]]:
-    """Return (offset, log time, key, value) of each record of a batch. Raises ValueError if it is not whole."""
+    """Return (offset, log time, key, value) of each record of a batch. Raises ValueError where it is not whole."""
+    if not batch.readable:
+        raise ValueError("it can't be decompressed, or has more bytes or records than a batch may have")
     data = batch.buffer[batch.start : batch.start + batch.size].tobytes()
     records, at, delta_before = [], 0, -1
     for _ in range(batch.count):
@@ -102,8 +122,8 @@ def walk_plain(batch: EncodedBatch) -> list[tuple[int, int, bytes | None, bytes 
         end = at + length
         time_delta, at = read_varint(data[:end], at + 1)
         delta, at = read_varint(data[:end], at)
-        if abs(time_delta) >= NUMBER_MAX or not delta_before < delta <= INT32_MAX:
-            raise ValueError("times are out of range or offsets do not rise")
+        if abs(time_delta) >= NUMBER_MAX or not delta_before < delta <= batch.last_offset_delta:
+            raise ValueError("times are out of range, or offsets do not rise within what the header covers")
         delta_before = delta
         key, at = _read_bytes(data, at, end)
         value, at = _read_bytes(data, at, end)

@@ -43,35 +43,40 @@ class _Topic:
     position: int
     drained: bool = False
     parts: list[RecordRefs] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)  # bytes of memory a row, by part
     rows: int = 0
-    size: int = 0
+    size: float = 0
 
     def refs(self) -> RecordRefs:
         return RecordRefs.concat(self.parts)
 
+    def add(self, refs: RecordRefs, size: int) -> None:
+        """Take in records that hold `size` bytes of memory: their keys and headers too, which no batch counts."""
+        self.parts.append(refs)
+        self.sizes.append(size / len(refs))
+        self.rows += len(refs)
+        self.size += size
+
     def drop(self, count: int) -> None:
         """Forget the first `count` records; what is left keeps only the buffers that it lies in."""
         while count:
-            part = self.parts[0]
-            self.parts.pop(0)
+            part, size = self.parts.pop(0), self.sizes.pop(0)
             if len(part) > count:
                 self.parts.insert(0, part.take(slice(count, None)))
+                self.sizes.insert(0, size)
             used = min(count, len(part))
             self.rows -= used
-            self.size -= _size(part.take(slice(0, used)))
+            self.size -= used * size
             count -= used
 
 
 class LaneBuffer:
     """Fetched records of one lane, bounded: a topic that holds a full batch is not fetched."""
 
-    def __init__(
-        self, lane: int, topics: Sequence[str], starts: Mapping[int, int], limits: BatchLimits
-    ) -> None:
-        self._lane = lane
-        self._names = topics
+    def __init__(self, starts: Mapping[int, int], limits: BatchLimits) -> None:
+        """Begin each topic (by index) at its offset."""
         self._limits = limits
-        self._topics = [_Topic(starts[t], starts[t]) for t in range(len(topics))]
+        self._topics = [_Topic(starts[t], starts[t]) for t in range(len(starts))]
 
     def wanted(self) -> dict[int, int]:
         """Return topic -> position of what to fetch: every topic that does not hold a full batch already."""
@@ -82,11 +87,9 @@ class LaneBuffer:
         for f in fetched:
             topic = self._topics[f.topic]
             assert f.position == topic.position, "a fetch goes on where the one before ended"
-            refs = walk(f, f"{self._names[f.topic]}-{self._lane}")
+            refs = walk(f)
             if len(refs):
-                topic.parts.append(refs)
-                topic.rows += len(refs)
-                topic.size += _size(refs)
+                topic.add(refs, sum(batch.size for batch in f.batches))
             topic.position = f.next_offset
             topic.drained = f.drained
 
@@ -145,7 +148,3 @@ class LaneBuffer:
 
     def _full(self, topic: _Topic) -> bool:
         return topic.rows >= self._limits.rows_max or topic.size >= self._limits.bytes_max
-
-
-def _size(refs: RecordRefs) -> int:
-    return int(refs.value_len.sum(where=refs.value_len > 0, dtype="i8"))

@@ -17,7 +17,13 @@ from adledger.pipeline.stages.identity import identity
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.pipeline.stages.rollup import roll_up
 from adledger.schemas.classes import Class, Reason
-from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Malformed
+from adledger.schemas.wire import (
+    DEAD_LETTER_BYTES_MAX,
+    NANOS_PER_MICRO_CPC,
+    NANOS_PER_MICRO_CPM,
+    EventType,
+    Malformed,
+)
 from adledger.sinks.sink import Columns, LedgerEntry, Money, StoredEvents
 
 
@@ -61,6 +67,11 @@ class Computed:
         """Rows for `dead_letters`."""
         return len(self.dead_letters["offset"])
 
+    @property
+    def malformed(self) -> int:
+        """Records that those rows stand for."""
+        return int(self.dead_letters["records"].sum(dtype=np.uint64))
+
 
 def compute(
     refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, allowed_lateness_ms: int
@@ -90,9 +101,16 @@ def compute(
 
 
 def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
-    """Return the rows of `dead_letters` for malformed records; a null key or value is stored empty."""
+    """Return the rows of `dead_letters` for malformed records, and for batches that can't be decoded.
+
+    A null key or value is stored empty, one over DEAD_LETTER_BYTES_MAX up to there.
+    """
     addresses = zip(refs.key_addr, refs.key_len, refs.value_addr, refs.value_len, strict=True)
-    texts = [(bytes_at(int(ka), int(kl)), bytes_at(int(va), int(vl))) for ka, kl, va, vl in addresses]
+    most = DEAD_LETTER_BYTES_MAX
+    texts = [
+        (bytes_at(int(ka), min(int(kl), most)), bytes_at(int(va), min(int(vl), most)))
+        for ka, kl, va, vl in addresses
+    ]
     return {
         "topic": refs.topic,
         "offset": refs.offset,
@@ -101,6 +119,7 @@ def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
         "reason_code": reason,
         "key": _objects([key or b"" for key, _ in texts]),
         "value": _objects([value or b"" for _, value in texts]),
+        "records": refs.records,
     }
 
 
@@ -133,8 +152,7 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
     """Return the ledger entry of a batch from the rows that it wrote."""
     money = _money(rollup)
     counts = {int(c): int(n) for c, n in enumerate(np.bincount(events["class_code"], minlength=8)) if n}
-    malformed = len(dead["offset"])
-    if malformed:
+    if malformed := int(dead["records"].sum(dtype=np.uint64)):
         counts[int(Class.MALFORMED)] = malformed
     received = sum(counts.values())
     if intent.ordered and (lost := sum(r.end - r.start for r in intent.ranges)):

@@ -268,6 +268,7 @@ class Delivery:
             intent,
             event_rows=computed.event_rows,
             dead_rows=computed.dead_rows,
+            malformed=computed.malformed,
             judge_version=computed.judge_version,
             leader_epochs=records.leader_epochs,
         )
@@ -293,7 +294,11 @@ class Delivery:
         refs = records.refs.take(dead)
         reason = decode(refs, self._context).status.copy()
         reason[reason == Malformed.OK] = Malformed.REJECTED_EARLIER
-        return dead_letters(refs, records.clock[dead], reason)
+        rows = dead_letters(refs, records.clock[dead], reason)
+        if intent.malformed is not None:
+            malformed = int(rows["records"].sum(dtype=np.uint64))
+            self._whole("dead_letters (records, by the log)", malformed, intent.malformed)
+        return rows
 
     def _whole(self, table: str, found: int, intended: int) -> None:
         if found != intended:

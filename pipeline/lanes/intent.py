@@ -19,7 +19,8 @@ class Intent:
     """The next batch of a lane: what it consists of, what it will write, and until when it may arrive.
 
     `event_rows` and `dead_rows` pin how many rows the batch has in `events` and `dead_letters`, so that a later
-    release can tell "all" from "some" without decoding as this one does. `ordered`: a person's order, which reads no
+    release can tell "all" from "some" without decoding as this one does; `malformed` is how many records the rows of
+    `dead_letters` stand for (None, an older release's: one each). `ordered`: a person's order, which reads no
     records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
     """
 
@@ -38,6 +39,7 @@ class Intent:
     send_by: int
     ordered: bool = False
     leader_epochs: tuple[int, ...] = ()
+    malformed: int | None = None
 
     def with_send_by(self, send_by: int) -> "Intent":
         """Return the same intent with another deadline (server second)."""
@@ -54,6 +56,7 @@ class Intent:
             "judge": self.judge_version, "send_by": self.send_by,
             **({"ordered": True} if self.ordered else {}),
             **({"leaders": self.leader_epochs} if self.leader_epochs else {}),
+            **({"malformed": self.malformed} if self.malformed not in (None, self.dead_rows) else {}),
         }  # fmt: skip
         text = orjson.dumps(fields).decode()
         assert len(text) <= METADATA_BYTES_MAX, f"an intent of {len(text)} bytes"
@@ -72,7 +75,7 @@ class Intent:
             found = cls(
                 f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
                 cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
-                f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())),
+                f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())), f.get("malformed"),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise LaneStopped(

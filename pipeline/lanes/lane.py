@@ -96,7 +96,7 @@ class Lane:
             batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
         self._knows = (batch_no, clock)
         await self._choice.begin(batch_no)
-        buffer = LaneBuffer(self.lane, self._ports.topology.topics, positions, self._ports.limits.batch)
+        buffer = LaneBuffer(positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):
             await self._gather_some(buffer)
@@ -213,7 +213,7 @@ class Lane:
                 self.lane, positions, self._ports.limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
             )
             for f in fetched:
-                refs = walk(f, f"{self._ports.topology.topics[f.topic]}-{self.lane}")
+                refs = walk(f)
                 parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
                 if f.drained and f.next_offset < ends[f.topic]:
                     raise LaneStopped(
@@ -300,7 +300,7 @@ class Lane:
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
             cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
             clock_before=batch.clock_before, clock_after=batch.clock_after,
-            event_rows=computed.event_rows, dead_rows=computed.dead_rows,
+            event_rows=computed.event_rows, dead_rows=computed.dead_rows, malformed=computed.malformed,
             judge_version=computed.judge_version, send_by=0, leader_epochs=records.leader_epochs,
         )  # fmt: skip
         entry = await self._delivery.deliver(intent, records, computed)

@@ -138,12 +138,11 @@ async def _is_gone(known: Known, lane: int, topic: int, offset: int) -> bool:
 
 async def _records(known: Known, lane: int, topic: int, offset: int, until: int) -> RecordRefs:
     """Return the records of a topic from an offset on and before another."""
-    where = f"{known.topology.topics[topic]}-{lane}"
     parts = []
     position, drained = offset, False
     while position < until and not drained:
         [fetched] = await known.source.fetch(lane, {topic: position}, FEW_BYTES, WAIT_MS)
-        refs = walk(fetched, where)
+        refs = walk(fetched)
         parts.append(refs.take(refs.offset < until))
         position, drained = fetched.next_offset, fetched.drained
     return RecordRefs.concat(parts)

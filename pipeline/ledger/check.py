@@ -47,7 +47,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class OffsetCount:
-    """One topic's rows of a batch in `events` and `dead_letters` together: how many, how many offsets, from, to."""
+    """One topic's rows of a batch in `events` and `dead_letters` together: how many, of how many offsets, from, to.
+
+    `last` is the last that a row covers: a dead letter may stand for a whole record batch.
+    """
 
     topic: int
     rows: int
@@ -64,7 +67,7 @@ class Recount:
     rollups: Sums
     rollup_rows: int
     rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
-    dead_letters: int
+    dead_letters: int  # the records that they stand for
     mispriced: int  # events whose money is not what their price makes it
     digests: Mapping[str, int]  # table -> adledger.pipeline.stages.digest of its rows
     offsets: Sequence[OffsetCount]
@@ -189,7 +192,7 @@ def _row_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]
     if found.rollup_rows != entry.rollup_rows:
         yield "rollup_minute", f"{found.rollup_rows} rows, the ledger says {entry.rollup_rows}"
     if found.dead_letters != malformed:
-        yield "dead_letters", f"{found.dead_letters} rows, the ledger says {malformed}"
+        yield "dead_letters", f"its rows stand for {found.dead_letters} records, the ledger says {malformed}"
     if found.mispriced:
         yield "events", f"{found.mispriced} rows whose money is not what their price makes it"
     for table, digest in (("events", entry.events_digest), ("dead_letters", entry.dead_letters_digest)):

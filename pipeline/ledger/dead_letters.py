@@ -21,14 +21,19 @@ MEANINGS = {
     Malformed.WRONG_TOPIC: "an event of the other kind's topic",
     Malformed.FROM_THE_FUTURE: "event_time is too far after its log time",
     Malformed.REJECTED_EARLIER: "an earlier release rejected it in a batch that was under way",
+    Malformed.UNDECODABLE_BATCH: "a whole record batch that is not what its header says, or is too large",
 }
 
-_COLUMNS = "lane, batch_no, topic, offset, toUnixTimestamp64Milli(log_time), reason_code, key, value"
+_COLUMNS = "lane, batch_no, topic, offset, toUnixTimestamp64Milli(log_time), reason_code, key, value, records"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One malformed record. `topic` is the topic's index, `lane` its partition, `log_time` ms since the epoch."""
+    """One malformed record. `topic` is the topic's index, `lane` its partition, `log_time` ms since the epoch.
+
+    Or a whole record batch that can't be decoded, which counts as `records` from `offset` on: `value` is its first
+    bytes, header and all, `key` says how many there are and their SHA-256.
+    """
 
     lane: int
     batch_no: int
@@ -38,6 +43,7 @@ class DeadLetter:
     reason_code: int
     key: bytes
     value: bytes
+    records: int = 1
 
     @property
     def reason(self) -> str:
@@ -71,9 +77,9 @@ def reason_code(name: str) -> int:
 
 
 def counts(client: QueryClient, tables: TableNames, lane: int | None) -> dict[str, int]:
-    """Return reason name -> dead letters, the most frequent first."""
+    """Return reason name -> malformed records, the most frequent first."""
     rows = client.execute(
-        f"SELECT reason_code, count() AS n FROM {tables('dead_letters')} WHERE {_of_lane(lane)} "
+        f"SELECT reason_code, sum(records) AS n FROM {tables('dead_letters')} WHERE {_of_lane(lane)} "
         "GROUP BY reason_code ORDER BY n DESC, reason_code"
     )
     return {reason_name(code): n for code, n in rows}
@@ -89,8 +95,9 @@ def latest(
 
 
 def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int) -> DeadLetter | None:
-    """Return the dead letter of one offset, or None."""
-    found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND offset = {offset:d} LIMIT 1")
+    """Return the dead letter of one offset, be it of the batch that covers it, or None."""
+    covers = f"offset <= {offset:d} AND offset + records > {offset:d}"
+    found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND {covers} LIMIT 1")
     return found[0] if found else None
 
 

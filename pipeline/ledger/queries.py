@@ -97,7 +97,7 @@ def recounts(client: QueryClient, tables: TableNames, span: BatchSpan) -> dict[i
     events = _sums(client, f"count(), sum(toInt128(money_nanos)) FROM {tables('events')}", span)
     rollups = _sums(client, f"sum(records), sum(toInt128(money_nanos)) FROM {tables('rollup_minute')}", span)
     rollup_rows = _counts(client, f"FROM {tables('rollup_minute')} WHERE {span.where}")
-    dead_letters = _counts(client, f"FROM {tables('dead_letters')} WHERE {span.where}")
+    dead_letters = _counts(client, f"FROM {tables('dead_letters')} WHERE {span.where}", "sum(records)")
     digests = {table: _digests(client, tables, table, span) for table in digest.DIGESTED}
     mispriced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND money_nanos != {_MONEY}")
     differences = _counts(client, f"FROM ({_differences(tables, span)})")
@@ -160,8 +160,8 @@ def _sums(
     return found
 
 
-def _counts(client: QueryClient, from_where: str) -> dict[int, int]:
-    return dict(client.execute(f"SELECT batch_no, count() {from_where} GROUP BY batch_no"))
+def _counts(client: QueryClient, from_where: str, what: str = "count()") -> dict[int, int]:
+    return dict(client.execute(f"SELECT batch_no, {what} {from_where} GROUP BY batch_no"))
 
 
 def _digests(client: QueryClient, tables: TableNames, table: str, span: BatchSpan) -> dict[int, int]:
@@ -193,10 +193,10 @@ def _offsets(
     found: dict[int, list[tuple[OffsetCount, int, int]]] = {}
     columns = "batch_no, topic, offset, lane_clock"
     for batch_no, *counts, clock_first, clock_last in client.execute(
-        "SELECT batch_no, topic, count(), uniqExact(offset), min(offset), max(offset), "
+        "SELECT batch_no, topic, count(), uniqExact(offset), min(offset), max(last), "
         "toUnixTimestamp64Milli(min(lane_clock)), toUnixTimestamp64Milli(max(lane_clock)) FROM ("
-        f"SELECT {columns} FROM {tables('events')} WHERE {span.where} "
-        f"UNION ALL SELECT {columns} FROM {tables('dead_letters')} WHERE {span.where}"
+        f"SELECT {columns}, offset AS last FROM {tables('events')} WHERE {span.where} "
+        f"UNION ALL SELECT {columns}, offset + records - 1 AS last FROM {tables('dead_letters')} WHERE {span.where}"
         ") GROUP BY batch_no, topic ORDER BY batch_no, topic"
     ):
         found.setdefault(batch_no, []).append((OffsetCount(*counts), clock_first, clock_last))

@@ -84,7 +84,9 @@ class Replay:
 
     def malformed(self, span: SpanOfTime) -> int:
         """Return how many records of the span could not be read."""
-        rows = self._client.execute(f"SELECT count() FROM {self._tables('dead_letters')} WHERE {span.where}")
+        rows = self._client.execute(
+            f"SELECT sum(records) FROM {self._tables('dead_letters')} WHERE {span.where}"
+        )
         return int(rows[0][0])
 
     def first_clock(self) -> int:

@@ -68,7 +68,8 @@ class EventColumns:
 class RecordRefs:
     """Where n records lie in memory, in order. Addresses stay valid while `holders` lives.
 
-    `value_len` / `key_len` are -1 where the record has none (null).
+    `value_len` / `key_len` are -1 where the record has none (null). `span` is 0 for a record; a row may also stand for a
+    whole record batch that can't be decoded: then it is the number of offsets, from `offset` on, that the batch covers.
     At least `READ_AHEAD_BYTES` bytes behind each record can be read.
     """
 
@@ -79,6 +80,7 @@ class RecordRefs:
     value_len: I32
     key_addr: I64
     key_len: I32
+    span: U32
     holders: tuple[object, ...]
 
     def __len__(self) -> int:
@@ -110,20 +112,26 @@ class RecordRefs:
             value_len=lengths[:n],
             key_addr=addresses[n:],
             key_len=lengths[n:],
+            span=np.zeros(n, np.uint32),
             holders=(buffer,),
         )
+
+    @property
+    def records(self) -> U32:
+        """How many records each row counts as: one, or as many as the batch covers offsets."""
+        return np.maximum(self.span, np.uint32(1))
 
     @classmethod
     def empty(cls) -> Self:
         """Return no records."""
         i8, i4 = np.zeros(0, np.int64), np.zeros(0, np.int32)
-        return cls(np.zeros(0, np.uint8), i8, i8, i8, i4, i8, i4, ())
+        return cls(np.zeros(0, np.uint8), i8, i8, i8, i4, i8, i4, np.zeros(0, np.uint32), ())
 
     def take(self, rows: Array | slice) -> Self:
         """Return the rows that an index array, a mask or a slice selects."""
         return type(self)(
             self.topic[rows], self.offset[rows], self.log_time[rows], self.value_addr[rows],
-            self.value_len[rows], self.key_addr[rows], self.key_len[rows], self.holders,
+            self.value_len[rows], self.key_addr[rows], self.key_len[rows], self.span[rows], self.holders,
         )  # fmt: skip
 
     @classmethod

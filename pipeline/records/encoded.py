@@ -19,7 +19,8 @@ class EncodedBatch:
     """One record batch: `buffer[start:start + size]` are its records (v2 encoding, after the 61-byte header).
 
     `append_time` is the one log time (ms) of all records, or `NO_APPEND_TIME`: then a record's own timestamp
-    (`base_timestamp` + delta) is its log time.
+    (`base_timestamp` + delta) is its log time. `last_offset_delta` is what the header says; `whole` are all bytes of
+    the batch as the log has them, header and all. `readable` False: they can't be decompressed, or are too many.
     """
 
     buffer: U8
@@ -29,6 +30,14 @@ class EncodedBatch:
     base_offset: int
     base_timestamp: int
     append_time: int = NO_APPEND_TIME
+    last_offset_delta: int = field(kw_only=True)
+    whole: U8 = field(kw_only=True)
+    readable: bool = field(default=True, kw_only=True)
+
+    @property
+    def next_offset(self) -> int:
+        """The offset after the batch's last, by its header."""
+        return self.base_offset + self.last_offset_delta + 1
 
 
 @dataclass(frozen=True, slots=True)

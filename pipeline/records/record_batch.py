@@ -10,6 +10,7 @@ import numpy.typing as npt
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.records.batch_format import HEADER_BYTES, LENGTH_FIELD_END, MAGIC, NUMBER_MAX
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, EncodedBatch
+from adledger.schemas.wire import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
 
 U8 = npt.NDArray[np.uint8]
 
@@ -72,7 +73,8 @@ class BatchHeader:
 def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
     """Return the header that stands at `buffer[at : at + HEADER_BYTES]`, all of which must be there.
 
-    Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch.
+    Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch: what a broker
+    checks or writes itself. What it takes from a producer (count, base timestamp) may be anything: see `is_readable`.
     """
     base, length, epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = (
         _HEADER.unpack_from(buffer.data if isinstance(buffer, np.ndarray) else buffer, at)
@@ -83,11 +85,11 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
             remedy="The log is damaged or was written in an older format; restore it from its source.",
         )
     size = length + LENGTH_FIELD_END
-    sizes_fit = size >= HEADER_BYTES and last >= 0 and 0 <= count <= last + 1
-    if not (sizes_fit and 0 <= base < NUMBER_MAX and max(abs(base_ts), abs(max_ts)) < NUMBER_MAX):
+    log_time = max_ts if attributes & _APPEND_TIME_BIT else 0
+    if not (size >= HEADER_BYTES and last >= 0 and 0 <= base < NUMBER_MAX and abs(log_time) < NUMBER_MAX):
         raise LogError(
             f"{where}: a record batch's header is impossible (base offset {base}, {size} bytes, "
-            f"{count} records, last offset delta {last})",
+            f"last offset delta {last}, log time {log_time})",
             remedy="The log is damaged; restore it from its source.",
         )
     return BatchHeader(base, size, crc, attributes, last, base_ts, max_ts, count, producer, epoch)
@@ -132,6 +134,24 @@ def encoded_batch(buffer: U8, at: int, header: BatchHeader, where: str) -> Encod
         size=header.size_bytes - HEADER_BYTES,
         count=header.count,
         base_offset=header.base_offset,
-        base_timestamp=header.base_timestamp,
+        base_timestamp=base_time(header),
         append_time=header.append_time,
+        last_offset_delta=header.last_offset_delta,
+        whole=buffer[at : at + header.size_bytes],
+        readable=is_readable(header, header.size_bytes - HEADER_BYTES),
     )
+
+
+def is_readable(header: BatchHeader, size: int) -> bool:
+    """Whether records of `size` bytes, decompressed, may be what a header says, and no more than a batch may have.
+
+    A base timestamp is not looked at where the broker's append time takes its place.
+    """
+    timed = header.append_time != NO_APPEND_TIME or abs(header.base_timestamp) < NUMBER_MAX
+    counted = 0 <= header.count <= min(header.last_offset_delta + 1, BATCH_RECORDS_MAX)
+    return counted and timed and size <= BATCH_BYTES_MAX
+
+
+def base_time(header: BatchHeader) -> int:
+    """Return the base timestamp, or the nearest that a log time may be: the log time of a batch that is not readable."""
+    return max(1 - NUMBER_MAX, min(header.base_timestamp, NUMBER_MAX - 1))

@@ -21,7 +21,10 @@ __all__ = ["DecodeContext", "decode", "pages", "user_agents"]
 
 
 def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
-    """Decode n records, in order. Never raises for what a record holds: see `Decoded.status`."""
+    """Decode n records, in order. Never raises for what a record holds: see `Decoded.status`.
+
+    A row that stands for a whole batch is UNDECODABLE_BATCH, whatever bytes are kept of it.
+    """
     n = len(refs)
     assert refs.topic.max(initial=0) < len(context.kinds), (
         "a record of a topic that the context does not know"
@@ -49,15 +52,17 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
         kernels.Places(decoded.ua_at, decoded.ua_len, decoded.page_at, decoded.page_len),
         kernels.Columns(*(getattr(decoded.columns, name) for name in EVENT_DTYPES)),
     )
+    decoded.status[refs.span != 0] = Malformed.UNDECODABLE_BATCH
     _decode_slowly(decoded, np.flatnonzero(decoded.status == kernels.UNSURE), context)
     return decoded
 
 
 def _records(refs: RecordRefs) -> kernels.RecordColumns:
     """Return columns as the one kind of array that the kernel is compiled for."""
-    return kernels.RecordColumns(
-        *(np.require(getattr(refs, name), None, ["C", "W"]) for name in kernels.RecordColumns._fields)
-    )
+    columns = {name: getattr(refs, name) for name in kernels.RecordColumns._fields}
+    if refs.span.any():
+        columns["value_len"] = np.where(refs.span != 0, np.int32(-1), refs.value_len)
+    return kernels.RecordColumns(*(np.require(column, None, ["C", "W"]) for column in columns.values()))
 
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:

@@ -20,6 +20,9 @@ DIGESTED: dict[str, dict[str, str]] = {
 }
 """Table -> the columns that its digest covers, in this order, and their dtypes. rollup_minute follows from events."""
 
+LATER = {"dead_letters": ("records", 1)}
+"""Table -> a column that came after digests were stored, and the value that rows had before: it leaves them unchanged."""
+
 ROWS_AT_ONCE = 8_192
 """The digests of so many rows stay in the first-level cache while every column is folded in."""
 
@@ -28,12 +31,19 @@ _TIMES = {"event_time", "log_time", "lane_clock"}
 
 def digest(table: str, columns: Mapping[str, Any]) -> int:
     """Return the digest of rows of a table (columns as they are inserted), 0 <= digest < 2^64; order doesn't matter."""
-    arrays = [_numbers(columns[name], dtype) for name, dtype in DIGESTED[table].items()]
+    later, unchanged = LATER.get(table, ("", 0))
+    arrays = [_numbers(columns[name], dtype) for name, dtype in DIGESTED[table].items() if name != later]
     total = 0
     for start in range(0, len(arrays[0]), ROWS_AT_ONCE):
         digests = np.zeros(min(ROWS_AT_ONCE, len(arrays[0]) - start), np.uint64)
         for array in arrays:
             fold(digests, array[start : start + ROWS_AT_ONCE])
+        if later:
+            values = np.asarray(columns[later])[start : start + ROWS_AT_ONCE]
+            changed = values != unchanged
+            folded = digests[changed]
+            fold(folded, values[changed])
+            digests[changed] = folded
         total += int(digests.sum(dtype=np.uint64))
     return total % 2**64
 
@@ -43,7 +53,9 @@ def sql(table: str) -> str:
     row = "toUInt64(0)"
     for name, dtype in DIGESTED[table].items():
         column = f"xxHash64({name})" if dtype == "O" else f"toUInt64({_milliseconds(name)})"
-        row = f"bitXor({row}, {column}) * toUInt64({MULTIPLIER})"
+        folded = f"bitXor({row}, {column}) * toUInt64({MULTIPLIER})"
+        later, unchanged = LATER.get(table, ("", 0))
+        row = folded if name != later else f"if({name} = {unchanged}, {row}, {folded})"
     return f"sumWithOverflow({row})"
 
 

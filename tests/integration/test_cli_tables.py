@@ -107,6 +107,7 @@ def dead_letters_of(at: npt.NDArray[np.int64], start: int, clock: int) -> dict[s
     return {
         "topic": np.zeros(len(at), "u1"), "offset": start + at, "log_time": clock + at, "lane_clock": clock + at,
         "reason_code": np.full(len(at), Malformed.NOT_JSON, "u1"), "key": [b"key", None], "value": [BYTES] * len(at),
+        "records": np.ones(len(at), "u4"),
     }  # fmt: skip
 
 

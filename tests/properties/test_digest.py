@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.kernels.digest import MULTIPLIER
-from adledger.pipeline.stages.digest import DIGESTED, ROWS_AT_ONCE, digest
+from adledger.pipeline.stages.digest import DIGESTED, LATER, ROWS_AT_ONCE, digest
 
 TABLES = list(DIGESTED)
+OLD_DIGEST = 7_221_486_269_122_555_655
+"""Of two dead letters, as the release before `records` stored it."""
 
 
 @st.composite
@@ -32,14 +34,16 @@ def digest_of(table: str, rows: list[list[Any]]) -> int:
     return digest(table, columns)
 
 
-def plainly(rows: list[list[Any]]) -> int:
+def plainly(table: str, rows: list[list[Any]]) -> int:
     """The definition, in Python's own integers."""
     import xxhash
 
     total = 0
     for row in rows:
         number = 0
-        for cell in row:
+        for name, cell in zip(DIGESTED[table], row, strict=True):
+            if LATER.get(table) == (name, cell):
+                continue
             folded = cell if isinstance(cell, int) else xxhash.xxh64_intdigest(cell or b"")
             number = (number ^ folded % 2**64) * MULTIPLIER % 2**64
         total += number
@@ -51,8 +55,8 @@ def plainly(rows: list[list[Any]]) -> int:
 def test_the_kernel_computes_the_definition(table, data):
     """Compiled or plain, in whichever order the rows come: the same number."""
     rows = data.draw(rows_of(table))
-    assert digest_of(table, rows) == plainly(rows)
-    assert digest_of(table, rows[::-1]) == plainly(rows)
+    assert digest_of(table, rows) == plainly(table, rows)
+    assert digest_of(table, rows[::-1]) == plainly(table, rows)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -68,6 +72,12 @@ def test_any_cell_altered_alters_it(table, data):
     altered = [[*r] for r in rows]
     altered[row][column] = after
     assert digest_of(table, altered) != digest_of(table, rows)
+
+
+def test_rows_from_before_a_column_keep_their_digest():
+    """Dead letters of one record each have the digest that they had before there was `records`."""
+    old = [[0, 7, 1, 2, 3, b"key", b"value"], [1, 8, 1, 2, 3, None, b""]]
+    assert digest_of("dead_letters", [[*row, 1] for row in old]) == OLD_DIGEST
 
 
 def test_long_batches_are_digested_in_parts():

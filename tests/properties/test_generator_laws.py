@@ -167,10 +167,11 @@ def test_recipes_do_what_they_say(seed: int, index: int):
 
 
 def test_every_reason_has_a_recipe():
-    """Every reason that a producer can cause is generated."""
+    """Every reason that a producer can cause with one record is generated."""
     assert {r.reason for r in MALFORMED_RECIPES} == set(Malformed) - {
         Malformed.OK,
         Malformed.REJECTED_EARLIER,
+        Malformed.UNDECODABLE_BATCH,
     }
     assert {r.reason for r in ODD_RECIPES} == {Malformed.OK}
     assert TrafficModel().clock_skew_ms_max < FUTURE_MS_MAX

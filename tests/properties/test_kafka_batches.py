@@ -1,9 +1,12 @@
 """What a fetch brought becomes exactly its committed records; whatever else the bytes are is a LogError."""
 
+import json
+import random
 import struct
+from contextlib import suppress
+from ipaddress import IPv4Address
 
 import cramjam
-import google_crc32c
 import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -12,13 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.kafka.batches import DecodedBatches, decode_batches
+from adledger.pipeline.kernels.encode import encode_plain
+from adledger.pipeline.log.kafka.batches import DECODED_BYTES_MAX, DecodedBatches, decode_batches
 from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
 from adledger.pipeline.log.record_block import Record
+from adledger.pipeline.records.batch_format import varint
 from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, Fetched
 from adledger.pipeline.stages.walk import walk
+from adledger.schemas.wire import BATCH_BYTES_MAX, BATCH_RECORDS_MAX
+from tests.support.crafted import BOMBS, one_byte_blocks, sealed, wrapped
 from tests.support.records import RECORDS, Stored, read_back, stored
+from tests.support.wire_texts import IMPRESSION, LOG_TIME
 
+BROKER_BATCH_BYTES_MAX = 1_048_588
+"""Kafka's default max.message.bytes."""
 NONE = 0
 CODECS = st.sampled_from([NONE, GZIP, SNAPPY, LZ4, ZSTD])
 NO_PRODUCER = -1
@@ -108,12 +118,6 @@ def marker(offset: int, producer: int, *, commits: bool) -> bytes:
     return sealed(plain)
 
 
-def sealed(data: bytearray) -> bytes:
-    """Put the right checksum on a batch."""
-    data[17:21] = struct.pack(">I", google_crc32c.value(bytes(data[21:])))
-    return bytes(data)
-
-
 @given(RECORDS, CODECS, st.data())
 def test_a_changed_byte_is_found(records, codec, data):
     """No byte that the checksum covers can change unseen."""
@@ -125,17 +129,19 @@ def test_a_changed_byte_is_found(records, codec, data):
 
 
 @given(RECORDS, st.sampled_from([GZIP, SNAPPY, LZ4, ZSTD, 5, 7]), st.binary(max_size=200), st.data())
-def test_bytes_that_their_codec_does_not_know_are_an_error(records, codec, noise, data):
-    """A good checksum over what can't be decompressed, or is no record: an error that names the offset, nothing else."""
+def test_what_can_not_be_decoded_is_one_dead_letter(records, codec, noise, data):
+    """A good checksum over what can't be decompressed, or is no record: one row for all offsets of the header."""
     encoded = bytearray(batch(records, 0, codec if codec <= ZSTD else NONE))
     encoded[22] = encoded[22] & ~7 | codec
     at = data.draw(st.integers(61, len(encoded)))
     encoded[at : at + len(noise)] = noise
     encoded[8:12] = struct.pack(">i", len(encoded) - 12)
-    try:
-        read(sealed(encoded))
-    except LogError as error:
-        assert "offset 0" in error.message  # noqa: PT017 - it need not be raised
+    decoded = decode_batches(sealed(encoded), 0, (), "record", "topic-1")
+    refs = walk(Fetched(0, 0, decoded.next_offset, 1 << 40, decoded.batches))
+    assert decoded.next_offset == len(records)
+    assert int(refs.records.sum()) == len(records)
+    if len(refs) != len(records):
+        assert (refs.offset.tolist(), refs.span.tolist()) == ([0], [len(records)])
 
 
 @given(st.sampled_from([GZIP, SNAPPY, LZ4, ZSTD]), st.binary(max_size=300))
@@ -184,3 +190,133 @@ def test_old_formats_are_refused(magic):
     short.append(0, timestamp=1, key=None, value=b"")
     with pytest.raises(LogError, match=f"message format {magic}"):
         read(bytes(short.build()))
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_takes_no_more_than_a_batch_may(name, monkeypatch):
+    """Whatever bytes declare or expand to, no more room is asked for than BATCH_BYTES_MAX; it is one dead letter."""
+    codec, data = BOMBS[name]
+    asked: list[int] = []
+    room = Arena.room
+    monkeypatch.setattr(Arena, "room", lambda self, size: asked.append(size) or room(self, size))
+    decoded = decode_batches(wrapped(data, 3, codec), 0, (), "record", "topic-1")
+    refs = walk(Fetched(0, 0, decoded.next_offset, 1 << 40, decoded.batches))
+    assert max(asked, default=0) <= BATCH_BYTES_MAX
+    assert refs.records.tolist() == [3]
+
+
+def test_room_is_for_what_a_codec_can_make(monkeypatch):
+    """An LZ4 frame of tiny blocks gets the room that they can come to, not a whole block's for each."""
+    asked: list[int] = []
+    room = Arena.room
+    monkeypatch.setattr(Arena, "room", lambda self, size: asked.append(size) or room(self, size))
+    frame = one_byte_blocks(100)
+    with suppress(UndecodableError):
+        Arena(len(frame)).decompress(memoryview(frame), LZ4)
+    assert max(asked) <= 255 * len(frame)
+
+
+@pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
+def test_the_bytes_alone_decide(codec):
+    """A batch of exactly the most that is allowed is read, and one byte more is not, whatever room was there before."""
+    compress = {
+        GZIP: cramjam.gzip.compress, ZSTD: cramjam.zstd.compress, LZ4: cramjam.lz4.compress,
+        SNAPPY: cramjam.snappy.compress_raw,
+    }[codec]  # fmt: skip
+    for before in (1, 1 << 10, 1 << 30):
+        arena = Arena(before)
+        arena.room(before // 1024)
+        *_, size = arena.decompress(memoryview(bytes(compress(bytes(BATCH_BYTES_MAX)))), codec)
+        assert size == BATCH_BYTES_MAX
+        with pytest.raises(UndecodableError):
+            Arena(before).decompress(memoryview(bytes(compress(bytes(BATCH_BYTES_MAX + 1)))), codec)
+
+
+@pytest.mark.parametrize("codec", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
+def test_no_memory_is_no_dead_letter(codec, monkeypatch):
+    """Where memory is short that is said, and no batch is called undecodable for it."""
+    monkeypatch.setattr(Arena, "room", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+    with pytest.raises(MemoryError):
+        decode_batches(batch([(1, b"k", b"v" * 100)] * 9, 0, codec), 0, (), "record", "topic-1")
+
+
+def test_a_codec_that_gets_no_memory_says_so(monkeypatch):
+    """What zstd says where it gets no memory is not taken for damage."""
+
+    def no_memory(*_: object) -> int:
+        raise cramjam.DecompressionError("Allocation error : not enough memory")
+
+    monkeypatch.setattr(cramjam.zstd, "decompress_into", no_memory)
+    with pytest.raises(MemoryError):
+        Arena(9).decompress(memoryview(b"123"), ZSTD)
+
+
+def test_a_fetch_over_its_memory_yields_fewer_batches():
+    """A fetch of batches that expand far ends behind the one that fills it; from there on the others come."""
+    value = bytes(24 << 20)
+    data = b"".join(batch([(1, None, value)], i, ZSTD) for i in range(8))
+    position, fetches = 0, 0
+    while position < 8:
+        decoded = decode_batches(data, position, (), "record", "topic-1")
+        assert sum(one.size for one in decoded.batches) <= DECODED_BYTES_MAX + BATCH_BYTES_MAX
+        assert [one.base_offset for one in decoded.batches] == list(range(position, decoded.next_offset))
+        position, fetches = decoded.next_offset, fetches + 1
+    assert fetches > 1
+
+
+@pytest.mark.parametrize(
+    ("count", "last", "attributes", "base_time"),
+    [
+        (2, 0, 0, 0),  # more records than offsets
+        (-1, 3, 0, 0),
+        (2**31 - 1, 2**31 - 1, 0, 0),
+        (0, 3, 0, 0),  # bytes, and no records
+        (1, 0, 0, 2**63 - 1),
+    ],
+)
+def test_lying_headers(count, last, attributes, base_time):
+    """What a header says that no broker checks makes a dead letter for the offsets that it covers, never an error."""
+    data = wrapped(
+        batch([(1, b"k", b"v")])[61:], count, NONE, last=last, attributes=attributes, base_time=base_time
+    )
+    decoded = decode_batches(data, 0, (), "record", "topic-1")
+    refs = walk(Fetched(0, 0, decoded.next_offset, 1 << 40, decoded.batches))
+    assert decoded.next_offset == last + 1
+    assert (refs.offset.tolist(), refs.records.tolist()) == ([0], [last + 1])
+
+
+def test_a_base_time_that_nobody_uses():
+    """Under the broker's append time a producer's base timestamp may be anything: it is no record's time."""
+    data = wrapped(batch([(1, b"k", b"v")])[61:], 1, NONE, attributes=8, base_time=2**63 - 1)
+    decoded = decode_batches(data, 0, (), "append", "topic-1")
+    assert read_back(walk(Fetched(0, 0, 1, 1, decoded.batches))) == [(0, 7, b"k", b"v")]
+
+
+def test_too_many_records_are_a_dead_letter():
+    """A batch of more records than BATCH_RECORDS_MAX, which a few bytes can make, is one dead letter."""
+    count = BATCH_RECORDS_MAX + 1
+    body = b"".join(varint(len(r)) + r for r in (b"\0\0" + varint(i) + b"\1\1\0" for i in range(count)))
+    data = wrapped(bytes(cramjam.zstd.compress(body)), count, ZSTD)
+    decoded = decode_batches(data, 0, (), "record", "topic-1")
+    assert walk(Fetched(0, 0, count, count, decoded.batches)).records.tolist() == [count]
+
+
+@pytest.mark.parametrize("codec", [GZIP, LZ4, ZSTD])
+def test_honest_batches_fit(codec):
+    """Generated events, in batches whose compressed size is a broker's default of 1 MB, are far below the limits."""
+    compress = {GZIP: cramjam.gzip.compress, LZ4: cramjam.lz4.compress, ZSTD: cramjam.zstd.compress}[codec]
+    rng = random.Random(7)
+    events = [
+        IMPRESSION | {
+            "event_id": f"{rng.getrandbits(128):032x}", "user_id": f"{rng.getrandbits(64):016x}",
+            "ip": str(IPv4Address(rng.getrandbits(32))), "event_time": LOG_TIME + i,
+            "page_url": f"https://example.com/{rng.randrange(1000)}",
+        }
+        for i in range(20_000)
+    ]  # fmt: skip
+    plain = encode_plain(
+        [(LOG_TIME, event["user_id"].encode(), json.dumps(event).encode()) for event in events]
+    )
+    ratio = len(plain) / len(bytes(compress(plain)))
+    assert 2 * ratio * BROKER_BATCH_BYTES_MAX < BATCH_BYTES_MAX
+    assert 2 * ratio * BROKER_BATCH_BYTES_MAX / (len(plain) / len(events)) < BATCH_RECORDS_MAX

@@ -1,5 +1,8 @@
 """The record batch format: kernels, their plain twins, and aiokafka (written by others) agree on every byte."""
 
+from hashlib import sha256
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -10,10 +13,11 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.kernels.encode import encode_plain
 from adledger.pipeline.kernels.walk import walk_plain
 from adledger.pipeline.log.record_block import Record, RecordBlock, encode_batches
-from adledger.pipeline.records.batch_format import HEADER_BYTES, read_varint, varint
-from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch, Fetched
-from adledger.pipeline.records.record_batch import checksum_matches, encoded_batch, parse_header
-from adledger.pipeline.stages.walk import walk
+from adledger.pipeline.records.batch_format import HEADER_BYTES, NUMBER_MAX, read_varint, varint
+from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch, Fetched
+from adledger.pipeline.records.record_batch import checksum_matches, encoded_batch, is_readable, parse_header
+from adledger.pipeline.stages.walk import dead_batch, walk
+from adledger.schemas.wire import DEAD_LETTER_BYTES_MAX
 from tests.support.records import RECORDS, read_back, stored
 
 SINCE_1970 = RECORDS.map(lambda records: [(abs(time), key, value) for time, key, value in records])
@@ -29,10 +33,14 @@ def fetched(data: bytes, position: int = 0) -> Fetched:
     )
 
 
-def bare(records: bytes, count: int) -> Fetched:
-    """Return records without a header as a fetch brings them."""
+def bare(records: bytes, count: int, gap: int = 0) -> Fetched:
+    """Return records without a header as a fetch brings them; the header covers `gap` offsets more than records."""
     buffer = np.frombuffer(records + b"\xff" * READ_AHEAD_BYTES, np.uint8)
-    return Fetched(0, 0, count, count, [EncodedBatch(buffer, 0, len(records), count, 0, 0)])
+    batch = EncodedBatch(
+        buffer, 0, len(records), count, 0, 0,
+        last_offset_delta=max(0, count + gap - 1), whole=buffer[: len(records)],
+    )  # fmt: skip
+    return Fetched(0, 0, batch.next_offset, batch.next_offset, [batch])
 
 
 def encode(records: list[Record], first_offset: int = 0) -> bytes:
@@ -86,8 +94,9 @@ def test_append_time_is_the_log_time_of_all(records, append_time):
     """In a batch that the broker stamped, its one time is every record's log time."""
     batch = fetched(encode(records)).batches[0]
     stamped = EncodedBatch(
-        batch.buffer, batch.start, batch.size, batch.count, 0, batch.base_timestamp, append_time
-    )
+        batch.buffer, batch.start, batch.size, batch.count, 0, batch.base_timestamp, append_time,
+        last_offset_delta=batch.count - 1, whole=batch.whole,
+    )  # fmt: skip
     refs = walk(Fetched(0, 0, batch.count, batch.count, [stamped]))
     assert refs.log_time.tolist() == [append_time] * len(records)
     assert [r[1] for r in walk_plain(stamped)] == [append_time] * len(records)
@@ -95,28 +104,47 @@ def test_append_time_is_the_log_time_of_all(records, append_time):
 
 @given(RECORDS, st.data())
 def test_damaged_records_are_refused_alike(records, data):
-    """On bytes that were changed, cut or added, walk and its twin give the same records or both refuse."""
+    """On bytes that were changed, cut or added, walk and its twin give the same records, or the same one dead letter."""
     whole = bytearray(encode_plain(records))
     for _ in range(data.draw(st.integers(0, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     broken = bytes(whole[: data.draw(st.integers(0, len(whole)))]) + data.draw(st.binary(max_size=12))
-    assert_alike(bare(broken, data.draw(st.integers(max(len(records) - 1, 0), len(records) + 1))))
+    count = data.draw(st.integers(max(len(records) - 1, 0), len(records) + 1))
+    assert_alike(bare(broken, count, data.draw(st.integers(-1, 2))))
 
 
 @given(st.binary(max_size=80), st.integers(1, 5))
 def test_noise_is_refused_alike(noise, count):
-    """On any bytes at all, walk and its twin give the same records or both refuse."""
+    """On any bytes at all, walk and its twin give the same records, or the same one dead letter."""
     assert_alike(bare(noise, count))
 
 
-def assert_alike(batch: Fetched) -> None:
+@given(RECORDS, st.lists(st.integers(-3, 70), min_size=1, max_size=60), st.integers(0, 60))
+def test_offsets_stay_within_the_header(records, deltas, last):
+    """Records whose offsets are equal, fall, or lie beyond what the header covers are one dead letter, in both twins."""
+    parts = []
+    for (_, key, value), delta in zip(records, deltas, strict=False):
+        fields = b"".join(varint(-1) if text is None else varint(len(text)) + text for text in (key, value))
+        body = b"\0" + varint(0) + varint(delta) + fields + varint(0)
+        parts.append(varint(len(body)) + body)
+    batch = bare(b"".join(parts), len(parts), last + 1 - len(parts))
+    good = all(a < b for a, b in pairwise([-1, *deltas[: len(parts)]])) and max(deltas[: len(parts)]) <= last
+    assert (assert_alike(batch) > 0) == (not good)
+
+
+def assert_alike(batch: Fetched) -> int:
+    """Check that walk does what its twin says; return how many dead letters it made."""
+    [encoded] = batch.batches
+    refs = walk(batch)
     try:
-        expected = walk_plain(batch.batches[0])
+        expected = walk_plain(encoded)
     except ValueError:
-        with pytest.raises(LogError):
-            walk(batch)
-    else:
-        assert read_back(walk(batch)) == expected
+        assert read_back(refs) == [(encoded.base_offset, encoded.base_timestamp, *dead_batch(encoded))]
+        assert refs.span.tolist() == refs.records.tolist() == [encoded.last_offset_delta + 1]
+        return 1
+    assert read_back(refs) == expected
+    assert not refs.span.any()
+    return 0
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=4))
@@ -168,14 +196,39 @@ def test_any_header_is_understood_or_refused(data):
         assert error.message.startswith("test: ")  # noqa: PT017
     else:
         assert header.size_bytes >= HEADER_BYTES
-        assert 0 <= header.count <= header.last_offset_delta + 1
+        assert 0 <= header.base_offset < header.next_offset
+        assert abs(header.append_time) < NUMBER_MAX
+        assert not is_readable(header, 0) or 0 <= header.count <= header.last_offset_delta + 1
 
 
-def test_walk_names_what_is_broken():
-    """The error says which partition and which batch."""
-    batch = EncodedBatch(np.zeros(200, np.uint8), 0, 100, 3, 4_711, 0, NO_APPEND_TIME)
-    with pytest.raises(LogError, match=r"ad.clicks-3.*offset 4711.*3 records"):
-        walk(Fetched(1, 0, 5_000, 5_000, [batch]), "ad.clicks-3")
+@given(st.integers(0, 12), st.integers(1, 9))
+def test_a_dead_batch_counts_from_the_position(below, last):
+    """Of a batch that can't be decoded the offsets from the position on are counted: none twice, none left out."""
+    buffer = np.zeros(200, np.uint8)
+    batch = EncodedBatch(buffer, 0, 100, 3, 4, 9, last_offset_delta=last, whole=buffer[:100])
+    position = max(0, batch.next_offset - 1 - below)
+    refs = walk(Fetched(1, position, batch.next_offset, batch.next_offset, [batch]))
+    assert refs.offset.tolist() == [max(4, position)]
+    assert refs.offset[0] + refs.span[0] == 4 + last + 1
+    assert refs.log_time.tolist() == [9]
+
+
+def test_a_dead_batch_between_good_ones():
+    """The batches before and behind one that can't be decoded lose nothing, and order is kept."""
+    first, second = fetched(encode([(1, b"a", b"b")])), fetched(encode([(3, b"e", b"f")], 9))
+    noise = np.frombuffer(b"\7" * 40 + bytes(READ_AHEAD_BYTES), np.uint8)
+    bad = EncodedBatch(noise, 0, 40, 2, 1, 2, last_offset_delta=7, whole=noise[:40])
+    refs = walk(Fetched(0, 0, 10, 10, [*first.batches, bad, *second.batches]))
+    assert read_back(refs) == [(0, 1, b"a", b"b"), (1, 2, *dead_batch(bad)), (9, 3, b"e", b"f")]
+    assert refs.records.tolist() == [1, 8, 1]
+
+
+def test_a_dead_letter_keeps_a_bounded_part():
+    """Of a large batch the first bytes are kept, with the size and the hash of all."""
+    whole = np.random.default_rng(1).integers(0, 256, DEAD_LETTER_BYTES_MAX + 1, np.uint8)
+    key, value = dead_batch(EncodedBatch(whole, 0, 0, 1, 0, 0, last_offset_delta=0, whole=whole))
+    assert value == whole[:-1].tobytes()
+    assert key == b"record batch of 65537 bytes, sha256 " + sha256(whole.tobytes()).hexdigest().encode()
 
 
 def test_nothing_fetched_is_no_records():

@@ -5,6 +5,7 @@ for a member id or generation that is not current, and not for another member's 
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,13 +42,14 @@ TOPICS = ("ad.impressions", "ad.clicks")
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One record, as it was appended."""
+    """One record, as it was appended; or a record batch that can't be decoded, for all the offsets that it covers."""
 
     topic: int
     offset: int
     log_time: int
     key: bytes | None
     value: bytes | None
+    covers: int = 0  # offsets, of a batch that can't be decoded
 
 
 @dataclass(slots=True)
@@ -138,12 +140,31 @@ class Broker:
             buffer = np.concatenate([written.data, np.zeros(READ_AHEAD_BYTES, np.uint8)])
             count = written.next_offset - written.base_offset
             batch = EncodedBatch(
-                buffer, HEADER_BYTES, len(written.data) - HEADER_BYTES, count, written.base_offset, time, time
-            )
+                buffer, HEADER_BYTES, len(written.data) - HEADER_BYTES, count, written.base_offset, time, time,
+                last_offset_delta=count - 1, whole=buffer[: len(written.data)],
+            )  # fmt: skip
             log.batches.append((written.base_offset, written.next_offset, batch))
         for key, value in records:
             log.history[log.end] = LogRecord(topic, log.end, time, key, value)
             log.end += 1
+        self.changed()
+
+    def append_undecodable(self, topic: int, lane: int, data: bytes, covers: int) -> None:
+        """Append a record batch whose bytes are no records."""
+        log = self.log(topic, lane)
+        if log.frozen:
+            return
+        self.world.fault("batch that can't be decoded", "producer", f"{TOPICS[topic]}-{lane}")
+        time = self.time_ms(topic)
+        buffer = np.frombuffer(data + bytes(READ_AHEAD_BYTES), np.uint8)
+        batch = EncodedBatch(
+            buffer, 0, len(data), covers, log.end, time, time,
+            last_offset_delta=covers - 1, whole=buffer[: len(data)], readable=False,
+        )  # fmt: skip
+        log.batches.append((log.end, log.end + covers, batch))
+        said = f"record batch of {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
+        log.history[log.end] = LogRecord(topic, log.end, time, said.encode(), data, covers)
+        log.end += covers
         self.changed()
 
     def gap(self, topic: int, lane: int, count: int) -> None:

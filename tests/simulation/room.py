@@ -27,6 +27,8 @@ FAULT_SECONDS = 40.0
 """Faults happen for so long; producers end before."""
 PATIENCE_SECONDS = 240.0
 """After the faults every lane must be at its end within this."""
+UNDECODABLE_SHARE = 0.03
+"""Of what is produced: record batches that can't be decoded."""
 DEADLINE_SECONDS = 4
 
 
@@ -154,6 +156,9 @@ class Room:
         if rng.random() < 0.04:
             self.broker.gap(topic, lane, rng.randrange(1, 3))
         self.broker.append(topic, lane, [self._record(topic) for _ in range(rng.randrange(1, 5))])
+        if self.world.hostile.random() < UNDECODABLE_SHARE:
+            size, covers = self.world.hostile.randrange(1, 99), self.world.hostile.randrange(1, 5)
+            self.broker.append_undecodable(topic, lane, self.world.hostile.randbytes(size), covers)
         if rng.random() < 0.04:  # a marker that comes by itself
             self.world.loop.on_network(rng.uniform(0.3, 9.0), self.broker.gap, topic, lane, 1)
 

@@ -111,15 +111,22 @@ class _Lane:
         rollup: dict[tuple[int, ...], list[int]] = {}
         release = entry.judge_version - CONTRACT_VERSION
         self._last, self._classes, self._money, self._malformed = None, Counter(), Counter(), 0
+        self._records = 0
         ordered = self._ordered(entry)
         stamp = (self._lane, entry.batch_no)
         for clock, record in ordered:
-            event = decode_plain(record.value, record.key, record.topic + 1, record.log_time, self._context)
+            event = (
+                Malformed.UNDECODABLE_BATCH
+                if record.covers
+                else decode_plain(record.value, record.key, record.topic + 1, record.log_time, self._context)
+            )
+            records = max(1, record.covers)
+            self._records += records
             self._last = (clock, record.topic, record.offset)
             at = (record.topic, record.offset, record.log_time, clock)
             if isinstance(event, Malformed):
-                self._malformed += 1
-                dead.append((*stamp, *at, int(event), record.key or b"", record.value or b""))
+                self._malformed += records
+                dead.append((*stamp, *at, int(event), record.key or b"", record.value or b"", records))
                 continue
             verdict, reasons = self._evaluate(event, clock, release)
             money = event.price_micros * (1 if event.event_type_code == EventType.IMPRESSION else 1000)
@@ -139,7 +146,6 @@ class _Lane:
             group[1] += money
             self._classes[int(verdict), event.currency_code] += 1
             self._money[int(verdict), event.currency_code] += money
-        self._records = len(ordered)
         self._clock = ordered[-1][0] if ordered else entry.clock_after
         day = entry.clock_after // 86_400_000 * 86_400
         rollups = [(*stamp, *key, *sums, day) for key, sums in rollup.items()]

@@ -70,6 +70,7 @@ class World:
     trace: list[str] | None = None
     given_loop: SimLoop | None = None
     rng: random.Random = field(init=False)
+    hostile: random.Random = field(init=False)  # of its own, so that what else a seed does stays the same
     loop: SimLoop = field(init=False)
     chances: Chances = field(init=False)
     faults: Counter[str] = field(default_factory=Counter)
@@ -78,6 +79,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
+        self.hostile = random.Random(f"hostile {self.seed}")
         self.chances = Chances.draw(self.rng)
         self.loop = self.given_loop or SimLoop(self.rng, self._cpu_seconds)
         self.loop.strike = self._strike_step

@@ -129,10 +129,11 @@ def test_malformed(name):
 
 
 def test_every_reason_has_a_case():
-    """Law: no reason that decode can give is without a case (REJECTED_EARLIER is not decode's)."""
+    """Law: no reason that decode can give is without a case (REJECTED_EARLIER is not decode's, UNDECODABLE_BATCH no record's)."""
     assert {reason for reason, _ in MALFORMED.values()} == set(Malformed) - {
         Malformed.OK,
         Malformed.REJECTED_EARLIER,
+        Malformed.UNDECODABLE_BATCH,
     }
 
 

@@ -11,7 +11,6 @@ from adledger.pipeline.records.record_batch import encoded_batch, parse_header
 from adledger.sinks.sink import OffsetRange
 from tests.support.records import read_back
 
-TOPICS = ("ad.impressions", "ad.clicks")
 LIMITS = BatchLimits(rows_max=100, bytes_max=10_000, age_ms_max=1_000)
 
 
@@ -33,7 +32,7 @@ def fetched(
 
 
 def buffer(starts: tuple[int, ...] = (0, 0), limits: BatchLimits = LIMITS) -> LaneBuffer:
-    return LaneBuffer(3, TOPICS, dict(enumerate(starts)), limits)
+    return LaneBuffer(dict(enumerate(starts)), limits)
 
 
 def offsets(batch: Batch | None, topic: int) -> list[int]:

@@ -80,7 +80,11 @@ class Log:
     def _encoded(offset: int, time: int, text: bytes) -> EncodedBatch:
         [written] = encode_batches(RecordBlock.of([(time, b"u", text)]), offset)
         buffer = np.concatenate([written.data, np.zeros(READ_AHEAD_BYTES, np.uint8)])
-        return EncodedBatch(buffer, HEADER_BYTES, len(written.data) - HEADER_BYTES, 1, offset, time, time)
+        size = len(written.data)
+        return EncodedBatch(
+            buffer, HEADER_BYTES, size - HEADER_BYTES, 1, offset, time, time,
+            last_offset_delta=0, whole=buffer[:size],
+        )  # fmt: skip
 
 
 class World:

@@ -4,6 +4,10 @@ What a broker sends for a partition are record batches one behind the other, the
 isolation `read_committed` it also names the aborted transactions among them (producer id, first offset): a
 producer's transactional batches from there on are left out, until its abort marker. Markers themselves (control
 batches) and batches that compaction emptied bring no records, but move the next offset.
+
+Whoever may produce is not trusted. A batch whose checksum is right and whose bytes are not what its header says is
+its producer's doing: it is passed on as unreadable, and becomes a dead letter. Whatever the bytes alone do not decide
+(a wrong checksum, no memory) is an error, and never a dead letter.
 """
 
 from collections.abc import Iterable
@@ -17,10 +21,23 @@ from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
 from adledger.pipeline.log.leader_epochs import EpochRun
 from adledger.pipeline.records.batch_format import HEADER_BYTES, LENGTH_FIELD_END, MAGIC, read_varint
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
-from adledger.pipeline.records.record_batch import BatchHeader, checksum_matches, parse_header
+from adledger.pipeline.records.record_batch import (
+    BatchHeader,
+    base_time,
+    checksum_matches,
+    is_readable,
+    parse_header,
+)
+from adledger.schemas.wire import BATCH_BYTES_MAX
 
 _LENGTH_AT, _MAGIC_AT = 8, 16
 _CODEC_MASK = 0x07
+
+DECODED_BYTES_MAX = 64 << 20
+"""A fetch yields no further batches once what it decoded takes this much memory: they are fetched again."""
+RECORD_REF_BYTES = 64
+"""What a record takes beside its bytes, at most: its row of references."""
+_NOTHING: U8 = np.zeros(READ_AHEAD_BYTES, np.uint8)
 _ABORT = b"\x00\x00"
 """The type in a marker's key, behind its version (both i16): 0 abort, 1 commit."""
 
@@ -42,30 +59,33 @@ LogTime = Literal["append", "record"]
 
 
 def decode_batches(
-    data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str
-) -> DecodedBatches:
+    data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str,
+    room_bytes_max: int = BATCH_BYTES_MAX,
+) -> DecodedBatches:  # fmt: skip
     """Decode what a fetch at `position` brought of one partition; batches that end before it are passed over.
 
-    `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Raises LogError for a
-    checksum that does not match, a format older than Kafka 0.11's, a codec that is not known, broken bytes, and a
-    batch without append time where that is the log time.
+    `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Batches beyond
+    DECODED_BYTES_MAX are left for the next fetch. Raises LogError for a checksum that does not match, a format older
+    than Kafka 0.11's, an impossible header, and a batch without append time where that is the log time; MemoryError where
+    there is none, or one batch needs more than `room_bytes_max` decompressed.
     """
     buffer = np.frombuffer(data, np.uint8)
     transactions = _Aborted(aborted)
-    arena = Arena(len(data))
+    arena = Arena(len(data), room_bytes_max)
     batches = []
     epochs = []
-    at, next_offset = 0, position
-    while size := whole_batch_bytes(data, at):
+    at, next_offset, taken = 0, position, 0
+    while taken < DECODED_BYTES_MAX and (size := whole_batch_bytes(data, at)):
         header = _header(data, at, size, where)
         if not checksum_matches(buffer, at, header):
             raise LogError(
                 f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
                 remedy="Look at the broker's disk and the network; the batch is fetched again after a restart.",
             )
-        wanted = transactions.wants(header, data, at) and header.next_offset > position and header.count
-        if wanted:
-            batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where), where))
+        emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
+        if transactions.wants(header, data, at) and header.next_offset > position and not emptied:
+            batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where)))
+            taken += batches[-1].size + (header.count * RECORD_REF_BYTES if batches[-1].readable else 0)
         epochs.append(EpochRun(header.base_offset, header.next_offset, header.leader_epoch))
         next_offset = max(next_offset, header.next_offset)
         at += size
@@ -136,20 +156,17 @@ def _append_time(header: BatchHeader, log_time: LogTime, where: str) -> int:
     return header.append_time
 
 
-def _encoded(
-    buffer: U8, at: int, header: BatchHeader, arena: Arena, append_time: int, where: str
-) -> EncodedBatch:
+def _encoded(buffer: U8, at: int, header: BatchHeader, arena: Arena, append_time: int) -> EncodedBatch:
     start, size = at + HEADER_BYTES, header.size_bytes - HEADER_BYTES
-    memory = buffer
+    memory, readable = buffer, True
     codec = header.attributes & _CODEC_MASK
     if codec:
         try:
             memory, start, size = arena.decompress(buffer.data[start : start + size], codec)
-        except UndecodableError as error:
-            raise LogError(
-                f"{where}: the record batch at offset {header.base_offset} can't be decompressed as {header.codec}: {error}",
-                remedy="Its checksum is right, so its producer wrote it so: look for what is wrong with that producer.",
-            ) from error
+        except UndecodableError:
+            memory, start, size, readable = _NOTHING, 0, 0, False
+    elif size > BATCH_BYTES_MAX:
+        memory, start, size, readable = _NOTHING, 0, 0, False
     elif start + size + READ_AHEAD_BYTES > len(buffer):
         arena.room(size)[:size] = buffer.data[start : start + size]
         memory, start = arena.take(size)
@@ -159,6 +176,9 @@ def _encoded(
         size=size,
         count=header.count,
         base_offset=header.base_offset,
-        base_timestamp=header.base_timestamp,
+        base_timestamp=base_time(header),
         append_time=append_time,
+        last_offset_delta=header.last_offset_delta,
+        whole=buffer[at : at + header.size_bytes],
+        readable=readable and is_readable(header, size),
     )

@@ -1,5 +1,9 @@
 """Decompressing the records of Kafka's record batches, many into one piece of memory.
 
+Producers are not trusted: whatever the bytes declare, at most BATCH_BYTES_MAX come out, and memory is taken for what
+a codec can make of that many bytes, not for what they say of themselves. The bytes alone decide whether a batch can be
+decompressed: where memory is short that is a MemoryError, and says nothing about the batch.
+
 LZ4 is read block by block: a frame decoder makes and checks a context for each frame, which costs ten times as
 much as the blocks themselves [measured: 65 us against 5 us for a batch of 76 KB], and what its checksums cover the
 batch's own CRC has covered already. Frame format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md.
@@ -13,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adledger.pipeline.records.encoded import READ_AHEAD_BYTES
+from adledger.schemas.wire import BATCH_BYTES_MAX
 
 U8 = npt.NDArray[np.uint8]
 
@@ -29,13 +34,22 @@ _LZ4_INDEPENDENT, _LZ4_BLOCK_CHECKSUM, _LZ4_CONTENT_SIZE, _LZ4_DICTIONARY = 0x20
 _LZ4_BLOCK_BYTES = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
 _LZ4_HEADER_BYTES_MIN = 7
 _LZ4_STORED = 0x8000_0000
+_LZ4_RATIO_MAX = 255
+"""Decompressed to compressed bytes of a block, at most: a length's byte stands for 255."""
+_LZ4_BLOCKS_MAX = 2_048
+"""A frame of more blocks (each of 64 KiB or more, where a client fills them) is left to the frame decoder."""
+
+_NO_MEMORY = "llocation"
+"""In what zstd and LZ4 say where they get no memory: "Allocation error", "ERROR_allocation_failed"."""
 
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
+_XERIAL_BLOCKS_MAX = 16_384
+"""Clients write blocks of 32 KiB: BATCH_BYTES_MAX has 2,048 of them. So many small ones would only cost time."""
 
 
 class UndecodableError(ValueError):
-    """The bytes are not what their codec says."""
+    """The bytes are not what their codec says, or more of them than a batch may have."""
 
 
 class Arena:
@@ -44,14 +58,17 @@ class Arena:
     Behind what is given out there are always READ_AHEAD_BYTES more. No byte is given out twice.
     """
 
-    def __init__(self, compressed_bytes: int) -> None:
-        """Make an arena for so many compressed bytes in all, as far as that can be told."""
+    def __init__(self, compressed_bytes: int, room_bytes_max: int = BATCH_BYTES_MAX) -> None:
+        """Make an arena for so many compressed bytes in all, as far as that can be told; at most so much room at once."""
+        self._room_bytes_max = room_bytes_max
         self._piece_bytes = min(max(compressed_bytes * RATIO, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
         self._memory = np.empty(0, np.uint8)
         self._at = 0
 
     def room(self, size: int) -> memoryview:
-        """Return the free memory, which is at least `size` bytes."""
+        """Return the free memory, which is at least `size` bytes. Raises MemoryError."""
+        if size > self._room_bytes_max:
+            raise MemoryError(f"{size} bytes of room are asked for at once, there are {self._room_bytes_max}")
         if size > len(self._memory) - READ_AHEAD_BYTES - self._at:
             self._memory = np.empty(max(size + READ_AHEAD_BYTES, self._piece_bytes), np.uint8)
             self._at = 0
@@ -66,7 +83,8 @@ class Arena:
     def decompress(self, data: memoryview, codec: int) -> tuple[U8, int, int]:
         """Return the memory that holds the decompressed bytes, where they begin in it, and how many they are.
 
-        Raises UndecodableError: a codec that is not known, or bytes that are not what it says.
+        Raises UndecodableError: a codec that is not known, bytes that are not what it says, or more than
+        BATCH_BYTES_MAX of them. MemoryError: there is no room now.
         """
         try:
             if codec == LZ4:
@@ -78,6 +96,8 @@ class Arena:
             else:
                 raise UndecodableError(f"codec {codec} is not known")
         except cramjam.DecompressionError as error:
+            if _NO_MEMORY in str(error):
+                raise MemoryError(str(error)) from error
             raise UndecodableError(str(error)) from error
         return *self.take(size), size
 
@@ -85,11 +105,11 @@ class Arena:
 def _stream(data: memoryview, arena: Arena, codec: ModuleType) -> int:
     """Decompress what does not say how large it will be."""
     try:
-        return int(codec.decompress_into(data, arena.room(len(data) * RATIO)))
-    except cramjam.DecompressionError:  # no room, or damaged: the form that makes its own room tells
-        whole = memoryview(codec.decompress(data))
-    arena.room(len(whole))[: len(whole)] = whole
-    return len(whole)
+        return int(codec.decompress_into(data, arena.room(len(data) * RATIO)[:BATCH_BYTES_MAX]))
+    except (
+        cramjam.DecompressionError
+    ):  # no room, or damaged: with all the room that a batch may have, it tells
+        return int(codec.decompress_into(data, arena.room(BATCH_BYTES_MAX)[:BATCH_BYTES_MAX]))
 
 
 def _lz4(data: memoryview, arena: Arena) -> int:
@@ -98,25 +118,28 @@ def _lz4(data: memoryview, arena: Arena) -> int:
     if header is None:
         return _stream(data, arena, cramjam.lz4)
     at, block_bytes_max, trailer_bytes = header
-    blocks = []
+    blocks: list[tuple[int, int, bool]] = []
+    most = 0
     while word := int.from_bytes(_bytes(raw, at, 4), "little"):
         size = word & ~_LZ4_STORED
         if at + 4 + size > len(raw):
             raise UndecodableError("an LZ4 frame ends within a block")
+        if len(blocks) == _LZ4_BLOCKS_MAX:
+            return _stream(data, arena, cramjam.lz4)
         blocks.append((at + 4, size, word != size))
+        most += min(block_bytes_max, size if word != size else size * _LZ4_RATIO_MAX)
         at += 4 + size + trailer_bytes
-    room = arena.room(len(blocks) * block_bytes_max)
+    room = arena.room(min(most, BATCH_BYTES_MAX))[:BATCH_BYTES_MAX]
     end = 0
     for at, size, stored in blocks:
+        free = room[end : end + block_bytes_max]
         if not stored:
-            end += cramjam.lz4.decompress_block_into(
-                data[at : at + size], room[end:], output_len=block_bytes_max
-            )
-        elif size <= block_bytes_max:
-            room[end : end + size] = data[at : at + size]
+            end += cramjam.lz4.decompress_block_into(data[at : at + size], free, output_len=len(free))
+        elif size <= len(free):
+            free[:size] = data[at : at + size]
             end += size
         else:
-            raise UndecodableError("a stored LZ4 block is larger than its frame allows")
+            raise UndecodableError("a stored LZ4 block is larger than its frame or a batch allows")
     return end
 
 
@@ -138,24 +161,33 @@ def _lz4_header(raw: bytes) -> tuple[int, int, int] | None:
 
 def _snappy(data: memoryview, arena: Arena) -> int:
     head = data[:_XERIAL_HEADER_BYTES].tobytes()
-    if not head.startswith(_XERIAL_MAGIC):
-        size = cramjam.snappy.decompress_raw_len(data)
-        return int(cramjam.snappy.decompress_raw_into(data, arena.room(size)))
+    blocks = _xerial_blocks(data) if head.startswith(_XERIAL_MAGIC) else [data]
+    declared = [int(cramjam.snappy.decompress_raw_len(block)) for block in blocks]
+    if sum(declared) > BATCH_BYTES_MAX:
+        raise UndecodableError(
+            f"its snappy blocks declare {sum(declared)} bytes, at most {BATCH_BYTES_MAX} are allowed"
+        )
+    room = arena.room(sum(declared))
+    end = 0
+    for block, size in zip(blocks, declared, strict=True):
+        end += cramjam.snappy.decompress_raw_into(block, room[end : end + size])
+    return end
+
+
+def _xerial_blocks(data: memoryview) -> list[memoryview]:
     raw = data.tobytes()
-    at, blocks, whole = _XERIAL_HEADER_BYTES, list[memoryview](), 0
+    at = _XERIAL_HEADER_BYTES
+    blocks: list[memoryview] = []
     while at < len(raw):
         size = int.from_bytes(_bytes(raw, at, 4), "big")
         block = data[at + 4 : at + 4 + size]
         if len(block) != size:
             raise UndecodableError("a snappy stream ends within a block")
+        if len(blocks) == _XERIAL_BLOCKS_MAX:
+            raise UndecodableError(f"a snappy stream has more than {_XERIAL_BLOCKS_MAX} blocks")
         blocks.append(block)
-        whole += cramjam.snappy.decompress_raw_len(block)
         at += 4 + size
-    room = arena.room(whole)
-    end = 0
-    for block in blocks:
-        end += cramjam.snappy.decompress_raw_into(block, room[end:])
-    return end
+    return blocks
 
 
 def _bytes(raw: bytes, at: int, size: int) -> bytes:

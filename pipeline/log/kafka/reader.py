@@ -33,18 +33,26 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_fetch,
     send_list_offsets,
 )
-from adledger.pipeline.log.kafka.batches import DecodedBatches, LogTime, decode_batches, whole_batch_bytes
+from adledger.pipeline.log.kafka.batches import (
+    DecodedBatches,
+    LogTime,
+    decode_batches,
+    whole_batch_bytes,
+)
 from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition, Position
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.encoded import Fetched
+from adledger.schemas.wire import BATCH_BYTES_MAX
 
 WAIT_MS_MAX = 10_000
 """One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""
 INLINE_BYTES_MAX = 64 * 1024
 """Fetches up to this are decoded on the event loop, in a millisecond at most; larger ones in a thread."""
+INLINE_ROOM_BYTES_MAX = 1 << 20
+"""So are those that take no more room than this decompressed: a few bytes may ask for a lot."""
 
 FROM_THE_FIRST = 0
 """Since when a log may be another where the broker does not know the leader epoch that was named."""
@@ -177,17 +185,26 @@ class KafkaReader:
     async def _decoded(
         self, lane: int, positions: Mapping[str, int], answers: Sequence[FetchedPartition]
     ) -> list[Fetched]:
-        def decode() -> list[Fetched]:
-            return [self._fetched(lane, positions[self._names[a.topic_id]], a) for a in answers]
+        def decode(room_bytes_max: int) -> list[Fetched]:
+            return [
+                self._fetched(lane, positions[self._names[a.topic_id]], a, room_bytes_max) for a in answers
+            ]
 
         if sum(len(answer.data) for answer in answers) <= INLINE_BYTES_MAX:
-            return decode()
-        return await asyncio.to_thread(decode)
+            with suppress(MemoryError):  # it would take more room, and so time, than the event loop has
+                return decode(INLINE_ROOM_BYTES_MAX)
+        try:
+            return await asyncio.to_thread(decode, BATCH_BYTES_MAX)
+        except MemoryError as error:
+            raise LogError(
+                f"lane {lane}: there is no memory to decode what was fetched at {dict(positions)}",
+                remedy="Give the worker more memory, or fewer lanes; nothing is skipped.",
+            ) from error
 
-    def _fetched(self, lane: int, position: int, answer: FetchedPartition) -> Fetched:
+    def _fetched(self, lane: int, position: int, answer: FetchedPartition, room_bytes_max: int) -> Fetched:
         name = self._names[answer.topic_id]
         found: DecodedBatches = decode_batches(
-            answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}"
+            answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}", room_bytes_max
         )
         self._read.setdefault((lane, name), LeaderEpochs()).read(position, found.epochs)
         return Fetched(
