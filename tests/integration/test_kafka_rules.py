@@ -66,7 +66,7 @@ class Judged:
             found.setdefault(lane, []).append(version)
         return found
 
-    def evaluator(self, table: str, lane: int, batch_no: int) -> set[int]:
+    def evaluators(self, table: str, lane: int, batch_no: int) -> set[int]:
         """Return the evaluator versions of a batch's rows in `events` or `ledger`."""
         where = f"lane = {lane} AND batch_no = {batch_no}"
         return {v for (v,) in self._rows(f"SELECT DISTINCT judge_version FROM {{db}}.{table} WHERE {where}")}
@@ -131,11 +131,11 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         tables.publish(THIRD, THIRD.text(), "mia", "stricter")
         intent = asyncio.run(deployment.intents())[lane]
         assert (intent["batch"], judged.rules_of(intent["judge"])) == (batch_no, SECOND.version)
-        assert judged.evaluator("events", lane, batch_no) == {intent["judge"]}
+        assert judged.evaluators("events", lane, batch_no) == {intent["judge"]}
         first.until(lambda: f"lane {lane}, batch {batch_no}: settled" in first.err)
         assert (
-            judged.evaluator("ledger", lane, batch_no)
-            == judged.evaluator("events", lane, batch_no)
+            judged.evaluators("ledger", lane, batch_no)
+            == judged.evaluators("events", lane, batch_no)
             == {intent["judge"]}
         )
         first.until(lambda: judged.lanes_under(THIRD) == LANES)

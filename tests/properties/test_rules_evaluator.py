@@ -18,7 +18,7 @@ from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 from adledger.pipeline.rules.windows import WINDOWED
 from adledger.pipeline.stages.dedupe import Duplicates
-from adledger.pipeline.stages.evaluate import evaluator
+from adledger.pipeline.stages.evaluate import evaluate
 from adledger.schemas.classes import Class, Reason
 from adledger.schemas.wire import Flag
 from tests.properties.test_rules_windows import DAY_MS, START_MS, histories, rows_of
@@ -64,7 +64,7 @@ def test_the_evaluator_equals_the_plain_rules(events, data):
     said = lists().user_agents.classify(AGENTS)
     addresses = lists().addresses.classify(c.ip_hi, c.ip_lo)
     duplicates = Duplicates(rows.duplicate.view(np.uint8), np.zeros(n, np.uint8))
-    classes = evaluator(decoded, rows.clock, duplicates, DAY_MS, found).class_code.tolist()
+    classes = evaluate(decoded, rows.clock, duplicates, DAY_MS, found).class_code.tolist()
     earlier = []
     for i, e in enumerate(events):
         if status[i]:
