@@ -40,7 +40,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each peer (3); the median is told")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="runs of each tool (3); the table shows medians"
+    )
     parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(p.name for p in PEERS)}")
     parser.add_argument("--out", type=Path, help="a folder for peers.md, peers.svg and peers.json")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""One peer after the other over the same traffic: measured, checked against the truth, told."""
+"""Every tool over the same traffic, one after the other: measured and checked against the ground truth."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from adledger.loadtest.lab.measured_process import Cost, ProcessFailed, measured
 from adledger.sinks.embedded.launch import search_path
 
 RUN_SECONDS_MAX = 180
-"""A peer that takes longer is killed, and told so."""
+"""A tool that takes longer is killed and reported as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Result:
 def run_rounds(
     peers: list[Peer], rounds: int, traffic_of: Callable[[int], FilledTopic], servers: str, folder: Path, say: Callable[[str], None]
 ) -> list[Result]:  # fmt: skip
-    """Run every peer so many times, round by round, so that a busy minute does not meet one peer alone."""
+    """Run every tool `rounds` times, round by round, so that a busy minute does not hit one tool alone."""
     results = []
     for number in range(1, rounds + 1):
         for peer in peers:
@@ -69,7 +69,7 @@ def run_rounds(
 
 
 def run_peer(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
-    """Run a peer once, in a folder of its own, which goes when it was right. Never raises: what fails is told."""
+    """Run a tool once, in a folder that is removed when its counts are right. Never raises: the result holds the failure."""
     folder.mkdir(parents=True)
     try:
         result = _ours(peer, traffic, servers, folder) if peer.kind is ContestantKind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip

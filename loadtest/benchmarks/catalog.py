@@ -15,7 +15,7 @@ class ContestantKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to do the job. `packages` are those whose versions are told; `events` let it run for some ten seconds."""
+    """One way to do the job. The table shows the versions of `packages`; `events` keep it busy for about ten seconds."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""adledger as a peer: `adledger run` with its defaults, into a ClickHouse of its own beside it."""
+"""adledger in the comparison: `adledger run` with its defaults, and a ClickHouse of its own."""
 
 import sys
 import time
@@ -41,7 +41,7 @@ class OwnRun:
 
 @dataclass(slots=True)
 class _Begin:
-    """Looks into the worker's log until it says that it begins: imports, kernels and checks are done, nothing is read."""
+    """Watches the worker's log for its first line: imports, kernels and checks are done, nothing is read yet."""
 
     log: Path
     cpu: float = 0.0

@@ -1,4 +1,4 @@
-"""The events that every peer reads: one Kafka topic, made once, and what must be counted from it.
+"""The events that every tool reads: one Kafka topic, written once, and the counts expected of it.
 
 A job that all tools can be held to: every record is well-formed, none is late or expired, and a duplicate lies in the
 partition of its first. Keys, sizes, user agents, publishers (400,000, Zipf) and 1 % duplicates are the generator's own.
@@ -43,7 +43,7 @@ class FilledTopic:
 
 
 def model_of(events: int, seed: int = 1) -> TrafficModel:
-    """Return the traffic of so many records: clean but for duplicates, which come within seconds or ten minutes."""
+    """Return traffic of `events` records: clean except for duplicates, which follow within seconds or ten minutes."""
     return TrafficModel(
         seed=seed, events=events, partitions=PARTITIONS, duration_hours=HOURS, day_peak_to_trough=1.0,
         malformed_share=0.0, odd_share=0.0, late_share=0.0, expired_share=0.0, skewed_clock_share=0.0,
@@ -62,7 +62,7 @@ def settings_of(servers: str, topic: str, group: str = "peers") -> Settings:
 
 
 def write_traffic(servers: str, events: int) -> FilledTopic:
-    """Make a topic of so many events. Raises LogError."""
+    """Make a topic with `events` events. Raises LogError."""
     model, settings = model_of(events), settings_of(servers, f"peers.{events}")
     asyncio.run(create_topics(settings, partitions=PARTITIONS))
     truth = TruthBuilder(model)
@@ -80,7 +80,7 @@ def write_traffic(servers: str, events: int) -> FilledTopic:
 
 
 def minutes_of(truth: Truth) -> Records:
-    """Return the billable part of a truth as MINUTE rows."""
+    """Return the billable part of a ground truth as MINUTE rows."""
     rows = truth.rollup[truth.rollup["class_code"] == Class.BILLABLE]
     place, index = np.unique(
         rows["publisher_id"].astype(np.int64) << 32 | rows["minute"], return_inverse=True

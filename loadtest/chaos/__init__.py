@@ -1,1 +1,1 @@
-"""Chaos on the real thing: a broker, ClickHouse and workers that are hurt while traffic of known truth goes through."""
+"""Chaos: a real broker, ClickHouse and workers are hurt while traffic with a known ground truth goes through."""

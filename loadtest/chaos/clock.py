@@ -1,7 +1,7 @@
-"""The server's clock, ahead of itself as far as the protocol sees it.
+"""The server's clock, moved ahead as far as the protocol can see it.
 
-The engine reads its clock by code of its own, past what libfaketime replaces. What the protocol sees of that clock are
-two things, and both are moved: the deadline's constraint of each table, and the answer to who asks for the time.
+The engine reads the clock with its own code, which libfaketime does not replace. The protocol sees that clock in two
+places, and both are moved: the deadline constraint of each table, and the answer to a query for the time.
 """
 
 import time
@@ -20,7 +20,7 @@ _CONSTRAINT = "toUnixTimestamp(nowInBlock()){} <= send_by"
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """What the clock said, seconds since the epoch, before the jump and after it."""
+    """The clock before the jump and after it, in seconds since the epoch."""
 
     before: int
     after: int
@@ -30,9 +30,9 @@ class ClockReading:
 def ahead(
     servers: ProxiedServers, database: str, seconds: int, *, noticed_after_seconds: float = 0.0
 ) -> Iterator[ClockReading]:
-    """Have the clock so far ahead within the block. Raises NotSeen where nobody would notice.
+    """Move the clock ahead within the block. Raises NotSeen where a client would not notice.
 
-    Who asked for the time up to `noticed_after_seconds` after the jump was told the old one, as by a slow answer.
+    Queries for the time still get the old one until `noticed_after_seconds` after the jump, as from a slow answer.
     """
     inserts = servers.proxies.inserts
     before = _asked(servers.clickhouse)
@@ -51,7 +51,7 @@ def ahead(
 
 
 def drop_deadline(servers: ProxiedServers, database: str) -> None:
-    """Take the constraint from every table of a database: a control's."""
+    """Drop the deadline constraint of every table of a database, for a control."""
     client = connect(servers.server.address)
     try:
         for table in PROTOCOL_TABLES:

@@ -1,8 +1,8 @@
-"""Negative controls: each fault once more, with what protects from it taken out. Something must then be wrong.
+"""Negative controls: each fault again, without the protection against it. Something must then be wrong.
 
-They have topics, a group and a database of their own, filled before they begin; those for which the same protection is
-taken out have them together, one after the other. Each says what was wrong, found by `adledger ledger check` in batches
-since its beginning, or by a lane that does not go on.
+Controls have their own topics, group and database, filled before they start; those that remove the same protection share
+them, one after the other. Each reports what was wrong: what `adledger ledger check` finds in batches since its start, or a
+lane that makes no progress.
 """
 
 import subprocess
@@ -39,13 +39,13 @@ def _kill_worker(scene: Scene) -> str:
     first = scene.at_work()
     lane, batch_no = scene.stop_in_mid_batch(first)
     first.kill()
-    scene.worker("looking-before-inserting-again")
+    scene.worker("lookup-before-retry")
     until(lambda: scene.deployment.tables.ledger_rows(lane, batch_no) > 0, "the end of the batch in doubt")
     return scene.miscounts()
 
 
 def _drop_insert_reply(scene: Scene) -> str:
-    scene.at_work("looking-before-inserting-again")
+    scene.at_work("lookup-before-retry")
     inserts = scene.deployment.servers.proxies.inserts
     struck = len(inserts.struck)
     inserts.strike_next("events", Action.CUT)
@@ -61,7 +61,7 @@ def _pause_worker(scene: Scene) -> str:
     drop_deadline(scene.deployment.servers, scene.deployment.settings.database)
     proxies = scene.deployment.servers.proxies
     held = len(proxies.inserts.held)
-    proxies.inserts.hold_next("ledger")  # so that it surely stops with its last insert on the way
+    proxies.inserts.hold_next("ledger")  # so that it is certain to be paused with its last insert on the way
     try:
         until(lambda: len(proxies.inserts.held) > held, "an insert to hold back", WORKER_SECONDS_MAX)
         lane, batch_no = proxies.inserts.held[-1].lane, proxies.inserts.held[-1].batch_no
@@ -84,18 +84,18 @@ def _kill_broker(scene: Scene) -> str:
     worker, broker = scene.at_work("waiting-for-the-broker"), scene.deployment.servers.broker
     with down(broker):
         until(lambda: not worker.alive, "its end", WORKER_SECONDS_MAX)
-    stands = scene.standing()
-    return f"the worker ended with {worker.exit_code}; {stands}" if stands else ""
+    halted = scene.halted()
+    return f"the worker ended with {worker.exit_code}; {halted}" if halted else ""
 
 
 def _drop_commit_reply(scene: Scene) -> str:
-    scene.at_work("joining-anew")
+    scene.at_work("rejoining")
     commits = scene.deployment.servers.proxies.commits
     struck = commits.struck
     commits.strike_next()
     until(lambda: commits.struck > struck, "a commit whose answer is struck")
     time.sleep(1.0)  # batches under way end
-    return scene.standing()
+    return scene.halted()
 
 
 def _join_leave(scene: Scene) -> str:
@@ -112,7 +112,7 @@ def _join_leave(scene: Scene) -> str:
 
 
 def _kill_clickhouse(scene: Scene) -> str:
-    scene.at_work("heeding-answers")
+    scene.at_work("server-answers")
     servers = scene.deployment.servers
     servers.pause_clickhouse_in_mid_insert("events")
     with down(servers.server):
@@ -122,7 +122,7 @@ def _kill_clickhouse(scene: Scene) -> str:
 
 
 def _full_disk(scene: Scene) -> str:
-    scene.at_work("heeding-answers")
+    scene.at_work("server-answers")
     fill_disk(scene.deployment)
     try:
         time.sleep(AWAY_SECONDS)
@@ -133,7 +133,7 @@ def _full_disk(scene: Scene) -> str:
 
 
 def _clock_jump(scene: Scene) -> str:
-    scene.at_work("heeding-answers")
+    scene.at_work("server-answers")
     deployment = scene.deployment
     with ahead(deployment.servers, deployment.settings.database, 5, noticed_after_seconds=1.0):
         scene.after_batches(BATCHES_AFTER)
@@ -141,7 +141,7 @@ def _clock_jump(scene: Scene) -> str:
 
 
 def _pause_clickhouse(scene: Scene) -> str:
-    scene.at_work("heeding-answers")
+    scene.at_work("server-answers")
     servers = scene.deployment.servers
     servers.pause_clickhouse_in_mid_insert("events")
     with paused(servers.server.pid):
@@ -151,7 +151,7 @@ def _pause_clickhouse(scene: Scene) -> str:
 
 
 def _slow_clickhouse(scene: Scene) -> str:
-    scene.at_work("heeding-answers")
+    scene.at_work("server-answers")
     proxies = scene.deployment.servers.proxies
     refused = len(proxies.inserts.refused)
     proxies.clickhouse.slow_seconds, proxies.inserts.slow = SLOW_INSERT_SECONDS, True
@@ -164,29 +164,29 @@ def _slow_clickhouse(scene: Scene) -> str:
 
 
 def _outage(scene: Scene) -> str:
-    scene.at_work("patience")
+    scene.at_work("retrying")
     with down(scene.deployment.servers.server):
         time.sleep(AWAY_SECONDS)
-    return scene.standing()
+    return scene.halted()
 
 
 CONTROLS: Mapping[str, Mapping[str, Callable[[Scene], str]]] = {
-    "looking before inserting again": {"kill-worker": _kill_worker, "drop-insert-reply": _drop_insert_reply},
+    "the lookup before a retry": {"kill-worker": _kill_worker, "drop-insert-reply": _drop_insert_reply},
     "the tables' deadline": {"pause-worker": _pause_worker},
     "waiting for the broker": {"kill-broker": _kill_broker},
-    "joining as a new member": {"drop-commit-reply": _drop_commit_reply},
+    "rejoining as a new member": {"drop-commit-reply": _drop_commit_reply},
     "rebuilding the window": {"join-leave": _join_leave},
-    "heeding the server's answers": {
+    "the server's answers": {
         "kill-clickhouse": _kill_clickhouse, "full-disk": _full_disk, "clock-jump": _clock_jump,
         "pause-clickhouse": _pause_clickhouse, "slow-clickhouse": _slow_clickhouse,
     },
-    "patience": {"outage": _outage},
+    "retrying": {"outage": _outage},
 }  # fmt: skip
-"""Protection -> fault -> what is done while a worker lacks the one. Those of one protection share a scene and a worker."""
+"""Protection -> fault -> what is done to a worker without that protection. Controls of one protection share a scene and a worker."""
 
 
 def try_controls(faults: Collection[str], given: ProxiedServers, folder: Path) -> Iterator[ControlDone]:
-    """Run the controls of these faults, and yield each. `differs` says what was wrong."""
+    """Run the controls of these faults and yield each. `differs` says what was wrong."""
     for without, acts in CONTROLS.items():
         asked = {fault: act for fault, act in acts.items() if fault in faults}
         if asked:
@@ -202,7 +202,7 @@ def _on_one_scene(
             differs = why_not = ""
             try:
                 differs = act(scene)
-                why_not = "" if differs else "all was right without it"
+                why_not = "" if differs else "everything was right without it"
             except (AdledgerError, OSError, DriverError, subprocess.TimeoutExpired) as error:
                 why_not = str(error)
             now = time.monotonic()

@@ -1,7 +1,7 @@
-"""A worker that lacks one protection: `python -m adledger.loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
+"""A worker without one protection: `python -m adledger.loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
 
-The product has no switches for this: what protects is replaced in this process alone. A chaos run's controls start it,
-to show that its faults would be noticed.
+The product has no switch for this: the protection is replaced in this process only. The controls of a chaos run start it,
+to show that the checks would notice.
 """
 
 import os
@@ -34,7 +34,7 @@ NEVER_SECONDS = 10**6
 
 
 def _blind_retry() -> None:
-    """Insert a batch in doubt again, without a look."""
+    """Insert a batch in doubt again without looking it up."""
 
     async def settle(
         self: Delivery,
@@ -48,7 +48,7 @@ def _blind_retry() -> None:
 
 
 def _answers_ignored() -> None:
-    """Take an insert for done when it was sent, whatever the server says or does not say."""
+    """Treat an insert as done once it is sent, whatever the server answers."""
     insert, insert_texts = ClickHouseSink.insert, ClickHouseSink.insert_texts
 
     async def insert_anyhow(self: ClickHouseSink, table: str, columns: Columns, stamp: Stamp) -> None:
@@ -64,7 +64,7 @@ def _answers_ignored() -> None:
 
 
 def _no_waiting_for_the_broker() -> None:
-    """Give the broker up at the first error of a fetch or a commit, and end with it."""
+    """End the worker at the first error of a fetch or a commit."""
     # ruff: noqa: SLF001 - what is taken out is private
     run_lane, intend = Worker._run_lane, Delivery._intend
 
@@ -101,7 +101,7 @@ def _no_waiting_for_the_broker() -> None:
 
 
 def _no_rejoin() -> None:
-    """Stay away after a commit without an answer, instead of joining as a new member."""
+    """Stay out of the group after a commit without an answer, instead of rejoining as a new member."""
 
     async def rejoin(self: Worker) -> None:
         """Do nothing."""
@@ -110,7 +110,7 @@ def _no_rejoin() -> None:
 
 
 def _no_rebuild() -> None:
-    """Begin with an empty window."""
+    """Start with an empty window."""
 
     async def rebuild(self: Lane, start: Start) -> None:
         """Do nothing."""
@@ -119,7 +119,7 @@ def _no_rebuild() -> None:
 
 
 def _no_patience() -> None:
-    """Give ClickHouse up after a few tries, for good."""
+    """Give up on ClickHouse for good after a few attempts."""
     limits = start_module.limits
 
     def few(settings: Any, *, until_caught_up: bool) -> LaneLimits:
@@ -131,12 +131,12 @@ def _no_patience() -> None:
 
 
 WITHOUT: Mapping[str, Callable[[], None]] = {
-    "looking-before-inserting-again": _blind_retry,
-    "heeding-answers": _answers_ignored,
+    "lookup-before-retry": _blind_retry,
+    "server-answers": _answers_ignored,
     "waiting-for-the-broker": _no_waiting_for_the_broker,
-    "joining-anew": _no_rejoin,
+    "rejoining": _no_rejoin,
     "rebuilding": _no_rebuild,
-    "patience": _no_patience,
+    "retrying": _no_patience,
 }
 """Name of the protection -> what takes it out of this process."""
 

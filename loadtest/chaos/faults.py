@@ -1,6 +1,6 @@
-"""The faults. Each does its harm, looks that it took effect, and mends what must be mended for work to go on.
+"""The faults. Each one hurts something, observes that this took effect, and undoes it.
 
-Each returns what was seen; what was expected and not seen raises `NotSeen`, and the run does not count.
+Each returns what was seen. An effect that is expected and not seen raises `NotSeen`: the run does not count.
 """
 
 import time
@@ -35,7 +35,7 @@ FULL_SECONDS = 2.0
 
 
 def kill_worker(play: Play) -> str:
-    """Kill workers (-9) at random moments, while they start, hold lanes, or surely in mid-batch; each starts again at once."""
+    """Kill workers (-9) at random moments: while they start, while they own lanes, and in mid-batch; each starts again at once."""
     with_lanes = in_mid_batch = 0
     for moment in play.rng.sample(KILL_MOMENTS, len(KILL_MOMENTS)):
         if moment == "mid-batch":
@@ -57,7 +57,7 @@ def kill_worker(play: Play) -> str:
 
 
 def pause_worker(play: Play) -> str:
-    """Stop a worker in mid-batch past its session, let it go on when another has ended the batch."""
+    """Pause a worker in mid-batch for longer than its session, and resume it when another has finished the batch."""
     deployment = play.deployment
     worker, left = play.stop_in_mid_batch()
     lane, batch_no = left[0]
@@ -66,18 +66,21 @@ def pause_worker(play: Play) -> str:
         taken = until(
             lambda: any(lane in w.lanes() for w in others), "its lane's new owner", TAKEN_OVER_SECONDS_MAX
         )
-        until(lambda: deployment.tables.ledger_rows(lane, batch_no) > 0, "the batch's end by its new owner")
+        until(
+            lambda: deployment.tables.ledger_rows(lane, batch_no) > 0, "the end of the batch by its new owner"
+        )
         group = deployment.settings.group
         before = committed_batches(deployment.servers.broker.servers, group)
-    woke = worker.log.text()
+    before_resume = worker.log.text()
     until(
-        lambda: "lanes given back" in worker.log.text()[len(woke) :], "the woken worker giving its lanes back"
+        lambda: "lanes given back" in worker.log.text()[len(before_resume) :],
+        "the resumed worker giving its lanes back",
     )
     after = committed_batches(deployment.servers.broker.servers, group)
     if any(after[lane] < batch for lane, batch in before.items()):
         raise Broken(f"an intent was overwritten by an older one: {before} became {after}")
     if (rows := deployment.tables.ledger_rows(lane, batch_no)) != 1:
-        raise Broken(f"lane {lane}, batch {batch_no} has {rows} ledger rows after its first owner went on")
+        raise Broken(f"lane {lane}, batch {batch_no} has {rows} ledger rows after its first owner resumed")
     return (
         f"{worker.name} stopped in lane {lane}, batch {batch_no}; taken over after {taken:.1f} s, resumed: {pause.resumed}; "
         "one ledger row, and no intent went back"
@@ -85,11 +88,11 @@ def pause_worker(play: Play) -> str:
 
 
 def kill_broker(play: Play) -> str:
-    """Kill the broker (-9), and start it on its data when workers have looked for it in vain."""
+    """Kill the broker (-9), and start it on its data after workers have failed to reach it."""
     broker, proxy = play.servers.broker, play.servers.proxies.kafka
     refused = proxy.refused
     with down(broker) as outage:
-        until(lambda: proxy.refused > refused, "a worker that looks for the broker in vain", 30)
+        until(lambda: proxy.refused > refused, "a worker that fails to reach the broker", 30)
         time.sleep(BROKER_AWAY_SECONDS)
         in_vain = proxy.refused - refused
     return _required(
@@ -98,7 +101,7 @@ def kill_broker(play: Play) -> str:
 
 
 def kill_clickhouse(play: Play) -> str:
-    """Kill ClickHouse (-9) while an insert runs on it: its rows were received, its answer had not been given."""
+    """Kill ClickHouse (-9) while an insert runs on it: it has received the rows and not answered."""
     servers = play.servers
     server, running = servers.server, servers.pause_clickhouse_in_mid_insert()
     with down(server) as outage:
@@ -107,7 +110,7 @@ def kill_clickhouse(play: Play) -> str:
 
 
 def pause_clickhouse(play: Play) -> str:
-    """Stop ClickHouse (SIGSTOP) in mid-insert for longer than workers wait for an answer; then let it go on."""
+    """Pause ClickHouse (SIGSTOP) in mid-insert for longer than workers wait for an answer; then resume it."""
     server, running = play.servers.server, play.servers.pause_clickhouse_in_mid_insert()
     with paused(server.pid) as pause:
         took = play.until(
@@ -121,33 +124,33 @@ def pause_clickhouse(play: Play) -> str:
 
 
 def drop_insert_reply(play: Play) -> str:
-    """Swallow the answer to an insert that the server has done."""
+    """Drop the answer to an insert that the server has done."""
     inserts = play.servers.proxies.inserts
     struck = len(inserts.struck)
     inserts.strike_next(play.rng.choice(TABLES), Action.CUT)
-    until(lambda: len(inserts.struck) > struck, "an insert whose answer is struck")
+    until(lambda: len(inserts.struck) > struck, "an insert whose answer is dropped")
     insert = inserts.struck[-1]
     play.until(lambda: play.in_doubt(insert), "its worker, in doubt")
     return f"the answer to {insert} never came; its worker is in doubt"
 
 
 def drop_commit_reply(play: Play) -> str:
-    """Swallow the answer to a commit that the broker has done."""
+    """Drop the answer to a commit that the broker has done."""
     commits = play.servers.proxies.commits
     workers = play.deployment.workers
     said = sum(w.log.text().count("join as a new member") for w in workers)
     struck = commits.struck
     commits.strike_next()
-    until(lambda: commits.struck > struck, "a commit whose answer is struck")
+    until(lambda: commits.struck > struck, "a commit whose answer is dropped")
     play.until(
         lambda: sum(w.log.text().count("join as a new member") for w in workers) > said,
-        "a worker that joins anew",
+        "a worker that joins as a new member",
     )
     return "the answer to a commit never came; its worker left the group and joined as a new member"
 
 
 def join_leave(play: Play) -> str:
-    """Let one more worker join, take lanes, and leave in order."""
+    """Let one more worker join, take lanes, and leave gracefully."""
     deployment = play.deployment
     more = deployment.worker("joiner")
     more.start()
@@ -163,14 +166,14 @@ def join_leave(play: Play) -> str:
 
 
 def full_disk(play: Play) -> str:
-    """Leave no room on the server's disk for another byte, until a worker was told so."""
+    """Leave no room on the server's disk for another byte until a worker's insert is refused."""
     deployment = play.deployment
     before = {w.name: len(w.log.text()) for w in deployment.workers}
     fill_disk(deployment)
     try:
         took = play.until(
             lambda: any(NO_ROOM in w.log.text()[before[w.name] :] for w in deployment.workers),
-            "a worker that is told that there is no room", 60,
+            "a worker whose insert is refused for lack of room", 60,
         )  # fmt: skip
         time.sleep(FULL_SECONDS)
     finally:
@@ -179,7 +182,7 @@ def full_disk(play: Play) -> str:
 
 
 def clock_jump(play: Play) -> str:
-    """Let the server's clock jump ahead by more than the deadline while an insert is on its way; later back by as much."""
+    """Move the server's clock ahead by more than the deadline while an insert is on its way; later move it back."""
     proxies, look = play.servers.proxies, play.deployment.tables
     inserts, held = proxies.inserts, len(proxies.inserts.held)
     inserts.hold_next("events")

@@ -1,4 +1,4 @@
-"""A run's deployment while it is played on: traffic, workers that are started again, and what is common to faults."""
+"""A deployment under faults: its traffic, workers that are started again after a death, and what faults have in common."""
 
 import random
 import time
@@ -27,7 +27,7 @@ class Play:
     outage_seconds: float
     slow_seconds: float
     died: list[str] = field(default_factory=list)
-    """Workers that ended though nobody meant it, and how."""
+    """Workers that died without being killed, and how."""
 
     @property
     def servers(self) -> ProxiedServers:
@@ -35,28 +35,28 @@ class Play:
         return self.deployment.servers
 
     def working(self) -> list[WorkerProcess]:
-        """Return the workers that hold lanes."""
+        """Return the workers that own lanes."""
         return [worker for worker in self.deployment.workers if worker.lanes()]
 
     def pick(self) -> WorkerProcess:
-        """Return a worker that holds lanes, by chance; waits for one."""
-        self.until(lambda: bool(self.working()), "a worker that holds lanes")
+        """Return a random worker that owns lanes; waits for one."""
+        self.until(lambda: bool(self.working()), "a worker that owns lanes")
         return self.rng.choice(self.working())
 
     def until(self, what: Callable[[], bool], expected: str, seconds_max: float = 90.0) -> float:
-        """Wait as `stage.until`, and start workers again that died by themselves meanwhile."""
+        """Wait as `waiting.until` does, and start workers again that died meanwhile."""
 
-        def looked_after() -> bool:
-            self.look_after()
+        def checked_on() -> bool:
+            self.check_on()
             return what()
 
-        return until(looked_after, expected, seconds_max)
+        return until(checked_on, expected, seconds_max)
 
     def stop_in_mid_batch(self) -> tuple[WorkerProcess, list[tuple[int, int]]]:
-        """Stop a worker (SIGSTOP) between a batch's first insert and its last; returns it and such batches."""
+        """Pause a worker (SIGSTOP) between a batch's first insert and its last; return it and those batches."""
         last = time.monotonic() + 60
         while time.monotonic() < last:
-            self.look_after()
+            self.check_on()
             for worker in self.working():
                 if not self.deployment.tables.unfinished(worker.lanes()):
                     continue
@@ -66,19 +66,19 @@ class Play:
         raise NotSeen("no batch was found between its first insert and its last", remedy="more traffic")
 
     def in_doubt(self, insert: Insert) -> bool:
-        """Whether a worker has said that the batch of an insert is in doubt."""
+        """Whether a worker has reported that the batch of an insert is in doubt."""
         said = (doubt for worker in self.deployment.workers for doubt in doubts_of(worker.log.path))
         return any((doubt.lane, doubt.batch_no) == (insert.lane, insert.batch_no) for doubt in said)
 
     def caught_up(self, records: int, seconds_max: float = CAUGHT_UP_SECONDS_MAX) -> float:
-        """Return the seconds until so many records are in the ledger. Raises NotSeen."""
-        look = self.deployment.tables
+        """Wait until `records` records are in the ledger, and return the seconds that took. Raises NotSeen."""
+        tables = self.deployment.tables
         return self.until(
-            lambda: (look.records() or 0) >= records, f"{records:,} records in the ledger", seconds_max
+            lambda: (tables.records() or 0) >= records, f"{records:,} records in the ledger", seconds_max
         )
 
-    def look_after(self) -> None:
-        """Start workers again that ended by themselves, and remember that they did. Raises AdledgerError: no traffic."""
+    def check_on(self) -> None:
+        """Start workers again that died, and remember that they did. Raises AdledgerError: no traffic."""
         self.traffic.flows()
         for worker in self.deployment.workers:
             if worker.died:

@@ -1,4 +1,4 @@
-"""Backpressure: ClickHouse is away for long, or slow, while records come on at full rate."""
+"""Backpressure: ClickHouse is away for a long time, or slow, while records keep coming at full rate."""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from adledger.loadtest.lab.workers import WorkerProcess
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 MEMORY_GROWTH_BYTES_MAX = 128 * 1024 * 1024
-"""A worker holds a batch a lane, and what one fetch brings, of each topic; the rest is what allocators keep."""
+"""A worker holds one batch per lane and one fetch per topic; the rest is what allocators keep."""
 PARTS_MAX = 1_000
 BATCHES_BEFORE = 30
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 SLOW_INSERT_SECONDS = 0.9
-"""So much later each insert of a batch, three or four, one after the other: the last ones miss the deadline."""
+"""Added to each of a batch's three or four inserts, one after the other, so that the last ones miss the deadline."""
 NOTICED_SECONDS_MAX = 60.0
 READY_AGAIN_SECONDS_MAX = 90.0
 
@@ -38,7 +38,7 @@ class _Watch:
         self.moves = -self._given_back()
 
     def wait(self, last: float) -> None:
-        """Look until `last` (monotonic seconds)."""
+        """Watch until `last` (monotonic seconds)."""
         half = (time.monotonic() + last) / 2
         fetched: float | None = None
         while time.monotonic() < last:
@@ -46,18 +46,18 @@ class _Watch:
             self.unready &= all(w.ready() is False for w in self.workers)
             if fetched is None and time.monotonic() > half:
                 fetched = self._fetched()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         self.fetched_bytes = self._fetched() - (fetched or 0.0)
         self.moves += self._given_back()
 
     def held(self) -> None:
-        """Raise Broken where memory or the group did not stay as it was."""
+        """Raise Broken where memory grew too much or lanes changed hands."""
         growth = self.memory_peak - self.memory_before
         _require(self.moves == 0, f"lanes were given back {self.moves} times: the group was not kept")
         _require(growth <= MEMORY_GROWTH_BYTES_MAX, f"memory grew by {growth:,} bytes")
 
     def memory(self) -> str:
-        """Return what memory did, for people."""
+        """Return how memory grew, in words."""
         growth = self.memory_peak - self.memory_before
         return f"memory grew by {growth / 2**20:.1f} MB to {self.memory_peak / 2**20:.0f} MB"
 
@@ -72,10 +72,10 @@ class _Watch:
 
 
 def outage(play: Play) -> str:
-    """Kill ClickHouse (-9), and don't start it for `outage_seconds`.
+    """Kill ClickHouse (-9), and start it again after `outage_seconds`.
 
-    Memory stays under its limit, nothing is fetched, the group keeps its members, /readyz says 503; afterwards all that
-    came is caught up, with no more inserts a second than the limit, and few parts.
+    Memory stays under its limit, nothing is fetched, the group keeps its members, /readyz answers 503; afterwards the
+    backlog is caught up, within the limit of inserts a second, and with few parts.
     """
     servers, deployment = play.servers, play.deployment
     workers = deployment.workers
@@ -94,27 +94,29 @@ def outage(play: Play) -> str:
     until(lambda: all(w.ready() for w in workers), "200 of every worker", READY_AGAIN_SECONDS_MAX)
     parts = deployment.tables.parts()
     rate_max = deployment.settings.inserts_per_second_max * len(workers)
-    _require(watch.unready, "a worker did not say 503 to the end")
-    _require(watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched, and nowhere to go")
+    _require(watch.unready, "a worker did not answer 503 until the end")
+    _require(
+        watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched with no place to put them"
+    )
     watch.held()
     _require(rate <= rate_max, f"{rate:.0f} inserts a second, {rate_max} are allowed")
     _require(parts is not None and parts <= PARTS_MAX, f"{parts} parts")
     return (
-        f"away for {play.outage_seconds:.0f} s: every worker said 503 after {noticed:.1f} s, fetched nothing more and kept "
+        f"away for {play.outage_seconds:.0f} s: every worker answered 503 after {noticed:.1f} s, fetched nothing more and kept "
         f"its lanes; {watch.memory()}; {backlog:,} records waited, "
         f"caught up after {took:.1f} s with {rate:.0f} inserts a second; {parts} parts"
     )
 
 
 def slow_clickhouse(play: Play) -> str:
-    """Make every insert slow for `slow_seconds`, such that batches miss their deadline, and go on in doubt.
+    """Make every insert slow for `slow_seconds`, so that batches miss their deadline and end in doubt.
 
-    Lanes do go on; memory stays under its limit, the group keeps its members; afterwards all is caught up.
+    Lanes keep making progress, memory stays under its limit, the group keeps its members; afterwards all is caught up.
     """
-    proxies, look = play.servers.proxies, play.deployment.tables
+    proxies, tables = play.servers.proxies, play.deployment.tables
     inserts, refused = proxies.inserts, len(proxies.inserts.refused)
     _warm(play)
-    watch, done = _Watch(play.deployment.workers), look.batches()
+    watch, done = _Watch(play.deployment.workers), tables.batches()
 
     def late() -> set[Insert]:
         return {of.insert for of in inserts.refused[refused:] if of.code == VIOLATED_CONSTRAINT}
@@ -123,20 +125,20 @@ def slow_clickhouse(play: Play) -> str:
     try:
         watch.wait(time.monotonic() + play.slow_seconds)
         play.until(lambda: any(map(play.in_doubt, late())), "a worker in doubt, its insert refused as late")
-        play.until(lambda: look.batches() > done, "a batch that is slow, and is ended")
+        play.until(lambda: tables.batches() > done, "a batch that is slow, and is ended")
     finally:
         inserts.slow = False
     took = play.caught_up(play.traffic.records, play.slow_seconds + READY_AGAIN_SECONDS_MAX)
     watch.held()
     return (
         f"each insert took {SLOW_INSERT_SECONDS} s more for {play.slow_seconds:.0f} s: {len(late())} were refused as late, their "
-        f"workers in doubt; {look.batches() - done} batches were ended meanwhile, every worker kept its lanes; {watch.memory()}; "
+        f"workers in doubt; {tables.batches() - done} batches were ended meanwhile, every worker kept its lanes; {watch.memory()}; "
         f"caught up after {took:.1f} s"
     )
 
 
 def _warm(play: Play) -> None:
-    """Return when every worker holds lanes, and has ended so many batches that it has the buffers that it needs."""
+    """Wait until every worker owns lanes and has finished BATCHES_BEFORE batches, so that its buffers are allocated."""
 
     def warm(worker: WorkerProcess) -> bool:
         return bool(

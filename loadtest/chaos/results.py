@@ -1,4 +1,4 @@
-"""What a chaos run found: values, as JSON, and as a page for people."""
+"""The results of a chaos run: as values, as JSON, and as a Markdown page."""
 
 import dataclasses
 import json
@@ -13,22 +13,22 @@ REPORT_JSON, REPORT_PAGE = "report.json", "report.md"
 class ChaosVerdict(StrEnum):
     """How a run ended."""
 
-    TRUE = "true"
-    UNTRUE = "untrue"
+    PASSED = "passed"
+    FAILED = "failed"
     INVALID = "invalid"
     INTERRUPTED = "interrupted"
 
     @property
     def exit_code(self) -> int:
-        """The command's: 0 all is true, 1 something is not, 97 a fault took no effect, 130 interrupted."""
-        return {"true": 0, "untrue": 1, "invalid": 97, "interrupted": 130}[self.value]
+        """The command's: 0 passed, 1 failed, 97 a fault took no effect, 130 interrupted."""
+        return {"passed": 0, "failed": 1, "invalid": 97, "interrupted": 130}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
 class FaultDone:
-    """One fault. Seconds are since the traffic's begin.
+    """One fault. Seconds are since the start of the traffic.
 
-    `recovery_seconds`: from the fault's end until all that had been sent by then was in the ledger (None: it was not, in
+    `recovery_seconds`: from the fault's end until everything sent by then was in the ledger (None: not in
     time). `replayed`: records of batches that were in doubt, and so computed or read back a second time.
     """
 
@@ -45,7 +45,7 @@ class FaultDone:
 
 @dataclass(frozen=True, slots=True)
 class ControlDone:
-    """A fault with its protection taken out. `differs`: how the tables or lanes then were wrong; "" where nothing was."""
+    """A fault without its protection. `differs`: how tables or lanes were wrong then; "" where nothing was."""
 
     fault: str
     without: str
@@ -56,7 +56,7 @@ class ControlDone:
 
 @dataclass(frozen=True, slots=True)
 class ChaosReport:
-    """A run. `wrong` are the tables' differences from the truth, `died` workers that ended by themselves."""
+    """A run. `wrong` are the tables' differences from the ground truth, `died` the workers that died without being killed."""
 
     seed: int
     started: str
@@ -78,16 +78,16 @@ class ChaosReport:
 
     @property
     def verdict(self) -> ChaosVerdict:
-        """What it amounts to: what is untrue goes before what was not seen."""
+        """The outcome: a failure outranks an effect that was not seen."""
         if self.interrupted:
             return ChaosVerdict.INTERRUPTED
         if self.wrong or self.died or not all(f.held for f in self.faults):
-            return ChaosVerdict.UNTRUE
+            return ChaosVerdict.FAILED
         valid = all(f.took_effect for f in self.faults) and all(c.differs for c in self.controls)
-        return ChaosVerdict.TRUE if valid and self.compared and not self.stopped else ChaosVerdict.INVALID
+        return ChaosVerdict.PASSED if valid and self.compared and not self.stopped else ChaosVerdict.INVALID
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return everything."""
         return {"verdict": self.verdict.value, **dataclasses.asdict(self)}
 
     def write(self, folder: Path) -> None:
@@ -113,10 +113,10 @@ class ChaosReport:
             ),
             "",
             *self._controls(),
-            "## Tables against the truth",
+            "## Tables compared with the ground truth",
             "",
             *self._tables(),
-            *(f"A worker died by itself: {line}" for line in self.died),
+            *(f"A worker died: {line}" for line in self.died),
         ]
 
     def _tables(self) -> list[str]:

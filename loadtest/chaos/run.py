@@ -1,4 +1,4 @@
-"""A chaos run, from nothing to its report."""
+"""A chaos run, from start to report."""
 
 import random
 import resource
@@ -26,18 +26,18 @@ from adledger.pipeline.errors import AdledgerError
 
 LANES = 6
 PLANNED_SECONDS = 1_200
-"""ChaosTraffic is planned for a round on a slow machine; what is left of the plan at a run's end is not sent."""
+"""ChaosTraffic is planned for a round on a slow machine; the rest of the plan at the end of a run is not sent."""
 FIRST_LANES_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 120.0
 ROUND_SECONDS_MAX = 600.0
-"""A round takes half of it; no fault is begun later: a run ends, and says what it has not done."""
+"""A round takes half of this; no fault starts later: the run ends and reports what it has not done."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosRequest:
-    """What is asked for. `seconds`: faults are begun for so long; None: one round. `faults`: kind -> how often a round."""
+    """What is asked for. `seconds`: how long to start faults; None: one round. `faults`: kind -> how often in a round."""
 
     seed: int
     faults: Mapping[str, int]
@@ -52,23 +52,23 @@ class ChaosRequest:
 
     @property
     def long_seconds(self) -> float:
-        """How much of a round passes with ClickHouse away or slow."""
+        """How long ClickHouse is away or slow in a round."""
         away, slow = self.faults.get("outage", 0), self.faults.get("slow-clickhouse", 0)
         return away * self.outage_seconds + slow * self.slow_seconds
 
 
 def execute(request: ChaosRequest, say: Say) -> ChaosReport:
-    """Run it, and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
+    """Run it and write its report to the folder. Raises UsageError, KafkaMissing, BrokerFailed, SinkError."""
     request.folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # what was started is ended, what was mounted unmounted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that processes end and mounts are removed
     began, cpu = time.monotonic(), _cpu_seconds()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         with proxied_servers(request.folder) as given:
             report = replace(_main(request, given, say), started=started)
-            if request.controls and report.verdict is ChaosVerdict.TRUE:  # else they would change nothing
+            if (
+                request.controls and report.verdict is ChaosVerdict.PASSED
+            ):  # otherwise they would change nothing
                 report = replace(report, controls=tuple(_controls(request, given, say)))
     finally:
         if not request.keep:
@@ -101,7 +101,7 @@ def _main(request: ChaosRequest, given: ProxiedServers, say: Say) -> ChaosReport
             lambda: len(play.working()) == request.workers, "lanes of every worker", FIRST_LANES_SECONDS_MAX
         )
         course.run()
-        say("traffic ends; the rest is caught up")
+        say("traffic stops; catching up with the rest")
         truth = traffic.stop()
         report = replace(report, records=truth.records_received)
         play.caught_up(truth.records_received, END_SECONDS_MAX)
@@ -114,14 +114,14 @@ def _main(request: ChaosRequest, given: ProxiedServers, say: Say) -> ChaosReport
         report = replace(report, interrupted=True, stopped="interrupted")
     finally:
         traffic.end()
-        report = course.told(report)
+        report = course.reported(report)
         deployment.end()
     return replace(report, died=tuple(play.died))
 
 
 @dataclass(slots=True)
 class _Course:
-    """The faults, one after the other, each until its wounds are healed."""
+    """The faults, one after the other, each until the deployment has recovered."""
 
     request: ChaosRequest
     play: Play
@@ -148,7 +148,7 @@ class _Course:
             if fault.recovery_seconds is None:  # what comes after it would not be seen
                 raise NotSeen(f"not caught up after {kind}, at {fault.ended_second:.0f} s")
 
-    def told(self, report: ChaosReport) -> ChaosReport:
+    def reported(self, report: ChaosReport) -> ChaosReport:
         """Return the report with the faults that were done."""
         logs = sorted(self.play.deployment.folder.glob("*.log"))
         doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
@@ -190,7 +190,7 @@ class _Course:
         return FaultDone(kind, round(at, 2), round(ended, 2), effect, held, seen, recovery)
 
     def _with_doubts(self, done: list[FaultDone], doubts: list[Doubt], epoch: float) -> Iterator[FaultDone]:
-        """Yield the faults with the batches that came into doubt between their begin and the next one's."""
+        """Yield the faults with the batches that came into doubt between their start and the next fault's."""
         ends = [*(fault.began_second for fault in done[1:]), float("inf")][: len(done)]
         for fault, end in zip(done, ends, strict=True):
             batches = {(d.lane, d.batch_no) for d in doubts if fault.began_second <= d.at - epoch < end}
@@ -209,7 +209,7 @@ def _controls(request: ChaosRequest, given: ProxiedServers, say: Say) -> Iterato
 
 
 def _cpu_seconds() -> float:
-    """Return the CPU that this process and all that it started and that has ended used."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 

@@ -1,4 +1,4 @@
-"""What a control plays on: a deployment of its own, filled before it begins, whose workers may lack a protection."""
+"""The deployment of a control: filled before it starts, with workers that may lack a protection."""
 
 import sys
 import time
@@ -26,34 +26,34 @@ MODEL = TrafficModel(
 )  # fmt: skip
 LANES = frozenset(range(MODEL.partitions))
 SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24}
-"""Six batches a second, 768 records: there is traffic for as long as a control takes."""
+"""Six batches a second, 768 records: the traffic lasts as long as a control."""
 BATCHES_BEFORE = 4
-STANDS_SECONDS = 6.0
-"""Of traffic, in which a lane that works ends a dozen batches."""
+HALTED_SECONDS = 6.0
+"""Of traffic: a lane that works finishes a dozen batches in it."""
 WORKER_SECONDS_MAX = 40.0
 MISCOUNTS_SHOWN = 2
 
 
 @dataclass(slots=True)
 class Scene:
-    """A deployment, filled; `truth` is of all that it was filled with. Several controls may play on it in turn."""
+    """A filled deployment and the ground truth of its records. Several controls may use it, one after the other."""
 
     deployment: ChaosDeployment
     truth: Truth
     before: dict[int, int] = field(default_factory=dict)
-    """Lane -> its last batch before the fault: what is wrong up to it is another control's."""
+    """Lane -> its last batch before the fault: errors up to it are another control's."""
 
     def worker(self, without: str = "") -> WorkerProcess:
-        """Start a worker, which lacks a protection where one is named."""
+        """Start a worker; `without` names a protection that it lacks."""
         program = (sys.executable, "-m", "adledger.loadtest.chaos.controls", without) if without else ADLEDGER
         worker = self.deployment.worker(f"{without or 'whole'}-{len(self.deployment.workers) + 1}", program)
         worker.start()
         return worker
 
     def at_work(self, without: str = "") -> WorkerProcess:
-        """Return a worker that works, and rightly so: it is alone and ends batches, of which none is wrong.
+        """Return a worker that runs alone and finishes correct batches: the one that runs already, or a new one.
 
-        The one that runs already, if there is one. Raises NotSeen.
+        Raises NotSeen.
         """
         running = [worker for worker in self.deployment.workers if worker.alive]
         worker = running[0] if running else self.worker(without)
@@ -61,11 +61,11 @@ class Scene:
         self.before = self.deployment.tables.last_batches()
         self.after_batches(BATCHES_BEFORE)
         if wrong := self.miscounts():
-            raise NotSeen(f"without a fault: {wrong}", remedy="the control shows nothing")
+            raise NotSeen(f"without a fault: {wrong}", remedy="the control proves nothing")
         return worker
 
     def after_batches(self, more: int) -> None:
-        """Return when so many more batches are done."""
+        """Wait until `more` more batches are done."""
         done = self.deployment.tables.batches()
         until(
             lambda: self.deployment.tables.batches() >= done + more,
@@ -74,7 +74,7 @@ class Scene:
         )
 
     def stop_in_mid_batch(self, worker: WorkerProcess) -> tuple[int, int]:
-        """Stop a worker between a batch's first insert and its last, and return that batch."""
+        """Pause a worker between a batch's first insert and its last, and return that batch."""
         left: list[tuple[int, int]] = []
 
         def stopped() -> bool:
@@ -102,18 +102,18 @@ class Scene:
         more = f" (of {len(found)})" if len(found) > MISCOUNTS_SHOWN else ""
         return "; ".join(map(str, found[:MISCOUNTS_SHOWN])) + more
 
-    def standing(self) -> str:
-        """Return which lanes end no batch while there is traffic."""
-        look = self.deployment.tables
-        before = {lane: look.batches({lane}) for lane in LANES}
-        time.sleep(STANDS_SECONDS)
-        still = [lane for lane in sorted(LANES) if look.batches({lane}) == before[lane]]
-        return f"lane {', '.join(map(str, still))} goes on no more" if still else ""
+    def halted(self) -> str:
+        """Return which lanes finish no batch while there is traffic."""
+        tables = self.deployment.tables
+        before = {lane: tables.batches({lane}) for lane in LANES}
+        time.sleep(HALTED_SECONDS)
+        still = [lane for lane in sorted(LANES) if tables.batches({lane}) == before[lane]]
+        return f"lane {', '.join(map(str, still))} makes no progress" if still else ""
 
 
 @contextmanager
 def filled(given: ProxiedServers, folder: Path, events: int) -> Iterator[Scene]:
-    """Give a deployment with traffic of known truth in its topics; it ends with the block."""
+    """Give a deployment with traffic with a known ground truth in its topics; it ends with the block."""
     deployment = deploy(given, folder, partitions=MODEL.partitions, **SLOW)
     model = replace(MODEL, events=events)
     truth = TruthBuilder(model)

@@ -1,4 +1,4 @@
-"""Traffic while faults happen: generated, sent at a rate, and known: the truth is of exactly what was acknowledged."""
+"""Traffic during faults: generated and sent at a rate; its ground truth covers exactly what was acknowledged."""
 
 import threading
 import time
@@ -13,15 +13,15 @@ from adledger.pipeline.settings import Settings
 
 CHUNK_SLOTS = 1_000
 LOG_HOURS_PER_SECOND = 0.12
-"""Log time passes so fast: in four minutes it goes over the end of a day, and of a dedupe window."""
+"""How fast log time passes: four minutes cross the end of a day and of a dedupe window."""
 EDGE_MARGIN_MINUTES = 300
-"""A chunk is sent topic by topic: the lane's clock may be so much ahead of a record's own log time."""
+"""A chunk is sent topic by topic, so the lane's watermark may be this far ahead of a record's own log time."""
 START_SECONDS_MAX = 60
 END_SECONDS_MAX = 60
 
 
 def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions: int) -> TrafficModel:
-    """Return traffic for so long: few enough users and publishers that duplicates and clicks meet restarts."""
+    """Return traffic for `seconds`, with so few users and publishers that duplicates and clicks meet restarts."""
     return TrafficModel(
         seed=seed, events=int(seconds * rate_per_second), partitions=partitions, duration_hours=seconds * LOG_HOURS_PER_SECOND,
         duplicate_share=0.1,
@@ -31,21 +31,21 @@ def traffic_model(seed: int, seconds: float, rate_per_second: float, partitions:
 
 
 class ChaosTraffic:
-    """Sends a model's records in a thread of its own, until `stop` or the model's end."""
+    """Sends a model's records in a thread, until `stop` or the model's end."""
 
     def __init__(self, model: TrafficModel, settings: Settings, rate_per_second: float) -> None:
-        assert settings.log_time == "record", "the truth rests on the records' own times"
+        assert settings.log_time == "record", "the ground truth depends on the records' own times"
         self._model, self._settings = model, settings
         self.rate_per_second = rate_per_second
         self._truth = TruthBuilder(model)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="traffic", daemon=True)
         self.records = 0
-        """Acknowledged so far."""
+        """Records acknowledged so far."""
         self.failed = ""
 
     def start(self) -> None:
-        """Begin to send, and return when the first records are acknowledged. Raises NotSeen, AdledgerError."""
+        """Start sending, and return when the first records are acknowledged. Raises NotSeen, AdledgerError."""
         self._thread.start()
         until(self.flows, "the first records of the traffic, acknowledged", START_SECONDS_MAX)
 
@@ -54,18 +54,18 @@ class ChaosTraffic:
         if self.failed:
             raise AdledgerError(
                 f"traffic could not be sent: {self.failed}",
-                remedy="what reached the log is not known: the run does not count",
+                remedy="nobody knows what reached the log: the run does not count",
             )
         return self.records > 0
 
     def end(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join(END_SECONDS_MAX)
 
     def stop(self) -> Truth:
-        """Send no more, and return the truth about what was sent. Raises AdledgerError where sending failed."""
+        """Stop sending, and return the ground truth of what was sent. Raises AdledgerError where sending failed."""
         self.end()
         if self._thread.is_alive():
             self.failed = "the broker does not acknowledge it"

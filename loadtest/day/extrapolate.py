@@ -15,7 +15,7 @@ from adledger.pipeline.stages.dedupe import LOAD_MAX
 SLOT_BYTES = 16
 """Of the dedupe table: a key, and fingerprint and clock."""
 FRESH_LOAD = LOAD_MAX * 0.75
-"""A table that is made anew is the next power of two at which it is filled no more than this."""
+"""A table that is rebuilt is the next power of two at which it is filled no more than this."""
 GB = 10**9
 
 
@@ -103,7 +103,7 @@ def whole_day(whole: Whole, known: dict[str, Coefficient], looks: Probe) -> list
 
 
 def dedupe_bytes(ids: int) -> int:
-    """Return the bytes of a lane's dedupe table that holds so many live ids, after days of running."""
+    """Return the bytes of a lane's dedupe table that holds `live` ids, after days of running."""
     slots = 4_096
     while ids > FRESH_LOAD * slots:
         slots *= 2

@@ -37,7 +37,7 @@ REPLAY_SECONDS_MAX = 4 * 3_600
 TOLD_EVERY_SECONDS = 10.0
 """Between two lines about how far a replay is; asking costs a count of some hundred ledger rows."""
 LARGE_PARTS_CODEC = "ZSTD(3)"
-"""What the engine takes by itself for parts as large as a whole day's; a sample's small ones would stay LZ4, twice the size."""
+"""The codec that the engine chooses for parts as large as a whole day's; a sample's small ones would stay LZ4, twice the size."""
 FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
 
 
@@ -86,7 +86,7 @@ def measure(
             with _told(address, sample, say):
                 done, memory = _replayed(sample, folder, address, settings)
             server_cpu = cpu_seconds(server.pid) - before
-            say(f"{sample.scale}: comparing every publisher-minute with the truth")
+            say(f"{sample.scale}: comparing every publisher-minute with the ground truth")
             problems = tuple(_problems(truth.merge(old), done, client))
             rows, size = _stored(client)
             batches = _count(client, "ledger", f"WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}")
@@ -171,7 +171,7 @@ def _count(client: Client, table: str, where: str = "") -> int:
 
 
 def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:
-    """Return what is not as the truth, the ledger's own laws and retention want it."""
+    """Return what contradicts the ground truth, the ledger's own laws, or retention."""
     report = audit(client, TableNames(DATABASE), Scope(), recount=False)
     problems = [] if report.conserved and report.continuous else ["the ledger does not add up"]
     if report.totals.records_received != truth.records_received:
@@ -180,14 +180,14 @@ def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:
         )
     wrong = len(differing(_before_rules(truth.rollup), _before_rules(_rollups(client))))
     if wrong:
-        problems.append(f"{wrong:,} publisher-minutes are not as the truth has them")
+        problems.append(f"{wrong:,} publisher-minutes differ from the ground truth")
     if not done.retention_rows:
         problems.append("retention dropped nothing of what was days old")
     return problems
 
 
 def _before_rules(rollup: Records) -> Records:
-    """Return a rollup with what rules filtered counted as billable again: the truth knows no rules."""
+    """Return a rollup with what rules filtered counted as billable again: the ground truth knows no rules."""
     rows = rollup.copy()
     rows["class_code"][np.isin(rows["class_code"], (Class.GIVT, Class.SIVT))] = Class.BILLABLE
     return added(rows)

@@ -28,7 +28,7 @@ START_MS = 1_735_689_600_000
 """2025-01-01T00:00:00Z."""
 
 OLD_DAYS, OLD_MINUTES = 4, 15
-"""The sample begins with a few events of so many days before, which retention has to drop as the day goes on."""
+"""The sample starts with a few events from this many days before, which retention drops in the course of the day."""
 OLD_SHARE = 0.02
 EVENTS_LEAST = 1_000
 

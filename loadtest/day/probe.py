@@ -1,7 +1,7 @@
-"""What a sample can't show: how dear a look into the dedupe table becomes at the whole day's size.
+"""What a sample can't show: how much a lookup in the dedupe table costs at the whole day's size.
 
 A sample's lane holds a sixtieth of the ids that a lane of the whole day holds. Its table is small enough to be near the
-caches; the whole day's is gigabytes, and each look goes to memory. So the look alone is timed at both sizes.
+caches; the whole day's is gigabytes, and each lookup goes to memory. So the lookup is timed separately at both sizes.
 """
 
 import time
@@ -18,7 +18,7 @@ TIMED_EVENTS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """CPU of deduplication (us an event) in a table of so many ids, of the sample's lane and of the whole day's."""
+    """CPU of deduplication (us an event) in a table of `ids` ids, of the sample's lane and of the whole day's."""
 
     sample_ids: int
     sample_us: float

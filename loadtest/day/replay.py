@@ -1,4 +1,4 @@
-"""A worker over a sample's log, in a process of its own, with retention in log time; tells what it did as JSON.
+"""A worker over a sample's log, in its own process, with retention in log time; prints what it did as JSON.
 
 `python -m adledger.loadtest.day.replay SETTINGS.json`. The worker is the one of `adledger run`. What `adledger run` leaves to
 a person on a `files:` log is done here as a worker on Kafka does it every hour: retention, but by the hours that the

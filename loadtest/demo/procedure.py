@@ -1,4 +1,4 @@
-"""The demo's procedure: real logs, then generated traffic with attacks in it, judged and held against the truth."""
+"""The demo's procedure: real logs, then generated traffic with attacks in it, judged and checked against the ground truth."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,13 +35,13 @@ LOG, CLICKHOUSE = "log", "clickhouse"
 TOP_PUBLISHERS = 10
 
 EVENTS_PER_ACTOR, ACTORS_MAX = 50_000, 40
-"""An actor of each attack for so many events: 1 % of two million. In a shorter demo nobody attacks."""
+"""One actor of each attack per this many events: 1 % of two million. A shorter demo has no attacks."""
 ATTACKS = ("datacentre_bot", "impostor", "hidden_ad", "double_click", "injected_click")
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A log that was filled, what must come of it, and what it took."""
+    """A filled log, what is expected of it, and how long it took."""
 
     real_records: int
     generated_records: int
@@ -59,10 +59,10 @@ class Shown(Protocol):
     """What is shown while the log is filled."""
 
     def importing(self, name: str) -> Callable[[int, int], None]:
-        """Begin to show an import; returns what is told the bytes read, of how many."""
+        """Start showing an import; the function returned takes the bytes read and their total."""
 
     def generating(self, events: int) -> Callable[[int], None]:
-        """Begin to show the generator; returns what is told how many records each step wrote."""
+        """Start showing the generator; the function returned takes the records that each step wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def fresh_folder(wanted: Path | None) -> Path:
 
 
 def demo_model(events: int, seed: int, settings: Settings) -> TrafficModel:
-    """Return traffic of exactly so many records, the attacks' included."""
+    """Return traffic of exactly `events` records, including the attacks'."""
     actors = min(ACTORS_MAX, events // EVENTS_PER_ACTOR)
     spread = [Scenario(kind=kind, actors=actors, start_hour=2.0, hours=20.0) for kind in ATTACKS]
     dense = Scenario(kind="click_flood", actors=max(1, actors // 4), start_hour=12.0, hours=1.0)
@@ -141,7 +141,7 @@ def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
 def check(
     filled: Filled, client: ColumnarClient, settings: Settings
 ) -> tuple[VerificationReport, VerdictCheck]:
-    """Hold all tables against the truth, and explain what is not equal; and look at the rules' verdicts."""
+    """Compare all tables with the ground truth, explain each difference, and check the rules' verdicts."""
     report = verify(
         filled.truth, client, settings.database, filled.expected, before_rules=settings.rules != NONE
     )
@@ -150,7 +150,7 @@ def check(
 
 
 def top_publishers(client: ColumnarClient, database: str) -> list[TopPublisher]:
-    """Return the publishers who earned most, from the view that people use."""
+    """Return the publishers that earned most, from the view for analysts."""
     columns = "publisher_id, sum(impressions), sum(clicks), toString(sum(money))"
     best = f"GROUP BY publisher_id ORDER BY sum(money) DESC, publisher_id LIMIT {TOP_PUBLISHERS}"
     rows = client.execute(f"SELECT {columns} FROM {database}.v_rollup_minute {best}")  # noqa: S608

@@ -2,7 +2,7 @@
 
 The two real logs and labelled traffic (honest, scripted attacks, honest look-alikes) are written to a log in a
 directory, which `adledger run`'s worker judges with the shipped rule set into an embedded ClickHouse; the stored verdicts
-are then held against the labels.
+are then compared with the labels.
 """
 
 import argparse

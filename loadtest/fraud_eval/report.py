@@ -1,4 +1,4 @@
-"""The table of `make fraud-eval`, as Markdown, between two marks of a page; what stands around them stays."""
+"""The table of `make fraud-eval`, as Markdown, between two marks of a page; the text around them stays."""
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence

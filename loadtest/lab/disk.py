@@ -1,7 +1,7 @@
-"""A disk that can be filled: a small file system of the server's own; or tables that want more room than there is.
+"""A disk that can be filled: a small file system for the server, or tables that demand more room than the disk has.
 
-The engine in chDB (4.4) acknowledges inserts, and publishes merges, whose writes the disk refused, where it had reserved
-room before. So room is taken only while nothing is being written: what comes then is refused, as it should be.
+The engine in chDB (4.4) acknowledges inserts and publishes merges whose writes the disk refused, where it had reserved
+room before. So room is taken only while nothing is being written: later inserts are then refused, as they should be.
 """
 
 import os
@@ -24,7 +24,7 @@ _UNMOUNT = 'read -r _; umount "$0" || umount -l "$0"'
 
 
 class Disk:
-    """Holds the server's folder. `how` says what it is."""
+    """Holds the server's folder. `how` describes it."""
 
     def __init__(self, folder: Path) -> None:
         """Mount a tmpfs on the folder where that is permitted."""
@@ -37,11 +37,11 @@ class Disk:
         self._mounted = done.returncode == 0
         self._unmounts = self._unmounter() if self._mounted else None
         how = f"a file system of {SIZE_MB} MB filled to the last byte"
-        self.how = how if self._mounted else "tables that want more room than the disk has"
+        self.how = how if self._mounted else "tables that demand more room than the disk has"
         self._ballast = folder / "ballast"
 
     def fill(self, server: ServerAddress, database: str) -> None:
-        """Leave no room for another insert. The caller sees to it that none is under way."""
+        """Leave no room for another insert. The caller makes sure that none is under way."""
         self._tell(server, ["SYSTEM STOP MERGES"])
         client = connect(server)
         try:
@@ -58,7 +58,7 @@ class Disk:
             while free := psutil.disk_usage(str(self.folder)).free:
                 try:
                     os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), free)
-                except OSError:  # somebody else took some of it meanwhile
+                except OSError:  # another process took some of it meanwhile
                     continue
 
     def free(self, server: ServerAddress, database: str) -> None:

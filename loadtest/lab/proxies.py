@@ -1,4 +1,4 @@
-"""The proxies between workers and their servers, in a thread of their own."""
+"""The proxies between workers and their servers, in one thread."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class CommitFaults(KafkaFaults):
-    """Cuts the answer to one commit, which the broker has done then."""
+    """Cuts the connection before the answer to a commit that the broker has done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class CommitFaults(KafkaFaults):
         self._armed = True
 
     def reply(self, api_key: int) -> Action:
-        """Judge an answer."""
+        """Decide about a reply."""
         if api_key == OFFSET_COMMIT and self._armed:
             self._armed = False
             self.struck += 1
@@ -35,7 +35,7 @@ class CommitFaults(KafkaFaults):
 
 
 class Proxies:
-    """Listens for workers as soon as it is made; a server that is not there yet is refused to them."""
+    """Listens for workers as soon as it is made; connections are refused until their server runs."""
 
     def __init__(self, kafka: tuple[str, int], clickhouse: tuple[str, int]) -> None:
         self.commits, self.inserts = CommitFaults(), ClickHouseFaults()
@@ -60,7 +60,7 @@ class Proxies:
         self._loop.close()
 
     def release_inserts(self) -> None:
-        """Let go on what is held on its way to ClickHouse; hold nothing more."""
+        """Release what is held on its way to ClickHouse, and hold nothing more."""
         self.inserts.hold_next(None)
         self._loop.call_soon_threadsafe(self.clickhouse.release)
 

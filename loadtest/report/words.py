@@ -1,4 +1,4 @@
-"""What a run came to, in words: the verdict for a manager first, then four figures with what stands behind them."""
+"""A run in words: the verdict for a manager first, then four figures with their background."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from adledger.loadtest.results.names import METRICS
 from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict, ThresholdResult
 
 GOOD, BAD, VOID = "good", "bad", "void"
-"""Held; crossed; says nothing about the system."""
+"""Held; crossed; no statement about the system."""
 
 MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
 
@@ -17,16 +17,16 @@ MEANINGS = {
     "log_time_freshness_ms": "from when the broker had an event until ClickHouse answers with it",
     "dropped_events": "events that were not sent in time",
     "send_errors": "deliveries that failed",
-    "unequal_rows": "publisher-minutes and counts that are not the truth's",
+    "unequal_rows": "publisher-minutes and counts that differ from the ground truth",
     "lag_records": "events in the log and not yet queryable",
     "behind_ms": "the latest send against its schedule",
-    "generator_behind_ms": "how late the generator was by its own doing",
+    "generator_behind_ms": "how late the generator itself was",
     "rate": "events a second that the log took",
     "consumed_rate": "events a second that became queryable",
     "drain_seconds": "from the last send until all was queryable",
     "worker_cpu_us_per_event": "CPU of the workers for an event",
 }
-"""What a threshold's metric is, for those who don't write profiles."""
+"""What a threshold's metric measures, for readers who don't write profiles."""
 
 EVENTS = {
     "med": "Half of the events took up to", "p(90)": "90 of 100 events took up to",
@@ -48,13 +48,13 @@ class Headline:
 
     @property
     def mark(self) -> str:
-        """A tick, a cross, or an exclamation mark: colour is not all that tells."""
+        """A tick, a cross, or an exclamation mark: colour is not the only sign."""
         return MARKS[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A figure that matters, what it is, and what stands behind it. `kind` "" where it judges nothing."""
+    """A key figure, what it is, and its background. `kind` is "" where it makes no judgement."""
 
     label: str
     value: str
@@ -71,11 +71,11 @@ def headline(run: Run, summary: RunSummary) -> Headline:
         case RunVerdict.CROSSED:
             return _crossed(what, summary)
         case RunVerdict.UNVERIFIED:
-            return Headline(VOID, "Not verified", f"No threshold was crossed at {what}, but what was counted could not be compared with the truth. Don't take it as held.")  # fmt: skip
+            return Headline(VOID, "Not verified", f"No threshold was crossed at {what}, but the tables could not be compared with the ground truth. Don't count it as held.")  # fmt: skip
         case RunVerdict.INTERRUPTED:
-            return Headline(VOID, "Interrupted", "The run was ended early. The figures are those until then, and no verdict.")  # fmt: skip
+            return Headline(VOID, "Interrupted", "The run ended early. The figures cover the time until then; there is no verdict.")  # fmt: skip
         case RunVerdict.INVALID:
-            return Headline(VOID, "Invalid run", "The load was not the one that was asked for. Don't use these figures: they say nothing about the system.")  # fmt: skip
+            return Headline(VOID, "Invalid run", "The load was not the one asked for. Don't use these figures: they say nothing about the system.")  # fmt: skip
 
 
 def tiles(run: Run, summary: RunSummary) -> tuple[Tile, ...]:
@@ -89,31 +89,29 @@ def meaning(result: ThresholdResult) -> str:
 
 
 def reasons(summary: RunSummary) -> tuple[str, ...]:
-    """Return why it is not held: crossed thresholds in words, anything else as the run has it."""
+    """Return why it did not hold: crossed thresholds in words, anything else as the run states it."""
     crossed = tuple(_reason(result) for result in summary.thresholds if not result.held)
     return crossed if crossed and summary.verdict is RunVerdict.CROSSED and not summary.steps else summary.why
 
 
 def rate_asked(run: Run) -> str:
     """Return the rate that was asked for."""
-    return (
-        f"{number(run.rate_per_second)} events/s" if run.rate_per_second else "as many events as go through"
-    )
+    return f"{number(run.rate_per_second)} events/s" if run.rate_per_second else "as many events as possible"
 
 
 def cautions(run: Run, summary: RunSummary) -> tuple[str, ...]:
-    """Return what a reader must know before believing the figures."""
+    """Return what a reader must know before trusting the figures."""
     found = []
     cores, busy = run.environment.get("cores"), run.environment.get("load_average_before")
     if isinstance(cores, int) and isinstance(busy, int | float) and busy > cores / 2:
         found.append(
             f"The machine was busy before the run began: load average {number(busy)} on {cores} cores. "
-            "Figures of a quiet machine would be better."
+            "Measure on a quiet machine for better figures."
         )
     if run.environment.get("one_machine"):
         found.append("Generator, broker, workers and ClickHouse shared one machine, and its cores.")
     if summary.metrics.get("drain_seconds") is None:
-        found.append("Not every event became queryable within the run. Freshness is that of those which did.")
+        found.append("Not every event became queryable within the run. Freshness covers those that did.")
     return tuple(found)
 
 
@@ -137,13 +135,13 @@ def _held(what: str, summary: RunSummary) -> Headline:
             "What follows is the run at that rate.",
         )  # fmt: skip
     if not summary.verification.ran:
-        return Headline(GOOD, "Held, and nobody counted", f"Thresholds held at {what}. What was counted was not compared with the truth ({summary.verification.why_not}).")  # fmt: skip
-    return Headline(GOOD, "Held, and counted exactly", f"Thresholds held at {what}, and every table is as the truth has it.")  # fmt: skip
+        return Headline(GOOD, "Held, counts not verified", f"Thresholds held at {what}. The tables were not compared with the ground truth ({summary.verification.why_not}).")  # fmt: skip
+    return Headline(GOOD, "Held, and counted exactly", f"Thresholds held at {what}, and every table is as expected.")  # fmt: skip
 
 
 def _crossed(what: str, summary: RunSummary) -> Headline:
     if summary.verification.ran and not summary.verification.equal:
-        return Headline(BAD, "Counted wrongly", f"At {what} the tables are not what the truth says. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
+        return Headline(BAD, "Counted wrongly", f"At {what} the tables differ from the ground truth. A system that counts wrongly does not hold, however fast it is.")  # fmt: skip
     crossed, all_of_them = sum(not t.held for t in summary.thresholds), len(summary.thresholds)
     of = "The threshold" if all_of_them == 1 else f"{crossed} of {all_of_them} thresholds"
     return Headline(BAD, "Did not hold", f"{of} {'was' if crossed == 1 else 'were'} crossed at {what}.")
@@ -153,7 +151,7 @@ def _rate(run: Run, summary: RunSummary) -> Tile:
     metrics = summary.metrics
     held = summary.verdict is RunVerdict.HELD
     mean, dropped = metrics.get("rate.mean"), metrics.get("dropped_events")
-    asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as it goes"
+    asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as possible"
     lost = f"; {number(dropped)} not sent in time" if dropped else ""
     drained, consumed = metrics.get("drain_seconds"), metrics.get("consumed_rate.mean")
     queryable = (
@@ -190,7 +188,7 @@ def _counted(summary: RunSummary) -> Tile:
         detail = f"{found.records_expected:,} records in {found.rows_compared:,} publisher-minutes, to the record and the nano"
         return Tile("Counted", "Exactly", detail, "" if summary.verdict is RunVerdict.INVALID else GOOD)
     detail = (
-        f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the truth; "
+        f"{found.rows_wrong:,} of {found.rows_compared:,} publisher-minutes differ from the ground truth; "
         f"{found.records_found:,} records instead of {found.records_expected:,}"
     )
     return Tile("Counted", "Wrongly", detail, BAD)

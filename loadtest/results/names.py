@@ -1,4 +1,4 @@
-"""The words of a run folder: tags of histograms, columns of seconds.csv, metrics of a summary."""
+"""The names in a run folder: tags of histograms, columns of seconds.csv, metrics of a summary."""
 
 from collections.abc import Mapping
 
@@ -68,7 +68,7 @@ METRICS: Mapping[str, str] = {
     "log_time_freshness_ms.max": "the same",
     "lag_records.max": "largest lag at a second's end",
     "behind_ms.max": "the latest send against its schedule",
-    "generator_behind_ms.max": "how late the generator was by its own doing: beyond a second the run is invalid",
+    "generator_behind_ms.max": "how late the generator itself was: beyond a second the run is invalid",
     "drain_seconds": "from the load's end to its last event queryable; None: it was not drained",
     "batch_rows.mean": "records of a batch",
     "inserts_per_second.mean": "inserts into ClickHouse",
@@ -76,6 +76,6 @@ METRICS: Mapping[str, str] = {
     **{f"{part}_cpu_cores.mean": f"CPU of the {part} over the load, in cores" for part in PARTS},
     **{f"{part}_memory_bytes.max": f"resident memory of the {part}" for part in PARTS},
     "worker_cpu_us_per_event": "CPU of the workers for an event, in microseconds",
-    "unequal_rows": "publisher-minute rows and counts that are not the truth's; None: not verified",
+    "unequal_rows": "publisher-minute rows and counts that differ from the ground truth; None: not verified",
 }  # fmt: skip
 """Every metric of a summary."""

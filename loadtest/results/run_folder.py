@@ -8,7 +8,7 @@
       adledger.toml   the workers' settings
       *.log           what workers and senders said
 
-The truth is not kept: it follows from run.json's `model` and `sent_until_ms` (adledger.loadtest.runner.check.Sent).
+The ground truth is not kept: it follows from run.json's `model` and `sent_until_ms` (adledger.loadtest.runner.check.Sent).
 
 Readers depend on this module only. Fields are added, never renamed: `FORMAT` counts up when one changes its meaning.
 All times are UTC, in ms since the epoch; durations carry their unit in the name.
@@ -90,7 +90,7 @@ class Run:
 class ThresholdResult:
     """One threshold: `expression` as in the profile (`freshness_ms: p(99)<5000`); `value` None: nothing to measure.
 
-    `aborted`: it was crossed for so long that it ended the run (abort_on_fail).
+    `aborted`: it was crossed for that long that it ended the run (abort_on_fail).
     """
 
     metric: str
@@ -116,7 +116,7 @@ class FaultResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What the comparison with the truth found. `why_not` is why it did not run, "" where it did.
+    """What the comparison with the ground truth found. `why_not` is why it did not run, "" where it did.
 
     `wrong` are counts and publisher-minute rows that differ, in words; `explanations` the events behind them.
     """

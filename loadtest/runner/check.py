@@ -1,4 +1,4 @@
-"""What was sent, known again from the plan: its truth, and the comparison of every table with it."""
+"""What was sent, known again from the plan: its ground truth, and the comparison of every table with it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ def not_verified(why: str, expected: int = 0) -> Verification:
 
 
 def checked(sent: Sent, client: ColumnarClient, database: str) -> Verification:
-    """Compare every table with the truth (before rules, where some judged), and explain each difference by event."""
+    """Compare every table with the ground truth (before rules, where some judged), and explain each difference by event."""
     began = time.monotonic()
     # Every judge is stored before its first use, also one without rules: that enforces nothing.
     ((judges,),) = client.execute(f"SELECT count() FROM {database}.judges WHERE enforced != 0")  # noqa: S608 - ours

@@ -15,7 +15,7 @@ from adledger.loadtest.results.run_folder import (
 from adledger.loadtest.runner.samples import Samples
 
 GENERATOR_BEHIND_MS_MAX = 1_000
-"""More than so late by its own doing, and it was not the load that was asked for."""
+"""A generator later than this did not produce the load that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def verdict_of(
     behind = metrics.get("generator_behind_ms.max") or 0
     if facts.paced and behind > GENERATOR_BEHIND_MS_MAX:
         wrong.append(
-            f"the generator fell {behind:,.0f} ms behind its schedule by its own doing: more --senders, or a lower rate"
+            f"the generator fell {behind:,.0f} ms behind its schedule: use more --senders, or a lower rate"
         )
     if wrong:
         return RunVerdict.INVALID, tuple(wrong)

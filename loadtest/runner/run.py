@@ -120,14 +120,14 @@ def one_run(
 
 
 def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> RunSummary:
-    """Compare a run's tables with its truth (again), write and return its summary with what was found.
+    """Compare a run's tables with its ground truth (again), write and return its summary with what was found.
 
     Raises UsageError where the run was cut off, SinkError where its tables can't be reached.
     """
     run, summary = folder.run(), folder.summary()
     sent = Sent(TrafficModel.from_json(json.dumps(run.model)), run.sent_until_ms)
     with tables_of(run, folder.path, clickhouse) as on:
-        screen.say("comparing every table with the truth")
+        screen.say("comparing every table with the ground truth")
         client = connect(on)
         try:
             verification = checked(sent, client, run.names.database)
@@ -156,7 +156,7 @@ def _verification(
         return not_verified(f"{lag:,} events were not queryable when the time for draining was over")
     if loaded.drained_seconds is None:
         return not_verified("interrupted before all was queryable")
-    screen.say("comparing every table with the truth")
+    screen.say("comparing every table with the ground truth")
     client = connect(deployment.servers.clickhouse)
     try:
         return checked(sent, client, deployment.names.database)

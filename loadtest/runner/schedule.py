@@ -17,7 +17,7 @@ TICK_MS = 50
 MAX_PLANNED_RATE = 1_000_000
 """`--rate max`: events a second that are planned, faster than any broker here takes them."""
 MAX_EVENTS = 20_000_000
-"""`--rate max` ends with so many: they have to lie on a disk."""
+"""`--rate max` ends after this many: they have to fit on a disk."""
 MARGIN_MINUTES = 10
 """Of a live run's clocks from every edge: more than it can be late."""
 REPLAY_MARGIN_SECONDS = 10

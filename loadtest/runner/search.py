@@ -46,7 +46,7 @@ def next_rate(start: float, steps: list[tuple[float, bool]]) -> float | None:
 def find_highest(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, RunSummary]:
     """Search; returns the folder of the search and the summary of its best step (its last, where none held).
 
-    The steps' folders stand beside it. Raises UsageError where the request has no rate to begin with.
+    The steps' folders are beside it. Raises UsageError where the request has no rate to begin with.
     """
     if request.rate == 0:
         raise UsageError(

@@ -18,7 +18,7 @@ from adledger.pipeline.settings import Settings
 
 LEAD_MS = 200
 """From the go to the first tick."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def send(
@@ -29,11 +29,11 @@ def send(
     rate: float | None,
     seconds: float | None,
     seed: int,
-    told: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> int:
-    """Send a profile's events to the settings' topics, which have so many partitions; return how many records.
+    """Send a profile's events to the settings' topics, which have `partitions` partitions; return the number of records.
 
-    `told` is given the records sent so far, each second. Raises AdledgerError: the log did not take them.
+    `progress` is called each second with the records sent so far. Raises AdledgerError: the log did not take them.
     """
     load = replace(profile.load, partitions=partitions)
     planned = plan(
@@ -57,9 +57,9 @@ def send(
             sender.go(now_ms() + LEAD_MS)
             sent = 0
             while not sender.ended.is_set():
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
                 sent += _taken(sender)
-                told(sent)
+                progress(sent)
             sent += _taken(sender)
         if sender.failure:
             raise AdledgerError(
@@ -75,7 +75,7 @@ class _Ending:
         self._sender = sender
 
     def close(self) -> None:
-        """Tell it to stop, where it works."""
+        """Tell it to stop, where it still runs."""
         self._sender.stop()
         if not self._sender.ended.wait(5):
             self._sender.kill()

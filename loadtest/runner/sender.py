@@ -1,6 +1,6 @@
 """A sender: a process that generates some partitions' records and hands them to the log when they are due.
 
-It is told on stdin, one line each: its `Task` as JSON; `go MS`, when the load begins; `stop`. It tells on stdout, one
+It reads commands from stdin, one line each: its `Task` as JSON; `go MS`, when the load begins; `stop`. It writes to stdout, one
 JSON object a line: `ready`, a `SenderReport` four times a second, and `ended`. When stdin ends it stops: its runner is gone.
 
 The loop is open. A tick is sent at its time, whatever became of those before; where the log doesn't take it, it is
@@ -30,7 +30,7 @@ from adledger.pipeline.settings import Settings
 
 REPORT_SECONDS = 0.25
 GRACE_SECONDS = 1.0
-"""So long after the schedule's end what is late may still be sent; then it is dropped."""
+"""How long after the end of the schedule late events may still be sent; then they are dropped."""
 CHUNK_SECONDS = 2.0
 CHUNK_SLOTS_LEAST, CHUNK_SLOTS_MOST = 2_048, 65_536
 

@@ -1,4 +1,4 @@
-"""The senders of a run, as processes: told when to go, read as they report."""
+"""The senders of a run as processes: started on command, their reports read as they come."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ class SenderProcess:
         try:
             self.process.popen.stdin.write(line.encode() + b"\n")
             self.process.popen.stdin.flush()
-        except OSError:  # it has ended: its exit is told by `ended`
+        except OSError:  # it has ended: `ended` says so
             return
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""The generator: a model in, chunks of records and their truth out, in log order, in bounded memory.
+"""The generator: a model in, chunks of records and their ground truth out, in log order, in bounded memory.
 
 Who makes which part is free: every process plans all records (cheap), and fills and renders those of its own
 partitions (the cost). So each partition's bytes are the same however they are shared out, and the run ends with
@@ -65,7 +65,7 @@ class Generator:
         self._scratch = np.empty(KEY_BYTES_MAX + SLACK_BYTES, np.uint8)
 
     def rows(self) -> Iterator[Chunk]:
-        """Yield all chunks without their bytes: what the truth knows of each record."""
+        """Yield all chunks without their bytes: what the ground truth knows of each record."""
         for rows, order in self._filled():
             yield Chunk(rows, order, ())
 

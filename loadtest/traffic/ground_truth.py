@@ -91,7 +91,7 @@ class Truth:
         return totals
 
     def merge(self, other: "Truth") -> "Truth":
-        """Return the truth about both, which have no record in common. Raises UsageError on other partitions."""
+        """Return the ground truth of both, which have no record in common. Raises UsageError on other partitions."""
         if len(self.misrouted) != len(other.misrouted):
             raise UsageError(
                 f"truths of {len(self.misrouted)} and {len(other.misrouted)} partitions don't add up",
@@ -106,19 +106,19 @@ class Truth:
         )
 
     def save(self, path: Path) -> None:
-        """Write the truth as an npz file."""
+        """Write the ground truth as an npz file."""
         with path.open("wb") as file:
             np.savez(file, **{name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Return the truth that `save` wrote."""
+        """Return the ground truth that `save` wrote."""
         with np.load(path) as arrays:
             return cls(**{name: arrays[name] for name in cls.__slots__})
 
     @classmethod
     def empty(cls, partitions: int) -> Self:
-        """Return the truth about no records."""
+        """Return the ground truth of no records."""
         lanes = np.zeros(partitions, np.int64)
         return cls(
             np.zeros(0, ROLLUP),
@@ -130,7 +130,7 @@ class Truth:
 
     @classmethod
     def of(cls, expected: Records, partitions: int) -> Self:
-        """Return the truth about records of dtype EXPECTED."""
+        """Return the ground truth of records of dtype EXPECTED."""
         decodable = expected[expected["malformed"] == 0]
         rollup = np.zeros(len(decodable), ROLLUP)
         for name in (*ROLLUP_KEY, "money_nanos"):
@@ -147,7 +147,7 @@ class Truth:
 
 
 class TruthBuilder:
-    """Adds up the truth about a model's rows, chunk by chunk, in memory of about 50 bytes a rollup row."""
+    """Adds up the ground truth of a model's rows, chunk by chunk, in memory of about 50 bytes a rollup row."""
 
     def __init__(self, model: TrafficModel) -> None:
         self._currencies = sorted(map(currency_code, (model.currency, model.second_currency)))
@@ -168,7 +168,7 @@ class TruthBuilder:
                 self._grow()
 
     def truth(self) -> Truth:
-        """Return the truth about all rows so far."""
+        """Return the ground truth of all rows so far."""
         places = np.flatnonzero(self._keys)
         places = places[np.argsort(self._keys[places])]
         keys = self._keys[places]
@@ -202,7 +202,7 @@ def exact_sum(values: npt.NDArray[np.int64]) -> int:
 
 
 def merged(truths: Iterable[Truth], partitions: int) -> Truth:
-    """Return the truth about all of them."""
+    """Return the ground truth of all of them."""
     return reduce(Truth.merge, truths, Truth.empty(partitions))
 
 

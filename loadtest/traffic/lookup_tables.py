@@ -63,7 +63,7 @@ def step_ms(model: TrafficModel) -> int:
 
 
 def _ramp_arrivals(model: TrafficModel) -> tuple[I64, float]:
-    """Return as `_arrivals` for ramps; behind the last one it goes on at the mean rate of all."""
+    """Return as `_arrivals` for ramps; after the last one it continues at the mean rate of all."""
     step_seconds = RAMP_STEP_MS / 1000
     weights = []
     for ramp in model.ramps:
@@ -80,7 +80,7 @@ def _ramp_arrivals(model: TrafficModel) -> tuple[I64, float]:
 def _arrivals(model: TrafficModel) -> tuple[I64, float]:
     """Return the cumulative weight at each step_ms, and the weight of one slot.
 
-    The table goes on past the run's nominal end, to where the run would end if no copy or click came in time.
+    The table continues past the run's nominal end, to where the run would end if no copy or click came in time.
     """
     if model.ramps:
         return _ramp_arrivals(model)

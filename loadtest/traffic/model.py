@@ -42,7 +42,7 @@ class Scenario:
     events_per_actor: int = 50
     start_hour: float = 1.0
     hours: float = 2.0
-    copies_hours_max: float = 12.0  # what is sent again comes within so long: less for a run of seconds
+    copies_hours_max: float = 12.0  # copies come within this time: less for a run of seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class TrafficModel:
     # the dedupe window, to that of acceptance, or to the future that is refused. 0 where log times are as planned.
     edge_margin_minutes: int = 0
 
-    # what the deployment is set to; the truth rests on it
+    # what the deployment is set to; the ground truth depends on it
     dedupe_window_hours: int = 24
     allowed_lateness_hours: int = 24
 

@@ -21,7 +21,7 @@ GHOST_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST = 4_000_000_000, 3_900_000_000
 """Publishers that ordinary traffic never has; whoever imports publishers names the second kind suspended."""
 
 TOLD_FROM = 7
-"""So many impressions of a clockwork come before the first that can be told: a gap is known from two."""
+"""The impressions of a clockwork before the first that can be detected: a gap is known from two."""
 
 
 def replay(script: Script) -> Records:
@@ -185,7 +185,7 @@ def ghost_publisher(script: Script) -> Records:
 
 
 def suspended_publisher(script: Script) -> Records:
-    """Go on selling after the contract was suspended."""
+    """Keep selling after the contract was suspended."""
     return _of_publishers(script, SUSPENDED_PUBLISHER_FIRST, Label.SUSPENDED_PUBLISHER)
 
 
@@ -206,7 +206,7 @@ def late_click(script: Script) -> Records:
 
 
 def clockwork(script: Script) -> Records:
-    """Show ads by a timer, each as long after the one before; from the eighth on it can be told."""
+    """Show ads by a timer, each as long after the one before; it is detectable from the eighth on."""
     seen = script.impressions(script.clockwork(2_000, 5 * MINUTE_MS, 2), Label.CLOCKWORK)
     script.set_users(seen, script.actor_draws(1))
     script.settle(seen)

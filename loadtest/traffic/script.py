@@ -71,7 +71,7 @@ class Script:
     ) -> Records:
         """Return a click on each impression, `delays` ms after it; `more` tells apart several on one impression.
 
-        They are by the user, at the address and from the browser that stand in the impressions.
+        They are by the user, at the address and from the browser of the impressions.
         """
         rows = self._fill(impressions["log_time"] + delays, impressions["log_time"], 1)
         for name in (
@@ -148,7 +148,7 @@ class Script:
         rows["ip6"] = 0
 
     def finished(self, *parts: Records) -> Records:
-        """Return the parts as one, with keys, partitions, money and classes that fit what stands in the rows."""
+        """Return the parts as one, with keys, partitions, money and classes that fit the rows."""
         rows = np.concatenate(parts)
         finish_rows(self._lookup.tables, rows, self._scratch)
         return rows

@@ -1,4 +1,4 @@
-"""Writing generated traffic to a `files:` log, with the truth about exactly what was written."""
+"""Writing generated traffic to a `files:` log, with the ground truth of exactly what was written."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from adledger.pipeline.log.files.writer import FilesLogWriter
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: the model, its truth, and the offset of its first record in each [topic, partition]."""
+    """What was written: the model, its ground truth, and the offset of its first record in each [topic, partition]."""
 
     model: TrafficModel
     truth: Truth
@@ -23,7 +23,7 @@ class Written:
 
 
 def write_traffic(model: TrafficModel, writer: FilesLogWriter, progress: Callable[[int], None]) -> Written:
-    """Generate the model's traffic into the log and flush it. `progress` is told how many records each step wrote.
+    """Generate the model's traffic into the log and flush it. `progress` is called with the records that each step wrote.
 
     Raises UsageError where the log does not fit the model (partitions, or records later than its start), LogError.
     """

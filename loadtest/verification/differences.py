@@ -12,12 +12,12 @@ from adledger.schemas.classes import CLASS_NAMES, Class
 from adledger.schemas.wire import EventType, currency_text
 
 SPAN_ROWS = 500_000
-"""Rows of the truth that are compared at once, at most (one publisher's rows are never torn apart)."""
+"""The most expected rows that are compared at once (one publisher's rows stay together)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RollupDifference:
-    """A publisher-minute row that is not as it must be; a row that is missing counts as 0 records."""
+    """A publisher-minute row that is not as expected; a row that is missing counts as 0 records."""
 
     table: str
     key: tuple[int, int, int, int, int]  # truth.ROLLUP_KEY
@@ -63,7 +63,7 @@ def differing(expected: Records, found: Records) -> Records:
 
 
 def differences(table: str, expected: Records, found: Records, keys: Records) -> list[RollupDifference]:
-    """Return what stands in both rollups at the given keys."""
+    """Return the values of both rollups at the given keys."""
     both = [_lookup(rollup, keys) for rollup in (expected, found)]
     return [
         RollupDifference(table, key, *(values.get(key, (0, 0)) for values in both))

@@ -1,4 +1,4 @@
-"""What became of the events behind a difference: each named by topic, lane and offset, expected against found."""
+"""The events behind a difference: each named by topic, lane and offset, with what was expected and found."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -54,9 +54,7 @@ def explain(
     letters = _dead_letters(client, tables)
     of_events = [*_events_explained(expected, found, letters), *_letters_explained(records, letters)]
     if wrong and not of_events and records:
-        of_events = [
-            "every event behind these rows stands in `events` as expected: it is the rollup that is wrong"
-        ]
+        of_events = ["every event behind these rows is in `events` as expected: the rollup is wrong"]
     return [*_batches_explained(client, tables), *of_events][:EXPLANATIONS_MAX]
 
 
@@ -93,7 +91,7 @@ def _events_explained(
             where = f"a dead letter ({Malformed(letters[place]).name})" if place in letters else "in no table"
             yield f"{_name(place)}: expected {due}, but it is {where}"
         elif len(fates) > 1:
-            yield f"{_name(place)}: stands {len(fates)} times in `events`, expected once as {due}"
+            yield f"{_name(place)}: is {len(fates)} times in `events`, expected once as {due}"
         elif (fates[0].key, fates[0].money_nanos) != (due.key, due.money_nanos):
             yield f"{_name(place)}: expected {due}, but it is {fates[0]}"
 

@@ -1,7 +1,7 @@
-"""Verdicts held against what can be known of them: their own reasons, the tables' sums, and the plain rules on a sample.
+"""Verdicts checked against their own reasons, the tables' sums, and the plain rules on a sample.
 
-The generator's truth knows no rules, so which events are filtered is not in it. But a verdict follows from the event's
-reasons and its judge, the same money stands in three tables, and the plain rules (`adledger.pipeline.rules.plain`) judge stored
+The generator's ground truth knows no rules, so which events are filtered is not in it. But a verdict follows from the event's
+reasons and its judge, the same money is in three tables, and the plain rules (`adledger.pipeline.rules.plain`) judge stored
 events again, one by one.
 """
 
@@ -35,7 +35,7 @@ class VerdictCheck:
 
 
 def check_verdicts(client: ColumnarClient, database: str, ledger: Totals, lists: Lists) -> VerdictCheck:
-    """Look at all verdicts of a database; `ledger` is its ledger's totals. Raises what the client does."""
+    """Check all verdicts of a database; `ledger` is its ledger's totals. Raises what the client does."""
     tables = TableNames(database)
     store = Store(client, tables)
     explainer = Explainer(store, lists, store.publishers())

@@ -1,6 +1,6 @@
-"""Verification: every table against the truth, row by row, to the nano; and each difference explained by event.
+"""Verification: every table against the ground truth, row by row, to the nano; and each difference explained by event.
 
-The truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
+The ground truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
 `adledger.loadtest.verification.verdicts` looks at the verdicts themselves.
 """
 
@@ -50,8 +50,8 @@ class ColumnarClient(Protocol):
 class VerificationReport:
     """What verification found.
 
-    `totals` are the ledger's, as they stand there; `before_rules`: they were compared with givt and sivt counted as
-    billable (`judged_as_billable`). `wrong_counts` say in words which counts are not the truth's, `differences` are the
+    `totals` are the ledger's, as they are there; `before_rules`: they were compared with givt and sivt counted as
+    billable (`judged_as_billable`). `wrong_counts` say in words which counts differ from the ground truth, `differences` are the
     first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
     """
 
@@ -66,7 +66,7 @@ class VerificationReport:
 
     @property
     def equal(self) -> bool:
-        """Whether everything is as the truth has it."""
+        """Whether everything is as expected."""
         return not self.rows_wrong and not self.wrong_counts
 
 
@@ -78,7 +78,7 @@ def verify(
     *,
     before_rules: bool = False,
 ) -> VerificationReport:
-    """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the truth about the whole log.
+    """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the ground truth of the whole log.
 
     `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
     what they filtered is compared as billable. Raises what the client does.
@@ -149,7 +149,7 @@ def _stored(
 
 
 def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
-    """Return where the ledger's totals are not the truth's: received, each class, each class's money."""
+    """Return where the ledger's totals differ from the ground truth: received, each class, each class's money."""
     wrong = []
     if ledger.records_received != truth.records_received:
         wrong.append(f"ledger: {ledger.records_received:,} records received, not {truth.records_received:,}")
@@ -170,7 +170,7 @@ def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
 def _count_differences(
     truth: Truth, client: ColumnarClient, tables: TableNames, class_code: str
 ) -> list[str]:
-    """Return where counts by lane, or of dead letters by reason, are not the truth's."""
+    """Return where counts by lane, or of dead letters by reason, differ from the ground truth."""
     lanes = len(truth.misrouted)
     classes = np.zeros((lanes, CLASSES), np.int64)
     misrouted, conflicts = np.zeros((2, lanes), np.int64)

@@ -1,4 +1,4 @@
-"""`adledger chaos`: hurt the real thing, and see that nothing is lost and nothing counted twice."""
+"""`adledger chaos`: break real servers and workers, and check that nothing is lost or counted twice."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,33 +15,34 @@ RUNS = Path("data") / "chaos"
 
 def chaos(
     *,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Of the faults' order and moments, and of the traffic.")] = 1,
-    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="Begin faults for so long (10m, 1h); default: one round.")] = None,
-    faults: Annotated[str, typer.Option("--faults", metavar="KIND[,KIND...]", help="These kinds only; default: all.")] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the faults' order and moments, and of the traffic.")] = 1,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="How long to start faults (10m, 1h); default: one round.")] = None,
+    faults: Annotated[str, typer.Option("--faults", metavar="KIND[,KIND...]", help="Only these kinds; default: all.")] = "",
     workers: Annotated[int, typer.Option("--workers", min=2, max=16, metavar="N", help="Worker processes.")] = 3,
-    rate: Annotated[float, typer.Option("--rate", min=100, max=20_000, metavar="R", help="Records a second that are sent meanwhile.")] = 1_500,
+    rate: Annotated[float, typer.Option("--rate", min=100, max=20_000, metavar="R", help="Records sent per second.")] = 1_500,
     outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is away in the fault `outage`.")] = "15s",
-    slow: Annotated[str, typer.Option("--slow", metavar="D", help="How long it is slow in `slow-clickhouse`.")] = "6s",
-    controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Each fault again, its protection taken out: it must show.")] = True,
+    slow: Annotated[str, typer.Option("--slow", metavar="D", help="How long ClickHouse is slow in the fault `slow-clickhouse`.")] = "6s",
+    controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Repeat each fault without its protection: something must then be wrong.")] = True,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Logs and report; default: data/chaos/TIME.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the servers' data too.")] = False,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Break the real thing under load; nothing may be lost.
+    """Break real servers and workers under load; nothing may be lost or counted twice.
 
-    Brings a Kafka broker and the embedded ClickHouse, starts workers, and sends traffic whose truth is known while
-    workers, broker and ClickHouse are killed, stopped, cut off, filled up and misled. Each fault is looked at: one that
-    took no effect does not count. At the end every table is compared with the truth, to the nano.
+    Starts a Kafka broker, the embedded ClickHouse and workers, and sends traffic with a known ground truth while
+    workers, broker and ClickHouse are killed, paused, cut off, filled up and misled. The effect of each fault is
+    observed: a run whose fault took no effect does not count. At the end every table is compared with the ground
+    truth, to the nano.
 
     \b
-    Faults (docs/chaos.md tells what each does, and what protects from it):
+    Faults (docs/chaos.md describes each, and what protects against it):
       kill-worker pause-worker kill-broker kill-clickhouse drop-insert-reply drop-commit-reply
       join-leave full-disk clock-jump pause-clickhouse slow-clickhouse outage
 
     \b
     Exit codes:
-      0    every fault took effect, and every table is as the truth has it
-      1    tables differ from the truth, a lane did not recover, or a worker died by itself
+      0    every fault took effect, and every table is as expected
+      1    tables differ from the ground truth, a lane did not recover, or a worker died
       97   invalid: a fault took no effect, or a control showed no difference
       130  interrupted
       2    misused

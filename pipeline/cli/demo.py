@@ -1,4 +1,4 @@
-"""`adledger demo`: everything once, end to end, held against the truth."""
+"""`adledger demo`: everything once, end to end, checked against the ground truth."""
 
 import resource
 import shutil
@@ -38,9 +38,9 @@ def demo(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run everything end to end, and hold it against the truth.
+    """Run everything end to end, and check it against the ground truth.
 
-    It imports two real logs (a web server's, an ad network's), generates events whose truth is known (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers, some attacks), runs them through the pipeline, with the fraud rules that adledger comes with, into an embedded ClickHouse, and compares the ledger, events and rollups with the truth, row by row, to the nano. Which events are fraud is no part of that truth: givt and sivt are compared as billable, and the verdicts by judging a sample again with the plain rules. Exits with 1 if anything differs. The folder is kept, to look around in.
+    It imports two real logs (a web server's, an ad network's), generates events with a known ground truth (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers, some attacks), runs them through the pipeline, with the fraud rules that adledger comes with, into an embedded ClickHouse, and compares the ledger, events and rollups with the ground truth, row by row, to the nano. Which events are fraud is no part of that truth: givt and sivt are compared as billable, and the verdicts by judging a sample again with the plain rules. Exits with 1 if anything differs. The folder is kept, to look around in.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def demo(
             served = settings.model_copy(update={"clickhouse": address})
             with screen.running(filled.lane_records.tolist(), _lane_counts(served, model.partitions)):
                 summary = _run(served, screen.say)
-            screen.say("comparing every table with the truth")
+            screen.say("comparing every table with the ground truth")
             with connect.client(served) as client:
                 report, verdicts = check(filled, client, settings)
                 top = top_publishers(client, settings.database)
@@ -102,7 +102,7 @@ class DemoResult:
 
     @property
     def fine(self) -> bool:
-        """Whether everything adds up and is as the truth has it."""
+        """Whether everything adds up and is as expected."""
         adds_up = self.summary.conserved and self.summary.continuous
         return self.report.equal and not self.verdicts.wrong and adds_up
 
@@ -160,14 +160,14 @@ def _print_text(result: DemoResult) -> None:
     report, filled, summary = result.report, result.filled, result.summary
     out("")
     out_table(
-        ("class", "ledger", "truth", "ledger's money", "truth's money", "", "equal"), _class_rows(report)
+        ("class", "ledger", "expected", "ledger's money", "expected money", "", "equal"), _class_rows(report)
     )
     out("")
     for problem in [*result.wrong, *report.explanations][:PROBLEMS_SHOWN_MAX]:
         out(f"wrong: {problem}")
     if report.equal:
         out(
-            f"every table equals the truth: {report.rows_compared:,} publisher-minutes in records and nanos, and each lane's"
+            f"every table equals the ground truth: {report.rows_compared:,} publisher-minutes in records and nanos, and each lane's"
         )
         out("classes, wrong keys, conflicting duplicates and dead letters")
     else:
@@ -201,9 +201,9 @@ def _print_text(result: DemoResult) -> None:
 
 
 def _class_rows(report: "VerificationReport") -> list[tuple[object, ...]]:
-    """Return a row for each class and currency: records and money by the ledger and by the truth.
+    """Return a row for each class and currency: records and money in the ledger and as expected.
 
-    The truth does not know what rules filter: it has one sum of billable, givt and sivt, in a row of its own.
+    The ground truth knows no rules: it has one sum of billable, givt and sivt, in a separate row.
     """
     from adledger.loadtest.verification.verify import FILTERED, judged_as_billable
     from adledger.pipeline.ledger.totals import WITHOUT_MONEY
@@ -238,7 +238,7 @@ def _class_row(
     key: tuple[int, int],
     expected: "Mapping[tuple[int, int], tuple[int, int]] | None",
 ) -> tuple[object, ...]:
-    """Return a row of one class and currency; without an expectation the truth's columns are empty."""
+    """Return a row of one class and currency; without an expectation those columns are empty."""
     from adledger.pipeline.ledger.totals import money_text
     from adledger.schemas.wire import currency_text
 
@@ -251,7 +251,7 @@ def _class_row(
 
 
 WAYS = """\
-everything is in {folder}; to look around:
+everything is in {folder}; to explore:
   {adledger} query 'SELECT * FROM v_events LIMIT 3' --format Vertical --clickhouse embedded:{tables}
   {adledger} query 'SELECT step, reason, sum(events), sum(money) FROM v_reasons GROUP BY ALL ORDER BY ALL' --clickhouse embedded:{tables}
   {adledger} explain al-31 --clickhouse embedded:{tables}

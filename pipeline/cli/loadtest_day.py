@@ -1,4 +1,4 @@
-"""`adledger loadtest day`: what the whole day of billions takes, from a sample of it that was run."""
+"""`adledger loadtest day`: what a whole day of billions takes, from a measured sample."""
 
 import json
 import time
@@ -26,24 +26,24 @@ def day(
     events: Annotated[int, typer.Option("--events", min=1_000_000, metavar="N", help="Records of the whole day.")] = 3_000_000_000,
     lanes: Annotated[int, typer.Option("--lanes", min=1, max=1_000, metavar="N", help="Lanes of the whole day.")] = 50,
     batch_seconds: Annotated[float, typer.Option("--batch-seconds", min=0.1, max=60, metavar="S", help="Age at which production closes batches.")] = 5.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Another seed is other traffic.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="A different seed gives different traffic.")] = 1,
     once: Annotated[bool, typer.Option("--once", help="This scale only: nothing is compared with smaller ones.")] = False,
     assignments: options.Set = None,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="A new folder for results, logs and tables (default: data/loadtest/day-TIME).")] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Run a compressed 24 hours, and extrapolate what the whole day would take.
+    """Run a compressed 24 hours and extrapolate to the whole day.
 
     A scale is a number of whole lanes, each with its own users and all publishers, at its own rate and with batches
     as in production, of which the first minute of each hour is replayed. Log time runs through all 24 hours: hours
-    and days close, the fraud rules' windows rotate, retention drops old days. Everything is verified against the
-    truth. Two smaller scales are run too: where an event does not cost the same at all three, it is said, and
-    nothing should be extrapolated from it.
+    and days close, the fraud rules' windows rotate, retention drops old days. Everything is compared with the
+    ground truth. Two smaller scales run too: where an event does not cost the same at all three, the output says so,
+    and nothing should be extrapolated from it.
 
     \b
     Exit codes:
       0    verified, and the coefficients agree within their tolerances (--once: verified)
-      99   a coefficient does not agree, or the tables differ from the truth
+      99   a coefficient does not agree, or the tables differ from the ground truth
       2    misused; 1 it could not be run
 
     \b
@@ -131,7 +131,7 @@ def _print(
         [(f.name, f"{f.value:,.2f}" if f.value < 1_000 else f"{f.value:,.0f}", f.unit, f.formula) for f in figures],
     )  # fmt: skip
     out("")
-    out(f"{home / 'day.json'} has all of it; each scale's log and tables stand beside it")
+    out(f"{home / 'day.json'} has all of it; each scale's log and tables are beside it")
 
 
 def _held(holds: bool | None) -> str:  # noqa: FBT001 - a word for a value
@@ -142,7 +142,7 @@ def _fraction(text: str) -> Fraction:
     try:
         return Fraction(text.replace("_", "").replace(",", ""))
     except (ValueError, ZeroDivisionError):
-        raise UsageError(f"--scale {text} is no fraction", remedy="write it as 1/1000") from None
+        raise UsageError(f"--scale {text} is not a fraction", remedy="write it as 1/1000") from None
 
 
 def _home(folder: Path | None) -> Path:

@@ -38,9 +38,9 @@ class LoadLines:
         err(text)
 
     def second(self, line: "Second", total_seconds: float) -> None:
-        """Say now and then how it goes."""
+        """Write a line every few seconds."""
         if round(line["second"] or 0) % LINE_SECONDS == 0:
-            err(told(line, total_seconds))
+            err(as_line(line, total_seconds))
 
 
 class Live:
@@ -58,17 +58,17 @@ class Live:
         self._console.print(text, highlight=False, markup=False)
 
     def second(self, line: "Second", total_seconds: float) -> None:
-        """Show how it goes."""
+        """Update the line."""
         self._status.start()
-        self._status.update(told(line, total_seconds))
+        self._status.update(as_line(line, total_seconds))
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         self._status.stop()
 
 
-def told(line: "Second", total_seconds: float) -> str:
-    """Return a second as a line for people, short enough for 80 columns: seen is what became queryable."""
+def as_line(line: "Second", total_seconds: float) -> str:
+    """Return a second as a line of at most 80 columns: `seen` is what became queryable."""
     second = line["second"] or 0
     phase = "warm-up" if second <= 0 else "load" if second <= total_seconds else "drain"
     return (
@@ -78,7 +78,7 @@ def told(line: "Second", total_seconds: float) -> str:
 
 
 def print_end(folder: "RunFolder", summary: "RunSummary") -> None:
-    """Print what came of a run: metrics, faults, verification, thresholds with ticks and crosses, the verdict."""
+    """Print a run's result: metrics, faults, verification, thresholds with ticks and crosses, the verdict."""
     out("")
     width = max(len(label) for _, label, _, _ in SHOWN)
     for name, label, factor, unit in SHOWN:
@@ -95,7 +95,7 @@ def print_end(folder: "RunFolder", summary: "RunSummary") -> None:
     out("")
     out("  thresholds")
     for result in summary.thresholds:
-        text = "nothing to measure" if result.value is None else _number(result.value)
+        text = "nothing measured" if result.value is None else _number(result.value)
         aborted = "  ended the run" if result.aborted else ""
         out(f"  {'✓' if result.held else '✗'} {result.metric}: {result.expression}  ({text}){aborted}")
     out("")
@@ -118,7 +118,7 @@ def _print_verification(summary: "RunSummary") -> None:
         )
         return
     out(
-        f"  NOT EQUAL to the truth: {found.rows_wrong:,} publisher-minute rows, {found.counts_wrong:,} counts; the first:"
+        f"  NOT EQUAL to the ground truth: {found.rows_wrong:,} publisher-minute rows, {found.counts_wrong:,} counts; the first:"
     )
     _print_some([*found.wrong[:WRONG_SHOWN_MAX], *found.explanations[:WRONG_SHOWN_MAX]])
 
@@ -129,7 +129,7 @@ def _print_some(lines: Sequence[str]) -> None:
 
 
 def shown() -> "LoadLines | Live":
-    """Return what suits stderr."""
+    """Return a screen for stderr: live on a terminal, lines otherwise."""
     return Live() if sys.stderr.isatty() else LoadLines()
 
 

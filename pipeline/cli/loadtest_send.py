@@ -18,16 +18,16 @@ def send(
     *,
     source: options.Source = None,
     rate: Annotated[float | None, typer.Option("--rate", min=1, metavar="R", help="Events a second.")] = None,
-    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes before it.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Default: the time, so that no two sends have the same events.")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes first.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Default: the time, so that each send has different events.")] = None,
     config_file: options.Config = None,
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Send a profile's traffic into a deployment's own topics, for trying it out.
+    """Send a profile's traffic into a deployment's own topics, to try it out.
 
     The deployment counts and bills it like any other: use it where nobody is billed. Nothing is verified; `loadtest
-    run` has topics, tables and a verification of its own.
+    run` has its own topics, tables and verification.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def send(
         rate=rate,
         seconds=None if duration is None else seconds_of(duration),
         seed=int(time.time()) if seed is None else seed,
-        told=lambda records: err(f"sent {records:,}"),
+        progress=lambda records: err(f"sent {records:,}"),
     )
     seconds = time.monotonic() - began
     if as_json:

@@ -53,15 +53,15 @@ def test_an_unknown_fault_is_refused() -> None:
 @pytest.mark.parametrize(
     ("report", "verdict", "code"),
     [
-        (REPORT, ChaosVerdict.TRUE, 0),
-        (replace(REPORT, wrong=("one row",)), ChaosVerdict.UNTRUE, 1),
-        (replace(REPORT, died=("worker-1",)), ChaosVerdict.UNTRUE, 1),
-        (replace(REPORT, faults=(replace(FAULT, held=False),)), ChaosVerdict.UNTRUE, 1),
+        (REPORT, ChaosVerdict.PASSED, 0),
+        (replace(REPORT, wrong=("one row",)), ChaosVerdict.FAILED, 1),
+        (replace(REPORT, died=("worker-1",)), ChaosVerdict.FAILED, 1),
+        (replace(REPORT, faults=(replace(FAULT, held=False),)), ChaosVerdict.FAILED, 1),
         (replace(REPORT, faults=(replace(FAULT, took_effect=False),)), ChaosVerdict.INVALID, 97),
         (replace(REPORT, controls=(replace(CONTROL, differs=""),)), ChaosVerdict.INVALID, 97),
         (replace(REPORT, stopped="no traffic"), ChaosVerdict.INVALID, 97),
         (replace(REPORT, compared=False), ChaosVerdict.INVALID, 97),
-        (replace(REPORT, wrong=("one row",), stopped="no traffic"), ChaosVerdict.UNTRUE, 1),
+        (replace(REPORT, wrong=("one row",), stopped="no traffic"), ChaosVerdict.FAILED, 1),
         (replace(REPORT, interrupted=True), ChaosVerdict.INTERRUPTED, 130),
     ],
 )  # fmt: skip
@@ -116,9 +116,9 @@ def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None
         (NotSeen("no effect"), True, ChaosVerdict.INVALID),
         (NotSeen("no effect"), False, ChaosVerdict.INVALID),
         (OSError("no process"), True, ChaosVerdict.INVALID),
-        (Broken("a lane moved"), True, ChaosVerdict.UNTRUE),
-        (None, False, ChaosVerdict.UNTRUE),
-        (None, True, ChaosVerdict.TRUE),
+        (Broken("a lane moved"), True, ChaosVerdict.FAILED),
+        (None, False, ChaosVerdict.FAILED),
+        (None, True, ChaosVerdict.PASSED),
     ],
 )
 def test_a_course_ends_and_says_what_was_not_seen(
@@ -144,7 +144,7 @@ def test_a_course_ends_and_says_what_was_not_seen(
         course.run()
     except NotSeen as error:
         stopped = error.message
-    report = replace(course.told(REPORT), controls=(), stopped=stopped)
+    report = replace(course.reported(REPORT), controls=(), stopped=stopped)
     assert report.verdict is verdict
     assert len(said) == len(report.faults) == 1
     assert ("not caught up after kill-broker" in stopped) is not recovers

@@ -29,7 +29,7 @@ minutes = app.Table("minutes", default=list)
 
 @app.agent(app.topic(topic, value_type=TableEvent))
 async def count(events: faust.Stream[TableEvent]) -> None:
-    """Count the first of each event id; each partition's share of a minute by itself, as a table's partitions need."""
+    """Count the first of each event id; each partition counts its own share of a minute, as a table's partitions need."""
     async for event in events:
         tally.was_read(1)
         if not seen[event.event_id]:

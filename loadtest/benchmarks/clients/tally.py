@@ -56,7 +56,7 @@ class Tally:
         self.was_read(n)
 
     def was_read(self, n: int) -> None:
-        """Hear that n more records were read; the first quarter is start-up, and the rest is timed by itself."""
+        """Count n more records as read; the first quarter is start-up, and the rest is timed separately."""
         self.read += n
         if self._mark is None and self.read >= self._mark_at:
             self._mark = self.read, time.process_time(), time.monotonic()
