@@ -36,6 +36,11 @@ bench: $(READY)
 bench-peers: $(READY)
 	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
+## test-brokers: several Kafka brokers on this machine, hurt one at a time under load; a few minutes (ARGS="-k rolled")
+.PHONY: test-brokers
+test-brokers: $(READY)
+	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py $(ARGS)
+
 ## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
 SEEDS ?= 0..1999
 .PHONY: simulate

@@ -30,7 +30,7 @@ from adledger.pipeline.control.service import LanesService
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.pipeline.ledger.totals import LedgerSummary
-from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, faust_credentials
+from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, client_options, faust_credentials
 from adledger.pipeline.settings import Settings
 from adledger.pipeline.web.pages import PageData, add_pages
 from adledger.pipeline.web.server import Pages, ports_to_try
@@ -50,10 +50,14 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
                 remedy="name brokers: --source kafka://HOST:PORT, or `source` in adledger.toml",
             )
         self._web_ports = ports_to_try(settings.web_port, chosen="web_port" in settings.model_fields_set)
+        pages_id = f"{settings.kafka.get('client.id', CLIENT_ID)}-pages"
+        self.cluster_options = client_options(settings.source.servers, settings.kafka) | {
+            "client_id": pages_id
+        }
         super().__init__(
             f"{settings.group}-pages-{uuid4().hex[:12]}",
             broker=[f"kafka://{server}" for server in settings.source.servers],
-            broker_client_id=f"{settings.kafka.get('client.id', CLIENT_ID)}-pages",
+            broker_client_id=pages_id,
             broker_credentials=faust_credentials(settings.kafka),
             autodiscover=False,
             topic_allow_declare=False,
@@ -148,7 +152,12 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
         announcer=Announcer.of(settings, metrics.rollup_message),
     )
     app.service(app.lanes)
-    add_pages(app, PageData(lambda: app.lanes.joined, readiness, watch, metrics))
+    add_pages(
+        app,
+        PageData(
+            lambda: app.lanes.joined, readiness, watch, metrics, lambda: app.lanes.brokers_silent_seconds
+        ),
+    )
     return app
 
 

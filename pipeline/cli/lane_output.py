@@ -50,7 +50,7 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
                 "-" if look.pending is None else f"batch {look.pending.batch_no}",
                 "-" if (owner := owners.of(look.lane)) is None else owner.worker,
                 _does(owner),
-                "ok" if not look.trouble else "ordered" if look.ordered else "STANDS STILL",
+                _state(look, owners),
             )
             for look in looks
         ],
@@ -66,6 +66,12 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
     ]  # fmt: skip
     for line in gathered(said):
         err(line)
+
+
+def _state(look: "LaneLook", owners: "Owners") -> str:
+    if look.trouble:
+        return "ordered" if look.ordered else "STANDS STILL"
+    return "NO WORKER" if look.lag and owners.of(look.lane) is None else "ok"
 
 
 def group_lines(owners: "Owners") -> list[str]:

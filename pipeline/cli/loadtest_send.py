@@ -60,13 +60,17 @@ def _partitions(settings: "Settings") -> int:
     import asyncio
 
     from adledger.pipeline.addresses import KafkaAddress
+    from adledger.pipeline.log.kafka_admin.rights import Role
     from adledger.pipeline.log.kafka_admin.topics import require_fit_topics
 
     if not isinstance(settings.source, KafkaAddress):
         raise UsageError(
             f"source = {settings.source}: traffic is sent to Kafka", remedy="--source kafka://HOST:PORT"
         )
-    counts = {facts.name: facts.partitions for facts in asyncio.run(require_fit_topics(settings)).topics}
+    counts = {
+        facts.name: facts.partitions
+        for facts in asyncio.run(require_fit_topics(settings, Role.PRODUCER)).topics
+    }
     if len(settings.topics) != 2:
         raise UsageError(
             "traffic is sent to two topics, impressions and clicks", remedy="--set topics=IMPRESSIONS,CLICKS"

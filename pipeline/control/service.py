@@ -24,6 +24,7 @@ from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.kafka_admin.rate_limited_log import silent
+from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import require_fit_topics
 from adledger.pipeline.log.kafka_admin.worker_info import WorkerInfo
 from adledger.pipeline.retention.job import run_hourly
@@ -50,6 +51,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         self._settings, self._until_caught_up = settings, until_caught_up
         self._observer, self._announcer = observer, announcer
         self._server: Server | None = None
+        self._source: KafkaSource | None = None
         self._worker: Worker | None = None
         self._run: asyncio.Task[None] | None = None
         self._meter: Meter | None = None
@@ -61,12 +63,17 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         """Whether the worker is a member of the group."""
         return self._worker is not None and self._worker.joined
 
+    @property
+    def brokers_silent_seconds(self) -> float:
+        """For how long no broker has answered this worker; 0 while one does."""
+        return 0.0 if self._source is None else self._source.silent_seconds
+
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Refuse what can't work and make the rest ready, before any loop runs. Raises UsageError, LogError, SinkError."""
         with _terminable():
             with silent():
-                checked = _run_now(require_fit_topics(self._settings))
+                checked = _run_now(require_fit_topics(self._settings, Role.WORKER))
             for advice in checked.findings:
                 WORKER.warning("%s; better: %s", advice.message, advice.remedy)
             compile_monitor()
@@ -118,7 +125,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         assert self._server is not None, "made ready before the start"
         sink = make_sink(self._settings, self._server.address)
         info = WorkerInfo(f"{socket.gethostname()}:{os.getpid()}", self.pages)
-        source = KafkaSource.of(self._settings, WORKER.warning, info)
+        self._source = source = KafkaSource.of(self._settings, WORKER.warning, info)
         self._worker = worker = make_worker(
             self._settings,
             source,

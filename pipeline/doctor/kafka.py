@@ -14,6 +14,7 @@ from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.failures import connected, probe
 from adledger.pipeline.log.kafka_admin.group_facts import GroupFacts, describe_group
+from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import Checked, check_topics, kafka_options
 from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
@@ -94,7 +95,7 @@ async def brokers(settings: Settings) -> list[Check]:
 async def topics(settings: Settings) -> tuple[list[Check], Checked | None]:
     """Check the topics' settings; None where they could not be looked at."""
     try:
-        checked = await check_topics(settings)
+        checked = await check_topics(settings, Role.WORKER)
     except LogError as error:
         return [Check(TOPICS, "settings", [Finding(error.message, error.remedy)])], None
     shown = ", ".join(

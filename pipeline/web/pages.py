@@ -16,6 +16,9 @@ from adledger.pipeline.control.watch import PublisherWatch
 PUBLISHER_ID_MAX = 2**32 - 1
 JSON_TYPE = "application/json"
 
+SILENT_SECONDS_MAX = 15.0
+"""How long no broker may answer before a worker is not ready: new leaders and bootstrapping again take less."""
+
 INDEX = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>adledger</title><style>body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 45rem; margin: 1rem auto; padding: 0 1rem }}</style></head><body>
@@ -38,6 +41,7 @@ class PageData:
     readiness: Readiness
     publishers: PublisherWatch
     metrics: LaneMetrics
+    brokers_silent_seconds: Callable[[], float]
 
 
 def add_pages(app: Any, shown: PageData) -> None:
@@ -49,11 +53,13 @@ def add_pages(app: Any, shown: PageData) -> None:
 
     @app.page("/livez", name="livez")
     async def livez(self: View, request: Request) -> Response:  # noqa: ARG001
-        return self.text("ok\n", content_type="text/plain")
+        return self.text(liveness_text(shown.brokers_silent_seconds()), content_type="text/plain")
 
     @app.page("/readyz", name="readyz")
     async def readyz(self: View, request: Request) -> Response:  # noqa: ARG001
-        ready, body = readiness_body(joined=shown.joined(), readiness=shown.readiness)
+        ready, body = readiness_body(
+            joined=shown.joined(), readiness=shown.readiness, silent_seconds=shown.brokers_silent_seconds()
+        )
         return _json(self, body, 200 if ready else 503)
 
     @app.page("/lanes", name="lanes")
@@ -73,13 +79,24 @@ def add_pages(app: Any, shown: PageData) -> None:
         return _json(self, shown.publishers.live(number))
 
 
-def readiness_body(*, joined: bool, readiness: Readiness) -> tuple[bool, dict[str, object]]:
+def liveness_text(silent_seconds: float) -> str:
+    """Return what /livez says: the process lives; and whether it has lost the brokers, which a restart does not bring back."""
+    if silent_seconds <= SILENT_SECONDS_MAX:
+        return "ok\n"
+    return f"ok, but no Kafka broker has answered for {silent_seconds:.0f} s\n"
+
+
+def readiness_body(
+    *, joined: bool, readiness: Readiness, silent_seconds: float
+) -> tuple[bool, dict[str, object]]:
     """Return whether a worker is ready, and why (not), as JSON values."""
     still = readiness.standing_still()
-    ready = joined and not still
+    silent = silent_seconds > SILENT_SECONDS_MAX
+    ready = joined and not still and not silent
     return ready, {
         "ready": ready,
         "joined": joined,
+        "brokers_silent_seconds": round(silent_seconds) if silent else 0,
         "standing_still": [_lane(lane) for lane in still],
         "lanes": len(readiness.lanes()),
     }

@@ -11,6 +11,7 @@ from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import (
     _until_there,
     check_topics,
@@ -64,7 +65,7 @@ async def test_topics_that_we_make_are_fit(kafka, settings):
     """Made once, found fit, left alone the second time; id and settings are those that Kafka's own tool prints."""
     made = await create_topics(settings, partitions=3)
     assert set(made) == {*settings.topics, settings.rollups_topic}
-    assert (await require_fit_topics(settings)).fit
+    assert (await require_fit_topics(settings, Role.WORKER)).fit
     assert await create_topics(settings) == ()
     topology = await topology_of(settings)
     assert (topology.topics, topology.kinds, topology.partitions) == (settings.topics, (1, 2), 3)
@@ -83,9 +84,9 @@ async def test_one_topic_may_carry_both_kinds(kafka):
     await create_topics(settings)
     topology = await topology_of(settings)
     assert (topology.kinds, topology.partitions) == ((0,), 16)
-    assert (await require_fit_topics(settings)).fit
+    assert (await require_fit_topics(settings, Role.WORKER)).fit
     with pytest.raises(LogError, match="log_time = append needs LogAppendTime"):
-        await require_fit_topics(settings.model_copy(update={"log_time": "append"}))
+        await require_fit_topics(settings.model_copy(update={"log_time": "append"}), Role.WORKER)
 
 
 async def test_topics_that_lack_get_the_width_of_those_that_exist(kafka, settings):
@@ -120,7 +121,7 @@ async def test_unfit_settings_are_refused_with_the_command_that_mends_them(kafka
         NewTopic(settings.rollups_topic, 1, 1),
     )
     with pytest.raises(LogError) as refused:
-        await require_fit_topics(settings)
+        await require_fit_topics(settings, Role.WORKER)
     for name in ("message.timestamp.type", "cleanup.policy", "retention.ms", "max.message.bytes"):
         assert f"--add-config {name}=" in str(refused.value)
     assert "retention.bytes" not in str(refused.value), "advice refuses nothing"
@@ -132,7 +133,7 @@ async def test_unfit_settings_are_refused_with_the_command_that_mends_them(kafka
     )
     mended = kafka.tool("kafka.admin.ConfigCommand", *commands[0][1:-1], together)
     assert mended.returncode == 0, mended.stderr
-    assert (await require_fit_topics(settings)).fit
+    assert (await require_fit_topics(settings, Role.WORKER)).fit
 
 
 async def test_an_outage_must_fit_into_what_is_kept(kafka, settings):
@@ -140,7 +141,7 @@ async def test_an_outage_must_fit_into_what_is_kept(kafka, settings):
     await create_topics(settings, partitions=1)
     long = settings.model_copy(update={"retention_min_hours": 169})
     with pytest.raises(LogError) as refused:
-        await require_fit_topics(long)
+        await require_fit_topics(long, Role.WORKER)
     assert "offsets.retention.minutes=10140" in str(refused.value)
     assert f"retention.ms={(169 + 24) * 3_600_000}" in str(refused.value)
 

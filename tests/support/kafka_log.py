@@ -16,6 +16,7 @@ from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.record_block import Record
 from adledger.pipeline.retry import RetryPolicy
+from tests.support.kafka_cluster import LocalCluster
 
 PARTITIONS = 4
 LOOK_SECONDS = 0.02
@@ -29,11 +30,12 @@ def quiet(_: str) -> None:
 class KafkaLog:
     """Two topics that keep their records' times, unless told otherwise, and one group."""
 
-    broker: LocalBroker
+    broker: LocalBroker | LocalCluster
     log_time: LogTime = "record"
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     keeps_record_times: bool = True
     partitions: int = PARTITIONS
+    replicas: int = 1
 
     @property
     def topics(self) -> tuple[str, str]:
@@ -47,7 +49,10 @@ class KafkaLog:
         await admin.start()
         try:
             await admin.create_topics(
-                [NewTopic(topic, self.partitions, 1, topic_configs=settings) for topic in self.topics]
+                [
+                    NewTopic(topic, self.partitions, self.replicas, topic_configs=settings)
+                    for topic in self.topics
+                ]
             )
         finally:
             await admin.close()
@@ -95,7 +100,7 @@ class KafkaLog:
     ) -> KafkaSource:
         """Return a source that has not joined; `properties` are Kafka's, with _ for a dot."""
         return KafkaSource(
-            [self.broker.servers], self.topics, f"{self.name}-group",
+            self.broker.servers.split(","), self.topics, f"{self.name}-group",
             properties={name.replace("_", "."): value for name, value in properties.items()},
             log_time=self.log_time, revoke_ms_max=5_000, retry=RetryPolicy(retry_attempts_max, backoff_ms_max=1_000),
             say=say,

@@ -18,7 +18,13 @@ from adledger.pipeline.control.readiness import STALL_SECONDS, Readiness
 from adledger.pipeline.control.rollups_message import COLUMNS, encode, split
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.lanes.ports import Phase
-from adledger.pipeline.web.pages import PUBLISHER_ID_MAX, publisher_number, readiness_body
+from adledger.pipeline.web.pages import (
+    PUBLISHER_ID_MAX,
+    SILENT_SECONDS_MAX,
+    liveness_text,
+    publisher_number,
+    readiness_body,
+)
 from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 AT_WORK = {Phase.RUNNING, Phase.IDLE}
@@ -37,10 +43,20 @@ def test_ready_is_that_no_lane_stands_still(told: list[tuple[int, Phase | None]]
             readiness.phase(lane, phase)
             phases[lane] = phase
     still = sorted(lane for lane, phase in phases.items() if phase not in AT_WORK)
-    ready, body = readiness_body(joined=True, readiness=readiness)
+    ready, body = readiness_body(joined=True, readiness=readiness, silent_seconds=0)
     assert ready == (not still)
     assert [lane["lane"] for lane in body["standing_still"]] == still
-    assert not readiness_body(joined=False, readiness=readiness)[0]
+    assert not readiness_body(joined=False, readiness=readiness, silent_seconds=0)[0]
+
+
+def test_a_worker_that_no_broker_answers_lives_and_is_not_ready():
+    """A restart would not bring the brokers back, so /livez stays 200, and says so; /readyz says since when."""
+    short, long = SILENT_SECONDS_MAX, SILENT_SECONDS_MAX + 20
+    assert liveness_text(short) == "ok\n"
+    assert "no Kafka broker has answered for 35 s" in liveness_text(long)
+    for seconds in (short, long):
+        ready, body = readiness_body(joined=True, readiness=Readiness(), silent_seconds=seconds)
+        assert (ready, body["brokers_silent_seconds"]) == ((True, 0) if seconds == short else (False, 35))
 
 
 def test_since_is_when_a_phase_began():

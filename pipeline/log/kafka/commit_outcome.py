@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from enum import Enum
 
 from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown, LogError
+from adledger.pipeline.log.kafka_admin.failures import RIGHTS_REMEDY
 
 METADATA_BYTES_MAX = 4096
 """The brokers' `offset.metadata.max.bytes`, by default."""
@@ -58,8 +59,8 @@ REMEDIES: Mapping[int, str] = {
     3: "make the topic, or name another in the settings (`adledger topics check`)",
     12: f"set the brokers' offset.metadata.max.bytes to {METADATA_BYTES_MAX} (Kafka's default) or more",
     14: "wait: the broker reads the group's offsets after its start",
-    29: "allow the worker's user to read the topic (`kafka-acls --add --operation Read --topic ...`)",
-    30: "allow the worker's user to read the group (`kafka-acls --add --operation Read --group ...`)",
+    29: RIGHTS_REMEDY,
+    30: RIGHTS_REMEDY,
 }
 LOOK = "look at the brokers' logs"
 

@@ -21,6 +21,7 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.aiokafka_private import Member, leave_group
 from adledger.pipeline.log.kafka.assignor import LaneAssignor
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.failures import RIGHTS_REMEDY
 from adledger.pipeline.log.kafka_admin.properties import SESSION_DEFAULT_MS
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
@@ -29,7 +30,7 @@ LEAVE_SECONDS_MAX = 3.0
 """For leaving at the end; a coordinator that takes longer learns from the session's end."""
 
 _CAUSES: Mapping[type, str] = {
-    GroupAuthorizationFailedError: "this user may not join it; kafka-acls.sh --add --operation Read --group ... mends it",
+    GroupAuthorizationFailedError: f"this user may not join it; {RIGHTS_REMEDY}",
     InconsistentGroupProtocolError: "its members share lanes out in another way: another program, or another release "
     "of this one, is in it; stop that one, or set group to a name of its own",
     InvalidSessionTimeoutError: "the brokers refuse session.timeout.ms: set it between their "

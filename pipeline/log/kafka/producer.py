@@ -147,8 +147,7 @@ class BatchProducer:
         if isinstance(error, errors.MessageSizeTooLargeError):
             return LogError(
                 "Kafka refuses a record batch: larger than the topic's max.message.bytes",
-                remedy="raise it: kafka-configs.sh --alter --entity-type topics --entity-name TOPIC "
-                "--add-config max.message.bytes=...",
+                remedy="adledger topics check: it prints the command that raises it",
             )
         return await explain(error, self._options)
 

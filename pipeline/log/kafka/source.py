@@ -4,8 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from aiokafka.client import AIOKafkaClient
-
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import CommitFenced, LogError, UsageError
 from adledger.pipeline.log.kafka.batches import LogTime
@@ -14,6 +12,7 @@ from adledger.pipeline.log.kafka.commits import GroupCommits
 from adledger.pipeline.log.kafka.membership import Membership
 from adledger.pipeline.log.kafka.reader import KafkaReader
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
+from adledger.pipeline.log.kafka_admin.cluster_client import ClusterClient
 from adledger.pipeline.log.kafka_admin.connecting import bootstrapped
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 from adledger.pipeline.log.kafka_admin.properties import SESSION_DEFAULT_MS, client_options, consumer_options
@@ -39,7 +38,7 @@ REQUEST_TIMEOUT_MS = 40_000
 class _Joined:
     """What there is between join and leave."""
 
-    client: AIOKafkaClient
+    client: ClusterClient
     topology: Topology
     membership: Membership
     commits: GroupCommits
@@ -118,6 +117,11 @@ class KafkaSource:
             say=say,
             info=info,
         )
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long no broker has answered; 0 while one does, or outside of the group."""
+        return 0.0 if self._joined is None else self._joined.client.silent_seconds
 
     async def join(self, listener: GroupListener) -> Topology:
         """Join the group; the listener is told of lanes after this has returned.

@@ -14,6 +14,7 @@ from adledger.pipeline.log.kafka.log_times import NO_TIME, largest_log_times
 from adledger.pipeline.log.kafka.producer import BatchProducer, batch_producer
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.rate_limited_log import RateLimitedLog
+from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import kafka_options, require_fit_topics
 from adledger.pipeline.log.kafka_admin.topology import topology
 from adledger.pipeline.log.record_block import BATCH_BYTES_MAX, RecordBlock, encode_batches
@@ -116,7 +117,7 @@ class KafkaLogWriter:
 
     async def _open(self, settings: Settings) -> None:
         options = kafka_options(settings)
-        checked = await require_fit_topics(settings)
+        checked = await require_fit_topics(settings, Role.PRODUCER)
         events = checked.topics[: len(settings.topics)]
         self._topology = topology(events)
         self._batch_bytes_max = min(BATCH_BYTES_MAX, checked.batch_bytes_max)

@@ -30,6 +30,8 @@ _CONNECTION_ARGUMENTS = (
     "sasl_plain_password", "sasl_kerberos_service_name",
 )  # fmt: skip
 
+RIGHTS_REMEDY = "adledger doctor: it names each right that is missing, and the command that grants it"
+
 _FORBIDDEN = (
     errors.TopicAuthorizationFailedError,
     errors.GroupAuthorizationFailedError,
@@ -54,7 +56,7 @@ _PLAIN_WORDS = (
     (
         (errors.IncompatibleBrokerVersion, NotImplementedError),
         "Kafka at {where} is too old: {cause}",
-        "upgrade the brokers to 3.0 or newer",
+        "upgrade the brokers to Kafka 3.1 or newer",
     ),
 )
 
@@ -149,7 +151,7 @@ def _told(error: BaseException, where: str) -> Finding | None:
             what = type(cause).__name__.removesuffix("AuthorizationFailedError").lower()
             return Finding(
                 f"Kafka at {where} does not allow this user what it asked of the {what}: {cause}",
-                "let it: Read, Describe and DescribeConfigs on the topics, Read on the group (kafka-acls.sh --add ...)",
+                RIGHTS_REMEDY,
             )
         for kinds, message, remedy in _PLAIN_WORDS:
             if isinstance(cause, kinds):

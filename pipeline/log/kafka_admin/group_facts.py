@@ -6,8 +6,10 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-from aiokafka.errors import KafkaError, for_code
-from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, for_code
+from aiokafka.protocol.admin import DescribeGroupsResponse_v3
+from aiokafka.protocol.api import Request, RequestStruct
+from aiokafka.protocol.types import Array, Boolean, Schema, String
 
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, decode_worker_info
 from adledger.pipeline.retry import RetryPolicy
@@ -16,6 +18,26 @@ NOT_READY = frozenset({14, 15, 16})
 """A coordinator's answers before it serves the group: loading, not available, not coordinator."""
 
 COORDINATOR_RETRY = RetryPolicy(attempts_max=50, backoff_ms_max=250)
+
+
+class _DescribeGroupsRequestV3(RequestStruct):  # type: ignore[misc] # aiokafka is untyped
+    API_KEY = 15
+    API_VERSION = 3
+    RESPONSE_TYPE = DescribeGroupsResponse_v3
+    SCHEMA = Schema(("groups", Array(String("utf-8"))), ("include_authorized_operations", Boolean))
+
+
+class DescribeGroup(Request[_DescribeGroupsRequestV3]):  # type: ignore[misc]
+    """Ask about a group and what this user may do with it. aiokafka's own request reads the answer as an older one."""
+
+    API_KEY = 15
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: type[Any]) -> Any:
+        """Return the request as aiokafka sends it."""
+        return request_struct_class([self._group], True)  # noqa: FBT003 - on the wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +59,7 @@ class GroupFacts:
     protocol_type: str
     protocol: str
     members: Sequence[GroupMember]
+    operations: int = 0  # bits of what this user may do with it, as `rights.Operation` numbers them
 
 
 async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
@@ -47,7 +70,7 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
     for attempt in COORDINATOR_RETRY.attempts():
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            response = await client.send(node, DescribeGroupsRequest([group]))
+            response = await client.send(node, DescribeGroup(group))
         except KafkaError as error:
             if not error.retriable or attempt.is_last:
                 raise
@@ -55,7 +78,7 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
             if response.groups[0][0] not in NOT_READY:
                 break
         await COORDINATOR_RETRY.pause(attempt)
-    [(error_code, name, state, protocol_type, protocol, members, *_)] = response.groups
+    [(error_code, name, state, protocol_type, protocol, members, operations)] = response.groups
     if error_code:
         raise for_code(error_code)(f"group {group}")
     return GroupFacts(
@@ -64,7 +87,16 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
         protocol_type,
         protocol,
         [GroupMember(m[1], m[2], _lanes(m[4]), _info(m[3])) for m in members],
+        operations,
     )
+
+
+async def group_operations(client: AIOKafkaClient, group: str) -> int:
+    """Return what this user may do with a group, as bits; none where it may not even see it. Raises KafkaError."""
+    try:
+        return (await describe_group(client, group)).operations
+    except GroupAuthorizationFailedError:
+        return 0
 
 
 def _lanes(assignment: bytes) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Kafka's Metadata request, version 12: the one that tells a topic's id, which aiokafka (to 0.14) does not speak.
 
 https://kafka.apache.org/protocol#The_Messages_Metadata; versions 9 and up are "flexible": compact arrays and
-strings, and tagged fields at each end. Brokers since Kafka 3.0 answer it.
+strings, and tagged fields at each end. Brokers since Kafka 3.1 answer it.
 """
 
 import base64
@@ -24,9 +24,11 @@ from aiokafka.protocol.types import (
 )
 
 _API_KEY = 3
-_VERSION = 12
+METADATA_VERSION = 12
 _NO_ID = bytes(16)
-_MAKE_NONE_TELL_NO_RIGHTS = (False, False)
+NO_TOPIC_ID = base64.urlsafe_b64encode(_NO_ID).rstrip(b"=").decode()
+"""The id of a topic without one."""
+_MAKE_NONE_TELL_RIGHTS = (False, True)
 
 
 class Uuid(WireType):  # type: ignore[misc] # aiokafka is untyped
@@ -52,7 +54,7 @@ class MetadataResponse(Response):  # type: ignore[misc]
     """Brokers, and of each topic its id and partitions."""
 
     API_KEY = _API_KEY
-    API_VERSION = _VERSION
+    API_VERSION = METADATA_VERSION
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
         (
@@ -98,7 +100,7 @@ class MetadataResponse(Response):  # type: ignore[misc]
 class _MetadataRequestV12(RequestStruct):  # type: ignore[misc]
     FLEXIBLE_VERSION = True
     API_KEY = _API_KEY
-    API_VERSION = _VERSION
+    API_VERSION = METADATA_VERSION
     RESPONSE_TYPE = MetadataResponse
     SCHEMA = Schema(
         (
@@ -122,7 +124,7 @@ class MetadataRequest(Request[_MetadataRequestV12]):  # type: ignore[misc]
     def build(self, request_struct_class: type[Any]) -> Any:
         """Return the request as aiokafka sends it."""
         return request_struct_class(
-            [(_NO_ID, name, {}) for name in self._topics], *_MAKE_NONE_TELL_NO_RIGHTS, {}
+            [(_NO_ID, name, {}) for name in self._topics], *_MAKE_NONE_TELL_RIGHTS, {}
         )
 
 
@@ -135,6 +137,7 @@ class TopicFacts:
     topic_id: str
     leaders: tuple[int, ...]  # the broker that leads each partition, in partition order; -1 for none
     replication_factor: int
+    operations: int  # bits of what this user may do with it, as `rights.Operation` numbers them
 
     @property
     def partitions(self) -> int:
@@ -150,8 +153,14 @@ async def topic_facts(client: AIOKafkaClient, topics: Sequence[str]) -> list[Top
 
 
 def _facts(
-    error_code: int, name: str, topic_id: str, _internal: object, partitions: list[Any], *_: object
+    error_code: int,
+    name: str,
+    topic_id: str,
+    _internal: object,
+    partitions: list[Any],
+    operations: int,
+    *_: object,
 ) -> TopicFacts:
     ordered = sorted(partitions, key=lambda p: p[1])
     replicas = min((len(p[4]) for p in ordered), default=0)
-    return TopicFacts(name, error_code, topic_id, tuple(p[2] for p in ordered), replicas)
+    return TopicFacts(name, error_code, topic_id, tuple(p[2] for p in ordered), replicas, operations)

@@ -1,13 +1,14 @@
-"""What aiokafka logs, and what we have to say of it, as lines for people: no tracebacks, no storms of one line."""
+"""aiokafka's log records, and our lines about brokers, as single lines: no tracebacks, and no storms of one line."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-REPEAT_SECONDS_MIN = 5.0
-"""The same line is not said again for so long: sixteen lanes see the same broker go."""
-LINES_REMEMBERED_MAX = 256
+REPEAT_SECONDS_MIN, REPEAT_SECONDS_MAX = 5.0, 600.0
+"""The pause after a line before one like it is written again: doubled each time, up to this, while they keep coming."""
+KINDS_REMEMBERED_MAX = 256
 
 NORMAL = (
     "Group Coordinator Request failed: %s",
@@ -29,18 +30,31 @@ def silent() -> Iterator[None]:
         log.setLevel(before)
 
 
-class RateLimitedLog(logging.Handler):
-    """Says lines, each at most once in REPEAT_SECONDS_MIN; takes over aiokafka's log while it is open."""
+@dataclass(slots=True)
+class _Repeated:
+    """One kind of line: when it may be written again, the pause after that, and how many were left out."""
 
-    def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`say` is given one line at a time; `clock` is in seconds."""
+    due: float
+    pause: float
+    left_out: int = 0
+
+
+class RateLimitedLog(logging.Handler):
+    """Writes lines, those of one kind less and less often; takes over aiokafka's log while it is open.
+
+    A kind is a line of ours, or a message of aiokafka whatever broker it names: while brokers are away for an hour it
+    would repeat three of them every few seconds.
+    """
+
+    def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`write` is given one line at a time; `clock` is in seconds."""
         super().__init__(logging.WARNING)
-        self._say_line, self._clock = say, clock
-        self._said: dict[str, float] = {}
+        self._write, self._clock = write, clock
+        self._repeated: dict[str, _Repeated] = {}
         self._log = logging.getLogger("aiokafka")
 
     def open(self) -> None:
-        """Begin to hear aiokafka."""
+        """Begin to take aiokafka's records."""
         self._log.propagate = False
         self._log.addHandler(self)
 
@@ -50,21 +64,28 @@ class RateLimitedLog(logging.Handler):
         self._log.propagate = not any(isinstance(handler, RateLimitedLog) for handler in self._log.handlers)
         super().close()
 
-    def say(self, line: str) -> None:
-        """Say a line, unless it was said just now."""
-        now = self._clock()
-        if now - self._said.get(line, -REPEAT_SECONDS_MIN) < REPEAT_SECONDS_MIN:
+    def say(self, line: str, kind: str = "") -> None:
+        """Write a line, unless one of its kind (default: the same line) was written not long ago."""
+        kind, now = kind or line, self._clock()
+        before = self._repeated.get(kind)
+        if before is not None and now < before.due:
+            before.left_out += 1
             return
-        if len(self._said) >= LINES_REMEMBERED_MAX:
-            self._said.clear()
-        self._said[line] = now
-        self._say_line(line)
+        if len(self._repeated) >= KINDS_REMEMBERED_MAX:
+            self._repeated.clear()
+        if before is None or now >= before.due + before.pause:  # it has been quiet for long
+            self._repeated[kind] = _Repeated(now + REPEAT_SECONDS_MIN, REPEAT_SECONDS_MIN)
+            self._write(line)
+            return
+        pause = min(2 * before.pause, REPEAT_SECONDS_MAX)
+        self._repeated[kind] = _Repeated(now + pause, pause)
+        self._write(f"{line} ({before.left_out} like it were left out)" if before.left_out else line)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one of aiokafka's records, with what raised it in short."""
+        """Write one of aiokafka's records, with what raised it in short."""
         if record.msg in NORMAL:
             return
         line = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             line += f": {record.exc_info[1]!r}"
-        self.say(f"kafka: {' '.join(line.split())}")
+        self.say(f"kafka: {' '.join(line.split())}", str(record.msg))

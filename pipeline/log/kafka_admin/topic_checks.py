@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts
-from adledger.pipeline.log.kafka_admin.topology import unfit_topics
+from adledger.pipeline.log.kafka_admin.rights import (
+    Operation,
+    Principal,
+    Resource,
+    Role,
+    missing_rights,
+    pages_groups,
+)
+from adledger.pipeline.log.kafka_admin.topology import UNAUTHORISED, unfit_topics
 from adledger.pipeline.settings import Settings
 from adledger.schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
 
@@ -30,6 +38,7 @@ class ClusterFacts:
 
     `topics` are the event topics in topic-index order, then `rollups`. `configs` has each topic's settings by name,
     and is without those that this user may not see; `broker` one broker's, empty where it may not see them.
+    `who` is this user, `group_operations` what it may do with groups, as bits.
     """
 
     servers: str
@@ -38,12 +47,15 @@ class ClusterFacts:
     rollups: TopicFacts
     configs: Mapping[str, Mapping[str, str]]
     broker: Mapping[str, str]
+    who: Principal
+    group_operations: Mapping[Resource, int]
 
 
-def findings(facts: ClusterFacts, settings: Settings) -> list[Finding]:
-    """Return what is not as these settings need it, advice last."""
+def findings(facts: ClusterFacts, settings: Settings, role: Role) -> list[Finding]:
+    """Return what is not as these settings need it, and what this role lacks of rights, advice last."""
     found = [
-        *unfit_topics(facts.topics),
+        *_rights(facts, settings, role),
+        *unfit_topics([topic for topic in facts.topics if topic.error_code != UNAUTHORISED]),
         *(finding for topic in facts.topics for finding in _event_topic(facts, topic, settings)),
         *_rollups_topic(facts),
         *_broker(facts, settings),
@@ -81,6 +93,21 @@ def rollups_topic_configs(replication_factor: int) -> dict[str, str]:
     }
 
 
+def _rights(facts: ClusterFacts, settings: Settings, role: Role) -> Iterator[Finding]:
+    needed = {Resource("topic", topic.name): role.of_events for topic in facts.topics}
+    needed[Resource("topic", facts.rollups.name)] = role.of_rollups
+    if role.of_groups:
+        needed |= dict.fromkeys(
+            (Resource("group", settings.group), pages_groups(settings.group)), role.of_groups
+        )
+    allowed = {
+        Resource("topic", topic.name): 0 if topic.error_code == UNAUTHORISED else topic.operations
+        for topic in (*facts.topics, facts.rollups)
+        if topic.error_code in {0, UNAUTHORISED}
+    }
+    yield from missing_rights(facts.who, needed, {**allowed, **facts.group_operations})
+
+
 def _min_insync(replication_factor: int) -> str:
     return "2" if replication_factor >= 3 else "1"
 
@@ -94,12 +121,7 @@ def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> 
         return
     config = facts.configs.get(topic.name)
     if config is None:
-        yield Finding(
-            f"this user may not see the settings of the topic {topic.name}",
-            "kafka-acls.sh --add --allow-principal User:NAME --operation DescribeConfigs --topic "
-            + shlex.quote(topic.name),
-        )
-        return
+        return  # for want of a right, which is named
     if "compact" in config["cleanup.policy"]:
         yield Finding(
             f"{topic.name} has cleanup.policy = {config['cleanup.policy']}: compaction would remove events",
@@ -175,6 +197,8 @@ def _durability(facts: ClusterFacts, topic: TopicFacts, config: Mapping[str, str
 
 def _rollups_topic(facts: ClusterFacts) -> Iterator[Finding]:
     name = facts.rollups.name
+    if facts.rollups.error_code == UNAUTHORISED:
+        return
     if facts.rollups.error_code:
         yield from unfit_topics([facts.rollups])
         return
@@ -197,7 +221,7 @@ def _broker(facts: ClusterFacts, settings: Settings) -> Iterator[Finding]:
     if minutes is None:
         yield Finding(
             "this user may not see the brokers' settings: offsets.retention.minutes is not checked",
-            "kafka-acls.sh --add --allow-principal User:NAME --operation DescribeConfigs --cluster",
+            facts.who.grant_on_cluster(Operation.DESCRIBE_CONFIGS),
             advice=True,
         )
     elif int(minutes) < settings.retention_min_hours * 60:

@@ -14,14 +14,17 @@ from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.findings import Finding, listed
 from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.group_facts import group_operations
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
 from adledger.pipeline.log.kafka_admin.properties import client_options
+from adledger.pipeline.log.kafka_admin.rights import Resource, Role, pages_groups, principal
 from adledger.pipeline.log.kafka_admin.topic_checks import (
     ClusterFacts,
     event_topic_configs,
     findings,
     rollups_topic_configs,
 )
+from adledger.pipeline.log.kafka_admin.versions import require_versions
 from adledger.pipeline.settings import Settings
 
 PARTITIONS_DEFAULT = 16
@@ -49,27 +52,31 @@ class Checked:
         return all(finding.advice for finding in self.findings)
 
 
-async def check_topics(settings: Settings) -> Checked:
-    """Look at topics and brokers. Raises UsageError (properties, no Kafka set), LogError (no broker, refused)."""
+async def check_topics(settings: Settings, role: Role = Role.VIEWER) -> Checked:
+    """Look at brokers and topics, and at the rights that this role needs.
+
+    Raises UsageError (properties, no Kafka set), LogError (no broker, refused, brokers that are too old).
+    """
     async with connected(kafka_options(settings)) as client:
-        facts = await _facts(client, settings)
+        await require_versions(client)
+        facts = await _facts(client, settings, role)
     limits = [
         int(facts.configs[topic.name]["max.message.bytes"])
         for topic in facts.topics
         if topic.name in facts.configs
     ]
-    return Checked([*facts.topics, facts.rollups], findings(facts, settings), min(limits, default=0))
+    return Checked([*facts.topics, facts.rollups], findings(facts, settings, role), min(limits, default=0))
 
 
-async def require_fit_topics(settings: Settings) -> Checked:
+async def require_fit_topics(settings: Settings, role: Role) -> Checked:
     """Return what was found where a worker may start: advice at most.
 
     Raises LogError listing what it must not start on; otherwise as `check_topics`.
     """
-    checked = await check_topics(settings)
+    checked = await check_topics(settings, role)
     if not checked.fit:
         refused = [finding for finding in checked.findings if not finding.advice]
-        raise LogError(listed("the topics are not as the pipeline needs them:", refused))
+        raise LogError(listed("Kafka is not as the pipeline needs it:", refused))
     return checked
 
 
@@ -171,18 +178,22 @@ async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
         ) from error
 
 
-async def _facts(client: AIOKafkaClient, settings: Settings) -> ClusterFacts:
+async def _facts(client: AIOKafkaClient, settings: Settings, role: Role) -> ClusterFacts:
     *topics, rollups = await topic_facts(client, (*settings.topics, settings.rollups_topic))
     there = [topic.name for topic in (*topics, rollups) if not topic.error_code]
     node = client.get_random_node()
     broker = await _configs(client, node, ConfigResourceType.BROKER, [str(node)])
+    groups = (Resource("group", settings.group), pages_groups(settings.group)) if role.of_groups else ()
+    servers = str(settings.source).removeprefix("kafka://")
     return ClusterFacts(
-        servers=str(settings.source).removeprefix("kafka://"),
+        servers=servers,
         brokers=len(client.cluster.brokers()),
         topics=topics,
         rollups=rollups,
         configs=await _configs(client, node, ConfigResourceType.TOPIC, there),
         broker=broker.get(str(node), {}),
+        who=principal(servers, settings.kafka),
+        group_operations={group: await group_operations(client, group.name) for group in groups},
     )
 
 

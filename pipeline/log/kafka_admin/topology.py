@@ -1,6 +1,5 @@
 """The event topics as the brokers have them: ids, kinds and width, or why no lane can be made of them."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from aiokafka import errors
@@ -8,13 +7,14 @@ from aiokafka.client import AIOKafkaClient
 
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.findings import Finding, listed
-from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
+from adledger.pipeline.log.kafka_admin.failures import RIGHTS_REMEDY
+from adledger.pipeline.log.kafka_admin.metadata import NO_TOPIC_ID, TopicFacts, topic_facts
 from adledger.pipeline.log.source import Topology
 from adledger.schemas.wire import EventType
 
 BOTH_KINDS = 0
 
-_UNKNOWN, _NO_LEADER, _UNAUTHORISED = (
+_UNKNOWN, _NO_LEADER, UNAUTHORISED = (
     error.errno
     for error in (
         errors.UnknownTopicOrPartitionError,
@@ -51,14 +51,14 @@ def topic_kinds(topics: int) -> tuple[int, ...]:
 
 
 def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
-    """Yield what keeps topics from being lanes: missing, without a leader, forbidden, of different widths."""
+    """Yield what keeps topics from being lanes: missing, without a leader, forbidden, without an id, of different widths."""
     for topic in facts:
         if topic.error_code == _UNKNOWN:
             yield Finding(f"there is no topic {topic.name}", "adledger topics create")
-        elif topic.error_code == _UNAUTHORISED:
+        elif topic.error_code == UNAUTHORISED:
             yield Finding(
                 f"this user may not see the topic {topic.name}",
-                f"kafka-acls.sh --add --allow-principal User:NAME --operation Read --operation Describe --topic {shlex.quote(topic.name)}",
+                RIGHTS_REMEDY,
             )
         elif topic.error_code == _NO_LEADER or -1 in topic.leaders:
             yield Finding(
@@ -69,6 +69,12 @@ def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
             yield Finding(
                 f"the topic {topic.name} can't be described: {errors.for_code(topic.error_code).__name__}",
                 "look at the brokers' log",
+            )
+        elif topic.topic_id == NO_TOPIC_ID:
+            yield Finding(
+                f"the topic {topic.name} has no id: the brokers' inter.broker.protocol.version is below 2.8",
+                "set inter.broker.protocol.version to the brokers' own version, or leave it out, in every broker's "
+                "server.properties, and restart them one after the other: topics that exist get ids then",
             )
     widths = {topic.name: topic.partitions for topic in facts if not topic.error_code}
     if len(set(widths.values())) > 1:

@@ -1,0 +1,48 @@
+"""Whether brokers speak what is needed of them: topics by id (Kafka 3.1), or which versions they speak instead."""
+
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import ApiVersionRequest
+
+from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka_admin.metadata import METADATA_VERSION
+
+FETCH, METADATA = 1, 3
+FETCH_VERSION = 13
+"""The first that names topics by id: a topic that was made anew under its name can't be taken for the one it was."""
+
+RELEASES = (
+    (17, "3.9"),
+    (16, "3.7"),
+    (15, "3.5"),
+    (14, "3.5"),
+    (13, "3.1"),
+    (12, "2.7"),
+    (11, "2.3"),
+    (10, "2.1"),
+)
+"""The newest Fetch that a broker speaks, and the first Kafka with it."""
+
+
+async def require_versions(client: AIOKafkaClient) -> None:
+    """Ask every broker that can be asked for the versions it speaks. Raises LogError naming those that are too old."""
+    old = []
+    for broker in client.cluster.brokers():
+        try:
+            response = await client.send(broker.nodeId, ApiVersionRequest())
+        except errors.KafkaError:
+            continue  # away: others serve meanwhile
+        newest = {api_key: newest for api_key, _, newest, *_ in response.api_versions}
+        if newest.get(FETCH, 0) < FETCH_VERSION or newest.get(METADATA, 0) < METADATA_VERSION:
+            old.append(_spoken(f"{broker.host}:{broker.port}", newest.get(FETCH, 0)))
+    if old:
+        raise LogError(
+            f"adledger needs Kafka 3.1 or newer (Fetch {FETCH_VERSION}, which names topics by id), and found "
+            + "; ".join(old),
+            remedy="upgrade the brokers, or use a service that speaks it",
+        )
+
+
+def _spoken(where: str, fetch: int) -> str:
+    release = next((name for version, name in RELEASES if fetch >= version), "")
+    return f"{where} with Fetch up to {fetch}" + (f", as Kafka {release} has it" if release else "")

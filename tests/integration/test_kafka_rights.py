@@ -1,0 +1,123 @@
+"""Rights (ACLs) on a real broker: each that is missing is named, and the printed command grants it."""
+
+import asyncio
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from adledger.loadtest.lab.broker import Listener, LocalBroker
+from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.pipeline.log.kafka_admin.rights import Role
+from adledger.pipeline.log.kafka_admin.topics import check_topics, create_topics
+from adledger.sinks.embedded.launch import EmbeddedServer
+from tests.support.commands import adledger
+from tests.support.kafka_deployment import QUICK, Deployment
+from tests.support.kafka_traffic import write_traffic_to_kafka
+from tests.support.services import missing
+
+USER, PASSWORD = "ads", "s3cret"
+LOGIN = (
+    'org.apache.kafka.common.security.plain.PlainLoginModule required username="admin" password="admin" '
+    f'user_admin="admin" user_{USER}="{PASSWORD}";'
+)
+PROPERTIES = {
+    "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": USER, "sasl.password": PASSWORD,
+}  # fmt: skip
+MODEL = TrafficModel(seed=3, events=2_000, partitions=2, duration_hours=1)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """One broker that allows its own listener everything, and users who log in what they were granted."""
+    try:
+        kafka_jars()
+    except KafkaMissing as error:
+        missing("Kafka", error)
+    login = {"sasl.enabled.mechanisms": "PLAIN", "plain.sasl.jaas.config": LOGIN}
+    properties = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+    }
+    listeners = (Listener(), Listener("USERS", "SASL_PLAINTEXT", login))
+    with LocalBroker(
+        tmp_path_factory.mktemp("rights"), listeners=listeners, properties=properties
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+def grant(broker: LocalBroker, remedy: str) -> None:
+    """Run a printed command as an administrator: through the listener that allows everything."""
+    name, *arguments = shlex.split(remedy)
+    assert name == "kafka-acls.sh"
+    at = arguments.index("--bootstrap-server") + 1
+    assert arguments[at] == broker.address("USERS")
+    arguments[at] = broker.address("PLAINTEXT")
+    done = broker.tool("org.apache.kafka.tools.AclCommand", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_missing_right_is_named_with_the_command_that_grants_it(
+    broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """A worker without rights ends at once, and says all of them; granted one by one, no other is needed.
+
+    doctor says the same, and neither waits for what will not come.
+    """
+    admin = Deployment.make(broker.address("PLAINTEXT"), server, tmp_path / "admin", partitions=2)
+    truth = write_traffic_to_kafka(MODEL, admin.settings)
+    names = {name: getattr(admin.settings, name) for name in ("group", "rollups_topic", "database")}
+    user = Deployment.without_topics(
+        broker.address("USERS"), server, tmp_path / "user", topics=list(admin.settings.topics), **names,
+        kafka=PROPERTIES | QUICK["kafka"],
+    )  # fmt: skip
+    group, (impressions, clicks) = user.settings.group, user.settings.topics
+    wanted = {
+        (f"topic {impressions}", "Read and DescribeConfigs"), (f"topic {clicks}", "Read and DescribeConfigs"),
+        (f"topic {user.settings.rollups_topic}", "Read and Write"), (f"group {group}", "Read"),
+        (f"groups {group}-pages-*", "Read"),
+    }  # fmt: skip
+
+    refused = adledger(tmp_path / "refused", *user.arguments("--until-caught-up"))
+    assert refused.process.returncode != 0
+    told = re.findall(rf"User:{USER} lacks the right (.+) on the (.+)", refused.err)
+    assert {(resource, operations) for operations, resource in told} == wanted
+    assert "Traceback" not in refused.err
+    doctor = adledger(tmp_path / "doctor", "doctor", "--config", str(user.folder / "adledger.toml"))
+    assert doctor.process.returncode == 1
+    assert all(f"lacks the right {operations}" in doctor.out + doctor.err for _, operations in wanted)
+
+    async def lacking() -> list[str]:
+        found = (await check_topics(user.settings, Role.WORKER)).findings
+        return [finding.remedy for finding in found if finding.remedy.startswith("kafka-acls.sh")]
+
+    remedies = asyncio.run(lacking())
+    while remedies:
+        grant(broker, remedies[0])
+        assert asyncio.run(lacking()) == remedies[1:]
+        remedies = remedies[1:]
+    user.run_to_the_end("worker")
+    user.assert_true(truth)
+
+
+def test_an_import_needs_other_rights(broker: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Who writes to the event topics needs Write there, and nothing of the workers' group."""
+    made = Deployment.without_topics(broker.address("USERS"), server, tmp_path, kafka=PROPERTIES)
+    admin = made.settings.model_copy(
+        update={"source": type(made.settings.source)((broker.address("PLAINTEXT"),)), "kafka": {}}
+    )
+    asyncio.run(create_topics(admin, partitions=1))
+    found = asyncio.run(check_topics(made.settings, Role.PRODUCER)).findings
+    told = [finding.message.partition("lacks the right ")[2] for finding in found if not finding.advice]
+    assert told == [
+        *(f"Write and DescribeConfigs on the topic {topic}" for topic in made.settings.topics),
+        f"Describe on the topic {made.settings.rollups_topic}",
+    ]
