@@ -310,7 +310,7 @@ def test_a_log_in_a_directory_is_looked_at(tmp_path: Path):
 
 def test_settings_that_are_refused_are_a_finding(tmp_path: Path):
     """An unknown key and a contradiction, each with its remedy; a wrong command line is misuse."""
-    (tmp_path / "adledger.toml").write_text("batch_age_ms = 5\nacceptance_hours_max = 100\n")
+    (tmp_path / "adledger.toml").write_text("batch_age_ms = 5\nallowed_lateness_hours = 100\n")
     refused = CliRunner().invoke(app, ["doctor", "--config", str(tmp_path / "adledger.toml")])
     assert refused.exit_code == 1
     assert "batch_age_ms_max?" in refused.output
