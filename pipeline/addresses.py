@@ -117,14 +117,18 @@ def parse_source(text: str) -> SourceAddress:
     if scheme == "files" and rest:
         return FilesAddress(Path(rest).expanduser())
     if scheme == "kafka" and rest.startswith("//"):
-        return KafkaAddress(tuple(_kafka_server(server) for server in rest[2:].rstrip("/").split(",")))
+        servers = rest[2:].rstrip("/").split(",")
+        return KafkaAddress(tuple(_kafka_server(i, server) for i, server in enumerate(servers, 1)))
     raise ValueError(f"not an address of a log: {SOURCE_FORMS}")
 
 
-def _kafka_server(text: str) -> str:
+def _kafka_server(number: int, text: str) -> str:
     parts = _split(f"kafka://{text}", SOURCE_FORMS)
-    if not parts.hostname or parts.username or parts.path:
-        raise ValueError(f"{text!r} is not HOST:PORT: {SOURCE_FORMS}")
+    if not parts.hostname or parts.username or parts.path or parts.query or parts.fragment:
+        raise ValueError(
+            f"broker {number} is not HOST:PORT: {SOURCE_FORMS}; logins are properties: kafka.sasl.username, "
+            "kafka.sasl.password.file"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{parts.port or KAFKA_PORT}"
 
@@ -140,7 +144,10 @@ def parse_clickhouse(text: str) -> ClickHouseAddress:
     if not parts.hostname:
         raise ValueError(f"no host: {CLICKHOUSE_FORMS}")
     if parts.path not in ("", "/"):
-        raise ValueError(f"the path {parts.path!r} has no place here: the database is a setting of its own")
+        raise ValueError(
+            "what follows the host has no place here: the database is a setting of its own, and / ? # @ in a password "
+            "are written %2F %3F %23 %40"
+        )
     query = _query(parts.query)
     secure = query.pop("secure", False)
     default_http_port = HTTP_PORT_SECURE if secure else HTTP_PORT
@@ -177,9 +184,8 @@ def _query(text: str) -> dict[str, Any]:
         elif name == "server_name" and value:
             found[name] = value
         else:
-            shown = "***" if "pass" in name.lower() else value
             raise ValueError(
-                f"{name}={shown} is not understood: known are secure=0|1, http_port=1..65535, password_file=FILE, "
+                f"{name}=*** is not understood: known are secure=0|1, http_port=1..65535, password_file=FILE, "
                 "ca=FILE, certificate=FILE, key=FILE, server_name=NAME and verify=0|1"
             )
     return found

@@ -1,7 +1,8 @@
 """Where settings come from: flags, then the environment, then a TOML file; the first that names one wins.
 
 Unknown and contradictory settings are refused before anything starts: every wrong setting is listed with its name,
-its value, where it came from, and the remedy. Secrets are masked wherever a value is shown.
+its value, where it came from, and the remedy. Secrets are masked wherever a value is shown: in an address the password and
+what follows the host; the value of a name that is not known, since a mistyped name may be a password's.
 """
 
 import difflib
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
+from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, KafkaAddress, ServerAddress
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import KAFKA_PROPERTIES, Settings
 
@@ -36,8 +38,10 @@ RENAMED = {
 }
 """Former name of a setting -> its name now."""
 
-_SECRET = re.compile(r"password|secret|jaas|token", re.IGNORECASE)
-_URL_SECRET = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+HIDDEN = "***"
+_SECRET = re.compile(r"passw|secret|jaas|token", re.IGNORECASE)
+_LOGIN = re.compile(r"(:/{0,2}[^:/?#@\s]*):.*@", re.DOTALL)
+_BEHIND_HOST = re.compile(r"(://[^/?#]*)(?:/(?=.)|[?#]).*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +71,23 @@ class _Merged:
         elif name in RENAMED:
             self.refuse(name, value, origin, "this setting has a new name", f"write {RENAMED[name]}")
         elif name not in Settings.model_fields:
-            self.refuse(name, value, origin, "there is no such setting", nearest(name, Settings.model_fields))
+            self.refuse(
+                name, HIDDEN, origin, "there is no such setting", nearest(name, Settings.model_fields)
+            )
         elif name not in self.values:
             self.values[name], self.origins[name] = value, origin
 
     def _take_kafka(self, section: object, origin: str) -> None:
         if not isinstance(section, Mapping):
             self.refuse(
-                "kafka", section, origin, "not a section", "write [kafka] with the properties below it"
+                "kafka", HIDDEN, origin, "not a section", "write [kafka] with the properties below it"
             )
             return
         for name, value in _flat(section):
             if name not in KAFKA_PROPERTIES:
                 remedy = nearest(name, KAFKA_PROPERTIES)
                 self.refuse(
-                    f"kafka.{name}", value, origin, "not a Kafka property that can be set here", remedy
+                    f"kafka.{name}", HIDDEN, origin, "not a Kafka property that can be set here", remedy
                 )
             elif name not in self.kafka:
                 text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -105,8 +111,8 @@ def load(
     for name, value in (flags or {}).items():
         if value is not None:
             merged.take(name, value, f"flag --{name.replace('_', '-')}")
-    for text in assignments:
-        merged.take(*_assignment(text), "flag --set")
+    for number, text in enumerate(assignments, 1):
+        merged.take(*_assignment(number, text), "flag --set")
     _take_environment(merged)
     _take_file(merged, config)
     settings = _validated(merged)
@@ -121,19 +127,21 @@ def load(
 def masked(name: str, value: object) -> str:
     """Return a value as it may be shown: `***` for a secret, `:***@` for the password in a URL."""
     if _SECRET.search(name):
-        return "***"
+        return HIDDEN
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {masked(str(k), v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return ",".join(str(part) for part in value)
-    return _URL_SECRET.sub(r"\1:***@", str(value))
+    if isinstance(value, (FilesAddress, KafkaAddress, EmbeddedAddress, ServerAddress)):
+        return _LOGIN.sub(r"\1:***@", str(value))  # what was understood shows its query, which has no secret
+    return _BEHIND_HOST.sub(rf"\1/{HIDDEN}", _LOGIN.sub(rf"\1:{HIDDEN}@", str(value)))
 
 
-def _assignment(text: str) -> tuple[str, object]:
+def _assignment(number: int, text: str) -> tuple[str, object]:
     """Return name and value of NAME=VALUE; a Kafka property is kafka.NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set {text}: no value", remedy="write --set NAME=VALUE")
+        raise UsageError(f"--set, number {number}: no `=` in it", remedy="write --set NAME=VALUE")
     if name.startswith("kafka."):
         return "kafka", {name.removeprefix("kafka."): value}
     return name.strip().replace("-", "_"), value

@@ -254,6 +254,23 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path):
     assert len(read(log)) == 11
 
 
+async def test_a_full_disk_keeps_a_worker_out_with_a_remedy(tmp_path):
+    """A worker that can't even write its lock gets an error for people, and keeps no lock."""
+    log = tmp_path / "log"
+    make(log, records_of(1))
+    script = (
+        "import asyncio, resource, signal, sys, pathlib; from adledger.pipeline.log.files import FilesSource\n"
+        "from adledger.pipeline.errors import LogError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "try: asyncio.run(FilesSource(pathlib.Path(sys.argv[1]), 'g').join(None))\n"
+        "except LogError as error: assert 'lock can't be written' in error.message and error.remedy, error\n"
+        "else: raise AssertionError"
+    )
+    subprocess.run([sys.executable, "-c", script, str(log)], check=True)
+    assert FilesSource(log, "g").holder() is None
+
+
 def test_an_attempt_to_make_a_log_may_be_repeated(tmp_path):
     """What a `create` left behind that was killed before the manifest does not stand in the next one's way."""
     log = tmp_path / "log"
@@ -363,13 +380,26 @@ def test_a_log_is_not_made_among_other_files(tmp_path):
         (b'"partitions"', b'"parts"'),
         (b"{", b"["),
         (b'"partitions": 1', b'"partitions": "many"'),
+        (b'"partitions": 1', b'"partitions": 2000000000'),
+        (b'"partitions": 1', b'"partitions": 0'),
+        (b'"partitions": 1', b'"partitions": -1'),
+        (b'"ad.clicks"', b'"../outside"'),
+        (b'"ad.clicks"', b'"/etc"'),
+        (b'"ad.clicks"', b'".."'),
+        (b'"ad.clicks"', b'""'),
+        (b'"ad.clicks"', b'"ad.impressions"'),
+        (b'"kind": 2', b'"kind": 7'),
+        (b'"log_id": "', b'"log_id": "x'),
+        (b'"topic_id": "', b'"topic_id": "x'),
     ],
 )
 def test_a_manifest_that_can_not_be_understood(tmp_path, old, new):
-    """A later format, or an edited manifest, is refused with the file's name."""
+    """A later format, or an edited manifest, is refused with the file's name, and leads to no folder of anybody else."""
     make(tmp_path / "log")
     path = tmp_path / "log" / MANIFEST
-    path.write_bytes(path.read_bytes().replace(old, new))
+    before = path.read_bytes()
+    path.write_bytes(before.replace(old, new))
+    assert path.read_bytes() != before
     with pytest.raises(LogError, match=r"manifest.json can't be understood"):
         read_manifest(tmp_path / "log")
 

@@ -40,7 +40,7 @@ def not_written(path: Path, error: OSError) -> LogError:
     """Return the error for a write to a log's file that the system refused."""
     return LogError(
         f"{path} can't be written: {error.strerror}",
-        remedy="Make room or mend the folder's permissions, then run the command again; what was acknowledged is safe.",
+        remedy="Make room, or give the folder's permissions back, then run the command again; what was acknowledged is safe.",
     )
 
 
@@ -48,5 +48,5 @@ def not_read(path: Path, error: OSError) -> LogError:
     """Return the error for a read of a log's file that the system refused."""
     return LogError(
         f"{path} can't be read: {error.strerror}",
-        remedy="Mend the folder or its permissions; a log's files must not be moved or removed by hand.",
+        remedy="Restore the folder or its permissions; a log's files must not be moved or removed by hand.",
     )

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.log.files.durable import not_written
+from adledger.pipeline.log.files.durable import not_written, write_all
 
 _TRIES, _TRY_AGAIN_SECONDS = 5, 0.02
 """Who looks whether a lock is held (`held_by`) has it for some microseconds: that is no owner."""
@@ -35,8 +35,12 @@ class FileLock:
                 f"{what} is in use by process {holder or '(starting)'}",
                 remedy="Wait until it ends or stop it; one process at a time may use it.",
             ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            write_all(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(fd)
+            raise not_written(path, error) from error
         return cls(fd)
 
     def release(self) -> None:

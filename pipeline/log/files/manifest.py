@@ -22,6 +22,8 @@ from adledger.schemas.wire import TOPIC_CLICKS, TOPIC_IMPRESSIONS
 FORMAT_VERSION = 1
 PARTITIONS_DEFAULT = 16
 PARTITIONS_MAX = 1_024
+TOPICS_MAX = 8
+MANIFEST_BYTES_MAX = 64 * 1024
 MANIFEST = "manifest.json"
 WRITER_LOCK = "writer.lock"
 
@@ -68,13 +70,33 @@ class Manifest:
 
         Raises UsageError for a name or a number of partitions that a log can't have.
         """
-        if not 1 <= partitions <= PARTITIONS_MAX:
+        made = cls(str(uuid.uuid4()), tuple(Topic(n, k, str(uuid.uuid4())) for n, k in topics), partitions)
+        made.check()
+        return made
+
+    def check(self) -> None:
+        """Raise UsageError for what no log has: made and read alike, since a manifest names the folders that are read."""
+        if not 1 <= self.partitions <= PARTITIONS_MAX:
             raise UsageError(
-                f"a log can't have {partitions} partitions", remedy=f"Choose from 1 to {PARTITIONS_MAX}."
+                f"a log can't have {self.partitions} partitions", remedy=f"Choose from 1 to {PARTITIONS_MAX}."
             )
-        for name, _ in topics:
-            check_name(name, "topic")
-        return cls(str(uuid.uuid4()), tuple(Topic(n, k, str(uuid.uuid4())) for n, k in topics), partitions)
+        if not 1 <= len(self.topics) <= TOPICS_MAX:
+            raise UsageError(
+                f"a log can't have {len(self.topics)} topics", remedy=f"Choose from 1 to {TOPICS_MAX}."
+            )
+        for topic in self.topics:
+            check_name(topic.name, "topic")
+            if topic.kind not in (BOTH, IMPRESSIONS, CLICKS):
+                raise UsageError(
+                    f"topic {topic.name} can't be of kind {topic.kind}",
+                    remedy=f"Choose {IMPRESSIONS} (impressions), {CLICKS} (clicks) or {BOTH} (both).",
+                )
+        names = [topic.name for topic in self.topics]
+        if len({*names}) != len(names):
+            raise UsageError("two topics of a log can't have one name", remedy="Give each a name of its own.")
+        for what, text in (("log", self.log_id), *((f"topic {t.name}", t.topic_id) for t in self.topics)):
+            if not _is_uuid(text):
+                raise UsageError(f"the id of the {what} is no UUID", remedy="Leave ids as they were made.")
 
     def to_json(self) -> bytes:
         """Return the manifest's file."""
@@ -106,7 +128,8 @@ def read_manifest(log: Path) -> Manifest:
     """Return the manifest of the log in a folder. Raises LogError when there is none or it can't be understood."""
     path = log / MANIFEST
     try:
-        document = orjson.loads(path.read_bytes())
+        with path.open("rb") as file:
+            document = orjson.loads(file.read(MANIFEST_BYTES_MAX))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LogError(
             f"{log} is not a log (it has no {MANIFEST})",
@@ -121,9 +144,20 @@ def read_manifest(log: Path) -> Manifest:
         if version != FORMAT_VERSION:
             raise _unfit(path, f"its format is {version}, this release reads {FORMAT_VERSION}")
         topics = tuple(Topic(str(t["name"]), int(t["kind"]), str(t["topic_id"])) for t in document["topics"])
-        return Manifest(str(document["log_id"]), topics, int(document["partitions"]))
+        manifest = Manifest(str(document["log_id"]), topics, int(document["partitions"]))
+        manifest.check()
     except (KeyError, TypeError, ValueError) as error:
         raise _unfit(path, f"{type(error).__name__}: {error}") from error
+    except UsageError as error:
+        raise _unfit(path, error.message) from error
+    return manifest
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _unfit(path: Path, reason: str) -> LogError:
