@@ -254,7 +254,7 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path):
     assert len(read(log)) == 11
 
 
-async def test_a_full_disk_keeps_a_worker_out_with_a_remedy(tmp_path):
+def test_a_full_disk_keeps_a_worker_out_with_a_remedy(tmp_path):
     """A worker that can't even write its lock gets an error for people, and keeps no lock."""
     log = tmp_path / "log"
     make(log, records_of(1))
