@@ -1,12 +1,12 @@
 """The exception tree of adledger.
 
-Every error that a person may see is an `AdledgerError`: it says what is wrong, where, and what to do.
+Every error that a user may see is an `AdledgerError`: it says what is wrong, where, and what to do.
 
     AdledgerError                  exit code 1
     ├── UsageError                 exit code 2: the command line or the settings are wrong
     ├── LogError                   the log is not usable
     │   ├── CommitFenced           this member no longer owns the lane; another does
-    │   ├── CommitRefused          surely not committed, and this member may still own the lane: it may intend anew
+    │   ├── CommitRefused          surely not committed, and this member may still own the lane: it may commit a new intent
     │   ├── CommitUnknown          no answer to a commit: leave the group, join as a new member
     │   └── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
     │       └── LogRewritten       it holds other records than were read, or may: a leader lacked them
@@ -14,14 +14,14 @@ Every error that a person may see is an `AdledgerError`: it says what is wrong, 
     │   ├── SinkUnavailable        no connection; nothing was sent
     │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
     │   └── InsertUnknown          sent, but no answer: in doubt
-    └── LaneStopped                a lane found what it must not guess about; a person decides
+    └── LaneStopped                a lane found what it must not guess about; an operator decides
 """
 
 from collections.abc import Mapping
 
 
 class AdledgerError(Exception):
-    """Base of all errors for people: `message` says what is and where, `remedy` says what to do."""
+    """Base of all errors for users: `message` says what is wrong and where, `remedy` says what to do."""
 
     exit_code = 1
 
@@ -41,7 +41,7 @@ class UsageError(AdledgerError):
 
 
 class LogError(AdledgerError):
-    """The log can't be read or written as asked."""
+    """The log can't be read or written as requested."""
 
 
 class CommitFenced(LogError):  # noqa: N818 - an outcome, named as Kafka names it
@@ -49,7 +49,7 @@ class CommitFenced(LogError):  # noqa: N818 - an outcome, named as Kafka names i
 
 
 class CommitRefused(LogError):  # noqa: N818
-    """Nothing was committed nor will be, for another reason than ownership; a new intent may be committed."""
+    """Nothing was or will be committed, for a reason other than ownership; a new intent may be committed."""
 
 
 class CommitUnknown(LogError):  # noqa: N818
@@ -69,14 +69,13 @@ class LogRewritten(OffsetOutOfRange):
 
 
 class SinkError(AdledgerError):
-    """ClickHouse can't be used as asked."""
+    """ClickHouse can't be used as requested."""
 
 
 class SinkUnavailable(SinkError):  # noqa: N818
     """No connection to ClickHouse; nothing was sent.
 
-    `refused`: somebody is there, and what was said (password, certificates, protocol) is wrong: a command need not
-    try again.
+    `refused`: a server answered and rejected the client (password, certificates, protocol): retrying is pointless.
     """
 
     def __init__(self, message: str, *, refused: bool = False, remedy: str = "") -> None:
@@ -98,4 +97,4 @@ class InsertUnknown(SinkError):  # noqa: N818
 
 
 class LaneStopped(AdledgerError):  # noqa: N818
-    """A lane found a state that it must not guess about. It stands still until a person resolves it."""
+    """A lane found a state that it must not guess about. It halts until an operator resolves it."""

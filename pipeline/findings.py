@@ -1,4 +1,4 @@
-"""What is not as it must be, and what mends it."""
+"""Findings: what is not as it must be, and how to fix it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as the pipeline needs it, and the setting or command that mends it.
+    """Something that is not as the pipeline needs it, and the setting or command that fixes it.
 
-    `advice` marks what is allowed and risky: it is shown, and stops nothing.
+    `advice` marks what is allowed but risky: it is shown, and stops nothing.
     """
 
     message: str

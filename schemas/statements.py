@@ -58,7 +58,7 @@ class Target:
 
 
 def split(sql: str) -> list[str]:
-    """Return the statements of a file, without the semicolons; what is only comments is none.
+    """Return the statements of a file, without the semicolons; a file of comments alone has none.
 
     Semicolons in quotes and comments don't split. A comment stays with the statement that follows it.
     """

@@ -1,7 +1,7 @@
 """The columns that workers write, table by table; the SQL in `migrations/` must say the same (a test compares).
 
-`lane`, `batch_no`, `send_by` (the stamp) stand in every protocol table and are added by the sink.
-Types are numpy's: "O" is bytes (texts), and "[u1]" a list of them in each row.
+`lane`, `batch_no`, `send_by` (the stamp) are in every protocol table; the sink adds them.
+Types are numpy's: "O" is bytes, and "[u1]" a list of them in each row.
 """
 
 from adledger.schemas.event_columns import EVENT_DTYPES
@@ -10,7 +10,7 @@ PROTOCOL_TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 """Written under the protocol, in this order; the ledger row is last."""
 
 DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
-"""Below so much free room on its disk a table refuses inserts, as the migrations make it: room for what is under way."""
+"""A table refuses inserts when its disk has less free space than this (set by the migrations): room for inserts under way."""
 
 STAMP_COLUMNS = {"lane": "u2", "batch_no": "u8", "send_by": "u4"}
 
@@ -90,7 +90,7 @@ TEXT_COLUMNS: dict[str, dict[str, str]] = {
     "user_agents": {"ua_hash": "u8", "text": "O"},
     "pages": {"page_hash": "u8", "text": "O"},
 }
-"""Text table -> its columns: the texts behind hashes, outside the protocol."""
+"""Table of dimension strings -> its columns: the strings behind hashes, outside the protocol."""
 
 PARTITION_CLOCKS = {
     "events": ("lane_clock", 86_400_000),

@@ -1,6 +1,6 @@
 """The wire contract with producers (events.md): topics, limits, event types, and what makes a record malformed.
 
-Numbers in this file are stored in tables. They are fixed: never change one, never use one again for
+Numbers in this file are stored in tables. They are fixed: never change one, never reuse one for
 something else.
 """
 
@@ -49,7 +49,7 @@ class Malformed(IntEnum):
     NOT_JSON = 3  # not valid JSON or not valid UTF-8/Unicode (lone surrogates, NUL bytes, NaN, truncated ...)
     TOO_DEEP = 4  # nested deeper than NESTING_DEPTH_MAX
     NOT_AN_OBJECT = 5  # valid JSON, but not an object
-    REPEATED_KEY = 6  # a key stands twice in the (top-level) object
+    REPEATED_KEY = 6  # a key appears twice in the (top-level) object
     MISSING_FIELD = 7  # a required field is absent
     WRONG_TYPE = 8  # a field has another JSON type than the contract's
     OUT_OF_RANGE = 9  # a number, length, enum, currency, country or address outside the contract

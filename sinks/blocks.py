@@ -31,7 +31,7 @@ def protocol_block(table: str, columns: Columns, stamp: Stamp) -> Block:
 
 
 def text_block(table: str, columns: Columns) -> Block:
-    """Return the rows of a text table as they are stored. Raises ValueError as `protocol_block` does."""
+    """Return the rows of a table of dimension strings as they are stored. Raises ValueError as `protocol_block` does."""
     stored = TEXT_COLUMNS[table]
     _row_count(table, columns, list(stored))
     return {name: _stored(table, name, columns[name], dtype) for name, dtype in stored.items()}

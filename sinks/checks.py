@@ -1,4 +1,4 @@
-"""What the protocol rests on in ClickHouse, looked at before a lane starts: each finding with what mends it."""
+"""What the protocol requires of ClickHouse, checked before a lane starts: each finding with its fix."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -30,7 +30,7 @@ from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, Ru
 T = TypeVar("T")
 
 ANSWER_GRACE_SECONDS = 5  # an insert that began in time may end after its deadline
-QUIESCE_PATIENCE_SECONDS = 2  # running inserts may end by themselves for so long before they are killed
+QUIESCE_PATIENCE_SECONDS = 2  # how long running inserts may take to end before they are killed
 QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
 IDENTITY_ROWS_PER_BLOCK = 2**17
@@ -56,7 +56,7 @@ class ClickHouseSink:
         self._options = options or SinkOptions()
         self._database = self._options.database
         self.orders = ClickHouseOrders(self._rows, self._database)
-        """What people ordered lanes to do."""
+        """Operator overrides."""
         self.rules = ClickHouseRules(self._rows, self._insert_rows, self._database)
         """Rule sets, publishers, evaluators and alerts."""
         self._pool = ClientPool(

@@ -1,4 +1,4 @@
-"""Orders of people to lanes, as ClickHouse keeps them: reading and writing them, and what carrying one out asks for."""
+"""Operator overrides of lanes, as ClickHouse keeps them: reading and writing them, and what carrying one out needs."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -105,11 +105,11 @@ class Leftovers(Protocol):
 
 
 class Orders(OrderStore, Leftovers, Protocol):
-    """Everything about orders that a lane asks for."""
+    """Everything about operator overrides that a lane needs."""
 
 
 class NoOrders:
-    """Nobody orders anything: logs and sinks of tests, and whoever needs no more."""
+    """No overrides: for the logs and sinks of tests."""
 
     async def orders(self, lane: int) -> Sequence[LaneOrder]:  # noqa: ARG002
         """Return none."""

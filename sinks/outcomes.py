@@ -37,7 +37,7 @@ def insert_outcome(table: str, error: Exception) -> SinkError:
     if isinstance(error, (*NETWORK_ERRORS, Error)):
         return InsertUnknown(
             f"no answer to an insert into {table}: {type(error).__name__} {first_line(error)}",
-            remedy="the lane finds out by itself after the deadline; if it lasts, check ClickHouse and the network",
+            remedy="the lane resolves it automatically after the deadline; if it persists, check ClickHouse and the network",
         )
     raise error
 
@@ -45,7 +45,7 @@ def insert_outcome(table: str, error: Exception) -> SinkError:
 def _answered(table: str, error: ServerException) -> SinkError:
     said = f"ClickHouse answered an insert into {table} with code {error.code}: {first_line(error)}"
     if error.code in OUTCOME_UNKNOWN:
-        return InsertUnknown(said, remedy="the lane finds out by itself after the deadline")
+        return InsertUnknown(said, remedy="the lane resolves it automatically after the deadline")
     if error.code == VIOLATED_CONSTRAINT and f"`{DEADLINE_CONSTRAINT}`" in error.message:
         return InsertRefused(
             said,
@@ -60,7 +60,7 @@ def _remedy(code: int) -> str:
     if code == TOO_MANY_PARTS:
         return "too many inserts a second, or merges that don't keep up: raise batch_age_ms_max"
     if code == NOT_ENOUGH_SPACE:
-        return "make room on ClickHouse's disk; the lane goes on by itself when there is some"
+        return "free space on ClickHouse's disk; the lane then continues automatically"
     if code in (16, 60, 81):  # no such column, table, database
         return "adledger migrate"
     return "ClickHouse's log says more"

@@ -118,7 +118,7 @@ class RuleStore(Protocol):
 
 
 class NoRuleStore:
-    """Keeps nothing: tests of the protocol, and whoever has no tables."""
+    """Keeps nothing: for tests of the protocol, and deployments without tables."""
 
     async def published(self) -> Sequence[PublishedRules]:
         """Return none."""
@@ -162,7 +162,7 @@ Insert = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], Awaitable[None]
 """Inserts rows (table, columns, rows) durably. Raises as `BatchWriter.insert`."""
 
 PUBLISHED_TRIED = 5
-"""Of so many of the newest published sets a worker takes the first that it can use."""
+"""A worker uses the first usable set of this many newest ones."""
 ALERT_COLUMNS = tuple(f.name for f in fields(AlertRow))[:-1]
 EVALUATOR_COLUMNS = tuple(f.name for f in fields(EvaluatorRow))
 

@@ -1,7 +1,7 @@
-"""Being let in by ClickHouse: its certificate, ours, the password; and why one of them was refused.
+"""Authentication with ClickHouse: its certificate, ours, the password; and why one of them was refused.
 
-clickhouse-driver tells of a failed connection only a text. So after a failure the port is tried once more, to see the
-cause: a file, a certificate, or the other of TLS and plain.
+clickhouse-driver reports a failed connection only as text. So after a failure the port is tried once more, to find the
+cause: a file, a certificate, or TLS where plain text is expected, or the reverse.
 """
 
 import socket
@@ -24,7 +24,7 @@ _HOSTNAME = {62, 64}  # name, address
 
 
 def driver_options(tls: Tls) -> dict[str, Any]:
-    """Return what clickhouse-driver is told of TLS."""
+    """Return clickhouse-driver's options for TLS."""
     files = {"ca_certs": tls.ca, "certfile": tls.certificate, "keyfile": tls.key}
     named = {name: str(path) for name, path in files.items() if path is not None}
     if tls.certificate is not None:
@@ -175,4 +175,4 @@ def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
             f"the server's certificate is for another name ({error.verify_message})",
             "name the server as its certificate does, or say server_name=NAME in the address",
         )
-    return f"the server's certificate is refused: {error.verify_message}", "mend it on the server"
+    return f"the server's certificate is refused: {error.verify_message}", "fix it on the server"

@@ -24,7 +24,7 @@ from adledger.schemas.wire import EventType
 
 @dataclass(frozen=True, slots=True)
 class RuleFinding:
-    """What one rule says of an event. `evidence` is for people; `facts` are the numbers in it."""
+    """What one rule says about an event. `evidence` is for display; `facts` are the numbers in it."""
 
     reason: Reason
     mode: Mode

@@ -1,4 +1,4 @@
-"""An explanation as lines for people, and as JSON."""
+"""An explanation as lines of text, and as JSON."""
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address

@@ -1,1 +1,1 @@
-"""The ledger read by people: totals, and the check that every table says what it says."""
+"""Reading the ledger: totals, status, replays, and the check that every table agrees with it."""

@@ -2,8 +2,8 @@
 
 *Conservation*: in each batch the records received are the sum of the classes, and `events`, `rollup_minute` and
 `dead_letters`, counted again, hold exactly the records and the money that the ledger says.
-*Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the watermark never goes back. Offsets that a person gave up are ranges like any other, of class `lost`; where one went over to
-another log (a new epoch), offsets begin anew.
+*Continuity*: in each lane batch numbers count up by one, each range begins where the one before ended, and the watermark never goes back. Offsets that an operator gave up are ranges like any other, of class `lost`; after a switch to
+another log (a new epoch), offsets start over.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -116,7 +116,7 @@ def check_entry(stored: StoredEntry) -> Iterator[Problem]:
 
 
 def check_continuity(entries: Sequence[LedgerEntry]) -> Iterator[Problem]:
-    """Yield where one lane's entries, ordered by batch number, do not follow on one another."""
+    """Yield where one lane's entries, ordered by batch number, do not follow on from each other."""
     ends: dict[int, int] = {}
     for before, entry in pairwise((None, *entries)):
         assert entry is not None, "only the first has none before it"
@@ -149,7 +149,8 @@ def _check_step(before: LedgerEntry, entry: LedgerEntry) -> Iterator[Problem]:
         )
     if entry.epoch != before.epoch and entry.records_received:
         yield _gap(
-            entry, f"it is of another log ({entry.epoch} after {before.epoch}), and no order went over to it"
+            entry,
+            f"it is of another log ({entry.epoch} after {before.epoch}), and no operator override switched to it",
         )
 
 
@@ -158,9 +159,9 @@ def _gap(entry: LedgerEntry, what: str) -> Problem:
 
 
 def check_tables(entry: LedgerEntry, found: Recount, dropped: Collection[str] = ()) -> Iterator[Problem]:
-    """Yield where the tables, counted again, do not say what the ledger row says.
+    """Yield where the tables, counted again, disagree with the ledger row.
 
-    `dropped` are the tables whose rows of that day retention has dropped: they are not asked, where they have none.
+    `dropped` are the tables whose rows of that day retention has dropped: they are skipped if they have no rows.
     """
     gone = {table for table in dropped if not found.holds(table)}
     faults = (
@@ -197,7 +198,7 @@ def _row_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]
         yield "events", f"{found.mispriced} rows whose money is not what their price makes it"
     for table, digest in (("events", entry.events_digest), ("dead_letters", entry.dead_letters_digest)):
         if found.digests.get(table, 0) != digest:
-            yield table, "its rows are not those that were written: they do not have the batch's digest"
+            yield table, "its rows are not those that were written: they do not match the batch's digest"
 
 
 def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]:
@@ -206,7 +207,7 @@ def _offset_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, st
     ranges = {r.topic: r for r in entry.ranges}
     for count in found.offsets:
         if count.distinct != count.rows:
-            yield both, f"{count.rows - count.distinct} offsets of topic {count.topic} stand there twice"
+            yield both, f"{count.rows - count.distinct} offsets of topic {count.topic} appear twice"
         r = ranges.get(count.topic)
         if r is None or count.first < r.start or count.last >= r.end:
             span = "no range" if r is None else f"the range {r.start} to {r.end - 1}"
@@ -244,7 +245,7 @@ class Unledgered:
 def check_unledgered(
     rows: Iterable[Unledgered], ledger_end: Mapping[int, int], now_seconds: int, patience_seconds: int
 ) -> Iterator[Problem]:
-    """Yield the rows that no ledger row covers and no worker is about to cover.
+    """Yield the rows that no ledger row covers and that no worker is about to cover.
 
     The batch after a lane's last may be under way: it is left out until `patience_seconds` after its deadline.
     """

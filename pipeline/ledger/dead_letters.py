@@ -14,7 +14,7 @@ MEANINGS = {
     Malformed.NOT_JSON: "not valid JSON, or not valid UTF-8",
     Malformed.TOO_DEEP: "nested too deep",
     Malformed.NOT_AN_OBJECT: "valid JSON, but not an object",
-    Malformed.REPEATED_KEY: "a key stands twice in the object",
+    Malformed.REPEATED_KEY: "a key appears twice in the object",
     Malformed.MISSING_FIELD: "a required field is absent",
     Malformed.WRONG_TYPE: "a field has another JSON type than the contract's",
     Malformed.OUT_OF_RANGE: "a number, length, currency, country or address outside the contract",
@@ -67,12 +67,12 @@ def reason_name(code: int) -> str:
 
 
 def reason_code(name: str) -> int:
-    """Return a reason's number. Raises UsageError naming those that there are."""
+    """Return a reason's number. Raises UsageError listing the known reasons."""
     known = {reason_name(code): int(code) for code in Malformed if code != Malformed.OK}
     if name.lower() not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1)
         remedy = f"did you mean {near[0]}?" if near else "they are " + ", ".join(known)
-        raise UsageError(f"{name} is no reason of a dead letter", remedy=remedy)
+        raise UsageError(f"{name} is not a reason of a dead letter", remedy=remedy)
     return known[name.lower()]
 
 
@@ -95,7 +95,7 @@ def latest(
 
 
 def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int) -> DeadLetter | None:
-    """Return the dead letter of one offset, be it of the batch that covers it, or None."""
+    """Return the dead letter of one offset, or of the record batch that covers it, or None."""
     covers = f"offset <= {offset:d} AND offset + records > {offset:d}"
     found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND {covers} LIMIT 1")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""The SQL of the ledger's readers: entries, what the tables hold of a span of batches, and rows without a ledger row.
+"""The SQL of the ledger's readers: entries, the rows that tables hold for a span of batches, and rows without a ledger row.
 
 Every query that counts is bounded to one lane and a span of batch numbers, which the tables' lane order (and the
 projection of `events`) answers without reading the rest.
@@ -29,7 +29,7 @@ class QueryClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TableNames:
-    """Names of the tables: of one server, or over all shards of a cluster."""
+    """Names of the tables: on one server, or over all shards of a cluster."""
 
     database: str
     on_cluster: bool = False
@@ -62,7 +62,7 @@ def lanes(client: QueryClient, tables: TableNames) -> list[tuple[int, int]]:
 def entries(client: QueryClient, tables: TableNames, where: str, rows_max: int) -> list[StoredEntry]:
     """Return the ledger rows that a condition selects, by lane and batch number; doubled rows are kept.
 
-    Of more than `rows_max` the first are returned, whole batches.
+    At most `rows_max` rows are returned, cut at a batch.
     """
     columns = ", ".join(f"toUnixTimestamp64Milli({n})" if n in _TIMES else f"`{n}`" for n in LEDGER_COLUMNS)
     rows = client.execute(

@@ -83,7 +83,7 @@ class Replay:
         return found, [version for version in versions if version not in found]
 
     def malformed(self, span: SpanOfTime) -> int:
-        """Return how many records of the span could not be read."""
+        """Return how many records of the span were malformed."""
         rows = self._client.execute(
             f"SELECT sum(records) FROM {self._tables('dead_letters')} WHERE {span.where}"
         )
@@ -105,7 +105,7 @@ class Replay:
         samples_per_rule: int,
         progress: Callable[[int, int], None],
     ) -> Findings:
-        """Replay all lanes; `progress` hears of a lane's further events. A block of events is in memory, and windows."""
+        """Replay all lanes; `progress` is called with each lane and its further events. Holds one block of events and the windows in memory."""
         findings = Findings()
         enforced = {version: evaluator.enforced for version, evaluator in evaluated_by.items()}
         texts = DimensionStrings(self.user_agents)
@@ -121,7 +121,7 @@ class Replay:
         return findings
 
     def user_agents(self, hashes: U64) -> dict[int, bytes]:
-        """Return the texts that there are behind hashes."""
+        """Return the stored user agents behind hashes."""
         found: dict[int, bytes] = {}
         for start in range(0, len(hashes), HASHES_PER_QUERY):
             listed = ", ".join(map(str, hashes[start : start + HASHES_PER_QUERY].tolist()))

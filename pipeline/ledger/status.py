@@ -1,4 +1,4 @@
-"""Where each lane stands: the ledger's end, its clock, and how much of the log is still to come."""
+"""The state of each lane: the ledger's end, its watermark, and how much of the log is still ahead."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ LogEnds = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """One lane. `clock` is its clock (ms) after its last batch; without a batch both are None.
+    """One lane. `clock` is its watermark (ms) after its last batch; without a batch both are None.
 
     `positions` is topic index -> the next offset, by the ledger; `lag_records` how many offsets of the log lie
-    beyond them, None where the log was not asked.
+    beyond them, None if the log was not read.
     """
 
     lane: int
@@ -26,7 +26,7 @@ class LaneStatus:
 
     @property
     def clock_text(self) -> str | None:
-        """The clock, ISO 8601, UTC."""
+        """The watermark, ISO 8601, UTC."""
         if self.clock is None:
             return None
         return datetime.fromtimestamp(self.clock / 1000, UTC).isoformat(timespec="milliseconds")

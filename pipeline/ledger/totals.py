@@ -1,4 +1,4 @@
-"""What the ledger says, summed: records and money of each class, and the object that `--json` prints of it."""
+"""The ledger, summed: records and money of each class, and the object that `--json` prints."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ ClassMoney = tuple[int, int]
 """Class code and currency code."""
 
 WITHOUT_MONEY = (Class.MALFORMED, Class.LOST)
-"""Classes whose records could not be read, so that what they are worth is not known."""
+"""Classes whose records could not be read, so their worth is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class Totals:
 
     @property
     def conserved(self) -> bool:
-        """Whether the records received are the sum of the classes (`lost` stands outside)."""
+        """Whether the records received are the sum of the classes (`lost` is not among them)."""
         return self.records_received == sum(n for code, n in self.records.items() if code != Class.LOST)
 
 
 def class_summary(totals: Totals) -> dict[str, dict[str, Any]]:
     """Return class name -> records, `money_nanos`, and `money_by_currency` (nanos).
 
-    `money_nanos` is null for malformed and lost, and where amounts of several currencies would have to be summed.
+    `money_nanos` is null for malformed and lost, and if it would sum amounts of several currencies.
     """
     currencies = {currency for _, currency in totals.records_by_currency}
     return {
@@ -79,7 +79,7 @@ def class_summary(totals: Totals) -> dict[str, dict[str, Any]]:
 
 
 def class_rows(totals: Totals) -> list[tuple[str, int, str | None, str]]:
-    """Return (class, records, money in the currency, currency) to show to people: a row a class and currency."""
+    """Return (class, records, money in the currency, currency) for display: a row for each class and currency."""
     rows: list[tuple[str, int, str | None, str]] = []
     for code in Class:
         worth = sorted((u, n) for (of_class, u), n in totals.records_by_currency.items() if of_class == code)

@@ -1,8 +1,8 @@
 """Which partitions may go: pure, from the lanes' clocks and what the tables hold.
 
 A partition is a day of the *watermark*. It goes when the lane that is furthest behind has left it behind by the
-table's retention. So an import of years-old logs keeps its rows, and after an outage nothing is missing: as long as a
-lane stands still, its clock stands, and with it all retention.
+table's retention. So an import of years-old logs keeps its rows, and after an outage nothing is missing: while a lane
+is halted, its watermark does not move, and neither does retention.
 """
 
 from collections.abc import Collection, Mapping, Sequence

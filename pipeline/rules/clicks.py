@@ -17,7 +17,7 @@ CLICK_RULES = (
         Reason.CLICK_NO_IMPRESSION, RuleInput.IMPRESSIONS,
         catches="A click whose impression did not come before it in its lane, within the horizon.",
         origin="MRC click measurement guidelines: a click belongs to an ad that was served.",
-        false_positives="Many: a cookie or an address that changed in between puts the click into another lane, and "
+        false_positives="Many: a cookie or address that changed in between moves the click into another lane, and "
         "the log may have taken the click first. So it is a hint here, and enforced later, across lanes.",
         params=(_OF_IMPRESSION,), mode=Mode.FLAG, flag_only=True,
     ),
@@ -33,7 +33,7 @@ CLICK_RULES = (
         Reason.CLICK_TOO_LATE, RuleInput.IMPRESSIONS,
         catches="A click longer after its impression than an ad stays in view.",
         origin="Click injection and replayed click addresses; networks let click addresses expire.",
-        false_positives="A page that stays open during lunch, and is then read on: so it is a hint by default.",
+        false_positives="A page that stays open over lunch and is then read on: so it is a hint by default.",
         params=(_OF_IMPRESSION, Param("gap_max_minutes", 30, 1, 1440, "a click after more than this is too late")),
         mode=Mode.FLAG,
     ),
@@ -53,10 +53,10 @@ CLICK_RULES = (
         Reason.REPEAT_CLICK, RuleInput.CLICKS,
         catches="More clicks on one impression than a person makes; those beyond the limit are tagged.",
         origin="MRC, sophisticated: repeated clicks on one ad.",
-        false_positives="Someone who comes back to the page again and again, and clicks each time.",
+        false_positives="Someone who returns to the page repeatedly and clicks each time.",
         params=(
-            Param("window_minutes", 60, 1, 1440, "clicks of so long are counted", MINUTE_MS),
-            Param("clicks_max", 3, 1, 1_000, "clicks on one impression that are left alone"),
+            Param("window_minutes", 60, 1, 1440, "length of the window in which clicks are counted", MINUTE_MS),
+            Param("clicks_max", 3, 1, 1_000, "clicks on one impression that are not tagged"),
         ),
     ),
     Rule(
@@ -64,7 +64,7 @@ CLICK_RULES = (
         catches="A click that names another campaign than its impression, or another publisher though the same person "
         "saw the impression.",
         origin="Stolen or spliced click addresses.",
-        false_positives="A producer that fills in the campaign at the click: mend the producer.",
+        false_positives="A producer that fills in the campaign at the click: fix the producer.",
         params=(_OF_IMPRESSION,),
     ),
 )  # fmt: skip

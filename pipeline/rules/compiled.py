@@ -35,8 +35,8 @@ ADDRESS_RULES = (Reason.IP_DATACENTER, Reason.IP_RESERVED, Reason.CRAWLER_IMPOST
 class RuleEvaluator:
     """A rule set with the lists and publishers that it uses. Shared by all lanes; `version` covers all of it.
 
-    `rules` is the set as published, `effective` the set in force: without the rules that a guardrail demoted to flag
-    (`demoted`). `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day` is the day of
+    `rules` is the set as published, `effective` the set in force: in it, the rules that a guardrail `demoted` only flag.
+    `lists` and `publishers` may be None: rules that need them are not evaluated. `log_day` is the day of
     its batches' watermark; lists that do not cover that day are not used (None: every list is used).
     `not_evaluated`: rule -> why, of the rules that should run; the set of these rules is part of the version.
     """

@@ -11,7 +11,7 @@ GUARDRAIL = "guardrail"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs. `rule` is its name, or `guardrail`. `rebuilds`: windows are made anew for it."""
+    """One value that differs. `rule` is its name, or `guardrail`. `rebuilds`: it makes lanes rebuild their windows."""
 
     rule: str
     what: str
@@ -21,7 +21,7 @@ class Difference:
 
 
 def differences(before: RuleSet, after: RuleSet) -> list[Difference]:
-    """Return what two sets decide differently, by precedence; not who wrote them, when and why."""
+    """Return what two sets decide differently, by precedence; authors, dates and reasons are not compared."""
     found = []
     for reason, rule in RULES.items():
         old, new = _values(before.rules[reason]), _values(after.rules[reason])

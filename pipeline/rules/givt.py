@@ -8,12 +8,12 @@ GIVT_RULES = (
         Reason.UA_BLANK, RuleInput.USER_AGENTS,
         catches="An event without a user agent: empty, or the `-` that log formats write for none.",
         origin="MRC invalid traffic guidelines, general: missing or non-standard user agents.",
-        false_positives="Players and apps whose developer never set one; they are asked to.",
+        false_positives="Players and apps whose developer never set one; they should.",
     ),
     Rule(
         Reason.UA_KNOWN_BOT, RuleInput.USER_AGENTS,
         catches="A user agent that names a known crawler, monitor or preview fetcher.",
-        origin="IAB/ABC spiders and bots list in idea; the list's package and version are part of the evaluator version.",
+        origin="After the idea of the IAB/ABC spiders and bots list; the list's package and version are part of the evaluator version.",
         false_positives="Browsers whose text contains a bot's name, as in-app browsers of chat programs may.",
     ),
     Rule(
@@ -32,13 +32,13 @@ GIVT_RULES = (
         Reason.IP_RESERVED, RuleInput.ADDRESSES,
         catches="Addresses that no visitor can have: private, loopback, documentation, multicast.",
         origin="IANA special-purpose address registries (RFC 6890).",
-        false_positives="A producer that logs its proxy's address instead of the visitor's: mend the producer.",
+        false_positives="A producer that logs its proxy's address instead of the visitor's: fix the producer.",
     ),
     Rule(
         Reason.CRAWLER_IMPOSTOR, RuleInput.ADDRESSES,
         catches="A user agent that says it is a big crawler, from an address that is not that crawler's.",
         origin="The operators' published address ranges.",
-        false_positives="None of people: nobody browses as a crawler. New ranges of a crawler until the list has them.",
+        false_positives="No visitors: nobody browses as a crawler. New ranges of a crawler, until the list has them.",
     ),
     Rule(
         Reason.PREFETCH, RuleInput.EVENT,
@@ -62,7 +62,7 @@ GIVT_RULES = (
     Rule(
         Reason.UNKNOWN_PUBLISHER, RuleInput.PUBLISHERS,
         catches="A publisher that is not in the publishers table.",
-        origin="ads.txt in idea: only those are paid whom the deployment knows.",
+        origin="After the idea of ads.txt: only publishers that the deployment knows are paid.",
         false_positives="A publisher whose events arrive before it was entered; it is then paid by adjustment.",
     ),
     Rule(

@@ -3,15 +3,15 @@
 Shares are measured over a window of log time, per lane and currency (amounts of two are never summed), in exact
 integers: the money of the events that the rule invalidated as their primary reason, of the money of all events that
 were billable, givt or sivt, in batches that enforced it. A batch is measured minute by minute of log time, so that
-one of a backlog, which may span hours, shows what small batches would have shown. What a batch shows takes effect in
+a batch of a backlog, which may span hours, shows what small batches would have shown. The result takes effect in
 that lane with the batches after it, which name another evaluator version. It stays so until an analyst resumes the rule or
-publishes another set; then the rule is measured anew, by the batches after its breach.
+publishes another set; then the rule is measured again, by the batches after its breach.
 
-Per lane, not for all lanes at once: a lane has its own users, so that whoever floods one lane with a few users can turn
-a rule off for these alone; and a rule that is wrong is so in every lane.
+Per lane, not for all lanes at once: a lane has its own users, so whoever floods one lane with a few users can turn a
+rule off for these users alone; and a wrong rule is wrong in every lane.
 
 State is a function of the batches in the window, as `events` and `ledger` keep them, and of the rows of `alerts`; so a
-restarted worker decides as one that never stopped.
+restarted worker decides like one that never stopped.
 """
 
 from collections import Counter, deque
@@ -160,7 +160,7 @@ class Standing:
     breached: Mapping[Reason, int] = field(default_factory=dict)
 
     def after(self, breaches: Iterable[Breach]) -> "Standing":
-        """Return the standing when these breaches have been told."""
+        """Return the standing after these breaches."""
         new = {breach.reason: breach.clock for breach in breaches}
         return Standing(self.demoted | new.keys(), {**self.breached, **new})
 
@@ -206,7 +206,7 @@ class Guardrail:
         return tuple(found)
 
     def _forget(self, breached: Mapping[Reason, int]) -> None:
-        """Begin to count from nothing, with the watermark (ms) of each rule's last breach."""
+        """Start counting from zero, with the watermark (ms) of each rule's last breach."""
         self._breached = breached
         self._steady = [r for r in self._watched if r not in breached]
         self._totals: dict[

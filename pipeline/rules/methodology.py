@@ -1,6 +1,6 @@
 """The description of methodology, made from the rules and a rule set: what is counted, what is not, and why.
 
-`python -m adledger.pipeline.rules.methodology` prints docs/methodology.md (`make methodology`); a test holds the page to it.
+`python -m adledger.pipeline.rules.methodology` prints docs/methodology.md (`make methodology`); a test compares the page with it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ CLASS_WORDS: Mapping[Class, str] = {
 HEAD = """\
 # Methodology: how ad events are measured and filtered
 
-Made by `make methodology` from the rules and the shipped rule set; never edited by hand. The frame is the industry's:
+Made by `make methodology` from the rules and the shipped rule set; never edited by hand. The framework is the industry's:
 the MRC's invalid traffic guidelines, the IAB's lists, TAG. They give classes, not numbers, so every threshold below is
 this deployment's choice, is in a versioned rule set, and is part of the evaluator version that each event is stored with.
 
@@ -30,20 +30,19 @@ this deployment's choice, is in a versioned rule set, and is part of the evaluat
 | --- | --- |
 | received | every record that the log took, malformed ones included |
 | gross | every event that could be decoded: received less malformed |
-| duplicates | events that were there already: same type, publisher and id within the dedupe window (24 h of log time) |
+| duplicates | events that arrived before: same type, publisher and id within the dedupe window (24 h of log time) |
 | expired | events that came more than 24 h after they happened (by default): recorded, never billed |
 | GIVT | what is left and an enforced rule of general invalid traffic hit |
 | SIVT | what is left and an enforced rule of sophisticated invalid traffic hit |
 | net, billable | what is left |
 
 gross = duplicates + expired + GIVT + SIVT + net, in events and in money of each currency, for each publisher and quarter
-of an hour (`v_reasons`). Each event is in exactly one of them, the first that fits in this order: malformed, duplicate,
+of an hour (`v_reasons`). Each event is in exactly one of them, the first that applies in this order: malformed, duplicate,
 expired, GIVT, SIVT, net.
 
 All rules are run on every event. *enforce*: a hit takes the event out of net. *flag*: a hit is recorded and changes no
-total. *off*: not run. The rule that an event is told by, its primary reason, is the first in the order below that was
-enforced; all others that hit are stored too. A rule whose list is missing or too old is *not evaluated*, and counted as
-that, rather than passing everything in silence. Rules look at the events of one lane: all events of a user, not all of
+total. *off*: not run. An event's primary reason is the first enforced rule that hit, in the order below; all other hits are stored too. A rule whose list is missing or too old is *not evaluated*, and counted as
+that, rather than silently passing everything. Rules look at the events of one lane: all events of a user, not all of
 an address or a publisher. Rates tag only what lies over a limit, never what came before it.
 
 Publishers' statements (`v_statement`) show classes and never a rule.

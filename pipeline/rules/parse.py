@@ -72,7 +72,7 @@ def parsed(text: str, name: str) -> tuple[Head, Mapping[str, int], Mapping[Reaso
     except (tomllib.TOMLDecodeError, DecimalException) as error:
         line = re.search(r"line (\d+)", str(error))
         place = f"{name}, line {line[1]}" if line else name
-        raise UsageError(f"{place}: not TOML: {error}", remedy="mend the line") from None
+        raise UsageError(f"{place}: not TOML: {error}", remedy="fix that line") from None
     where = _Text(name, tuple(text.splitlines()))
     _known(where, document, ("author", "date", "reason", "guardrail", "rules"), "")
     guardrail, rules = _table(where, document, "guardrail"), _table(where, document, "rules")

@@ -18,9 +18,9 @@ RATE_RULES = (
         false_positives="A phone that was offline and hands in hours at once; one cookie on many screens, as kiosks "
         "have it.",
         params=(
-            Param("window_seconds", 60, 1, 86_400, "events of so long are counted", 1_000),
+            Param("window_seconds", 60, 1, 86_400, "length of the window in which events are counted", 1_000),
             Param("events_max", 120, 1, 1_000_000, "events in window_seconds that are left alone"),
-            Param("clicks_window_minutes", 60, 1, 1440, "clicks of so long are counted", MINUTE_MS),
+            Param("clicks_window_minutes", 60, 1, 1440, "length of the window in which clicks are counted", MINUTE_MS),
             Param("clicks_max", 12, 1, 1_000_000, "clicks in clicks_window_minutes that are left alone"),
         ),
     ),
@@ -32,7 +32,7 @@ RATE_RULES = (
         origin="MRC, sophisticated: one cookie on many machines.",
         false_positives="Someone on a train, with a VPN that changes, or behind a carrier that spreads its users wide.",
         params=(
-            Param("window_minutes", 60, 1, 1440, "networks of so long are counted", MINUTE_MS),
+            Param("window_minutes", 60, 1, 1440, "length of the window in which networks are counted", MINUTE_MS),
             Param("networks_max", 6, 1, 7, "networks in the window that are left alone"),
         ),
     ),

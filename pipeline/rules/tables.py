@@ -7,9 +7,9 @@ from adledger.pipeline.records.columns import I64, U8, U64
 
 CAPACITY_MIN = 1 << 10
 LOAD_MAX = 0.7
-"""Slots taken at most, as a share of capacity; at the limit the table is made anew without what expired."""
+"""The largest share of slots in use; at the limit the table is rebuilt without expired entries."""
 LOAD_AFTER_SWEEP_MAX = 0.4
-"""A table that would be fuller than this is made anew at twice the size, so that sweeps stay rare."""
+"""A table that would be fuller than this is rebuilt at twice the size, so that sweeps stay rare."""
 SWEEP_MS_MAX = 1 << 30
 """Clocks are kept modulo 2^32 ms: after this much log time (12 days) a table is swept, whatever its load."""
 

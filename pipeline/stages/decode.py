@@ -1,6 +1,6 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast path (adledger.pipeline.kernels.decode) takes what it recognises; the slow path (adledger.pipeline.stages.slow_path) decides
+The fast path (adledger.pipeline.kernels.decode) decodes plain records; the slow path (adledger.pipeline.stages.slow_path) decides
 about the rest, one record at a time.
 """
 
@@ -66,7 +66,7 @@ def _records(refs: RecordRefs) -> kernels.RecordColumns:
 
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
-    """Send rows down the slow path and write what it says."""
+    """Decode rows on the slow path and write what it finds."""
     refs = decoded.refs.take(rows)
     done: list[int] = []
     events: list[PlainEvent] = []
@@ -105,7 +105,7 @@ def pages(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
 
 
 def _texts(decoded: Decoded, rows: Iterable[int], which: int, at: I32, length: I32) -> list[bytes]:
-    # Lists are made at once: to take single elements out of arrays cost more than the texts themselves.
+    # Convert to lists at once: taking single elements out of arrays costs more than the strings themselves.
     chosen = np.fromiter(rows, np.int64)
     begins = at[chosen]
     addresses = decoded.refs.value_addr[chosen] + begins

@@ -14,7 +14,7 @@ from adledger.pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12
 LOAD_MAX = 0.6
-"""Slots taken at most, as a share of capacity; at the limit the table is made anew without expired entries."""
+"""The largest share of slots in use; at the limit the table is rebuilt without expired entries."""
 CLOCK_SPAN_MS = 2**32 - 2
 """Clocks are kept as 32-bit offsets from the base (49 days); beyond that the base moves up."""
 
@@ -45,7 +45,7 @@ class DedupeState:
 
     @property
     def taken(self) -> int:
-        """Slots in use, by ids of the window and by expired ones that were not dropped yet."""
+        """Slots in use: ids in the window, and expired ones that are not dropped yet."""
         return self._taken
 
     @property
@@ -66,13 +66,13 @@ class DedupeState:
         return out
 
     def reserve(self, n: int) -> None:
-        """Make room for n entries before the first comes: growing step by step would move each of them again."""
+        """Make room for n entries before the first arrives: growing step by step would move them repeatedly."""
         capacity = _capacity_for(n)
         if self._taken == 0 and capacity > self.capacity:
             self._table = np.zeros(2 * capacity, np.uint64)
 
     def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
-        """Enter firsts read back from `events`, in any order; all in all they lie within one window of each other."""
+        """Enter firsts read back from `events`, in any order; all of them lie within one window of each other."""
         if len(keys):
             self._reserve(len(keys), int(clocks.min()), int(clocks.max()))
             self._taken += kernels.load(
@@ -94,7 +94,7 @@ class DedupeState:
     def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
         """Make room for n more entries up to `clock_last`; drops what is expired at `clock_first`."""
         if self._taken == 0:
-            # Blocks read back come in no order: a later one may begin up to a window before.
+            # Blocks are read back in any order: a later one may begin up to a window earlier.
             self._base = clock_first - self.window_ms - DAY_MS
         fits = self._taken + n <= LOAD_MAX * self.capacity
         if fits and clock_last - self._base < CLOCK_SPAN_MS:
@@ -148,7 +148,7 @@ class PlainDedupe:
 
 
 class SeenHashes:
-    """Which texts this lane has written lately: a bounded set, emptied when half full (writing again is harmless)."""
+    """Which dimension strings this lane wrote recently: a bounded set, emptied when half full (a second write is harmless)."""
 
     def __init__(self, capacity: int = 1 << 17) -> None:
         self._table = np.zeros(capacity, np.uint64)
@@ -160,7 +160,7 @@ class SeenHashes:
         return cls(1 << max(4, (capacity - 1).bit_length()))
 
     def unseen(self, hashes: U64, live: Bool) -> I64:
-        """Return one row (ascending) for each hash not seen lately, and remember it. hashes u64[n], live bool[n]."""
+        """Return one row (ascending) for each hash not seen recently, and remember it. hashes u64[n], live bool[n]."""
         parts: list[I64] = []
         start = 0
         while start < len(hashes):

@@ -1,8 +1,8 @@
 """Digests: one number for all the rows that a batch wrote into a table, kept in the ledger.
 
-Whoever alters, removes or adds a row by hand later, in whichever column, no longer has the batch's digest; ClickHouse
-computes the same number in SQL (`sql`). It finds accidents and meddling, and is no signature: whoever may write the
-ledger can write a digest too.
+A row that is altered, removed or added by hand, in whichever column, changes the digest; ClickHouse computes the same
+number in SQL (`sql`). It finds accidents and tampering, but is not a signature: whoever may write the ledger can
+write a digest too.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ LATER = {"dead_letters": ("records", 1)}
 """Table -> a column that came after digests were stored, and the value that rows had before: it leaves them unchanged."""
 
 ROWS_AT_ONCE = 8_192
-"""The digests of so many rows stay in the first-level cache while every column is folded in."""
+"""Rows whose digests fit in the first-level cache while every column is folded in."""
 
 _TIMES = {"event_time", "log_time", "lane_clock"}
 

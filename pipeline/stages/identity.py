@@ -1,8 +1,8 @@
 """Identity: which events are the same event, and whether two of the same carry the same payload.
 
 Both numbers are made from columns of `events` alone, so that state can be rebuilt from ClickHouse, also in SQL.
-The fingerprint of stored rows is ClickHouse's own work (adledger.sinks.queries), in functions that it has: nine columns need not
-travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
+ClickHouse computes the fingerprint of stored rows itself (adledger.sinks.queries), from functions that it has, so nine
+columns need not travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
 
     key          splitmix64(id_hash xor splitmix64(2 * publisher_id + (1 for a click, else 0)))
     fingerprint  h = 0, then h = intHash64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a

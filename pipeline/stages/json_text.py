@@ -1,4 +1,4 @@
-"""What orjson does not tell of a JSON text: a repeated key, how deep it is, whether a very deep one is valid.
+"""What orjson does not report about a JSON text: a repeated key, its depth, whether a very deep one is valid.
 
 All functions are linear in the text, and none recurses deeper than the text was found to be.
 """
@@ -25,8 +25,8 @@ _END = ""
 def repeats_a_key(text: bytes, tree: dict[str, object]) -> bool:
     """Whether the object that the valid JSON `text` is has two members of one (unescaped) name.
 
-    `tree` is what the text parsed to. A parser that keeps one member of each name has lost a string, the name,
-    exactly where one was repeated; so counting quotes acquits nearly every text, and only the rest is parsed again.
+    `tree` is what the text parsed to. A parser that keeps one member of each name loses a string, the name, exactly
+    when one is repeated; so counting quotes clears nearly every text, and only the rest is parsed again.
     """
     if b"\\" not in text and text.count(b'"') == 2 * _count_strings(tree):
         return False

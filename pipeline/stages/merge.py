@@ -4,7 +4,7 @@ The order is (time, topic, offset), where a record's *time* is the running maxim
 at the watermark before the batch; it is the watermark at that record. So the order of a batch is a function of
 the records in its ranges and of `clock_before`, both of which the ledger keeps.
 
-A batch is cut at a place in that order, inclusively: the smallest place among the last fetched records of the
+A batch is cut at a position in that order, inclusively: the smallest position among the last fetched records of the
 topics that are not drained to their end, or earlier at a limit or at the end of the log day.
 """
 
@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What was fetched of one topic and is in no batch yet, in offset order; `drained`: nothing was left behind it."""
+    """What was fetched of one topic and is in no batch yet, in offset order; `drained`: the log has nothing after it."""
 
     refs: RecordRefs
     drained: bool
@@ -28,7 +28,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class CutPosition:
-    """A place in the lane's order: time (ms), topic index, offset."""
+    """A position in the lane's order: time (ms), topic index, offset."""
 
     time: int
     topic: int
@@ -67,7 +67,7 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
 
 
 def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> tuple[RecordRefs, I64]:
-    """Return the records of known ranges in the lane's order, and the watermark at each: a batch made again."""
+    """Return the records of known ranges in the lane's order, and the watermark at each: a batch computed again."""
     refs = RecordRefs.concat([p for p in parts if len(p)])
     clock = np.concatenate([_times(p, clock_before) for p in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(clock, kind="stable")
@@ -80,7 +80,7 @@ def _times(refs: RecordRefs, clock_before: int) -> I64:
 
 
 def _cuttable(pending: Sequence[Pending], times: Sequence[I64]) -> list[int] | None:
-    """Return how many records of each topic lie at or before the smallest last place of the topics not drained."""
+    """Return how many records of each topic lie at or before the smallest last position of the topics not drained."""
     bounds = []
     for topic, p in enumerate(pending):
         if p.drained:

@@ -11,10 +11,10 @@ _DAY_SECONDS = 86_400
 
 
 def parse_ms(text: str) -> int | None:
-    """Return ms since the epoch, UTC, or None where the text is no RFC 3339 date-time.
+    """Return ms since the epoch, UTC, or None if the text is not an RFC 3339 date-time.
 
     Date and time are separated by "T", "t" or one space; the zone is "Z", "z" or an offset up to 23:59 and may
-    not be absent. Fractions of a second have any number of digits; what is below a millisecond is cut off.
+    not be absent. Fractions of a second have any number of digits; anything below a millisecond is cut off.
     Second 60 is accepted where leap seconds stand, 23:59:60 UTC at the end of June and December, and is the
     same as the second after it, as in POSIX time.
     """
