@@ -46,25 +46,30 @@ REAL = Parts()
 
 def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
     """Run one seed. Deterministic: the same seed gives the same trace."""
-    world = World(seed, [] if trace else None)
     collects = gc.isenabled()
     gc.disable()  # what it would end, and when, is not the seed's
     gc.freeze()  # what is there already need not be looked through after each run
+    try:
+        return _run(World(seed, [] if trace else None), parts)
+    finally:
+        gc.collect()  # the world is made after freezing, and no name of it is left here: else it would stay for ever
+        gc.unfreeze()
+        if collects:
+            gc.enable()
+
+
+def _run(world: World, parts: Parts) -> Outcome:
     try:
         room = _scenario(world, parts)
         world.loop.run()
         found = _problems(world, room)
         return Outcome(
-            seed, tuple(found), world.faults, sum(p.table == "ledger" for p in room.server.parts),
+            world.seed, tuple(found), world.faults, sum(p.table == "ledger" for p in room.server.parts),
             sum(len(log.history) for log in room.broker.logs.values()), world.now, world.loop.steps,
             tuple(world.trace or ()),
         )  # fmt: skip
     finally:
         world.loop.dispose()
-        gc.collect()
-        gc.unfreeze()
-        if collects:
-            gc.enable()
 
 
 def _problems(world: World, room: Room) -> list[str]:
