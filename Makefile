@@ -45,7 +45,8 @@ test-brokers: $(READY)
 SEEDS ?= 0..1999
 .PHONY: simulate
 simulate: $(READY)
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(TRACE),--trace) $(if $(MUTATION),--mutation "$(MUTATION)")
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(OVERWRITES),--overwrites) $(if $(TRACE),--trace) \
+	  $(if $(MUTATION),--mutation "$(MUTATION)")
 
 ## chaos: real servers and workers, hurt in every way we know, while traffic of known truth goes through; at most 6 minutes
 .PHONY: chaos

@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 from adledger.pipeline.lanes.warm import compile_kernels
 from tests.simulation.mutations import MUTATIONS
@@ -11,21 +12,29 @@ from tests.simulation.run import REAL, Outcome, run
 SEEDS_AT_ONCE = 25
 
 
-def run_one(seed: int, mutation: str | None, *, trace: bool = False) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How seeds are run: without a rule (a mutation's name), and with an overwritten log in every one."""
+
+    mutation: str | None = None
+    forced: bool = False
+
+
+def run_one(seed: int, mode: Mode, *, trace: bool = False) -> Outcome:
     for m in MUTATIONS:
-        if m.name == mutation:
+        if m.name == mode.mutation:
             with m.in_force():
-                return run(seed, trace=trace, parts=m.parts)
-    return run(seed, trace=trace, parts=REAL)
+                return run(seed, trace=trace, parts=m.parts, forced=m.forced or mode.forced)
+    return run(seed, trace=trace, parts=REAL, forced=mode.forced)
 
 
-def run_some(work: tuple[list[int], str | None]) -> list[Outcome]:
+def run_some(work: tuple[list[int], Mode]) -> list[Outcome]:
     return [run_one(seed, work[1]) for seed in work[0]]
 
 
-def outcomes_of(seeds: range, processes: int, mutation: str | None) -> Iterator[Outcome]:
+def outcomes_of(seeds: range, processes: int, mode: Mode) -> Iterator[Outcome]:
     compile_kernels()
-    pieces = [(list(seeds[i : i + SEEDS_AT_ONCE]), mutation) for i in range(0, len(seeds), SEEDS_AT_ONCE)]
+    pieces = [(list(seeds[i : i + SEEDS_AT_ONCE]), mode) for i in range(0, len(seeds), SEEDS_AT_ONCE)]
     if processes == 1 or len(pieces) == 1:
         for piece in pieces:
             yield from run_some(piece)

@@ -37,6 +37,7 @@ class Mutation:
     lacks: str
     patches: tuple[Patch, ...] = ()
     parts: Parts = REAL
+    forced: bool = False
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -163,6 +164,13 @@ async def _jump(ports: Any, lane: int) -> Start:
 
 async def _no_record_looked_at(*_: Any) -> dict[int, int]:
     return {}
+
+
+def _after_the_last_fetch(self: LeaderEpochs, position: int) -> int:
+    return _REAL_BEFORE(self, position) if position == self._end else NO_EPOCH
+
+
+_REAL_BEFORE = LeaderEpochs.before
 
 
 async def _rebuild_all(self: Lane, start: Start) -> None:
@@ -317,7 +325,15 @@ MUTATIONS = (
     ),
     Mutation(
         "leader epochs not compared", "records are read on behind others than were read before",
-        ((LeaderEpochs, "before", lambda *_: NO_EPOCH),),
+        ((LeaderEpochs, "before", lambda *_: NO_EPOCH),), forced=True,
+    ),
+    Mutation(
+        "one leader epoch remembered", "the one before the position after the last fetch, and no other",
+        ((LeaderEpochs, "before", _after_the_last_fetch),), forced=True,
+    ),
+    Mutation(
+        "leader epochs not kept", "a lane that starts does not name the epoch that its ledger ends with",
+        ((recovery, "known_epochs", lambda _: {}),), forced=True,
     ),
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),

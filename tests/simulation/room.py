@@ -12,7 +12,7 @@ import numpy as np
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
+from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.classes import Class
@@ -61,6 +61,7 @@ class Room:
     damaged: bool = False
     closed: bool = False
     idle_clock: IdleClock | None = None
+    on_phase: Callable[[int, Phase], None] = lambda *_: None
     _ids: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
 
     # workers
@@ -94,7 +95,7 @@ class Room:
             self.make_sink(self.world, self.server, DEADLINE_SECONDS),
             self.limits(),
             cpu_threads=1, inserts_per_second_max=200, revoke_ms_max=1_500, until_caught_up=False,
-            say=lambda text: self._said(node, text),
+            say=lambda text: self._said(node, text), observer=_Phases(self),
         )  # fmt: skip
         self.world.loop.create_task(self._work(process, node, process.worker))
 
@@ -227,3 +228,13 @@ class Room:
         """Return the lanes with event rows of a batch that is not in the ledger yet."""
         done = {(p.stamp.lane, p.stamp.batch_no) for p in self.server.parts if p.table == "ledger"}
         return {p.stamp.lane for p in self.server.parts if (p.stamp.lane, p.stamp.batch_no) not in done}
+
+
+class _Phases(NoObserver):
+    """Tells a room of its lanes' phases."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+        self._room.on_phase(lane, phase)

@@ -9,6 +9,7 @@ from typing import Any
 from adledger.pipeline.lanes.ports import IdleClock
 from tests.simulation import truth
 from tests.simulation.clickhouse import Server, SimSink
+from tests.simulation.damage import plan_damage, plan_forced
 from tests.simulation.kafka import TOPICS, Broker, SimSource
 from tests.simulation.room import FAULT_SECONDS, PATIENCE_SECONDS, Process, Room
 from tests.simulation.world import World
@@ -44,13 +45,16 @@ DAY_ENDS = 15.0
 REAL = Parts()
 
 
-def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
-    """Run one seed. Deterministic: the same seed gives the same trace."""
+def run(seed: int, *, trace: bool = False, parts: Parts = REAL, forced: bool = False) -> Outcome:
+    """Run one seed. Deterministic: the same seed gives the same trace.
+
+    `forced`: an unclean election overwrites what was read, at a moment when that is hard to notice.
+    """
     collects = gc.isenabled()
     gc.disable()  # what it would end, and when, is not the seed's
     gc.freeze()  # what is there already need not be looked through after each run
     try:
-        return _run(World(seed, [] if trace else None), parts)
+        return _run(World(seed, [] if trace else None), parts, forced=forced)
     finally:
         gc.collect()  # the world is made after freezing, and no name of it is left here: else it would stay for ever
         gc.unfreeze()
@@ -58,9 +62,9 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL) -> Outcome:
             gc.enable()
 
 
-def _run(world: World, parts: Parts) -> Outcome:
+def _run(world: World, parts: Parts, *, forced: bool) -> Outcome:
     try:
-        room = _scenario(world, parts)
+        room = _scenario(world, parts, forced=forced)
         world.loop.run()
         found = _problems(world, room)
         return Outcome(
@@ -87,7 +91,7 @@ def _problems(world: World, room: Room) -> list[str]:
     return found
 
 
-def _scenario(world: World, parts: Parts) -> Room:
+def _scenario(world: World, parts: Parts, *, forced: bool) -> Room:
     rng = world.rng
     broker = Broker(
         world,
@@ -111,8 +115,10 @@ def _scenario(world: World, parts: Parts) -> Room:
         world.loop.on_network(rng.random() * 2.0, room.start, process)
     _plan_traffic(room)
     _plan_faults(room)
-    if rng.random() < 0.15:
-        _plan_damage(room)
+    if forced:
+        plan_forced(room)
+    elif rng.random() < 0.15:
+        plan_damage(room)
     world.loop.on_network(FAULT_SECONDS, _cease, room)
     return room
 
@@ -179,86 +185,6 @@ def _left(room: Room) -> None:
 
 def _rebalance(room: Room) -> None:
     room.broker.rebalance()
-
-
-def _plan_damage(room: Room) -> None:
-    """The log or the group loses something: lanes may stop and say so, and must never jump."""
-    rng, world = room.world.rng, room.world
-    kind = rng.choice(
-        ("retention", "truncated", "overwritten", "overwritten", "topic recreated", "commits expired")
-    )
-    topic, lane = rng.randrange(len(TOPICS)), rng.randrange(room.broker.lanes)
-    at = rng.uniform(5.0, FAULT_SECONDS - 8.0)
-
-    def begin() -> None:
-        room.damaged = True
-        log = room.broker.log(topic, lane)
-        if kind == "commits expired":
-            _expire_commits(room)
-            return
-        if kind == "overwritten":
-            _overwrite(room)
-            return
-        world.fault(kind, "kafka", f"{TOPICS[topic]}-{lane}")
-        if kind == "retention":
-            log.first = rng.randrange(log.first, log.end + 1)
-            log.batches = [b for b in log.batches if b[1] > log.first]
-        elif kind == "truncated":
-            starts = [b[0] for b in log.batches]
-            if starts:
-                log.end = rng.choice(starts)
-                log.batches = [b for b in log.batches if b[1] <= log.end]
-            log.frozen = True
-        else:
-            room.broker.ids[topic] += "x"
-            for key in [k for k in room.broker.commits if k[0] == topic]:
-                del room.broker.commits[key]
-
-    world.loop.on_network(at, begin)
-
-
-def _overwrite(room: Room) -> None:
-    """A leader without the last records of one partition takes over, and gets more than it lacks at once."""
-    ends = room.positions()
-    places = [
-        (topic, lane, begins)
-        for lane, of_lane in sorted(ends.items())
-        for topic, end in sorted(of_lane.items())
-        for begins in [b[0] for b in room.broker.log(topic, lane).batches if b[0] < end][-3:]
-    ]
-    if not places:
-        return
-    topic, lane, begins = room.world.rng.choice(places)
-    room.world.fault(
-        "overwritten", "kafka", f"{TOPICS[topic]}-{lane} from {begins} on, the ledger has {ends[lane][topic]}"
-    )
-    log = room.broker.log(topic, lane)
-    log.past_batches = max(
-        p.stamp.batch_no for p in room.server.parts if (p.table, p.stamp.lane) == ("ledger", lane)
-    )
-    log.cut(begins)
-    while log.end <= max(log.lost, default=0):
-        room.produce(topic, lane)
-
-
-def _expire_commits(room: Room) -> None:
-    """The group was empty for longer than its offsets are kept: days, so nothing of before is on its way any more."""
-    world = room.world
-    room.closed = True
-    for process in room.processes:
-        process.restarting = False
-        if process.node and not process.node.dead:
-            world.crash(process.node, "an outage of all workers")
-
-    def begin_again() -> None:
-        world.fault("commits expired", "kafka")
-        room.broker.commits.clear()
-        room.broker.members.clear()
-        room.closed = False
-        for process in room.processes:
-            room.start(process)
-
-    world.loop.on_network(30.0, begin_again)
 
 
 def _cease(room: Room) -> None:

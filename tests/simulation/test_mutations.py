@@ -39,9 +39,9 @@ def test_a_missing_rule_is_noticed(mutation: Mutation, record_property):
     begin = BEGINS.get(mutation.name, 0)
     for seed in (*range(begin, CI_SEEDS), *range(begin)):
         with mutation.in_force():
-            outcome = run(seed, parts=mutation.parts)
+            outcome = run(seed, parts=mutation.parts, forced=mutation.forced)
         if outcome.problems:
-            assert run(seed).problems == (), "with the rule the same seed is well"
+            assert run(seed, forced=mutation.forced).problems == (), "with the rule the same seed is well"
             record_property("noticed", f"seed {seed}: {outcome.problems[0][:160]}")
             return
     pytest.fail(f"{mutation.name} ({mutation.lacks}) went unnoticed")
