@@ -29,7 +29,7 @@ from adledger.pipeline.errors import (
 from adledger.pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import Phase, Ports, RolledUp
-from adledger.pipeline.lanes.same_log import same_times
+from adledger.pipeline.lanes.same_log import as_intended, of_other_records, same_times
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.retry import Attempt
@@ -60,9 +60,12 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A batch that is done after doubt. `stored`: its event rows stood there already; None: they were inserted now."""
+    """A batch that is done after doubt. `stored`: its event rows stood there already; None: they were inserted now.
 
-    entry: LedgerEntry
+    `entry` None: nothing of it is there, and the log has other records now: the batch is to be cut again.
+    """
+
+    entry: LedgerEntry | None
     stored: StoredEvents | None
 
 
@@ -92,6 +95,7 @@ class Delivery:
             return computed
 
         settled = await self.settle(intent, records, as_before)
+        assert settled.entry is not None, "these are the records that it was intended of"
         return settled.entry
 
     async def settle(
@@ -111,6 +115,8 @@ class Delivery:
                 there = await self._there(intent)
                 computed = None
                 if not (there["ledger"] or there["events"]):
+                    if not as_intended(intent, records.refs, records.clock, records.leader_epochs):
+                        return self._nothing_of_it(intent, there)
                     computed = await compute()
                     intent = await self._as_computed(intent, records, computed)
                     last = intent.send_by  # the later of the two: what is sent now may arrive until then
@@ -133,6 +139,15 @@ class Delivery:
             f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
             remedy="mend what the messages above name, then start the worker again",
         )
+
+    def _nothing_of_it(self, intent: Intent, there: Mapping[str, int]) -> Settled:
+        """Give up an intent of records that the log no longer has: no row of it is there, nor can one arrive."""
+        if any(there.values()):
+            raise of_other_records(intent, "dead_letters")
+        self._ports.say(
+            f"lane {self._lane}, batch {intent.batch_no}: cut again, the log has other records now"
+        )
+        return Settled(None, None)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what `call` does, which may be repeated: it is retried while ClickHouse does not answer or has no room.
@@ -186,7 +201,7 @@ class Delivery:
 
     async def _write(self, intent: Intent, computed: Computed) -> LedgerEntry:
         """Insert a batch's rows, in this order and no other."""
-        stamp = Stamp(intent.lane, intent.batch_no, intent.send_by)
+        stamp = intent.stamp
         await self._insert("events", computed.events, stamp)
         if computed.dead_rows:
             await self._insert("dead_letters", computed.dead_letters, stamp)
@@ -223,7 +238,7 @@ class Delivery:
             assert entry is not None, "its row was counted"
             return Settled(entry, await sink.stored_events(self._lane, intent.batch_no))
         if computed is not None:
-            await self._insert("events", computed.events, _stamp(intent))
+            await self._insert("events", computed.events, intent.stamp)
         stored = await sink.stored_events(self._lane, intent.batch_no)
         self._whole("events", len(stored.offset), intent.event_rows)
         events = stored_columns(stored)
@@ -239,9 +254,9 @@ class Delivery:
             if there[table]:
                 self._whole(table, there[table], rows)
             else:
-                await self._insert(table, columns, _stamp(intent))
+                await self._insert(table, columns, intent.stamp)
         await self._announce(entry, rollup)
-        await self._insert("ledger", ledger_columns(entry), _stamp(intent))
+        await self._insert("ledger", ledger_columns(entry), intent.stamp)
         return Settled(entry, stored if computed is None else None)
 
     async def _there(self, intent: Intent) -> Mapping[str, int]:
@@ -283,12 +298,7 @@ class Delivery:
                 records.refs.offset[of_topic], stored.offset[stored.topic == topic], assume_unique=True
             )
         if not same_times(records.refs.take(is_event), stored):
-            raise LaneStopped(
-                f"lane {self._lane}: events has rows of batch {intent.batch_no} of other records than the log has now: it "
-                "was truncated, and has grown again",
-                remedy="restore the log; or let the batch be written again, of what the log has now: "
-                f"adledger lane resolve {self._lane} --reason TEXT --dry-run",
-            )
+            raise of_other_records(intent, "events")
         dead = np.flatnonzero(~is_event)
         self._whole("dead_letters (by the log)", len(dead), intent.dead_rows)
         refs = records.refs.take(dead)
@@ -304,15 +314,11 @@ class Delivery:
         if found != intended:
             raise LaneStopped(
                 f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
-                remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written "
-                f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
+                remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written again: "
+                f"adledger lane resolve {self._lane} --reason TEXT --dry-run",
             )
 
     async def _wait_past(self, second: int) -> None:
         """Return when the server's clock is past a second."""
         while (now := await self._ports.sink.server_time()) <= second:  # noqa: ASYNC110 - another machine's clock
             await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
-
-
-def _stamp(intent: Intent) -> Stamp:
-    return Stamp(intent.lane, intent.batch_no, intent.send_by)

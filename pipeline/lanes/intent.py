@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from adledger.pipeline.errors import LaneStopped
-from adledger.sinks.sink import OffsetRange
+from adledger.sinks.sink import OffsetRange, Stamp
 
 METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""
@@ -40,6 +40,11 @@ class Intent:
     ordered: bool = False
     leader_epochs: tuple[int, ...] = ()
     malformed: int | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """In whose name the batch's rows are written."""
+        return Stamp(self.lane, self.batch_no, self.send_by)
 
     def with_send_by(self, send_by: int) -> "Intent":
         """Return the same intent with another deadline (server second)."""

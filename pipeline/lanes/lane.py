@@ -92,8 +92,10 @@ class Lane:
             await self._rebuild(start)
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
-            entry = await self._settle(start.pending)
-            batch_no, clock, positions = entry.batch_no + 1, entry.clock_after, _ends(entry)
+            settled = await self._settle(start.pending)
+            if settled is not None:
+                batch_no, clock = settled.batch_no + 1, settled.clock_after
+                positions = {r.topic: r.end for r in settled.ranges}
         self._knows = (batch_no, clock)
         await self._choice.begin(batch_no)
         buffer = LaneBuffer(positions, self._ports.limits.batch)
@@ -178,8 +180,8 @@ class Lane:
             async for events in self._ports.sink.rule_events(of.lane, clock_from, of.before_batch_no):
                 await self._ports.run_cpu(lambda e=events: evaluator.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
-    async def _settle(self, intent: Intent) -> LedgerEntry:
-        """End the batch that a former owner, or this worker before it died, had intended."""
+    async def _settle(self, intent: Intent) -> LedgerEntry | None:
+        """End the batch that a former owner, or this worker before it died, had intended; None: it is to be cut again."""
         self._ports.say(
             f"lane {self.lane}: batch {intent.batch_no} was intended and is not in the ledger: in doubt"
         )
@@ -314,7 +316,3 @@ class Lane:
     def _reached_end(self, buffer: LaneBuffer) -> bool:
         """Whether only offsets without records are left up to `until`, which take a batch of none."""
         return self._until is not None and not self._reached(buffer)
-
-
-def _ends(entry: LedgerEntry) -> dict[int, int]:
-    return {r.topic: r.end for r in entry.ranges}

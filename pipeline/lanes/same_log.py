@@ -9,15 +9,16 @@ Before that the broker is asked, by the leader epoch that the ledger has. Where 
 the look goes farther: also at topics that were silent for long, and at what stands where the ledger has no record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LaneStopped, LogRewritten, OffsetOutOfRange
+from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Source, Topology
-from adledger.pipeline.records.columns import RecordRefs
+from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.walk import walk
 from adledger.schemas.wire import Malformed
@@ -93,6 +94,27 @@ def same_times(refs: RecordRefs, stored: StoredEvents) -> bool:
     """Whether n records, in any order, are those of a batch's stored event rows: as many, and of the same log times."""
     order = np.lexsort((refs.offset, refs.topic))
     return len(order) == len(stored.offset) and np.array_equal(refs.log_time[order], stored.log_time)
+
+
+def as_intended(intent: Intent, refs: RecordRefs, clock: I64, leader_epochs: Sequence[int]) -> bool:
+    """Whether a batch's records, read again, are those that it was intended of: as many, up to its cut, by their leaders."""
+    if len(refs) != intent.event_rows + intent.dead_rows:
+        return False
+    cut = (intent.cut_time, intent.cut_topic, intent.cut_offset)
+    if len(refs) and (int(clock[-1]), int(refs.topic[-1]), int(refs.offset[-1])) != cut:
+        return False
+    both = zip(intent.leader_epochs, leader_epochs, strict=False)
+    return all(NO_EPOCH in pair or pair[0] == pair[1] for pair in both)
+
+
+def of_other_records(intent: Intent, table: str) -> LaneStopped:
+    """Return the error where rows of a batch in doubt are not of the records that the log has now."""
+    return LaneStopped(
+        f"lane {intent.lane}: {table} has rows of batch {intent.batch_no} of other records than the log has now: it was "
+        "truncated, and has grown again",
+        remedy="restore the log; or let the batch be written again, of what the log has now: "
+        f"adledger lane resolve {intent.lane} --reason TEXT --dry-run",
+    )
 
 
 async def _changed_since(known: Known, entry: LedgerEntry, r: OffsetRange, denied: int | None) -> int | None:

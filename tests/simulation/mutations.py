@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
+from adledger.pipeline.lanes import deliver as deliver_module
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes import recovery
 from adledger.pipeline.lanes.compute import Computed
@@ -330,6 +331,10 @@ MUTATIONS = (
     Mutation(
         "one leader epoch remembered", "the one before the position after the last fetch, and no other",
         ((LeaderEpochs, "before", _after_the_last_fetch),), forced=True,
+    ),
+    Mutation(
+        "batch in doubt of other records", "it is judged again, with the cut of records that the log no longer has",
+        ((deliver_module, "as_intended", lambda *_: True),), forced=True,
     ),
     Mutation(
         "leader epochs not kept", "a lane that starts does not name the epoch that its ledger ends with",

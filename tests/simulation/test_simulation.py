@@ -3,6 +3,7 @@
 `make simulate SEEDS=0..1999` runs more of them; docs/simulation.md says what is simulated.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from collections import Counter
 import pytest
 
 from adledger.pipeline.lanes.warm import compile_kernels
+from tests.simulation.kafka import Broker
+from tests.simulation.loop import Node, SimTask
 from tests.simulation.run import Outcome, run
-from tests.simulation.world import FAULTS
+from tests.simulation.world import FAULTS, World
 
-SEEDS = range(300)
+SEEDS, FORCED_SEEDS = range(300), range(100)
 """The part that `make test` runs; CI runs 2,000 beside it."""
 
 
@@ -29,6 +32,24 @@ def test_every_seed_ends_in_the_truth(outcomes):
     failed = {o.seed: o.problems for o in outcomes if o.problems}
     first = next(iter(failed), None)
     assert not failed, f"repeat it: make simulate SEEDS={first}..{first} TRACE=1\n{failed[first][0]}"
+
+
+def test_a_log_overwritten_at_the_worst_of_times_loses_nothing():
+    """In each seed an election overwrites what was read, while a batch is in doubt or a lane starts: counted, or said."""
+    outcomes = [run(seed, forced=True) for seed in FORCED_SEEDS]
+    failed = {o.seed: o.problems for o in outcomes if o.problems}
+    first = next(iter(failed), None)
+    assert not failed, (
+        f"repeat it: make simulate SEEDS={first}..{first} OVERWRITES=1 TRACE=1\n{failed[first][0]}"
+    )
+    assert sum(o.faults["overwritten in doubt"] for o in outcomes) > len(FORCED_SEEDS) // 3
+
+
+def test_nothing_is_left_of_a_run():
+    """100,000 seeds run in the memory of one: nothing of a world outlives its run."""
+    run(3)
+    left = [o for o in gc.get_objects() if isinstance(o, World | Node | SimTask | Broker)]
+    assert left == []
 
 
 def test_every_kind_of_fault_was_injected(outcomes):

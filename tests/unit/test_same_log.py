@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
 from adledger.pipeline.lanes import same_log
+from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.orders import Place, skip_changed
-from adledger.pipeline.lanes.same_log import changed_since, denied_epochs, known_epochs
+from adledger.pipeline.lanes.same_log import as_intended, changed_since, denied_epochs, known_epochs
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.batch_format import HEADER_BYTES
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.records.encoded import READ_AHEAD_BYTES, EncodedBatch, Fetched
 from adledger.pipeline.stages.plain_hashes import xxh64
+from adledger.pipeline.stages.walk import walk
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink
 from adledger.sinks.orders import OrderKind
@@ -223,6 +226,38 @@ async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
     entry = await world.written()
     world.source.overwrite(1, same_times=False)
     assert await changed_since(world, entry, {}) == {0: 0}
+
+
+LANE_CLOCK = np.array([CLOCK, CLOCK + 1, CLOCK + 4])
+INTENDED = Intent(
+    TOPOLOGY.epoch, LANE, 7, (OffsetRange(0, 0, 2), OffsetRange(1, 5, 6)), CLOCK + 4, 1, 5, CLOCK, CLOCK + 4, 2, 1, 7,
+    NOW, leader_epochs=(3, 4),
+)  # fmt: skip
+OTHERS = {
+    "fewer": lambda refs, clock, epochs: (refs.take(slice(1, None)), clock[1:], epochs),
+    "none": lambda refs, clock, epochs: (refs.take(slice(0, 0)), clock[:0], epochs),
+    "later": lambda refs, clock, epochs: (refs, clock + 1, epochs),
+    "another topic last": lambda refs, clock, epochs: (refs.take(np.array([2, 1, 0])), clock, epochs),
+    "another leader": lambda refs, clock, epochs: (refs, clock, (3, 5)),
+}
+
+
+def refs_of_intended() -> RecordRefs:
+    found = [walk(Fetched(0, o, o + 1, 2, (Log._encoded(o, CLOCK + o, value(o)),))) for o in range(2)]
+    return RecordRefs.concat([*found, walk(Fetched(1, 5, 6, 6, (Log._encoded(5, CLOCK + 4, value(5)),)))])
+
+
+@pytest.mark.parametrize("epochs", [(3, 4), (-1, 4), (3, -1), ()])
+def test_a_batch_read_again_is_known_as_what_was_intended(epochs):
+    """As many records, up to the cut, by the same leaders as far as these are known."""
+    assert as_intended(INTENDED, refs_of_intended(), LANE_CLOCK, epochs)
+    assert as_intended(replace(INTENDED, leader_epochs=()), refs_of_intended(), LANE_CLOCK, epochs)
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_records_are_not_what_was_intended(what):
+    """Fewer records, another last one, or one by another leader: the log was rewritten since."""
+    assert not as_intended(INTENDED, *OTHERS[what](refs_of_intended(), LANE_CLOCK, (3, 4)))
 
 
 def test_the_order_gives_up_what_stands_there_now():
