@@ -29,7 +29,7 @@ from adledger.pipeline.errors import (
 from adledger.pipeline.lanes.compute import Computed, dead_letters, ledger_row, rollup_rows, stored_columns
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import Phase, Ports, RolledUp
-from adledger.pipeline.lanes.same_log import as_intended, of_other_records, same_times
+from adledger.pipeline.lanes.same_log import as_intended, of_other_records, refuse_other_records, same_times
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.records.columns import I64, RecordRefs
 from adledger.pipeline.retry import Attempt
@@ -114,9 +114,9 @@ class Delivery:
                 last = intent.send_by
                 there = await self._there(intent)
                 computed = None
+                if not as_intended(intent, records.refs, records.clock, records.leader_epochs):
+                    return self._cut_again(intent, there)
                 if not (there["ledger"] or there["events"]):
-                    if not as_intended(intent, records.refs, records.clock, records.leader_epochs):
-                        return self._nothing_of_it(intent, there)
                     computed = await compute()
                     intent = await self._as_computed(intent, records, computed)
                     last = intent.send_by  # the later of the two: what is sent now may arrive until then
@@ -140,10 +140,9 @@ class Delivery:
             remedy="mend what the messages above name, then start the worker again",
         )
 
-    def _nothing_of_it(self, intent: Intent, there: Mapping[str, int]) -> Settled:
+    def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
         """Give up an intent of records that the log no longer has: no row of it is there, nor can one arrive."""
-        if any(there.values()):
-            raise of_other_records(intent, "dead_letters")
+        refuse_other_records(intent, there)
         self._ports.say(
             f"lane {self._lane}, batch {intent.batch_no}: cut again, the log has other records now"
         )

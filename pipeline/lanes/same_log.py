@@ -117,6 +117,21 @@ def of_other_records(intent: Intent, table: str) -> LaneStopped:
     )
 
 
+def refuse_other_records(intent: Intent, there: Mapping[str, int]) -> None:
+    """Raise where a batch in doubt has rows (table -> how many), of records that the log no longer has.
+
+    LogRewritten where it is done: then a lane that starts again compares the log with the whole ledger. LaneStopped else.
+    """
+    if there["ledger"]:
+        raise LogRewritten(
+            f"batch {intent.batch_no} is in the ledger, and the log has other records now than those it was intended of",
+            since={},
+            remedy="Nothing to do yet: the lane compares the log with the ledger, and stops where they disagree.",
+        )
+    if tables := [table for table, rows in there.items() if rows]:
+        raise of_other_records(intent, tables[0])
+
+
 async def _changed_since(known: Known, entry: LedgerEntry, r: OffsetRange, denied: int | None) -> int | None:
     lane, topic, before, until = entry.lane, r.topic, entry.batch_no + 1, r.end
     clock_from = max(0, entry.clock_after - KNOWN_BY_AGE_MS_MAX) if denied is None else 0
