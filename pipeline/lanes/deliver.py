@@ -60,10 +60,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A batch that is done after doubt. `stored`: its event rows stood there already; None: they were inserted now.
-
-    `entry` None: nothing of it is there, and the log has other records now: the batch is to be cut again.
-    """
+    """A batch after doubt: done, or (`entry` None) to be cut again, of other records; `stored`: its rows were there already."""
 
     entry: LedgerEntry | None
     stored: StoredEvents | None
@@ -143,9 +140,7 @@ class Delivery:
     def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
         """Give up an intent of records that the log no longer has: no row of it is there, nor can one arrive."""
         refuse_other_records(intent, there)
-        self._ports.say(
-            f"lane {self._lane}, batch {intent.batch_no}: cut again, the log has other records now"
-        )
+        self._ports.say(f"lane {self._lane}, batch {intent.batch_no}: cut again, the log was rewritten")
         return Settled(None, None)
 
     async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
