@@ -1,34 +1,68 @@
-"""`adledger import`: a file of events into a log."""
+"""`adledger import`: files of events into a log."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adledger.pipeline.addresses import FilesAddress, SourceAddress, parse_source
+from adledger.pipeline.addresses import FilesAddress, KafkaAddress, SourceAddress, parse_source
 from adledger.pipeline.cli import options
-from adledger.pipeline.cli.output import err, out, out_json
+from adledger.pipeline.cli.importing_output import print_summary, progress_of
+from adledger.pipeline.cli.output import err
 from adledger.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from adledger.pipeline.importing.pacing import ReplayPace
-    from adledger.pipeline.importing.run import ImportSummary, LogWriter, Progress
+    from adledger.pipeline.importing.refusing import Limits
+    from adledger.pipeline.importing.target import ImportTarget
+    from adledger.pipeline.settings import Settings
 
 
-LATE_MS_MAX = 1_000
-"""A replay that was later than this says so."""
+HELP = """Append files' events to a log, in the file's order.
+
+Several files are one log: they are merged by their events' times (an impression and a click log, say).
+
+\b
+Formats:
+  wire         one JSON event a line, as producers send it; each line is written as it is
+  access-log   a web server's log: combined, vhost_combined, nginx's and Apache's own formats (--line-format), JSON lines, CloudFront, AWS load balancers; each hit is an impression
+  open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, a clicked one also a click
+  ipinyou      iPinYou's impression and click logs, seasons 2 and 3 (24 columns, tabs)
+  talkingdata  TalkingData AdTracking's clicks (CSV); impressions of theirs are not in the data
+
+Files are examined before anything is written: one that is not of its format is refused, with a guess at what it is; so is one of which too many lines can't be read (exit code 1), or whose lines would expire unbilled, with the ways out. --dry-run stops there.
+
+Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is, ends in the dead letters, and moves no watermark. A file imported a second time bills nothing. A folder is made where there is none; on Kafka make the topics first (adledger topics create).
+
+On Kafka brokers stamp what they take, and old events expire there: import them to topics of their own with log_time = record.
+
+With --speed the log is replayed as load: each event is written when its turn is, whatever became of those before. Into a live deployment's topics add --as-of-now, or they are expired there.
+
+\b
+Examples:
+  adledger import access.log.gz --format access-log --to files:data/log
+  adledger import events.ndjson --format wire --to files:data/log --partitions 64
+  adledger import access.log.zst --format access-log --line-format '$remote_addr [$time_iso8601] "$http_user_agent"' --dry-run --to files:data/log
+  adledger import june.csv --format open-bandit --id-prefix ob-june --to files:data/log --json
+  adledger import events.ndjson --format wire --to kafka://localhost:9092
+  adledger import june.ndjson --format wire --to kafka://localhost:9092 --set topics=ad.june --set log_time=record
+  adledger import imp.20130606.txt clk.20130606.txt --format ipinyou --speed 60 --as-of-now --to kafka://localhost:9092
+"""
 
 
 def import_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain, gzip or bzip2; several are merged by time.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain or gzip, bzip2, xz, zstd; several are merged by time.")],
     *,
     format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")],
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="files:DIR or kafka://HOST:PORT[,...].")],
+    line_format: Annotated[str | None, typer.Option("--line-format", metavar="TEXT", help="An access log's fields: nginx's log_format or Apache's LogFormat.")] = None,
+    client_field: Annotated[str | None, typer.Option("--client-field", metavar="NAME", help="The access log's field that is the client's address (remote_addr).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come, and write nothing.")] = False,
+    unreadable_max: Annotated[str, typer.Option("--unreadable-max", metavar="N%", help="Refuse files of which more lines can't be read; 100% accepts all.")] = "1%",
+    by_time: Annotated[bool, typer.Option("--sort", help="Append in the order of event times, not in the file's.")] = False,
+    not_after: Annotated[str | None, typer.Option("--not-after", metavar="TIME", help="Later event times are wrong: such lines are dead letters (RFC 3339).")] = None,
+    keep_expired: Annotated[bool, typer.Option("--keep-expired", help="Write lines that are too late, too: recorded, never billed.")] = False,
     partitions: Annotated[int | None, typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16).")] = None,
     id_prefix: Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Prefix of event ids: for a second file of a format.")] = None,
     speed: Annotated[str | None, typer.Option("--speed", metavar="N", help="Replay: 1 at the events' own timing, 10 ten times as fast, ...")] = None,
@@ -37,50 +71,45 @@ def import_command(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Append a file's events to a log, in the file's order.
-
-    Several files are one log: they are merged by their events' times (an impression and a click log, say).
-
-    \b
-    Formats:
-      wire         one JSON event a line, as producers send it; each line is written as it is
-      access-log   a web server's log in Apache's combined format; each hit is an impression
-      open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, a clicked one also a click
-      ipinyou      iPinYou's impression and click logs, seasons 2 and 3 (24 columns, tabs)
-      talkingdata  TalkingData AdTracking's clicks (CSV); impressions of theirs are not in the data
-
-    Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is and ends in the dead letters. A file imported a second time bills nothing. A folder is made where there is none; on Kafka make the topics first (adledger topics create).
-
-    On Kafka brokers stamp what they take: old events are expired there. To judge them as of then, import to topics of their own with log_time = record.
-
-    With --speed the log is replayed as load: each event is written when its turn is, whatever became of those before. Into a live deployment's topics add --as-of-now, or they are expired there.
-
-    \b
-    Examples:
-      adledger import access.log.gz --format access-log --to files:data/log
-      adledger import events.ndjson --format wire --to files:data/log --partitions 64
-      adledger import june.csv --format open-bandit --id-prefix ob-june --to files:data/log --json
-      adledger import events.ndjson --format wire --to kafka://localhost:9092
-      adledger import june.ndjson --format wire --to kafka://localhost:9092 --set topics=ad.june --set log_time=record
-      adledger import imp.20130606.txt clk.20130606.txt --format ipinyou --speed 60 --as-of-now --to kafka://localhost:9092
-    """
+    """Append files' events to a log."""
     address = _address(to)
     pace = _pace(speed, as_of_now=as_of_now, address=address)
-    open_writer = _writer(address, to, partitions, pace, config_file, assignments)
+    settings = options.load_settings(config_file, assignments, source=to).settings
+    target = _target(address, partitions, settings)
 
-    from adledger.pipeline.importing import import_into
+    from adledger.pipeline.importing.formats import FormatChoice
+    from adledger.pipeline.importing.run import ImportOptions, import_files
 
-    with _progress(files[0] if len(files) == 1 else Path(f"{len(files)} files")) as progress:
-        summary = import_into(
-            files,
-            format_name,
-            open_writer,
-            started_at_ms=time.time_ns() // 1_000_000,
-            id_prefix=id_prefix,
-            progress=progress,
-            pace=pace,
+    limits = _limits(unreadable_max, not_after, settings, keep_expired=keep_expired or pace is not None)
+    brokers_stamp = isinstance(address, KafkaAddress) and settings.log_time == "append"
+    if pace is not None and not pace.as_of_now and brokers_stamp:
+        err(
+            "events keep their times, and brokers stamp them with the present: those older than "
+            f"{settings.allowed_lateness_hours} hours will expire; --as-of-now moves them"
         )
-    _print(summary, to, as_json=as_json)
+    if pace is not None and by_time:
+        raise UsageError(
+            "--sort does not go with --speed", remedy="Sort the file first, or leave one of them out."
+        )
+    with progress_of(files) as progress:
+        summary = import_files(
+            files,
+            FormatChoice(
+                name=format_name, id_prefix=id_prefix, line_format=line_format, client_field=client_field
+            ),
+            target,
+            started_at_ms=time.time_ns() // 1_000_000,
+            options=ImportOptions(
+                limits=limits, by_time=by_time, pace=pace, brokers_stamp=brokers_stamp, dry_run=dry_run
+            ),
+            progress=progress,
+        )
+    print_summary(summary, to, files, as_json=as_json, dry_run=dry_run)
+    if summary.refused is not None:
+        raise summary.refused
+
+
+import_command.__doc__ = HELP
 
 
 def _address(to: str) -> SourceAddress:
@@ -102,21 +131,12 @@ def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "Rep
     return ReplayPace(speed=speed_of(speed), as_of_now=as_of_now, flushed=isinstance(address, FilesAddress))
 
 
-def _writer(
-    address: SourceAddress,
-    to: str,
-    partitions: int | None,
-    pace: "ReplayPace | None",
-    config: Path | None,
-    assignments: list[str] | None,
-) -> "Callable[[], LogWriter]":
-    """Return what opens the log."""
-    settings = options.load_settings(config, assignments, source=to).settings
-    if isinstance(address, FilesAddress):
-        from adledger.pipeline.importing.run import open_log
+def _target(address: SourceAddress, partitions: int | None, settings: "Settings") -> "ImportTarget":
+    """Return the log that an address names."""
+    from adledger.pipeline.importing.target import FilesTarget, OpenedTarget
 
-        folder = address.directory
-        return lambda: open_log(folder, partitions, settings.topics)
+    if isinstance(address, FilesAddress):
+        return FilesTarget(address.directory, partitions, settings.topics)
     if partitions is not None:
         raise UsageError(
             f"--partitions {partitions}: topics on Kafka are there before an import",
@@ -124,54 +144,37 @@ def _writer(
         )
     from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 
-    if pace is not None and not pace.as_of_now and settings.log_time == "append":
-        err(
-            "events keep their times, and brokers stamp them with the present: those older than "
-            f"{settings.allowed_lateness_hours} hours will expire; --as-of-now moves them"
+    return OpenedTarget(lambda: KafkaLogWriter(settings, say=err))
+
+
+def _limits(
+    unreadable_max: str, not_after: str | None, settings: "Settings", *, keep_expired: bool
+) -> "Limits":
+    from adledger.pipeline.importing.refusing import Limits
+    from adledger.pipeline.stages.rfc3339 import parse_ms
+
+    latest = None if not_after is None else parse_ms(not_after)
+    if not_after is not None and latest is None:
+        raise UsageError(
+            f"--not-after {not_after} is not a time", remedy="Write it as RFC 3339: 2026-11-30T00:00:00Z."
         )
-    return lambda: KafkaLogWriter(settings, say=err)
+    return Limits(
+        unreadable_share_max=share_of(unreadable_max),
+        lateness_ms=settings.allowed_lateness_hours * 3_600_000,
+        keep_expired=keep_expired,
+        not_after_ms=latest,
+        window_hours=settings.dedupe_window_hours,
+    )
 
 
-@contextmanager
-def _progress(file: Path) -> "Iterator[Progress]":
-    """Give what shows how far the file has been read: a bar, where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _of: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(file.name, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of or None)
-
-
-def _print(summary: "ImportSummary", to: str, *, as_json: bool) -> None:
-    if as_json:
-        out_json({
-            "records": summary.records,
-            "topics": summary.by_topic,
-            "unreadable": summary.unreadable,
-            "problems": summary.problems,
-            **({} if summary.replay is None else {"replay": asdict(summary.replay)}),
-            "partitions": summary.partitions,
-            "log": to,
-        })  # fmt: skip
-        return
-    topics = ", ".join(f"{count:,} to {topic}" for topic, count in summary.by_topic.items())
-    out(f"{summary.records:,} records written to {to} ({topics})")
-    if (replay := summary.replay) is not None:
-        out(
-            f"{replay.log_seconds:,.0f} s of the events' time in {replay.seconds:,.1f} s, at most {replay.late_ms_max:,} ms late"
+def share_of(text: str) -> float:
+    """Return the share that `5%` or `0.05` says. Raises UsageError."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(
+            f"--unreadable-max {text} is not a share", remedy="Give 0% to 100%, or 0 to 1: 5% or 0.05."
         )
-        if replay.late_ms_max > LATE_MS_MAX:
-            err("it fell behind its pace: lower --speed, or look why the log took it so late")
-    if summary.unreadable:
-        err(
-            f"{summary.unreadable:,} of them are lines that can't be read: they were written as they are, and will end in the dead letters"
-        )
-        for problem in summary.problems:
-            err(f"  {problem}")
-        if summary.unreadable > len(summary.problems):
-            err("  ...")
-        err("remedy: mend these lines in their places and import again: what is there already bills nothing")
+    return share

@@ -1,86 +1,91 @@
-"""Web server logs in Apache's combined format: each hit is an impression, keyed by its address."""
+"""Web servers' access logs: each hit is an impression, keyed by its address; how the lines are written is found out or named."""
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 
-import orjson
-
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.access_hits import HitReader, hit_record
+from adledger.pipeline.importing.access_lines import Combined, Laid
+from adledger.pipeline.importing.access_named import Alb, CloudFront, JsonHits
+from adledger.pipeline.importing.line_layout import CLIENT, TIMES, compiled
 from adledger.pipeline.importing.records import ParsedRecord, unreadable
-from adledger.schemas.wire import EventType
 
 ID_PREFIX = "al"
-OUR_ID = 2
-"""Publisher, site, campaign, creative and advertiser of such a log."""
-PRICE_MICROS = 1_000_000
+LOOKED_AT_LINES_MAX = 1_000
+"""The way that a log is written is found out from at most so many of its first lines."""
 
-_QUOTED = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
-_HIT = re.compile(
-    rb"(\S+) \S+ [^\[]*\[([^:\]]+):(\d\d):(\d\d):(\d\d) ([+-]\d{4})\] "
-    + rb"%b \d{3} (?:\d+|-) %b %b\s*" % (_QUOTED, _QUOTED, _QUOTED)
+_Make = Callable[[str | None], HitReader]
+
+WRITTEN: tuple[tuple[re.Pattern[bytes], _Make], ...] = (
+    (re.compile(rb"\S+ \S+ \S+ \["), lambda _: Combined()),
+    (re.compile(rb"[\w.-]+:\d+ "), lambda _: Combined(vhost=True)),
+    (re.compile(rb"\s*\{"), JsonHits),
+    (re.compile(rb"#(Version|Fields):"), lambda _: CloudFront()),
+    (re.compile(rb"(http|https|h2|grpcs|ws|wss) \d{4}-"), lambda _: Alb()),
 )
-_ABSENT = b"-"
+"""The ways that are known, and how a line of each begins; where two read as many lines, the first is taken."""
 
 
 class AccessLog:
-    """Reads lines as `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`."""
+    """Reads one log. Its first lines decide how it is written, unless `line_format` says it."""
 
-    def __init__(self, id_prefix: str = ID_PREFIX) -> None:
+    def __init__(
+        self, id_prefix: str = ID_PREFIX, *, line_format: str | None = None, client_field: str | None = None
+    ) -> None:
+        """Refuse, by a UsageError, a line format that can't be read, or lacks the client or the time."""
         self._id_prefix = id_prefix
+        self._client_field = client_field
+        self._reader: HitReader | None = None if line_format is None else _laid(line_format, client_field)
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
         """Return a record a line that is not blank; event ids count the file's lines."""
-        return [
-            self._record(line, number)
-            for number, line in enumerate(lines, first_line)
-            if line and not line.isspace()
-        ]
+        if self._reader is None:
+            self._reader = self._found_out(lines)
+        records: list[ParsedRecord] = []
+        for number, line in enumerate(lines, first_line):
+            if not line or line.isspace():
+                continue
+            try:
+                hit = self._reader.read(line.decode())
+            except ValueError as error:  # among them: not UTF-8, not JSON
+                records.append(unreadable(line, number, error))
+                continue
+            if hit is not None:
+                records.append(hit_record(hit, f"{self._id_prefix}-{number}", number))
+        return records
 
-    def _record(self, line: bytes, number: int) -> ParsedRecord:
-        hit = _HIT.fullmatch(line)
-        if hit is None:
-            return unreadable(line, number, "not of the combined format")
+    def _found_out(self, lines: Sequence[bytes]) -> HitReader:
+        if self._client_field is not None:
+            return JsonHits(self._client_field)  # the only one of these whose fields have names of their own
+        first = next((line for line in lines if line.strip()), b"")
+        # Where none reads a line, the beginning tells whose errors say what is wrong.
+        _, best = max(
+            WRITTEN, key=lambda way: (_lines_read(way[1](None), lines), way[0].match(first) is not None)
+        )
+        return best(None)
+
+
+def _lines_read(reader: HitReader, lines: Sequence[bytes]) -> int:
+    count = 0
+    for line in lines[:LOOKED_AT_LINES_MAX]:
         try:
-            ip = hit[1].decode()
-            event_time = _midnight_ms(hit[2], hit[6]) + _time_of_day_ms(hit)
-            event = {
-                "event_type": "impression",
-                "event_id": f"{self._id_prefix}-{number}",
-                "event_time": event_time,
-                "publisher_id": OUR_ID,
-                "site_id": OUR_ID,
-                "campaign_id": OUR_ID,
-                "creative_id": OUR_ID,
-                "advertiser_id": OUR_ID,
-                "user_id": "",
-                "ip": ip,
-                "user_agent": _text(hit[9]),
-                "page_url": _text(hit[8]),
-                "price_micros": PRICE_MICROS,
-            }
-        except ValueError as error:  # no such day or hour, or not UTF-8
-            return unreadable(line, number, error)
-        return ParsedRecord(EventType.IMPRESSION, ip.encode(), event_time, orjson.dumps(event))
+            count += reader.read(line.decode()) is not None
+        except ValueError:
+            continue
+    return count
 
 
-@lru_cache(maxsize=64)
-def _midnight_ms(day: bytes, zone: bytes) -> int:
-    """Return when a day (`17/May/2015`) began in a zone (`+0000`). Raises ValueError."""
-    midnight = datetime.strptime(f"{day.decode()} {zone.decode()}", "%d/%b/%Y %z")
-    return (midnight - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def _time_of_day_ms(hit: re.Match[bytes]) -> int:
-    hour, minute, second = int(hit[3]), int(hit[4]), int(hit[5])
-    if hour > 23 or minute > 59 or second > 60:
-        raise ValueError("no such time of day")
-    return ((hour * 60 + minute) * 60 + second) * 1000
-
-
-def _text(field: bytes) -> str:
-    r"""Return a quoted field's text; "" for `-`, which stands for an absent one. Raises ValueError: not UTF-8.
-
-    The server's own escapes stay in it: what `\xe4` was is text in a code page that the log does not name.
-    """
-    return "" if field == _ABSENT else field.decode()
+def _laid(line_format: str, client_field: str | None) -> Laid:
+    layout = compiled(line_format)
+    client = client_field or CLIENT
+    if client not in layout.fields:
+        raise UsageError(
+            f"--line-format {line_format!r} has no field ${client}, which is the client's address",
+            remedy=f"Its fields are {', '.join(sorted(layout.fields))}: name the client's with --client-field.",
+        )
+    if not layout.fields.intersection(TIMES):
+        raise UsageError(
+            f"--line-format {line_format!r} has no time",
+            remedy="It needs one of $time_local, $time_iso8601 and $msec, or Apache's %t.",
+        )
+    return Laid(layout, client_field)

@@ -1,4 +1,4 @@
-"""The formats that `adledger import` understands, by name."""
+"""The formats that `adledger import` reads, by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,16 @@ ID_PREFIX_CHARS_MAX = 32
 """Room for a line's number and a suffix within an event id's 64 bytes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatChoice:
+    """What was asked for: a format by name, and its options. `id_prefix`: None is the format's own."""
+
+    name: str
+    id_prefix: str | None = None
+    line_format: str | None = None
+    client_field: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format: what it is, and how its reader is made; `id_prefix` is None where events bring their own ids.
@@ -21,34 +31,53 @@ class Format:
 
     description: str
     id_prefix: str | None
-    reader: Callable[[str], LineFormat]
+    reader: Callable[[str, FormatChoice], LineFormat]
     own_ids: bool = False
 
 
+ACCESS_LOG = "access-log"
+
 FORMATS: Mapping[str, Format] = {
-    "wire": Format("one JSON event a line, as producers send it", None, lambda _: Wire(), own_ids=True),
-    "access-log": Format(
-        "a web server's log in Apache's combined format", access_log.ID_PREFIX, access_log.AccessLog
+    "wire": Format("one JSON event a line, as producers send it", None, lambda _p, _c: Wire(), own_ids=True),
+    ACCESS_LOG: Format(
+        "a web server's log: combined, vhost_combined, --line-format, JSON lines, CloudFront or ALB",
+        access_log.ID_PREFIX,
+        lambda prefix, choice: access_log.AccessLog(
+            prefix, line_format=choice.line_format, client_field=choice.client_field
+        ),
     ),
     "open-bandit": Format(
-        "the CSV of the Open Bandit Dataset", open_bandit.ID_PREFIX, open_bandit.OpenBandit
+        "the CSV of the Open Bandit Dataset",
+        open_bandit.ID_PREFIX,
+        lambda prefix, _: open_bandit.OpenBandit(prefix),
     ),
     "ipinyou": Format(
-        "iPinYou's impression and click logs (24 columns)", ipinyou.ID_PREFIX, ipinyou.IPinYou, own_ids=True
+        "iPinYou's impression and click logs (24 columns)",
+        ipinyou.ID_PREFIX,
+        lambda prefix, _: ipinyou.IPinYou(prefix),
+        own_ids=True,
     ),
     "talkingdata": Format(
-        "TalkingData AdTracking's clicks (CSV)", talkingdata.ID_PREFIX, talkingdata.TalkingData
+        "TalkingData AdTracking's clicks (CSV)",
+        talkingdata.ID_PREFIX,
+        lambda prefix, _: talkingdata.TalkingData(prefix),
     ),
 }
 
 
-def line_format(name: str, id_prefix: str | None) -> LineFormat:
-    """Return a reader for one file. Raises UsageError for an unknown format, or a prefix that does not fit."""
+def reader_of(choice: FormatChoice) -> LineFormat:
+    """Return a reader for one file. Raises UsageError: an unknown format, or options that do not fit it."""
+    name, id_prefix = choice.name, choice.id_prefix
     found = FORMATS.get(name)
     if found is None:
         raise UsageError(f"there is no format {name!r}", remedy=f"Known are {', '.join(FORMATS)}.")
+    if name != ACCESS_LOG and (choice.line_format or choice.client_field):
+        raise UsageError(
+            f"--line-format and --client-field belong to {ACCESS_LOG}, not to {name}",
+            remedy=f"Leave them out, or choose --format {ACCESS_LOG}.",
+        )
     if id_prefix is None:
-        return found.reader(found.id_prefix or "")
+        return found.reader(found.id_prefix or "", choice)
     if found.id_prefix is None:
         raise UsageError(
             f"an id prefix does not go with the format {name}, whose events have ids of their own",
@@ -59,4 +88,4 @@ def line_format(name: str, id_prefix: str | None) -> LineFormat:
             f"{id_prefix!r} can't be an id prefix",
             remedy=f"Use 1 to {ID_PREFIX_CHARS_MAX} printable ASCII characters.",
         )
-    return found.reader(id_prefix)
+    return found.reader(id_prefix, choice)

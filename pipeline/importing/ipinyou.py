@@ -27,11 +27,19 @@ from typing import Any
 import orjson
 import xxhash
 
-from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.records import FieldError, ParsedRecord, unreadable, whole_number
 from adledger.schemas.wire import EventType
 
 ID_PREFIX = "ipy"
-COLUMNS = 24
+COLUMNS = (
+    "bidid", "timestamp", "logtype", "ipinyouid", "useragent", "ip", "region", "city", "adexchange", "domain", "url", "urlid",
+    "slotid", "slotwidth", "slotheight", "slotvisibility", "slotformat", "slotprice", "creative", "bidprice", "payprice",
+    "keypage", "advertiser", "usertag",
+)  # fmt: skip
+"""As the files that come with a header name them."""
+SEASON_1_COLUMNS = 22
+"""Season 1's logs end before the advertiser and the tags, and so can't be billed to anybody."""
 MICROS_PER_FEN = 10_000
 HIDDEN_BYTE = "1"
 CURRENCY, COUNTRY = "CNY", "CN"
@@ -40,38 +48,47 @@ _IMPRESSION, _CLICK, _CONVERSION = "1", "2", "3"
 _ABSENT = {"", "null", "Null", "NULL", "Na", "NA"}
 _CHINA = timezone(timedelta(hours=8))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DIGITS_MAX = 10
+_TIME = "yyyyMMddHHmmssSSS, like 20130606000104308"
 _SIZE = {"width": 13, "height": 14}
 
 
 class IPinYou:
-    """Reads lines of an impression or a click log, or of both."""
+    """Reads lines of an impression or a click log, or of both; a first line that names the columns is passed over."""
 
     def __init__(self, id_prefix: str = ID_PREFIX) -> None:
         self._id_prefix = id_prefix
+        self._begun = False
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
-        """Return a record for each impression and click."""
+        """Return a record for each impression and click. Raises UsageError for a header of other columns."""
         records: list[ParsedRecord] = []
         for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
                 continue
             try:
-                record = self._record(line.decode().split("\t"))
+                fields = _fields(line)
+                if not self._begun:
+                    self._begun = True
+                    if _is_header(fields):
+                        continue
+                record = self._record(fields, number)
             except ValueError as error:  # not UTF-8, other columns, a number that is none
                 record = unreadable(line, number, error)
             if record is not None:
                 records.append(record)
         return records
 
-    def _record(self, fields: list[str]) -> ParsedRecord | None:
-        if len(fields) != COLUMNS:
-            raise ValueError(f"{len(fields)} columns, not {COLUMNS}")
+    def _record(self, fields: list[str], number: int) -> ParsedRecord | None:
+        if len(fields) != len(COLUMNS):
+            season = ", season 1's: it names no advertiser" if len(fields) == SEASON_1_COLUMNS else ""
+            raise ValueError(f"{len(fields)} columns, not {len(COLUMNS)} with tabs between them{season}")
         bid, moment, log_type, user, agent, ip = fields[:6]
         if log_type == _CONVERSION:
             return None
-        if log_type not in {_IMPRESSION, _CLICK} or bid in _ABSENT:
-            raise ValueError("neither an impression nor a click with a bid id")
+        if log_type not in {_IMPRESSION, _CLICK}:
+            raise FieldError("logtype (column 3)", log_type, "1 (impression), 2 (click) or 3 (conversion)")
+        if bid in _ABSENT:
+            raise FieldError("bidid (column 1)", bid, "a bid id")
         clicked = log_type == _CLICK
         event_time = _ms(moment)
         user_id = "" if user in _ABSENT else user
@@ -81,31 +98,53 @@ class IPinYou:
             "event_time": event_time,
             "publisher_id": _hashed(fields[9]),
             "site_id": _hashed(fields[9]),
-            "campaign_id": _number(fields[22]),
+            "campaign_id": _number(fields, 22),
             "creative_id": _hashed(fields[18]),
-            "advertiser_id": _number(fields[22]),
+            "advertiser_id": _number(fields, 22),
             "placement_id": _hashed(fields[12]),
             "user_id": user_id,
             "ip": f"{ip[:-1]}{HIDDEN_BYTE}" if ip.endswith(".*") else ip,
             "user_agent": "" if agent in _ABSENT else agent,
             "page_url": "" if fields[10] in _ABSENT else fields[10],
-            "price_micros": 0 if clicked else _number(fields[20]) * MICROS_PER_FEN,
+            "price_micros": 0 if clicked else _number(fields, 20) * MICROS_PER_FEN,
             "currency": CURRENCY,
             "country": COUNTRY,
         }
-        event |= {name: _number(fields[at]) for name, at in _SIZE.items() if fields[at] not in _ABSENT}
+        event |= {name: _number(fields, at) for name, at in _SIZE.items() if fields[at] not in _ABSENT}
         if clicked:
             event["impression_id"] = f"{self._id_prefix}-{bid}"
         key = (user_id or event["ip"]).encode()
-        return ParsedRecord(
-            EventType.CLICK if clicked else EventType.IMPRESSION, key, event_time, orjson.dumps(event)
+        event_type = EventType.CLICK if clicked else EventType.IMPRESSION
+        return ParsedRecord(event_type, key, event_time, orjson.dumps(event), line=number)
+
+
+def _fields(line: bytes) -> list[str]:
+    """Return a line's columns. Where the first is in quotes, all are, and the quotes are no part of them."""
+    fields = line.decode().split("\t")
+    if not line.startswith(b'"'):
+        return fields
+    return [f[1:-1].replace('""', '"') if len(f) > 1 and f[0] == f[-1] == '"' else f for f in fields]
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether a first line names the columns. Raises UsageError where they are other ones, or in another order."""
+    names = [field.strip().lower() for field in fields]
+    if not {"bidid", "timestamp"} <= set(names):
+        return False
+    if names != list(COLUMNS):
+        missing = [name for name in COLUMNS if name not in names]
+        why = f"lacks {', '.join(missing)}" if missing else "has other columns, or another order"
+        raise UsageError(
+            f"this is no iPinYou log of season 2 or 3: its header {why}",
+            remedy=f"Import the original logs, of {len(COLUMNS)} columns: {', '.join(COLUMNS)}.",
         )
+    return True
 
 
 def _ms(text: str) -> int:
     """Return `20130218001203638` as ms since the epoch. Raises ValueError."""
-    if len(text) != 17 or not text.isdigit():
-        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a time (yyyyMMddHHmmssSSS)")
+    if len(text) != 17 or not (text.isascii() and text.isdigit()):
+        raise FieldError("timestamp (column 2)", text, _TIME)
     return _second_ms(text[:14]) + int(text[14:])
 
 
@@ -114,7 +153,7 @@ def _second_ms(text: str) -> int:
     try:
         moment = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=_CHINA)
     except ValueError:
-        raise ValueError(f"{text!r} is not a time (yyyyMMddHHmmssSSS)") from None
+        raise FieldError("timestamp (column 2)", text, _TIME) from None
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -123,9 +162,6 @@ def _hashed(text: str) -> int:
     return 0 if text in _ABSENT else xxhash.xxh64_intdigest(text.encode()) & 0xFFFF_FFFF
 
 
-def _number(text: str) -> int:
-    if text in _ABSENT:
-        return 0
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a whole number")
-    return int(text)
+def _number(fields: list[str], at: int) -> int:
+    text = fields[at]
+    return 0 if text in _ABSENT else whole_number(f"{COLUMNS[at]} (column {at + 1})", text)

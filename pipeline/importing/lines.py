@@ -1,43 +1,56 @@
-"""Reading a file of lines, plain, gzip or bzip2, in pieces of bounded size."""
+"""Reading a file of lines, packed or not, in pieces of bounded size."""
 
-import bz2
-import gzip
 import os
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.compression import DAMAGED, decompressed
 
 CHUNK_BYTES = 4 * 1024 * 1024
-"""So much is read, parsed and appended at a time: it bounds the importer's memory."""
-LINE_BYTES_MAX = 16 * 1024 * 1024
-"""A longer line (the contract's limit is 16 KiB) means that the file is not one of lines; the import ends with it."""
+"""At most this much is read, parsed and appended at a time: it bounds the importer's memory."""
+LINE_BYTES_MAX = 256 * 1024
+"""Of a longer line this much is kept. No event is longer than 16 KiB, so such a line is a dead letter either way."""
 
-_GZIP_MAGIC, _BZIP2_MAGIC = b"\x1f\x8b", b"BZh"
+_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class LineChunk:
     """Consecutive lines without their ends (LF or CRLF); the first has number `first_line`, from 1.
 
-    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far (0: not known).
+    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far (0: not known). `cut_from` is not 0
+    where the chunk is the beginning of one line that is too long to keep: it then is that line's length.
     """
 
     lines: list[bytes]
     first_line: int
     bytes_done: int
+    cut_from: int = 0
 
 
 def read_chunks(path: Path) -> Iterator[LineChunk]:
-    """Yield a file's lines. Raises UsageError: it is not there, not readable, damaged, or not one of lines."""
+    """Yield a file's lines. Raises UsageError: it is not there, not readable, or damaged."""
+    with _opened(path) as raw:
+        yield from _Lines(raw).chunks(decompressed(raw))
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """Return a file's first bytes, decompressed. Raises UsageError as `read_chunks` does."""
+    with _opened(path) as raw:
+        return decompressed(raw).read(size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with path.open("rb") as raw:
-            yield from _chunks(path, raw, _unpacked(raw))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            yield raw
+    except DAMAGED as error:
         raise _damaged(path, error) from error
     except OSError as error:
         if error.errno is None:  # bzip2's way to say so
@@ -47,19 +60,10 @@ def read_chunks(path: Path) -> Iterator[LineChunk]:
         ) from error
 
 
-def _unpacked(raw: BufferedReader) -> BinaryIO:
-    start = raw.peek(len(_BZIP2_MAGIC))
-    if start.startswith(_GZIP_MAGIC):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
-    if start.startswith(_BZIP2_MAGIC):
-        return cast("BinaryIO", bz2.BZ2File(raw))
-    return raw
-
-
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(
-        f"{path} is a damaged packed file: {error}",
-        remedy="Fetch or pack it again and import it again; what was written before bills once all the same.",
+        f"{path} is a damaged compressed file: {error}",
+        remedy="Fetch or compress it again, and import it again: what is in the log already bills nothing.",
     )
 
 
@@ -71,21 +75,54 @@ def file_bytes(path: Path) -> int:
         return 0
 
 
-def _chunks(path: Path, raw: BinaryIO, stream: BinaryIO) -> Iterator[LineChunk]:
-    number, rest = 1, b""
-    while data := stream.read(CHUNK_BYTES):
-        *lines, rest = (rest + data).split(b"\n")
+class _Lines:
+    """Splits a stream into lines, and keeps no more than `LINE_BYTES_MAX` of any."""
+
+    def __init__(self, raw: BufferedReader) -> None:
+        self._raw = raw
+        self._number = 1
+        self._rest = b""
+        self._skipped = 0  # bytes of the line in `_rest` that were read and not kept
+
+    def chunks(self, stream: BinaryIO) -> Iterator[LineChunk]:
+        """Yield the stream's lines; a byte order mark at its start is no part of the first."""
+        start = stream.read(len(_UTF8_BOM))
+        data = start.removeprefix(_UTF8_BOM) + stream.read(CHUNK_BYTES)
+        while data:
+            *lines, rest = self._after_cut(data) if self._skipped else (self._rest + data).split(b"\n")
+            yield from self._whole(lines)
+            self._keep(rest)
+            data = stream.read(CHUNK_BYTES)
+        if self._rest:
+            yield from self._whole([self._rest])
+
+    def _after_cut(self, data: bytes) -> list[bytes]:
+        """Return the lines of `data`, the first of which only ends the long line in `_rest`."""
+        tail, newline, more = data.partition(b"\n")
+        self._skipped += len(tail)
+        return [self._rest, *more.split(b"\n")] if newline else [self._rest]
+
+    def _keep(self, rest: bytes) -> None:
         if len(rest) > LINE_BYTES_MAX:
-            raise UsageError(
-                f"{path}, line {number + len(lines)} is longer than {LINE_BYTES_MAX:,} bytes",
-                remedy="Name a file of lines; archives packed otherwise than by gzip or bzip2 must be unpacked first.",
-            )
-        if lines:
-            yield LineChunk([line.removesuffix(b"\r") for line in lines], number, _place(raw))
-        number += len(lines)
-    if rest:
-        yield LineChunk([rest.removesuffix(b"\r")], number, _place(raw))
+            self._skipped += len(rest) - LINE_BYTES_MAX
+            rest = rest[:LINE_BYTES_MAX]
+        self._rest = rest
 
+    def _whole(self, lines: list[bytes]) -> Iterator[LineChunk]:
+        """Yield lines that have ended; one that is too long stands alone."""
+        begin = 0
+        for at, line in enumerate(lines):
+            skipped, self._skipped = self._skipped, 0
+            if len(line) + skipped <= LINE_BYTES_MAX:
+                continue
+            if at > begin:
+                yield self._chunk(lines[begin:at])
+            yield self._chunk([line[:LINE_BYTES_MAX]], cut_from=len(line) + skipped)
+            begin = at + 1
+        if begin < len(lines):
+            yield self._chunk(lines[begin:])
 
-def _place(raw: BinaryIO) -> int:
-    return raw.tell() if raw.seekable() else 0  # a pipe has no place
+    def _chunk(self, lines: list[bytes], cut_from: int = 0) -> LineChunk:
+        first, self._number = self._number, self._number + len(lines)
+        done = self._raw.tell() if self._raw.seekable() else 0  # a pipe has no position
+        return LineChunk([line.removesuffix(b"\r") for line in lines], first, done, cut_from)

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.pipeline.importing.csv_rows import CsvRows
+from adledger.pipeline.importing.records import FieldError, ParsedRecord, unreadable, whole_number
 from adledger.schemas.wire import EventType
 
 ID_PREFIX = "ob"
@@ -33,7 +33,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _DIGITS_MAX = 18
 """Whole numbers of more digits are no ids: they would not fit 64 bits."""
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 class OpenBandit:
@@ -41,8 +40,7 @@ class OpenBandit:
 
     def __init__(self, id_prefix: str = ID_PREFIX) -> None:
         self._id_prefix = id_prefix
-        self._places: tuple[int, ...] = ()
-        self._width = 0
+        self._csv = CsvRows("Open Bandit", COLUMNS)
         self._rows = 0
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
@@ -51,70 +49,57 @@ class OpenBandit:
         for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
                 continue
-            if not self._places:
-                self._read_header(line)
+            if not self._csv.names:
+                self._csv.read_header(line)
                 continue
             self._rows += 1
             try:
-                records += self._row(line)
+                records += self._row(self._csv.row(line), number)
             except (ValueError, csv.Error) as error:
                 records.append(unreadable(line, number, error))
         return records
 
-    def _read_header(self, line: bytes) -> None:
-        names = line.removeprefix(_UTF8_BOM).decode(errors="replace").split(",")
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise UsageError(
-                f"this is no Open Bandit file: its header lacks {', '.join(missing)}",
-                remedy="Choose another --format, or name a file whose first line has these columns.",
-            )
-        self._places = tuple(names.index(name) for name in COLUMNS)
-        self._width = len(names)
-
-    def _row(self, line: bytes) -> list[ParsedRecord]:
-        """Return a row's records. Raises ValueError, csv.Error when it can't be read."""
-        text = line.decode()
-        fields = next(csv.reader([text])) if '"' in text else text.split(",")
-        if len(fields) != self._width:
-            raise ValueError(f"{len(fields)} fields, not the header's {self._width}")
-        timestamp, item, position, clicked, *features = (fields[place] for place in self._places)
-        if clicked not in {"0", "1"}:
-            raise ValueError("click is 0 or 1")
-        user_id, ip = _user("|".join(features))
+    def _row(self, row: dict[str, str], number: int) -> list[ParsedRecord]:
+        """Return a row's records. Raises ValueError when it can't be read."""
+        if row["click"] not in {"0", "1"}:
+            raise FieldError("click", row["click"], "0 or 1")
+        time_ms = _ms(row["timestamp"])
+        user_id, ip = _user("|".join(row[name] for name in _FEATURES))
         event_id = f"{self._id_prefix}-{self._rows}"
         impression = {
             "event_type": "impression",
             "event_id": event_id,
-            "event_time": _ms(timestamp),
+            "event_time": time_ms,
             "publisher_id": OUR_ID,
             "site_id": OUR_ID,
             "campaign_id": OUR_ID,
-            "creative_id": _number(item),
+            "creative_id": whole_number("item_id", row["item_id"], _DIGITS_MAX),
             "advertiser_id": OUR_ID,
-            "placement_id": _number(position),
+            "placement_id": whole_number("position", row["position"], _DIGITS_MAX),
             "user_id": user_id,
             "ip": ip,
             "user_agent": USER_AGENT,
             "page_url": "",
             "price_micros": IMPRESSION_PRICE_MICROS,
         }
-        records = [_record(EventType.IMPRESSION, impression)]
-        if clicked == "1":
+        records = [_record(EventType.IMPRESSION, impression, number)]
+        if row["click"] == "1":
             click = {
                 **impression,
                 "event_type": "click",
                 "event_id": f"{event_id}-c",
-                "event_time": _ms(timestamp) + CLICK_DELAY_MS,
+                "event_time": time_ms + CLICK_DELAY_MS,
                 "price_micros": CLICK_PRICE_MICROS,
                 "impression_id": event_id,
             }
-            records.append(_record(EventType.CLICK, click))
+            records.append(_record(EventType.CLICK, click, number))
         return records
 
 
-def _record(event_type: EventType, event: dict[str, Any]) -> ParsedRecord:
-    return ParsedRecord(event_type, event["user_id"].encode(), event["event_time"], orjson.dumps(event))
+def _record(event_type: EventType, event: dict[str, Any], number: int) -> ParsedRecord:
+    return ParsedRecord(
+        event_type, event["user_id"].encode(), event["event_time"], orjson.dumps(event), line=number
+    )
 
 
 @lru_cache(maxsize=65_536)
@@ -125,14 +110,11 @@ def _user(features: str) -> tuple[str, str]:
     return digest.hexdigest(), f"126.{a}.{b}.{c}"
 
 
-def _ms(timestamp: str) -> int:
-    moment = datetime.fromisoformat(timestamp)
-    if moment.tzinfo is None:
-        raise ValueError("a timestamp without a zone")
+def _ms(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise FieldError("timestamp", text, "like 2019-11-24 00:00:00.123456+00:00, with its zone")
     return (moment - _EPOCH) // _MS
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a whole number")
-    return int(text)

@@ -15,7 +15,6 @@ import numpy as np
 import orjson
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing.reading import running_time
 from adledger.pipeline.importing.records import ParsedRecord
 
 TICK_SECONDS = 0.05
@@ -109,7 +108,9 @@ class Pacer:
         """Return the tick at whose end each record is due, by the running maximum of event times."""
         times = np.empty(len(records), np.int64)
         for i, record in enumerate(records):
-            times[i] = self._at_ms = running_time(self._at_ms, record.event_time, self._latest_ms)
+            if record.event_time is not None and record.event_time <= self._latest_ms:
+                self._at_ms = max(self._at_ms, record.event_time)
+            times[i] = self._at_ms
         return ((times - self._first_ms) / (TICK_SECONDS * 1_000 * self._pace.speed)).astype(np.int64)
 
     def _wait_until(self, due: float) -> None:

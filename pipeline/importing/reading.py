@@ -2,74 +2,127 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing.formats import FORMATS, line_format
+from adledger.pipeline.importing.checking import RecordCheck
+from adledger.pipeline.importing.formats import FORMATS, FormatChoice, reader_of
 from adledger.pipeline.importing.lines import file_bytes, read_chunks
-from adledger.pipeline.importing.records import LineFormat, ParsedRecord
+from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 MERGED_RECORDS = 16_384
-"""Records of several files are handed on in pieces of so many."""
+"""Records of several files are handed on in pieces of this many."""
 
 
 class Piece(NamedTuple):
-    """Consecutive records. `bytes_done` of the files' `bytes_of` have been read so far (0: not known)."""
+    """Consecutive records, and which of them the pipeline will find malformed: index to `Malformed`.
+
+    `bytes_done` of the files' `bytes_of` have been read so far (0: not known).
+    """
 
     records: list[ParsedRecord]
+    malformed: dict[int, int]
     bytes_done: int
     bytes_of: int
 
 
-def running_time(at: int, event_time: int | None, latest: int) -> int:
-    """Return the running maximum of event times after one more; what can't be read, or is later than can be, leaves it."""
-    return at if event_time is None or event_time > latest else max(at, event_time)
+class Pieces(Protocol):
+    """Records that can be gone through more than once."""
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Go through them from the start. Raises UsageError where a file can't be read or is not of its format."""
 
 
-def read_files(
-    paths: Sequence[Path], format_name: str, id_prefix: str | None, *, latest_ms: int
-) -> Iterator[Piece]:
-    """Return the records of one file in its order, or of several, merged by the running maximum of their event times.
+def running_time(at: int, event_time: int | None) -> int:
+    """Return the running maximum of event times after one more; what can't be read leaves it."""
+    return at if event_time is None else max(at, event_time)
 
-    The iterator raises UsageError where a file can't be read or is not of this format. This call does where the format is not
-    known, or where it gives ids by rows: those of several files would be the same.
+
+@dataclass(frozen=True, slots=True)
+class FilePieces:
+    """The records of one file in its order, or of several, merged by the running maximum of their event times.
+
+    A record that the pipeline will find malformed has no event time here: it moves neither a clock nor the merge.
     """
-    readers = [line_format(format_name, id_prefix) for _ in paths]
-    if len(paths) > 1 and not FORMATS[format_name].own_ids:
-        raise UsageError(
-            f"{len(paths)} files: {format_name} has ids by row, which are the same in each file",
-            remedy="Import them one by one, each with an --id-prefix of its own.",
+
+    paths: Sequence[Path]
+    choice: FormatChoice
+    check: RecordCheck
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for an unknown format, options that do not fit it, and ids that would be the same."""
+        reader_of(self.choice)
+        if len(self.paths) > 1 and not FORMATS[self.choice.name].own_ids:
+            raise UsageError(
+                f"{len(self.paths)} files: {self.choice.name} has ids by row, which are the same in each file",
+                remedy="Import them one by one, each with an --id-prefix of its own.",
+            )
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Read the files from their start."""
+        if len(self.paths) > 1:
+            return self._merged()
+        size = file_bytes(self.paths[0])
+        return (
+            Piece(*self.check.checked(records), done, size) for records, done in self._parsed(self.paths[0])
         )
-    if len(paths) == 1:
-        size = file_bytes(paths[0])
-        return (Piece(records, done, size) for records, done in _parsed(paths[0], readers[0], ""))
-    return _merged(paths, readers, latest_ms)
+
+    def _parsed(self, path: Path) -> Iterator[tuple[list[ParsedRecord], int]]:
+        reader = reader_of(self.choice)
+        for chunk in read_chunks(path):
+            records = reader.parse(chunk.lines, chunk.first_line)
+            if chunk.cut_from:
+                records = [_cut(chunk.lines[0], chunk.first_line, chunk.cut_from)]
+            yield records, chunk.bytes_done
+
+    def _merged(self) -> Iterator[Piece]:
+        done = [0] * len(self.paths)
+        sizes = list(map(file_bytes, self.paths))
+        size = sum(sizes) if all(sizes) else 0
+
+        def timed(number: int) -> Iterator[tuple[int, int, ParsedRecord, int]]:
+            at = EVENT_TIME_MS_MIN
+            for parsed, bytes_done in self._parsed(self.paths[number]):
+                done[number] = bytes_done
+                records, malformed = self.check.checked(parsed)
+                for i, record in enumerate(records):
+                    at = running_time(at, record.event_time)
+                    yield at, number, record._replace(file=number), malformed.get(i, 0)
+
+        merged = heapq.merge(*map(timed, range(len(self.paths))), key=lambda item: item[:2])
+        while part := [(record, reason) for _, _, record, reason in islice(merged, MERGED_RECORDS)]:
+            malformed = {i: reason for i, (_, reason) in enumerate(part) if reason}
+            yield Piece([record for record, _ in part], malformed, sum(done), size)
 
 
-def _parsed(path: Path, reader: LineFormat, name: str) -> Iterator[tuple[list[ParsedRecord], int]]:
-    for chunk in read_chunks(path):
-        records = reader.parse(chunk.lines, chunk.first_line)
-        if name:
-            records = [r._replace(problem=f"{name}, {r.problem}") if r.problem else r for r in records]
-        yield records, chunk.bytes_done
+def _cut(line: bytes, number: int, length: int) -> ParsedRecord:
+    return unreadable(line, number, f"{length:,} bytes long; its first {len(line):,} are kept")
 
 
-def _merged(paths: Sequence[Path], readers: Sequence[LineFormat], latest_ms: int) -> Iterator[Piece]:
-    done = [0] * len(paths)
-    sizes = list(map(file_bytes, paths))
-    size = sum(sizes) if all(sizes) else 0
+class HeldPieces:
+    """Pieces that are held in memory from the first time on, as long as they are few; then they are read again."""
 
-    def timed(number: int) -> Iterator[tuple[int, int, ParsedRecord]]:
-        at = EVENT_TIME_MS_MIN
-        for records, bytes_done in _parsed(paths[number], readers[number], str(paths[number])):
-            done[number] = bytes_done
-            for record in records:
-                at = running_time(at, record.event_time, latest_ms)
-                yield at, number, record
+    def __init__(self, source: Pieces, bytes_max: int) -> None:
+        self._source, self._bytes_max = source, bytes_max
+        self._held: list[Piece] | None = []
+        self._whole = False
 
-    merged = heapq.merge(*map(timed, range(len(paths))), key=lambda item: item[:2])
-    while part := [record for _, _, record in islice(merged, MERGED_RECORDS)]:
-        yield Piece(part, sum(done), size)
+    def __iter__(self) -> Iterator[Piece]:
+        """Go through them from the start."""
+        if self._whole and self._held is not None:
+            yield from self._held
+            return
+        size, held = 0, []
+        for piece in self._source:
+            size += sum(len(record.value) for record in piece.records)
+            if size <= self._bytes_max:
+                held.append(piece)
+            else:
+                held.clear()
+            yield piece
+        self._held = held if size <= self._bytes_max else None
+        self._whole = self._held is not None

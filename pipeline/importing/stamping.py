@@ -6,29 +6,32 @@ from adledger.schemas.wire import EVENT_TIME_MS_MIN, FUTURE_MS_MAX
 
 
 class LogClock:
-    """Stamps records in a file's order (events.md, "Identity and time").
+    """Stamps records in a file's order (docs/events.md, "Identity and time").
 
-    A record gets the running maximum of event times over all topics of its lane, continued from what the log
-    holds. One whose event time is over 5 minutes past the import's start gets that start, and is so malformed;
-    one whose time can't be read gets the log time of the one before it in the file.
+    A record gets the running maximum of event times over all topics of its lane, continued from what the log holds. One
+    that will be malformed, by its time or otherwise, gets the lane's log time as it is, and moves it for no line after it. A
+    time after `latest_ms` (5 minutes past the import's start, or what the operator says) can't be: such a record gets a log
+    time of at least 5 minutes before, and so is malformed.
     """
 
-    def __init__(self, lane_log_times: Sequence[int], started_at_ms: int) -> None:
-        """Continue from the largest log time that each lane holds (ms; -1 where it is empty)."""
-        # No event of the contract is older, so a line that comes before any readable one never makes one late.
-        self._lanes = [max(time, EVENT_TIME_MS_MIN) for time in lane_log_times]
-        self._before = EVENT_TIME_MS_MIN
-        self._started_at_ms = started_at_ms
-        self._latest = started_at_ms + FUTURE_MS_MAX
+    def __init__(
+        self, lane_log_times: Sequence[int], latest_ms: int, first_times: Sequence[int | None] = ()
+    ) -> None:
+        """Continue from the largest log time that each lane holds (ms; -1 where it is empty).
+
+        `latest_ms` is the latest event time that can be. `first_times`: the first valid event time that each lane will get. A malformed record at the head of an empty lane
+        gets it.
+        """
+        first = first_times or [None] * len(lane_log_times)
+        self._lanes = [
+            max(held, EVENT_TIME_MS_MIN) if held >= 0 else first_time or EVENT_TIME_MS_MIN
+            for held, first_time in zip(lane_log_times, first, strict=True)
+        ]
+        self._latest_ms = latest_ms
 
     def stamp(self, lane: int, event_time: int | None) -> int:
-        """Return the log time (ms) of the next record."""
-        if event_time is None:
-            log_time = self._before
-        elif event_time > self._latest:
-            log_time = self._started_at_ms
-        else:
-            log_time = max(self._lanes[lane], event_time)
-        self._lanes[lane] = max(self._lanes[lane], log_time)
-        self._before = log_time
-        return log_time
+        """Return the log time (ms) of the next record; `event_time` is None where it will be malformed."""
+        if event_time is None or event_time > self._latest_ms:
+            return min(self._lanes[lane], self._latest_ms - FUTURE_MS_MAX)
+        self._lanes[lane] = max(self._lanes[lane], event_time)
+        return self._lanes[lane]

@@ -15,6 +15,7 @@ Whether the app was downloaded later (attributed) is no part of an event. Rows o
 events of their own, since nothing says that they are one.
 """
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,8 +23,8 @@ from functools import lru_cache
 
 import orjson
 
-from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing.records import SHOWN_CHARS_MAX, ParsedRecord, unreadable
+from adledger.pipeline.importing.csv_rows import CsvRows
+from adledger.pipeline.importing.records import FieldError, ParsedRecord, unreadable, whole_number
 from adledger.schemas.wire import EventType
 
 ID_PREFIX = "td"
@@ -37,15 +38,13 @@ USER_AGENT = (
 )
 """An ordinary phone's of the data's time; the data names none."""
 
-_DIGITS_MAX = 10
-
 
 class TalkingData:
     """Reads the header, then rows."""
 
     def __init__(self, id_prefix: str = ID_PREFIX) -> None:
         self._id_prefix = id_prefix
-        self._names: list[str] = []
+        self._csv = CsvRows("TalkingData", COLUMNS)
         self._rows = 0
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
@@ -54,34 +53,21 @@ class TalkingData:
         for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
                 continue
-            if not self._names:
-                self._read_header(line)
+            if not self._csv.names:
+                self._csv.read_header(line)
                 continue
             self._rows += 1
             try:
-                records.append(self._click(line))
-            except ValueError as error:
+                records.append(self._click(self._csv.row(line), number))
+            except (ValueError, csv.Error) as error:
                 records.append(unreadable(line, number, error))
         return records
 
-    def _read_header(self, line: bytes) -> None:
-        names = line.removeprefix(b"\xef\xbb\xbf").decode(errors="replace").split(",")
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise UsageError(
-                f"this is no TalkingData file: its header lacks {', '.join(missing)}",
-                remedy="Choose another --format, or name a file whose first line has these columns.",
-            )
-        self._names = names
-
-    def _click(self, line: bytes) -> ParsedRecord:
-        fields = line.decode().split(",")
-        if len(fields) != len(self._names):
-            raise ValueError(f"{len(fields)} fields, not the header's {len(self._names)}")
-        row = dict(zip(self._names, fields, strict=True))
-        event_id = f"{self._id_prefix}-{_number(row[CLICK_ID]) if CLICK_ID in row else self._rows}"
+    def _click(self, row: dict[str, str], number: int) -> ParsedRecord:
+        own_id = whole_number(CLICK_ID, row[CLICK_ID]) if CLICK_ID in row else self._rows
+        event_id = f"{self._id_prefix}-{own_id}"
         event_time = _ms(row["click_time"])
-        app, channel = _number(row["app"]), _number(row["channel"])
+        app, channel = whole_number("app", row["app"]), whole_number("channel", row["channel"])
         user_id = _user(row["ip"], row["device"], row["os"])
         event = {
             "event_type": "click",
@@ -94,13 +80,13 @@ class TalkingData:
             "advertiser_id": app,
             "placement_id": channel,
             "user_id": user_id,
-            "ip": _address(_number(row["ip"])),
+            "ip": _address(whole_number("ip", row["ip"])),
             "user_agent": USER_AGENT,
             "page_url": "",
             "price_micros": CLICK_PRICE_MICROS,
             "impression_id": f"{event_id}-i",
         }
-        return ParsedRecord(EventType.CLICK, user_id.encode(), event_time, orjson.dumps(event))
+        return ParsedRecord(EventType.CLICK, user_id.encode(), event_time, orjson.dumps(event), line=number)
 
 
 def _address(number: int) -> str:
@@ -117,11 +103,10 @@ def _ms(text: str) -> int:
     try:
         moment = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a time (YYYY-MM-DD HH:MM:SS)") from None
+        raise FieldError("click_time", text, "like 2017-11-07 09:30:38" + _excel(text)) from None
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise ValueError(f"{text[:SHOWN_CHARS_MAX]!r} is not a whole number")
-    return int(text)
+def _excel(text: str) -> str:
+    """Return a hint where a spreadsheet has written the time in its own way, which has lost the seconds."""
+    return " (a spreadsheet changed it: import the original file)" if "/" in text else ""

@@ -31,7 +31,8 @@ def _record(line: bytes, number: int) -> ParsedRecord:
         key = event["user_id"] or event["ip"]
         if not key or event["user_id"].__class__ is not str:
             return unreadable(line, number, _UNKEYED)
-        return ParsedRecord(event_type, key.encode(), _event_time(event.get("event_time")), line)
+        event_time = _event_time(event.get("event_time"))
+        return ParsedRecord(event_type, key.encode(), event_time, line, line=number)
     except orjson.JSONDecodeError:
         return unreadable(line, number, "not JSON")
     except (KeyError, TypeError, AttributeError):  # not of this shape

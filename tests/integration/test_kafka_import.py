@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_file, import_into
-from adledger.pipeline.importing.run import ImportInterrupted
+from adledger.pipeline.importing.refusing import Limits
+from adledger.pipeline.importing.run import ImportInterrupted, ImportOptions
 from adledger.pipeline.log.kafka.producer import batch_producer
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.kafka_admin.properties import client_options
@@ -25,7 +26,7 @@ from tests.support.files_log import read_log
 
 STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 PARTITIONS = 4
-DATA = Path(str(resources.files("adledger.loadtest"))) / "data"
+DATA = Path(str(resources.files("adledger.loadtest"))) / "real_logs"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
 
 
@@ -59,9 +60,12 @@ async def read_kafka(settings: Settings) -> dict[tuple[int, int], list[tuple[int
     return dict(found)
 
 
-def import_kafka(settings: Settings, format_name: str, path: Path, **options):
+ANY_FILE = ImportOptions(limits=Limits(unreadable_share_max=1.0))
+
+
+def import_kafka(settings: Settings, format_name: str, path: Path, **more):
     return import_into(
-        [path], format_name, lambda: KafkaLogWriter(settings), started_at_ms=STARTED, **options
+        [path], format_name, lambda: KafkaLogWriter(settings), started_at_ms=STARTED, options=ANY_FILE, **more
     )
 
 
@@ -93,8 +97,9 @@ async def test_kafka_and_files_hold_the_same(kafka, tmp_path, log_time):
         assert found == {where: records for where, records in expected.items() if records}
 
 
-async def test_what_kafka_does_not_take_ends_the_import(kafka, tmp_path):
+async def test_what_kafka_does_not_take_ends_the_import(kafka, tmp_path, monkeypatch):
     """A line larger than the topic's messages: the error says what to raise, what was written, and to go on how."""
+    monkeypatch.setattr("adledger.pipeline.importing.lines.LINE_BYTES_MAX", 4_000_000)
     settings = await made_settings(kafka)
     path = tmp_path / "lines"
     path.write_bytes(b'{"event_type":"impression"}\n' * 10 + b"x" * 2_000_000)

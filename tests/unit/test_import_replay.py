@@ -42,8 +42,12 @@ def event(event_id: str, event_time: int | None, **more: object) -> ParsedRecord
         "event_type": "impression",
         "event_id": event_id,
         "event_time": event_time,
+        **dict.fromkeys(("publisher_id", "site_id", "campaign_id", "creative_id", "advertiser_id"), 1),
         "user_id": "u",
         "ip": "::1",
+        "user_agent": "",
+        "page_url": "",
+        "price_micros": 1,
     }
     return ParsedRecord(EventType.IMPRESSION, b"u", event_time, orjson.dumps(value | more))
 
@@ -193,14 +197,15 @@ def test_lines_that_can_not_be_read_are_named(tmp_path):
     first.write_bytes(gzip.compress(b"\n" + event("a", THEN).value + b"\n{broken\n" + b"[1]\n" * 9))
     second = wire(tmp_path / "b", [("b", THEN + 1)])
     ended = adledger(
-        tmp_path / "run", "import", str(first), str(second), "--format", "wire", "--to", f"files:{tmp_path / 'log'}"
+        tmp_path / "run", "import", str(first), str(second), "--format", "wire", "--to", f"files:{tmp_path / 'log'}",
+        "--unreadable-max", "90%",
     )  # fmt: skip
     assert ended.process.returncode == 0, ended.err
     assert "10 of them are lines that can't be read" in ended.err
     assert f"{first}, line 3: not JSON" in ended.err
     assert f"{first}, line 4: event_type, user_id or ip" in ended.err
     assert ended.err.count(", line ") == PROBLEMS_MAX
-    assert "remedy: mend these lines" in ended.err
+    assert "remedy: fix these lines" in ended.err
 
 
 def test_the_command_replays_at_its_pace(tmp_path):

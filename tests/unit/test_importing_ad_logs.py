@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing.formats import line_format
+from adledger.pipeline.importing.formats import FormatChoice, reader_of
 from adledger.pipeline.importing.records import ParsedRecord
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
@@ -36,7 +36,7 @@ def line(**changed: str) -> bytes:
 
 
 def one(format_name: str, *lines: bytes) -> tuple[ParsedRecord, dict[str, Any]]:
-    [record] = line_format(format_name, None).parse(list(lines), 1)
+    [record] = reader_of(FormatChoice(name=format_name)).parse(list(lines), 1)
     return record, orjson.loads(record.value)
 
 
@@ -83,7 +83,7 @@ def test_ipinyou_absent_values_and_conversions():
     record, event = one("ipinyou", line(user="null", agent="null", url="null"))
     assert (event["user_id"], event["user_agent"], event["page_url"]) == ("", "", "")
     assert record.key == b"118.81.189.1"
-    assert line_format("ipinyou", None).parse([line(type="3"), b"", b"  "], 1) == []
+    assert reader_of(FormatChoice(name="ipinyou")).parse([line(type="3"), b"", b"  "], 1) == []
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,10 @@ def test_ipinyou_absent_values_and_conversions():
 )  # fmt: skip
 def test_ipinyou_lines_that_can_not_be_read(odd: bytes):
     """They are written as they are, without a key, to be counted as malformed."""
-    [record] = line_format("ipinyou", None).parse([odd], 1)
+    [record] = reader_of(FormatChoice(name="ipinyou")).parse([odd], 1)
     assert record[:4] == ParsedRecord(EventType.IMPRESSION, None, None, odd)[:4]
-    assert record.problem.startswith("line 1: ")
+    assert record.problem
+    assert record.line == 1
     assert statuses([record]) != [Malformed.OK]
 
 
@@ -123,20 +124,20 @@ def test_talkingdatas_test_set_brings_its_own_ids():
 
 def test_talkingdata_rows_that_can_not_be_read_and_headers_that_lack():
     """A row of other width or with text for a number is kept as it is; a header without a column ends the import."""
-    parsed = line_format("talkingdata", None).parse(
+    parsed = reader_of(FormatChoice(name="talkingdata")).parse(
         [TD_HEADER, b"1,2,3", TD_ROW.replace(b"12", b"x"), TD_ROW], 1
     )
     assert [r.key is None for r in parsed] == [True, True, False]
     assert orjson.loads(parsed[2].value)["event_id"] == "td-3"
     with pytest.raises(UsageError, match="lacks os, channel"):
-        line_format("talkingdata", None).parse([b"ip,app,device,click_time"], 1)
+        reader_of(FormatChoice(name="talkingdata")).parse([b"ip,app,device,click_time"], 1)
 
 
 @given(st.lists(st.binary(max_size=60).filter(lambda b: b"\n" not in b)))
 def test_no_line_stops_either_format(lines: list[bytes]):
     """Bad input is data."""
-    line_format("ipinyou", None).parse(lines, 1)
-    line_format("talkingdata", None).parse([TD_HEADER, *lines], 1)
+    reader_of(FormatChoice(name="ipinyou")).parse(lines, 1)
+    reader_of(FormatChoice(name="talkingdata")).parse([TD_HEADER, *lines], 1)
 
 
 def test_both_are_imported_from_files(tmp_path: Path):
@@ -144,7 +145,7 @@ def test_both_are_imported_from_files(tmp_path: Path):
     path = tmp_path / "imp.txt"
     path.write_bytes(b"\n".join([line(), line(type="2"), line(bid="b2")]) + b"\n")
     twice = [
-        [r.value for r in line_format("ipinyou", None).parse(path.read_bytes().split(b"\n"), 1)]
+        [r.value for r in reader_of(FormatChoice(name="ipinyou")).parse(path.read_bytes().split(b"\n"), 1)]
         for _ in range(2)
     ]
     assert twice[0] == twice[1]

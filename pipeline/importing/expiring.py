@@ -1,0 +1,94 @@
+"""Which records would expire: those whose event time lies further behind their lane's watermark than is allowed."""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import xxhash
+
+from adledger.pipeline.importing.records import ParsedRecord
+
+TRACKED_MAX = 4_000_000
+"""Of at most this many records it is looked up whether the log has them already: 8 bytes each."""
+EXAMPLES_MAX = 3
+
+
+class Position(NamedTuple):
+    """A line of a file that is imported; line 0 stands for what the log held before."""
+
+    file: int
+    line: int
+
+
+class Example(NamedTuple):
+    """One record that would expire: where it is, its event time, the watermark (ms), and what had set that."""
+
+    position: Position
+    event_time: int
+    watermark: int
+    behind: Position
+
+
+@dataclass(slots=True)
+class Expiring:
+    """The records that would expire. `lag_ms_max`: how far the one that is furthest behind is.
+
+    `causes` counts them by the line that had set their watermark, the earliest of which is of `cause_ms_min` (None: none is
+    of these files); `hashes` are xxHash64 of their values, as long as they are
+    no more than `TRACKED_MAX`.
+    """
+
+    count: int = 0
+    lag_ms_max: int = 0
+    cause_ms_min: int | None = None
+    causes: Counter[Position] = field(default_factory=Counter)
+    examples: list[Example] = field(default_factory=list)
+    hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+
+    @property
+    def tracked(self) -> bool:
+        """Whether `hashes` has all of them."""
+        return len(self.hashes) == self.count
+
+
+LOG = Position(0, 0)
+
+
+class Watermarks:
+    """The lanes' watermarks while a file is gone through, and what set each."""
+
+    def __init__(self, lane_log_times: Sequence[int], lateness_ms: int, now_ms: int | None) -> None:
+        """`now_ms`: brokers stamp records with the present, whatever their event times are; None elsewhere."""
+        self._moves = now_ms is None
+        self._lanes = [held if now_ms is None else now_ms for held in lane_log_times]
+        self._set_by = [LOG] * len(lane_log_times)
+        self._lateness_ms = lateness_ms
+        self.expiring = Expiring()
+
+    def add(self, record: ParsedRecord, lane: int) -> None:
+        """Take the next record; one without an event time is malformed, and neither expires nor moves anything."""
+        event_time = record.event_time
+        if event_time is None:
+            return
+        watermark = self._lanes[lane]
+        if event_time > watermark:
+            if self._moves:
+                self._lanes[lane] = event_time
+                self._set_by[lane] = Position(record.file, record.line)
+        elif watermark - event_time > self._lateness_ms:
+            self._expire(record, event_time, watermark, self._set_by[lane])
+
+    def _expire(self, record: ParsedRecord, event_time: int, watermark: int, behind: Position) -> None:
+        found = self.expiring
+        found.count += 1
+        found.lag_ms_max = max(found.lag_ms_max, watermark - event_time)
+        found.causes[behind] += 1
+        if behind.line:
+            found.cause_ms_min = min(watermark, found.cause_ms_min or watermark)
+        if found.count <= TRACKED_MAX:
+            found.hashes.append(xxhash.xxh64_intdigest(record.value))
+        if found.causes[behind] == 1 and len(found.examples) < EXAMPLES_MAX:
+            example = Example(Position(record.file, record.line), event_time, watermark, behind)
+            found.examples.append(example)

@@ -1,0 +1,114 @@
+"""What a file of lines seems to be that is not of the format that was named, and what to do about it."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from adledger.pipeline.errors import UsageError
+from adledger.pipeline.importing.formats import ACCESS_LOG, FORMATS, FormatChoice, reader_of
+
+COLUMNS_SHOWN = 8
+_ACCESS_TIME = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
+COMBINED = '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"'
+"""nginx's combined format, to begin an own one with."""
+SERVER_FIRST = COMBINED.replace("$remote_addr -", "$server_addr $remote_addr -", 1)
+
+_KNOWN_COLUMNS: tuple[tuple[set[str], str, str], ...] = (
+    ({"id", "click", "hour", "banner_pos"}, "Avazu's click-through data, which has no prices", ""),
+    ({"click_time", "channel"}, "TalkingData's clicks", "talkingdata"),
+    ({"timestamp", "item_id"}, "the Open Bandit Dataset", "open-bandit"),
+    ({"bidid", "timestamp"}, "an iPinYou log", "ipinyou"),
+)
+"""Columns of data sets, what these are, and the format that reads them."""
+
+
+class Guess(NamedTuple):
+    """What a file seems to be, and the remedy."""
+
+    what: str
+    remedy: str
+
+
+def guess(lines: Sequence[bytes], name: str) -> Guess | None:
+    """Return what the first lines of a file seem to be, that are not of the format `name`; None where nobody knows."""
+    there = [line for line in lines if line.strip()]
+    if not there:
+        return None
+    for other in FORMATS:
+        if other != name and _reads_most(there, other):
+            return Guess(f"{other}: {FORMATS[other].description}", f"Add --format {other}.")
+    return _json(there) or _access(there, name) or _table(there, name)
+
+
+def _reads_most(lines: Sequence[bytes], name: str) -> bool:
+    try:
+        records = reader_of(FormatChoice(name=name)).parse(lines, 1)
+    except UsageError:
+        return False
+    return 2 * sum(not record.problem for record in records) > len(records)
+
+
+def _json(lines: Sequence[bytes]) -> Guess | None:
+    first = lines[0].strip()
+    if first.startswith(b"["):
+        if _ACCESS_TIME.match(first):
+            return None
+        return Guess(
+            "one JSON array", "Write one object a line: jq -c '.[]' FILE | adledger import /dev/stdin ..."
+        )
+    if first in {b"{", b"{}"} or (first.startswith(b"{") and not _is_object(first)):
+        return Guess(
+            "JSON over several lines",
+            "Write one object a line: jq -c . FILE | adledger import /dev/stdin ...",
+        )
+    if _is_object(first):
+        names = ", ".join(list(orjson.loads(first))[:COLUMNS_SHOWN])
+        return Guess(
+            f"JSON lines with the fields {names}",
+            "Events need event_type, event_id, event_time, user_id, ip and the others of docs/events.md; rename the fields with "
+            "jq, or name the client of an access log with --format access-log --client-field NAME.",
+        )
+    return None
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _access(lines: Sequence[bytes], name: str) -> Guess | None:
+    if sum(_ACCESS_TIME.search(line) is not None for line in lines) * 2 > len(lines):
+        add = "" if name == ACCESS_LOG else f"--format {ACCESS_LOG} "
+        return Guess(
+            "a web server's log with other fields than combined",
+            f"Name them as the server's configuration does: {add}--line-format '{COMBINED}'; where a server's address stands "
+            f"first, --line-format '{SERVER_FIRST}'.",
+        )
+    if lines[0].startswith(b"#") and any(line.startswith(b"#Fields:") for line in lines):
+        return Guess("a W3C log of another server than CloudFront (IIS?)", _CONVERT)
+    return None
+
+
+_CONVERT = "Convert it to wire: one JSON event a line, with the fields of docs/events.md."
+
+
+def _table(lines: Sequence[bytes], name: str) -> Guess | None:
+    """Return a guess at a table: its separator is the one that occurs as often in each line."""
+    texts = [line.decode(errors="replace") for line in lines]
+    for separator, called in ((",", "commas"), ("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
+        counts = {text.count(separator) for text in texts}
+        if len(counts) == 1 and (count := counts.pop()) > 1:
+            columns = [name.strip('" ') for name in texts[0].split(separator)]
+            known, format_name = next(
+                (found[1:] for found in _KNOWN_COLUMNS if found[0] <= set(columns)), ("", "")
+            )
+            if format_name == name:
+                return None  # what is wrong in it was said, column by column
+            names = ", ".join(columns[:COLUMNS_SHOWN]) + (", ..." if len(columns) > COLUMNS_SHOWN else "")
+            what = f"a table of {count + 1} columns separated by {called} ({names})"
+            return Guess(f"{what}: {known}" if known else what, _CONVERT)
+    return None
