@@ -1,4 +1,4 @@
-"""The wire contract with producers (events.md): topics, limits, event types, and what makes a record malformed.
+"""The wire contract with producers (docs/events.md): topics, limits, event types, and what makes a record malformed.
 
 Numbers in this file are stored in tables. They are fixed: never change one, never reuse one for
 something else.

@@ -1,6 +1,6 @@
 """The slow path: decodes one record with orjson and plain Python. It defines the contract; the fast path must agree.
 
-What events.md leaves open is decided here:
+What docs/events.md leaves open is decided here:
 
 - The reason is the first of `Malformed` that applies to the record as a whole, in the order of its numbers.
 - Valid JSON is RFC 8259 as orjson has it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no

@@ -38,11 +38,11 @@ def test_words_agree_with_the_decoder(seed):
 
 @pytest.mark.parametrize("name", [n for n in FIELDS if n != "impression_id"])
 @pytest.mark.parametrize(
-    "wrong", [None, [], -1, "x" * 3_000, 10**5_000], ids=["null", "array", "negative", "long text", "huge"]
+    "wrong", [None, [], -1, "x" * 3_000, 10**300], ids=["null", "array", "negative", "long text", "huge"]
 )
 def test_the_field_at_fault_is_named(name, wrong):
     """An event with one wrong field: that field is named, with what was found and what is allowed."""
-    text = "1" + "0" * 5_000 if wrong == 10**5_000 else json.dumps(wrong)
+    text = json.dumps(wrong)
     value = wt.json_text(
         [*wt.members_of({n: v for n, v in wt.IMPRESSION.items() if n != name}), (json.dumps(name), text)]
     )
