@@ -29,7 +29,7 @@ FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 """For the last one, which ends what is left."""
 BATCHES_BETWEEN = 3
 
-DATA = Path(str(resources.files("adledger.loadtest"))) / "data"
+DATA = Path(str(resources.files("adledger.loadtest"))) / "real_logs"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
 
 
