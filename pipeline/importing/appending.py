@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from adledger.pipeline.importing.examining import Examination, Problem, in_words
+from adledger.pipeline.importing.examining import Examination, LineProblem, in_words
 from adledger.pipeline.importing.pacing import PacedReplay
 from adledger.pipeline.importing.records import ParsedRecord
 from adledger.pipeline.importing.stamping import LogClock
@@ -44,7 +44,7 @@ class Appender:
                 self._unreadable += 1
                 if len(self._problems) < PROBLEMS_MAX:
                     self._problems.append(
-                        in_words(Problem(record.file, record.line, record.problem), self._paths)
+                        in_words(LineProblem(record.file, record.line, record.problem), self._paths)
                     )
         for (topic, partition), block in blocks.items():
             self._writer.append(topic, partition, RecordBlock.of(block))

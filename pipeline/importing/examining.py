@@ -8,8 +8,8 @@ from pathlib import Path
 from adledger.pipeline.importing.expiring import Expiring, Watermarks
 from adledger.pipeline.importing.reading import Pieces
 from adledger.pipeline.importing.records import ParsedRecord
-from adledger.pipeline.importing.target import LogView, partitions_of
-from adledger.pipeline.stages.malformed import Refusal, refusal_of
+from adledger.pipeline.importing.target import TargetView, partitions_of
+from adledger.pipeline.stages.malformed import MalformedReason, refusal_of
 from adledger.schemas.wire import FUTURE_MS_MAX, EventType
 
 EXAMPLES_MAX = 5
@@ -21,7 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LineProblem:
     """A line that ends in the dead letters: where it is, and why."""
 
     file: int
@@ -36,9 +36,9 @@ class Examination:
     records: int = 0
     by_type: Counter[EventType] = field(default_factory=Counter)
     unreadable: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[LineProblem] = field(default_factory=list)
     malformed: Counter[int] = field(default_factory=Counter)
-    refusals: list[Problem] = field(default_factory=list)
+    refusals: list[LineProblem] = field(default_factory=list)
     expiring: Expiring = field(default_factory=Expiring)
     first_times: list[int | None] = field(default_factory=list)
     time_min: int | None = None
@@ -53,7 +53,7 @@ class Examination:
 
 def examine(
     pieces: Pieces,
-    view: LogView,
+    view: TargetView,
     *,
     latest_ms: int,
     lateness_ms: int | None,
@@ -93,17 +93,17 @@ def _dead_letter(found: Examination, record: ParsedRecord, reason: int, latest_m
     if record.problem:
         found.unreadable += 1
         if len(found.problems) < EXAMPLES_MAX:
-            found.problems.append(Problem(record.file, record.line, record.problem))
+            found.problems.append(LineProblem(record.file, record.line, record.problem))
         return
     found.malformed[reason] += 1
     if len(found.refusals) < EXAMPLES_MAX:
-        found.refusals.append(Problem(record.file, record.line, why_malformed(record, reason, latest_ms)))
+        found.refusals.append(LineProblem(record.file, record.line, why_malformed(record, reason, latest_ms)))
 
 
 def why_malformed(record: ParsedRecord, reason: int, latest_ms: int) -> str:
     """Return why a record that was read will be malformed, in words."""
     refusal = refusal_of(record.value, int(record.event_type), latest_ms - FUTURE_MS_MAX)
-    return str(refusal or Refusal(reason, "", "", ""))
+    return str(refusal or MalformedReason(reason, "", "", ""))
 
 
 def _times(found: Examination, records: Sequence[ParsedRecord]) -> None:
@@ -118,6 +118,6 @@ def _times(found: Examination, records: Sequence[ParsedRecord]) -> None:
             found.samples.append(record)
 
 
-def in_words(problem: Problem, named: Sequence[Path]) -> str:
+def in_words(problem: LineProblem, named: Sequence[Path]) -> str:
     """Return a problem with file, line and reason."""
     return f"{named[problem.file]}, line {problem.line:,}: {problem.why}"

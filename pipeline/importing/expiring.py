@@ -15,7 +15,7 @@ TRACKED_MAX = 4_000_000
 EXAMPLES_MAX = 3
 
 
-class Position(NamedTuple):
+class LinePosition(NamedTuple):
     """A line of a file that is imported; line 0 stands for what the log held before."""
 
     file: int
@@ -25,10 +25,10 @@ class Position(NamedTuple):
 class Example(NamedTuple):
     """One record that would expire: where it is, its event time, the watermark (ms), and what had set that."""
 
-    position: Position
+    position: LinePosition
     event_time: int
     watermark: int
-    behind: Position
+    behind: LinePosition
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Expiring:
     count: int = 0
     lag_ms_max: int = 0
     cause_ms_min: int | None = None
-    causes: Counter[Position] = field(default_factory=Counter)
+    causes: Counter[LinePosition] = field(default_factory=Counter)
     examples: list[Example] = field(default_factory=list)
     hashes: "array[int]" = field(default_factory=lambda: array("Q"))
 
@@ -53,7 +53,7 @@ class Expiring:
         return len(self.hashes) == self.count
 
 
-LOG = Position(0, 0)
+LOG = LinePosition(0, 0)
 
 
 class Watermarks:
@@ -76,11 +76,11 @@ class Watermarks:
         if event_time > watermark:
             if self._moves:
                 self._lanes[lane] = event_time
-                self._set_by[lane] = Position(record.file, record.line)
+                self._set_by[lane] = LinePosition(record.file, record.line)
         elif watermark - event_time > self._lateness_ms:
             self._expire(record, event_time, watermark, self._set_by[lane])
 
-    def _expire(self, record: ParsedRecord, event_time: int, watermark: int, behind: Position) -> None:
+    def _expire(self, record: ParsedRecord, event_time: int, watermark: int, behind: LinePosition) -> None:
         found = self.expiring
         found.count += 1
         found.lag_ms_max = max(found.lag_ms_max, watermark - event_time)
@@ -90,5 +90,5 @@ class Watermarks:
         if found.count <= TRACKED_MAX:
             found.hashes.append(xxhash.xxh64_intdigest(record.value))
         if found.causes[behind] == 1 and len(found.examples) < EXAMPLES_MAX:
-            example = Example(Position(record.file, record.line), event_time, watermark, behind)
+            example = Example(LinePosition(record.file, record.line), event_time, watermark, behind)
             found.examples.append(example)

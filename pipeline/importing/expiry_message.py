@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 
 from adledger.pipeline.importing.examining import Examination
-from adledger.pipeline.importing.expiring import Example, Expiring, Position
+from adledger.pipeline.importing.expiring import Example, Expiring, LinePosition
 
 HOUR_MS = 3_600_000
 LATENESS_SETTING, WINDOW_SETTING = "allowed_lateness_hours", "dedupe_window_hours"
@@ -59,7 +59,7 @@ def ways_out(expiring: Expiring, *, by_time: bool, brokers_stamp: bool, window_h
     return "choose one:" + "".join(f"\n    {way}" for way in ways)
 
 
-def _position(position: Position, named: Sequence[Path]) -> str:
+def _position(position: LinePosition, named: Sequence[Path]) -> str:
     return (
         f"{named[position.file]}, line {position.line:,}" if position.line else "what the log holds already"
     )

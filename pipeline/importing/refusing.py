@@ -11,14 +11,14 @@ from pathlib import Path
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.pipeline.importing.checking import RecordCheck
 from adledger.pipeline.importing.containers import HEAD_BYTES, foreign
-from adledger.pipeline.importing.examining import Examination, Problem, in_words, why_malformed
+from adledger.pipeline.importing.examining import Examination, LineProblem, in_words, why_malformed
 from adledger.pipeline.importing.expiring import Expiring
 from adledger.pipeline.importing.expiry_message import HOUR_MS, expiry, ways_out
 from adledger.pipeline.importing.formats import FORMATS, FormatChoice, reader_of
 from adledger.pipeline.importing.guessing import guess
 from adledger.pipeline.importing.in_log import count_in_log
 from adledger.pipeline.importing.lines import read_head
-from adledger.pipeline.importing.target import LogView
+from adledger.pipeline.importing.target import TargetView
 
 FIRST_LINES = 100
 """Where none of this many first lines (or of all, where there are fewer) is an event, the file is not of the format."""
@@ -116,7 +116,7 @@ def _other_format(
 def refusal(
     examined: Examination,
     limits: Limits,
-    view: LogView,
+    view: TargetView,
     named: Sequence[Path],
     *,
     by_time: bool,
@@ -146,7 +146,7 @@ def refusal(
     return ImportRefused(f"{found}\n  nothing was written", remedy=ways)
 
 
-def _count_in_log(expiring: Expiring, view: LogView) -> int:
+def _count_in_log(expiring: Expiring, view: TargetView) -> int:
     """Return how many of the records that would expire are in the log already; 0 where that can't be looked up."""
     if not expiring.count or view.folder is None or not expiring.tracked:
         return 0
@@ -154,7 +154,7 @@ def _count_in_log(expiring: Expiring, view: LogView) -> int:
 
 
 def _too_many(
-    records: int, count: int, most: float, what: str, problems: Sequence[Problem], named: Sequence[Path]
+    records: int, count: int, most: float, what: str, problems: Sequence[LineProblem], named: Sequence[Path]
 ) -> ImportRefused:
     percent = 100 * count / records
     return ImportRefused(

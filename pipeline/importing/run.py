@@ -20,9 +20,9 @@ from adledger.pipeline.importing.summary import ImportSummary, would_be
 from adledger.pipeline.importing.target import (
     FilesTarget,
     ImportTarget,
-    LogView,
     LogWriter,
     OpenedTarget,
+    TargetView,
     open_log,
 )
 from adledger.schemas.wire import FUTURE_MS_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
@@ -156,7 +156,7 @@ def import_files(
 
 
 def _examined(
-    pieces: Pieces, view: LogView, latest_ms: int, options: ImportOptions, progress: Progress
+    pieces: Pieces, view: TargetView, latest_ms: int, options: ImportOptions, progress: Progress
 ) -> Examination:
     try:
         return examine(
@@ -172,7 +172,7 @@ def _examined(
 
 
 def _written(
-    pieces: Pieces, target: ImportTarget, view: LogView, examined: Examination | None, latest_ms: int,
+    pieces: Pieces, target: ImportTarget, view: TargetView, examined: Examination | None, latest_ms: int,
     options: ImportOptions, named: Sequence[Path], progress: Progress,
 ) -> ImportSummary:  # fmt: skip
     """Append everything, and return what was appended."""

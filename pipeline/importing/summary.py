@@ -7,7 +7,7 @@ from pathlib import Path
 from adledger.pipeline.importing.examining import Examination, in_words
 from adledger.pipeline.importing.pacing import PacedReplay
 from adledger.pipeline.importing.refusing import ImportRefused
-from adledger.pipeline.importing.target import LogView
+from adledger.pipeline.importing.target import TargetView
 from adledger.pipeline.log.files.manifest import BOTH
 
 
@@ -36,7 +36,7 @@ class ImportSummary:
 
 
 def would_be(
-    examined: Examination, view: LogView, named: Sequence[Path], refused: ImportRefused | None
+    examined: Examination, view: TargetView, named: Sequence[Path], refused: ImportRefused | None
 ) -> ImportSummary:
     """Return what an import would write, and how it would be refused."""
     kinds, topics = view.topology.kinds, view.topology.topics

@@ -41,7 +41,7 @@ class LogWriter(AbstractContextManager["LogWriter"], Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LogView:
+class TargetView:
     """What an import must know of a log: topics and width, and the largest log time (ms) of each lane, -1 where empty.
 
     `folder` is that of a `files:` log that exists, whose records can be compared with a file's.
@@ -55,7 +55,7 @@ class LogView:
 class ImportTarget(Protocol):
     """A log that records go to."""
 
-    def look(self) -> LogView:
+    def look(self) -> TargetView:
         """Return what the log holds; nothing is made. Raises UsageError, LogError."""
 
     def open(self) -> LogWriter:
@@ -70,16 +70,16 @@ class FilesTarget:
     partitions: int | None = None
     topics: Sequence[str] = (TOPIC_IMPRESSIONS, TOPIC_CLICKS)
 
-    def look(self) -> LogView:
+    def look(self) -> TargetView:
         """Return what the log holds, or will be."""
         if not (self.folder / MANIFEST).exists():
             planned = _planned(self.partitions, self.topics)
-            return LogView(planned.topology, (-1,) * planned.partitions)
+            return TargetView(planned.topology, (-1,) * planned.partitions)
         manifest = read_manifest(self.folder)
         _check_width(self.folder, manifest.partitions, self.partitions)
         ends = EndsFile(self.folder, manifest).refresh()
         lanes = range(manifest.partitions)
-        return LogView(
+        return TargetView(
             manifest.topology, tuple(max(row[p].log_time_max for row in ends) for p in lanes), self.folder
         )
 
@@ -95,11 +95,11 @@ class OpenedTarget:
         self._open_writer = open_writer
         self._writer: LogWriter | None = None
 
-    def look(self) -> LogView:
+    def look(self) -> TargetView:
         """Open the log, and return what it holds."""
         writer = self.open()
         lanes = range(writer.topology.partitions)
-        return LogView(writer.topology, tuple(map(writer.log_time_max, lanes)))
+        return TargetView(writer.topology, tuple(map(writer.log_time_max, lanes)))
 
     def open(self) -> LogWriter:
         """Return the one writer."""

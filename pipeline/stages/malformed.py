@@ -25,7 +25,7 @@ _SECONDS_MAX = 10**11
 _MICROSECONDS_MIN = 10**14
 
 
-class Refusal(NamedTuple):
+class MalformedReason(NamedTuple):
     """Why a record is malformed. `field`, `found` and `allowed` are "" where the record as a whole is."""
 
     reason: int
@@ -120,24 +120,26 @@ _WHOLE: Mapping[int, str] = {
 }
 
 
-def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> Refusal | None:
+def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> MalformedReason | None:
     """Return why a record is malformed, or None where it is not. `topic_kind`: 1 impressions, 2 clicks, 0 both."""
     reason = decode_plain(value, None, topic_kind, log_time, _CONTEXT)
     if not isinstance(reason, Malformed):
         return None
     if value is None or reason in _WHOLE:
-        return Refusal(reason, "", "", _WHOLE.get(reason, ""))
+        return MalformedReason(reason, "", "", _WHOLE.get(reason, ""))
     if reason == Malformed.REPEATED_KEY:
         members: list[tuple[str, Any]] = json.loads(value, object_pairs_hook=list, parse_int=_integer_of)
         names = Counter(name for name, _ in members)
-        return Refusal(reason, _short(names.most_common(1)[0][0]), "there twice", "each key once")
+        return MalformedReason(reason, _short(names.most_common(1)[0][0]), "there twice", "each key once")
     event: dict[str, Any] = json.loads(value, parse_int=_integer_of)
     if reason == Malformed.WRONG_TOPIC:
         kind = {1: "impressions", 2: "clicks"}[topic_kind]
-        return Refusal(reason, "event_type", _shown(event["event_type"]), f"only {kind} in this topic")
+        return MalformedReason(
+            reason, "event_type", _shown(event["event_type"]), f"only {kind} in this topic"
+        )
     if reason == Malformed.FROM_THE_FUTURE:
         allowed = f"at most {wire.FUTURE_MS_MAX // 60_000} minutes after its log time"
-        return Refusal(reason, "event_time", _shown(event["event_time"]), allowed)
+        return MalformedReason(reason, "event_time", _shown(event["event_time"]), allowed)
     return _of_a_field(reason, event)
 
 
@@ -156,7 +158,7 @@ def _integer_of(digits: str) -> int:
     return int(digits) if len(digits) <= INTEGER_DIGITS_MAX else 10**INTEGER_DIGITS_MAX
 
 
-def _of_a_field(reason: Malformed, event: dict[str, Any]) -> Refusal:
+def _of_a_field(reason: Malformed, event: dict[str, Any]) -> MalformedReason:
     """Return the first field that has the reason."""
     is_click = event.get("event_type") == "click"
     for name, field in FIELDS.items():
@@ -164,15 +166,15 @@ def _of_a_field(reason: Malformed, event: dict[str, Any]) -> Refusal:
             continue
         if name not in event:
             if reason == Malformed.MISSING_FIELD and field.required:
-                return Refusal(reason, name, "absent", field.allowed)
+                return MalformedReason(reason, name, "absent", field.allowed)
             continue
         value = event[name]
         has_type = type(value) in field.types
         if reason == Malformed.WRONG_TYPE and not has_type:
-            return Refusal(reason, name, _shown(value), field.allowed)
+            return MalformedReason(reason, name, _shown(value), field.allowed)
         if reason == Malformed.OUT_OF_RANGE and has_type and not field.fits(value):
-            return Refusal(reason, name, _shown(value) + _unit(name, value), field.allowed)
-    return Refusal(reason, "", "", "")
+            return MalformedReason(reason, name, _shown(value) + _unit(name, value), field.allowed)
+    return MalformedReason(reason, "", "", "")
 
 
 def _unit(name: str, value: object) -> str:

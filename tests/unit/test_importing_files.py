@@ -26,7 +26,7 @@ from adledger.pipeline.importing.reading import HeldPieces, Piece
 from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.pipeline.importing.refusing import ImportRefused, Limits
 from adledger.pipeline.importing.run import ImportOptions, import_files
-from adledger.pipeline.importing.target import FilesTarget, LogView
+from adledger.pipeline.importing.target import FilesTarget, TargetView
 from adledger.pipeline.log.source import Topology
 from adledger.schemas.wire import EventType
 from tests.support.files_log import read_log
@@ -268,7 +268,7 @@ def test_several_files_are_named_in_what_is_wrong(tmp_path):
 def test_exactly_those_that_expire_are_counted(records, lateness_ms):
     """The examination agrees with a plain count of the contract."""
     parsed = [ParsedRecord(EventType.IMPRESSION, user.encode(), STARTED + t, b"") for user, t in records]
-    view = LogView(Topology(("i",), (0,), ("",), 2), (-1, -1))
+    view = TargetView(Topology(("i",), (0,), ("",), 2), (-1, -1))
     found = examine(
         [Piece(parsed, {}, 0, 0)], view, latest_ms=STARTED + 1_000, lateness_ms=lateness_ms, brokers_stamp=False,
         progress=lambda *_: None,
