@@ -48,6 +48,12 @@ simulate: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(OVERWRITES),--overwrites) $(if $(TRACE),--trace) \
 	  $(if $(MUTATION),--mutation "$(MUTATION)")
 
+## fuzz: record batches and records as nobody should write them, against their laws (SECONDS=3600; ARGS="--seed 5 --target batches")
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 ## chaos: real servers and workers, hurt in every way we know, while traffic of known truth goes through; at most 6 minutes
 .PHONY: chaos
 chaos: $(READY)

@@ -9,6 +9,7 @@ and file; importing the module reads and starts nothing.
 
 import asyncio
 import functools
+import secrets
 import sys
 from collections.abc import AsyncIterable
 from pathlib import Path
@@ -29,6 +30,7 @@ from adledger.pipeline.control.recent import RecentTransport
 from adledger.pipeline.control.service import LanesService
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
+from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
 from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, client_options, faust_credentials
 from adledger.pipeline.settings import Settings
@@ -135,7 +137,8 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
     """Return a worker's app. Does no I/O. Raises UsageError: not on Kafka, or its properties are wrong."""
     uvloop.install()  # before Faust makes its first loop
     app = LedgerApp(settings)
-    readiness, metrics, watch = Readiness(), LaneMetrics(), PublisherWatch(PublisherMonitor())
+    secret = SlotSecret.of(secrets.token_bytes(SECRET_BYTES))
+    readiness, metrics, watch = Readiness(), LaneMetrics(), PublisherWatch(PublisherMonitor(secret=secret))
     metrics.show_monitor(watch.monitor, lambda: watch.unreadable)
     topic = app.topic(settings.rollups_topic, key_serializer="raw", value_serializer="raw", acks=False)
 

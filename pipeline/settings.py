@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     dedupe_window_hours: int = Field(
         24, ge=1, le=168,
         description="A later event with the same identity within this much log time of the first is a duplicate. "
-        "Each event in the window takes 27 to 64 bytes of memory. Beyond it, a repeat is expired or counts again.",
+        "Each event in the window takes 33 to 80 bytes of memory. Beyond it, a repeat is expired or counts again.",
     )  # fmt: skip
     allowed_lateness_hours: int = Field(
         24, ge=1, le=168,

@@ -270,7 +270,7 @@ def _identities(arrays: list[Any]) -> Identities:
     """Return a block of `identities` with its keys. Runs in the reading thread, without the GIL."""
     clocks, fingerprints, *rest = arrays
     columns = replace(EventColumns.zeros(0), **dict(zip(queries.KEYED, rest, strict=True)))
-    return Identities(dedupe_keys(columns), fingerprints, clocks)
+    return Identities(*dedupe_keys(columns), fingerprints, clocks)
 
 
 def _rule_events(arrays: list[Any]) -> RuleEvents:

@@ -130,9 +130,7 @@ class MemorySink:
             events = await self.stored_events(lane, number)
             first = (events.class_code != Class.DUPLICATE) & (events.lane_clock >= clock_from)
             columns = events.columns.take(first)
-            yield Identities(
-                identity.dedupe_keys(columns), identity.fingerprints(columns), events.lane_clock[first]
-            )
+            yield Identities(*identity.identity(columns), events.lane_clock[first])
 
     async def rule_events(
         self, lane: int, clock_from: int, before_batch_no: int

@@ -90,15 +90,21 @@ class StoredEvents:
 
 @dataclass(frozen=True, slots=True)
 class Identities:
-    """A block of first-of-their-key events for the dedupe state: key, fingerprint, watermark (ms).
+    """A block of first-of-their-key events for the dedupe state: key, source, fingerprint, watermark (ms).
 
     `expected` is about how many there are in all blocks together, where that is known: 0 says nothing.
     """
 
     key: npt.NDArray[np.uint64]
+    source: npt.NDArray[np.uint64]
     fingerprint: npt.NDArray[np.uint32]
     lane_clock: npt.NDArray[np.int64]
     expected: int = 0
+
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """The four columns, in this order."""
+        return self.key, self.source, self.fingerprint, self.lane_clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from adledger.pipeline.kernels.live import (
     find,
     move,
 )
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 
 MINUTES = 60
 """Minutes that are kept, back from the newest watermark."""
@@ -103,7 +104,9 @@ class PublisherMonitor:
     Not for several threads at once. Memory: `limits.slots_max` slots of 24 bytes.
     """
 
-    def __init__(self, limits: MonitorLimits | None = None) -> None:
+    def __init__(self, limits: MonitorLimits | None = None, secret: SlotSecret = KNOWN_SECRET) -> None:
+        """Begin empty. `secret`: of the tables' slots, which decides nothing but where publishers lie."""
+        self._secret = secret
         self._limits = limits or MonitorLimits()
         assert self._limits.slots_max >= SLOTS_MIN, f"room for at least {SLOTS_MIN} slots"
         self._minutes: dict[int, _Minute] = {}  # by seconds since the epoch
@@ -202,7 +205,14 @@ class PublisherMonitor:
         while begin < len(records) and minute >= self._since():
             kept = self._minutes.get(minute)
             if kept is not None:
-                begin, kept.taken = add_rows(kept.table, kept.taken, kept.taken_max, begin, *columns)
+                begin, kept.taken = add_rows(
+                    kept.table,
+                    self._secret.slots(len(kept.table)),
+                    kept.taken,
+                    kept.taken_max,
+                    begin,
+                    *columns,
+                )
             if begin < len(records):
                 self._grow(minute)
         self.counts.records += int(records[:begin].sum(dtype=np.int64))
@@ -220,13 +230,13 @@ class PublisherMonitor:
                 self._drop(self._given_up)
             return
         table = np.zeros((size, WIDTH), np.uint32)
-        move(kept.table, table)
+        move(kept.table, table, self._secret.slots(size))
         self._minutes[minute] = _Minute(table, kept.taken)
         self._slots += more
 
     def _counts(self, minute: int, publisher_id: int) -> Any:
         table = self._minutes[minute].table
-        found = table[find(table, np.uint32(publisher_id))]
+        found = table[find(table, self._secret.slots(len(table)), np.uint32(publisher_id))]
         return found if found[RECEIVED] else None
 
 

@@ -1,65 +1,102 @@
-"""The dedupe table as a kernel: open addressing, two 64-bit words a slot, exact to 64 bits of key.
+"""The dedupe table as a kernel: open addressing, two 64-bit words and a publisher (u32) a slot.
 
-    word 0   key
-    word 1   clock << 32 | fingerprint     clock = ms since the table's base, plus 1; 0 marks an empty slot
+    word 0      key
+    word 1      click << 63 | clock << 32 | fingerprint     clock = ms since the table's base, plus 1; 0: an empty slot
+    publisher   in an array of its own
 
-One cache line serves a look-up. Keys are splitmix64 outputs, so their low bits address the slot directly. The table
-is larger than any cache: a row's line is asked for some rows ahead, so that memory answers many at once (ADR 18).
+An entry is of an event where key, publisher and type are equal. A key alone is not enough: it is a public function of
+all three, so an id can be made whose key is that of another publisher's event. Slots are secret
+(adledger.pipeline.kernels.slots), so that nobody can choose ids whose look-ups meet. The table is larger than any cache:
+a row's line is asked for some rows ahead, so that memory answers many at once (ADR 18).
 """
 
 import numpy as np
 
 from adledger.pipeline.kernels.intrinsics import prefetch
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.slots import slot_after, slot_of
 
+_ONE = np.uint64(1)
 _U32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
-_SLOT_BYTES = 16
+_CLOCK = np.uint64(0x7FFFFFFF)
+_TYPE = np.uint64(63)
+_SLOT_BYTES, _PUBLISHER_BYTES = 16, 4
 _AHEAD = 32
 """Rows between asking for a slot's line and using it; 8 to 32 are alike."""
 
 
 @inline_kernel
-def _ask_ahead(address, mask, keys, i):
-    """Ask for the line of the key some rows ahead; `address` is the table's."""
+def _clock(word):
+    """Return the clock of a word 1."""
+    return np.int64(word >> _U32 & _CLOCK)
+
+
+@inline_kernel
+def _word(source, clock, fingerprint):
+    """Return word 1 of an entry; `source` is 2 * publisher + (1 for a click)."""
+    return (source << _TYPE) | (np.uint64(clock) << _U32) | np.uint64(fingerprint)
+
+
+@inline_kernel
+def _first_slot(slots, keys, i, ring, address, publishers_address):
+    """Return row i's first slot, and ask for the lines of the one some rows ahead. `ring` (u64[_AHEAD]) has slots between."""
+    slot = ring[i % _AHEAD] if i >= _AHEAD else slot_of(keys[i], slots)
     if i + _AHEAD < len(keys):
-        prefetch(address + np.int64(keys[i + _AHEAD] & mask) * _SLOT_BYTES)
+        ahead = slot_of(keys[i + _AHEAD], slots)
+        ring[i % _AHEAD] = ahead
+        prefetch(address + np.int64(ahead) * _SLOT_BYTES)
+        prefetch(publishers_address + np.int64(ahead) * _PUBLISHER_BYTES)
+    return slot
+
+
+@inline_kernel
+def _is_of(table, publishers, slot, key, source):
+    """Whether the entry of a slot that is not empty is of this event."""
+    return (
+        table[2 * slot] == key
+        and np.uint64(publishers[slot]) == source >> _ONE
+        and table[2 * slot + 1] >> _TYPE == source & _ONE
+    )
 
 
 @kernel
-def dedupe(table, mask, base, window_ms, keys, fingerprints, clocks, live, duplicate, conflict):
-    """Look each live row up and enter it where it is the first of its key.
+def dedupe(
+    table, publishers, slots, base, window_ms, keys, sources, fingerprints, clocks, live, duplicate, conflict
+):
+    """Look each live row up and enter it where it is the first of its identity.
 
-    table: u64[2 * capacity], changed in place; mask: capacity - 1; base: ms, at most the smallest clock.
-    keys u64[n], fingerprints u32[n], clocks i64[n] (watermark, ms, not falling), live bool[n].
+    table u64[2 * capacity], publishers u32[capacity], changed in place; base: ms, at most the smallest clock.
+    keys u64[n], sources u64[n] (2 * publisher + 1 for a click), fingerprints u32[n], clocks i64[n] (watermark, ms, not falling), live bool[n].
     Sets duplicate[i], conflict[i] (u8) and returns how many new slots were taken.
     An entry older than `window_ms` is replaced by the row, which is then the first.
     """
     taken = 0
-    address = table.ctypes.data
+    address, publishers_address = table.ctypes.data, publishers.ctypes.data
+    ring = np.empty(_AHEAD, np.uint64)
     for i in range(len(keys)):
-        _ask_ahead(address, mask, keys, i)
+        slot = _first_slot(slots, keys, i, ring, address, publishers_address)
         if not live[i]:
             continue
-        key = keys[i]
+        key, source = keys[i], sources[i]
         now = clocks[i] - base + 1
-        word = (np.uint64(now) << _U32) | np.uint64(fingerprints[i])
-        slot = key & mask
+        word = _word(source, now, fingerprints[i])
         while True:
             held = table[2 * slot + 1]
             if held == 0:
                 table[2 * slot] = key
                 table[2 * slot + 1] = word
+                publishers[slot] = source >> _ONE
                 taken += 1
                 break
-            if table[2 * slot] == key:
-                if now - np.int64(held >> _U32) <= window_ms:
+            if _is_of(table, publishers, slot, key, source):
+                if now - _clock(held) <= window_ms:
                     duplicate[i] = 1
                     conflict[i] = (held & _LOW) != (word & _LOW)
                 else:
                     table[2 * slot + 1] = word
                 break
-            slot = (slot + np.uint64(1)) & mask
+            slot = slot_after(slot, slots)
     return taken
 
 
@@ -69,56 +106,71 @@ def count_live(table, oldest):
     live = 0
     for slot in range(len(table) // 2):
         held = table[2 * slot + 1]
-        if held != 0 and np.int64(held >> _U32) >= oldest:
+        if held != 0 and _clock(held) >= oldest:
             live += 1
     return live
 
 
 @kernel
-def rehash(table, oldest, shift, out, out_mask):
+def rehash(table, publishers, oldest, shift, out, out_publishers, out_slots):
     """Move entries with clock >= oldest into the empty table `out`, their clocks lowered by `shift` ms."""
     for slot in range(len(table) // 2):
         held = table[2 * slot + 1]
-        if held == 0 or np.int64(held >> _U32) < oldest:
+        if held == 0 or _clock(held) < oldest:
             continue
         key = table[2 * slot]
-        to = key & out_mask
+        to = slot_of(key, out_slots)
         while out[2 * to + 1] != 0:
-            to = (to + np.uint64(1)) & out_mask
+            to = slot_after(to, out_slots)
         out[2 * to] = key
         out[2 * to + 1] = held - (np.uint64(shift) << _U32)
+        out_publishers[to] = publishers[slot]
 
 
 @kernel
-def load(table, mask, base, keys, fingerprints, clocks):
-    """Enter firsts that were read back, in any order: of two entries of a key the later one stays."""
+def load(table, publishers, slots, base, keys, sources, fingerprints, clocks):
+    """Enter firsts that were read back, in any order: of two entries of an identity the later one stays."""
     taken = 0
-    address = table.ctypes.data
+    address, publishers_address = table.ctypes.data, publishers.ctypes.data
+    ring = np.empty(_AHEAD, np.uint64)
     for i in range(len(keys)):
-        _ask_ahead(address, mask, keys, i)
-        key = keys[i]
-        word = (np.uint64(clocks[i] - base + 1) << _U32) | np.uint64(fingerprints[i])
-        slot = key & mask
-        while table[2 * slot + 1] != 0 and table[2 * slot] != key:
-            slot = (slot + np.uint64(1)) & mask
+        slot = _first_slot(slots, keys, i, ring, address, publishers_address)
+        key, source = keys[i], sources[i]
+        word = _word(source, clocks[i] - base + 1, fingerprints[i])
+        while table[2 * slot + 1] != 0 and not _is_of(table, publishers, slot, key, source):
+            slot = slot_after(slot, slots)
         held = table[2 * slot + 1]
         if held == 0:
             taken += 1
-        if word >> _U32 >= held >> _U32:
+        if _clock(word) >= _clock(held):
             table[2 * slot] = key
             table[2 * slot + 1] = word
+            publishers[slot] = source >> _ONE
     return taken
 
 
 @kernel
-def unseen(table, mask, hashes, live, rows):
+def probes(table, publishers, slots, keys, sources):
+    """Return how many slots looking up n events reads, in all."""
+    read = 0
+    for i in range(len(keys)):
+        slot = slot_of(keys[i], slots)
+        read += 1
+        while table[2 * slot + 1] != 0 and not _is_of(table, publishers, slot, keys[i], sources[i]):
+            slot = slot_after(slot, slots)
+            read += 1
+    return read
+
+
+@kernel
+def unseen(table, slots, hashes, live, rows):
     """Write to `rows` (i64[n]) the first row of each hash that the set `table` lacks, and enter it.
 
     table: u64[capacity], 0 marks empty, so the hash 0 is never kept: its text is written every time.
     Stops when the set is half full. Returns (rows found, rows looked at).
     """
     found = 0
-    room = (mask + np.uint64(1)) // np.uint64(2)
+    room = np.uint64(len(table)) // np.uint64(2)
     for i in range(len(hashes)):
         if not live[i]:
             continue
@@ -127,9 +179,9 @@ def unseen(table, mask, hashes, live, rows):
             rows[found] = i
             found += 1
             continue
-        slot = key & mask
+        slot = slot_of(key, slots)
         while table[slot] != 0 and table[slot] != key:
-            slot = (slot + np.uint64(1)) & mask
+            slot = slot_after(slot, slots)
         if table[slot] == 0:
             if np.uint64(found) >= room:
                 return found, i

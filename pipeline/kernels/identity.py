@@ -10,11 +10,12 @@ _CLICK = int(EventType.CLICK)
 
 
 @kernel
-def dedupe_keys(event_type_code, publisher_id, id_hash, keys):
-    """Write the key of each of n events to `keys` (u64[n])."""
+def dedupe_keys(event_type_code, publisher_id, id_hash, keys, sources):
+    """Write the key of each of n events to `keys` (u64[n]), and what publisher and type are to `sources` (u64[n])."""
     for i in range(len(keys)):
         kind = np.uint64(event_type_code[i] == _CLICK)
         source = np.uint64(publisher_id[i]) * np.uint64(2) + kind
+        sources[i] = source
         keys[i] = splitmix64(id_hash[i] ^ splitmix64(source))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.slots import slot_after, slot_of
 
 # Flags of a user agent: u16. The high byte is the crawler (adledger.pipeline.lists.crawlers) that it claims to be, 0 for none.
 UA_BLANK = 1
@@ -88,10 +89,10 @@ def address_flags(table, ip_hi, ip_lo, out):
 
 
 @kernel
-def cached_flags(keys, values, mask, hashes, live, start, room, out, unknown):
+def cached_flags(keys, values, slots, hashes, live, start, room, out, unknown):
     """Write the flags (u16) of live rows from `start` on to `out`, as far as the table knows them.
 
-    keys u64, values u16: open addressing, `mask` = slots - 1; changed in place: an unknown hash takes a slot, pending
+    keys u64, values u16: open addressing; changed in place: an unknown hash takes a slot, pending
     until `enter_flags`, and its first row is written to `unknown` (i64). Stops before more than `room` of them.
     Returns (unknown hashes, further rows that have them, row to go on with).
     """
@@ -100,9 +101,9 @@ def cached_flags(keys, values, mask, hashes, live, start, room, out, unknown):
         if not live[i]:
             continue
         key = hashes[i]
-        slot = key & mask
+        slot = slot_of(key, slots)
         while values[slot] != 0 and keys[slot] != key:
-            slot = (slot + np.uint64(1)) & mask
+            slot = slot_after(slot, slots)
         if values[slot] == 0:
             if found >= room:
                 return found, repeats, i
@@ -118,13 +119,13 @@ def cached_flags(keys, values, mask, hashes, live, start, room, out, unknown):
 
 
 @kernel
-def enter_flags(keys, values, mask, hashes, rows, flags):
+def enter_flags(keys, values, slots, hashes, rows, flags):
     """Give the slots that rows' hashes took their flags (u16)."""
     for k in range(len(rows)):
         key = hashes[rows[k]]
-        slot = key & mask
+        slot = slot_of(key, slots)
         while keys[slot] != key or values[slot] == 0:
-            slot = (slot + np.uint64(1)) & mask
+            slot = slot_after(slot, slots)
         values[slot] = flags[k] | np.uint16(UA_TAKEN)
 
 

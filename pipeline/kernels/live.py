@@ -7,6 +7,7 @@ invalid records. A slot without received records is free.
 import numpy as np
 
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.slots import slot_after, slot_of
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import EventType
 
@@ -20,23 +21,22 @@ WIDTH = 6
 
 
 @inline_kernel
-def _slot(table, publisher):
+def _slot(table, slots, publisher):
     """Return where a publisher is, or the free slot where it would be. The table has one."""
-    mask = np.uint64(len(table) - 1)
-    slot = (np.uint64(publisher) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & mask
+    slot = slot_of(np.uint64(publisher), slots)
     while table[slot, RECEIVED] != 0 and table[slot, 0] != publisher:
-        slot = (slot + np.uint64(1)) & mask
+        slot = slot_after(slot, slots)
     return slot
 
 
 @kernel
-def add_rows(table, taken, taken_max, begin, publisher, event_type, class_code, records):
+def add_rows(table, slots, taken, taken_max, begin, publisher, event_type, class_code, records):
     """Add rows from `begin` on; return (the first row that was not added, slots taken now).
 
     Ends early where a row needs a slot and `taken_max` (below the capacity) are taken. Counts wrap at 2^32.
     """
     for i in range(begin, len(publisher)):
-        slot = _slot(table, publisher[i])
+        slot = _slot(table, slots, publisher[i])
         if table[slot, RECEIVED] == 0:
             if taken >= taken_max:
                 return i, taken
@@ -54,14 +54,14 @@ def add_rows(table, taken, taken_max, begin, publisher, event_type, class_code, 
 
 
 @kernel
-def move(table, larger):
+def move(table, larger, larger_slots):
     """Move all slots into an empty table that is larger."""
     for i in range(len(table)):
         if table[i, RECEIVED] != 0:
-            larger[_slot(larger, table[i, 0])] = table[i]
+            larger[_slot(larger, larger_slots, table[i, 0])] = table[i]
 
 
 @kernel
-def find(table, publisher):
+def find(table, slots, publisher):
     """Return a publisher's slot; it is free where there is no such publisher."""
-    return np.int64(_slot(table, publisher))
+    return np.int64(_slot(table, slots, publisher))

@@ -8,6 +8,7 @@ import numpy as np
 from adledger.pipeline.kernels.hashing import splitmix64
 from adledger.pipeline.kernels.jit import kernel
 from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
+from adledger.pipeline.kernels.slots import slot_after, slot_of
 from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType, Flag
 
@@ -34,7 +35,7 @@ _HORIZONS = (FAST_HORIZON_MS, LATE_HORIZON_MS, MISMATCH_MS)
 
 @kernel
 def impressions(
-    table, mask, event_type, event_time, publisher, campaign, person,
+    table, slots, event_type, event_time, publisher, campaign, person,
     id_hash, impression_hash, clocks, live, duplicate, limits, hits,
 ):  # fmt: skip
     """Enter impressions and hold clicks against them, n rows in lane order; returns how many new slots were taken.
@@ -58,7 +59,7 @@ def impressions(
             if duplicate[i]:
                 continue
             key = not_zero(id_hash[i])
-            slot = key & mask
+            slot = slot_of(key, slots)
             while True:
                 at = slot * _STRIDE
                 if table[at] == 0:
@@ -66,19 +67,19 @@ def impressions(
                     break
                 if table[at] == key and table[at + ONE] >> HALF == by:
                     break
-                slot = (slot + ONE) & mask
+                slot = slot_after(slot, slots)
             table[at] = key
             table[at + ONE] = (by << HALF) | (now & LOW)
             table[at + _TWO] = np.uint64(event_time[i])
             table[at + _THREE] = (np.uint64(campaign[i]) << HALF) | who
             continue
         key = not_zero(impression_hash[i])
-        slot = key & mask
+        slot = slot_of(key, slots)
         own, other = np.uint64(0), np.uint64(0)
         own_age, other_age = farthest + 1, farthest + 1
         while table[slot * _STRIDE] != 0:
             at = slot * _STRIDE
-            slot = (slot + ONE) & mask
+            slot = slot_after(slot, slots)
             if table[at] != key:
                 continue
             age = age_ms(table[at + ONE], now)
@@ -114,7 +115,7 @@ def impressions(
 
 @kernel
 def double_clicks(
-    table, mask, event_type, event_time, creative, person, impression_hash, flags,
+    table, slots, event_type, event_time, creative, person, impression_hash, flags,
     clocks, counted, horizon_ms, within_ms, hits,
 ):  # fmt: skip
     """Hold each click against the last of its person and creative; returns how many new slots were taken.
@@ -130,7 +131,7 @@ def double_clicks(
             what ^= impression_hash[i]
         key = not_zero(splitmix64(person[i] ^ splitmix64(what)))
         now = np.uint64(clocks[i])
-        at = find(table, mask, _LAST_STRIDE, key)
+        at = find(table, slots, _LAST_STRIDE, key)
         if table[at] == 0:
             table[at] = key
             taken += 1

@@ -21,7 +21,7 @@ _USER = np.uint64(USER_STRIDE)
 
 @kernel
 def count_in_window(
-    table, mask, fifo_keys, fifo_clocks, fifo, keys, clocks, counted, window_ms, count_max, bit, hits
+    table, slots, fifo_keys, fifo_clocks, fifo, keys, clocks, counted, window_ms, count_max, bit, hits
 ):
     """Set `bit` on each counted row that has `count_max` or more of its key before it in the window.
 
@@ -36,11 +36,11 @@ def count_in_window(
             continue
         now = clocks[i]
         while first < end and now - fifo_clocks[first & ring] > window_ms:
-            gone = find(table, mask, _COUNT, fifo_keys[first & ring])
+            gone = find(table, slots, _COUNT, fifo_keys[first & ring])
             table[gone + ONE] -= ONE
             first += 1
         key = not_zero(keys[i])
-        at = find(table, mask, _COUNT, key)
+        at = find(table, slots, _COUNT, key)
         if table[at] == 0:
             table[at] = key
             taken += 1
@@ -55,24 +55,24 @@ def count_in_window(
 
 
 @kernel
-def expire(table, mask, fifo_keys, fifo_clocks, fifo, now, window_ms):
+def expire(table, slots, fifo_keys, fifo_clocks, fifo, now, window_ms):
     """Take what is older than the window at `now` out of the counts."""
     ring = len(fifo_keys) - 1
     first = fifo[0]
     while first < fifo[1] and now - fifo_clocks[first & ring] > window_ms:
-        gone = find(table, mask, _COUNT, fifo_keys[first & ring])
+        gone = find(table, slots, _COUNT, fifo_keys[first & ring])
         table[gone + ONE] -= ONE
         first += 1
     fifo[0] = first
 
 
 @kernel
-def keep_counted(table, out, out_mask):
+def keep_counted(table, out, out_slots):
     """Move the slots that count something into the empty table `out`; returns how many."""
     kept = 0
     for at in range(0, len(table), COUNT_STRIDE):
         if table[at + 1] != 0:
-            to = find(out, out_mask, _COUNT, table[at])
+            to = find(out, out_slots, _COUNT, table[at])
             out[to] = table[at]
             out[to + ONE] = table[at + 1]
             kept += 1
@@ -88,7 +88,7 @@ def _network(ip_hi, ip_lo):
 
 
 @kernel
-def many_networks(table, mask, user_hash, ip_hi, ip_lo, clocks, counted, window_ms, networks_max, bit, hits):
+def many_networks(table, slots, user_hash, ip_hi, ip_lo, clocks, counted, window_ms, networks_max, bit, hits):
     """Set `bit` where an event's network is not among the `networks_max` that its user was last seen in.
 
     networks_max is 1..REMEMBERED. Returns how many new slots were taken.
@@ -101,7 +101,7 @@ def many_networks(table, mask, user_hash, ip_hi, ip_lo, clocks, counted, window_
         key = not_zero(user_hash[i])
         network = _network(ip_hi[i], ip_lo[i])
         entry = (network << HALF) | (now & LOW)
-        at = find(table, mask, _USER, key)
+        at = find(table, slots, _USER, key)
         if table[at] == 0:
             table[at] = key
             taken += 1
@@ -126,7 +126,7 @@ def many_networks(table, mask, user_hash, ip_hi, ip_lo, clocks, counted, window_
 
 @kernel
 def regular_arrivals(
-    table, mask, user_hash, event_time, clocks, counted, horizon_ms, gap_min_ms, tolerance_percent, bit, hits
+    table, slots, user_hash, event_time, clocks, counted, horizon_ms, gap_min_ms, tolerance_percent, bit, hits
 ):
     """Set `bit` where the last eight of a user's counted events are equally far apart. Returns new slots taken.
 
@@ -138,7 +138,7 @@ def regular_arrivals(
             continue
         now = np.uint64(clocks[i])
         time = np.uint64(event_time[i]) & LOW
-        at = find(table, mask, _USER, not_zero(user_hash[i]))
+        at = find(table, slots, _USER, not_zero(user_hash[i]))
         if table[at] == 0:
             table[at] = not_zero(user_hash[i])
             taken += 1

@@ -4,13 +4,14 @@
     word 1   its low half is the watermark (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
 
 Ages are differences modulo 2^32 (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry can be that old.
-Keys are hashes, so their low bits address the slot. Every word, index and stride is u64.
+A key's slot is secret (adledger.pipeline.kernels.slots). Every word, index and stride is u64.
 """
 
 import numpy as np
 
 from adledger.pipeline.kernels.hashing import splitmix64
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.slots import slot_after, slot_of
 from adledger.schemas.wire import Flag
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -26,15 +27,15 @@ def age_ms(word, now):
 
 
 @inline_kernel
-def find(table, mask, stride, key):
+def find(table, slots, stride, key):
     """Return the index of the first word of the key's slot, or of the empty slot where it would go."""
-    slot = key & mask
+    slot = slot_of(key, slots)
     while True:
         at = slot * stride
         held = table[at]
         if held == key or held == 0:  # noqa: PLR1714 - numba
             return at
-        slot = (slot + ONE) & mask
+        slot = slot_after(slot, slots)
 
 
 @inline_kernel
@@ -54,16 +55,16 @@ def count_live(table, stride, now, keep_ms):
 
 
 @kernel
-def sweep(table, stride, now, keep_ms, out, out_mask):
+def sweep(table, stride, now, keep_ms, out, out_slots):
     """Move the slots that are at most `keep_ms` old at `now` into the empty table `out`."""
     width = np.uint64(stride)
     for at in range(0, len(table), stride):
         key = table[at]
         if key == 0 or age_ms(table[at + 1], now) > keep_ms:
             continue
-        slot = key & out_mask
+        slot = slot_of(key, out_slots)
         while out[slot * width] != 0:
-            slot = (slot + ONE) & out_mask
+            slot = slot_after(slot, out_slots)
         to = np.int64(slot * width)
         for word in range(stride):
             out[to + word] = table[at + word]

@@ -79,8 +79,7 @@ def compute(
     """Decode, dedupe and evaluate a batch's records (in the lane's order, with the watermark at each); changes `state`."""
     decoded = decode(refs, context)
     live = decoded.status == Malformed.OK
-    keys, fingerprints = identity(decoded.columns)
-    duplicates = state.dedupe.apply(keys, fingerprints, clock, live)
+    duplicates = state.dedupe.apply(*identity(decoded.columns), clock, live)
     hits = state.evaluator.hits(decoded, clock, duplicates.duplicate)
     verdicts = evaluate(decoded, clock, duplicates, allowed_lateness_ms, hits)
     version = state.evaluator.compiled.version

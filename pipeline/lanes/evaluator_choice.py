@@ -72,7 +72,7 @@ class EvaluatorChoice:
         await self._patiently(lambda: self._rules_in_force.store(wanted))
         if wanted.version != self._state.evaluator.compiled.version:
             changed = self._state.evaluator.changed(wanted)
-            self._state.evaluator = changed or LaneEvaluator(wanted)
+            self._state.evaluator = changed or LaneEvaluator(wanted, secret=self._state.evaluator.secret)
             if changed is None:
                 await rebuild()
         if self._guarded != current.rules.version:

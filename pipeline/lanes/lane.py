@@ -61,10 +61,10 @@ class Lane:
         self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
         self._delivery = Delivery(ports, assignment, self._context)
         self._state = LaneState(
-            DedupeState(limits.window_ms),
-            LaneEvaluator(ports.rules_in_force.current),
-            SeenHashes.of(USER_AGENTS_SEEN_MAX),
-            SeenHashes.of(PAGES_SEEN_MAX),
+            DedupeState(limits.window_ms, limits.slot_secret),
+            LaneEvaluator(ports.rules_in_force.current, secret=limits.slot_secret),
+            SeenHashes.of(USER_AGENTS_SEEN_MAX, limits.slot_secret),
+            SeenHashes.of(PAGES_SEEN_MAX, limits.slot_secret),
         )
         self._kept = kept
         self._knows: tuple[int, int] | None = None  # the next batch and the clock that the state is of
@@ -162,7 +162,7 @@ class Lane:
         for of in past:
             async for block in self._ports.sink.identities(of.lane, clock_from, of.before_batch_no):
                 dedupe.reserve(block.expected)
-                await self._ports.run_cpu(lambda b=block: dedupe.load(b.key, b.fingerprint, b.lane_clock))  # type: ignore[misc]
+                await self._ports.run_cpu(lambda b=block: dedupe.load(*b.columns))  # type: ignore[misc]
                 of_all = f" of about {block.expected:,}" if block.expected else ""
                 self._ports.observer.phase(self.lane, Phase.REBUILDING, f"{dedupe.taken:,}{of_all} ids")
                 if dedupe.taken - said >= IDS_BETWEEN_LINES:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.log.source import Source, Topology
@@ -146,6 +147,9 @@ class LaneLimits:
     retry: RetryPolicy
     default_currency: int
     idle_clock: IdleClock | None = None
+    slot_secret: SlotSecret = (
+        KNOWN_SECRET  # of this process: where entries of its tables lie, and nothing else
+    )
 
 
 @dataclass(frozen=True, slots=True)

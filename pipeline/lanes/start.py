@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import uvloop
 
 from adledger.pipeline.addresses import FilesAddress, KafkaAddress, ServerAddress
 from adledger.pipeline.errors import UsageError
+from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.pace import Meter
 from adledger.pipeline.lanes.ports import (
@@ -147,7 +149,13 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
         idle_clock=IdleClock(settings.idle_watermark_interval_seconds, settings.clock_skew_seconds_max)
         if live
         else None,
+        slot_secret=new_secret(),
     )
+
+
+def new_secret() -> SlotSecret:
+    """Return a secret for the slots of this process's tables."""
+    return SlotSecret.of(secrets.token_bytes(SECRET_BYTES))
 
 
 def _files_source(settings: Settings) -> FilesSource:

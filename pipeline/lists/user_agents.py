@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from adledger.pipeline.kernels import lists as kernels
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.lists.crawlers import claimed, crawler_name
 from adledger.pipeline.lists.facts import KNOWN_BOTS, NON_BROWSERS
 from adledger.pipeline.records.columns import I64, U16, U64, Bool
@@ -118,12 +119,15 @@ class UserAgentFlags:
     the table `user_agents`.
     """
 
-    def __init__(self, lists: UserAgentLists, slots: int = SLOTS_DEFAULT) -> None:
+    def __init__(
+        self, lists: UserAgentLists, slots: int = SLOTS_DEFAULT, secret: SlotSecret = KNOWN_SECRET
+    ) -> None:
         assert slots >= 4, "half of the slots must hold something"
-        assert slots & (slots - 1) == 0, "slots are addressed by the hash's low bits"
+        assert slots & (slots - 1) == 0, "slots are addressed by low bits"
         self.lists = lists
         self.emptied = 0  # how often; counted, because it costs
         self.classified = 0  # texts
+        self._slots = secret.slots(slots)
         self._keys = np.zeros(slots, np.uint64)
         self._values = np.zeros(slots, np.uint16)
         self._taken = 0
@@ -139,19 +143,26 @@ class UserAgentFlags:
         `text_of` gets row numbers of user agents that were not seen before, and returns their texts in that order.
         """
         flags = np.zeros(len(ua_hash), np.uint16)
-        mask = np.uint64(len(self._keys) - 1)
         unknown = np.empty(min(len(ua_hash), len(self._keys) // 2), np.int64)
         start = 0
         while start < len(ua_hash):
             room = len(self._keys) // 2 - self._taken
             found, repeats, stop = kernels.cached_flags(
-                self._keys, self._values, mask, ua_hash, live, start, room, flags, unknown
+                self._keys, self._values, self._slots, ua_hash, live, start, room, flags, unknown
             )
             if found:
                 flags[unknown[:found]] = self._enter(ua_hash, unknown[:found], text_of)
             if repeats:
                 kernels.cached_flags(
-                    self._keys, self._values, mask, ua_hash[:stop], live[:stop], start, 0, flags, unknown
+                    self._keys,
+                    self._values,
+                    self._slots,
+                    ua_hash[:stop],
+                    live[:stop],
+                    start,
+                    0,
+                    flags,
+                    unknown,
                 )
             if stop < len(ua_hash):
                 self._empty()
@@ -165,8 +176,7 @@ class UserAgentFlags:
         except BaseException:
             self._empty()  # else the pending ones would be taken for classified
             raise
-        mask = np.uint64(len(self._keys) - 1)
-        kernels.enter_flags(self._keys, self._values, mask, ua_hash, rows, flags)
+        kernels.enter_flags(self._keys, self._values, self._slots, ua_hash, rows, flags)
         self._taken += len(rows)
         self.classified += len(rows)
         return flags

@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 
 from adledger.pipeline.kernels.rules_events import ACTIVE, event_hits
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.lists.facts import NEEDED_BY
 from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.lists.publishers import PublisherSnapshot
@@ -115,10 +116,13 @@ class LaneEvaluator:
         evaluator: RuleEvaluator,
         windows: RuleWindows | None = None,
         agents: UserAgentFlags | None = None,
+        secret: SlotSecret = KNOWN_SECRET,
     ) -> None:
+        self.secret = secret
         self.compiled = evaluator
-        self.windows = windows or RuleWindows(evaluator.effective)
-        self._agents = agents or (UserAgentFlags(evaluator.lists.user_agents) if evaluator.lists else None)
+        self.windows = windows or RuleWindows(evaluator.effective, secret=secret)
+        lists = evaluator.lists
+        self._agents = agents or (UserAgentFlags(lists.user_agents, secret=secret) if lists else None)
         self._run = evaluator.run
         self._enforced = evaluator.enforced_of(Class.GIVT), evaluator.enforced_of(Class.SIVT)
 
@@ -129,9 +133,8 @@ class LaneEvaluator:
         """
         if not self.windows.adopt(evaluator.effective):
             return None
-        return LaneEvaluator(
-            evaluator, self.windows, self._agents if evaluator.lists is self.compiled.lists else None
-        )
+        agents = self._agents if evaluator.lists is self.compiled.lists else None
+        return LaneEvaluator(evaluator, self.windows, agents, self.secret)
 
     def hits(self, decoded: Decoded, clock: I64, duplicate: U8) -> RuleHits:
         """Run all rules on a batch's records, in the lane's order with the watermark (ms) at each; updates the windows."""

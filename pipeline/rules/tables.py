@@ -3,6 +3,7 @@
 import numpy as np
 
 from adledger.pipeline.kernels import rules_rates, rules_tables
+from adledger.pipeline.kernels.slots import Slots, SlotSecret
 from adledger.pipeline.records.columns import I64, U8, U64
 
 CAPACITY_MIN = 1 << 10
@@ -17,7 +18,8 @@ SWEEP_MS_MAX = 1 << 30
 class SlotTable:
     """Slots of `stride` words by key (adledger.pipeline.kernels.rules_tables), the newest clock in each."""
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, stride: int, secret: SlotSecret) -> None:
+        self._secret = secret
         self._stride = stride
         self.words: U64 = np.zeros(stride * CAPACITY_MIN, np.uint64)
         self.taken = 0
@@ -29,9 +31,9 @@ class SlotTable:
         return len(self.words) // self._stride
 
     @property
-    def mask(self) -> np.uint64:
+    def slots(self) -> Slots:
         """What takes a key to its slot."""
-        return np.uint64(self.capacity - 1)
+        return self._secret.slots(self.capacity)
 
     @property
     def size_bytes(self) -> int:
@@ -53,7 +55,7 @@ class SlotTable:
         if live:
             rules_tables.sweep(
                 self.words, self._stride, np.uint64(clock), keep_ms, words,
-                np.uint64(len(words) // self._stride - 1),
+                self._secret.slots(len(words) // self._stride),
             )  # fmt: skip
         self.words, self.taken, self._swept_at = words, live, clock
 
@@ -61,7 +63,8 @@ class SlotTable:
 class SlidingCounts:
     """How many events of each key lie in a sliding window: exact, 16 bytes an event and 23 to 92 a key in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: SlotSecret) -> None:
+        self._secret = secret
         self._words: U64 = np.zeros(rules_rates.COUNT_STRIDE * CAPACITY_MIN, np.uint64)
         self._taken = 0
         self._fifo_keys: U64 = np.zeros(CAPACITY_MIN, np.uint64)
@@ -87,16 +90,16 @@ class SlidingCounts:
             return
         self._reserve(n, int(clocks[0]), window_ms)
         self._taken += rules_rates.count_in_window(
-            self._words, self._mask(), self._fifo_keys, self._fifo_clocks, self._fifo,
+            self._words, self._slots(), self._fifo_keys, self._fifo_clocks, self._fifo,
             keys, clocks, counted, window_ms, count_max, np.uint64(1 << bit), hits,
         )  # fmt: skip
 
-    def _mask(self) -> np.uint64:
-        return np.uint64(len(self._words) // rules_rates.COUNT_STRIDE - 1)
+    def _slots(self) -> Slots:
+        return self._secret.slots(len(self._words) // rules_rates.COUNT_STRIDE)
 
     def _reserve(self, n: int, clock: int, window_ms: int) -> None:
         rules_rates.expire(
-            self._words, self._mask(), self._fifo_keys, self._fifo_clocks, self._fifo, clock, window_ms
+            self._words, self._slots(), self._fifo_keys, self._fifo_clocks, self._fifo, clock, window_ms
         )
         wanted = self.events + n
         shrink = 8 * max(wanted, CAPACITY_MIN) < len(self._fifo_keys)
@@ -105,8 +108,8 @@ class SlidingCounts:
         if self._taken + n > LOAD_MAX * (len(self._words) // rules_rates.COUNT_STRIDE) or shrink:
             counting = int(np.count_nonzero(self._words[1 :: rules_rates.COUNT_STRIDE]))
             words = np.zeros(rules_rates.COUNT_STRIDE * _capacity(counting + n), np.uint64)
-            mask = np.uint64(len(words) // rules_rates.COUNT_STRIDE - 1)
-            self._taken = int(rules_rates.keep_counted(self._words, words, mask))
+            slots = self._secret.slots(len(words) // rules_rates.COUNT_STRIDE)
+            self._taken = int(rules_rates.keep_counted(self._words, words, slots))
             self._words = words
 
     def _resize_fifo(self, capacity: int) -> None:

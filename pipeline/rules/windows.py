@@ -13,6 +13,7 @@ import numpy as np
 from adledger.pipeline.kernels import rules_clicks as clicks
 from adledger.pipeline.kernels import rules_rates as rates
 from adledger.pipeline.kernels.rules_tables import persons
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.records.columns import I64, U8, U64, Bool, EventColumns
 from adledger.pipeline.rules.reach import MINUTE_MS, Reach
 from adledger.pipeline.rules.registry import RULES
@@ -55,17 +56,20 @@ class Rows:
 class RuleWindows:
     """The windows of one lane under one rule set. Changing a horizon needs new windows, rebuilt from `events`."""
 
-    def __init__(self, rules: RuleSet, events_max: int = WINDOW_EVENTS_MAX) -> None:
+    def __init__(
+        self, rules: RuleSet, events_max: int = WINDOW_EVENTS_MAX, secret: SlotSecret = KNOWN_SECRET
+    ) -> None:
+        """Begin empty. `secret`: of the slots of its tables, which decides nothing but where entries lie."""
         self._rules = _windowed(rules)
         self._horizons = {r: RULES[r].horizon_ms(dict(s.params)) for r, s in self._rules.items()}
         self._reach = Reach(max(self._horizons.values(), default=0), events_max)
-        self._impressions = SlotTable(clicks.IMPRESSION_STRIDE)
-        self._last_clicks = SlotTable(clicks.LAST_CLICK_STRIDE)
-        self._repeats = SlidingCounts()
-        self._events = SlidingCounts()
-        self._clicks = SlidingCounts()
-        self._networks = SlotTable(rates.USER_STRIDE)
-        self._arrivals = SlotTable(rates.USER_STRIDE)
+        self._impressions = SlotTable(clicks.IMPRESSION_STRIDE, secret)
+        self._last_clicks = SlotTable(clicks.LAST_CLICK_STRIDE, secret)
+        self._repeats = SlidingCounts(secret)
+        self._events = SlidingCounts(secret)
+        self._clicks = SlidingCounts(secret)
+        self._networks = SlotTable(rates.USER_STRIDE, secret)
+        self._arrivals = SlotTable(rates.USER_STRIDE, secret)
 
     def adopt(self, rules: RuleSet) -> bool:
         """Switch to another set from now on, unless a horizon or window changes or is added. Returns whether it switched.
@@ -137,7 +141,7 @@ class RuleWindows:
             table = self._impressions
             table.reserve(entered, clock, min(keep_ms, int(limits[[0, 1, 3, 5]].max())))
             table.taken += clicks.impressions(
-                table.words, table.mask, c.event_type_code, c.event_time, c.publisher_id, c.campaign_id, person,
+                table.words, table.slots, c.event_type_code, c.event_time, c.publisher_id, c.campaign_id, person,
                 c.id_hash, c.impression_hash, rows.clock, rows.live, rows.duplicate, limits, hits,
             )  # fmt: skip
             hits &= np.uint64(~self._off_bits(OF_IMPRESSIONS) & (2**64 - 1))
@@ -149,7 +153,7 @@ class RuleWindows:
             table = self._last_clicks
             table.reserve(len(at), clock, min(keep_ms, horizon_ms))
             table.taken += clicks.double_clicks(
-                table.words, table.mask, c.event_type_code, c.event_time, c.creative_id, person,
+                table.words, table.slots, c.event_type_code, c.event_time, c.creative_id, person,
                 c.impression_hash, c.flags, rows.clock, counted, horizon_ms, p["within_ms"], hits,
             )  # fmt: skip
         if Reason.REPEAT_CLICK in self._rules and len(at):
@@ -194,7 +198,7 @@ class RuleWindows:
             table = self._networks
             table.reserve(users, clock, min(keep_ms, window_ms))
             table.taken += rates.many_networks(
-                table.words, table.mask, c.user_hash, c.ip_hi, c.ip_lo, rows.clock, counted, window_ms,
+                table.words, table.slots, c.user_hash, c.ip_hi, c.ip_lo, rows.clock, counted, window_ms,
                 p["networks_max"], np.uint64(1 << Reason.USER_MANY_IPS), hits,
             )  # fmt: skip
         if Reason.PERIODIC in self._rules:
@@ -203,7 +207,7 @@ class RuleWindows:
             table = self._arrivals
             table.reserve(int(np.count_nonzero(seen)), clock, min(keep_ms, horizon_ms))
             table.taken += rates.regular_arrivals(
-                table.words, table.mask, c.user_hash, c.event_time, rows.clock, seen, horizon_ms,
+                table.words, table.slots, c.user_hash, c.event_time, rows.clock, seen, horizon_ms,
                 p["gap_min_ms"], p["tolerance_percent"], np.uint64(1 << Reason.PERIODIC), hits,
             )  # fmt: skip
 

@@ -9,14 +9,15 @@ from typing import Self
 import numpy as np
 
 from adledger.pipeline.kernels import dedupe as kernels
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, Slots, SlotSecret
 from adledger.pipeline.records.columns import I64, U8, U32, U64, Bool
 from adledger.pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12
 LOAD_MAX = 0.6
 """The largest share of slots in use; at the limit the table is rebuilt without expired entries."""
-CLOCK_SPAN_MS = 2**32 - 2
-"""Clocks are kept as 32-bit offsets from the base (49 days); beyond that the base moves up."""
+CLOCK_SPAN_MS = 2**31 - 2
+"""Clocks are kept as 31-bit offsets from the base (24 days); beyond that the base moves up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,15 @@ class Duplicates:
 
 
 class DedupeState:
-    """The ids of the window. Memory: 16 bytes a slot, 27 to 64 bytes an id."""
+    """The ids of the window. Memory: 20 bytes a slot, 33 to 80 bytes an id."""
 
-    def __init__(self, window_ms: int) -> None:
+    def __init__(self, window_ms: int, secret: SlotSecret = KNOWN_SECRET) -> None:
+        """Begin empty. `secret`: of the table's slots, which decides nothing but where entries lie."""
         if not 0 < window_ms < CLOCK_SPAN_MS // 2:
             raise ValueError(f"window_ms must be in 1..{CLOCK_SPAN_MS // 2 - 1}, not {window_ms}")
         self.window_ms = window_ms
-        self._table = np.zeros(2 * CAPACITY_MIN, np.uint64)
+        self._secret = secret
+        self._table, self._publishers = _empty(CAPACITY_MIN)
         self._taken = 0
         self._base = 0
 
@@ -51,17 +54,26 @@ class DedupeState:
     @property
     def size_bytes(self) -> int:
         """Bytes of memory that the table takes."""
-        return self._table.nbytes
+        return self._table.nbytes + self._publishers.nbytes
 
-    def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
+    @property
+    def slots(self) -> Slots:
+        """Where keys go now."""
+        return self._secret.slots(self.capacity)
+
+    def probes(self, keys: U64, sources: U64) -> int:
+        """Return how many slots looking up n events reads, in all: at best one each."""
+        return int(kernels.probes(self._table, self._publishers, self.slots, keys, sources))
+
+    def apply(self, keys: U64, sources: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
         """Classify n rows in lane order and enter the firsts. `clocks` is the watermark (ms), never decreasing."""
         n = len(keys)
         out = Duplicates(np.zeros(n, np.uint8), np.zeros(n, np.uint8))
         if n:
             self._reserve(n, int(clocks[0]), int(clocks[-1]))
             self._taken += kernels.dedupe(
-                self._table, np.uint64(self.capacity - 1), self._base, self.window_ms,
-                keys, fingerprints, clocks, live, out.duplicate, out.conflict,
+                self._table, self._publishers, self.slots, self._base, self.window_ms,
+                keys, sources, fingerprints, clocks, live, out.duplicate, out.conflict,
             )  # fmt: skip
         return out
 
@@ -69,26 +81,28 @@ class DedupeState:
         """Make room for n entries before the first arrives: growing step by step would move them repeatedly."""
         capacity = _capacity_for(n)
         if self._taken == 0 and capacity > self.capacity:
-            self._table = np.zeros(2 * capacity, np.uint64)
+            self._table, self._publishers = _empty(capacity)
 
-    def load(self, keys: U64, fingerprints: U32, clocks: I64) -> None:
+    def load(self, keys: U64, sources: U64, fingerprints: U32, clocks: I64) -> None:
         """Enter firsts read back from `events`, in any order; all of them lie within one window of each other."""
         if len(keys):
             self._reserve(len(keys), int(clocks.min()), int(clocks.max()))
             self._taken += kernels.load(
-                self._table, np.uint64(self.capacity - 1), self._base, keys, fingerprints, clocks
+                self._table, self._publishers, self.slots, self._base, keys, sources, fingerprints, clocks
             )
 
-    def entries(self, clock: int) -> dict[int, tuple[int, int]]:
-        """Return key -> (fingerprint, clock ms) of what is within the window at `clock`, for comparison."""
+    def entries(self, clock: int) -> dict[tuple[int, int], tuple[int, int]]:
+        """Return (key, source) -> (fingerprint, clock ms) of what is within the window at `clock`, for comparison."""
         words = self._table.reshape(-1, 2)
-        words = words[words[:, 1] != 0]
-        clocks = (words[:, 1] >> np.uint64(32)).astype(np.int64) - 1 + self._base
+        taken = words[:, 1] != 0
+        words, publishers = words[taken], self._publishers[taken].astype(np.uint64)
+        clocks = (words[:, 1] >> np.uint64(32) & np.uint64(0x7FFFFFFF)).astype(np.int64) - 1 + self._base
+        sources = publishers << np.uint64(1) | words[:, 1] >> np.uint64(63)
         keep = clock - clocks <= self.window_ms
         prints = words[:, 1] & np.uint64(0xFFFFFFFF)
         return {
-            int(k): (int(f), int(c))
-            for k, f, c in zip(words[keep, 0], prints[keep], clocks[keep], strict=True)
+            (int(k), int(s)): (int(f), int(c))
+            for k, s, f, c in zip(words[keep, 0], sources[keep], prints[keep], clocks[keep], strict=True)
         }
 
     def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
@@ -107,10 +121,15 @@ class DedupeState:
         oldest = base - self._base + 1
         live = kernels.count_live(self._table, oldest) if self._taken else 0
         capacity = _capacity_for(live + n)
-        table = np.zeros(2 * capacity, np.uint64)
+        table, publishers = _empty(capacity)
         if live:
-            kernels.rehash(self._table, oldest, base - self._base, table, np.uint64(capacity - 1))
-        self._table, self._taken, self._base = table, live, base
+            slots = self._secret.slots(capacity)
+            kernels.rehash(self._table, self._publishers, oldest, base - self._base, table, publishers, slots)
+        self._table, self._publishers, self._taken, self._base = table, publishers, live, base
+
+
+def _empty(capacity: int) -> tuple[U64, U32]:
+    return np.zeros(2 * capacity, np.uint64), np.zeros(capacity, np.uint32)
 
 
 def _capacity_for(n: int) -> int:
@@ -125,15 +144,15 @@ class PlainDedupe:
 
     def __init__(self, window_ms: int) -> None:
         self.window_ms = window_ms
-        self._firsts: dict[int, tuple[int, int]] = {}
+        self._firsts: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def apply(self, keys: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
+    def apply(self, keys: U64, sources: U64, fingerprints: U32, clocks: I64, live: Bool) -> Duplicates:
         """Classify rows one by one."""
         out = Duplicates(np.zeros(len(keys), np.uint8), np.zeros(len(keys), np.uint8))
         for i in range(len(keys)):
             if not live[i]:
                 continue
-            key, fingerprint, clock = int(keys[i]), int(fingerprints[i]), int(clocks[i])
+            key, fingerprint, clock = (int(keys[i]), int(sources[i])), int(fingerprints[i]), int(clocks[i])
             first = self._firsts.get(key)
             if first is not None and clock - first[1] <= self.window_ms:
                 out.duplicate[i] = 1
@@ -142,22 +161,23 @@ class PlainDedupe:
                 self._firsts[key] = (fingerprint, clock)
         return out
 
-    def entries(self, clock: int) -> dict[int, tuple[int, int]]:
-        """Return key -> (fingerprint, clock ms) of what is within the window at `clock`."""
+    def entries(self, clock: int) -> dict[tuple[int, int], tuple[int, int]]:
+        """Return (key, source) -> (fingerprint, clock ms) of what is within the window at `clock`."""
         return {k: v for k, v in self._firsts.items() if clock - v[1] <= self.window_ms}
 
 
 class SeenHashes:
     """Which dimension strings this lane wrote recently: a bounded set, emptied when half full (a second write is harmless)."""
 
-    def __init__(self, capacity: int = 1 << 17) -> None:
+    def __init__(self, capacity: int = 1 << 17, secret: SlotSecret = KNOWN_SECRET) -> None:
+        self._slots = secret.slots(capacity)
         self._table = np.zeros(capacity, np.uint64)
         self._taken = 0
 
     @classmethod
-    def of(cls, capacity: int) -> Self:
+    def of(cls, capacity: int, secret: SlotSecret = KNOWN_SECRET) -> Self:
         """Return an empty set of at least `capacity` slots (rounded up to a power of two)."""
-        return cls(1 << max(4, (capacity - 1).bit_length()))
+        return cls(1 << max(4, (capacity - 1).bit_length()), secret)
 
     def unseen(self, hashes: U64, live: Bool) -> I64:
         """Return one row (ascending) for each hash not seen recently, and remember it. hashes u64[n], live bool[n]."""
@@ -168,9 +188,7 @@ class SeenHashes:
                 self._table[:] = 0
                 self._taken = 0
             rows = np.empty(len(hashes) - start, np.int64)
-            found, looked = kernels.unseen(
-                self._table, np.uint64(len(self._table) - 1), hashes[start:], live[start:], rows
-            )
+            found, looked = kernels.unseen(self._table, self._slots, hashes[start:], live[start:], rows)
             parts.append(rows[:found] + start)
             self._taken += found
             if looked < len(hashes) - start:

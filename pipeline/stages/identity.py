@@ -4,9 +4,13 @@ Both numbers are made from columns of `events` alone, so that state can be rebui
 ClickHouse computes the fingerprint of stored rows itself (adledger.sinks.queries), from functions that it has, so nine
 columns need not travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
 
-    key          splitmix64(id_hash xor splitmix64(2 * publisher_id + (1 for a click, else 0)))
+    source       2 * publisher_id + (1 for a click, else 0)
+    key          splitmix64(id_hash xor splitmix64(source))
     fingerprint  h = 0, then h = intHash64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
                  UInt64; the low 32 bits of the last h
+
+Two events are the same where key *and* source are: anybody can make an id whose key is that of another publisher's
+event, for xxHash64 and splitmix64 can be inverted. With the source the key is exact to the 64 bits of `id_hash`.
 """
 
 import numpy as np
@@ -33,16 +37,16 @@ FINGERPRINTED = (
 _KEYED = ("event_type_code", "publisher_id", "id_hash")
 
 
-def identity(columns: EventColumns) -> tuple[U64, U32]:
-    """Return the dedupe keys and the fingerprints of n events."""
-    return dedupe_keys(columns), fingerprints(columns)
+def identity(columns: EventColumns) -> tuple[U64, U64, U32]:
+    """Return the dedupe keys, sources and fingerprints of n events."""
+    return *dedupe_keys(columns), fingerprints(columns)
 
 
-def dedupe_keys(columns: EventColumns) -> U64:
-    """Return the dedupe keys of n events; columns that they are not made from may be empty."""
-    keys = np.empty(len(columns.id_hash), np.uint64)
-    kernels.dedupe_keys(*_arrays(columns, _KEYED), keys)
-    return keys
+def dedupe_keys(columns: EventColumns) -> tuple[U64, U64]:
+    """Return the dedupe keys and sources of n events; columns that they are not made from may be empty."""
+    keys, sources = np.empty(len(columns.id_hash), np.uint64), np.empty(len(columns.id_hash), np.uint64)
+    kernels.dedupe_keys(*_arrays(columns, _KEYED), keys, sources)
+    return keys, sources
 
 
 def fingerprints(columns: EventColumns) -> U32:

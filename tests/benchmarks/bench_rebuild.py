@@ -77,7 +77,7 @@ async def rebuilt(server: EmbeddedServer) -> tuple[DedupeState, float, float]:
     def load(block: Identities) -> None:
         nonlocal loading
         began = time.thread_time()
-        state.load(block.key, block.fingerprint, block.lane_clock)
+        state.load(block.key, block.source, block.fingerprint, block.lane_clock)
         loading += time.thread_time() - began
 
     with ThreadPoolExecutor(1) as pool:

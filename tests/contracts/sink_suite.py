@@ -286,15 +286,23 @@ class SinkContract:
         for columns in written[:2]:
             wanted = (columns["class_code"] != Class.DUPLICATE) & (columns["lane_clock"] >= clock_from)
             rows = EventColumns(**{name: columns[name][wanted] for name in EVENT_DTYPES})
-            keys, prints = identity.dedupe_keys(rows), identity.fingerprints(rows)
+            keys, sources, prints = identity.identity(rows)
             expected += zip(
-                keys.tolist(), prints.tolist(), columns["lane_clock"][wanted].tolist(), strict=True
+                keys.tolist(),
+                sources.tolist(),
+                prints.tolist(),
+                columns["lane_clock"][wanted].tolist(),
+                strict=True,
             )
         got = [
             row
             for block in found
             for row in zip(
-                block.key.tolist(), block.fingerprint.tolist(), block.lane_clock.tolist(), strict=True
+                block.key.tolist(),
+                block.source.tolist(),
+                block.fingerprint.tolist(),
+                block.lane_clock.tolist(),
+                strict=True,
             )
         ]
         assert sorted(got) == sorted(expected)

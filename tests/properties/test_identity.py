@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as npst
 from adledger.pipeline.records.columns import EventColumns
 from adledger.pipeline.stages.identity import FINGERPRINTED, identity, plain_fingerprint, plain_key
 from adledger.schemas.event_columns import EVENT_DTYPES
+from adledger.schemas.wire import EventType
 
 
 @st.composite
@@ -22,11 +23,13 @@ def event_columns(draw, rows_min=0, rows_max=5):
 @given(event_columns())
 def test_kernels_equal_their_twins(columns):
     """Law: each row's key and fingerprint are the plain twins', in u64 and u32."""
-    keys, prints = identity(columns)
-    assert (keys.dtype, prints.dtype) == (np.uint64, np.uint32)
+    keys, sources, prints = identity(columns)
+    assert (keys.dtype, sources.dtype, prints.dtype) == (np.uint64, np.uint64, np.uint32)
     rows = range(len(columns))
     codes, publishers, hashes = columns.event_type_code, columns.publisher_id, columns.id_hash
     assert keys.tolist() == [plain_key(int(codes[i]), int(publishers[i]), int(hashes[i])) for i in rows]
+    clicks = (codes == EventType.CLICK).tolist()
+    assert sources.tolist() == [2 * int(publishers[i]) + clicks[i] for i in rows]
     values = [[int(getattr(columns, name)[i]) for name in FINGERPRINTED] for i in rows]
     assert prints.tolist() == [plain_fingerprint(tuple(row)) for row in values]
 
@@ -34,10 +37,10 @@ def test_kernels_equal_their_twins(columns):
 @given(event_columns(1, 1), st.sampled_from(list(EVENT_DTYPES)))
 def test_numbers_cover_their_columns_and_no_others(columns, name):
     """Law: changing one column changes the key or the fingerprint exactly where it is covered."""
-    key, fingerprint = identity(columns)
+    key, _, fingerprint = identity(columns)
     column = getattr(columns, name)
     column[0] = 3 - column[0] if name == "event_type_code" else column[0] ^ 1
-    new_key, new_fingerprint = identity(columns)
+    new_key, _, new_fingerprint = identity(columns)
     assert (new_key[0] != key[0]) == (name in {"event_type_code", "publisher_id", "id_hash"})
     assert (new_fingerprint[0] != fingerprint[0]) == (name in FINGERPRINTED)
 

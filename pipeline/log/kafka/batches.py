@@ -83,7 +83,7 @@ def decode_batches(
                 remedy="Look at the broker's disk and the network; the batch is fetched again after a restart.",
             )
         emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
-        if transactions.wants(header, data, at) and header.next_offset > position and not emptied:
+        if transactions.wants(header, data, at, where) and header.next_offset > position and not emptied:
             batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where)))
             taken += batches[-1].size + (header.count * RECORD_REF_BYTES if batches[-1].readable else 0)
         epochs.append(EpochRun(header.base_offset, header.next_offset, header.leader_epoch))
@@ -108,24 +108,33 @@ class _Aborted:
         self._coming = sorted(((first, producer) for producer, first in aborted), reverse=True)
         self._open: set[int] = set()
 
-    def wants(self, header: BatchHeader, data: bytes, at: int) -> bool:
+    def wants(self, header: BatchHeader, data: bytes, at: int, where: str) -> bool:
         """Return whether the batch's records are for us."""
         while self._coming and self._coming[-1][0] < header.next_offset:
             self._open.add(self._coming.pop()[1])
         if header.is_control:
-            if _is_abort(data, at):
+            if _is_abort(data, at, where):
                 self._open.discard(header.producer_id)
             return False
         return not (header.is_transactional and header.producer_id in self._open)
 
 
-def _is_abort(data: bytes, at: int) -> bool:
-    """Tell whether a control batch, which is never compressed, is an abort marker."""
+def _is_abort(data: bytes, at: int, where: str) -> bool:
+    """Tell whether a control batch, which is never compressed, is an abort marker.
+
+    Raises LogError where it is no marker: brokers take none from clients, so it is theirs.
+    """
     at += HEADER_BYTES
-    _, at = read_varint(data, at)  # length
-    at += 1  # attributes
-    for _ in range(3):  # time delta, offset delta, length of the key
-        _, at = read_varint(data, at)
+    try:
+        _, at = read_varint(data, at)  # length
+        at += 1  # attributes
+        for _ in range(3):  # time delta, offset delta, length of the key
+            _, at = read_varint(data, at)
+    except ValueError as error:
+        raise LogError(
+            f"{where}: a transaction marker can't be read: {error}",
+            remedy="The log is damaged; restore it from its source.",
+        ) from error
     return data[at + 2 : at + 4] == _ABORT
 
 
