@@ -31,9 +31,9 @@ test: $(READY)
 bench: $(READY)
 	@$(BIN)/pytest -m benchmark -s $(ARGS)
 
-## bench-peers: the same job by Faust, Quix Streams, Flink, bare loops and adledger, side by side (ARGS="--rounds 1 --only faust,adledger")
-.PHONY: bench-peers
-bench-peers: $(READY)
+## bench-comparison: the same job done by Faust, Quix Streams, Flink, bare loops and adledger, side by side (ARGS="--rounds 1 --only faust,adledger")
+.PHONY: bench-comparison
+bench-comparison: $(READY)
 	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
 ## test-brokers: several Kafka brokers on this machine, hurt one at a time under load; a few minutes (ARGS="-k rolled")

@@ -1,4 +1,4 @@
-"""`python -m adledger.loadtest.benchmarks`: what `make bench-peers` runs."""
+"""`python -m adledger.loadtest.benchmarks`: what `make bench-comparison` runs."""
 
 import argparse
 import json
@@ -9,19 +9,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from adledger.loadtest.benchmarks.bench import run_rounds
-from adledger.loadtest.benchmarks.catalog import PEERS
-from adledger.loadtest.benchmarks.show import Machine, plot, summaries, table
+from adledger.loadtest.benchmarks.catalog import CONTESTANTS
+from adledger.loadtest.benchmarks.render import Machine, plot, summaries, table
 from adledger.loadtest.benchmarks.traffic import FilledTopic, write_traffic
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import AdledgerError
 
 
 def main() -> int:
-    """Run the bench; 0: all counts right, 1: not, or a peer gave none."""
+    """Run the bench; 0: all counts right, 1: not, or a contestant gave none."""
     given = _arguments()
-    chosen = [peer for peer in PEERS if not given.only or peer.name in given.only.split(",")]
+    chosen = [
+        contestant for contestant in CONTESTANTS if not given.only or contestant.name in given.only.split(",")
+    ]
     before = Machine.here()
-    with tempfile.TemporaryDirectory(prefix="adledger-peers-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix="adledger-comparison-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         with LocalBroker(folder / "broker") as broker:
             results = run_rounds(
@@ -31,24 +33,28 @@ def main() -> int:
     sys.stdout.write(f"\n{before}\n\n{table(rows)}\n")
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "peers.json").write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
-        (given.out / "peers.md").write_text(f"{before}\n\n{table(rows)}\n")
-        (given.out / "peers.svg").write_text(plot(rows))
+        (given.out / "comparison.json").write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+        (given.out / "comparison.md").write_text(f"{before}\n\n{table(rows)}\n")
+        (given.out / "comparison.svg").write_text(plot(rows))
         _say(f"written to {given.out}")
     return int(any(row.failure or row.rows_wrong for row in rows))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench-peers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make bench-comparison", description=__doc__)
     parser.add_argument(
         "--rounds", type=int, default=3, help="runs of each tool (3); the table shows medians"
     )
-    parser.add_argument("--only", default="", help=f"comma-separated, of {', '.join(p.name for p in PEERS)}")
-    parser.add_argument("--out", type=Path, help="a folder for peers.md, peers.svg and peers.json")
+    parser.add_argument(
+        "--only", default="", help=f"comma-separated, of {', '.join(p.name for p in CONTESTANTS)}"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="a folder for comparison.md, comparison.svg and comparison.json"
+    )
     given = parser.parse_args()
-    unknown = set(given.only.split(",")) - {peer.name for peer in PEERS} - {""}
+    unknown = set(given.only.split(",")) - {contestant.name for contestant in CONTESTANTS} - {""}
     if unknown or given.rounds < 1:
-        parser.error(f"no peer {', '.join(sorted(unknown))}" if unknown else "--rounds is 1 at least")
+        parser.error(f"no contestant {', '.join(sorted(unknown))}" if unknown else "--rounds is 1 at least")
     return given
 
 
@@ -73,5 +79,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except AdledgerError as error:
-        _say(f"bench-peers: {error}")
+        _say(f"bench-comparison: {error}")
         sys.exit(error.exit_code)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer
-from adledger.loadtest.benchmarks.environments import PeerMissing, command, versions
+from adledger.loadtest.benchmarks.catalog import Contestant, ContestantKind
+from adledger.loadtest.benchmarks.environments import ContestantUnavailable, command, versions
 from adledger.loadtest.benchmarks.ours import run_adledger
 from adledger.loadtest.benchmarks.traffic import FilledTopic, read_found, rows_wrong
 from adledger.loadtest.lab.measured_process import Cost, ProcessFailed, measured
@@ -19,13 +19,13 @@ RUN_SECONDS_MAX = 180
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one run of a peer came to. `failure` says why there are no figures, "" where there are.
+    """What one run of a contestant came to. `failure` says why there are no figures, "" where there are.
 
     `steady` leaves out start-up and warming up: what was taken until a quarter of the events was read (of adledger,
     which computes ahead, until its worker began).
     """
 
-    peer: str
+    contestant: str
     events: int = 0
     cpu_seconds: float = 0.0
     seconds: float = 0.0
@@ -56,76 +56,86 @@ class Result:
 
 
 def run_rounds(
-    peers: list[Peer], rounds: int, traffic_of: Callable[[int], FilledTopic], servers: str, folder: Path, say: Callable[[str], None]
+    contestants: list[Contestant], rounds: int, traffic_of: Callable[[int], FilledTopic], servers: str, folder: Path, say: Callable[[str], None]
 ) -> list[Result]:  # fmt: skip
     """Run every tool `rounds` times, round by round, so that a busy minute does not hit one tool alone."""
     results = []
     for number in range(1, rounds + 1):
-        for peer in peers:
-            result = run_peer(peer, traffic_of(peer.events), servers, folder / f"{peer.name}-{number}")
+        for contestant in contestants:
+            result = run_contestant(
+                contestant, traffic_of(contestant.events), servers, folder / f"{contestant.name}-{number}"
+            )
             results.append(result)
-            say(_line(peer, result))
+            say(_line(contestant, result))
     return results
 
 
-def run_peer(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
+def run_contestant(contestant: Contestant, traffic: FilledTopic, servers: str, folder: Path) -> Result:
     """Run a tool once, in a folder that is removed when its counts are right. Never raises: the result holds the failure."""
     folder.mkdir(parents=True)
     try:
-        result = _ours(peer, traffic, servers, folder) if peer.kind is ContestantKind.ADLEDGER else _theirs(peer, traffic, servers, folder)  # fmt: skip
-    except (PeerMissing, ProcessFailed) as error:
-        return Result(peer.name, failure=error.message)
+        result = _ours(contestant, traffic, servers, folder) if contestant.kind is ContestantKind.ADLEDGER else _theirs(contestant, traffic, servers, folder)  # fmt: skip
+    except (ContestantUnavailable, ProcessFailed) as error:
+        return Result(contestant.name, failure=error.message)
     if not result.rows_wrong:
         shutil.rmtree(folder)
     return result
 
 
-def _theirs(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
+def _theirs(contestant: Contestant, traffic: FilledTopic, servers: str, folder: Path) -> Result:
     numbers = (
         [str(traffic.events)]
-        if peer.kind is ContestantKind.FLINK
+        if contestant.kind is ContestantKind.FLINK
         else [str(traffic.events), str(traffic.unique)]
     )
-    run = command(peer, [servers, traffic.topic, *numbers, str(folder)])
-    cost = measured(run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder, env=_environment(peer))
+    run = command(contestant, [servers, traffic.topic, *numbers, str(folder)])
+    cost = measured(
+        run, folder / "log", seconds_max=RUN_SECONDS_MAX, cwd=folder, env=_environment(contestant)
+    )
     report = json.loads((folder / "report.json").read_text())
     found = read_found(folder / "found.tsv")
     return _result(
-        peer, traffic, cost, rows_wrong(traffic.minutes, found),
+        contestant, traffic, cost, rows_wrong(traffic.minutes, found),
         mark_events=report["mark_events"], steady_cpu_seconds=report["steady_cpu_seconds"],
-        steady_seconds=report["steady_seconds"], versions=versions(peer),
+        steady_seconds=report["steady_seconds"], versions=versions(contestant),
     )  # fmt: skip
 
 
-def _environment(peer: Peer) -> dict[str, str]:
-    return {"PYTHONPATH": search_path()} if peer.kind is ContestantKind.DATA_PATH else {}
+def _environment(contestant: Contestant) -> dict[str, str]:
+    return {"PYTHONPATH": search_path()} if contestant.kind is ContestantKind.DATA_PATH else {}
 
 
-def _ours(peer: Peer, traffic: FilledTopic, servers: str, folder: Path) -> Result:
+def _ours(contestant: Contestant, traffic: FilledTopic, servers: str, folder: Path) -> Result:
     own = run_adledger(servers, traffic, folder, seconds_max=RUN_SECONDS_MAX)
     return _result(
-        peer, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=0,
+        contestant, traffic, own.cost, rows_wrong(traffic.minutes, own.minutes), mark_events=0,
         steady_cpu_seconds=own.steady_cpu_seconds, steady_seconds=own.steady_seconds,
-        server_cpu_seconds=own.server_cpu_seconds, versions=versions(peer),
+        server_cpu_seconds=own.server_cpu_seconds, versions=versions(contestant),
     )  # fmt: skip
 
 
 def _result(
-    peer: Peer, traffic: FilledTopic, cost: Cost, wrong: int, *, mark_events: int, **figures: object
+    contestant: Contestant,
+    traffic: FilledTopic,
+    cost: Cost,
+    wrong: int,
+    *,
+    mark_events: int,
+    **figures: object,
 ) -> Result:
     return Result(
-        peer.name, traffic.events, cost.cpu_seconds, cost.seconds, cost.memory_bytes,
+        contestant.name, traffic.events, cost.cpu_seconds, cost.seconds, cost.memory_bytes,
         traffic.events - mark_events, rows=len(traffic.minutes), rows_wrong=wrong, **figures,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def _line(peer: Peer, result: Result) -> str:
+def _line(contestant: Contestant, result: Result) -> str:
     if result.failure:
-        return f"{peer.title}: {result.failure}"
+        return f"{contestant.title}: {result.failure}"
     right = (
         "counts right" if not result.rows_wrong else f"{result.rows_wrong:,} of {result.rows:,} rows WRONG"
     )
     return (
-        f"{peer.title}: {result.steady_per_cpu_second:,.0f} events/CPU-s steady, {result.per_cpu_second:,.0f} with "
+        f"{contestant.title}: {result.steady_per_cpu_second:,.0f} events/CPU-s steady, {result.per_cpu_second:,.0f} with "
         f"start-up, {result.steady_per_second:,.0f}/s, {result.memory_bytes / 2**20:,.0f} MiB, {right}"
     )

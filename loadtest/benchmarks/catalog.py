@@ -1,11 +1,11 @@
-"""The peers: what each is, what its environment holds, how many events it is given."""
+"""The contestants: what each is, what its environment holds, how many events it is given."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class ContestantKind(StrEnum):
-    """How a peer is run."""
+    """How a contestant is run."""
 
     PYTHON = "python"
     FLINK = "flink"
@@ -14,7 +14,7 @@ class ContestantKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class Contestant:
     """One way to do the job. The table shows the versions of `packages`; `events` keep it busy for about ten seconds."""
 
     name: str
@@ -29,19 +29,19 @@ class Peer:
 
 SMALLEST, SMALL, LARGE = 20_000, 200_000, 2_000_000
 
-PEERS = (
-    Peer("faust-tables", "Faust, state in tables", ContestantKind.PYTHON, SMALLEST, ("faust-streaming",), "faust_tables.py"),
-    Peer("faust", "Faust agent, Python set", ContestantKind.PYTHON, SMALL, ("faust-streaming",), "faust_agent.py", (10_000, 10_000)),
-    Peer("quix", "Quix Streams, stateful windows", ContestantKind.PYTHON, SMALL, ("quixstreams",), "quix_windowed.py", (7_400, 7_400)),
-    Peer("quix-set", "Quix Streams, Python set", ContestantKind.PYTHON, LARGE // 4, ("quixstreams",), "quix_set.py", (59_000, 59_000)),
-    Peer("flink", "Flink, keyed state and windows", ContestantKind.FLINK, LARGE, before=(46_000, 94_000)),
-    Peer("aiokafka", "aiokafka loop, Python set", ContestantKind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
-    Peer("confluent", "confluent-kafka loop, Python set", ContestantKind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
-    Peer("data-path", "adledger, data path alone", ContestantKind.DATA_PATH, 2 * LARGE),
-    Peer("adledger", "adledger, into ClickHouse", ContestantKind.ADLEDGER, 2 * LARGE),
+CONTESTANTS = (
+    Contestant("faust-tables", "Faust, state in tables", ContestantKind.PYTHON, SMALLEST, ("faust-streaming",), "faust_tables.py"),
+    Contestant("faust", "Faust agent, Python set", ContestantKind.PYTHON, SMALL, ("faust-streaming",), "faust_agent.py", (10_000, 10_000)),
+    Contestant("quix", "Quix Streams, stateful windows", ContestantKind.PYTHON, SMALL, ("quixstreams",), "quix_windowed.py", (7_400, 7_400)),
+    Contestant("quix-set", "Quix Streams, Python set", ContestantKind.PYTHON, LARGE // 4, ("quixstreams",), "quix_set.py", (59_000, 59_000)),
+    Contestant("flink", "Flink, keyed state and windows", ContestantKind.FLINK, LARGE, before=(46_000, 94_000)),
+    Contestant("aiokafka", "aiokafka loop, Python set", ContestantKind.PYTHON, LARGE, ("aiokafka",), "aiokafka_loop.py", (158_000, 158_000)),
+    Contestant("confluent", "confluent-kafka loop, Python set", ContestantKind.PYTHON, LARGE, ("confluent-kafka",), "confluent_loop.py", (201_000, 201_000)),
+    Contestant("data-path", "adledger, data path alone", ContestantKind.DATA_PATH, 2 * LARGE),
+    Contestant("adledger", "adledger, into ClickHouse", ContestantKind.ADLEDGER, 2 * LARGE),
 )  # fmt: skip
 
 
-def peer(name: str) -> Peer:
-    """Return the peer of this name. Raises KeyError."""
-    return {peer.name: peer for peer in PEERS}[name]
+def contestant(name: str) -> Contestant:
+    """Return the contestant of this name. Raises KeyError."""
+    return {contestant.name: contestant for contestant in CONTESTANTS}[name]

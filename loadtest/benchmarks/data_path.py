@@ -1,6 +1,6 @@
 """adledger's data path alone: the same worker, lanes and protocol, with a sink that keeps the rollups and nothing else.
 
-`python -m adledger.loadtest.benchmarks.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, as the peers' scripts. What it leaves out is
+`python -m adledger.loadtest.benchmarks.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, as the contestants' scripts. What it leaves out is
 encoding for ClickHouse and waiting for it; what is counted is the same.
 """
 
@@ -52,7 +52,7 @@ class RollupsOnly(MemorySink):
 
 def main(servers: str, topic: str, events: int, folder: Path) -> None:
     """Read the topic to its end, and write what was found and what it took."""
-    settings = settings_of(servers, topic, group=f"peer-data-path-{folder.name}")
+    settings = settings_of(servers, topic, group=f"contestant-data-path-{folder.name}")
     sink = RollupsOnly()
 
     async def run() -> None:

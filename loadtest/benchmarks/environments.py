@@ -1,4 +1,4 @@
-"""Each peer's own environment, made once in the user's cache: a venv of pip, or a folder of jars by Maven."""
+"""Each contestant's own environment, made once in the user's cache: a venv of pip, or a folder of jars by Maven."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from adledger import __version__
-from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer
+from adledger.loadtest.benchmarks.catalog import Contestant, ContestantKind
 from adledger.pipeline.errors import AdledgerError
 
 HERE = Path(__file__).parent
@@ -22,78 +22,92 @@ CONSTRAINTS = {
     "confluent-kafka": "confluent-kafka==2.16.1",
 }
 SHARED = ("orjson==3.13.0",)
-"""What the tally of every peer in Python parses with."""
+"""What the tally of every contestant in Python parses with."""
 READY = ".ready"
 
 
-class PeerMissing(AdledgerError):  # noqa: N818
-    """A peer can't be had on this machine."""
+class ContestantUnavailable(AdledgerError):  # noqa: N818
+    """A contestant can't be had on this machine."""
 
 
-def command(peer: Peer, arguments: list[str]) -> list[str]:
-    """Return how a peer is run, made ready where it is not. Raises PeerMissing."""
-    if peer.kind is ContestantKind.DATA_PATH:
+def command(contestant: Contestant, arguments: list[str]) -> list[str]:
+    """Return how a contestant is run, made ready where it is not. Raises ContestantUnavailable."""
+    if contestant.kind is ContestantKind.DATA_PATH:
         return [sys.executable, "-m", "adledger.loadtest.benchmarks.data_path", *arguments]
-    if peer.kind is ContestantKind.FLINK:
-        folder = _made(peer, (FLINK / "pom.xml").read_text() + _java().read_text())
+    if contestant.kind is ContestantKind.FLINK:
+        folder = _made(contestant, (FLINK / "pom.xml").read_text() + _java().read_text())
         opens = ["--add-opens=java.base/java.util=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED"]
-        return ["java", "-Xmx3g", *opens, "-cp", f"{folder}/classes:{folder}/jars/*", "adledger.peers.FlinkJob", *arguments]  # fmt: skip
-    folder = _made(peer, " ".join(_requirements(peer)))
-    return [str(folder / "bin" / "python"), str(CLIENTS / peer.script), *arguments]
+        return ["java", "-Xmx3g", *opens, "-cp", f"{folder}/classes:{folder}/jars/*", "adledger.benchmarks.FlinkJob", *arguments]  # fmt: skip
+    folder = _made(contestant, " ".join(_requirements(contestant)))
+    return [str(folder / "bin" / "python"), str(CLIENTS / contestant.script), *arguments]
 
 
-def versions(peer: Peer) -> str:
-    """Return the versions of what a peer is made of, as a person reads them."""
-    if peer.kind in {ContestantKind.DATA_PATH, ContestantKind.ADLEDGER}:
+def versions(contestant: Contestant) -> str:
+    """Return the versions of what a contestant is made of, as a person reads them."""
+    if contestant.kind in {ContestantKind.DATA_PATH, ContestantKind.ADLEDGER}:
         return f"adledger {__version__}"
-    if peer.kind is ContestantKind.FLINK:
-        jars = (folder_of(peer, (FLINK / "pom.xml").read_text() + _java().read_text()) / "jars").glob("*.jar")
+    if contestant.kind is ContestantKind.FLINK:
+        jars = (folder_of(contestant, (FLINK / "pom.xml").read_text() + _java().read_text()) / "jars").glob(
+            "*.jar"
+        )
         wanted = ("flink-streaming-java", "flink-connector-kafka")
         return ", ".join(sorted(jar.stem for jar in jars if jar.name.startswith(wanted)))
-    return ", ".join(CONSTRAINTS[package].replace("==", " ") for package in peer.packages)
+    return ", ".join(CONSTRAINTS[package].replace("==", " ") for package in contestant.packages)
 
 
-def folder_of(peer: Peer, contents: str) -> Path:
+def folder_of(contestant: Contestant, contents: str) -> Path:
     """Return where an environment of these contents is kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = peer.packages[0] if peer.packages else peer.name
-    return Path(base) / "adledger" / "peers" / f"{name}-{hashlib.sha256(contents.encode()).hexdigest()[:12]}"
+    name = contestant.packages[0] if contestant.packages else contestant.name
+    return (
+        Path(base)
+        / "adledger"
+        / "benchmarks"
+        / f"{name}-{hashlib.sha256(contents.encode()).hexdigest()[:12]}"
+    )
 
 
-def _made(peer: Peer, contents: str) -> Path:
-    folder = folder_of(peer, contents)
+def _made(contestant: Contestant, contents: str) -> Path:
+    folder = folder_of(contestant, contents)
     if (folder / READY).exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if peer.kind is ContestantKind.FLINK:
+    if contestant.kind is ContestantKind.FLINK:
         for tool in ("java", "mvn", "javac"):
             if shutil.which(tool) is None:
-                raise PeerMissing(f"{peer.title}: no {tool} on the PATH", remedy="install a JDK 17 and Maven")
-        _run(peer, ["mvn", "-q", "-B", "-f", str(FLINK / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}/jars"])  # fmt: skip
-        _run(peer, ["javac", "-cp", f"{folder}/jars/*", "-d", f"{folder}/classes", str(_java())])
+                raise ContestantUnavailable(
+                    f"{contestant.title}: no {tool} on the PATH", remedy="install a JDK 17 and Maven"
+                )
+        _run(contestant, ["mvn", "-q", "-B", "-f", str(FLINK / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={folder}/jars"])  # fmt: skip
+        _run(contestant, ["javac", "-cp", f"{folder}/jars/*", "-d", f"{folder}/classes", str(_java())])
     else:
-        _run(peer, [sys.executable, "-m", "venv", str(folder)])
-        _run(peer, [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *_requirements(peer)])
+        _run(contestant, [sys.executable, "-m", "venv", str(folder)])
+        _run(
+            contestant,
+            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *_requirements(contestant)],
+        )
     (folder / READY).touch()
     return folder
 
 
-def _requirements(peer: Peer) -> list[str]:
-    return [*(CONSTRAINTS[package] for package in peer.packages), *SHARED]
+def _requirements(contestant: Contestant) -> list[str]:
+    return [*(CONSTRAINTS[package] for package in contestant.packages), *SHARED]
 
 
 def _java() -> Path:
-    return FLINK / "src" / "main" / "java" / "adledger" / "peers" / "FlinkJob.java"
+    return FLINK / "src" / "main" / "java" / "adledger" / "benchmarks" / "FlinkJob.java"
 
 
-def _run(peer: Peer, what: list[str]) -> None:
+def _run(contestant: Contestant, what: list[str]) -> None:
     try:
         done = subprocess.run(what, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        raise PeerMissing(
-            f"{peer.title}: {what[0]} took over {INSTALL_SECONDS_MAX} s", remedy="try again"
+        raise ContestantUnavailable(
+            f"{contestant.title}: {what[0]} took over {INSTALL_SECONDS_MAX} s", remedy="try again"
         ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-400:]
-        raise PeerMissing(f"{peer.title} can't be installed: {said}", remedy=f"by hand: {' '.join(what)}")
+        raise ContestantUnavailable(
+            f"{contestant.title} can't be installed: {said}", remedy=f"by hand: {' '.join(what)}"
+        )

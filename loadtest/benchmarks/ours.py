@@ -58,8 +58,8 @@ def run_adledger(servers: str, traffic: FilledTopic, folder: Path, *, seconds_ma
         address = ServerAddress(server.host, server.port, server.http_port)
         values: dict[str, Any] = {
             "source": f"kafka://{servers}", "clickhouse": str(address), "database": DATABASE,
-            "topics": (traffic.topic,), "rollups_topic": f"{traffic.topic}.rollups", "group": f"peer-{folder.name}",
-            "log_time": "record", "rules": NONE,  # peers have none
+            "topics": (traffic.topic,), "rollups_topic": f"{traffic.topic}.rollups", "group": f"contestant-{folder.name}",
+            "log_time": "record", "rules": NONE,  # contestants have none
         }  # fmt: skip
         settings = Settings(**values)
         config = folder / "adledger.toml"

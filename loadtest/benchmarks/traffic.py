@@ -29,7 +29,7 @@ CHUNK_SLOTS = 8_192
 MINUTE = np.dtype(
     [("publisher_id", "i8"), ("minute", "i8"), ("impressions", "i8"), ("clicks", "i8"), ("nanos", "i8")]
 )
-"""What a peer must find: a row a publisher and minute, sorted by them."""
+"""What a contestant must find: a row a publisher and minute, sorted by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def model_of(events: int, seed: int = 1) -> TrafficModel:
     )  # fmt: skip
 
 
-def settings_of(servers: str, topic: str, group: str = "peers") -> Settings:
+def settings_of(servers: str, topic: str, group: str = "contestants") -> Settings:
     """Return settings of a deployment whose one topic carries both kinds."""
     values: dict[str, Any] = {
         "source": f"kafka://{servers}", "topics": (topic,), "rollups_topic": f"{topic}.rollups", "group": group,
@@ -63,7 +63,7 @@ def settings_of(servers: str, topic: str, group: str = "peers") -> Settings:
 
 def write_traffic(servers: str, events: int) -> FilledTopic:
     """Make a topic with `events` events. Raises LogError."""
-    model, settings = model_of(events), settings_of(servers, f"peers.{events}")
+    model, settings = model_of(events), settings_of(servers, f"contestants.{events}")
     asyncio.run(create_topics(settings, partitions=PARTITIONS))
     truth = TruthBuilder(model)
     with KafkaLogWriter(settings) as writer:
@@ -95,7 +95,7 @@ def minutes_of(truth: Truth) -> Records:
 
 
 def read_found(path: Path) -> Records:
-    """Return what a peer wrote (five columns of integers a line, tabs between), sorted."""
+    """Return what a contestant wrote (five columns of integers a line, tabs between), sorted."""
     columns = np.loadtxt(path, np.int64, delimiter="\t", ndmin=2)
     minutes = np.zeros(len(columns), MINUTE)
     for i, name in enumerate(MINUTE.names or ()):

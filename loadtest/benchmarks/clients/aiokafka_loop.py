@@ -10,7 +10,7 @@ async def main() -> None:
     """Read the topic from its beginning to its end."""
     servers, topic, tally = arguments()
     consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=servers, group_id="peer-aiokafka-" + tally.folder.name, auto_offset_reset="earliest",
+        topic, bootstrap_servers=servers, group_id="contestant-aiokafka-" + tally.folder.name, auto_offset_reset="earliest",
     )  # fmt: skip
     await consumer.start()
     try:

@@ -7,7 +7,7 @@ servers, topic, tally = arguments()
 consumer = Consumer(
     {
         "bootstrap.servers": servers,
-        "group.id": "peer-confluent-" + tally.folder.name,
+        "group.id": "contestant-confluent-" + tally.folder.name,
         "auto.offset.reset": "earliest",
         # librdkafka's default of 1 s lets its queue run empty, and the loop idle, a third of the time.
         "fetch.queue.backoff.ms": 20,

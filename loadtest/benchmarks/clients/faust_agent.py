@@ -7,7 +7,7 @@ from tally import Minute, arguments, nanos
 
 servers, topic, tally = arguments()
 app = faust.App(
-    "peer-faust-" + tally.folder.name, broker=f"kafka://{servers}", store="memory://", web_enabled=False,
+    "contestant-faust-" + tally.folder.name, broker=f"kafka://{servers}", store="memory://", web_enabled=False,
     consumer_auto_offset_reset="earliest", topic_disable_leader=True, datadir=str(tally.folder / "faust"),
 )  # fmt: skip
 

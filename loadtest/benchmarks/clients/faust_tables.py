@@ -7,7 +7,7 @@ from tally import arguments, nanos
 
 servers, topic, tally = arguments()
 app = faust.App(
-    "peer-faust-tables-" + tally.folder.name, broker=f"kafka://{servers}", store="memory://", web_enabled=False,
+    "contestant-faust-tables-" + tally.folder.name, broker=f"kafka://{servers}", store="memory://", web_enabled=False,
     consumer_auto_offset_reset="earliest", topic_disable_leader=True, topic_partitions=4,
     datadir=str(tally.folder / "faust"),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from tally import arguments, nanos
 
 servers, topic, tally = arguments()
 app = Application(
-    broker_address=servers, consumer_group="peer-quix-set-" + tally.folder.name, auto_offset_reset="earliest",
+    broker_address=servers, consumer_group="contestant-quix-set-" + tally.folder.name, auto_offset_reset="earliest",
     state_dir=tally.folder / "state", loglevel="WARNING",
     # librdkafka's default of 1 s lets its queue run empty a third of the time.
     consumer_extra_config={"fetch.queue.backoff.ms": 20},

@@ -1,6 +1,6 @@
-"""What all peers in Python share: the counting, when a quarter was read, and what is written at the end.
+"""What all contestants in Python share: the counting, when a quarter was read, and what is written at the end.
 
-Runs in each peer's own environment, beside the peer's script: it imports nothing but the standard library and orjson.
+Runs in each contestant's own environment, beside the contestant's script: it imports nothing but the standard library and orjson.
 """
 
 import json

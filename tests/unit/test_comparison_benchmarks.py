@@ -1,4 +1,4 @@
-"""Laws of the bench of peers: what is right, what is told, and that each peer has what it needs."""
+"""Laws of the bench of contestants: what is right, what is told, and that each contestant has what it needs."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.loadtest.benchmarks.bench import Result, run_peer
-from adledger.loadtest.benchmarks.catalog import PEERS, ContestantKind, Peer, peer
+from adledger.loadtest.benchmarks.bench import Result, run_contestant
+from adledger.loadtest.benchmarks.catalog import CONTESTANTS, Contestant, ContestantKind, contestant
 from adledger.loadtest.benchmarks.environments import CLIENTS, CONSTRAINTS, FLINK
-from adledger.loadtest.benchmarks.show import plot, summaries, table
+from adledger.loadtest.benchmarks.render import plot, summaries, table
 from adledger.loadtest.benchmarks.traffic import (
     MINUTE,
     FilledTopic,
@@ -33,7 +33,7 @@ def minutes(*rows: tuple[int, int, int, int, int]):
 def result(name: str, rate: float, **changes) -> Result:
     return Result(
         **{
-            "peer": name, "events": 1_000, "cpu_seconds": 1.0, "seconds": 1.0, "steady_events": int(rate),
+            "contestant": name, "events": 1_000, "cpu_seconds": 1.0, "seconds": 1.0, "steady_events": int(rate),
             "steady_cpu_seconds": 1.0, "steady_seconds": 1.0, "rows": 10, **changes,
         }
     )  # fmt: skip
@@ -101,7 +101,7 @@ def test_a_peer_that_can_not_be_had_is_told_and_stops_nobody(tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     traffic = FilledTopic("t", 10, 10, minutes())
-    told = run_peer(peer("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
+    told = run_contestant(contestant("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
     assert "Flink" in told.failure
     assert "no figures" in table(summaries([told, result("aiokafka", 5_000)]))
 
@@ -118,15 +118,15 @@ def test_the_table_tells_medians_and_what_was_wrong():
 
 
 def test_the_plot_is_a_picture():
-    """Well-formed SVG with a bar for each peer that has figures."""
-    rows = summaries([result(p.name, 1_000 * (i + 1)) for i, p in enumerate(PEERS)])
+    """Well-formed SVG with a bar for each contestant that has figures."""
+    rows = summaries([result(p.name, 1_000 * (i + 1)) for i, p in enumerate(CONTESTANTS)])
     picture = ET.fromstring(plot(rows))
     texts = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
-    assert {p.title for p in PEERS} <= texts
+    assert {p.title for p in CONTESTANTS} <= texts
 
 
-@pytest.mark.parametrize("one", PEERS, ids=lambda p: p.name)
-def test_every_peer_has_its_script_and_versions(one: Peer):
+@pytest.mark.parametrize("one", CONTESTANTS, ids=lambda p: p.name)
+def test_every_contestant_has_its_script_and_versions(one: Contestant):
     """What the catalogue names is there, its packages with exact versions."""
     if one.kind is ContestantKind.PYTHON:
         assert (CLIENTS / one.script).is_file()

@@ -1,4 +1,4 @@
-package adledger.peers;
+package adledger.benchmarks;
 
 import com.fasterxml.jackson.annotation.JsonIgnoreProperties;
 import com.fasterxml.jackson.annotation.JsonProperty;
@@ -164,7 +164,7 @@ public final class FlinkJob {
         KafkaSource.<Event>builder()
             .setBootstrapServers(servers)
             .setTopics(topic)
-            .setGroupId("peer-flink")
+            .setGroupId("contestant-flink")
             .setStartingOffsets(OffsetsInitializer.earliest())
             .setBounded(OffsetsInitializer.latest())
             .setValueOnlyDeserializer(new Parse())

@@ -9,12 +9,12 @@ from statistics import median
 from xml.sax.saxutils import escape
 
 from adledger.loadtest.benchmarks.bench import Result
-from adledger.loadtest.benchmarks.catalog import ContestantKind, Peer, peer
+from adledger.loadtest.benchmarks.catalog import Contestant, ContestantKind, contestant
 from adledger.loadtest.lab.environment import cpu_name
 from adledger.pipeline.settings import cores
 
 HEADER = (
-    "peer", "events/CPU-s, warm", "lowest-highest", "with start-up", "events/s", "peak memory", "counts", "before", "versions",
+    "tool", "events/CPU-s, warm", "lowest-highest", "with start-up", "events/s", "peak memory", "counts", "before", "versions",
 )  # fmt: skip
 WIDTH, ROW, TOP, LEFT, RIGHT = 860, 34, 46, 250, 150
 FONT = 'font-family="system-ui, sans-serif" font-size="13" fill="#1f2933"'
@@ -41,9 +41,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class ContestantSummary:
-    """A peer over its runs: medians, the range of its steady rate, the worst of its counts."""
+    """A contestant over its runs: medians, the range of its steady rate, the worst of its counts."""
 
-    peer: Peer
+    contestant: Contestant
     steady: float
     steady_range: tuple[float, float]
     with_start_up: float
@@ -57,9 +57,9 @@ class ContestantSummary:
 
 
 def summaries(results: Sequence[Result]) -> list[ContestantSummary]:
-    """Return a summary for each peer, slowest first, those without figures at the end."""
-    names = dict.fromkeys(result.peer for result in results)
-    rows = [_summary(peer(name), [r for r in results if r.peer == name]) for name in names]
+    """Return a summary for each contestant, slowest first, those without figures at the end."""
+    names = dict.fromkeys(result.contestant for result in results)
+    rows = [_summary(contestant(name), [r for r in results if r.contestant == name]) for name in names]
     return sorted(rows, key=lambda row: (not row.steady, row.steady))
 
 
@@ -76,7 +76,7 @@ def plot(rows: Sequence[ContestantSummary]) -> str:
     height = TOP + ROW * len(shown) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" {FONT}>',
-        f'<title>Events per CPU-second, by peer</title><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<title>Events per CPU-second, by tool</title><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         '<text x="12" y="22" font-weight="600">Events per CPU-second, once warm (logarithmic; | measured once before)</text>',
     ]
     for power in range(round(math.log10(LEAST)), round(math.log10(high)) + 1):
@@ -90,7 +90,7 @@ def plot(rows: Sequence[ContestantSummary]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _summary(of: Peer, runs: Sequence[Result]) -> ContestantSummary:
+def _summary(of: Contestant, runs: Sequence[Result]) -> ContestantSummary:
     good = [run for run in runs if not run.failure]
     if not good:
         return ContestantSummary(of, 0, (0, 0), 0, 0, 0, 0, 0, 0, "", runs[-1].failure)
@@ -107,7 +107,7 @@ def _summary(of: Peer, runs: Sequence[Result]) -> ContestantSummary:
 def _cells(row: ContestantSummary) -> tuple[str, ...]:
     if not row.steady:
         return (
-            row.peer.title,
+            row.contestant.title,
             *["-"] * 5,
             f"no figures: {row.failure.splitlines()[0][:120]}",
             _before(row),
@@ -116,16 +116,16 @@ def _cells(row: ContestantSummary) -> tuple[str, ...]:
     counts = "right" if not row.rows_wrong else f"{row.rows_wrong:,} of {row.rows:,} rows wrong"
     low, high = row.steady_range
     return (
-        row.peer.title, f"{row.steady:,.0f}", f"{low:,.0f}-{high:,.0f}", f"{row.with_start_up:,.0f}",
+        row.contestant.title, f"{row.steady:,.0f}", f"{low:,.0f}-{high:,.0f}", f"{row.with_start_up:,.0f}",
         f"{row.per_second:,.0f}", f"{row.memory_bytes / 2**20:,.0f} MiB",
         counts + (f"; {row.failure.splitlines()[0][:80]}" if row.failure else ""), _before(row), row.versions,
     )  # fmt: skip
 
 
 def _before(row: ContestantSummary) -> str:
-    if row.peer.before is None:
+    if row.contestant.before is None:
         return "-"
-    low, high = row.peer.before
+    low, high = row.contestant.before
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
@@ -135,17 +135,19 @@ def _bar(row: ContestantSummary, y: int, high: float) -> str:
         "#c2410c"
         if row.rows_wrong
         else "#0f766e"
-        if row.peer.kind in {ContestantKind.ADLEDGER, ContestantKind.DATA_PATH}
+        if row.contestant.kind in {ContestantKind.ADLEDGER, ContestantKind.DATA_PATH}
         else "#64748b"
     )
     marks = "".join(
         f'<line x1="{_x(value, high):.1f}" x2="{_x(value, high):.1f}" y1="{y - 2}" y2="{y + 22}" stroke="#1f2933" stroke-width="2"/>'
-        for value in dict.fromkeys(row.peer.before or ())
+        for value in dict.fromkeys(row.contestant.before or ())
     )
-    free = max(x, *(_x(value, high) for value in row.peer.before or (LEAST,))) + 8  # right of bar and lines
+    free = (
+        max(x, *(_x(value, high) for value in row.contestant.before or (LEAST,))) + 8
+    )  # right of bar and lines
     wrong = " (counts wrong)" if row.rows_wrong else ""
     return (
-        f'<text x="{LEFT - 10}" y="{y + 15}" text-anchor="end">{escape(row.peer.title)}</text>'
+        f'<text x="{LEFT - 10}" y="{y + 15}" text-anchor="end">{escape(row.contestant.title)}</text>'
         f'<rect x="{LEFT}" y="{y}" width="{x - LEFT:.1f}" height="20" fill="{colour}"/>{marks}'
         f'<text x="{free:.1f}" y="{y + 15}">{row.steady:,.0f}{wrong}</text>'
     )
