@@ -6,9 +6,9 @@ import pytest
 from hypothesis import settings
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.lab.clickhouse_library import ClickHouseMissing, clickhouse_library
 from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from tests.support.clickhouse_servers import OWN, running_server
 from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)
@@ -29,9 +29,6 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture(scope="session")
 def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
     """ClickHouse's own server, one for all tests: databases have names of their own. A test that hurts it starts another."""
-    try:
-        clickhouse_library()
-    except ClickHouseMissing as error:
-        missing("ClickHouse", error)
-    with ClickHouseServer.start(tmp_path_factory.mktemp("clickhouse-server")) as server:
+    with running_server(OWN, tmp_path_factory.mktemp("clickhouse-server")) as server:
+        assert isinstance(server, ClickHouseServer)
         yield server

@@ -9,7 +9,7 @@ import pytest
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.scenarios import SCENARIOS
 from adledger.loadtest.traffic.write import write_traffic
-from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, ServerAddress
+from adledger.pipeline.addresses import FilesAddress
 from adledger.pipeline.importing import import_file
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.start import run_worker
@@ -17,8 +17,8 @@ from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import Client, connect
-from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.analysts.story import START_MS, lines
+from tests.support.clickhouse_servers import SERVERS, address_of, running_server
 
 MODEL = TrafficModel(
     seed=5, events=4_000, partitions=2, duration_hours=5, users=400, user_head_users=10, publishers=30, click_share=0.2,
@@ -47,8 +47,8 @@ class Judged:
     rules: RuleSet
 
 
-@pytest.fixture(scope="session")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+@pytest.fixture(scope="session", params=SERVERS)
+def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     folder = tmp_path_factory.mktemp("analysts")
     text = load_rules(DEFAULT).text()
     for old, new in TIGHT.items():
@@ -62,14 +62,13 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
         folder / "story.jsonl", "wire", folder / "log", started_at_ms=START_MS + 86_400_000, partitions=MODEL.partitions,
         progress=lambda _done, _all: None,
     )  # fmt: skip
-    where: dict[str, Any] = {
-        "source": FilesAddress(folder / "log"), "clickhouse": EmbeddedAddress(folder / "clickhouse"),
-        "rules": str(folder / "rules.toml"), "cpu_threads": 1,
-    }  # fmt: skip
-    settings = Settings(**where)
-    assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
-    with EmbeddedServer.start(folder / "clickhouse") as running:
-        address = ServerAddress(running.host, running.port, running.http_port)
+    with running_server(request.param, folder / "clickhouse") as running:
+        address = address_of(running)
+        where: dict[str, Any] = {
+            "source": FilesAddress(folder / "log"), "clickhouse": address, "rules": str(folder / "rules.toml"),
+            "cpu_threads": 1,
+        }  # fmt: skip
+        settings = Settings(**where)
+        assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
         with connect(address) as client:
-            served = settings.model_copy(update={"clickhouse": address})
-            yield Judged(client, served, load_rules(settings.rules))
+            yield Judged(client, settings, load_rules(settings.rules))

@@ -15,12 +15,12 @@ from adledger.schemas.migrate import migrate
 from adledger.schemas.tables import PROTOCOL_COLUMNS
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
 from adledger.sinks.connection import connect
-from adledger.sinks.embedded.launch import EmbeddedServer
 from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.outcomes import TOO_MANY_PARTS, insert_outcome
 from adledger.sinks.queries import insert_id_prefix
 from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import SinkContract, events
+from tests.support.clickhouse_servers import SERVERS, address_of, running_server
 
 
 class _Hold(SinkFaults):
@@ -114,11 +114,13 @@ class ClickHouseHarness:
         return outcome
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+@pytest.fixture(scope="module", params=SERVERS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerAddress]:
     path: Path = tmp_path_factory.mktemp("clickhouse")
-    with EmbeddedServer.start(path) as running:
-        yield ServerAddress(running.host, running.port, running.http_port)
+    with running_server(request.param, path) as running:
+        yield address_of(running)
 
 
 @pytest.fixture(scope="module")

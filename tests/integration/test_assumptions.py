@@ -21,15 +21,12 @@ from adledger.sinks.embedded.launch import EmbeddedServer
 from adledger.sinks.queries import running_inserts
 from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import events
+from tests.support.clickhouse_servers import SERVERS, AnyServer, address_of, running_server
 
 LANE, ROWS = 3, 500
 DEADLINE_SECONDS = 1
 FOR_EVER = 2**32 - 1
 CONSTRAINT = "CONSTRAINT in_time CHECK toUnixTimestamp({}) <= send_by"
-
-
-def address_of(server: EmbeddedServer) -> ServerAddress:
-    return ServerAddress(server.host, server.port, server.http_port)
 
 
 def ask(address: ServerAddress, *statements: str) -> list[Any]:
@@ -44,9 +41,13 @@ def ask(address: ServerAddress, *statements: str) -> list[Any]:
 def made(directory: Path) -> EmbeddedServer:
     """Return a new server with the tables in it."""
     server = EmbeddedServer.start(directory)
+    with_tables(server)
+    return server
+
+
+def with_tables(server: AnyServer) -> None:
     with connect(address_of(server)) as client:
         migrate(client, database="db", release="test")
-    return server
 
 
 @asynccontextmanager
@@ -186,9 +187,10 @@ async def test_killed_after_the_part_before_the_answer(tmp_path: Path) -> None:
 # the deadline
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    with made(tmp_path_factory.mktemp("clickhouse")) as running:
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
+    with running_server(request.param, tmp_path_factory.mktemp("clickhouse")) as running:
+        with_tables(running)
         yield running
 
 
@@ -243,7 +245,7 @@ def constrained(address: ServerAddress, constraint: str) -> int:
     ],
 )
 async def test_held_back_until_after_its_deadline(
-    server: EmbeddedServer, constraint: str, held: str, *, stored: bool
+    server: AnyServer, constraint: str, held: str, *, stored: bool
 ) -> None:
     """The server refuses what arrives late, though its sender is still there and its query began in time.
 
@@ -272,9 +274,7 @@ async def test_held_back_until_after_its_deadline(
 
 
 @pytest.mark.parametrize(("constraint", "stored"), [("nowInBlock()", False), ("now()", True)])
-def test_a_block_that_is_late_within_its_query(
-    server: EmbeddedServer, constraint: str, *, stored: bool
-) -> None:
+def test_a_block_that_is_late_within_its_query(server: AnyServer, constraint: str, *, stored: bool) -> None:
     """The deadline is that of the block. Control: `now()` is the time at which the query began, and lets it in."""
     address = address_of(server)
     batch_no = constrained(address, constraint)

@@ -21,6 +21,7 @@ from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer, find
+from tests.support.clickhouse_servers import SERVERS, AnyServer, address_of, running_server
 from tests.support.commands import Command, adledger, started
 
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
@@ -35,17 +36,13 @@ def filled(log: Path, model: TrafficModel) -> Truth:
         return write_traffic(model, writer, lambda _: None).truth
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer.start(tmp_path / "clickhouse") as server:
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyServer]:
+    with running_server(request.param, tmp_path / "clickhouse") as server:
         yield server
 
 
-def address(server: EmbeddedServer) -> ServerAddress:
-    return ServerAddress(server.host, server.port, server.http_port)
-
-
-def run_arguments(log: Path, server: EmbeddedServer, *more: str) -> tuple[str, ...]:
+def run_arguments(log: Path, server: AnyServer, *more: str) -> tuple[str, ...]:
     clickhouse = f"clickhouse://{server.host}:{server.port}/?http_port={server.http_port}"
     return ("run", "--source", f"files:{log}", "--clickhouse", clickhouse, *QUICK, *more)
 
@@ -98,12 +95,12 @@ def stop_in_mid_batch(worker: Command, client: Client) -> None:
     worker.until(stopped_there)
 
 
-def test_a_worker_that_is_killed_again_and_again(tmp_path: Path, server: EmbeddedServer) -> None:
+def test_a_worker_that_is_killed_again_and_again(tmp_path: Path, server: AnyServer) -> None:
     """kill -9 in mid-run, several times: the next one ends what was in doubt, nothing is lost and nothing doubled."""
     log, said = tmp_path / "log", ""
     truth = filled(log, MODEL)
     arguments = run_arguments(log, server, "--until-caught-up")
-    with connect(address(server)) as client:
+    with connect(address_of(server)) as client:
         for kill in range(WORKER_KILLS):
             with started(tmp_path / str(kill), *arguments) as worker:
                 wait_for_batches(worker, client, BATCHES_BETWEEN)
@@ -141,15 +138,15 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
         assert f"the embedded ClickHouse (process {pid}) died: starting it again" in worker.err
     assert "in doubt" in worker.err
     assert find(data) is None
-    with EmbeddedServer.start(data) as server, connect(address(server)) as client:
+    with EmbeddedServer.start(data) as server, connect(address_of(server)) as client:
         assert_true(truth, client)
 
 
-def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: EmbeddedServer) -> None:
+def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> None:
     """SIGTERM ends a run with 0, its batches done: the next one goes on without doubt."""
     log = tmp_path / "log"
     truth = filled(log, MODEL)
-    with connect(address(server)) as client:
+    with connect(address_of(server)) as client:
         with started(tmp_path / "stopped", *run_arguments(log, server)) as worker:
             wait_for_batches(worker, client, BATCHES_BETWEEN)
             os.kill(worker.process.pid, signal.SIGTERM)
@@ -161,7 +158,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: EmbeddedServer) -
         assert_true(truth, client)
 
 
-def test_a_file_that_is_imported_twice(tmp_path: Path, server: EmbeddedServer) -> None:
+def test_a_file_that_is_imported_twice(tmp_path: Path, server: AnyServer) -> None:
     """The second time nothing is billed: what was billable is duplicate, what was malformed is so again."""
     log = tmp_path / "log"
     with resources.as_file(resources.files("adledger.loadtest.real_logs") / "apache_access.log.gz") as file:
