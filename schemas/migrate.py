@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from adledger.pipeline.errors import SinkError
+from adledger.schemas.cluster import check_cluster
 from adledger.schemas.statements import Target, render
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -112,13 +113,15 @@ def migrate(
     """Bring the database to this release's tables; return what was applied, in order.
 
     The client must be connected to a database that exists (`default`), as this one may not yet. A dry run changes
-    nothing. Raises SinkError as `pending` does, and what the client raises.
+    nothing. Raises SinkError as `pending` and `check_cluster` do, and what the client raises.
     """
     target = Target(database, cluster)
     todo = pending(load() if migrations is None else migrations, recorded(client, database), database)
     plan = [Applied(m.version, m.name, tuple(render(m.sql, target))) for m in todo]
     if dry_run or not plan:
         return plan
+    if cluster is not None:
+        check_cluster(client, cluster)
     for statement in bootstrap(target):
         client.execute(statement)
     for migration, step in zip(todo, plan, strict=True):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
 from adledger.sinks.clickhouse import insert_settings
@@ -11,7 +12,10 @@ from adledger.sinks.connection import Client
 from adledger.sinks.outcomes import DEADLINE_CONSTRAINT
 
 VERSION_MIN = (25, 8)
-"""The oldest release with long-term support when this was written. Tested on 26.9."""
+"""The oldest release that is supported: one with long-term support."""
+
+VERSION_TESTED = (26, 9)
+"""The newest release that tests run on: the embedded engine's. ClickHouse's own server is tested at 26.7."""
 
 _CONSTRAINT = f"CONSTRAINT {DEADLINE_CONSTRAINT} CHECK toUnixTimestamp(nowInBlock()) <= send_by"
 _PROJECTION = "PROJECTION by_lane"
@@ -58,6 +62,12 @@ class ServerFacts:
     settings: Mapping[str, str]
 
 
+def check_version(client: Client) -> None:
+    """Raise SinkError for a server that is too old, before a migration fails there in words of its own."""
+    if refused := too_old(str(client.execute("SELECT version()")[0][0])):
+        raise SinkError(refused[0].message, remedy=refused[0].remedy)
+
+
 def check_server(client: Client, database: str, cluster: str | None = None) -> list[Finding]:
     """Return what is not as the protocol needs it. Raises SinkUnavailable, and ServerException where it may not look."""
     return findings(_facts(client, database, cluster))
@@ -71,12 +81,21 @@ def findings(facts: ServerFacts) -> list[Finding]:
     ]
 
 
-def _server_findings(facts: ServerFacts) -> Iterator[Finding]:
-    if tuple(int(part) for part in facts.version.split(".")[:2]) < VERSION_MIN:
-        wanted = ".".join(str(part) for part in VERSION_MIN)
-        yield Finding(
-            f"ClickHouse {facts.version} is older than {wanted}", f"upgrade ClickHouse to {wanted} or newer"
+def too_old(version: str) -> list[Finding]:
+    """Return the refusal of a server's version, none where it is new enough."""
+    if tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN:
+        return []
+    floor, newest = (".".join(map(str, v)) for v in (VERSION_MIN, VERSION_TESTED))
+    return [
+        Finding(
+            f"ClickHouse {version} is older than {floor}, the oldest supported; the newest tested is {newest}",
+            f"upgrade ClickHouse to {floor} or newer, e.g. {newest}",
         )
+    ]
+
+
+def _server_findings(facts: ServerFacts) -> Iterator[Finding]:
+    yield from too_old(facts.version)
     sent = insert_settings()
     for name in _SENT:
         if facts.settings.get(name) != str(sent[name]):

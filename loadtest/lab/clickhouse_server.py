@@ -108,6 +108,14 @@ class ClickHouseServer:
         """Return what it logged, every start of it."""
         return (self.directory / LOG).read_text("utf-8", "replace")
 
+    def await_restart(self, pid: int) -> None:
+        """Return when the process `pid` has ended and its successor answers. Raises ClickHouseFailed."""
+        last = time.monotonic() + START_SECONDS_MAX
+        while self.pid == pid or not self.alive() or not self._answers():
+            if time.monotonic() > last:
+                raise ClickHouseFailed("ClickHouse did not come back", remedy=f"read {self.directory / LOG}")
+            time.sleep(LOOK_SECONDS)
+
     def stop(self) -> None:
         """End it in order: the engine is closed. Does nothing where it has ended."""
         with self._changing:

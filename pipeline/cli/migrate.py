@@ -29,8 +29,10 @@ def migrate(
     settings = given.settings
 
     from adledger.schemas import migrate as migrations
+    from adledger.sinks.checks import check_version
 
     with connect.client(settings) as client:
+        check_version(client)
         applied = migrations.migrate(
             client, database=settings.database, cluster=settings.cluster, release=__version__, dry_run=dry_run
         )

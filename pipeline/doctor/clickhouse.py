@@ -12,7 +12,7 @@ from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
 from adledger.schemas import migrate
-from adledger.sinks.checks import VERSION_MIN, check_server
+from adledger.sinks.checks import check_server, too_old
 from adledger.sinks.clickhouse import query_refused
 from adledger.sinks.connection import Client
 
@@ -36,8 +36,9 @@ def look_at_server(client: Client, settings: Settings) -> ServerSeen:
     try:
         version = str(client.execute("SELECT version()")[0][0])
         seen.checks.append(Check(AREA, f"{client.address}: ClickHouse {version} answers"))
-        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
-            seen.checks.append(_too_old(version))
+        if refused := too_old(version):
+            not_made = "migrations, settings and clock need a newer one"
+            seen.checks.append(Check(AREA, "version", refused, not_made=not_made))
             return seen
         recorded = migrate.recorded(client, settings.database)
         seen.checks.append(_migrations(recorded, settings))
@@ -65,14 +66,6 @@ def no_directory_yet(settings: Settings) -> ServerSeen | None:
     if not isinstance(address, EmbeddedAddress) or address.directory.exists():
         return None
     return ServerSeen([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
-
-
-def _too_old(version: str) -> Check:
-    wanted = ".".join(map(str, VERSION_MIN))
-    finding = Finding(
-        f"ClickHouse {version} is older than {wanted}", f"upgrade ClickHouse to {wanted} or newer"
-    )
-    return Check(AREA, "version", [finding], not_made="migrations, settings and clock need a newer one")
 
 
 def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:

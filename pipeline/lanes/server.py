@@ -16,7 +16,7 @@ from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
-from adledger.sinks.checks import check_server
+from adledger.sinks.checks import check_server, check_version
 from adledger.sinks.clickhouse import query_refused
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from adledger.sinks.embedded.launch import EmbeddedServer
@@ -99,6 +99,7 @@ def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Prog
 def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
     """Make missing tables, and refuse a server that the protocol can't rest on."""
     with connected(address) as client:
+        check_version(client)
         for applied in migrate(
             client, database=settings.database, cluster=settings.cluster, release=__version__
         ):

@@ -28,6 +28,7 @@ from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.certificates import Certificate, CertificateAuthority
+from tests.support.clickhouse_servers import OWN, running_server, users_xml
 from tests.support.commands import Command, adledger, started
 from tests.support.kafka_traffic import write_traffic_to_kafka
 from tests.support.old_clickhouse import OldServerMissing, old_server
@@ -347,6 +348,44 @@ def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
                 shows_no_secret(str(told.value), repr(told.value))
     except OldServerMissing as error:
         missing("clickhouse-server", error)
+
+
+def test_clickhouses_own_logins(tmp_path: Path):
+    """Its own users and passwords, behind TLS: native and HTTPS; a wrong password and an unknown user are refused by
+    both, in words that name the remedy, and the server answers afterwards."""
+    ca = CertificateAuthority(tmp_path / "ca")
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_text(CLICKHOUSE_PASSWORD + "\n")
+    wrong.write_text("wr0ng-secret")
+    users = {"users.xml": users_xml(ads=CLICKHOUSE_PASSWORD)}
+    with (
+        running_server(OWN, tmp_path / "server", files=users) as server,
+        tls_before(server.port, ca.issue(HOST, file="server")) as native,
+        tls_before(server.http_port, ca.issue(HOST, file="https")) as https,
+    ):
+
+        def address(user: str, password: Path) -> str:
+            return (
+                f"clickhouse://{user}@{HOST}:{native}/?secure=1&http_port={https}&ca={ca.pem}"
+                f"&password_file={password}"
+            )
+
+        assert asked_both(address("ads", right)) == ([(1,)], b"1\n")
+        for user, password in (("ads", wrong), ("stranger", right)):
+            refused, pid = parse_clickhouse(address(user, password)), server.pid
+            assert isinstance(refused, ServerAddress)
+            with pytest.raises(AdledgerError, match=f"{user}|[Aa]uthentication") as by_http:
+                b"".join(run_query(refused, "SELECT 1", database="default", output_format="CSV"))
+            with (
+                pytest.raises(SinkUnavailable, match=f"refuses '{user}'") as told,
+                connect(refused) as client,
+            ):
+                client.execute("SELECT 1")
+            assert told.value.refused, "a command need not try again"
+            assert "user and password" in told.value.remedy
+            shows_no_secret(str(by_http.value), str(told.value), repr(told.value))
+            server.await_restart(pid)  # a failed native login ends clickhouse-local, no clickhouse-server
+        assert asked_both(address("ads", right)) == ([(1,)], b"1\n")
 
 
 def asked_both(address: str) -> tuple[object, bytes]:

@@ -33,6 +33,18 @@ def running_server(kind: str, folder: Path, **options: Any) -> Iterator[AnyServe
         yield server
 
 
+def users_xml(**passwords: str) -> str:
+    """Return users.xml with `default`, who has no password as the server itself needs, and users who have one."""
+    named = {"default": "", **passwords}
+    users = "".join(
+        f"<{name}><password>{password}</password><networks><ip>127.0.0.1</ip></networks><profile>default</profile>"
+        f"<quota>default</quota></{name}>"
+        for name, password in named.items()
+    )
+    head = "<profiles><default/></profiles><quotas><default/></quotas>"
+    return f"<clickhouse>{head}<users>{users}</users></clickhouse>"
+
+
 def address_of(server: AnyServer) -> ServerAddress:
     """Return where it is reached."""
     return ServerAddress(server.host, server.port, server.http_port)

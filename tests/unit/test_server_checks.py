@@ -48,7 +48,7 @@ def test_what_fits_has_no_findings():
 @pytest.mark.parametrize(
     ("facts", "message", "remedy"),
     [
-        (replace(FIT, version="25.7.4"), "25.7.4 is older than 25.8", "upgrade ClickHouse"),
+        (replace(FIT, version="25.7.4"), "25.7.4 is older than 25.8, the oldest supported; the newest tested is 26.9", "25.8 or newer, e.g. 26.9"),
         (replace(FIT, version="9.12.1"), "older", "upgrade"),
         (
             replace(FIT, settings={**FIT.settings, "async_insert": "1"}),
