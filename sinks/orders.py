@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
-from adledger.pipeline.stages import digest
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.queries import LEDGER_COLUMNS, read_column
@@ -179,12 +178,8 @@ class ClickHouseOrders:
     async def leftovers(self, lane: int, batch_no: int) -> Sequence[Leftover]:
         """Return what the tables hold of a batch; tables without rows are left out."""
         rows = await self._rows(
-            " UNION ALL ".join(
-                f"SELECT '{table}', count() AS n, max(send_by), "
-                f"{digest.sql(table) if table in digest.DIGESTED else 'toUInt64(0)'} "
-                f"FROM {self._database}.{table} WHERE lane = {lane:d} AND batch_no = {batch_no:d} HAVING n > 0"
-                for table in CLEARED_TABLES
-            ),
+            f"SELECT table, rows, last_send_by, digest FROM {self._database}.v_batch_digests "
+            f"WHERE lane = {lane:d} AND batch_no = {batch_no:d}",
             {},
         )
         return sorted(

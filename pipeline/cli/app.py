@@ -34,6 +34,7 @@ COMMANDS = {
     "topics": "adledger.pipeline.cli.topics:topics",
     "doctor": "adledger.pipeline.cli.doctor:doctor",
     "migrate": "adledger.pipeline.cli.migrate:migrate",
+    "roles": "adledger.pipeline.cli.roles:roles",
     "config": "adledger.pipeline.cli.config:config",
     "version": "adledger.pipeline.cli.version:version",
 }

@@ -1,0 +1,201 @@
+"""The roles that `adledger roles` prints, on ClickHouse's own server: what each may do, and what it may not."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clickhouse_driver.errors import ServerException
+from typer.testing import CliRunner
+
+from adledger.loadtest.traffic.model import TrafficModel
+from adledger.loadtest.traffic.write import write_traffic
+from adledger.pipeline.addresses import FilesAddress, ServerAddress
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.importing.run import open_log
+from adledger.pipeline.lanes.start import run_worker
+from adledger.pipeline.settings import Settings
+from adledger.schemas import roles
+from adledger.schemas.migrate import load, migrate
+from adledger.schemas.roles import BILLING, FRAUD, OPERATOR, PUBLISHER, WRITER, RoleTarget
+from adledger.schemas.statements import Target, render
+from adledger.schemas.tables import PROTOCOL_TABLES
+from adledger.sinks.connection import connect
+from tests.support.clickhouse_servers import OWN, AnyServer, address_of, running_server
+
+MODEL = TrafficModel(seed=9, events=2_000, partitions=2, duration_hours=2, malformed_share=0.02)
+STRICT = (
+    "<access_control_improvements><select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>"
+    "<users_without_row_policies_can_read_rows>true</users_without_row_policies_can_read_rows>"
+    "</access_control_improvements>"
+)
+"""As the configuration that ClickHouse is shipped with has it."""
+NOT_GRANTED = 497
+FIRST_PUBLISHER = 100_000
+"""Stands for the publisher of the row policy: replaced by one that has rows."""
+
+
+def users(target: RoleTarget) -> str:
+    """Return users.xml: our roles as printed, a user for each of them, and the admin who migrates."""
+    printed = roles.users_xml(target)
+    head = "<profiles><default/></profiles><quotas><default/></quotas>"
+    who = "<password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>"
+    named = "".join(f"<{r}_1>{who}<grants><query>GRANT {r}</query></grants></{r}_1>" for r in roles.ROLES)
+    own = f"<users><default>{who}</default>{named}"
+    body = re.sub("</?clickhouse>", "", printed)
+    assert "<users>" in body
+    return f"<clickhouse>{head}{body.replace('<users>', own, 1)}</clickhouse>"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
+    """A server that a worker has filled, as pipeline_writer."""
+    folder = tmp_path_factory.mktemp("roles")
+    with open_log(folder / "log", MODEL.partitions) as writer:
+        truth = write_traffic(MODEL, writer, lambda _: None).truth
+    publisher = int(truth.rollup["publisher_id"][0])
+    files = {"users.xml": users(RoleTarget("adledger", publishers=(publisher, FIRST_PUBLISHER)))}
+    with running_server(OWN, folder / "server", files=files, more=STRICT) as running:
+        with connect(address_of(running)) as admin:
+            migrate(admin, database="adledger", release="test")
+        settings = Settings(
+            source=FilesAddress(folder / "log"), clickhouse=as_user(running, f"{WRITER}_1"), rules="published",
+        )  # fmt: skip
+        assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
+        yield running
+
+
+def as_user(server: AnyServer, user: str) -> ServerAddress:
+    return ServerAddress(server.host, server.port, server.http_port, user=user)
+
+
+def ask(server: AnyServer, user: str, query: str) -> list[tuple[object, ...]]:
+    with connect(as_user(server, user)) as client:
+        rows: list[tuple[object, ...]] = client.execute(query)
+        return rows
+
+
+def refused(server: AnyServer, user: str, query: str) -> None:
+    with pytest.raises(ServerException) as error:
+        ask(server, user, query)
+    assert error.value.code == NOT_GRANTED, f"{user}: {query}: {error.value}"
+
+
+def insert_of(table: str) -> str:
+    return f"INSERT INTO adledger.{table} SELECT * FROM adledger.{table} LIMIT 0"
+
+
+MAY = {
+    WRITER: ("SELECT count() FROM adledger.events", "SELECT name FROM system.tables WHERE database = 'adledger'"),
+    BILLING: (
+        "SELECT sum(money) FROM adledger.v_rollup_minute", "SELECT count() FROM adledger.v_ledger",
+        "SELECT sum(money) FROM adledger.v_statement",
+    ),
+    FRAUD: (
+        "SELECT user_agent, ip FROM adledger.v_events LIMIT 1", "SELECT value FROM adledger.dead_letters LIMIT 1",
+        "SELECT count() FROM adledger.v_reasons", "SELECT text FROM adledger.rules",
+    ),
+    OPERATOR: (
+        "SELECT digest, rows FROM adledger.v_batch_digests ORDER BY lane LIMIT 1",
+        "SELECT lane, batch_no, max(offset) FROM adledger.events GROUP BY lane, batch_no",
+        "INSERT INTO adledger.lane_orders (lane, batch_no, kind) SELECT 1, 1, 'adopt' WHERE 0",
+        "INSERT INTO adledger.rules (version, text) SELECT 1, '' WHERE 0",
+    ),
+    PUBLISHER: ("SELECT class, sum(events), sum(money) FROM adledger.v_statement GROUP BY class",),
+}  # fmt: skip
+MAY_NOT = {
+    WRITER: (
+        "CREATE TABLE adledger.x (a UInt8) ENGINE = Memory", "DROP TABLE adledger.events", "TRUNCATE TABLE adledger.ledger",
+        "ALTER TABLE adledger.ledger DELETE WHERE 1", "INSERT INTO adledger.rules (version) SELECT 1 WHERE 0",
+        "ALTER TABLE adledger.events DROP CONSTRAINT in_time", "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+    ),
+    BILLING: (
+        "SELECT user_hash FROM adledger.events", "SELECT ip_lo FROM adledger.events", "SELECT * FROM adledger.v_events",
+        "SELECT value FROM adledger.dead_letters", "SELECT text FROM adledger.user_agents", "SELECT text FROM adledger.rules",
+        *(f"INSERT INTO adledger.{t} (lane) SELECT 1 WHERE 0" for t in PROTOCOL_TABLES),
+    ),
+    FRAUD: (
+        *(f"INSERT INTO adledger.{t} (lane) SELECT 1 WHERE 0" for t in (*PROTOCOL_TABLES, "lane_orders")),
+        "INSERT INTO adledger.rules (version) SELECT 1 WHERE 0", "ALTER TABLE adledger.events DELETE WHERE 1",
+    ),
+    OPERATOR: (
+        "SELECT user_hash FROM adledger.events", "SELECT ip_hi FROM adledger.events", "SELECT publisher_id FROM adledger.events",
+        "SELECT * FROM adledger.v_events", "SELECT value FROM adledger.dead_letters", "SELECT key FROM adledger.dead_letters",
+        "SELECT text FROM adledger.pages", "INSERT INTO adledger.ledger (lane) SELECT 1 WHERE 0",
+        "ALTER TABLE adledger.events DELETE WHERE 1",
+    ),
+    PUBLISHER: (
+        "SELECT reasons FROM adledger.events", "SELECT * FROM adledger.v_reasons", "SELECT text FROM adledger.rules",
+        "SELECT * FROM adledger.judges", "SELECT * FROM adledger.ledger", "SELECT * FROM adledger.alerts",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", roles.ROLES)
+def test_a_role_may_what_it_is_for_and_nothing_else(server: AnyServer, role: str) -> None:
+    """Each query of its work is answered; each that lies beyond is refused for lack of a grant."""
+    for query in MAY[role]:
+        ask(server, f"{role}_1", query)
+    for query in MAY_NOT[role]:
+        refused(server, f"{role}_1", query)
+
+
+def test_a_worker_needs_no_more_than_the_writer(server: AnyServer) -> None:
+    """The fixture's worker ran as pipeline_writer, system tables behind grants: its ledger is whole."""
+    assert ask(
+        server, "default", "SELECT sum(records_received) > 1900, sum(malformed) > 0 FROM adledger.ledger"
+    ) == [(1, 1)]
+
+
+def test_a_publisher_sees_its_own_rows_alone(server: AnyServer) -> None:
+    """By the row policy: one publisher's statement is its own, one without rows has none, and readers see all."""
+    everyone = dict(
+        ask(server, f"{BILLING}_1", "SELECT publisher_id, sum(events) FROM adledger.v_statement GROUP BY 1")
+    )
+    assert len(everyone) > 1
+    (named,) = (n for (n,) in ask(server, "default", "SELECT name FROM system.users WHERE name LIKE 'publisher\\_%'")
+                if n not in (f"{PUBLISHER}_1", f"publisher_{FIRST_PUBLISHER}"))  # fmt: skip
+    number = int(str(named).removeprefix("publisher_"))
+    own = ask(server, str(named), "SELECT publisher_id, sum(events) FROM adledger.v_statement GROUP BY 1")
+    assert own == [(number, everyone[number])]
+    assert ask(server, f"publisher_{FIRST_PUBLISHER}", "SELECT count() FROM adledger.v_statement") == [(0,)]
+
+
+def test_every_table_and_view_is_decided_upon() -> None:
+    """A new one is added to ACCESS with its migration: forgotten, it would be nobody's."""
+    made = set(re.findall(r"(?:TABLE IF NOT EXISTS|REPLACE VIEW) db\.(\w+)", "\n".join(
+        s for m in load() for s in render(m.sql, Target("db")))))  # fmt: skip
+    assert made | {"schema_migrations"} == set(roles.ACCESS)
+
+
+@pytest.mark.parametrize("cluster", ["", "cluster=main"])
+def test_the_sql_is_parsed_by_the_engine(server: AnyServer, tmp_path: Path, cluster: str) -> None:
+    """CREATE ROLE can't be run there; every statement is parsed, also those for a cluster."""
+    (tmp_path / "adledger.toml").write_text('database = "adledger"\n' + (cluster and 'cluster = "main"\n'))
+    arguments = ["roles", "sql", "--publisher", "42", "--config", str(tmp_path / "adledger.toml")]
+    printed = CliRunner().invoke(app, arguments)
+    assert printed.exit_code == 0, printed.output
+    statements = [s for s in printed.stdout.split(";\n") if s.strip()]
+    assert len([s for s in statements if "CREATE ROLE" in s]) == len(roles.ROLES) + 1
+    for statement in statements:
+        ask(server, "default", f"EXPLAIN AST {re.sub('^--.*$', '', statement, flags=re.MULTILINE)}")
+        assert ("ON CLUSTER main" in statement) is bool(cluster), statement
+
+
+def test_digests_of_the_view_are_those_of_the_code(server: AnyServer) -> None:
+    """What an operator names rows by is what overrides are checked with."""
+    from adledger.pipeline.stages import digest
+
+    for table in digest.DIGESTED:
+        counted = ask(
+            server,
+            "default",
+            f"SELECT lane, batch_no, count(), {digest.sql(table)} FROM adledger.{table} GROUP BY 1, 2",
+        )
+        shown = ask(
+            server,
+            f"{OPERATOR}_1",
+            f"SELECT lane, batch_no, rows, digest FROM adledger.v_batch_digests WHERE table = '{table}'",
+        )
+        assert counted
+        assert sorted(shown) == sorted(counted)
