@@ -19,7 +19,9 @@ Publisher = Annotated[
 
 @roles.callback()
 def root() -> None:
-    """Print least-privilege roles for ClickHouse: pipeline_writer, billing_reader, fraud_analyst, operator, publisher.
+    """Print roles for ClickHouse.
+
+    They are pipeline_writer, billing_reader, fraud_analyst, operator and publisher, each with the least that it needs.
 
     \b
     Examples:
