@@ -10,6 +10,8 @@ from adledger.loadtest.lab.broker import Listener, LocalBroker
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_into
+from adledger.pipeline.importing.refusing import Limits
+from adledger.pipeline.importing.run import ImportOptions
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.properties import client_options
@@ -82,7 +84,10 @@ async def test_a_login_over_tls_and_a_certificate_both_serve(broker, ca, tmp_pat
             source=f"kafka://{broker.address(name)}", kafka=properties, topics=(f"events-{name}",)
         )
         await create_topics(settings, partitions=1)
-        summary = import_into([path], "wire", lambda s=settings: KafkaLogWriter(s), started_at_ms=1)
+        any_file = ImportOptions(limits=Limits(unreadable_share_max=1.0))
+        summary = import_into(
+            [path], "wire", lambda s=settings: KafkaLogWriter(s), started_at_ms=1, options=any_file
+        )
         assert summary.records == 5
 
 

@@ -181,7 +181,8 @@ def test_every_command_reaches_both_servers(secured: Secured, tmp_path: Path):
     lines.write_bytes(b"{}\n" * 5)
     commands = (
         ("topics", "create", "--partitions", "1"), ("topics", "check"),
-        ("import", str(lines), "--format", "wire", "--to", f"kafka://{secured.broker.address('MUTUAL')}"),
+        ("import", str(lines), "--format", "wire", "--to", f"kafka://{secured.broker.address('MUTUAL')}",
+         "--unreadable-max", "100%"),
         ("migrate",), ("ledger", "check"), ("status",), ("query", "SELECT 1"), ("config", "--json"), ("dead-letters", "list"),
     )  # fmt: skip
     for command in commands:
