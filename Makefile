@@ -39,7 +39,7 @@ bench-comparison: $(READY)
 ## test-brokers: several Kafka brokers on this machine, hurt one at a time under load; a few minutes (ARGS="-k rolled")
 .PHONY: test-brokers
 test-brokers: $(READY)
-	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py $(ARGS)
+	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py $(ARGS)
 
 ## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
 SEEDS ?= 0..1999

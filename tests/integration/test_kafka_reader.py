@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.pipeline.errors import LaneStopped, LogError, OffsetOutOfRange
+from adledger.pipeline.errors import LaneStopped, LogError, LogRewritten
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.record_block import Record
 from adledger.pipeline.retry import RetryPolicy
@@ -266,8 +266,13 @@ async def test_a_log_that_was_truncated_and_grew_again(own_broker):
     cut_segment(own_broker, f"{log.topics[0]}-{LANE}", 4)
     await asyncio.to_thread(own_broker.start)
     await log.append(0, LANE, records(20, 100))
-    with pytest.raises(OffsetOutOfRange, match="truncated: from offset 4 on"):
-        await source.fetch(LANE, {0: 12}, 1 << 20, 500)
+    kept = source.leader_epochs(LANE, {0: 12})
+    for position in (6, 12):  # in the middle of what was read; at its end, by the epoch that a ledger keeps
+        with pytest.raises(LogRewritten, match="truncated: from offset 4 on") as error:
+            await source.fetch(LANE, {0: position}, 1 << 20, 500)
+        assert error.value.since == {0: 4}
+        source.resume(LANE, {0: 12}, kept)
+    source.resume(LANE, {}, {})
     assert len(await ours(source, 0)) == 24, "what is there now can be read, from where nothing is presumed"
     await source.leave()
 
