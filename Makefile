@@ -54,6 +54,13 @@ SECONDS ?= 60
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
+## simulate-nightly: 100,000 seeds, and 20,000 more with an overwritten log in each; hours (NIGHT=5000000 for other seeds)
+NIGHT ?= 1000000
+.PHONY: simulate-nightly
+simulate-nightly: $(READY)
+	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 99999)) --processes $$(getconf _NPROCESSORS_ONLN)
+	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 19999)) --processes $$(getconf _NPROCESSORS_ONLN) --overwrites
+
 ## chaos: real servers and workers, hurt in every way we know, while traffic of known truth goes through; at most 6 minutes
 .PHONY: chaos
 chaos: $(READY)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -18,7 +19,7 @@ from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import joined
 from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, needs_kafka
-from tests.integration.test_kafka_reader import LANE, ours, records
+from tests.integration.test_kafka_reader import LANE, has_end, ours, records
 from tests.support.kafka_cluster import LocalCluster, cluster
 from tests.support.kafka_log import KafkaLog
 from tests.support.records import Stored, read_back
@@ -32,13 +33,12 @@ KEPT, READ, GROWN = 10, 20, 26
 LOOK_SECONDS = 0.1
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[LocalCluster]:
+    """Three brokers for one test: two of them are not the same after it."""
     needs_kafka()
     quick = {"broker_session_timeout_ms": "3000", "broker_heartbeat_interval_ms": "500"}
-    with cluster(
-        tmp_path_factory.mktemp("election"), unclean_leader_election_enable="true", **quick
-    ) as running:
+    with cluster(tmp_path, unclean_leader_election_enable="true", **quick) as running:
         yield running
 
 
@@ -85,28 +85,28 @@ async def made(three: LocalCluster) -> KafkaLog:
 
 @asynccontextmanager
 async def overwritten(three: LocalCluster) -> AsyncIterator[tuple[KafkaSource, list[Stored]]]:
-    """Give a reader of a log whose last records were read, and then replaced by an unclean election; all brokers are back after it."""
+    """Give a reader of a log whose last records were read, and then replaced by an unclean election."""
     log = await made(three)
     source = log.member(retry_attempts_max=200)
     await joined(source)
     try:
         await log.append(0, LANE, records(KEPT))
+        await has_end(source, KEPT)
         assert len(await ours(source, 0)) == KEPT
         three.brokers[NEW].kill()
         await until_led(log, Leader(OLD, frozenset((OLD,))))
         await log.append(0, LANE, records(READ - KEPT, KEPT))
+        await has_end(source, READ)
         read = await ours(source, 0)
         assert len(read) == READ
         three.brokers[OLD].kill()
         await asyncio.to_thread(three.brokers[NEW].start)
         await until_led(log, Leader(NEW, frozenset((NEW,))))
         await log.append(0, LANE, records(GROWN - KEPT, 100))
+        await has_end(source, GROWN)
         yield source, read
     finally:
         await source.leave()
-        for node in (OLD, NEW):
-            three.brokers[node].kill()
-            await asyncio.to_thread(three.brokers[node].start)
 
 
 async def test_a_reader_is_told_of_an_unclean_election(three: LocalCluster) -> None:
