@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.importing import import_file
+from adledger.pipeline.importing import import_file, import_into
 from adledger.pipeline.importing.examining import examine
 from adledger.pipeline.importing.formats import FormatChoice
 from adledger.pipeline.importing.lines import CHUNK_BYTES, LINE_BYTES_MAX, read_chunks
@@ -26,7 +26,7 @@ from adledger.pipeline.importing.reading import HeldPieces, Piece
 from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.pipeline.importing.refusing import ImportRefused, Limits
 from adledger.pipeline.importing.run import ImportOptions, import_files
-from adledger.pipeline.importing.target import FilesTarget, TargetView
+from adledger.pipeline.importing.target import FilesTarget, TargetView, open_log
 from adledger.pipeline.log.source import Topology
 from adledger.schemas.wire import EventType
 from tests.support.files_log import read_log
@@ -283,3 +283,19 @@ def test_exactly_those_that_expire_are_counted(records, lateness_ms):
         lanes[lane] = max(lanes.get(lane, 0), t)
     assert found.expiring.count == expired
     assert orjson.dumps(found.billable) == b"%d" % (len(records) - expired)
+
+
+def test_events_that_brokers_would_stamp_too_late_are_refused(tmp_path):
+    """Where log time is the present, the refusal names topics with log_time = record and a replay; the log is closed again."""
+    path = tmp_path / "input"
+    path.write_bytes(event() + b"\n" + event(event_id="old", event_time=STARTED - 25 * 3_600_000))
+    options = ImportOptions(brokers_stamp=True)
+    with pytest.raises(ImportRefused, match=r"1 of 2 lines would expire, .* behind the present") as refused:
+        import_into(
+            [path], "wire", lambda: open_log(tmp_path / "log", 1), started_at_ms=STARTED, options=options
+        )
+    assert "--set log_time=record" in refused.value.remedy
+    assert "--as-of-now" in refused.value.remedy
+    assert values(tmp_path / "log") == []
+    kept = ImportOptions(brokers_stamp=True, limits=Limits(keep_expired=True))
+    assert import_file(path, "wire", tmp_path / "log", started_at_ms=STARTED, options=kept).records == 2
