@@ -24,13 +24,14 @@ from adledger.pipeline.control import logs
 from adledger.pipeline.control.announcer import Announcer
 from adledger.pipeline.control.metrics import LaneMetrics
 from adledger.pipeline.control.monitor import PublisherMonitor
-from adledger.pipeline.control.observers import Observers
 from adledger.pipeline.control.readiness import Readiness
 from adledger.pipeline.control.recent import RecentTransport
 from adledger.pipeline.control.service import LanesService
 from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
+from adledger.pipeline.lanes.emit import fan_out
+from adledger.pipeline.lanes.events import PagesBound
 from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, client_options, faust_credentials
 from adledger.pipeline.settings import Settings
@@ -104,26 +105,31 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
         Raises UsageError, LogError, SinkError, LaneStopped.
         """
         logs.set_up(str(self.loglevel or "INFO"), Path(self.logfile) if self.logfile else None)
-        web = self.app.web if self.app.conf.web_enabled else None
-        try:
-            if web is not None:
-                self.app.lanes.pages = web.bind()
-                logs.APP.info("pages at %s", self.app.lanes.pages)
-            with self.app.lanes.ready():
-                try:
-                    super().execute_from_commandline()
-                except SystemExit as end:  # how Faust's worker always ends
-                    failed = bool(end.code)
-                summary = self.app.lanes.summary()
-        finally:
-            if web is not None:
-                web.close()
+        with self.app.lanes.recorded():
+            failed, summary = self._work()
         if failed:
             raise AdledgerError(
                 f"the Faust part of this worker ended with an error: {self.crash_reason!r}",
                 remedy="its log lines stand above; start the worker again",
             )
         return summary
+
+    def _work(self) -> tuple[bool, LedgerSummary | None]:
+        """Return whether Faust's part failed, and the totals."""
+        web = self.app.web if self.app.conf.web_enabled else None
+        try:
+            if web is not None:
+                self.app.lanes.pages = web.bind()
+                self.app.lanes.emit(PagesBound(self.app.lanes.pages))
+            with self.app.lanes.ready():
+                try:
+                    super().execute_from_commandline()
+                except SystemExit as end:  # how Faust's worker always ends
+                    failed = bool(end.code)
+                return failed, self.app.lanes.summary()
+        finally:
+            if web is not None:
+                web.close()
 
     async def on_started(self) -> None:
         """Wait for a signal, or for the lanes to end by themselves."""
@@ -151,7 +157,7 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
     app.lanes = LanesService(
         settings,
         until_caught_up=until_caught_up,
-        observer=Observers((readiness, metrics)),
+        emit=fan_out(logs.log_event, readiness.emit, metrics.emit),
         announcer=Announcer.of(settings, metrics.rollup_message),
     )
     app.service(app.lanes)

@@ -246,6 +246,10 @@ class Settings(BaseSettings):
         description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live), logged at start. "
         "Where it is not set, a second worker on a machine takes the next free one; 0 lets the system choose.",
     )  # fmt: skip
+    event_log: Path | None = Field(
+        None,
+        description="File to which a worker appends what happens in its lanes, a JSON object a line; one a worker.",
+    )
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings' hook

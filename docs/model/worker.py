@@ -197,7 +197,7 @@ def look_beyond(t, at):
 
 @jit
 def settle(s, n, out, labels, w, m):
-    """`Delivery.settle`: the clock, the wait, quiesce, the intent again, the look, and what is missing."""
+    """`Settlement.settle`: the clock, the wait, quiesce, the intent again, the look, and what is missing."""
     at = WORKERS + w * WORKER_FIELDS
     pc = s[at + PC]
     if pc == DOUBT:
@@ -268,7 +268,7 @@ def any_running(s):
 
 @jit
 def intend_next(s, n, out, labels, w, m):
-    """`Lane._deliver` and `Delivery._intend`: the next batch, cut as it may be, or as a former commit was refused."""
+    """`Lane._deliver` and `Delivery.intend`: the next batch, cut as it may be, or as a former commit was refused."""
     at = WORKERS + w * WORKER_FIELDS
     for cut in (X, Y) if s[at + CONTENT] == NONE else (Z, Z):
         t = step(s, n, out, labels, INTENDS, w)

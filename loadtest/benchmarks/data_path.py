@@ -14,7 +14,7 @@ import numpy as np
 import uvloop
 
 from adledger.loadtest.benchmarks.traffic import settings_of
-from adledger.pipeline.lanes.start import make_worker, ready_process
+from adledger.pipeline.lanes.start import lines_to, make_worker, ready_process
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import EventType
@@ -57,7 +57,7 @@ def main(servers: str, topic: str, events: int, folder: Path) -> None:
 
     async def run() -> None:
         source = KafkaSource.of(settings, _say)
-        worker = make_worker(settings, source, sink, until_caught_up=True, say=_say)
+        worker = make_worker(settings, source, sink, until_caught_up=True, emit=lines_to(_say))
         assert await worker.run(), "stopped before the topic's end"
         assert worker.records == events, "not what the topic holds"
 

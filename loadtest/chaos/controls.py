@@ -18,13 +18,16 @@ from adledger.pipeline.errors import CommitRefused, LogError, SinkError
 from adledger.pipeline.lanes import start as start_module
 from adledger.pipeline.lanes import worker as worker_module
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.state import StateKeeper
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
+from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.clickhouse import ClickHouseSink
 from adledger.sinks.sink import Columns, Stamp
 
@@ -37,14 +40,16 @@ def _blind_retry() -> None:
     """Insert a batch in doubt again without looking it up."""
 
     async def settle(
-        self: Delivery,
+        self: Settlement,
         intent: Intent,
-        records: Records,  # noqa: ARG001 - Delivery's signature
+        records: OrderedRecords,  # noqa: ARG001 - Settlement's signature
+        leader_epochs: tuple[int, ...],  # noqa: ARG001
         compute: Callable[[], Awaitable[Computed]],
     ) -> Settled:
-        return Settled(await self._write(await self._intend(intent), await compute()), None)
+        delivery = self._delivery
+        return Settled(await delivery.write(await delivery.intend(intent), await compute()), None)
 
-    _replace(Delivery, "settle", settle)
+    _replace(Settlement, "settle", settle)
 
 
 def _answers_ignored() -> None:
@@ -66,7 +71,7 @@ def _answers_ignored() -> None:
 def _no_waiting_for_the_broker() -> None:
     """End the worker at the first error of a fetch or a commit."""
     # ruff: noqa: SLF001 - what is taken out is private
-    run_lane, intend = Worker._run_lane, Delivery._intend
+    run_lane, intend = Worker._run_lane, Delivery.intend
 
     async def once(
         _: BrokerRetry,
@@ -96,7 +101,7 @@ def _no_waiting_for_the_broker() -> None:
 
     _replace(BrokerRetry, "call", once)
     _replace(Worker, "_rejoin", rejoin_never)
-    _replace(Delivery, "_intend", intend_once)
+    _replace(Delivery, "intend", intend_once)
     _replace(Worker, "_run_lane", run_lane_once)
 
 
@@ -112,10 +117,10 @@ def _no_rejoin() -> None:
 def _no_rebuild() -> None:
     """Start with an empty window."""
 
-    async def rebuild(self: Lane, start: Start) -> None:
+    async def rebuild(self: StateKeeper, start: Start) -> None:
         """Do nothing."""
 
-    _replace(Lane, "_rebuild", rebuild)
+    _replace(StateKeeper, "rebuild", rebuild)
 
 
 def _no_patience() -> None:

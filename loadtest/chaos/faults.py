@@ -19,6 +19,7 @@ from adledger.loadtest.lab.faults import down, paused
 from adledger.loadtest.lab.processes import gone, seen
 from adledger.loadtest.lab.tcp_proxy import Action
 from adledger.loadtest.lab.waiting import Broken, NotSeen, until
+from adledger.loadtest.lab.workers import WorkerProcess
 from adledger.sinks.outcomes import VIOLATED_CONSTRAINT
 
 KILL_GAP_SECONDS_MAX = 1.5
@@ -30,7 +31,8 @@ ANSWER_SECONDS_MAX = 30.0
 TAKEN_OVER_SECONDS_MAX = 60.0
 TABLES = ("events", "rollup_minute", "ledger")
 CLOCK_JUMP_SECONDS = 5
-NO_ROOM = "NOT_ENOUGH_SPACE"
+NO_ROOM = 243
+"""ClickHouse's code of NOT_ENOUGH_SPACE."""
 FULL_SECONDS = 2.0
 
 
@@ -71,10 +73,9 @@ def pause_worker(play: Play) -> str:
         )
         group = deployment.settings.group
         before = committed_batches(deployment.servers.broker.servers, group)
-    before_resume = worker.log.text()
+    before_resume = worker.log.count("lanes_revoked")
     until(
-        lambda: "lanes given back" in worker.log.text()[len(before_resume) :],
-        "the resumed worker giving its lanes back",
+        lambda: worker.log.count("lanes_revoked") > before_resume, "the resumed worker giving its lanes back"
     )
     after = committed_batches(deployment.servers.broker.servers, group)
     if any(after[lane] < batch for lane, batch in before.items()):
@@ -138,12 +139,12 @@ def drop_commit_reply(play: Play) -> str:
     """Drop the answer to a commit that the broker has done."""
     commits = play.servers.proxies.commits
     workers = play.deployment.workers
-    said = sum(w.log.text().count("join as a new member") for w in workers)
+    rejoins = sum(w.log.count("rejoin_started") for w in workers)
     struck = commits.struck
     commits.strike_next()
     until(lambda: commits.struck > struck, "a commit whose answer is dropped")
     play.until(
-        lambda: sum(w.log.text().count("join as a new member") for w in workers) > said,
+        lambda: sum(w.log.count("rejoin_started") for w in workers) > rejoins,
         "a worker that joins as a new member",
     )
     return "the answer to a commit never came; its worker left the group and joined as a new member"
@@ -165,14 +166,20 @@ def join_leave(play: Play) -> str:
     return _required(f"it took the lanes {_listed(lanes)}, and gave them back", in_order)
 
 
+def _refused_for_room(worker: WorkerProcess) -> int:
+    """Return how often a worker was told that there is no room, since its start."""
+    refused = worker.log.events.named("insert_failed", "retry_scheduled")
+    return sum(event.fields["code"] == NO_ROOM for event in refused)
+
+
 def full_disk(play: Play) -> str:
     """Leave no room on the server's disk for another byte until a worker's insert is refused."""
     deployment = play.deployment
-    before = {w.name: len(w.log.text()) for w in deployment.workers}
+    before = sum(map(_refused_for_room, deployment.workers))
     fill_disk(deployment)
     try:
         took = play.until(
-            lambda: any(NO_ROOM in w.log.text()[before[w.name] :] for w in deployment.workers),
+            lambda: sum(map(_refused_for_room, deployment.workers)) > before,
             "a worker whose insert is refused for lack of room", 60,
         )  # fmt: skip
         time.sleep(FULL_SECONDS)

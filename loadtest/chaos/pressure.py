@@ -65,7 +65,7 @@ class _Watch:
         return max(w.memory_bytes() for w in self.workers)
 
     def _given_back(self) -> int:
-        return sum(w.log.text().count("lanes given back") for w in self.workers)
+        return sum(w.log.count("lanes_revoked") for w in self.workers)
 
     def _fetched(self) -> float:
         return sum(w.metric("adledger_fetch_bytes_total") for w in self.workers)

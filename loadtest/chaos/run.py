@@ -21,7 +21,7 @@ from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDo
 from adledger.loadtest.chaos.traffic import ChaosTraffic, traffic_model
 from adledger.loadtest.lab.proxied import ProxiedServers, proxied_servers
 from adledger.loadtest.lab.waiting import Broken, NotSeen, until
-from adledger.loadtest.lab.worker_log import Doubt, doubts_of
+from adledger.loadtest.lab.worker_log import EVENTS_SUFFIX, Doubt, doubts_of
 from adledger.pipeline.errors import AdledgerError
 
 LANES = 6
@@ -150,7 +150,7 @@ class _Course:
 
     def reported(self, report: ChaosReport) -> ChaosReport:
         """Return the report with the faults that were done."""
-        logs = sorted(self.play.deployment.folder.glob("*.log"))
+        logs = sorted(self.play.deployment.folder.glob(f"*{EVENTS_SUFFIX}"))
         doubts = sorted((d for log in logs for d in doubts_of(log)), key=lambda d: d.at)
         outages = [self.request.outage_seconds for fault in self._done if fault.kind == "outage"]
         return replace(

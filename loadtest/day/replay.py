@@ -17,9 +17,10 @@ from pathlib import Path
 import uvloop
 
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
-from adledger.pipeline.lanes.ports import NoObserver
+from adledger.pipeline.lanes.emit import Event, fan_out
+from adledger.pipeline.lanes.events import BatchDone, InsertDone
 from adledger.pipeline.lanes.server import ready_server
-from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
+from adledger.pipeline.lanes.start import lines_to, make_sink, make_worker, ready_process
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.retention.job import run_once
 from adledger.pipeline.settings import Settings
@@ -44,7 +45,7 @@ class Replayed:
     quarters_closed: int = 0
 
 
-class Watch(NoObserver):
+class Watch:
     """Follows the lanes' clocks; sets `hour_passed` when the one furthest behind has left an hour behind."""
 
     def __init__(self, lanes: int, hour_passed: asyncio.Event) -> None:
@@ -57,13 +58,16 @@ class Watch(NoObserver):
         self.entries: dict[int, int] = {}
         self.quarters_closed = 0
 
-    def inserted(self, table: str, outcome: str) -> None:
-        """Count an insert."""
-        with self._lock:
-            self.inserts[table] += outcome == "ok"
+    def emit(self, event: Event) -> None:
+        """Count an insert, or follow a lane's clock."""
+        match event:
+            case InsertDone(table):
+                with self._lock:
+                    self.inserts[table] += 1
+            case BatchDone(entry, dedupe_entries):
+                self._batch_done(entry, dedupe_entries)
 
-    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
-        """Follow a lane's clock."""
+    def _batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
         with self._lock:
             self._clocks[entry.lane] = entry.clock_after
             self.entries[entry.lane] = dedupe_entries
@@ -83,7 +87,9 @@ async def replay(settings: Settings, source: FilesSource, address: ServerAddress
     """Run a worker until it has caught up, and retention whenever an hour of log time has passed. Raises AdledgerError."""
     done, hour_passed = Replayed(), asyncio.Event()
     watch, sink = Watch(lanes, hour_passed), make_sink(settings, address)
-    worker = make_worker(settings, source, sink, until_caught_up=True, say=_say, observer=watch)
+    worker = make_worker(
+        settings, source, sink, until_caught_up=True, emit=fan_out(watch.emit, lines_to(_say))
+    )
     keeping = asyncio.create_task(_retain(settings, address, source, lanes, hour_passed, done))
     cpu, begin = time.process_time(), time.monotonic()
     try:

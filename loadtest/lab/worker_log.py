@@ -1,15 +1,12 @@
-"""What a worker's log says: where its pages are, which lanes it owns, which batches are in doubt."""
+"""What a worker wrote: its log, for messages, and its event log, which says where its pages are and what its lanes do."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-_LINE = re.compile(r"^ts=(\S+) level=(\w+) ", re.MULTILINE)
-_PAGES = re.compile(r"pages at (http://\S+?)[\"\s]")
-_OWNED = re.compile(r"now held: ([\d,]+|none)")
-_DOUBT = re.compile(r"lane (\d+)[,:] batch (\d+)(?:: in doubt| was intended and is not in the ledger)")
+from adledger.loadtest.lab.events import EventTail, events_of
+
+EVENTS_SUFFIX = ".events.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,40 +19,40 @@ class Doubt:
 
 
 class WorkerLog:
-    """Reads a worker's log file from its latest start on."""
+    """Reads a worker's files from its latest start on."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._text, self._read_to = "", 0
+        self.path, self.events_path = path, path.with_suffix(EVENTS_SUFFIX)
+        self.events = EventTail(self.events_path)
+        self._from = 0
 
     def restart(self) -> None:
         """Forget what is there: a new process is about to write."""
-        self._read_to = self.path.stat().st_size if self.path.exists() else 0
-        self._text = ""
+        self._from = self.path.stat().st_size if self.path.exists() else 0
+        self.events = EventTail(self.events_path)
 
     def text(self) -> str:
-        """Return the whole lines written since the latest start."""
+        """Return what it logged since the latest start."""
         with self.path.open("rb") as log:
-            log.seek(self._read_to)
-            new = log.read()
-        whole = new.rfind(b"\n") + 1
-        self._text += new[:whole].decode("utf-8", "replace")
-        self._read_to += whole
-        return self._text
+            log.seek(self._from)
+            return log.read().decode("utf-8", "replace")
 
     def pages(self) -> str:
         """Return the URL of the worker's pages; "" where it has not reported it yet."""
-        found = _PAGES.search(self.text())
-        return found[1].rstrip("/") if found else ""
+        bound = self.events.named("pages_bound")
+        return str(bound[-1].fields["url"]).rstrip("/") if bound else ""
 
     def lanes(self) -> frozenset[int]:
         """Return the lanes that the worker last reported as owned."""
-        found = _OWNED.findall(self.text())
-        return frozenset(map(int, found[-1].split(","))) if found and found[-1] != "none" else frozenset()
+        moves = self.events.named("lanes_assigned", "lanes_revoked")
+        return frozenset(moves[-1].fields["owned"]) if moves else frozenset()
+
+    def count(self, name: str) -> int:
+        """Return how often it reported an event since the latest start."""
+        return len(self.events.named(name))
 
 
-def doubts_of(log: Path) -> Iterator[Doubt]:
-    """Yield the batches in doubt that a worker's log reports, from all of its processes."""
-    for line in log.read_text("utf-8", "replace").splitlines():
-        if (at := _LINE.match(line)) and (of := _DOUBT.search(line)):
-            yield Doubt(datetime.fromisoformat(at[1]).timestamp(), int(of[1]), int(of[2]))
+def doubts_of(event_log: Path) -> Iterator[Doubt]:
+    """Yield the batches in doubt that a worker's event log reports, from all of its processes."""
+    for event in events_of(event_log, "batch_in_doubt"):
+        yield Doubt(event.at, event.fields["lane"], event.fields["batch_no"])

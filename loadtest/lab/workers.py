@@ -71,7 +71,9 @@ class WorkerProcess:
         self.url = ""
         level = ("--loglevel", "info") if self._lock is None else ()
         self._process = Process(
-            [*self._command, *level, *arguments], self.log.path, env={"PYTHONPATH": search_path()}
+            [*self._command, *level, *arguments],
+            self.log.path,
+            env={"PYTHONPATH": search_path(), "ADLEDGER_EVENT_LOG": str(self.log.events_path)},
         )
         self._end_expected = False  # last: another thread may ask `died` while the old process is still known
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adledger.pipeline.errors import UsageError
+from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.log.kafka_admin.rate_limited_log import NORMAL
 
 LEVELS = ("CRIT", "ERROR", "WARN", "INFO", "DEBUG")
@@ -31,6 +32,12 @@ class OneLine(logging.Formatter):
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         message = json.dumps(text.strip())
         return f"ts={at.replace('+00:00', 'Z')} level={record.levelname.lower()} logger={record.name} msg={message}"
+
+
+def log_event(event: Event) -> None:
+    """Log an event that has a line."""
+    if line := event.line:
+        WORKER.log(event.level, "%s", line)
 
 
 def set_up(level: str, file: Path | None) -> None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -20,9 +21,23 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from adledger import __version__
 from adledger.pipeline.control.monitor import PublisherMonitor
-from adledger.pipeline.lanes.ports import Phase
-from adledger.schemas.classes import CLASS_NAMES, Class, Reason
-from adledger.sinks.sink import LedgerEntry
+from adledger.pipeline.lanes.emit import Event
+from adledger.pipeline.lanes.events import (
+    AlertRaised,
+    BatchDone,
+    BatchInDoubt,
+    InsertDone,
+    InsertFailed,
+    LaneReleased,
+    Phase,
+    PhaseChanged,
+    RecordsFetched,
+    RestartScheduled,
+    RetryScheduled,
+    RulesNotEvaluated,
+    StageTimed,
+)
+from adledger.schemas.classes import CLASS_NAMES, Class
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS = (0, 1, 10, 100, 1_000, 4_096, 16_384, 65_536, 131_072, 262_144, 524_288, 1_048_576)
@@ -147,9 +162,9 @@ METRICS = (
 
 
 class LaneMetrics:
-    """An `Observer` that counts, in a registry of its own.
+    """Counts events, in a registry of its own.
 
-    Its calls are cheap. `stage`, `not_evaluated`, `inserted` and `rollup_message` may come from any thread, the others from one.
+    Cheap. Measurements and `rollup_message` may come from any thread, other events from one.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -173,63 +188,69 @@ class LaneMetrics:
         self._doubts, self._retries = self._counter(DOUBTS), self._counter(RETRIES)
         self._rollup_messages = self._counter(ROLLUP_MESSAGES)
         self._phases: dict[int, Phase] = {}
-        self._in_doubt: dict[int, str] = {}  # lane -> its last batch in doubt, in words
+        self._in_doubt: dict[int, int] = {}  # lane -> its last batch in doubt
         self._topics: set[str] = set()
+        self._of: Mapping[type[Event], Callable[[Any], None]] = {
+            PhaseChanged: self._enter,
+            BatchInDoubt: self._doubt,
+            RetryScheduled: lambda _: self._retries.inc(),
+            RestartScheduled: lambda _: self._retries.inc(),
+            RecordsFetched: self._fetch,
+            RulesNotEvaluated: self._not_judged,
+            StageTimed: lambda e: self._stages.labels(e.stage).observe(e.seconds),
+            InsertDone: lambda e: self._inserts.labels(e.table, "ok").inc(),
+            InsertFailed: lambda e: self._inserts.labels(e.table, e.error).inc(),
+            BatchDone: self._batch,
+            AlertRaised: lambda e: self._alerts.labels(e.kind).inc(),
+            LaneReleased: lambda e: self._forget(e.lane),
+        }
 
     def render(self) -> bytes:
         """Return the page that Prometheus scrapes, of `content_type`."""
         return generate_latest(_WithoutCreated(self.registry))
 
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
-        """Show the phase; each call of a phase that waits is a try that failed."""
+    def emit(self, event: Event) -> None:
+        """Count an event, or show what it says; one that is not in the list below counts nowhere."""
+        if (count := self._of.get(type(event))) is not None:
+            count(event)
+
+    def _enter(self, event: PhaseChanged) -> None:
+        lane = event.lane
         if lane not in self._phases:
             self._taken.inc()
             for known in Phase:
                 self._phase.labels(lane, known.value).set(0)
-        elif (before := self._phases[lane]) is not phase:
+        elif (before := self._phases[lane]) is not event.phase:
             self._phase.labels(lane, before.value).set(0)
-        self._phases[lane] = phase
-        self._phase.labels(lane, phase.value).set(1)
+        self._phases[lane] = event.phase
+        self._phase.labels(lane, event.phase.value).set(1)
         self._owned.set(len(self._phases))
-        if phase is Phase.IN_DOUBT and self._in_doubt.get(lane) != detail:
-            self._in_doubt[lane] = detail
+
+    def _doubt(self, event: BatchInDoubt) -> None:
+        """Count a batch once: a lane that starts again settles the same one."""
+        if self._in_doubt.get(event.lane) != event.batch_no:
+            self._in_doubt[event.lane] = event.batch_no
             self._doubts.inc()
-        elif phase in {Phase.IN_DOUBT, Phase.WAITING}:
-            self._retries.inc()
 
-    def stage(self, stage: str, seconds: float) -> None:
-        """Count a stage's time."""
-        self._stages.labels(stage).observe(seconds)
+    def _fetch(self, event: RecordsFetched) -> None:
+        self._topics.add(event.topic)
+        self._fetched.inc(event.size)
+        self._lag.labels(event.topic, event.lane).set(event.lag)
 
-    def alert(self, kind: str) -> None:
-        """Count."""
-        self._alerts.labels(kind).inc()
-
-    def inserted(self, table: str, outcome: str) -> None:
-        """Count an insert."""
-        self._inserts.labels(table, outcome).inc()
-
-    def fetched(self, lane: int, topic: str, size: int, lag: int) -> None:
-        """Count bytes and show the lag."""
-        self._topics.add(topic)
-        self._fetched.inc(size)
-        self._lag.labels(topic, lane).set(lag)
-
-    def not_evaluated(self, events: Mapping[Reason, int]) -> None:
-        """Count, by rule."""
-        for rule, count in events.items():
+    def _not_judged(self, event: RulesNotEvaluated) -> None:
+        for rule, count in event.events.items():
             self._not_evaluated.labels(rule.name).inc(count)
 
-    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
-        """Count a batch and its records."""
+    def _batch(self, event: BatchDone) -> None:
+        entry = event.entry
         self._batches.inc()
         self._rows.observe(entry.records_received)
         for code, records in entry.counts.items():
             self._events.labels(CLASS_NAMES[Class(code)]).inc(records)
         self._clock.labels(entry.lane).set(entry.clock_after / 1000)
-        self._dedupe.labels(entry.lane).set(dedupe_entries)
+        self._dedupe.labels(entry.lane).set(event.dedupe_entries)
 
-    def forget(self, lane: int) -> None:
+    def _forget(self, lane: int) -> None:
         """Show nothing more of a lane: its next owner does."""
         if self._phases.pop(lane, None) is None:
             return

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from adledger.pipeline.lanes.ports import NoObserver, Phase
-from adledger.sinks.sink import LedgerEntry
+from adledger.pipeline.lanes.emit import Event
+from adledger.pipeline.lanes.events import BatchDone, LaneReleased, Phase, PhaseChanged
 
 STALL_SECONDS = 60.0
 """A lane that has work and ended no batch for this long stands still, whatever it may be doing."""
@@ -24,14 +24,24 @@ class LaneStands:
     moved: float = 0.0  # when it last ended a batch, or began to have work
 
 
-class Readiness(NoObserver):
-    """An `Observer` that remembers each lane's phase. `clock` gives seconds since the epoch."""
+class Readiness:
+    """Remembers each lane's phase. `clock` gives seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lanes: dict[int, LaneStands] = {}
 
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
+    def emit(self, event: Event) -> None:
+        """Follow an event."""
+        match event:
+            case PhaseChanged(lane, phase, detail):
+                self._enter(lane, phase, detail)
+            case BatchDone(entry):
+                self._moved(entry.lane)
+            case LaneReleased(lane):
+                self._lanes.pop(lane, None)
+
+    def _enter(self, lane: int, phase: Phase, detail: str) -> None:
         """Remember the phase; the time is that of its first mention."""
         before = self._lanes.get(lane)
         if before is not None and before.phase is phase:
@@ -41,17 +51,10 @@ class Readiness(NoObserver):
         now = self._clock()
         self._lanes[lane] = LaneStands(lane, phase, now, detail, now)
 
-    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:  # noqa: ARG002 - Observer's signature
-        """Remember that the lane moved."""
-        before = self._lanes.get(entry.lane)
+    def _moved(self, lane: int) -> None:
+        before = self._lanes.get(lane)
         if before is not None:
-            self._lanes[entry.lane] = LaneStands(
-                entry.lane, before.phase, before.since, before.detail, self._clock()
-            )
-
-    def forget(self, lane: int) -> None:
-        """Forget a lane that is not ours any more."""
-        self._lanes.pop(lane, None)
+            self._lanes[lane] = replace(before, moved=self._clock())
 
     def lanes(self) -> list[LaneStands]:
         """Return what every lane of this worker does, by number."""

@@ -16,8 +16,9 @@ from adledger.pipeline.control.announcer import Announcer
 from adledger.pipeline.control.logs import WORKER
 from adledger.pipeline.control.watch import compile_monitor
 from adledger.pipeline.errors import AdledgerError
-from adledger.pipeline.lanes.pace import Meter
-from adledger.pipeline.lanes.ports import Observer
+from adledger.pipeline.lanes.emit import Emit, fan_out
+from adledger.pipeline.lanes.event_log import event_log
+from adledger.pipeline.lanes.rate_limiter import Meter
 from adledger.pipeline.lanes.server import Server, ready_server, summarize
 from adledger.pipeline.lanes.start import make_sink, make_worker, ready_process
 from adledger.pipeline.lanes.worker import Worker
@@ -43,13 +44,13 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     """
 
     def __init__(
-        self, settings: Settings, *, until_caught_up: bool, observer: Observer, announcer: Announcer
+        self, settings: Settings, *, until_caught_up: bool, emit: Emit, announcer: Announcer
     ) -> None:
         super().__init__()
         self.ended = asyncio.Event()
         self.pages = ""
         self._settings, self._until_caught_up = settings, until_caught_up
-        self._observer, self._announcer = observer, announcer
+        self.emit, self._announcer = emit, announcer
         self._server: Server | None = None
         self._source: KafkaSource | None = None
         self._worker: Worker | None = None
@@ -67,6 +68,13 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     def brokers_silent_seconds(self) -> float:
         """For how long no broker has answered this worker; 0 while one does."""
         return 0.0 if self._source is None else self._source.silent_seconds
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Write events to the event log too, where the settings name one, while the block runs. Raises UsageError."""
+        with event_log(self._settings.event_log) as log:
+            self.emit = fan_out(self.emit, log)
+            yield
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -131,9 +139,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             source,
             sink,
             until_caught_up=self._until_caught_up,
-            say=WORKER.info,
-            warn=WORKER.error,
-            observer=self._observer,
+            emit=self.emit,
             announce=self._announcer.announce,
         )
         beside = [

@@ -101,12 +101,8 @@ def _ports(view: LogView, settings: Settings, sink: Sink) -> Ports:
     """Return a lane's ports, of which looking uses only the log, the sink and the topology."""
     return Ports(
         source=cast("Source", view), sink=sink, topology=view.topology, limits=limits(settings, until_caught_up=True),
-        run_cpu=asyncio.to_thread, say=_nothing, write_texts=_never, pace=_never, announce=_never,
+        run_cpu=asyncio.to_thread, write_texts=_never, pace=_never, announce=_never,
     )  # fmt: skip
-
-
-def _nothing(_: str) -> None:
-    """Do nothing: what is found is told at the end."""
 
 
 async def _never(*_: object) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adledger.pipeline.records.columns import I64, RecordRefs
+from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.records.encoded import Fetched
-from adledger.pipeline.stages.merge import Cut, CutPosition, Pending, cut
+from adledger.pipeline.stages.merge import Cut, CutPosition, OrderedRecords, Pending, cut
 from adledger.pipeline.stages.walk import walk
 from adledger.sinks.sink import OffsetRange
 
@@ -21,10 +21,9 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch's records in the lane's order, with the watermark (ms) at each, its ranges and its cut."""
+    """A batch's records, its ranges, and the place at which it is cut."""
 
-    refs: RecordRefs
-    clock: I64
+    records: OrderedRecords
     ranges: tuple[OffsetRange, ...]
     place: CutPosition
     clock_before: int
@@ -32,7 +31,8 @@ class Batch:
     @property
     def clock_after(self) -> int:
         """The watermark behind the batch: at its last record; a batch of none goes up to its place."""
-        return int(self.clock[-1]) if len(self.clock) else self.place.time
+        clock = self.records.clock
+        return int(clock[-1]) if len(clock) else self.place.time
 
 
 @dataclass(slots=True)
@@ -126,17 +126,15 @@ class LaneBuffer:
         if found is None:
             if self.rows or not self.drained or all(t.start == t.position for t in self._topics):
                 return None
-            empty = RecordRefs.empty()
-            found = Cut((0,) * len(self._topics), empty, empty.offset, CutPosition(clock_before, 0, -1))
+            found = Cut((0,) * len(self._topics), OrderedRecords.none(), CutPosition(clock_before, 0, -1))
         for topic, taken in zip(self._topics, found.taken, strict=True):
             topic.drop(taken)
-        return Batch(found.refs, found.clock, self._advance(), found.place, clock_before)
+        return Batch(found.records, self._advance(), found.place, clock_before)
 
     def idle(self, clock_before: int, clock_after: int) -> Batch:
         """Return a batch of no records, which moves the lane's clock, and over offsets without records if there are any."""
         assert not self.rows, "an idle lane holds no records"
-        empty = RecordRefs.empty()
-        return Batch(empty, empty.offset, self._advance(), CutPosition(clock_after, 0, -1), clock_before)
+        return Batch(OrderedRecords.none(), self._advance(), CutPosition(clock_after, 0, -1), clock_before)
 
     def _advance(self) -> tuple[OffsetRange, ...]:
         ranges = []

@@ -38,16 +38,6 @@ class LaneState:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a lane knew when it ended between two batches: its state before the batch of this number, and its clock."""
-
-    state: LaneState
-    epoch: str
-    batch_no: int
-    clock: int
-
-
-@dataclass(frozen=True, slots=True)
 class Computed:
     """A batch's rows by table, but for the stamp. `texts` are user agents and pages not written lately."""
 

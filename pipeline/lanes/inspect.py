@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
 from adledger.pipeline.errors import LaneStopped, LogError
-from adledger.pipeline.lanes import orders
+from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.orders import COMMANDS, Place, StandsStill
+from adledger.pipeline.lanes.overrides import COMMANDS, Place, StandsStill
 from adledger.pipeline.lanes.recovery import Outside, Seen, diagnose
 from adledger.pipeline.lanes.start import make_sink
 from adledger.pipeline.log.files.source import FilesSource
@@ -149,5 +149,5 @@ async def _unsettled(outside: Outside, place: Place, pending: Intent | None) -> 
         "rollup_minute, and no ledger row",
         remedy="a worker that owns the lane settles it where it can; where it says that it stands still, let the batch "
         f"be written again: adledger lane resolve {place.lane} --reason TEXT --dry-run",
-        proposal=orders.clear(place, pending.batch_no, found),
+        proposal=overrides.clear(place, pending.batch_no, found),
     )

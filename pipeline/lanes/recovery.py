@@ -1,7 +1,7 @@
 """Where a lane goes on: the ledger's end, the committed intent, and the checks that both and the log agree.
 
 Nothing here guesses: what does not fit stops the lane, and says what was found. It goes on when it fits again, or when
-a person has ordered what to do (adledger.pipeline.lanes.orders), and the order fits exactly what is found.
+a person has ordered what to do (adledger.pipeline.lanes.overrides), and the order fits exactly what is found.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn, Protocol
 
 from adledger.pipeline.errors import LaneStopped
-from adledger.pipeline.lanes import orders
+from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.orders import COMMANDS, Place, StandsStill
-from adledger.pipeline.lanes.same_log import Known, changed_since, denied_epochs, known_epochs
+from adledger.pipeline.lanes.log_identity import Known, changed_since, denied_epochs, known_epochs
+from adledger.pipeline.lanes.overrides import COMMANDS, Place, StandsStill
 from adledger.pipeline.log.epochs import ids_of, log_of, partitions_of
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.sinks.orders import NO_PARENT, LaneOrder, OrderKind, Orders
@@ -149,7 +149,7 @@ def _highest(ports: Outside, seen: Seen, place: Place) -> Intent | None:
             intent = Intent.parse(c.metadata, f"lane {seen.lane}, {ports.topology.topics[t]}")
         except LaneStopped as error:
             raise StandsStill(
-                error.message, remedy=f"{error.remedy}; {_ordered_by(OrderKind.ADOPT, seen.lane)}", proposal=orders.adopt(place)
+                error.message, remedy=f"{error.remedy}; {_ordered_by(OrderKind.ADOPT, seen.lane)}", proposal=overrides.adopt(place)
             ) from None  # fmt: skip
         if intent.lane != seen.lane:
             raise _adoptable(place, f"the committed intent is of lane {intent.lane}")
@@ -179,16 +179,16 @@ async def _other_log(ports: Outside, seen: Seen, then: str) -> NoReturn:
             f"{message}: a topic was made anew",
             remedy="name the log that the ledger belongs to; or give up what the ledger does not have of the old "
             f"topic, how much can't be known: {_ordered_by(OrderKind.SKIP, seen.lane)}",
-            proposal=orders.skip_to_log(place, then, now, seen.bounds),
+            proposal=overrides.skip_to_log(place, then, now, seen.bounds),
         )
     if ids_of(then) == ids_of(now) and here % before == 0:
-        parent = orders.parent_of(seen.lane, before) if seen.entry is None else NO_PARENT
+        parent = overrides.parent_of(seen.lane, before) if seen.entry is None else NO_PARENT
         bounds = await ports.source.bounds(parent) if parent != NO_PARENT else None
         raise StandsStill(
             f"{message}: partitions were added",
             remedy="stop the producers until they know of the new partitions, then "
             + _ordered_by(OrderKind.BARRIER),
-            proposal=orders.barrier(place, now, parent, bounds),
+            proposal=overrides.barrier(place, now, parent, bounds),
         )
     raise StandsStill(
         f"{message}: {before} partitions became {here}",
@@ -219,7 +219,7 @@ def _check_bounds(ports: Outside, seen: Seen, place: Place, start: Start) -> Non
         raise StandsStill(
             message,
             remedy=f"restore the log; or give up what is gone: {_ordered_by(OrderKind.SKIP, seen.lane)}",
-            proposal=orders.skip_gap(replace(place, positions=start.positions), seen.bounds),
+            proposal=overrides.skip_gap(replace(place, positions=start.positions), seen.bounds),
         )
 
 
@@ -244,7 +244,7 @@ async def _check_records(ports: Outside, seen: Seen, place: Place, start: Start)
         + ", ".join(spans),
         remedy="restore the log; or go on behind them and give up what stands there now: "
         + _ordered_by(OrderKind.SKIP, seen.lane),
-        proposal=orders.skip_changed(replace(place, positions=start.positions), changed),
+        proposal=overrides.skip_changed(replace(place, positions=start.positions), changed),
     )
 
 
@@ -259,7 +259,7 @@ async def _check_beyond(ports: Outside, place: Place, start: Start) -> None:
                 f"{'intended' if start.pending else 'not intended yet'}",
                 remedy="the log's offsets were reset, or another group writes into this database: stop that one; then "
                 f"let the rows be written again: {_ordered_by(OrderKind.CLEAR, place.lane)}",
-                proposal=orders.clear(place, beyond[0], found) if found else None,
+                proposal=overrides.clear(place, beyond[0], found) if found else None,
             )
 
 
@@ -269,7 +269,7 @@ def _adoptable(place: Place, what: str) -> StandsStill:
         remedy="where this database and this group do not belong together, name the pair that does (--database, "
         "--group); where commits were lost or reset, go on from the ledger: "
         + _ordered_by(OrderKind.ADOPT, place.lane),
-        proposal=orders.adopt(place),
+        proposal=overrides.adopt(place),
     )
 
 
@@ -285,7 +285,7 @@ async def _order_for(ports: Outside, stopped: LaneStopped) -> LaneOrder | None:
 def _begin(seen: Seen, order: LaneOrder) -> Start:
     """Return the start that carries an order out: its batch is in doubt from the beginning, so doubt settles it."""
     clock = seen.entry.clock_after if seen.entry else 0
-    pending = orders.order_intent(order, clock, 0)
+    pending = overrides.order_intent(order, clock, 0)
     starts = {r.topic: r.start for r in order.ranges}
     awaits = order if order.parent != NO_PARENT else None
     return Start(starts, order.batch_no, clock, pending, order.epoch, awaits)

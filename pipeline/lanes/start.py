@@ -4,7 +4,7 @@ import asyncio
 import gc
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvloop
@@ -13,15 +13,11 @@ from adledger.pipeline.addresses import FilesAddress, KafkaAddress, ServerAddres
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
 from adledger.pipeline.lanes.buffer import BatchLimits
-from adledger.pipeline.lanes.pace import Meter
-from adledger.pipeline.lanes.ports import (
-    NO_OBSERVER,
-    Announce,
-    IdleClock,
-    LaneLimits,
-    Observer,
-    announce_to_nobody,
-)
+from adledger.pipeline.lanes.emit import Emit, Event, fan_out, ignore
+from adledger.pipeline.lanes.event_log import event_log
+from adledger.pipeline.lanes.events import AlertRaised, OwnershipChanged, RulesNoticed, RulesTrouble
+from adledger.pipeline.lanes.ports import Announce, IdleClock, LaneLimits, announce_to_nobody
+from adledger.pipeline.lanes.rate_limiter import Meter
 from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
 from adledger.pipeline.lanes.warm import compile_kernels
@@ -53,9 +49,21 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
     source = _files_source(settings)
     with ready_server(settings, progress) as server, ready_process(settings):
         meter = Meter()
-        records, caught_up = uvloop.run(_run(settings, source, server, until_caught_up, progress))
+        with event_log(settings.event_log) as log:
+            emit = fan_out(log, lines_to(progress))
+            records, caught_up = uvloop.run(_run(settings, source, server, until_caught_up, progress, emit))
         wall, cpu = meter.seconds()
         return summarize(settings, server.address, records / wall, cpu) if caught_up else None
+
+
+def lines_to(progress: Progress) -> Emit:
+    """Return what shows events to people. Who owns which lanes is left out: a log in a directory has one worker."""
+
+    def emit(event: Event) -> None:
+        if not isinstance(event, OwnershipChanged) and (line := event.line):
+            progress(line)
+
+    return emit
 
 
 @contextmanager
@@ -90,9 +98,7 @@ def make_worker(
     sink: Sink,
     *,
     until_caught_up: bool,
-    say: Callable[[str], None],
-    warn: Callable[[str], None] | None = None,
-    observer: Observer = NO_OBSERVER,
+    emit: Emit = ignore,
     announce: Announce = announce_to_nobody,
 ) -> Worker:
     """Return a worker with the limits of the settings."""
@@ -104,23 +110,15 @@ def make_worker(
         inserts_per_second_max=settings.inserts_per_second_max,
         revoke_ms_max=settings.revoke_ms_max,
         until_caught_up=until_caught_up,
-        say=say,
-        warn=warn,
-        observer=observer,
+        emit=emit,
         announce=announce,
-        rules_in_force=_rules_in_force(settings, sink, say, warn or say, observer.alert),
+        rules_in_force=_rules_in_force(settings, sink, emit),
         orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
     )
 
 
-def _rules_in_force(
-    settings: Settings,
-    sink: Sink,
-    say: Callable[[str], None],
-    warn: Callable[[str], None],
-    alerted: Callable[[str], None],
-) -> RulesInForce:
-    """Return what finds the rules in force."""
+def _rules_in_force(settings: Settings, sink: Sink, emit: Emit) -> RulesInForce:
+    """Return what finds the judge in force."""
     store = sink.rules if isinstance(sink, ClickHouseSink) else NO_RULE_STORE
     if settings.rules == NONE:
         return RulesInForce(RuleEvaluator.none(), store)
@@ -130,7 +128,11 @@ def _rules_in_force(
         return load_evaluator(settings, today(), publishers, parsed)
 
     loading = Loading(load, settings.rules == PUBLISHED, settings.rules_poll_seconds)
-    return RulesInForce(RuleEvaluator.none(), store, loading, say=say, warn=warn, alerted=alerted)
+    return RulesInForce(
+        RuleEvaluator.none(), store, loading,
+        say=lambda what: emit(RulesNoticed(what)), warn=lambda what: emit(RulesTrouble(what)),
+        alerted=lambda kind: emit(AlertRaised(kind)),
+    )  # fmt: skip
 
 
 def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
@@ -172,9 +174,10 @@ async def _run(
     server: Server,
     until_caught_up: bool,  # noqa: FBT001 - passed on
     progress: Progress,
+    emit: Emit,
 ) -> tuple[int, bool]:
     sink = make_sink(settings, server.address)
-    worker = make_worker(settings, source, sink, until_caught_up=until_caught_up, say=progress)
+    worker = make_worker(settings, source, sink, until_caught_up=until_caught_up, emit=emit)
     keeper = asyncio.create_task(server.keep_alive(progress))
     try:
         caught_up = await _run_until_signal(worker)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -18,22 +17,29 @@ from adledger.pipeline.errors import (
     SinkError,
 )
 from adledger.pipeline.lanes.catch_up import CatchUp
-from adledger.pipeline.lanes.compute import Kept
-from adledger.pipeline.lanes.held import Held, OrderWatch
-from adledger.pipeline.lanes.lane import Lane
-from adledger.pipeline.lanes.pace import Pace
-from adledger.pipeline.lanes.ports import (
-    NO_OBSERVER,
-    Announce,
-    LaneLimits,
-    Observer,
+from adledger.pipeline.lanes.dimension_strings import TextWriter
+from adledger.pipeline.lanes.emit import Emit, ignore
+from adledger.pipeline.lanes.events import (
+    Halted,
+    LaneCrashed,
+    LaneLost,
+    LaneReleased,
+    LanesAssigned,
+    LanesRevoked,
+    LedgerUnreadable,
+    OverrideFound,
     Phase,
-    Ports,
-    T,
-    announce_to_nobody,
+    PhaseChanged,
+    RejoinFailed,
+    RejoinStarted,
+    RestartScheduled,
 )
+from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.owned_lane import OrderWatch, OwnedLane
+from adledger.pipeline.lanes.ports import Announce, LaneLimits, Ports, T, announce_to_nobody
+from adledger.pipeline.lanes.rate_limiter import RateLimiter
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
-from adledger.pipeline.lanes.texts import TextWriter
+from adledger.pipeline.lanes.state import CachedState
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import RuleEvaluator
@@ -61,8 +67,6 @@ So does one whose log does not hold what comes next: at start it is found out wh
 LEDGER_LOOK_SECONDS = 1.0
 """How often a worker that has caught up looks whether the others have."""
 
-_log = logging.getLogger("adledger.lanes")
-
 
 class Worker:
     """Runs the lanes that a group gives it. A `GroupListener`."""
@@ -77,30 +81,24 @@ class Worker:
         inserts_per_second_max: int,
         revoke_ms_max: int,
         until_caught_up: bool,
-        say: Callable[[str], None],
-        warn: Callable[[str], None] | None = None,
-        observer: Observer = NO_OBSERVER,
+        emit: Emit = ignore,
         announce: Announce = announce_to_nobody,
         rules_in_force: RulesInForce | None = None,
         orders: Orders = NO_ORDERS,
     ) -> None:
-        """`say` is given lines for people, `warn` those that ask for somebody (None: `say` has them too).
-
-        `rules_in_force` None: no rules.
-        """
+        """`emit` is told what happens. `rules_in_force` None: no rules."""
         self._source, self._sink, self._limits = source, sink, limits
-        self._say, self._warn = say, warn or say
-        self._observer, self._announce = observer, announce
+        self._emit, self._announce = emit, announce
         self._rules_in_force = rules_in_force or RulesInForce(RuleEvaluator.none())
         self._orders = orders
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
-        self._pace = Pace(inserts_per_second_max, INSERTS_PER_BATCH)
+        self._pace = RateLimiter(inserts_per_second_max, INSERTS_PER_BATCH)
         self._pool = ThreadPoolExecutor(cpu_threads, thread_name_prefix="cpu")
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
-        self._held: dict[int, Held] = {}
-        self._kept: dict[int, Kept] = {}  # between two assignments: most lanes come back
+        self._owned: dict[int, OwnedLane] = {}
+        self._cached: dict[int, CachedState] = {}  # between two assignments: most lanes come back
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -118,7 +116,7 @@ class Worker:
     @property
     def lanes_led(self) -> int | None:
         """How many lanes the log has, where lane 0 is ours: what one worker does for all, this one does. Else None."""
-        return self._ports.topology.partitions if self._ports is not None and 0 in self._held else None
+        return self._ports.topology.partitions if self._ports is not None and 0 in self._owned else None
 
     async def run(self) -> bool:
         """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
@@ -130,11 +128,10 @@ class Worker:
             topology,
             self._limits,
             self._run_cpu,
-            self._say,
             TextWriter(self._sink).write,
             self._pace.turn,
             self._announce,
-            self._observer,
+            self._emit,
             self._rules_in_force,
             self._orders,
         )
@@ -170,11 +167,12 @@ class Worker:
         await self._end([a.lane for a in assignments])  # of an older generation
         self._assigned = True
         for assignment in assignments:
-            held = self._held[assignment.lane] = Held(assignment, self._kept.pop(assignment.lane, None))
-            self._observer.phase(assignment.lane, Phase.REBUILDING)
-            held.task = asyncio.create_task(self._hold(held))
-        self._kept.clear()  # of lanes that others have now
-        _log.info("lanes taken: %s; now held: %s", _listed(a.lane for a in assignments), _listed(self._held))
+            owned = self._owned[assignment.lane] = OwnedLane(
+                assignment, self._cached.pop(assignment.lane, None)
+            )
+            owned.task = asyncio.create_task(self._hold(owned))
+        self._cached.clear()  # of lanes that others have now
+        self._emit(LanesAssigned(_sorted(a.lane for a in assignments), _sorted(self._owned)))
         self._changed.set()
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
@@ -183,50 +181,46 @@ class Worker:
         await self._end(lanes)
 
     async def _end(self, lanes: Collection[int]) -> None:
-        ending = [self._held.pop(lane) for lane in lanes if lane in self._held]
+        ending = [self._owned.pop(lane) for lane in lanes if lane in self._owned]
         began = time.monotonic()
-        for held in ending:
-            held.stop()
-        tasks = [held.task for held in ending if held.task is not None]
+        for owned in ending:
+            owned.stop()
+        tasks = [owned.task for owned in ending if owned.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._revoke_ms_max / 1000)
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for held in ending:
-            if held.lane is not None and (kept := held.lane.kept) is not None:
-                self._kept[held.assignment.lane] = kept
-            self._observer.forget(held.assignment.lane)
+        for owned in ending:
+            if owned.lane is not None and (cached := owned.lane.cached) is not None:
+                self._cached[owned.assignment.lane] = cached
+            self._emit(LaneReleased(owned.assignment.lane))
             if not self._ended.is_set():  # another worker's from now on
-                self._errors.pop(held.assignment.lane, None)
+                self._errors.pop(owned.assignment.lane, None)
         if ending:
-            _log.info(
-                "lanes given back: %s, after %.1f s; now held: %s",
-                _listed(held.assignment.lane for held in ending),
-                time.monotonic() - began,
-                _listed(self._held),
-            )
+            given = _sorted(owned.assignment.lane for owned in ending)
+            self._emit(LanesRevoked(given, _sorted(self._owned), time.monotonic() - began))
 
-    async def _hold(self, held: Held) -> None:
+    async def _hold(self, owned: OwnedLane) -> None:
         """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
-        number = held.assignment.lane
+        number = owned.assignment.lane
         assert self._ports is not None
         watch = OrderWatch(self._orders, number)
         await watch.has_new()  # the first look
-        while not held.stopping.is_set():
+        while not owned.stopping.is_set():
             catch_up = self._catch_up.result() if self._catch_up is not None else None
             try:
-                await self._run_lane(held.next_lane(self._ports, self._slots, catch_up))
+                await self._run_lane(owned.next_lane(self._ports, self._slots, catch_up))
             except LaneStopped as error:
-                if not await self._stand_still(held, error, watch):
+                if not await self._halt(owned, error, watch):
                     return
             except (LogError, SinkError) as error:
                 if self._until_caught_up:
-                    await self._stand_still(held, error, watch)
+                    await self._halt(owned, error, watch)
                     return
-                self._warn(f"lane {number}: {error}; it starts anew in {LANE_RETRY_SECONDS} s")
-                self._observer.phase(number, Phase.WAITING, error.message)
-                await held.stopped_within(LANE_RETRY_SECONDS)
+                self._emit(RestartScheduled(number, error.message, error.remedy, LANE_RETRY_SECONDS))
+                self._emit(PhaseChanged(number, Phase.WAITING, error.message))
+                await owned.stopped_within(LANE_RETRY_SECONDS)
             else:
                 return
 
@@ -235,17 +229,17 @@ class Worker:
         try:
             await lane.run()
         except CommitFenced as error:
-            self._say(f"lane {lane.lane}: given to another worker. {error.message}")
+            self._emit(LaneLost(lane.lane, error.message))
             return
         except CommitUnknown as error:
-            self._warn(f"lane {lane.lane}: {error.message}; leaving the group to join as a new member")
+            self._emit(RejoinStarted(lane.lane, error.message))
             if self._rejoining is None:
                 self._rejoining = asyncio.create_task(self._rejoin())
             return
         except AdledgerError:
             raise
         except Exception as error:  # an impossible state never continues: the worker ends with it
-            self._warn(f"lane {lane.lane}: a bug. " + "".join(traceback.format_exception(error)).rstrip())
+            self._emit(LaneCrashed(lane.lane, "".join(traceback.format_exception(error)).rstrip()))
             self._errors[lane.lane] = AdledgerError(
                 f"lane {lane.lane}: a bug: {error!r}", remedy="report it, with this message"
             )
@@ -254,8 +248,8 @@ class Worker:
             raise
         finally:
             self.records += lane.records
-        held = self._held.get(lane.lane)
-        if held is not None and held.lane is lane:  # nobody took it away: it has reached its end
+        owned = self._owned.get(lane.lane)
+        if owned is not None and owned.lane is lane:  # nobody took it away: it has reached its end
             self._reached(lane.lane)
 
     def _reached(self, lane: int) -> None:
@@ -263,26 +257,27 @@ class Worker:
             self._catch_up.result().reached(lane)
         self._changed.set()
 
-    async def _stand_still(self, held: Held, error: AdledgerError, watch: OrderWatch) -> bool:
+    async def _halt(self, owned: OwnedLane, error: AdledgerError, watch: OrderWatch) -> bool:
         """Say that a lane stands still, again and again; returns whether there is a new order for it.
 
         Other lanes go on. False: it is somebody else's, or this worker ends when the others have caught up.
         """
-        lane = held.assignment.lane
+        lane = owned.assignment.lane
         self._errors[lane] = error
-        self._observer.phase(lane, Phase.STOPPED, error.message)
-        self._warn(f"lane {lane} stands still. {error}")
+        halted = Halted(lane, error.message, error.remedy)
+        self._emit(PhaseChanged(lane, Phase.STOPPED, error.message))
+        self._emit(halted)
         if self._until_caught_up:
             self._reached(lane)
             return False
         for looks in itertools.count(1):
-            if await held.stopped_within(ORDER_LOOK_SECONDS):
+            if await owned.stopped_within(ORDER_LOOK_SECONDS):
                 return False
             if await watch.has_new():
                 break
             if looks % SAID_EVERY_LOOKS == 0:
-                self._warn(f"lane {lane} stands still. {error}")
-        self._say(f"lane {lane}: there is an order for it; it starts anew")
+                self._emit(halted)
+        self._emit(OverrideFound(lane))
         self._errors.pop(lane, None)
         return True
 
@@ -295,16 +290,16 @@ class Worker:
                     await self._changed.wait()
             except TimeoutError:
                 try:
-                    await catch_up.look(self._sink, catch_up.missing - self._held.keys())
+                    await catch_up.look(self._sink, catch_up.missing - self._owned.keys())
                 except SinkError as error:
-                    self._say(f"the ledger can't be read: {error.message}")
+                    self._emit(LedgerUnreadable(error.message))
         self._ended.set()
 
     async def _rejoin(self) -> None:
         """Leave and join as a new member, for as long as it takes."""
 
         def failed(error: LogError, attempt: Attempt) -> None:
-            self._warn(f"the group can't be joined again: {error}; {attempt}")
+            self._emit(RejoinFailed(str(error), attempt.number))
 
         await replace(self._limits.retry, attempts_max=None).call(self._source.rejoin, LogError, failed)
         self._rejoining = None
@@ -313,5 +308,5 @@ class Worker:
         return asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
-def _listed(lanes: Iterable[int]) -> str:
-    return ",".join(map(str, sorted(lanes))) or "none"
+def _sorted(lanes: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(lanes))

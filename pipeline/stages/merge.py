@@ -36,12 +36,25 @@ class CutPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A batch's records in order: `taken[t]` of topic t's pending, `clock` the watermark (ms) at each record."""
+class OrderedRecords:
+    """Records in the lane's order, with the watermark (ms) at each."""
 
-    taken: tuple[int, ...]
     refs: RecordRefs
     clock: I64
+
+    @classmethod
+    def none(cls) -> "OrderedRecords":
+        """Return no records."""
+        empty = RecordRefs.empty()
+        return cls(empty, empty.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A batch's records, `taken[t]` of topic t's pending; `place` is the last one's."""
+
+    taken: tuple[int, ...]
+    records: OrderedRecords
     place: CutPosition
 
 
@@ -63,15 +76,15 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
     refs, clock = refs.take(order), clock[order]
     taken = tuple(int(n) for n in np.bincount(refs.topic, minlength=len(pending)))
     last = CutPosition(int(clock[-1]), int(refs.topic[-1]), int(refs.offset[-1]))
-    return Cut(taken, refs, clock, last)
+    return Cut(taken, OrderedRecords(refs, clock), last)
 
 
-def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> tuple[RecordRefs, I64]:
-    """Return the records of known ranges in the lane's order, and the watermark at each: a batch computed again."""
+def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> OrderedRecords:
+    """Return the records of known ranges in the lane's order: a batch made again."""
     refs = RecordRefs.concat([p for p in parts if len(p)])
     clock = np.concatenate([_times(p, clock_before) for p in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(clock, kind="stable")
-    return refs.take(order), clock[order]
+    return OrderedRecords(refs.take(order), clock[order])
 
 
 def _times(refs: RecordRefs, clock_before: int) -> I64:

@@ -15,8 +15,10 @@ from adledger.loadtest.chaos.plan import KILLS_TOGETHER, ROUND, chosen, planned
 from adledger.loadtest.chaos.results import ChaosReport, ChaosVerdict, ControlDone, FaultDone
 from adledger.loadtest.chaos.run import ChaosRequest, _Course
 from adledger.loadtest.lab.waiting import Broken, NotSeen
-from adledger.loadtest.lab.worker_log import doubts_of
+from adledger.loadtest.lab.worker_log import Doubt, doubts_of
 from adledger.pipeline.errors import UsageError
+from adledger.pipeline.lanes.event_log import event_log
+from adledger.pipeline.lanes.events import BatchInDoubt, RetryScheduled
 
 FAULT = FaultDone("kill-broker", 1.0, 2.0, took_effect=True, held=True, seen="it went", recovery_seconds=3.0)
 CONTROL = ControlDone("kill-broker", "patience", "rows are missing", 4.0)
@@ -80,19 +82,17 @@ def test_a_report_is_kept(tmp_path: Path) -> None:
     assert all(text in page for text in ("kill-broker", "3.0 s", "rows are missing", "Equal, to the nano"))
 
 
-def test_doubts_are_read_from_what_workers_say(tmp_path: Path) -> None:
-    """Both ways into doubt, each with its time, lane and batch; a try within one is none of its own."""
-    lines = (
-        'ts=2026-01-01T00:00:01.000Z level=info logger=adledger.worker msg="lane 3, batch 8: in doubt. No answer"',
-        'ts=2026-01-01T00:00:02.500Z level=info logger=adledger.worker msg="lane 3: batch 8 is still in doubt. No"',
-        'ts=2026-01-01T00:00:03.000Z level=info logger=x msg="lane 4: batch 9 was intended and is not in the ledger: in"',
-        "a line of somebody else's",
-    )  # fmt: skip
-    log = tmp_path / "worker.log"
-    log.write_text("\n".join(lines))
-    found = list(doubts_of(log))
-    assert [(d.lane, d.batch_no) for d in found] == [(3, 8), (4, 9)]
-    assert found[1].at - found[0].at == 2.0
+def test_doubts_are_read_from_what_workers_tell(tmp_path: Path) -> None:
+    """Each with its time, lane and batch; a try within one is none of its own, nor is a line that is half written."""
+    log, times = tmp_path / "worker.events.jsonl", iter((1.0, 2.5, 3.0))
+    with event_log(log, lambda: next(times)) as emit:
+        emit(BatchInDoubt(3, "no answer", 8))
+        emit(RetryScheduled(3, "batch_in_doubt", 1, None, batch_no=8))
+        emit(BatchInDoubt(4, "it was intended", 9))
+    with log.open("a") as file:
+        file.write('{"at":4.0,"event":"batch_in_doubt","lane":5')
+    assert list(doubts_of(log)) == [Doubt(1.0, 3, 8), Doubt(3.0, 4, 9)]
+    assert list(doubts_of(tmp_path / "none.jsonl")) == []
 
 
 def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

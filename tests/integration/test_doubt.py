@@ -13,17 +13,19 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneStopped, SinkUnavailable
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.buffer import BatchLimits
-from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.lanes.start import lines_to
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import RuleEvaluator
+from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
 from adledger.sinks.memory import MemorySink, SinkFaults
@@ -147,7 +149,7 @@ class FateOf(Fates):
 def no_waiting() -> Iterator[None]:
     """The server's clock goes on by being looked at, and the log is all there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
         yield
 
@@ -197,7 +199,7 @@ class Runs:
         while True:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
-                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, say=self.said.append,
+                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.said.append),
                 rules_in_force=self.rules_in_force(),
             )  # fmt: skip
             try:
@@ -288,10 +290,12 @@ def test_control_a_blind_second_insert_doubles(
 ) -> None:
     """Were doubt answered by inserting again, a lost answer would double rows: the tests above would see it."""
 
-    async def insert_again(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+    async def insert_again(
+        self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
+    ) -> Settled:
         return Settled(await self._write(await self._intend(intent), await compute()), None)
 
-    monkeypatch.setattr(Delivery, "settle", insert_again)
+    monkeypatch.setattr(Settlement, "settle", insert_again)
     runs = Runs(log)
     runs.sink.faults = FateOf("events", 2, UNANSWERED, runs.sink)
     asyncio.run(runs.to_the_end())
@@ -305,10 +309,10 @@ def test_control_looking_too_early_doubles(
 ) -> None:
     """Were the deadline not waited for, what is still on the wire would arrive after the look, and double rows."""
 
-    async def at_once(self: Delivery, second: int) -> None:
+    async def at_once(self: Settlement, second: int) -> None:
         return
 
-    monkeypatch.setattr(Delivery, "_wait_past", at_once)
+    monkeypatch.setattr(Settlement, "_wait_past", at_once)
     runs = Runs(log)
     runs.sink.faults = FateOf("events", 2, ON_THE_WIRE, runs.sink)
     with pytest.raises(LaneStopped, match="were intended"):

@@ -8,7 +8,9 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.buffer import BatchLimits
-from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
+from adledger.pipeline.lanes.emit import Event
+from adledger.pipeline.lanes.events import BatchDone, Phase, PhaseChanged
+from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.retry import RetryPolicy
@@ -25,7 +27,7 @@ LIMITS = LaneLimits(
 )  # fmt: skip
 
 
-class Watcher(NoObserver):
+class Watcher:
     """Stops the worker when each lane has done so many batches of no records."""
 
     def __init__(self, wanted: int) -> None:
@@ -34,10 +36,14 @@ class Watcher(NoObserver):
         self.idle: dict[int, list[LedgerEntry]] = {0: [], 1: []}
         self.phases: list[Phase] = []
 
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
-        self.phases.append(phase)
+    def emit(self, event: Event) -> None:
+        match event:
+            case PhaseChanged(_, phase):
+                self.phases.append(phase)
+            case BatchDone(entry):
+                self.batch_done(entry)
 
-    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+    def batch_done(self, entry: LedgerEntry) -> None:
         if entry.records_received == 0:
             self.idle[entry.lane].append(entry)
         if all(len(entries) >= self.wanted for entries in self.idle.values()):
@@ -48,7 +54,7 @@ class Watcher(NoObserver):
 async def idle_run(log: Path, sink: MemorySink, watcher: Watcher, limits: LaneLimits) -> None:
     worker = Worker(
         FilesSource(log, "idle"), sink, limits, cpu_threads=1, inserts_per_second_max=1_000_000,
-        revoke_ms_max=5_000, until_caught_up=False, say=lambda _: None, observer=watcher,
+        revoke_ms_max=5_000, until_caught_up=False, emit=watcher.emit,
     )  # fmt: skip
     watcher.worker = worker
     async with asyncio.timeout(60):

@@ -25,7 +25,7 @@ from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker
-from adledger.pipeline.lanes.start import make_sink, make_worker
+from adledger.pipeline.lanes.start import lines_to, make_sink, make_worker
 from adledger.pipeline.ledger.audit import AuditReport, Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka.source import KafkaSource
@@ -86,7 +86,9 @@ def catch_up(made: Deployment, **changes: Any) -> list[str]:
         sink = make_sink(made.settings, made.server)
         source = KafkaSource.of(made.settings, said.append)
         try:
-            assert await make_worker(settings, source, sink, until_caught_up=True, say=said.append).run()
+            assert await make_worker(
+                settings, source, sink, until_caught_up=True, emit=lines_to(said.append)
+            ).run()
         finally:
             await sink.close()
 
@@ -213,11 +215,11 @@ async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch
     said: list[str] = []
     sink = make_sink(made.settings, made.server)
     source = KafkaSource.of(made.settings, said.append)
-    running = make_worker(made.settings, source, sink, until_caught_up=False, say=said.append)
+    running = make_worker(made.settings, source, sink, until_caught_up=False, emit=lines_to(said.append))
     run = asyncio.create_task(running.run())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not any("lane 0 stands still" in line for line in said):  # noqa: ASYNC110 - said by a plain call
+            while not any("lane 0 halted" in line for line in said):  # noqa: ASYNC110 - said by a plain call
                 await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(ordered, made, "skip", "0")
             while any(look["lag_records"] for look in await asyncio.to_thread(looks, made)):  # noqa: ASYNC110

@@ -1,13 +1,13 @@
 """Several senders and several workers on Kafka: the same events however many send them, counted exactly by all together."""
 
 import asyncio
-import re
 from pathlib import Path
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.events import events_of
 from adledger.loadtest.results.run_folder import RunFolder, RunVerdict
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.schedule import Schedule
@@ -72,7 +72,7 @@ def test_a_run_of_many_counts_exactly(kafka: LocalBroker, tmp_path: Path) -> Non
     assert found.equal
     assert found.records_expected == found.records_found == summary.metrics["events_sent"]
     assert len(run.sent_until_ms) == PARTITIONS
-    lanes = [held_by(folder.path / f"worker-{number}.log") for number in (1, 2)]
+    lanes = [owned_by(folder.path / f"worker-{number}.events.jsonl") for number in (1, 2)]
     assert all(lanes), "each worker held lanes"
     assert set.union(*lanes) == set(range(PARTITIONS))
 
@@ -141,7 +141,6 @@ async def read(settings: Settings, servers: str) -> Log:
     return found
 
 
-def held_by(log: Path) -> set[int]:
-    """Return the lanes that a worker ever held, by its log."""
-    held = re.findall(r"now held: ([\d,]+)", log.read_text("utf-8"))
-    return {int(lane) for lanes in held for lane in lanes.split(",") if lane}
+def owned_by(event_log: Path) -> set[int]:
+    """Return the lanes that a worker ever owned, by its event log."""
+    return {lane for event in events_of(event_log, "lanes_assigned") for lane in event.fields["lanes"]}

@@ -77,7 +77,7 @@ def test_partitions_added_under_running_workers(
             for number, told in standing(one).items():
                 assert not readyz(one)["ready"]
                 assert f"lane {number}: partitions were added: there were {BEFORE}" in told
-                assert f"lane {number} stands still. {told}" in one.err
+                assert f"lane {number} halted: {told.removeprefix(f'lane {number}: ')}" in one.err
 
         again, held_back = repeated(sent, 5, 0), repeated(sent, 5, 1)
         send_records(made.settings, again, AFTER)

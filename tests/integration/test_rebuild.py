@@ -15,12 +15,13 @@ from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import lane as lane_module
+from adledger.pipeline.lanes import state as state_module
 from adledger.pipeline.lanes.compute import LaneState
-from adledger.pipeline.lanes.lane import Lane
-from adledger.pipeline.lanes.ports import NO_OBSERVER, NoObserver, Observer, Phase
+from adledger.pipeline.lanes.emit import Emit, Event, ignore
+from adledger.pipeline.lanes.events import BatchDone, Phase, PhaseChanged, RebuildProgressed
 from adledger.pipeline.lanes.recovery import Start
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.lanes.state import StateKeeper
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.rules.compiled import RuleEvaluator
@@ -94,22 +95,28 @@ def counts(of: SlidingCounts, clock: int, window_ms: int) -> list[tuple[int, int
 
 
 @dataclass
-class Seen(NoObserver):
+class Seen:
     """What a lane knew after each batch, and what it said of its rebuild."""
 
     worker: Worker | None = None
     after: dict[int, Entries] = field(default_factory=dict)
     phases: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
-        if phase is Phase.REBUILDING:
-            self.phases.append(detail)
+    def emit(self, event: Event) -> None:
+        match event:
+            case PhaseChanged(_, Phase.REBUILDING, detail):
+                self.phases.append(detail)
+            case RebuildProgressed():
+                self.said.append(event.line)
+            case BatchDone(entry):
+                self.batch_done(entry)
 
-    def batch_done(self, entry: LedgerEntry, dedupe_entries: int) -> None:
+    def batch_done(self, entry: LedgerEntry) -> None:
         assert self.worker is not None
-        held = self.worker._held[entry.lane].lane
+        held = self.worker._owned[entry.lane].lane
         assert held is not None
-        self.after[entry.batch_no] = entries(held._state, entry.clock_after)
+        self.after[entry.batch_no] = entries(held._keeper.state, entry.clock_after)
 
 
 class Dies(ClickHouseSink):
@@ -121,10 +128,10 @@ class Dies(ClickHouseSink):
         await super().insert(table, columns, stamp)
 
 
-def make_worker(log: Path, sink: Sink, observer: Observer = NO_OBSERVER, say: Any = lambda _: None) -> Worker:
+def make_worker(log: Path, sink: Sink, emit: Emit = ignore) -> Worker:
     return Worker(
         FilesSource(log, "rebuild"), sink, SMALL, cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000,
-        until_caught_up=True, say=say, observer=observer, rules_in_force=RulesInForce(RuleEvaluator(RULES)),
+        until_caught_up=True, emit=emit, rules_in_force=RulesInForce(RuleEvaluator(RULES)),
     )  # fmt: skip
 
 
@@ -144,11 +151,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]
         yield address
 
 
-def run(log: Path, sink: ClickHouseSink, seen: Seen, said: list[str]) -> bool:
+def run(log: Path, sink: ClickHouseSink, seen: Seen) -> bool:
     """Run a worker; returns whether it came to the end."""
 
     async def to_the_end() -> bool:
-        worker = seen.worker = make_worker(log, sink, seen, said.append)
+        worker = seen.worker = make_worker(log, sink, seen.emit)
         try:
             return await worker.run()
         except AdledgerError:
@@ -167,31 +174,31 @@ def test_a_restarted_lane_knows_what_one_that_never_stopped_knows(
     How far the rebuild is can be seen, and is said.
     """
     steady = Seen()
-    assert run(write_log(tmp_path / "one", MODEL), ClickHouseSink(address, SinkOptions("steady")), steady, [])
+    assert run(write_log(tmp_path / "one", MODEL), ClickHouseSink(address, SinkOptions("steady")), steady)
     assert len(steady.after) > DIES_IN + 1
     assert all(steady.after[DIES_IN].values()), "every window has entries"
     assert len(steady.after[max(steady.after)]["ids"]) < MODEL.events * 0.8, "ids have left the window"
     log = write_log(tmp_path / "two", MODEL)
-    assert not run(log, Dies(address, SinkOptions("stopped")), Seen(), [])
+    assert not run(log, Dies(address, SinkOptions("stopped")), Seen())
 
     rebuilt: list[Entries] = []
-    real = Lane._rebuild
+    real = StateKeeper.rebuild
 
-    async def rebuild(self: Lane, start: Start) -> None:
+    async def rebuild(self: StateKeeper, start: Start) -> None:
         await real(self, start)
         assert start.pending is not None
         assert start.pending.batch_no == DIES_IN
         rebuilt.append(entries(self._state, start.clock))
 
-    monkeypatch.setattr(Lane, "_rebuild", rebuild)
-    monkeypatch.setattr(lane_module, "IDS_BETWEEN_LINES", 100)
-    again, said = Seen(), list[str]()
-    assert run(log, ClickHouseSink(address, SinkOptions("stopped")), again, said)
+    monkeypatch.setattr(StateKeeper, "rebuild", rebuild)
+    monkeypatch.setattr(state_module, "IDS_BETWEEN_LINES", 100)
+    again = Seen()
+    assert run(log, ClickHouseSink(address, SinkOptions("stopped")), again)
     assert rebuilt == [steady.after[DIES_IN - 1]]
     assert again.after == {n: steady.after[n] for n in again.after}
     assert again.after.keys() == {n for n in steady.after if n > DIES_IN}
     ids = len(rebuilt[0]["ids"])
-    assert any(f"{ids:,} ids rebuilt, of about" in line for line in said)
+    assert any(f"{ids:,} ids rebuilt, of about" in line for line in again.said)
     assert f"{ids:,} of about {ids:,} ids" in again.phases
 
 

@@ -11,7 +11,7 @@ import pytest
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lists.publishers import PublisherSnapshot
@@ -116,7 +116,7 @@ class Published(Runs):
 def no_waiting() -> Iterator[None]:
     """The server's clock goes on by being looked at, and the log is all there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
         yield
 

@@ -12,7 +12,7 @@ import pytest
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import deliver, lane
+from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.windows import WINDOWED
@@ -55,7 +55,7 @@ class Judged(Runs):
 def no_waiting() -> Iterator[None]:
     """The server's clock goes on by being looked at, and the log is all there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deliver, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
         yield
 

@@ -75,7 +75,7 @@ def test_a_cut_is_what_sorting_says(parts, data, clock_before, rows_max, bytes_m
     if found is None:
         assert expected == []
         return
-    assert places(found.refs, found.clock) == expected
+    assert places(found.records.refs, found.records.clock) == expected
     assert found.place == CutPosition(*expected[-1])
     assert list(found.taken) == [sum(topic == t for _, topic, _ in expected) for t in range(len(parts))]
 
@@ -96,7 +96,7 @@ def cut_all(parts: list[RecordRefs], clock: int, rows_max: int, arrivals: list[i
         if found is not None:
             cuts.append((clock, found))
             start = [s + n for s, n in zip(start, found.taken, strict=True)]
-            clock = int(found.clock[-1])
+            clock = int(found.records.clock[-1])
     return cuts
 
 
@@ -111,9 +111,9 @@ def test_cuts_hand_out_every_record_once_in_one_order(parts, clock, rows_max, ar
     """
     arrivals = [n + 1 for n in arrivals]
     cuts = [found for _, found in cut_all(parts, clock, rows_max, arrivals)]
-    rows = [row for found in cuts for row in places(found.refs, found.clock)]
+    rows = [row for found in cuts for row in places(found.records.refs, found.records.clock)]
     assert rows == sorted(place for p in parts for place, _ in plain_places(p, clock))
-    assert all(len({time // DAY_MS for time in found.clock.tolist()}) == 1 for found in cuts)
+    assert all(len({time // DAY_MS for time in found.records.clock.tolist()}) == 1 for found in cuts)
 
 
 @given(topics(), CLOCKS, st.integers(1, 12), ARRIVALS)
@@ -123,9 +123,9 @@ def test_the_ranges_make_the_batch_again(parts, clock, rows_max, arrivals):
     start = [0] * len(parts)
     for clock_before, found in cut_all(parts, clock, rows_max, arrivals):
         ranges = [p.take(slice(s, s + n)) for p, s, n in zip(parts, start, found.taken, strict=True)]
-        refs, again = merge_all(ranges, clock_before)
-        assert places(refs, again) == places(found.refs, found.clock)
-        assert refs.value_addr.tolist() == found.refs.value_addr.tolist()
+        again = merge_all(ranges, clock_before)
+        assert places(again.refs, again.clock) == places(found.records.refs, found.records.clock)
+        assert again.refs.value_addr.tolist() == found.records.refs.value_addr.tolist()
         start = [s + n for s, n in zip(start, found.taken, strict=True)]
 
 
@@ -134,5 +134,5 @@ def test_nothing_is_cut_before_a_silent_topic_has_spoken():
     some = RecordRefs.of([b"x"], [None], topics=[0], log_times=[1])
     assert cut([Pending(some, drained=True), Pending(RecordRefs.empty(), drained=False)], 0, 9, 9) is None
     assert cut([Pending(RecordRefs.empty(), drained=True)], 0, 9, 9) is None
-    refs, clock = merge_all([], 7)
-    assert len(refs) == len(clock) == 0
+    none = merge_all([], 7)
+    assert len(none.refs) == len(none.clock) == 0

@@ -1,6 +1,6 @@
 """What the log or the group loses in a run: lanes may stop and say so, and must never jump."""
 
-from adledger.pipeline.lanes.ports import Phase
+from adledger.pipeline.lanes.events import Phase
 from tests.simulation.kafka import TOPICS
 from tests.simulation.room import FAULT_SECONDS, Room
 

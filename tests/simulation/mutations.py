@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
-from adledger.pipeline.lanes import deliver as deliver_module
+from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes import recovery
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.deliver import Delivery, Records, Settled
+from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.stages import merge
+from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
@@ -60,21 +62,21 @@ async def _intend_without_commit(self: Delivery, intent: Intent) -> Intent:
 
 def _settle_with(**changed: Any) -> Callable[..., Any]:
     """Return a `settle` during which methods of the delivery are others."""
-    real = Delivery.settle
+    real = Settlement.settle
 
-    async def settle(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+    async def settle(self: Settlement, *batch: Any) -> Settled:
         for name, method in changed.items():
-            setattr(self, name, method.__get__(self))
+            setattr(self._delivery, name, method.__get__(self._delivery))
         try:
-            return await real(self, intent, records, compute)
+            return await real(self, *batch)
         finally:
             for name in changed:
-                delattr(self, name)
+                delattr(self._delivery, name)
 
     return settle
 
 
-async def _at_once(self: Delivery, second: int) -> None:
+async def _at_once(self: Settlement, second: int) -> None:
     return
 
 
@@ -84,49 +86,53 @@ async def _no_quiesce(self: SimSink, lane: int) -> None:
 
 async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> LedgerEntry:
     stamp = Stamp(intent.lane, intent.batch_no, intent.send_by)
-    rollup, entry = await self._derive(intent, computed.events, computed.dead_letters)
-    await self._insert("ledger", ledger_columns(entry), stamp)
-    await self._insert("events", computed.events, stamp)
-    await self._insert("dead_letters", computed.dead_letters, stamp)
-    await self._insert("rollup_minute", rollup, stamp)
+    rollup, entry = await self.derive(intent, computed.events, computed.dead_letters)
+    await self.insert("ledger", ledger_columns(entry), stamp)
+    await self.insert("events", computed.events, stamp)
+    await self.insert("dead_letters", computed.dead_letters, stamp)
+    await self.insert("rollup_minute", rollup, stamp)
     return entry
 
 
-async def _retry_by_token(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+async def _retry_by_token(
+    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
+) -> Settled:
     """Same token, same rows, again, until the server says OK."""
     computed = await compute()
     retry = self._ports.limits.retry
     for attempt in retry.attempts():
-        intent = await self._intend(intent)
+        intent = await self._delivery.intend(intent)
         try:
-            return Settled(await self._write(intent, computed), None)
+            return Settled(await self._delivery.write(intent, computed), None)
         except SinkError:
             await retry.pause(attempt)
     raise AssertionError("attempts do not end")
 
 
-async def _settle_from_memory(self: Delivery, intent: Intent, records: Records, compute: Any) -> Settled:
+async def _settle_from_memory(
+    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
+) -> Settled:
     """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
-    finish, derive = self._finish, self._derive
+    finish, derive = self._finish, self._delivery.derive
 
     async def finish_anew(
-        intent: Intent, records: Records, there: Mapping[str, int], computed: Any
+        intent: Intent, records: OrderedRecords, there: Mapping[str, int], computed: Any
     ) -> Settled:
         async def derive_anew(intent: Intent, events: Any, dead: Any) -> Any:
             mine = await compute()
             return await derive(intent, mine.events, dead)
 
-        self._derive = derive_anew  # type: ignore[method-assign]
+        self._delivery.derive = derive_anew  # type: ignore[method-assign]
         return await finish(intent, records, there, computed)
 
     self._finish = finish_anew  # type: ignore[method-assign]
     try:
-        return await _REAL_SETTLE(self, intent, records, compute)
+        return await _REAL_SETTLE(self, intent, records, epochs, compute)
     finally:
-        self._finish, self._derive = finish, derive  # type: ignore[method-assign]
+        self._finish, self._delivery.derive = finish, derive  # type: ignore[method-assign]
 
 
-_REAL_SETTLE = Delivery.settle
+_REAL_SETTLE = Settlement.settle
 
 
 # recovery and batches
@@ -174,28 +180,28 @@ def _after_the_last_fetch(self: LeaderEpochs, position: int) -> int:
 _REAL_BEFORE = LeaderEpochs.before
 
 
-async def _rebuild_all(self: Lane, start: Start) -> None:
+async def _rebuild_all(self: StateKeeper, start: Start) -> None:
     await _REAL_REBUILD(self, replace(start, batch_no=start.batch_no + 1))
 
 
-async def _rebuild_none(self: Lane, start: Start) -> None:
+async def _rebuild_none(self: StateKeeper, start: Start) -> None:
     return
 
 
-def _forget(self: Lane, stored: Any) -> None:
+def _forget(self: StateKeeper, stored: Any) -> None:
     return
 
 
-def _trust_what_was_kept(self: Lane, start: Start) -> bool:
-    if self._kept is not None:
-        self._kept = replace(self._kept, epoch=self._epoch, batch_no=start.batch_no, clock=start.clock)
-    return _REAL_REMEMBERS(self, start)
+def _trust_the_cache(self: StateKeeper, cached: CachedState | None, start: Start, epoch: str) -> bool:
+    if cached is not None:
+        cached = replace(cached, epoch=epoch, batch_no=start.batch_no, clock=start.clock)
+    return _REAL_RESTORE(self, cached, start, epoch)
 
 
-_REAL_REMEMBERS = Lane._remembers
+_REAL_RESTORE = StateKeeper.restore
 
 
-_REAL_REBUILD = Lane._rebuild
+_REAL_REBUILD = StateKeeper.rebuild
 
 
 def _everything(pending: Any, times: Any) -> list[int] | None:
@@ -270,15 +276,15 @@ MUTATIONS = (
     ),
     Mutation(
         "intent skipped", "the first intent of a batch: nothing is committed before the insert",
-        ((Delivery, "_intend", _intend_without_commit),),
+        ((Delivery, "intend", _intend_without_commit),),
     ),
-    Mutation("no wait for the deadline", "in doubt, the look comes at once", ((Delivery, "_wait_past", _at_once),)),
+    Mutation("no wait for the deadline", "in doubt, the look comes at once", ((Settlement, "_wait_past", _at_once),)),
     Mutation(
         "running inserts not looked for", "in doubt, nobody asks what still runs", ((SimSink, "quiesce", _no_quiesce),)
     ),
     Mutation(
         "intent not committed again after doubt", "a new deadline without a commit in our name",
-        ((Delivery, "settle", _settle_with(_intend=_intend_without_commit)),),
+        ((Settlement, "settle", _settle_with(intend=_intend_without_commit)),),
     ),
     Mutation(
         "intent sent again after an unknown outcome", "a commit without an answer is sent a second time",
@@ -293,30 +299,30 @@ MUTATIONS = (
     ),
     Mutation(
         "rollups from memory after doubt", "rows read back do not decide",
-        ((Delivery, "settle", _settle_from_memory),),
+        ((Settlement, "settle", _settle_from_memory),),
     ),
     Mutation(
         "retry by token alone", "in doubt, the same insert again with the same token",
-        ((Delivery, "settle", _retry_by_token),), Parts(sink=_tokens),
+        ((Settlement, "settle", _retry_by_token),), Parts(sink=_tokens),
     ),
     Mutation(
         "rebuild includes the pending batch", "a batch that is judged anew finds its own events in the window",
-        ((Lane, "_rebuild", _rebuild_all), (Delivery, "settle", _settle_from_memory)),
+        ((StateKeeper, "rebuild", _rebuild_all), (Settlement, "settle", _settle_from_memory)),
     ),
     Mutation(
         "settled batch not remembered", "the events of a batch that stood there already do not enter the window",
-        ((Lane, "_absorb", _forget),),
+        ((StateKeeper, "absorb", _forget),),
     ),
     Mutation(
-        "what was kept is trusted", "a lane that comes back goes on with its old state, though others had it meanwhile",
-        ((Lane, "_remembers", _trust_what_was_kept),),
+        "a cached state is trusted", "a lane that comes back goes on with its old state, though others had it meanwhile",
+        ((StateKeeper, "restore", _trust_the_cache),),
     ),
-    Mutation("no rebuild", "a new owner begins with an empty window", ((Lane, "_rebuild", _rebuild_none),)),
+    Mutation("no rebuild", "a new owner begins with an empty window", ((StateKeeper, "rebuild", _rebuild_none),)),
     Mutation(
         "cut rule ignored", "a batch takes all that was fetched, though a topic lags",
         ((merge, "_cuttable", _everything),),
     ),
-    Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "_write", _ledger_first),)),
+    Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "write", _ledger_first),)),
     Mutation(
         "silent jump", "offsets that are gone are jumped over", ((lane_module, "find_start", _jump),)
     ),
@@ -334,7 +340,7 @@ MUTATIONS = (
     ),
     Mutation(
         "batch in doubt of other records", "it is judged again, with the cut of records that the log no longer has",
-        ((deliver_module, "as_intended", lambda *_: True),), forced=True,
+        ((doubt_module, "as_intended", lambda *_: True),), forced=True,
     ),
     Mutation(
         "leader epochs not kept", "a lane that starts does not name the epoch that its ledger ends with",

@@ -12,7 +12,9 @@ import numpy as np
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.ports import IdleClock, LaneLimits, NoObserver, Phase
+from adledger.pipeline.lanes.emit import Event
+from adledger.pipeline.lanes.events import Halted, LaneCrashed, Phase, PhaseChanged, RestartScheduled
+from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.classes import Class
@@ -95,7 +97,7 @@ class Room:
             self.make_sink(self.world, self.server, DEADLINE_SECONDS),
             self.limits(),
             cpu_threads=1, inserts_per_second_max=200, revoke_ms_max=1_500, until_caught_up=False,
-            say=lambda text: self._said(node, text), observer=_Phases(self),
+            emit=lambda event: self._told(node, event),
         )  # fmt: skip
         self.world.loop.create_task(self._work(process, node, process.worker))
 
@@ -108,14 +110,23 @@ class Room:
             self.world.loop.remove(node)
             self.restart_later(process)
 
-    def _said(self, node: Node, text: str) -> None:
-        self.world.say(node.name, text.replace("\n", " "))
-        if "a bug" in text:
-            self.failures.append(f"crash of an invariant in {node.name}: {text}")
-        elif "stands still" in text or TOPIC_IS_NEW in text:
-            self.stopped[int(text.split()[1].rstrip(":"))] = text
-            if not self.damaged:
-                self.failures.append(f"stopped: {text}")
+    def _told(self, node: Node, event: Event) -> None:
+        if text := event.line:
+            self.world.say(node.name, text.replace("\n", " "))
+        match event:
+            case LaneCrashed():
+                self.failures.append(f"crash of an invariant in {node.name}: {text}")
+            case PhaseChanged(lane, phase):
+                self.on_phase(lane, phase)
+            case Halted(lane=lane):
+                self._stopped(lane, text)
+            case RestartScheduled(lane=lane, reason=reason) if TOPIC_IS_NEW in reason:
+                self._stopped(lane, text)
+
+    def _stopped(self, lane: int, text: str) -> None:
+        self.stopped[lane] = text
+        if not self.damaged:
+            self.failures.append(f"stopped: {text}")
 
     def crashed(self, node: Node) -> None:
         """A node is gone: its process is started again, unless the room is closed."""
@@ -228,13 +239,3 @@ class Room:
         """Return the lanes with event rows of a batch that is not in the ledger yet."""
         done = {(p.stamp.lane, p.stamp.batch_no) for p in self.server.parts if p.table == "ledger"}
         return {p.stamp.lane for p in self.server.parts if (p.stamp.lane, p.stamp.batch_no) not in done}
-
-
-class _Phases(NoObserver):
-    """Tells a room of its lanes' phases."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
-        self._room.on_phase(lane, phase)

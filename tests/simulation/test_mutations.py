@@ -23,7 +23,7 @@ BEGINS = {
     "records not compared": 178,
     "running inserts not looked for": 147,
     "silent jump": 196,
-    "what was kept is trusted": 100,
+    "a cached state is trusted": 100,
 }
 """Mutation -> the seed to begin with, where one of the first does not notice it: only to be quick. A change of the code
 changes what seeds mean, so the scan goes on, through all of them if need be.

@@ -190,10 +190,10 @@ class LedgerLook:
 
 def held_lanes(command: Command) -> set[int]:
     """Return the lanes that a worker last said it holds."""
-    said = [line for line in command.err.splitlines() if "now held: " in line]
+    said = [line for line in command.err.splitlines() if "now owned: " in line]
     if not said:
         return set()
-    listed = said[-1].split("now held: ")[1].rstrip('"').strip()
+    listed = said[-1].split("now owned: ")[1].rstrip('"').strip()
     return set() if listed == "none" else {int(lane) for lane in listed.split(",")}
 
 

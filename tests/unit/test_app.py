@@ -17,7 +17,7 @@ from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.control.readiness import STALL_SECONDS, Readiness
 from adledger.pipeline.control.rollups_message import COLUMNS, encode, split
 from adledger.pipeline.control.watch import PublisherWatch
-from adledger.pipeline.lanes.ports import Phase
+from adledger.pipeline.lanes.events import LaneReleased, Phase, PhaseChanged
 from adledger.pipeline.web.pages import (
     PUBLISHER_ID_MAX,
     SILENT_SECONDS_MAX,
@@ -37,10 +37,10 @@ def test_ready_is_that_no_lane_stands_still(told: list[tuple[int, Phase | None]]
     readiness, phases = Readiness(clock=lambda: 1e9), dict[int, Phase]()
     for lane, phase in told:
         if phase is None:
-            readiness.forget(lane)
+            readiness.emit(LaneReleased(lane))
             phases.pop(lane, None)
         else:
-            readiness.phase(lane, phase)
+            readiness.emit(PhaseChanged(lane, phase))
             phases[lane] = phase
     still = sorted(lane for lane, phase in phases.items() if phase not in AT_WORK)
     ready, body = readiness_body(joined=True, readiness=readiness, silent_seconds=0)
@@ -63,11 +63,11 @@ def test_since_is_when_a_phase_began():
     """A phase that is told again keeps its beginning, and has the newest detail."""
     times = iter([100.0, 200.0, 300.0, 400.0])
     readiness = Readiness(clock=lambda: next(times))
-    readiness.phase(7, Phase.WAITING, "first")
-    readiness.phase(7, Phase.WAITING, "second")
+    readiness.emit(PhaseChanged(7, Phase.WAITING, "first"))
+    readiness.emit(PhaseChanged(7, Phase.WAITING, "second"))
     [lane] = readiness.lanes()
     assert (lane.since, lane.detail) == (100.0, "second")
-    readiness.phase(7, Phase.IN_DOUBT, "batch 3")
+    readiness.emit(PhaseChanged(7, Phase.IN_DOUBT, "batch 3"))
     assert readiness.lanes()[0].since == 200.0
 
 
@@ -75,8 +75,8 @@ def test_a_lane_that_runs_and_ends_no_batch_stands_still():
     """A lane at work that has ended nothing for STALL_SECONDS makes the worker unready; an idle one does not."""
     now = [0.0]
     readiness = Readiness(clock=lambda: now[0])
-    readiness.phase(0, Phase.RUNNING)
-    readiness.phase(1, Phase.IDLE)
+    readiness.emit(PhaseChanged(0, Phase.RUNNING))
+    readiness.emit(PhaseChanged(1, Phase.IDLE))
     now[0] = STALL_SECONDS
     assert not readiness.standing_still()
     now[0] += 1

@@ -1,6 +1,7 @@
 """A worker: what one lane's fate does to the others, and when a group has caught up."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker as worker_module
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.catch_up import covers
-from adledger.pipeline.lanes.ports import LaneLimits, NoObserver, Phase
+from adledger.pipeline.lanes.emit import Event
+from adledger.pipeline.lanes.events import Phase, PhaseChanged
+from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.log.source import Assignment, Committed, GroupListener, OffsetBounds, Topology
@@ -40,16 +43,20 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Watcher(NoObserver):
-    """Remembers phases; calls `on_idle` when a lane has nothing left to do."""
+class Watcher:
+    """Remembers phases, and lines that are no mere information; calls `on_idle` when a lane has nothing left to do."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[int, Phase]] = []
         self.on_phase = lambda lane, phase: None
+        self.said: list[str] = []
 
-    def phase(self, lane: int, phase: Phase, detail: str = "") -> None:
-        self.phases.append((lane, phase))
-        self.on_phase(lane, phase)
+    def emit(self, event: Event) -> None:
+        if event.level > logging.INFO and event.line:
+            self.said.append(event.line)
+        if isinstance(event, PhaseChanged):
+            self.phases.append((event.lane, event.phase))
+            self.on_phase(event.lane, event.phase)
 
 
 def make(
@@ -61,9 +68,10 @@ def make(
     until: bool,
     revoke_ms_max: int = 5_000,
 ) -> Worker:
+    watcher.said = said
     return Worker(
         source, sink, LIMITS if until else replace(LIMITS, retry=RetryPolicy(None, backoff_ms_max=1)), cpu_threads=1, inserts_per_second_max=1_000_000,
-        revoke_ms_max=revoke_ms_max, until_caught_up=until, say=lambda _: None, warn=said.append, observer=watcher,
+        revoke_ms_max=revoke_ms_max, until_caught_up=until, emit=watcher.emit,
     )  # fmt: skip
 
 
@@ -111,7 +119,7 @@ async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: py
         worker.stop()
         with pytest.raises(LaneStopped):
             await run
-    assert set(said) == {"lane 1 stands still. lane 1: something is wrong\n  remedy: mend it"}
+    assert set(said) == {"lane 1 halted: something is wrong\n  remedy: mend it"}
     assert (1, Phase.STOPPED) in watcher.phases
 
 
@@ -222,7 +230,7 @@ async def test_a_lane_that_a_server_refuses_starts_anew(log: Path, monkeypatch: 
     watcher.on_phase = on_phase
     async with asyncio.timeout(60):
         await worker.run()
-    assert said == ["lane 1: refused: the table is gone; it starts anew in 0 s"]
+    assert said == ["lane 1: refused: the table is gone; it starts again in 0 s"]
     assert await received(sink) == {0: True, 1: True}
 
 
@@ -245,7 +253,8 @@ async def test_texts_that_are_refused_are_written_again(log: Path):
     async with asyncio.timeout(60):
         assert await worker.run()
     assert sink.refused == MODEL.partitions
-    assert not said
+    assert said, "an operator is told"
+    assert all("not enough space; try " in line for line in said)
     assert await received(sink) == {0: True, 1: True}
 
 

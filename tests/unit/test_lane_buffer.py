@@ -37,7 +37,7 @@ def buffer(starts: tuple[int, ...] = (0, 0), limits: BatchLimits = LIMITS) -> La
 
 def offsets(batch: Batch | None, topic: int) -> list[int]:
     assert batch is not None
-    return batch.refs.offset[batch.refs.topic == topic].tolist()
+    return batch.records.refs.offset[batch.records.refs.topic == topic].tolist()
 
 
 def test_a_range_ends_at_the_first_record_left_over():
@@ -47,7 +47,7 @@ def test_a_range_ends_at_the_first_record_left_over():
     first = held.cut(0)
     assert first is not None
     assert first.ranges == (OffsetRange(0, 10, 12), OffsetRange(1, 20, 21))
-    assert (first.clock.tolist(), first.clock_before, held.rows) == ([1, 2, 3], 0, 3)
+    assert (first.records.clock.tolist(), first.clock_before, held.rows) == ([1, 2, 3], 0, 3)
     assert held.positions() == {0: 12, 1: 21}
     second = held.cut(3)
     assert second is not None
@@ -73,7 +73,7 @@ def test_offsets_that_moved_without_records_make_a_batch_of_none():
     held.add([fetched(0, 7, 9), fetched(1, 4, 4)])
     batch = held.cut(50)
     assert batch is not None
-    assert (len(batch.refs), len(batch.clock), batch.place.time) == (0, 0, 50)
+    assert (len(batch.records.refs), len(batch.records.clock), batch.place.time) == (0, 0, 50)
     assert batch.ranges == (OffsetRange(0, 7, 9), OffsetRange(1, 4, 4))
     assert held.cut(50) is None
 
@@ -137,9 +137,11 @@ def test_batches_cover_the_log_once(records, rows_max, at_a_time):
             reached = left[at_a_time][0] if len(left) > at_a_time else ends[topic]
             held.add([fetched(topic, position, reached, *batches, end=ends[topic])])
         while (batch := held.cut(clock)) is not None:
-            assert len(batch.refs) <= rows_max
-            assert [len(row[3] or b"") for row in read_back(batch.refs)] == [1] * len(batch.refs)
-            clock = int(batch.clock[-1]) if len(batch.clock) else clock
+            assert len(batch.records.refs) <= rows_max
+            assert [len(row[3] or b"") for row in read_back(batch.records.refs)] == [1] * len(
+                batch.records.refs
+            )
+            clock = int(batch.records.clock[-1]) if len(batch.records.clock) else clock
             for r in batch.ranges:
                 assert r.start == starts[r.topic]
                 found = offsets(batch, r.topic)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LaneStopped
-from adledger.pipeline.lanes import orders
-from adledger.pipeline.lanes.orders import Ancestor, Place, StandsStill, lineage
+from adledger.pipeline.lanes import overrides
+from adledger.pipeline.lanes.overrides import Ancestor, Place, StandsStill, lineage
 from adledger.pipeline.lanes.recovery import Seen, Start, diagnose, find_start
 from adledger.pipeline.log.epochs import log_of, same_offsets, truncated
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
@@ -81,7 +81,7 @@ class World:
         entry = replace(sink_suite.entry(LANE, 7), epoch=epoch, ranges=ranges, clock_after=CLOCK)
         await self.sink.insert("ledger", ledger_columns(entry), Stamp(LANE, 7, NOW))
         order = LaneOrder(LANE, 7, OrderKind.ADOPT, epoch, ranges)
-        self.commit(replace(orders.order_intent(order, CLOCK, NOW), ordered=False))
+        self.commit(replace(overrides.order_intent(order, CLOCK, NOW), ordered=False))
         return self
 
     def commit(self, intent) -> None:
@@ -207,8 +207,8 @@ async def test_a_lane_without_trouble_obeys_nobody():
     world = await World().with_ledger()
     place = Place(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
     world.orders.given += [
-        orders.adopt(place),
-        orders.skip_gap(place, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
+        overrides.adopt(place),
+        overrides.skip_gap(place, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
     ]
     assert (await world.start()).pending is None
     seen = Seen(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
@@ -223,11 +223,11 @@ def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int
     """And what retention took beyond it since, but nothing else."""
     held = {0: OffsetBounds(first, first + size)}
     place = Place(LANE, 8, "id/4", {0: position})
-    order = orders.skip_gap(place, held)
+    order = overrides.skip_gap(place, held)
     assert order.fits(order)
     assert order.lost == max(0, first - position)
     assert same_offsets("id/4", order.epoch) == (position <= first + size)
-    later = orders.skip_gap(place, {0: OffsetBounds(first + more, first + size + more)})
+    later = overrides.skip_gap(place, {0: OffsetBounds(first + more, first + size + more)})
     if position <= first:
         assert order.fits(later)
         assert later.fits(order) == (later.lost == order.lost)
@@ -240,7 +240,7 @@ def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int
 def test_a_users_lane_was_in_its_parent(key: bytes, partitions: int, times: int):
     """Whatever the key: its new partition, modulo the old number, is its old one."""
     new, old = partition_of(key, partitions * times), partition_of(key, partitions)
-    assert old == (new if (parent := orders.parent_of(new, partitions)) == NO_PARENT else parent)
+    assert old == (new if (parent := overrides.parent_of(new, partitions)) == NO_PARENT else parent)
 
 
 def test_epochs():

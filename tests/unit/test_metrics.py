@@ -8,7 +8,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from adledger.pipeline.control.metrics import METRICS, LaneMetrics
 from adledger.pipeline.control.monitor import PublisherMonitor
-from adledger.pipeline.lanes.ports import Observer, Phase
+from adledger.pipeline.lanes.events import (
+    AlertRaised,
+    BatchDone,
+    BatchInDoubt,
+    InsertDone,
+    InsertFailed,
+    LaneReleased,
+    Phase,
+    PhaseChanged,
+    RecordsFetched,
+    RestartScheduled,
+    RetryScheduled,
+    RulesNotEvaluated,
+    StageTimed,
+)
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.sinks.sink import LedgerEntry
 from tests.support.rollups import MINUTE, message
@@ -38,13 +52,12 @@ def samples(metrics):
 def busy():
     """Metrics of which every one has a value."""
     metrics, monitor = LaneMetrics(), PublisherMonitor()
-    metrics.phase(3, Phase.RUNNING)
-    metrics.stage("compute", 0.01)
-    metrics.inserted("events", "ok")
-    metrics.fetched(3, "ad.clicks", 1_000, 7)
-    metrics.not_evaluated({Reason.UA_KNOWN_BOT: 7})
-    metrics.alert("breach")
-    metrics.batch_done(entry(), 97)
+    for event in (
+        PhaseChanged(3, Phase.RUNNING), StageTimed("compute", 0.01), InsertDone("events"),
+        RecordsFetched(3, "ad.clicks", 1_000, 7), RulesNotEvaluated({Reason.UA_KNOWN_BOT: 7}), AlertRaised("breach"),
+        BatchDone(entry(), 97),
+    ):  # fmt: skip
+        metrics.emit(event)
     metrics.rollup_message("sent")
     metrics.show_monitor(monitor, lambda: 2)
     monitor.absorb(message(3, 0, [(1, MINUTE, 1, 1, 1, 5, 9)], MINUTE * 1000))
@@ -97,8 +110,8 @@ def test_events_are_counted_as_the_ledger_counts_them():
     assert {labels for name, labels in samples(metrics) if name == "adledger_events_total"} == {
         (("class", name),) for name in CLASS_NAMES.values()
     }
-    metrics.batch_done(entry(counts={1: 90, 2: 7, 6: 3}), 97)
-    metrics.batch_done(entry(batch_no=1, counts={1: 10, int(Class.SIVT): 5}), 107)
+    metrics.emit(BatchDone(entry(counts={1: 90, 2: 7, 6: 3}), 97))
+    metrics.emit(BatchDone(entry(batch_no=1, counts={1: 10, int(Class.SIVT): 5}), 107))
     found = samples(metrics)
     by_class = {
         labels[0][1]: v for (name, labels), v in found.items() if name == "adledger_events_total" and v
@@ -114,41 +127,50 @@ def test_a_lane_is_in_one_phase():
     """Exactly one phase of a lane shows 1, the last that was heard."""
     metrics = LaneMetrics()
     for phase in (*Phase, *reversed(Phase)):
-        metrics.phase(5, phase, "why")
+        metrics.emit(PhaseChanged(5, phase, "why"))
         shown = {dict(k[1])["phase"]: v for k, v in samples(metrics).items() if k[0] == "adledger_lane_phase"}
         assert shown == {p.value: float(p is phase) for p in Phase}
 
 
 def test_doubts_and_retries():
-    """A batch in doubt counts once, however many tries it takes; each further try, and each wait, is a retry."""
+    """A batch in doubt counts once, however often its lane takes it up; each try that another follows is a retry."""
     metrics = LaneMetrics()
-    metrics.phase(1, Phase.RUNNING)
-    for _ in range(3):
-        metrics.phase(1, Phase.IN_DOUBT, "batch 7")
-        metrics.phase(1, Phase.WAITING, "no connection")
-    metrics.phase(1, Phase.RUNNING)
-    metrics.phase(1, Phase.IN_DOUBT, "batch 8")
-    metrics.phase(2, Phase.IN_DOUBT, "batch 8")
+    for number in range(1, 4):
+        metrics.emit(BatchInDoubt(1, "no answer", 7))
+        metrics.emit(RetryScheduled(1, "no connection", number, None))
+    metrics.emit(RestartScheduled(1, "refused", "look", 15))
+    metrics.emit(RetryScheduled(1, "no answer", 1, 10, batch_no=7))
+    metrics.emit(BatchInDoubt(1, "no answer", 8))
+    metrics.emit(BatchInDoubt(2, "no answer", 8))
     found = samples(metrics)
     assert found["adledger_doubts_total", ()] == 3
     assert found["adledger_retries_total", ()] == 5
 
 
+def test_a_failed_insert_counts_under_its_error():
+    """Beside those that were acknowledged, by table."""
+    metrics = LaneMetrics()
+    metrics.emit(InsertDone("events"))
+    metrics.emit(InsertFailed(1, 7, "events", "InsertRefused", 243))
+    found = samples(metrics)
+    for outcome in ("ok", "InsertRefused"):
+        assert found["adledger_inserts_total", (("outcome", outcome), ("table", "events"))] == 1
+
+
 def test_a_lane_that_went_leaves_no_series():
-    """After `forget` nothing names the lane; what the worker counted stays. Forgetting twice is forgetting once."""
+    """Once it is released nothing names the lane; what the worker counted stays. Twice is once."""
     metrics = busy()
-    metrics.phase(4, Phase.REBUILDING)
-    metrics.forget(3)
-    metrics.forget(3)
-    metrics.forget(9)
+    metrics.emit(PhaseChanged(4, Phase.REBUILDING))
+    for lane in (3, 3, 9):
+        metrics.emit(LaneReleased(lane))
     found = samples(metrics)
     assert not [key for key in found if {("lane", "3"), ("partition", "3")} & set(key[1])]
     assert found["adledger_lanes_owned", ()] == 1
     assert found["adledger_lanes_taken_total", ()] == 2
     assert found["adledger_lanes_released_total", ()] == 1
     assert found["adledger_batches_total", ()] == 1
-    metrics.forget(4)
-    metrics.phase(3, Phase.RUNNING)
+    metrics.emit(LaneReleased(4))
+    metrics.emit(PhaseChanged(3, Phase.RUNNING))
     assert samples(metrics)["adledger_lanes_owned", ()] == 1
 
 
@@ -162,8 +184,7 @@ def test_the_monitor_is_shown():
 
 
 def test_two_workers_in_one_process_count_apart():
-    """There is no global registry, and it is an Observer."""
+    """There is no global registry."""
     one, other = LaneMetrics(), LaneMetrics()
-    observer: Observer = one
-    observer.inserted("events", "ok")
+    one.emit(InsertDone("events"))
     assert ("adledger_inserts_total", (("outcome", "ok"), ("table", "events"))) not in samples(other)

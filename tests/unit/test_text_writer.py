@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adledger.pipeline.errors import SinkUnavailable
-from adledger.pipeline.lanes.texts import TextWriter
+from adledger.pipeline.lanes.dimension_strings import TextWriter
 from adledger.sinks.memory import MemorySink
 from adledger.sinks.sink import Columns
 

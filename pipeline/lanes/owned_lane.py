@@ -1,23 +1,23 @@
-"""A lane that a worker holds, and the orders that are looked for while it stands still."""
+"""A lane that a worker owns, and the operator overrides that are looked for while it is halted."""
 
 import asyncio
 from dataclasses import dataclass, field
 
 from adledger.pipeline.errors import LaneStopped, SinkError
 from adledger.pipeline.lanes.catch_up import CatchUp
-from adledger.pipeline.lanes.compute import Kept
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import Ports
+from adledger.pipeline.lanes.state import CachedState
 from adledger.pipeline.log.source import Assignment
 from adledger.sinks.orders import OrderStore
 
 
 @dataclass(slots=True)
-class Held:
-    """A lane that is ours. `lane` is made anew when it starts anew."""
+class OwnedLane:
+    """A lane that is ours. `lane` is another one after each start."""
 
     assignment: Assignment
-    kept: Kept | None = None  # of an earlier assignment
+    cached: CachedState | None = None  # of an earlier assignment
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     lane: Lane | None = None
     task: asyncio.Task[None] | None = None
@@ -37,9 +37,9 @@ class Held:
             )
         until = catch_up.until(number) if catch_up is not None else None
         if self.lane is not None:
-            self.kept = self.lane.kept
-        self.lane = Lane(ports, self.assignment, slots, until, self.kept)
-        self.kept = None
+            self.cached = self.lane.cached
+        self.lane = Lane(ports, self.assignment, slots, until, self.cached)
+        self.cached = None
         return self.lane
 
     def stop(self) -> None:

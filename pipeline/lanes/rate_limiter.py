@@ -4,7 +4,7 @@ import asyncio
 import time
 
 
-class Pace:
+class RateLimiter:
     """Turns, each of `cost` units, at most `per_second` units a second; a second's worth may come at once."""
 
     def __init__(self, per_second: int, cost: int) -> None:

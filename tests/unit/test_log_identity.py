@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
-from adledger.pipeline.lanes import same_log
+from adledger.pipeline.lanes import log_identity
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.orders import Place, skip_changed
-from adledger.pipeline.lanes.same_log import as_intended, changed_since, denied_epochs, known_epochs
+from adledger.pipeline.lanes.log_identity import as_intended, changed_since, denied_epochs, known_epochs
+from adledger.pipeline.lanes.overrides import Place, skip_changed
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.batch_format import HEADER_BYTES
@@ -198,7 +198,7 @@ async def test_where_the_records_agree_a_denied_epoch_is_no_alarm(denied):
 async def test_a_denied_epoch_is_looked_at_however_long_ago_it_was():
     """A topic that was silent for more than a day is not compared; where the broker denies its epoch, it is."""
     world = World()
-    entry = replace(await world.written(), clock_after=CLOCK + 2 * same_log.KNOWN_BY_AGE_MS_MAX)
+    entry = replace(await world.written(), clock_after=CLOCK + 2 * log_identity.KNOWN_BY_AGE_MS_MAX)
     world.source.overwrite(ROWS, same_times=False)
     assert await changed_since(world, entry, {}) == {}
     assert (await changed_since(world, entry, {0: ROWS}))[0] <= ROWS
@@ -221,7 +221,7 @@ async def test_records_where_the_ledger_has_none_are_found_by_the_epoch():
 
 async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
     """After so many batches all that the log holds counts as changed."""
-    monkeypatch.setattr(same_log, "LOOKS_BACK_MAX", 2)
+    monkeypatch.setattr(log_identity, "LOOKS_BACK_MAX", 2)
     world = World()
     entry = await world.written()
     world.source.overwrite(1, same_times=False)

@@ -1,0 +1,154 @@
+"""The normal path of a batch: intend, write, done. The order is law.
+
+1. *Intend*: the offsets where the batch begins are committed on every topic's partition, and with them what the batch
+   will be and until when its rows may arrive. Rows before the intent could not be told from somebody else's.
+2. *Write*: events, then what derives from them. Derived first, and a batch that is judged again by another release would
+   leave tables that disagree.
+3. *Done*: the ledger row, last. A ledger row before its rows would vouch for rows that may never come.
+
+Only then the next batch is intended. Where any answer is missing the batch is in doubt (adledger.pipeline.lanes.doubt).
+What each step protects, and the shortest way to harm without it: docs/exactly-once.md.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from adledger.pipeline.errors import (
+    AdledgerError,
+    CommitRefused,
+    InsertRefused,
+    InsertUnknown,
+    SinkError,
+    SinkUnavailable,
+)
+from adledger.pipeline.lanes.compute import Computed, ledger_row, rollup_rows
+from adledger.pipeline.lanes.events import (
+    InsertDone,
+    InsertFailed,
+    Phase,
+    RetryScheduled,
+    StageTimed,
+)
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.phase_tracker import PhaseTracker
+from adledger.pipeline.lanes.ports import Ports, RolledUp
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.retry import Attempt
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import Columns, LedgerEntry, Stamp
+
+T = TypeVar("T")
+
+DOUBT = (SinkUnavailable, InsertRefused, InsertUnknown)
+"""What of a write leaves its batch in doubt."""
+
+RETRIED = (*DOUBT, CommitRefused)
+"""What a call that may be repeated is repeated after."""
+
+
+class Delivery:
+    """Delivers one lane's batches in the name of one assignment. Not for two tasks at once."""
+
+    def __init__(self, ports: Ports, assignment: Assignment, phase: PhaseTracker) -> None:
+        self._ports, self._assignment, self._phase = ports, assignment, phase
+        self._lane = assignment.lane
+
+    async def prepare(self, intent: Intent, computed: Computed) -> Intent:
+        """Do what comes before any row: dimension strings, this worker's turn, the intent. Returns it as committed.
+
+        Raises CommitFenced, CommitUnknown, and what `retry` does.
+        """
+        async with self._stage("texts"):
+            await self.retry(lambda: self._ports.write_texts(computed.texts))
+        async with self._stage("pace"):
+            await self._ports.pace()
+        async with self._stage("intend"):
+            return await self.retry(lambda: self.intend(intent))
+
+    async def intend(self, intent: Intent) -> Intent:
+        """Commit the intent with a new deadline, on every topic's partition, and return it as committed.
+
+        Only when every partition has it any row is inserted: else whoever comes next finds rows that nothing explains.
+        """
+        now = await self._ports.sink.server_time()
+        intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
+        text = intent.text()
+        await self._ports.source.commit(
+            self._assignment, {r.topic: Committed(r.start, text) for r in intent.ranges}
+        )
+        return intent
+
+    async def write(self, intent: Intent, computed: Computed) -> LedgerEntry:
+        """Insert a batch's rows, in this order and no other. Raises what DOUBT names: the batch is in doubt then.
+
+        Events come first, since after doubt all else is made from them; the ledger row is last, since it vouches for the
+        others.
+        """
+        stamp = intent.stamp
+        await self.insert("events", computed.events, stamp)
+        if computed.dead_rows:
+            await self.insert("dead_letters", computed.dead_letters, stamp)
+        rollup, entry = await self.derive(intent, computed.events, computed.dead_letters)
+        await self.insert("rollup_minute", rollup, stamp)
+        await self.announce(entry, rollup)
+        await self.insert("ledger", ledger_columns(entry), stamp)
+        return entry
+
+    async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` does, which may be repeated: it is retried while ClickHouse does not answer or has no room.
+
+        Or while the log refuses a commit: surely not done, so the same batch may be intended again.
+        """
+        before = self._phase.current
+
+        def failed(error: AdledgerError, attempt: Attempt) -> None:
+            self.note_retry(error, attempt)
+            self._phase.enter(Phase.WAITING, error.message)
+
+        found = await self._ports.limits.retry.call(call, RETRIED, failed)
+        self._phase.resume(before)
+        return found
+
+    def note_retry(self, error: AdledgerError, attempt: Attempt, batch_no: int | None = None) -> None:
+        """Tell that a try failed and another follows, in settling a batch where one is named."""
+        code = error.code if isinstance(error, InsertRefused) else 0
+        self._ports.emit(
+            RetryScheduled(self._lane, error.message, attempt.number, attempt.attempts_max, code, batch_no)
+        )
+
+    @asynccontextmanager
+    async def _stage(self, name: str) -> AsyncIterator[None]:
+        began = time.perf_counter()
+        yield
+        self._ports.emit(StageTimed(name, time.perf_counter() - began))
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        """Insert, where there are rows, and tell what came of it."""
+        if not len(next(iter(columns.values()))):
+            return
+        try:
+            async with self._stage(table):
+                await self._ports.sink.insert(table, columns, stamp)
+        except SinkError as error:
+            code = error.code if isinstance(error, InsertRefused) else 0
+            self._ports.emit(InsertFailed(stamp.lane, stamp.batch_no, table, type(error).__name__, code))
+            raise
+        self._ports.emit(InsertDone(table))
+
+    async def announce(self, entry: LedgerEntry, rollup: Columns) -> None:
+        """Tell the control path, before the ledger row: a message may come twice, and never not at all."""
+        async with self._stage("announce"):
+            await self._ports.announce(
+                RolledUp(entry.epoch, entry.lane, entry.batch_no, entry.clock_after, rollup)
+            )
+
+    async def derive(self, intent: Intent, events: Columns, dead: Columns) -> tuple[Columns, LedgerEntry]:
+        """Return the rollup and the ledger entry that follow from a batch's rows."""
+
+        def derive() -> tuple[Columns, LedgerEntry]:
+            rollup = rollup_rows(events, intent.clock_after)
+            return rollup, ledger_row(intent, events, dead, rollup)
+
+        return await self._ports.run_cpu(derive)

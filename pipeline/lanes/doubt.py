@@ -1,0 +1,244 @@
+"""A batch in doubt: whether its rows are in the tables is unknown, and it is brought to its end. The order is law.
+
+1. Wait until the server's clock is past the last deadline by which anything of the batch may arrive: a look before it
+   could miss rows that come later.
+2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. Looked for first, an
+   insert could begin while the deadline is waited for.
+3. Commit the same intent with a new deadline, which shuts out whoever lost the lane meanwhile.
+4. Look at what is there, and whether the log still has the records that it was intended of: if not, and nothing is there,
+   the batch is cut again; rows of other records halt the lane. All rows: go on. None: insert. Some: the lane halts. Where no events are there this release
+   evaluates the batch, and commits what *it* makes of it before it inserts. All else is made from the event rows that are
+   read back, so that two releases can't make two tables disagree.
+5. If that fails, again from 1, with the deadline of the last intent that was committed.
+
+Leaving out any of these loses or doubles a batch: docs/exactly-once.md has the shortest way to each harm.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneStopped, SinkError
+from adledger.pipeline.lanes.compute import Computed, dead_letters, stored_columns
+from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.events import BatchCutAgain, BatchSettled, LeftoversRemoved, Phase
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.log_identity import (
+    as_intended,
+    of_other_records,
+    refuse_other_records,
+    same_times,
+)
+from adledger.pipeline.lanes.phase_tracker import PhaseTracker
+from adledger.pipeline.lanes.ports import Ports
+from adledger.pipeline.records.columns import RecordRefs
+from adledger.pipeline.stages.decode import DecodeContext, decode
+from adledger.pipeline.stages.merge import OrderedRecords, merge_all
+from adledger.pipeline.stages.walk import walk
+from adledger.schemas.wire import Malformed
+from adledger.sinks.ledger import ledger_columns
+from adledger.sinks.sink import Columns, LedgerEntry, StoredEvents
+
+CLOCK_POLL_SECONDS_MAX = 1.0
+FETCH_WAIT_MS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch after doubt: done, or (`entry` None) to be cut again, of other records; `stored`: its rows were there already."""
+
+    entry: LedgerEntry | None
+    stored: StoredEvents | None
+
+
+class Settlement:
+    """Settles one lane's batches in doubt, by the same inserts and commits as its delivery. Not for two tasks at once."""
+
+    def __init__(self, ports: Ports, delivery: Delivery, context: DecodeContext, phase: PhaseTracker) -> None:
+        self._ports, self._delivery = ports, delivery
+        self._context, self._phase = context, phase
+        self._lane = context.lane
+
+    async def settle(
+        self,
+        intent: Intent,
+        records: OrderedRecords,
+        leader_epochs: tuple[int, ...],
+        compute: Callable[[], Awaitable[Computed]],
+    ) -> Settled:
+        """Bring a batch in doubt to its end. `compute` is asked only where no event row is there.
+
+        `records`, and `leader_epochs` as in the intent, are of the batch as the log has it now. Raises CommitFenced,
+        CommitUnknown, LaneStopped.
+        """
+        deadline, found, retry = self._ports.limits.write_deadline_seconds, intent, self._ports.limits.retry
+        # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
+        last = max(intent.send_by, await self._delivery.retry(self._ports.sink.server_time) + deadline)
+        for attempt in retry.attempts():
+            self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")
+            try:
+                await self._delivery.retry(lambda last=last: self._wait_past(last))  # type: ignore[misc]
+                await self._ports.sink.quiesce(self._lane)
+                intent = await self._delivery.intend(intent)
+                last = intent.send_by
+                there = await self._find_rows(intent)
+                computed = None
+                if not as_intended(intent, records.refs, records.clock, leader_epochs):
+                    return self._cut_again(intent, there)
+                if not (there["ledger"] or there["events"]):
+                    computed = await compute()
+                    intent = await self._as_computed(intent, leader_epochs, computed)
+                    last = intent.send_by  # the later of the two: what is sent now may arrive until then
+                settled = await self._finish(intent, records, there, computed)
+            except (SinkError, CommitRefused) as error:
+                if not attempt.is_last:
+                    self._delivery.note_retry(error, attempt, intent.batch_no)
+                    await retry.pause(attempt)
+            except LaneStopped:
+                # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
+                committed = await self._ports.source.committed(self._lane)
+                if not {c.metadata for c in committed.values()} <= {found.text(), intent.text()}:
+                    raise CommitFenced(f"batch {intent.batch_no} is settled there") from None
+                raise
+            else:
+                self._ports.emit(BatchSettled(self._lane, intent.batch_no))
+                self._phase.enter(Phase.RUNNING)
+                return settled
+        raise LaneStopped(
+            f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
+            remedy="fix what the messages above name, then start the worker again",
+        )
+
+    def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
+        """Give up an intent of records that the log no longer has: no row of it is there, nor can one arrive."""
+        refuse_other_records(intent, there)
+        self._ports.emit(BatchCutAgain(self._lane, intent.batch_no))
+        return Settled(None, None)
+
+    async def _finish(
+        self, intent: Intent, records: OrderedRecords, there: Mapping[str, int], computed: Computed | None
+    ) -> Settled:
+        """Insert what is not `there` (table -> rows). Everything but events is made from the event rows read back.
+
+        `computed` is given where no event row is there.
+        """
+        sink = self._ports.sink
+        if there["ledger"]:
+            entry = await sink.ledger_end(self._lane)
+            assert entry is not None, "its row was counted"
+            return Settled(entry, await sink.stored_events(self._lane, intent.batch_no))
+        if computed is not None:
+            await self._delivery.insert("events", computed.events, intent.stamp)
+        stored = await sink.stored_events(self._lane, intent.batch_no)
+        self._check_whole("events", len(stored.offset), intent.event_rows)
+        events = stored_columns(stored)
+        if len(stored.judge_version):
+            # On replicas a part that was not shown yet may be there after all: then its rows, and who judged them, stand.
+            intent = replace(intent, judge_version=int(stored.judge_version[0]))
+        dead = self._dead_letters(intent, records, stored)
+        rollup, entry = await self._delivery.derive(intent, events, dead)
+        for table, columns, rows in (
+            ("dead_letters", dead, intent.dead_rows),
+            ("rollup_minute", rollup, entry.rollup_rows),
+        ):
+            if there[table]:
+                self._check_whole(table, there[table], rows)
+            else:
+                await self._delivery.insert(table, columns, intent.stamp)
+        await self._delivery.announce(entry, rollup)
+        await self._delivery.insert("ledger", ledger_columns(entry), intent.stamp)
+        return Settled(entry, stored if computed is None else None)
+
+    async def _find_rows(self, intent: Intent) -> Mapping[str, int]:
+        """Return what the tables hold of the batch, without rows that an operator ordered away."""
+        there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+        if there["ledger"] or not any(there.values()):
+            return there
+        given = [o for o in await self._ports.orders.orders(self._lane) if o.clears(intent.batch_no)]
+        if not given:
+            return there
+        found = await self._ports.orders.leftovers(self._lane, intent.batch_no)
+        for order in given:
+            if set(found) <= set(order.leftovers):
+                self._ports.emit(LeftoversRemoved(self._lane, intent.batch_no))
+                await self._ports.orders.clear(self._lane, intent.batch_no, max(r.send_by for r in found))
+                return await self._ports.sink.batch_rows(self._lane, intent.batch_no)
+        return there
+
+    async def _as_computed(
+        self, intent: Intent, leader_epochs: tuple[int, ...], computed: Computed
+    ) -> Intent:
+        """Return the intent of what this release makes of the batch as the log has it, committed again where it differs."""
+        now = replace(
+            intent,
+            event_rows=computed.event_rows,
+            dead_rows=computed.dead_rows,
+            malformed=computed.malformed,
+            judge_version=computed.judge_version,
+            leader_epochs=leader_epochs,
+        )
+        return intent if now == intent else await self._delivery.intend(now)
+
+    def _dead_letters(self, intent: Intent, records: OrderedRecords, stored: StoredEvents) -> Columns:
+        """Return the dead letters: the batch's records that are no event rows, with the reason found now."""
+        is_event = np.zeros(len(records.refs), bool)
+        for topic in range(len(self._ports.topology.topics)):
+            of_topic = records.refs.topic == topic
+            is_event[of_topic] = np.isin(
+                records.refs.offset[of_topic], stored.offset[stored.topic == topic], assume_unique=True
+            )
+        if not same_times(records.refs.take(is_event), stored):
+            raise of_other_records(intent, "events")
+        dead = np.flatnonzero(~is_event)
+        self._check_whole("dead_letters (by the log)", len(dead), intent.dead_rows)
+        refs = records.refs.take(dead)
+        reason = decode(refs, self._context).status.copy()
+        reason[reason == Malformed.OK] = Malformed.REJECTED_EARLIER
+        rows = dead_letters(refs, records.clock[dead], reason)
+        if intent.malformed is not None:
+            malformed = int(rows["records"].sum(dtype=np.uint64))
+            self._check_whole("dead_letters (records, by the log)", malformed, intent.malformed)
+        return rows
+
+    def _check_whole(self, table: str, found: int, intended: int) -> None:
+        if found != intended:
+            raise LaneStopped(
+                f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
+                remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written "
+                f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
+            )
+
+    async def _wait_past(self, second: int) -> None:
+        """Return when the server's clock is past a second."""
+        while (now := await self._ports.sink.server_time()) <= second:  # noqa: ASYNC110 - another machine's clock
+            await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
+
+
+async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
+    """Return the records of an intent's ranges, in the order they had then; what was given up has none.
+
+    Raises LaneStopped where the log ends before them, LogError.
+    """
+    if intent.ordered:
+        return OrderedRecords.none()
+    parts: list[list[RecordRefs]] = [[] for _ in ports.topology.topics]
+    positions = {r.topic: r.start for r in intent.ranges if r.start < r.end}
+    ends = {r.topic: r.end for r in intent.ranges}
+    while positions:
+        fetched = await ports.source.fetch(
+            intent.lane, positions, ports.limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
+        )
+        for f in fetched:
+            refs = walk(f)
+            parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
+            if f.drained and f.next_offset < ends[f.topic]:
+                raise LaneStopped(
+                    f"lane {intent.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
+                    f"{ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
+                    remedy="the log was truncated: restore it",
+                )
+            positions[f.topic] = f.next_offset
+        positions = {t: p for t, p in positions.items() if p < ends[t]}
+    return merge_all([RecordRefs.concat(p) for p in parts], intent.clock_before)

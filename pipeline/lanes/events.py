@@ -1,0 +1,314 @@
+"""What happens in a worker's lanes, as data: each event, what it carries, and its log line.
+
+The event log's readers depend on names and fields (docs/operations.md): a released event keeps both, and their meaning.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adledger.pipeline.lanes.emit import Event, Explained, Measurement, Remediable
+from adledger.schemas.classes import Reason
+from adledger.sinks.sink import LedgerEntry
+
+TRIES_LOGGED = 5
+TRIES_BETWEEN_LINES = 12
+"""The first tries have a line each, then every twelfth: once a minute at the longest pause."""
+
+
+class Phase(StrEnum):
+    """What a lane does."""
+
+    REBUILDING = "rebuilding"  # reads its state back from ClickHouse
+    RUNNING = "running"
+    IDLE = "idle"  # all that was there is in the ledger
+    WAITING = "waiting"  # for ClickHouse, which does not answer
+    IN_DOUBT = "in_doubt"  # settles a batch whose outcome is unknown
+    STOPPED = "stopped"  # found what an operator must decide about
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimed(Measurement):
+    """A stage of one batch took this long (wall time)."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class InsertDone(Measurement):
+    """ClickHouse acknowledged an insert."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsFetched(Measurement):
+    """A fetch brought `size` bytes of records; `lag` records of the topic's partition wait behind it."""
+
+    lane: int
+    topic: str
+    size: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class RulesNotEvaluated(Measurement):
+    """On how many events of one batch rules could not be evaluated; a rule that is not named was, on all."""
+
+    events: Mapping[Reason, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged(Event):
+    """A lane is in this phase now."""
+
+    lane: int
+    phase: Phase
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone(Event):
+    """A batch is in the ledger; the lane's dedupe state holds this many ids."""
+
+    entry: LedgerEntry
+    dedupe_entries: int
+
+    def fields(self) -> Mapping[str, object]:
+        """Return what names and measures the batch; the ledger has the rest."""
+        e = self.entry
+        return {
+            "lane": e.lane, "batch_no": e.batch_no, "records": e.records_received, "clock_after": e.clock_after,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class InsertFailed(Event):
+    """An insert of a batch ended with an error. `code` is ClickHouse's; 0: it did not say."""
+
+    lane: int
+    batch_no: int
+    table: str
+    error: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchInDoubt(Explained):
+    """Whether a batch is in the tables is unknown."""
+
+    level = logging.WARNING
+    text = "lane {e.lane}, batch {e.batch_no}: in doubt. {e.why}"
+    batch_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettled(Event):
+    """A batch that was in doubt is in the ledger."""
+
+    text = "lane {e.lane}, batch {e.batch_no}: settled"
+    lane: int
+    batch_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCutAgain(Event):
+    """A batch in doubt is given up, and cut again: the log was rewritten, and nothing of it is in the tables."""
+
+    text = "lane {e.lane}, batch {e.batch_no}: cut again, the log was rewritten"
+    lane: int
+    batch_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoversRemoved(Event):
+    """Rows of a batch were removed, as an operator had ordered."""
+
+    text = "lane {e.lane}, batch {e.batch_no}: its rows are removed, as an operator ordered"
+    lane: int
+    batch_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Explained):
+    """A try failed and another follows. `batch_no`: of a batch that stays in doubt by it."""
+
+    level = logging.WARNING
+    attempt: int
+    attempts_max: int | None
+    code: int = 0  # ClickHouse's; 0: it did not say
+    batch_no: int | None = None
+
+    @property
+    def line(self) -> str:
+        """Its log line: of the first tries, then once a minute."""
+        if self.attempt > TRIES_LOGGED and self.attempt % TRIES_BETWEEN_LINES:
+            return ""
+        of = f" of {self.attempts_max}" if self.attempts_max else ""
+        doubt = "" if self.batch_no is None else f"batch {self.batch_no} is still in doubt. "
+        return f"lane {self.lane}: {doubt}{self.why}; try {self.attempt}{of}"
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildProgressed(Event):
+    """A lane's state is being read back from ClickHouse: this many ids, of about as many as expected."""
+
+    text = "lane {e.lane}: {e.ids:,} ids rebuilt, of about {e.expected:,}"
+    lane: int
+    ids: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAwaited(Event):
+    """A lane of added partitions begins when the lane that had its users has reached the repartition barrier."""
+
+    text = "lane {e.lane}: {e.what}"
+    lane: int
+    parent: int
+    ends: tuple[int, ...]
+
+    @property
+    def what(self) -> str:
+        """What is waited for."""
+        return f"waits for lane {self.parent} to reach offsets {', '.join(map(str, self.ends))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Halted(Remediable):
+    """A lane found what it must not guess about. It goes on when that fits again, or when an operator overrides it."""
+
+    level = logging.ERROR
+    text = "lane {e.lane} halted: {e.why}{e.advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideFound(Event):
+    """An operator has given a new override for a lane that is halted: it starts again."""
+
+    text = "lane {e.lane}: there is an override for it; it starts again"
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartScheduled(Remediable):
+    """A server refused what a lane asked of it: the lane starts again after this many seconds."""
+
+    level = logging.ERROR
+    text = "lane {e.lane}: {e.why}; it starts again in {e.seconds:g} s{e.advice}"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLost(Explained):
+    """The group had given a lane to another worker before this one noticed; nothing is wrong with the tables."""
+
+    text = "lane {e.lane}: given to another worker. {e.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCrashed(Event):
+    """A bug: an impossible state never continues, so the worker ends."""
+
+    level = logging.ERROR
+    text = "lane {e.lane}: a bug, so this worker ends. {e.traceback}"
+    lane: int
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReleased(Event):
+    """A lane is not this worker's any more."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnershipChanged(Event):
+    """The group gave lanes to this worker, or took some; `owned` are all that it has now."""
+
+    lanes: tuple[int, ...]
+    owned: tuple[int, ...]
+
+    @property
+    def moved(self) -> str:
+        """The lanes, for the line."""
+        return ",".join(map(str, self.lanes)) or "none"
+
+    @property
+    def left(self) -> str:
+        """All that it has, for the line."""
+        return ",".join(map(str, self.owned)) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LanesAssigned(OwnershipChanged):
+    """The group gave lanes to this worker."""
+
+    text = "lanes taken: {e.moved}; now owned: {e.left}"
+
+
+@dataclass(frozen=True, slots=True)
+class LanesRevoked(OwnershipChanged):
+    """Lanes went back to the group, which took this long."""
+
+    text = "lanes given back: {e.moved}, after {e.seconds:.1f} s; now owned: {e.left}"
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RejoinStarted(Explained):
+    """A commit had no answer: this worker leaves the group and joins as a new member, so that it is never sent twice."""
+
+    level = logging.WARNING
+    text = "lane {e.lane}: {e.why}; leaving the group to join as a new member"
+
+
+@dataclass(frozen=True, slots=True)
+class RejoinFailed(Event):
+    """The group could not be joined again; another try follows."""
+
+    level = logging.ERROR
+    text = "the group can't be joined again: {e.reason}; try {e.attempt}"
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerUnreadable(Event):
+    """A worker that has caught up could not look whether the others have."""
+
+    text = "the ledger can't be read: {e.reason}"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PagesBound(Event):
+    """The worker's pages are at this URL."""
+
+    text = "pages at {e.url}"
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """An alert is in the tables: adledger.sinks.rules.AlertKind."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesNoticed(Event):
+    """Something about the rules in force that an operator may want to know."""
+
+    text = "{e.what}"
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesTrouble(RulesNoticed):
+    """Something about the rules in force that an operator must look at."""
+
+    level = logging.ERROR
