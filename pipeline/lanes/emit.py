@@ -61,7 +61,7 @@ class Measurement(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Explained(Event):
+class LaneTrouble(Event):
     """An event of a lane that an error explains."""
 
     lane: int
@@ -77,7 +77,7 @@ class Explained(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Remediable(Explained):
+class Remediable(LaneTrouble):
     """An event that an operator can do something about."""
 
     remedy: str

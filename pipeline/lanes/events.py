@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from adledger.pipeline.lanes.emit import Event, Explained, Measurement, Remediable
+from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement, Remediable
 from adledger.schemas.classes import Reason
 from adledger.sinks.sink import LedgerEntry
 
@@ -96,7 +96,7 @@ class InsertFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchInDoubt(Explained):
+class BatchInDoubt(LaneTrouble):
     """Whether a batch is in the tables is unknown."""
 
     level = logging.WARNING
@@ -132,7 +132,7 @@ class LeftoversRemoved(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class RetryScheduled(Explained):
+class RetryScheduled(LaneTrouble):
     """A try failed and another follows. `batch_no`: of a batch that stays in doubt by it."""
 
     level = logging.WARNING
@@ -202,7 +202,7 @@ class RestartScheduled(Remediable):
 
 
 @dataclass(frozen=True, slots=True)
-class LaneLost(Explained):
+class LaneLost(LaneTrouble):
     """The group had given a lane to another worker before this one noticed; nothing is wrong with the tables."""
 
     text = "lane {e.lane}: given to another worker. {e.why}"
@@ -259,7 +259,7 @@ class LanesRevoked(OwnershipChanged):
 
 
 @dataclass(frozen=True, slots=True)
-class RejoinStarted(Explained):
+class RejoinStarted(LaneTrouble):
     """A commit had no answer: this worker leaves the group and joins as a new member, so that it is never sent twice."""
 
     level = logging.WARNING
