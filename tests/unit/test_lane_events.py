@@ -113,8 +113,12 @@ def test_an_event_log_that_can_not_be_written_is_refused_at_once(tmp_path: Path)
         emit(events.OverrideFound(1))
 
 
-def test_a_full_disk_ends_the_event_log_and_no_lane(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_ends_the_event_log_and_no_lane(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is said once."""
+    logger = logging.getLogger("adledger.lanes")
+    monkeypatch.setattr(logger, "disabled", False)  # as another test's logging.config leaves it
     with event_log(Path("/dev/full")) as emit:
         emit(events.OverrideFound(1))
         emit(events.OverrideFound(2))
