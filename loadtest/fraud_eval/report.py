@@ -33,7 +33,7 @@ class Evaluation:
 
     @property
     def honest_events(self) -> int:
-        """Honest events that were judged."""
+        """Honest events that the rules evaluated."""
         return sum(h.events for h in self.honest)
 
     @property
@@ -100,7 +100,7 @@ def _honest(found: Evaluation) -> Iterator[str]:
     yield f"**{found.honest_invalidated:,} of {found.honest_events:,} honest events were invalidated.**"
     yield ""
     yield from _table(
-        ("honest events", "judged", "invalidated"),
+        ("honest events", "evaluated", "invalidated"),
         (
             (("ordinary" if h.label == Label.HONEST else h.label.name.lower()), f"{h.events:,}", f"{h.invalidated:,}")
             for h in found.honest

@@ -90,7 +90,7 @@ class AttackScore:
 
 @dataclass(frozen=True, slots=True)
 class RuleScore:
-    """One rule's hits on events that were judged (no duplicates, not expired): of attacks, and of honest events."""
+    """One rule's hits on evaluated events (no duplicates, not expired): of attacks, and of honest events."""
 
     reason: Reason
     hits: int
@@ -105,7 +105,7 @@ class RuleScore:
 
 @dataclass(frozen=True, slots=True)
 class HonestScore:
-    """Honest events of one label: how many were judged, how many became givt or sivt."""
+    """Honest events of one label: how many were evaluated, how many became givt or sivt."""
 
     label: Label
     events: int
@@ -121,12 +121,12 @@ def scores(
         Label.COOKIE_FARM: farm_excess(rows, rules),
     }
     attacked = np.isin(rows["label"], list(EXPECTED_RULE))
-    judged = np.isin(rows["class_code"], JUDGED)
+    evaluated = np.isin(rows["class_code"], JUDGED)
     invalid = np.isin(rows["class_code"], INVALID)
     return (
         tuple(_attack(rows, label, excess, rules) for label in EXPECTED_RULE),
-        tuple(_rule(rows, reason, judged, invalid, attacked) for reason in RULES),
-        tuple(_honest(rows, label, judged, invalid) for label in Label if label not in EXPECTED_RULE),
+        tuple(_rule(rows, reason, evaluated, invalid, attacked) for reason in RULES),
+        tuple(_honest(rows, label, evaluated, invalid) for label in Label if label not in EXPECTED_RULE),
     )
 
 
@@ -191,13 +191,13 @@ def _attack(rows: Rows, label: Label, excess: Mapping[Label, Bool], rules: RuleS
     )
 
 
-def _rule(rows: Rows, reason: Reason, judged: Bool, invalid: Bool, attacked: Bool) -> RuleScore:
-    hit = _hit(rows, reason) & judged
+def _rule(rows: Rows, reason: Reason, evaluated: Bool, invalid: Bool, attacked: Bool) -> RuleScore:
+    hit = _hit(rows, reason) & evaluated
     return RuleScore(
         reason, int(hit.sum()), int((hit & attacked).sum()), int((hit & invalid & ~attacked).sum())
     )
 
 
-def _honest(rows: Rows, label: Label, judged: Bool, invalid: Bool) -> HonestScore:
+def _honest(rows: Rows, label: Label, evaluated: Bool, invalid: Bool) -> HonestScore:
     of_label = rows["label"] == label
-    return HonestScore(label, int((of_label & judged).sum()), int((of_label & invalid).sum()))
+    return HonestScore(label, int((of_label & evaluated).sum()), int((of_label & invalid).sum()))
