@@ -4,7 +4,7 @@ from adledger.pipeline.doctor.report import Check
 from adledger.pipeline.findings import Finding
 
 AREA = "clocks"
-_MEND = "set the clocks by NTP (chrony), on every machine; or raise clock_skew_seconds_max, which idle lanes lag behind"
+_REMEDY = "set the clocks by NTP (chrony), on every machine; or raise clock_skew_seconds_max, which idle lanes lag behind"
 
 
 def server_check(ahead_ms: int, skew_seconds_max: int) -> Check:
@@ -16,7 +16,7 @@ def server_check(ahead_ms: int, skew_seconds_max: int) -> Check:
             Finding(
                 f"ClickHouse's clock is {abs(ahead_ms) / 1000:,.1f} s {side} this machine's, more than "
                 f"clock_skew_seconds_max = {skew_seconds_max}",
-                _MEND,
+                _REMEDY,
             )
         )
     return Check(AREA, f"ClickHouse's and ours differ by {abs(ahead_ms) / 1000:.1f} s", found)
@@ -34,7 +34,7 @@ def broker_check(newest_ms: int, now_ms: int, whose: str, skew_seconds_max: int)
             Finding(
                 f"the newest record was appended {ahead / 1000:,.1f} s ahead of {whose} clock, more than "
                 f"clock_skew_seconds_max = {skew_seconds_max}: a broker's clock, or that one, is wrong",
-                _MEND,
+                _REMEDY,
             )
         )
     told = "lies ahead of" if ahead > 0 else "does not lie ahead of"

@@ -31,5 +31,5 @@ def findings(group: GroupFacts, ours: str, lanes: int, lag_records: int) -> Iter
             yield Finding(
                 f"the group {group.name} has {len(group.members)} members, and nobody has the lanes "
                 + ", ".join(map(str, unowned)),
-                "restart a worker: the group is then assigned anew",
+                "restart a worker: the group then assigns its lanes again",
             )

@@ -34,7 +34,7 @@ def kernels_check() -> Check:
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(nearest, os.W_OK):
         finding = Finding(
-            f"compiled kernels can't be kept: {nearest} is not writable; every start compiles anew, about a minute",
+            f"compiled kernels can't be kept: {nearest} is not writable; every start compiles them again, which takes about a minute",
             "set ADLEDGER_KERNEL_CACHE to a folder that this user may write",
         )
         return Check(AREA, "compiled kernels", [finding])

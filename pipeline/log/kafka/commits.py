@@ -160,7 +160,7 @@ class GroupCommits:
     async def _coordinator(self, lane: int) -> int:
         """Return the coordinator's node. Raises KafkaError.
 
-        One that was found anew is asked for the group's offsets first: while it is not ready for the group (after its
+        One that was just found is asked for the group's offsets first: while it is not ready for the group (after its
         start, say) it would answer a commit with NOT_COORDINATOR, which tells nothing.
         """
         async with self._finding:

@@ -1,6 +1,6 @@
 """Membership of the group: aiokafka's rebalances become lanes assigned and revoked, each told once and in order.
 
-The group is eager: before every rebalance all lanes are revoked, after it all are assigned anew, each in the name
+The group is eager: before every rebalance all lanes are revoked, after it all are assigned again, each in the name
 of the generation and member id that hold at that moment. When the group can't go on as it is (fenced, refused,
 nobody can lead), the lanes are revoked, what is wrong is said, and after a pause a new member joins.
 """
@@ -26,6 +26,7 @@ from adledger.pipeline.log.kafka_admin.properties import SESSION_DEFAULT_MS
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 from adledger.pipeline.log.source import Assignment, GroupListener
 
+REMOVE_AGAIN_SECONDS = 1.0
 LEAVE_SECONDS_MAX = 3.0
 """For leaving at the end; a coordinator that takes longer learns from the session's end."""
 
@@ -115,8 +116,16 @@ class Membership:
             self.join()
 
     async def _remove_old(self, new: Member) -> None:
+        """Take old members out until the new one has its lanes.
+
+        Once may not do: a coordinator that moves in the middle of a rebalance forgets who left in it.
+        """
         await new.entered()
-        await asyncio.gather(*(self._remove(old, self._session_seconds) for old in self._old_ids))
+        while self._old_ids:
+            await asyncio.gather(
+                *(leave_group(self._client, self._group, old, self._session_seconds) for old in self._old_ids)
+            )
+            await asyncio.sleep(REMOVE_AGAIN_SECONDS)
 
     async def _remove(self, old: str, seconds_max: float) -> None:
         """Take a member that we were out of the group. Where that fails its session ends it."""
@@ -146,6 +155,8 @@ class Membership:
         if member is None:
             return  # it is leaving
         self._failures = 0
+        self._removing.cancel()
+        self._old_ids.clear()  # a rebalance that is over keeps nobody who did not join in it
         self._rebalances += 1
         generation, member_id = member.generation, member.member_id
         telling = asyncio.create_task(
@@ -171,10 +182,10 @@ class Membership:
     def _on_failed(self, error: BaseException) -> None:
         self._failures += 1
         pause = self._retry.policy.pause_seconds(self._failures)
-        untold = "its lanes can't be given out, as was said" if self._refusal else repr(error)
+        untold = "its lanes can't be assigned, as logged before" if self._refusal else repr(error)
         self._refusal = False
         cause = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), untold)
-        self._retry.say(f"group {self._group}: {cause}. Joining anew in {pause:.1f} s")
+        self._retry.say(f"group {self._group}: {cause}. Joining again in {pause:.1f} s")
         if self._replacing is None:
             self._start_replacing(self._replace_after(pause))
 

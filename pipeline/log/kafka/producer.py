@@ -21,12 +21,12 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
-"""So much may wait for its acknowledgement; `append_encoded` waits while more does."""
+"""The most that may wait for acknowledgement; `append_encoded` waits while more does."""
 SILENCE_SECONDS_MAX = 120
-"""An idempotent producer retries for ever. When nothing was acknowledged for so long, writing ends with an error."""
+"""An idempotent producer retries for ever. When nothing is acknowledged for this long, writing ends with an error."""
 LOOK_SECONDS = 1.0
 ABANDON_SECONDS_MAX = 5
-"""So long a producer that is given up may wait for answers to what it sent."""
+"""How long a producer that is given up waits for answers to what it sent."""
 
 _BASE_OFFSET = struct.Struct(">q")
 _PRODUCER = struct.Struct(">qhi")  # producer id, epoch, base sequence

@@ -1,7 +1,7 @@
-"""Why Kafka can't be reached or refuses, in words that say what to do.
+"""Why Kafka can't be reached, or refuses, with the remedy.
 
-aiokafka tells of a bootstrap only that it failed. So after a failure each broker is tried once more, one by one,
-to see the cause: nobody there, another protocol, a certificate, a password.
+aiokafka reports of a bootstrap only that it failed. So after a failure each broker is tried once more, one by one,
+to find the cause: nobody listens, another protocol, a certificate, a password.
 """
 
 import asyncio
@@ -132,7 +132,7 @@ async def _advertised(brokers: list[tuple[str, int]], options: Mapping[str, Any]
             cause = _why(error, f"{host}:{port}", options)
             yield Finding(
                 f"the brokers tell clients to use {host}:{port}, and {cause.message}",
-                f"{cause.remedy}; or mend advertised.listeners of that broker",
+                f"{cause.remedy}; or correct advertised.listeners of that broker",
             )
 
 
@@ -143,7 +143,7 @@ async def _connect(host: str, port: int, options: Mapping[str, Any]) -> AIOKafka
 
 
 def _told(error: BaseException, where: str) -> Finding | None:
-    """Return what an error says by itself; None where it does not say."""
+    """Return what an error says without further probing; None where it says too little."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(cause, where)
@@ -206,7 +206,7 @@ def _certificate(error: ssl.SSLCertVerificationError, where: str) -> Finding:
             "name the broker as its certificate does, or set kafka.ssl.endpoint.identification.algorithm = none",
         )
     return Finding(
-        f"{where}: the broker's certificate is refused: {error.verify_message}", "mend it on the broker"
+        f"{where}: the broker's certificate is refused: {error.verify_message}", "replace it on the broker"
     )
 
 

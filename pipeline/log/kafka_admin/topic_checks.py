@@ -1,4 +1,4 @@
-"""What the protocol needs of topics and brokers, as a function of their settings: each finding with what mends it."""
+"""What the protocol needs of topics and brokers, as a function of their settings: each finding with its remedy."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence

@@ -28,7 +28,7 @@ async def read_topology(client: AIOKafkaClient, topics: Sequence[str]) -> Topolo
     """Return the topology of the event topics (impressions and clicks, or one for both).
 
     The topic ids are Kafka's own, as `kafka-topics.sh --describe` prints them. Raises LogError naming everything
-    that keeps them from being lanes, each with the command that mends it; KafkaError.
+    that keeps them from being lanes, each with the command that fixes it; KafkaError.
     """
     return topology(await topic_facts(client, topics))
 

@@ -9,7 +9,7 @@ from adledger.pipeline.log.kafka_admin.metadata import METADATA_VERSION
 
 FETCH, METADATA = 1, 3
 FETCH_VERSION = 13
-"""The first that names topics by id: a topic that was made anew under its name can't be taken for the one it was."""
+"""The first that names topics by id: a topic that was deleted and created again under its name can't be mistaken for the old one."""
 
 RELEASES = (
     (17, "3.9"),
