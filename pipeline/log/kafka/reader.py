@@ -250,7 +250,7 @@ class KafkaReader:
             raise kind(where)
         raise LogError(
             f"{where}: the broker refuses to read: {kind.__name__} ({kind.description})",
-            remedy="Look at the broker's log; where it is about rights: kafka-acls.sh --add --operation Read ...",
+            remedy="Look at the broker's log; for missing rights, adledger doctor prints the commands that grant them.",
         )
 
     async def _refresh(self) -> None:
