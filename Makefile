@@ -36,7 +36,7 @@ bench: $(READY)
 bench-comparison: $(READY)
 	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
-## test-brokers: several Kafka brokers on this machine, hurt one at a time under load; a few minutes (ARGS="-k rolled")
+## test-brokers: three Kafka brokers on this machine, whose group coordinator is rolled and killed; a few minutes (ARGS="-k rolled")
 .PHONY: test-brokers
 test-brokers: $(READY)
 	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py $(ARGS)
