@@ -92,6 +92,15 @@ def grants(role: str, target: RoleTarget) -> list[str]:
     ]
 
 
+def single_grants(role: str, target: RoleTarget) -> list[str]:
+    """Return what a role is granted, one privilege each, as `PRIVILEGE ON TABLE`."""
+    tables = [(p, place) for place, privileges in _granted(role, target) for p in privileges]
+    return [
+        *(f"{privilege} ON {place}" for privilege, place in tables),
+        *(f"SELECT ON {table}" for table, granted in SYSTEM.items() if role in granted),
+    ]
+
+
 def _granted(role: str, target: RoleTarget) -> Iterator[tuple[str, tuple[str, ...]]]:
     for table, roles in ACCESS.items():
         if role in roles:

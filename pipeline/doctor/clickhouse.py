@@ -11,7 +11,7 @@ from adledger.pipeline.doctor.rules import NO_TABLES, RulesFacts, read_tables
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
-from adledger.schemas import migrate
+from adledger.schemas import migrate, roles
 from adledger.sinks.checks import check_server, too_old
 from adledger.sinks.clickhouse import query_refused
 from adledger.sinks.connection import Client
@@ -51,6 +51,7 @@ def look_at_server(client: Client, settings: Settings) -> ServerSeen:
                     [Finding(f.message, f.remedy) for f in found],
                 )
             )
+            seen.checks.append(_grants(client, settings))
             seen.window_events = _window_events(client, settings)
             seen.rules = read_tables(client, settings.database)
             seen.address = client.address
@@ -66,6 +67,24 @@ def no_directory_yet(settings: Settings) -> ServerSeen | None:
     if not isinstance(address, EmbeddedAddress) or address.directory.exists():
         return None
     return ServerSeen([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
+
+
+def _grants(client: Client, settings: Settings) -> Check:
+    """Return which grants of pipeline_writer this user lacks."""
+    target = roles.RoleTarget(settings.database, settings.cluster)
+    lacking = [
+        wanted
+        for wanted in roles.single_grants(roles.WRITER, target)
+        if not client.execute(f"CHECK GRANT {wanted}")[0][0]
+    ]
+    findings = [
+        Finding(
+            f"the user {client.address.user} lacks {wanted}",
+            f"GRANT {wanted} TO {client.address.user}; or the role: adledger roles sql",
+        )
+        for wanted in lacking
+    ]
+    return Check(AREA, f"grants of {client.address.user}", findings)
 
 
 def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:

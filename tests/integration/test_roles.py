@@ -12,6 +12,7 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
 from adledger.pipeline.cli.app import app
+from adledger.pipeline.doctor.clickhouse import look_at_server
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.start import run_worker
 from adledger.pipeline.settings import Settings
@@ -145,6 +146,25 @@ def test_a_worker_needs_no_more_than_the_writer(server: AnyServer) -> None:
     assert ask(
         server, "default", "SELECT sum(records_received) > 1900, sum(malformed) > 0 FROM adledger.ledger"
     ) == [(1, 1)]
+
+
+def test_doctor_names_the_grants_that_are_missing(server: AnyServer) -> None:
+    """None for pipeline_writer; for another role each that a worker needs, with the statement that gives it."""
+
+    def missing(user: str) -> list[str]:
+        settings = Settings(clickhouse=as_user(server, user))
+        with connect(as_user(server, user)) as client:
+            checks = look_at_server(client, settings).checks
+        (grants,) = (check for check in checks if check.what.startswith("grants of"))
+        return [f"{finding.message} | {finding.remedy}" for finding in grants.findings]
+
+    assert missing(f"{WRITER}_1") == []
+    found = missing(f"{FRAUD}_1")
+    assert any(
+        "lacks INSERT ON adledger.events | GRANT INSERT ON adledger.events TO fraud_analyst_1" in f
+        for f in found
+    )
+    assert not [f for f in found if "lacks SELECT ON adledger" in f]
 
 
 def test_a_publisher_sees_its_own_rows_alone(server: AnyServer) -> None:
