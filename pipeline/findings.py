@@ -16,6 +16,6 @@ class Finding:
     advice: bool = False
 
 
-def listed(title: str, findings: Sequence[Finding]) -> str:
+def format_findings(title: str, findings: Sequence[Finding]) -> str:
     """Return one text of all findings, each with its remedy."""
     return "\n  ".join([title, *(f"{f.message}\n    remedy: {f.remedy}" for f in findings)])

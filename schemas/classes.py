@@ -1,10 +1,10 @@
-"""Classes and reasons: what becomes of a record. The numbers are stored and fixed for ever."""
+"""Classes and reasons: what becomes of a record. The numbers are stored and never change."""
 
 from enum import IntEnum
 
 
 class Class(IntEnum):
-    """Exactly one for each record: the first that fits of malformed, duplicate, expired, givt, sivt, billable.
+    """Exactly one for each record: the first that applies of malformed, duplicate, expired, givt, sivt, billable.
 
     `LOST` counts offsets that an operator gave up; it is outside the sum that makes records_received.
     """

@@ -1,7 +1,7 @@
 """Table migrations: numbered SQL files, applied in order, once each, recorded in `schema_migrations`.
 
-A file may hold several statements; each can be run again without harm (a test sees to it), so that a migration
-which broke off, or two workers that migrate at once, end in the same tables. A file that was applied is never
+A file may hold several statements; each can run again without harm (a test checks it), so that an interrupted
+migration, or two workers that migrate at once, end with the same tables. A file that was applied is never
 edited: a change is a new file.
 """
 
@@ -35,7 +35,7 @@ _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
 class MigrationClient(Protocol):
-    """What migrating needs of clickhouse-driver's client."""
+    """What migrating needs from clickhouse-driver's client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
         """Run one statement; the rows of a SELECT, or insert `params`."""

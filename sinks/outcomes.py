@@ -1,4 +1,4 @@
-"""What became of an insert, told from the way it failed."""
+"""What became of an insert, derived from how it failed."""
 
 from clickhouse_driver.errors import Error, ServerException
 
@@ -24,7 +24,7 @@ OUTCOME_UNKNOWN = {
     1001: "STD_EXCEPTION",
     1002: "UNKNOWN_EXCEPTION",
 }
-"""The server's exceptions that don't tell whether the rows were stored: they may come after the part was written."""
+"""Server exceptions that leave open whether the rows were stored: they may come after the part was written."""
 
 
 def insert_outcome(table: str, error: Exception) -> SinkError:

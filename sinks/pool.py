@@ -79,7 +79,7 @@ class ClientPool:
 
         def disconnect(done: "Future[T]") -> None:
             with suppress(BaseException):
-                done.exception()  # has been told to the caller, or nobody waits for it
+                done.exception()  # was reported to the caller, or nobody waits for it
             client.disconnect()
 
         future.add_done_callback(disconnect)

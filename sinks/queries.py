@@ -1,4 +1,4 @@
-"""The SQL that the sink reads with. Every number in it is an integer of ours, so it is put in as text."""
+"""The SQL that the sink reads with. Every number in it is one of our integers, formatted into the text."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 

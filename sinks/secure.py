@@ -92,7 +92,7 @@ def _probed_secure(address: ServerAddress, port: int) -> SinkUnavailable | None:
     except SinkUnavailable as error:
         return error
     except ssl.SSLError as error:
-        return told(error, where)
+        return handshake_failure(error, where)
     except (ConnectionResetError, BrokenPipeError):
         return _no_tls(where, "the connection was closed")
     except OSError:
@@ -127,7 +127,7 @@ def _ends(secure: ssl.SSLSocket) -> bool:
         return False
 
 
-def told(error: ssl.SSLError, where: str) -> SinkUnavailable:
+def handshake_failure(error: ssl.SSLError, where: str) -> SinkUnavailable:
     """Return what the failure of a handshake with HOST:PORT means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message, remedy = _certificate(error)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkError, SinkUnavailable
-from adledger.sinks.secure import login_password, probed, tls_context, told
+from adledger.sinks.secure import handshake_failure, login_password, probed, tls_context
 
 CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600
@@ -85,7 +85,7 @@ def _connect(address: ServerAddress) -> HTTPConnection:
     try:
         connection.connect()
     except ssl.SSLError as e:
-        raise told(e, f"{host}:{port}") from None
+        raise handshake_failure(e, f"{host}:{port}") from None
     except OSError as e:
         raise probed(address, port) or SinkUnavailable(
             f"no connection to ClickHouse's HTTP port, {host}:{port}: {e}",

@@ -1,4 +1,4 @@
-"""The evidence of each rule for one event, from the events before it and the lists: pure, and the plain rules decide."""
+"""The evidence of each rule for one event, from the events before it and the lists. Pure; the plain rules decide."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class RuleFinding:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is known outside the events: user agent (None: not stored), lists, and the publisher's status."""
+    """What is known besides the events: user agent (None: not stored), lists, and the publisher's status."""
 
     user_agent: bytes | None
     lists: Lists

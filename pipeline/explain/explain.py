@@ -19,7 +19,7 @@ class Explained:
     """One stored event, explained.
 
     `first`: of a duplicate, the event that counted; `duplicates`: of a first. `rules` None: the evaluator version is not
-    stored, and nothing was made again. `differs`: rules whose hit, made again, is not what is stored (`why_differs`).
+    stored, and nothing was evaluated again. `differs`: rules whose hit, evaluated again, is not as stored (`why_differs`).
     """
 
     row: EventRow
@@ -43,7 +43,7 @@ class Explainer:
         self._store, self._lists, self._publishers = store, lists, publishers
 
     def explain(self, row: EventRow) -> Explained:
-        """Return an event's explanation. Evidence is made again from stored events, in the lane's order."""
+        """Return an event's explanation. Evidence is recomputed from stored events, in the lane's order."""
         evaluator = self._store.evaluator(row.judge_version)
         rules = (
             None
@@ -77,7 +77,7 @@ class Explainer:
         return self._publishers.get(row.publisher_id, PublisherStatus.UNKNOWN)
 
     def _why(self, evaluator: StoredEvaluator | None, agent: bytes | None) -> str:
-        """Return what may make evidence of today differ from the verdict of then."""
+        """Return why today's evidence may differ from the stored verdict."""
         now = {f.name: f.content for f in self._lists.facts}
         changed = (
             [] if evaluator is None else [n for n, c in evaluator.list_contents.items() if now.get(n) != c]

@@ -36,7 +36,7 @@ def as_lines(e: Explained, topics: Sequence[str]) -> Iterator[str]:
     if missed:
         yield f"  no hit        {', '.join(missed)}"
     if e.differs:
-        yield f"  DIFFERS       made again, {', '.join(r.name for r in e.differs)} is not as stored: {e.why_differs}"
+        yield f"  DIFFERS       evaluated again, {', '.join(r.name for r in e.differs)} is not as stored: {e.why_differs}"
 
 
 def _origin(e: Explained, topics: Sequence[str]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _origin(e: Explained, topics: Sequence[str]) -> Iterator[str]:
 
 def _evaluation(e: Explained) -> Iterator[str]:
     if e.evaluator is None or e.rules is None:
-        yield f"  evaluated by  {e.row.judge_version:016x}, which `judges` does not have: no rules, or not kept then"
+        yield f"  evaluated by  {e.row.judge_version:016x}, which the table `judges` lacks: no rules, or not kept then"
         return
     yield f"  evaluated by  {e.evaluator.version:016x}, rules of {e.rules.author}, {e.rules.date}: {e.rules.reason}"
     for name, why in e.evaluator.not_evaluated.items():

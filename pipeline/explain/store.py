@@ -1,4 +1,4 @@
-"""What explanations read of ClickHouse. Numbers are ours and go in as text; texts go in as parameters."""
+"""What explanations read from ClickHouse. Our own numbers are formatted into queries; strings are parameters."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -13,7 +13,7 @@ from adledger.schemas.wire import EventType, Flag
 from adledger.sinks.rules import publishers_sql
 
 MATCHES_MAX = 100
-"""Events of one id that are shown: as many retries nobody looks at."""
+"""The most events of one id that are shown: nobody looks at more retries."""
 
 _COLUMNS = ", ".join(f"toUnixTimestamp64Milli({c})" if c in TIMES else c for c in COLUMNS)
 _PLACE = "batch_no, toUnixTimestamp64Milli(lane_clock), topic, offset"
@@ -76,7 +76,7 @@ class Store:
         ]
 
     def earlier(self, row: EventRow, horizon_ms: int) -> list[EventRow]:
-        """Return the lane's firsts before an event, within a horizon, that rules may hold against it, in its order.
+        """Return the lane's firsts before an event, within a horizon, that rules may compare it with, in its order.
 
         Those of its person, its impression's id, and clicks on the same impression.
         """
@@ -109,7 +109,7 @@ class Store:
         return StoredEvaluator(version, *rows[0]) if rows else None
 
     def ledger_row(self, lane: int, batch_no: int) -> LedgerRow | None:
-        """Return the ledger's row of a batch, None where it is not done yet."""
+        """Return the ledger's row of a batch, None if it is not done yet."""
         rows = self._client.execute(
             "SELECT arrayZip(range_topic, range_start, range_end), toUnixTimestamp64Milli(clock_before), "
             "toUnixTimestamp64Milli(clock_after), records_received, toString(written_at) "

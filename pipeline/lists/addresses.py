@@ -15,7 +15,7 @@ from adledger.pipeline.records.columns import U16, U32, U64, Bool
 
 @dataclass(frozen=True, slots=True)
 class AddressList:
-    """Ranges of one list that set the same flags (kernels.IP_...), with what each is called (a provider, a network)."""
+    """Ranges of one list that set the same flags (kernels.IP_...), with the name of each (a provider, a network)."""
 
     list_name: str
     flags: int
@@ -55,7 +55,7 @@ class AddressLists:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of memory that the table takes (the ranges and names behind `explain` come on top)."""
+        """Bytes of memory of the table (without the ranges and names behind `explain`)."""
         return sum(column.nbytes for column in self._table)
 
     def classify(self, ip_hi: U64, ip_lo: U64) -> U32:
@@ -87,7 +87,7 @@ def _text(first: int, last: int, bits: int) -> str:
 
 
 def impostors(ua_flags: U16, ip_flags: U32) -> Bool:
-    """Return which rows say that they are a crawler, from an address that is not its operator's."""
+    """Return which rows claim to be a crawler from an address that is not its operator's."""
     claim = (ua_flags >> kernels.UA_CLAIM_SHIFT).astype(np.uint32)
     owns = (ip_flags >> (claim + np.uint32(kernels.IP_OWNER_SHIFT))) & np.uint32(1)
     return (claim != 0) & (owns == 0)

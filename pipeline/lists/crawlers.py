@@ -1,4 +1,4 @@
-"""Crawlers whose operators publish the addresses that they crawl from: who claims to be one can be checked.
+"""Crawlers whose operators publish their addresses, so that a claim to be one can be checked.
 
 Numbers are ours and local to a process: they are never stored. Ranges are those of data/crawlers.toml, under the same
 name, and those that iporigin has under `labels`.
@@ -22,7 +22,7 @@ CRAWLERS = (
     Crawler(
         1,
         "Google",
-        # Not the fetchers that run on App Engine for its customers (Feedfetcher, Read-Aloud): anybody's code is there.
+        # Not the fetchers that run on App Engine for its customers (Feedfetcher, Read-Aloud): they run anybody's code.
         r"Googlebot|AdsBot-Google|Mediapartners-Google|GoogleOther|Google-InspectionTool|Storebot-Google|APIs-Google",
         ("Googlebot",),
     ),

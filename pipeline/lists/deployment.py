@@ -36,7 +36,7 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 PATTERNS_MAX = 10_000
 PATTERN_CHARS_MAX = 1_024
 V4_PREFIX_MIN, V6_PREFIX_MIN = 8, 16
-"""The widest networks that a list may name: a mistyped /0 must not reject, or let pass, everybody."""
+"""The widest networks that a list may name: a mistyped /0 must not reject, or admit, everybody."""
 
 ORDINARY_BROWSERS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
@@ -44,7 +44,7 @@ ORDINARY_BROWSERS = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 Version/18.1 Mobile/15E148 Safari/604.1",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:133.0) Gecko/20100101 Firefox/133.0",
 )
-"""A pattern that matches one of these, or nothing at all, would decide about half of all visitors."""
+"""A pattern that matches one of these, or the empty string, would decide about half of all visitors."""
 
 _NEEDED = {"name": str, "version": str, "date": date, "author": str, "reason": str, "verdict": str}
 _OPTIONAL = {"expires": date, "addresses": list, "user_agents": list}
@@ -53,7 +53,7 @@ _TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 
 @dataclass(frozen=True, slots=True)
 class OwnList:
-    """One file: what it says of addresses and of user agents."""
+    """One file: its addresses and user agents."""
 
     facts: ListFacts
     author: str
@@ -68,7 +68,7 @@ def load_directory(directory: Path, now: date) -> tuple[OwnList, ...]:
     if not directory.is_dir():
         raise UsageError(
             f"lists_dir = {directory} is not a directory",
-            remedy="Make it, or leave lists_dir out where the deployment has no lists of its own.",
+            remedy="Create it, or leave lists_dir out if the deployment has no lists of its own.",
         )
     paths = sorted(directory.glob("*.toml"))
     if len(paths) > FILES_MAX:
@@ -190,7 +190,7 @@ class _Checked:
         entries: list[Any] = self._fields.get(name, [])
         for entry in entries:
             if not isinstance(entry, str):
-                raise self._wrong(name, f"{entry!r} in {name} is not a text", "Put it in double quotes.")
+                raise self._wrong(name, f"{entry!r} in {name} is not a string", "Put it in double quotes.")
         for entry in {e for e in entries if entries.count(e) > 1} if len(set(entries)) < len(entries) else ():
             raise self._wrong(entry, f"{entry!r} stands twice", "Delete one of them.")
         return entries
@@ -223,14 +223,16 @@ class _Checked:
             )
         if why := refused(entry):
             raise self._wrong(
-                entry, f"{entry!r} is no pattern: {why}", "RE2's syntax: no look-around, no back-references."
+                entry,
+                f"{entry!r} is not a pattern: {why}",
+                "RE2's syntax: no look-around, no back-references.",
             )
         one = PatternSet((entry,))
         for text in ("", *ORDINARY_BROWSERS):
             if one.matches(text.encode()):
                 raise self._wrong(
                     entry,
-                    f"{entry!r} matches {text!r}, which is no sign of anything",
+                    f"{entry!r} matches {text!r}, which identifies nothing",
                     "Make it say what sets this user agent apart (blank ones have a rule of their own).",
                 )
         return entry

@@ -1,7 +1,7 @@
-"""General detectors of what is no browser: two packages' opinions, of which neither is exact enough alone.
+"""General detectors of non-browsers: the opinions of two packages, neither of them exact enough alone.
 
-is-crawler takes feature phones for programs (29.4 % of hits on the real log), crawlerdetect text browsers; no honest
-browser has been seen that both take for one. See docs/adr/0013.
+is-crawler mistakes feature phones for programs (29.4 % of hits on the real log), crawlerdetect text browsers; no honest
+browser that both mistake has been seen. See docs/adr/0013.
 """
 
 import re

@@ -28,11 +28,11 @@ NEEDED_BY: Mapping[str, tuple[str, ...]] = {
 """Name of a reason -> the lists that its rule needs."""
 
 ADDRESSES_BACK_DAYS_MAX = 5 * 365
-"""How far before its date a list of addresses says something. Blocks change hands: on a log 11 years older, homes of
-then stand in data centres of now."""
+"""How far before its date a list of addresses is valid. Blocks change hands: in a log 11 years older, homes of then are
+addresses of data centres now."""
 
 PACKAGED = (KNOWN_BOTS, NON_BROWSERS, DATACENTRES, RESERVED, CRAWLER_RANGES)
-"""Lists that every installation has; a deployment's own have names of their own."""
+"""Lists that every installation has; a deployment's own lists have other names."""
 
 
 class ListState(StrEnum):
@@ -46,7 +46,7 @@ class ListState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListFacts:
-    """One list. `version` is what its makers call it, `content` the SHA-256 (hex) of what we use of it.
+    """One list. `version` is its publisher's, `content` the SHA-256 (hex) of what we use of it.
 
     `made`: the date of its data, of its oldest part where it has several; None where it is missing. `age_days_max`
     None: it does not grow old. `back_days_max`: how far before `made` it can be used, None for always. `left_out`: entries that can't be used. `problem`: why it is missing, "" where it is not.
@@ -87,7 +87,7 @@ class ListFacts:
         return ""
 
     def too_late_for(self, log_day: date) -> str:
-        """Return why it says nothing of a log day long before it; "" where it does."""
+        """Return why it does not cover a log day; "" if it does."""
         if (
             self.made is None
             or self.back_days_max is None

@@ -30,10 +30,10 @@ UNLICENSED = frozenset(
 """Providers that iporigin has from a source without a licence (its NOTICE). Cogent also serves offices and homes."""
 
 MACHINES = frozenset({"hosting", "bot"})
-"""Kinds in iporigin that no person browses from. Relays (vpn, tor) carry people, and so do edges (cdn) at times."""
+"""Kinds in iporigin that no visitor browses from. Relays (vpn, tor) carry visitors, and at times so do edges (cdn)."""
 
 CARRY_PEOPLE = frozenset({"Google"})
-"""Of those, providers that people browse through: Google's own addresses, apart from its cloud's, hold the relays of
+"""Of those, providers that visitors browse through: Google's own addresses, apart from its cloud's, hold the relays of
 phones' built-in VPN and of its browser."""
 
 _HEADER = struct.Struct("<8sHQHII")
@@ -79,7 +79,7 @@ def parse_origins(data: bytes, version: str) -> Origins:
     if len(data) != at + v4.nbytes + v6.nbytes:
         raise ValueError(f"{len(data):,} bytes, not as many as its header says")
     if max(v4["label"].max(initial=0), v6["label"].max(initial=0)) >= label_count:
-        raise ValueError("a range has a label that is not there")
+        raise ValueError("a range refers to a label that does not exist")
     return Origins(
         datetime.fromtimestamp(built, UTC).date(),
         version,

@@ -12,7 +12,7 @@ from adledger.pipeline.lists.patterns import PatternSet, refused
 from adledger.pipeline.lists.user_agents import Opinion, PatternList
 
 PROGRAM_TAGS = frozenset({"http-library", "browser-automation"})
-"""Entries with no other tags are no bots by name, but programs that anybody may use."""
+"""Entries with only these tags are not bots by name, but programs that anybody may use."""
 
 LEFT_OUT_SHARE_MAX = 0.01
 """Entries that RE2 does not take, or that miss all of their examples, are left out; with more, it is not the list we know."""

@@ -1,4 +1,4 @@
-"""Loading all lists, where a rule set is loaded: reads files and packages, asks no clock."""
+"""Loading all lists, together with a rule set: reads files and packages, but no clock."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from adledger.pipeline.lists.facts import ListFacts, ListState, content_hash
 from adledger.pipeline.lists.user_agents import UserAgentLists
 
 LOGIC_VERSION = 1
-"""Raised with every change of code here that can change a flag: it is part of `Lists.version`."""
+"""Incremented with every change of code here that can change a flag: it is part of `Lists.version`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Lists:
     def why_not(self, needed: Iterable[str], log_day: date | None = None) -> str:
         """Return why a rule that needs some lists is not evaluated: the first reason; "" where it is.
 
-        With a log day (of the batch's watermark) also whether they say anything of that day.
+        With a log day (of the batch's watermark) also whether they cover that day.
         """
         by_name = {facts.name: facts for facts in self.facts}
         for facts in (by_name[name] for name in needed):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import re2
 
 SET_BYTES_MAX = 32 * 1024 * 1024
-"""Memory of a set's automaton, which grows with what it is shown; at the limit RE2 drops states and builds them anew."""
+"""Memory of a set's automaton, which grows with the texts it searches; at the limit RE2 drops states and rebuilds them."""
 
 
 def options(*, ignore_case: bool = False) -> re2.Options:

@@ -11,7 +11,7 @@ from adledger.pipeline.lists.facts import content_hash
 from adledger.pipeline.records.columns import U8, U32
 
 PUBLISHERS_MAX = 1 << 24
-"""16 million: 170 MB of table, forty times of what the pipeline is made for."""
+"""16 million: 170 MB of table, forty times what the pipeline is designed for."""
 
 
 class PublisherStatus(IntEnum):

@@ -20,7 +20,7 @@ V4_BITS, V6_BITS = 32, 128
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one list says of addresses: `flags` (kernels.IP_...) for those in its ranges, first and last inclusive."""
+    """What one list says about addresses: `flags` (kernels.IP_...) for those in its ranges, first and last inclusive."""
 
     flags: int
     v4: Sequence[Range]

@@ -1,4 +1,4 @@
-"""User agents: what the lists say of one, once for each distinct text."""
+"""User agents: what the lists say about one, determined once for each distinct string."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from adledger.pipeline.lists.facts import KNOWN_BOTS, NON_BROWSERS
 from adledger.pipeline.records.columns import I64, U16, U64, Bool
 
 BLANK = frozenset((b"", b"-"))
-"""What stands for no user agent, white space aside: nothing, and the hyphen of Apache's logs."""
+"""Texts that mean no user agent, white space aside: the empty one, and the hyphen of Apache's logs."""
 
 SLOTS_DEFAULT = 1 << 16
 
@@ -97,7 +97,7 @@ class UserAgentLists:
         found += self._entries((self.known,), text)
         flags = self._flags(text)
         if flags & kernels.UA_NON_BROWSER and not found:
-            found.append(Evidence(NON_BROWSERS, "no detector takes it for a browser"))
+            found.append(Evidence(NON_BROWSERS, "every detector considers it a non-browser"))
         if claim := flags >> kernels.UA_CLAIM_SHIFT:
             found.append(Evidence(KNOWN_BOTS, f"claims to be {crawler_name(claim)}'s"))
         return tuple(found)
@@ -112,7 +112,7 @@ class UserAgentLists:
 
 
 class UserAgentFlags:
-    """A lane's cache: flags by hash, so that each distinct user agent is classified once. Not for two threads at once.
+    """A lane's cache: flags by hash, so that each distinct user agent is classified once. Not thread-safe.
 
     Bounded: `slots` (a power of two) of 10 bytes; when half of them are taken it is emptied, which costs time and
     changes no result. Flags are a function of the text; two texts of one xxHash64 are one user agent, as they are in

@@ -1,4 +1,4 @@
-"""Reading a rule set's TOML: refused whole, with the line and the remedy, unless all of it is right."""
+"""Parsing a rule set's TOML: unless all of it is valid, it is refused whole, with the line and the remedy."""
 
 import datetime as dt
 import re
@@ -18,7 +18,9 @@ TEXT_CHARACTERS_MAX = 2_000
 
 GUARDRAIL_PARAMS = (
     Param("window_minutes", 60, 1, 1440, "minutes of log time over which shares are measured"),
-    Param("events_min", 10_000, 1, 10**12, "fewer events of a currency in the window decide nothing"),
+    Param(
+        "events_min", 10_000, 1, 10**12, "with fewer events of a currency in the window, nothing is decided"
+    ),
 )
 SHARES = ("share_min_percent", "share_max_percent")
 
@@ -50,7 +52,7 @@ class _Text:
     lines: tuple[str, ...]
 
     def refuse(self, message: str, remedy: str, *, table: str = "", key: str = "") -> NoReturn:
-        """Raise UsageError with the line of a key in a table (or of the table, or of the begin)."""
+        """Raise UsageError with the line of a key in a table (or of the table, or the first line)."""
         raise UsageError(f"{self.name}, line {self._line(table, key)}: {message}", remedy=remedy)
 
     def _line(self, table: str, key: str) -> int:
@@ -124,7 +126,7 @@ def _mode(where: _Text, rule: Rule, values: Mapping[str, Any], table: str) -> st
     if mode not in modes:
         why = " (its hits are hints: they never change a class here)" if rule.flag_only else ""
         where.refuse(
-            f"mode = {mode!r} is no mode of {rule.reason.name}{why}", f"give one of {', '.join(modes)}",
+            f"mode = {mode!r} is not a mode of {rule.reason.name}{why}", f"give one of {', '.join(modes)}",
             table=table, key="mode",
         )  # fmt: skip
     return str(mode)
@@ -146,7 +148,9 @@ def _share(where: _Text, values: Mapping[str, Any], key: str, table: str) -> int
     value = values[key]
     number = Decimal(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
     if number is None or not number.is_finite() or not 0 <= number <= 100:
-        where.refuse(f"{key} = {value} is no share", "give a percentage from 0 to 100", table=table, key=key)
+        where.refuse(
+            f"{key} = {value} is not a share", "give a percentage from 0 to 100", table=table, key=key
+        )
     ppm = number * PPM_PER_PERCENT
     if ppm != int(ppm):
         where.refuse(

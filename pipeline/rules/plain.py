@@ -1,6 +1,6 @@
 """The plain twins of the windowed rules: each a function of the events of its lane before this one, by definition.
 
-Nothing is remembered but the events themselves; a test holds the windows' kernels to these, event by event.
+They remember nothing but the events themselves; a test compares the windows' kernels with them, event by event.
 `earlier` are the lane's non-duplicate events before the one that is evaluated, in the lane's order.
 """
 

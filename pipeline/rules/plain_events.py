@@ -10,7 +10,7 @@ from adledger.schemas.wire import Flag
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """What is known of one event: what the lists say, and what it says of itself (sides in px, None: not stated)."""
+    """The facts of one event: what the lists say about it, and its own fields (sides in px, None: not stated)."""
 
     ua_flags: int
     ip_flags: int

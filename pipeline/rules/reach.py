@@ -1,4 +1,4 @@
-"""How far back the windows reach: bounded memory, without a verdict that depends on what happened to fit.
+"""How far back the windows reach: bounded memory, and no verdict depends on what happened to fit.
 
 A lane remembers at most `events_max` events of its windows, besides those of the minute at hand. In a minute before
 which more events lie within the horizon, the windows reach back fewer whole minutes; a rule that looks further is not
@@ -16,7 +16,7 @@ from adledger.pipeline.records.columns import I64, Bool
 
 MINUTE_MS = 60_000
 UNBOUNDED_MS = 1 << 62
-"""The reach where nothing had to be left out."""
+"""The reach when nothing had to be left out."""
 
 
 class Reach:

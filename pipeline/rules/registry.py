@@ -21,7 +21,7 @@ from adledger.schemas.classes import Reason
 RULES: Mapping[Reason, Rule] = {rule.reason: rule for rule in (*GIVT_RULES, *CLICK_RULES, *RATE_RULES)}
 """Reason -> rule, by precedence."""
 
-assert list(RULES) == sorted(RULES), "rules stand in the order of their precedence"
+assert list(RULES) == sorted(RULES), "rules are in the order of their precedence"
 
 RULE_BITS = sum(1 << reason for reason in RULES)
 """The bits of `events.reasons` that rules set."""

@@ -1,4 +1,4 @@
-"""What a rule is: its reason, class, evidence, parameters, and what an analyst must know of it."""
+"""What a rule is: its reason, class, evidence, parameters, and what an analyst must know about it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from adledger.schemas.classes import Class, Reason
 
 
 class Mode(StrEnum):
-    """What a rule's hit does: change the class, be recorded only, or nothing (the rule is not run)."""
+    """What a rule's hit does: change the class, be recorded only, or nothing (the rule does not run)."""
 
     ENFORCE = "enforce"
     FLAG = "flag"
@@ -28,7 +28,7 @@ class RuleInput(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A whole number that a rule set may set; its unit is in the name. `horizon`: it says how far back the rule looks."""
+    """A whole number that a rule set may set; its unit is in the name. A horizon says how far back the rule looks."""
 
     name: str
     default: int

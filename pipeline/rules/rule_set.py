@@ -31,7 +31,7 @@ class RuleSetting:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All rules' settings, by precedence. `horizon_ms` is how far back (watermark) the set looks."""
+    """All rules' settings, by precedence. `horizon_ms` is how far back (in log time) the set looks."""
 
     author: str
     date: dt.date
@@ -73,7 +73,7 @@ class RuleSet:
 
     @property
     def version(self) -> int:
-        """64-bit hash of all that the set decides: modes, parameters, bounds; not of who wrote it, when and why."""
+        """64-bit hash of all that the set decides: modes, parameters, bounds; without author, date and reason."""
         lines = [f"{self.guardrail_window_minutes} {self.guardrail_events_min}"]
         for reason, s in self.rules.items():
             params = " ".join(f"{name}={value}" for name, value in sorted(s.params.items()))

@@ -1,4 +1,4 @@
-"""The JSON Schema of a rule set's TOML, made from the rules: for editors, and for whoever writes sets by program.
+"""The JSON Schema of a rule set's TOML, made from the rules: for editors, and for programs that write sets.
 
 `python -m adledger.pipeline.rules.schema` prints schemas/rules.schema.json.
 """

@@ -1,4 +1,4 @@
-"""Tables that grow with what their window holds, and shrink when it leaves: the memory of the windowed rules."""
+"""Tables that grow and shrink with the contents of their window: the memory of the windowed rules."""
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class SlotTable:
         return self.words.nbytes
 
     def reserve(self, n: int, clock: int, keep_ms: int) -> None:
-        """Make room for n more slots; what is older than `keep_ms` at `clock` (ms) may go, and goes when it must."""
+        """Make room for n more slots; what is older than `keep_ms` at `clock` (ms) may be dropped, and is when space is needed."""
         if self.taken == 0:
             self._swept_at = clock
         old = clock - self._swept_at > SWEEP_MS_MAX

@@ -38,21 +38,21 @@ class Stored:
 
 
 class DimensionStrings:
-    """User agents behind hashes; those that are not there are remembered."""
+    """User agents behind hashes; missing ones are remembered."""
 
     def __init__(self, look_up: Callable[[U64], Mapping[int, bytes]]) -> None:
-        """`look_up` returns the texts that there are."""
+        """`look_up` returns the stored strings."""
         self._look_up = look_up
         self.missing: set[int] = set()
 
     def of(self, hashes: U64) -> list[bytes]:
-        """Return a text for each hash; b"" stands for a missing one."""
+        """Return a string for each hash; b"" for a missing one."""
         found = self._look_up(hashes)
         self.missing.update(h for h in hashes.tolist() if h not in found)
         return [found.get(h, b"") for h in hashes.tolist()]
 
     def lacks(self, hashes: U64) -> Bool:
-        """Return which hashes have no text, of those that were asked for before."""
+        """Return which of the hashes looked up before are missing."""
         return np.isin(hashes, np.fromiter(self.missing, np.uint64, len(self.missing)))
 
 
@@ -153,7 +153,7 @@ class LaneReplay:
         hits = self._evaluator.hits_of(rows, lambda at: self._texts.of(columns.ua_hash[at]))
         reasons = hits.reasons
         lacking = self._texts.lacks(columns.ua_hash)
-        if lacking.any():  # what was found then stands
+        if lacking.any():  # the stored verdict stays
             reasons[lacking] = (reasons[lacking] & ~AGENT_BITS) | (stored.reasons[lacking] & AGENT_BITS)
         found.events += n
         found.texts_missing += int(np.count_nonzero(lacking))

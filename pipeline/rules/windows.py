@@ -27,7 +27,7 @@ WINDOW_EVENTS_MAX = 32_000_000
 """The most events that a lane's windows remember; beyond it they reach back less far (adledger.pipeline.rules.reach)."""
 
 ROWS_SPAN_MS_MAX = 2 * 86_400_000
-"""So much log time lies in the rows of one call at most: ages are kept modulo 49 days."""
+"""The most log time that the rows of one call may span: ages are kept modulo 49 days."""
 
 OF_IMPRESSIONS = (
     Reason.CLICK_NO_IMPRESSION,
@@ -40,7 +40,7 @@ WINDOWED = tuple(r for r, rule in RULES.items() if any(p.horizon_ms for p in rul
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """n events of a lane in its order: columns, the watermark (ms, not falling), live and duplicate."""
+    """n events of a lane in its order: columns, the watermark (ms, never decreasing), live and duplicate."""
 
     columns: EventColumns
     clock: I64
@@ -98,7 +98,7 @@ class RuleWindows:
 
     @property
     def horizon_ms(self) -> int:
-        """How far back (ms of log time) the windows look; 0 where no rule that is run has one."""
+        """How far back (ms of log time) the windows look; 0 if no rule that runs has one."""
         return max(self._horizons.values(), default=0)
 
     def clock_from(self, clock: int) -> int:

@@ -17,7 +17,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.protocol.metadata import MetadataRequest
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.findings import Finding, format_findings
 
 PROBE_MS_MAX = 5_000
 """How long one broker may take to answer when the cause of a failure is looked for."""
@@ -94,7 +94,7 @@ async def explain(error: BaseException, options: Mapping[str, Any]) -> LogError:
     if found := await probe(options):
         if len(found) == 1:
             return LogError(found[0].message, remedy=found[0].remedy)
-        return LogError(listed(f"no broker of {servers} can be used:", found))
+        return LogError(format_findings(f"no broker of {servers} can be used:", found))
     return LogError(
         f"Kafka at {servers} failed: {type(error).__name__}: {error}",
         remedy="the brokers answer now: try again; if it stays so, look at their logs",

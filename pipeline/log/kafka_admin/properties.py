@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.findings import Finding, format_findings
 from adledger.pipeline.log.kafka_admin.tls import tls_context
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _either(words: Sequence[str]) -> str:
 
 def _raise_findings(checked: _Checked) -> dict[str, Any]:
     if checked.findings:
-        raise UsageError(listed("the Kafka properties are not usable:", checked.findings))
+        raise UsageError(format_findings("the Kafka properties are not usable:", checked.findings))
     return checked.options
 
 

@@ -12,7 +12,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import LogError, UsageError
-from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.findings import Finding, format_findings
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.group_facts import group_operations
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
@@ -76,7 +76,7 @@ async def require_fit_topics(settings: Settings, role: Role) -> Checked:
     checked = await check_topics(settings, role)
     if not checked.fit:
         refused = [finding for finding in checked.findings if not finding.advice]
-        raise LogError(listed("Kafka is not as the pipeline needs it:", refused))
+        raise LogError(format_findings("Kafka is not as the pipeline needs it:", refused))
     return checked
 
 

@@ -6,7 +6,7 @@ from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
 
 from adledger.pipeline.errors import LogError
-from adledger.pipeline.findings import Finding, listed
+from adledger.pipeline.findings import Finding, format_findings
 from adledger.pipeline.log.kafka_admin.failures import RIGHTS_REMEDY
 from adledger.pipeline.log.kafka_admin.metadata import NO_TOPIC_ID, TopicFacts, topic_facts
 from adledger.pipeline.log.source import Topology
@@ -36,7 +36,7 @@ async def read_topology(client: AIOKafkaClient, topics: Sequence[str]) -> Topolo
 def topology(facts: Sequence[TopicFacts]) -> Topology:
     """Return the topology of topics in topic-index order. Raises LogError."""
     if found := list(unfit_topics(facts)):
-        raise LogError(listed("the topics can't be read as lanes:", found))
+        raise LogError(format_findings("the topics can't be read as lanes:", found))
     return Topology(
         topics=tuple(topic.name for topic in facts),
         kinds=topic_kinds(len(facts)),
