@@ -84,14 +84,14 @@ def test_the_schema_is_that_of_the_rules():
 
 
 WRONG = [
-    ("[rules.UA_BLANK]\nmode = 'enforc'\n", 5, "no mode"),
+    ("[rules.UA_BLANK]\nmode = 'enforc'\n", 5, "not a mode"),
     ("[rules.UA_BLANK]\n\nmood = 'enforce'\n", 6, "no 'mood'"),
     ("[rules.UA_BLANKS]\nmode = 'enforce'\n", 4, "no 'UA_BLANKS'"),
     ("[rules.UA_BLANK]\n", 4, "mode is missing"),
     ("[rules.CLICK_NO_IMPRESSION]\nmode = 'enforce'\n", 5, "hints"),
     ("[rules.DOUBLE_CLICK]\nmode = 'flag'\nwithin_ms = 0\n", 6, "out of bounds"),
     ("[rules.DOUBLE_CLICK]\nmode = 'flag'\nwithin_ms = true\n", 6, "out of bounds"),
-    ("[rules.UA_BLANK]\nmode = 'flag'\nshare_max_percent = 101\n", 6, "no share"),
+    ("[rules.UA_BLANK]\nmode = 'flag'\nshare_max_percent = 101\n", 6, "not a share"),
     ("[rules.UA_BLANK]\nmode = 'flag'\nshare_max_percent = 0.00001\n", 6, "too fine"),
     ("[rules.UA_BLANK]\nmode = 'flag'\nshare_min_percent = 9\nshare_max_percent = 2\n", 6, "above"),
     ("[guardrail]\nevents_min = 0\n", 5, "out of bounds"),
