@@ -1,5 +1,5 @@
 # What people need, one target each. `make help` lists them.
-# Everything runs in .venv, which is made on first use and made again when pyproject.toml changes.
+# Everything runs in .venv, which is created on first use and updated when pyproject.toml changes.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; \
 	done)
 
-## demo: real logs and 2 million generated events, end to end, checked against the truth (ARGS="--events 500000")
+## demo: real logs and 2 million generated events, end to end, compared with the ground truth (ARGS="--events 500000")
 .PHONY: demo
 demo: $(READY)
 	@$(BIN)/adledger demo $(ARGS)
@@ -41,7 +41,7 @@ bench-comparison: $(READY)
 test-brokers: $(READY)
 	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py $(ARGS)
 
-## simulate: the whole pipeline under faults in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints what happened)
+## simulate: the whole pipeline under faults, in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints one run)
 SEEDS ?= 0..1999
 .PHONY: simulate
 simulate: $(READY)
@@ -61,27 +61,27 @@ simulate-nightly: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 99999)) --processes $$(getconf _NPROCESSORS_ONLN)
 	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 19999)) --processes $$(getconf _NPROCESSORS_ONLN) --overwrites
 
-## chaos: real servers and workers, hurt in every way we know, while traffic of known truth goes through; at most 6 minutes
+## chaos: real servers and workers under every fault we know, while traffic with known ground truth flows; 6 minutes at most
 .PHONY: chaos
 chaos: $(READY)
 	@$(BIN)/adledger chaos $(ARGS)
 
-## soak: backpressure, ClickHouse away for 10 minutes at full input (ARGS="--outage 1h")
+## soak: backpressure; ClickHouse is down for 10 minutes at full input (ARGS="--outage 1h")
 .PHONY: soak
 soak: $(READY)
 	@$(BIN)/adledger chaos --faults outage --outage 10m --rate 2000 --no-controls $(ARGS)
 
-## model: every state of the lane protocol, and what goes wrong without each of its rules (MUTANT=no-wait tells one in full)
+## model: search every state of the lane protocol, and show what breaks without each rule (MUTANT=no-wait prints one trace)
 .PHONY: model
 model: $(READY)
 	@$(BIN)/python -m docs.model $(MUTANT)
 
-## fraud-eval: recall and precision of the fraud rules on labelled traffic, and the real logs, into docs/fraud-eval.md
+## fraud-eval: measure the fraud rules on labelled traffic and the real logs, into docs/fraud-eval.md
 .PHONY: fraud-eval
 fraud-eval: $(READY)
 	@$(BIN)/python -m adledger.loadtest.fraud_eval $(ARGS)
 
-## methodology: make docs/methodology.md again from the rules and the shipped rule set
+## methodology: regenerate docs/methodology.md from the rules and the shipped rule set
 .PHONY: methodology
 methodology: $(READY)
 	@$(BIN)/python -m adledger.pipeline.rules.methodology > docs/methodology.new
@@ -110,28 +110,28 @@ lint: $(READY)
 types: $(READY)
 	@$(BIN)/mypy
 
-## format: let ruff mend and format the code
+## format: let ruff fix and format the code
 .PHONY: format
 format: $(READY)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-## ci: what CI runs, on this machine: lint, types, test
+## ci: everything that CI runs, on this machine
 .PHONY: ci
 ci:
 	@bash .ci/run
 
-## setup: make .venv with everything in it (the other targets do this by themselves)
+## setup: create .venv (the other targets do this automatically)
 .PHONY: setup
 setup: $(READY)
 
-## lock: write the installed versions to constraints.txt, after an upgrade that CI accepts
+## lock: write the installed versions to constraints.txt
 .PHONY: lock
 lock: $(READY)
 	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '^pip=='; } > constraints.new
 	@mv constraints.new constraints.txt
 
-## clean: remove .venv, caches and what builds left (never your data)
+## clean: remove .venv, caches and build output (never your data)
 .PHONY: clean
 clean:
 	@rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
