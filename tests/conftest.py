@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,15 @@ from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)
 settings.load_profile("adledger")
+
+
+@pytest.fixture(autouse=True)
+def _client_logs() -> Iterator[None]:
+    """Give the Kafka client its log level back: a command that ran in this process may have silenced it."""
+    log = logging.getLogger("aiokafka")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture(scope="session")
