@@ -102,7 +102,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
     def work(self) -> LedgerSummary | None:
         """Run to the end; returns the whole ledger's totals when the group has caught up, None after a signal.
 
-        Raises UsageError, LogError, SinkError, LaneStopped.
+        Raises UsageError, LogError, SinkError, LaneHalted.
         """
         logs.set_up(str(self.loglevel or "INFO"), Path(self.logfile) if self.logfile else None)
         with self.app.lanes.recorded():
@@ -181,7 +181,7 @@ def run_app(
 ) -> LedgerSummary | None:
     """Run a worker on Kafka; returns the whole ledger's totals when the group has caught up, None after a signal.
 
-    Raises UsageError, LogError, SinkError, LaneStopped.
+    Raises UsageError, LogError, SinkError, LaneHalted.
     """
     app = create_app(settings, until_caught_up=until_caught_up)
     app.conf.web_enabled = with_web

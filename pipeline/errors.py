@@ -14,7 +14,7 @@ Every error that a user may see is an `AdledgerError`: it says what is wrong, wh
     │   ├── SinkUnavailable        no connection; nothing was sent
     │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
     │   └── InsertUnknown          sent, but no answer: in doubt
-    └── LaneStopped                a lane found what it must not guess about; an operator decides
+    └── LaneHalted                a lane found what it must not guess about; an operator decides
 """
 
 from collections.abc import Mapping
@@ -96,5 +96,5 @@ class InsertUnknown(SinkError):  # noqa: N818
     """An insert was sent and no answer came: it may have happened, may yet happen, or never will."""
 
 
-class LaneStopped(AdledgerError):  # noqa: N818
+class LaneHalted(AdledgerError):  # noqa: N818
     """A lane found a state that it must not guess about. It halts until an operator resolves it."""

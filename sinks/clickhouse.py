@@ -21,8 +21,8 @@ from adledger.sinks import queries
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from adledger.sinks.ledger import ledger_entry
-from adledger.sinks.orders import ClickHouseOrders
 from adledger.sinks.outcomes import insert_outcome
+from adledger.sinks.overrides import ClickHouseOverrides
 from adledger.sinks.pool import ClientPool
 from adledger.sinks.rules import ClickHouseRules
 from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
@@ -55,7 +55,7 @@ class ClickHouseSink:
     def __init__(self, address: ServerAddress, options: SinkOptions | None = None) -> None:
         self._options = options or SinkOptions()
         self._database = self._options.database
-        self.orders = ClickHouseOrders(self._rows, self._database)
+        self.overrides = ClickHouseOverrides(self._rows, self._database)
         """Operator overrides."""
         self.rules = ClickHouseRules(self._rows, self._insert_rows, self._database)
         """Rule sets, publishers, evaluators and alerts."""

@@ -28,7 +28,7 @@ WRONG = {
     DISAGREE: "the tables of one batch say different things",
     GAP: "batch 2 is written, and the ledger does not have the batch that it follows",
     OLD_INTENT: "an older intent has overwritten a newer one",
-    STOPPED: "the lane stops for a person, though nobody did it harm",
+    STOPPED: "the lane halts, though nothing was damaged",
     LOST: "the lane has gone on to its end, and the ledger lacks a batch: it is lost",
     TOO_SMALL: "more is on its way than this model has room for",
     LIVELOCK: "from here the lane never comes to its end, though nothing more goes wrong",

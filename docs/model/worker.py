@@ -49,7 +49,7 @@ def leave(t, at):
 
 @jit
 def stop(t, at):
-    """`LaneStopped`: a person is asked for. Who lost the lane while it looked stands still until it hears so."""
+    """`LaneHalted`: an operator must decide. A worker that lost the lane while it looked halts until it learns that."""
     if t[at + CURRENT]:
         t[VIOLATION] = STOPPED
     leave(t, at)

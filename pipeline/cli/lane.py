@@ -1,4 +1,4 @@
-"""`adledger lane`: what lanes stand on, and a person's orders to those that stand still."""
+"""`adledger lane`: the state of lanes, and operator overrides for those that are halted."""
 
 import getpass
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adledger.pipeline.cli import connect, options
-from adledger.pipeline.cli.lane_output import lane_json, order_json, print_lanes, told
+from adledger.pipeline.cli.lane_output import lane_json, override_json, print_lanes, describe
 from adledger.pipeline.cli.output import err, out, out_json, quiet_kafka_client
 from adledger.pipeline.cli.remedies import Flags, command_flags, complete, completed
 from adledger.pipeline.errors import AdledgerError, UsageError
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
     from adledger.pipeline.control.owners import Owners
     from adledger.pipeline.lanes.inspect import LaneLook
     from adledger.pipeline.settings import Settings
-    from adledger.sinks.orders import LaneOrder
+    from adledger.sinks.overrides import LaneOverride
 
 lane = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 LaneArgument = Annotated[int, typer.Argument(min=0, metavar="LANE", help="The lane: a partition number.")]
-Reason = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the order for ever.")
-]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stored with the override.")]
 Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be ordered.")]
-Execute = Annotated[bool, typer.Option("--execute", help="Order it.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the override, write nothing.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Write the override.")]
 
 
 @lane.callback()
 def root() -> None:
-    """Look at lanes; order what one that stands still shall do.
+    """Show lanes, and override what halts one.
 
     \b
     Examples:
@@ -54,9 +52,9 @@ def status(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show where each lane stands, who has it and what it does, and why one stands still.
+    """Show each lane's position, owner and phase, and why it is halted.
 
-    The ledger's end, the batch that is intended, what the tables hold of it, the log's bounds, the lag; the worker that owns the lane, by the group, and what it does, by that worker's pages (rebuilding and how far, running, idle, waiting, in doubt, stopped); and where something is wrong, what it is and the command that orders what to do. Exit code 1 where a lane would stand still.
+    For each lane: the ledger's end, the intended batch and its rows in the tables, the log's bounds and the lag; the worker that owns it, from the group, and its phase, from that worker's pages (rebuilding and how far, running, idle, waiting, in_doubt, halted). If a lane is or would be halted: the reason, and the command that resolves it; the exit code is then 1.
 
     \b
     Examples:
@@ -98,7 +96,7 @@ def skip(
 ) -> None:
     """Give up offsets that the log no longer has.
 
-    Also: go over to a log that was truncated or a topic that was made anew. The lane's owner carries the order out within seconds, if it still fits what the lane finds; the gap is then a row of the ledger, its offsets counted as lost.
+    Also: continue on a log that was truncated, or a topic that was recreated. The lane's owner applies the override within seconds, if it still matches what the lane finds. The gap becomes a ledger row, and its offsets are counted as lost.
 
     \b
     Examples:
@@ -108,7 +106,7 @@ def skip(
     deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
     )
-    _order_one(deployment, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+    _override_one(deployment, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
 
 
 @lane.command("resolve")
@@ -127,9 +125,9 @@ def resolve(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Let a lane go on whose tables or commits don't agree with the ledger.
+    """Resolve a lane whose tables or commits disagree with the ledger.
 
-    Where the tables hold some of a batch that has no ledger row, the rows are removed and the batch is written again. Where the group's commits are gone or don't fit, the lane goes on from the ledger's end. A batch of the ledger is never touched.
+    If the tables hold part of a batch that has no ledger row, its rows are removed and the batch is written again. If the group's commits are gone or don't match, the lane continues from the ledger's end. A batch in the ledger is never touched.
 
     \b
     Examples:
@@ -139,11 +137,13 @@ def resolve(
     deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
     )
-    _order_one(deployment, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+    _override_one(
+        deployment, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json
+    )
 
 
-@lane.command("barrier")
-def barrier(
+@lane.command("repartition")
+def repartition(
     *,
     reason: Reason,
     author: Author = None,
@@ -157,39 +157,40 @@ def barrier(
     assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Go over to more partitions, every lane at once.
+    """Switch every lane to more partitions.
 
-    The new number must be a multiple of the old one: then each new lane's users were all in one old lane, whose dedupe window it takes over. Stop the producers first; docs/partitions.md has the procedure.
+    The new number must be a multiple of the old one, so that each new lane's users come from one old lane, whose dedupe window it takes over. Stop the producers first: docs/partitions.md has the procedure.
 
     \b
     Examples:
-      adledger lane barrier --reason "16 to 32 partitions" --dry-run
-      adledger lane barrier --reason "16 to 32 partitions" --execute
+      adledger lane repartition --reason "16 to 32 partitions" --dry-run
+      adledger lane repartition --reason "16 to 32 partitions" --execute
     """
     deployment = _deployment(
         config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
     )
     executed = _executes(dry_run, execute)
     looks = _look(deployment, None)
-    others = [look for look in looks if look.trouble and look.command != "barrier"]
+    others = [look for look in looks if look.trouble and look.command != "repartition"]
     if others:
         raise AdledgerError(
-            f"{len(others)} lanes stand still for another reason. {others[0].trouble}",
+            f"{len(others)} lanes are halted for another reason. {others[0].trouble}",
             remedy=others[0].remedy,
         )
-    wanted = [look for look in looks if look.command == "barrier"]
+    wanted = [look for look in looks if look.command == "repartition"]
     if not wanted:
         raise AdledgerError(
-            "no lane needs a barrier: every lane of the ledger is of this log and its partitions",
+            "there is nothing to repartition: the ledger has the log's number of partitions",
             remedy="add the partitions first: kafka-topics.sh --alter --topic TOPIC --partitions N",
         )
-    _order(deployment.settings, wanted, (reason, author), executed, as_json=as_json)
+    _override(deployment.settings, wanted, (reason, author), executed, as_json=as_json)
 
 
 def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags of which one is given
     if dry_run == execute:
         raise UsageError(
-            "what to do is not said", remedy="give --dry-run to see it, or --execute to order it"
+            "neither or both of --dry-run and --execute are set",
+            remedy="use --dry-run to see the override, or --execute to write it",
         )
     return execute
 
@@ -218,7 +219,7 @@ def _owners(deployment: _Deployment) -> "Owners":
 
 
 def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
-    """Return how lanes stand, the commands in what they say complete."""
+    """Return the lanes, with complete commands in their remedies."""
     import asyncio
 
     from adledger.pipeline.lanes.inspect import check_lane, inspected, look_at
@@ -236,7 +237,7 @@ def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
     return [replace(look, remedy=complete(look.remedy, flags)) for look in looks]
 
 
-def _order_one(
+def _override_one(
     deployment: _Deployment,
     command: str,
     lane_no: int,
@@ -248,13 +249,13 @@ def _order_one(
     (look,) = _look(deployment, lane_no)
     if look.command != command:
         raise AdledgerError(
-            f"there is nothing to {command}: {look.trouble or f'lane {lane_no} stands as it should'}",
+            f"there is nothing to {command}: {look.trouble or f'lane {lane_no} is not halted'}",
             remedy=look.remedy or complete(f"adledger lane status {lane_no}", deployment.flags),
         )
-    _order(deployment.settings, [look], who, executed, as_json=as_json)
+    _override(deployment.settings, [look], who, executed, as_json=as_json)
 
 
-def _order(
+def _override(
     settings: "Settings",
     looks: Sequence["LaneLook"],
     who: tuple[str, str | None],
@@ -262,37 +263,39 @@ def _order(
     *,
     as_json: bool,
 ) -> None:
-    """Write the orders that are not there yet, or show them."""
+    """Write the overrides that are not stored yet, or show them."""
     reason, author = who
     if not reason.strip():
-        raise UsageError("--reason is empty", remedy="say why: it is kept with the order")
-    orders = [
+        raise UsageError("--reason is empty", remedy="give a reason: it is stored with the override")
+    overrides = [
         replace(look.proposal, reason=reason, author=author or getpass.getuser())
         for look in looks
-        if look.proposal is not None and not look.ordered
+        if look.proposal is not None and not look.overridden
     ]
-    if executed and orders:
-        _write(settings, orders)
+    if executed and overrides:
+        _write(settings, overrides)
     if as_json:
-        out_json({"executed": executed, "orders": [order_json(settings, order) for order in orders]})
+        out_json(
+            {"executed": executed, "overrides": [override_json(settings, override) for override in overrides]}
+        )
         return
-    for order in orders:
-        out(f"lane {order.lane}, batch {order.batch_no}: {told(settings, order)}")
-    already = len(looks) - len(orders)
+    for override in overrides:
+        out(f"lane {override.lane}, batch {override.batch_no}: {describe(settings, override)}")
+    already = len(looks) - len(overrides)
     if already:
-        err(f"{already} of these lanes have this order already: a running worker carries it out, or the next")
-    if executed and orders:
-        err("ordered. A worker that runs looks every 5 s, another when it starts; see `adledger lane status`")
-    elif orders:
-        err("nothing was ordered yet: --execute does it")
+        err(f"{already} of these lanes have this override already: their worker applies it")
+    if executed and overrides:
+        err("written. A running worker looks every 5 s, others when they start; see `adledger lane status`")
+    elif overrides:
+        err("nothing was written: --execute writes it")
 
 
-def _write(settings: "Settings", orders: Sequence["LaneOrder"]) -> None:
-    from adledger.sinks.orders import insert_sql, order_row
+def _write(settings: "Settings", overrides: Sequence["LaneOverride"]) -> None:
+    from adledger.sinks.overrides import insert_sql, override_row
 
     with connect.client(settings) as client:
         client.execute(
             insert_sql(settings.database),
-            [order_row(order) for order in orders],
+            [override_row(override) for override in overrides],
             settings={"async_insert": 0},
         )

@@ -1,4 +1,4 @@
-"""What `adledger lane` writes: lanes as they stand, and orders in words."""
+"""What `adledger lane` writes: the state of lanes, and overrides in words."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,31 +9,33 @@ if TYPE_CHECKING:
     from adledger.pipeline.control.owners import Owner, Owners
     from adledger.pipeline.lanes.inspect import LaneLook
     from adledger.pipeline.settings import Settings
-    from adledger.sinks.orders import LaneOrder
+    from adledger.sinks.overrides import LaneOverride
 
 REBUILDING = "rebuilding"
 
 
-def told(settings: "Settings", order: "LaneOrder") -> str:
-    """Return in words what an order does."""
-    from adledger.sinks.orders import NO_PARENT, OrderKind
+def describe(settings: "Settings", override: "LaneOverride") -> str:
+    """Return in words what an override does."""
+    from adledger.sinks.overrides import NO_PARENT, OverrideKind
 
     ranges = [
-        f"{_topic(settings, r.topic)} {r.start:,} to {r.end - 1:,}" for r in order.ranges if r.end > r.start
+        f"{_topic(settings, r.topic)} {r.start:,} to {r.end - 1:,}"
+        for r in override.ranges
+        if r.end > r.start
     ]
-    begins = ", ".join(f"{_topic(settings, r.topic)} at {r.end:,}" for r in order.ranges)
-    if order.kind is OrderKind.CLEAR:
-        rows = ", ".join(f"{left.rows:,} rows of {left.table}" for left in order.leftovers)
+    begins = ", ".join(f"{_topic(settings, r.topic)} at {r.end:,}" for r in override.ranges)
+    if override.kind is OverrideKind.CLEAR:
+        rows = ", ".join(f"{left.rows:,} rows of {left.table}" for left in override.leftovers)
         return f"remove {rows}; the batch is then written again"
-    if order.kind is OrderKind.BARRIER:
+    if override.kind is OverrideKind.REPARTITION:
         parent = (
-            "" if order.parent == NO_PARENT
-            else f", with the window of lane {order.parent} when that has reached "
-            + ", ".join(f"{end:,}" for end in order.parent_ends)
+            "" if override.parent == NO_PARENT
+            else f", with the window of lane {override.parent} once that has reached "
+            + ", ".join(f"{end:,}" for end in override.parent_ends)
         )  # fmt: skip
-        return f"go over to epoch {order.epoch}: {begins}{parent}"
-    lost = f"{order.lost:,} offsets lost ({'; '.join(ranges)})" if ranges else "no known offset is lost"
-    return f"{lost}; go on with {begins}, epoch {order.epoch}"
+        return f"switch to epoch {override.epoch}: {begins}{parent}"
+    lost = f"{override.lost:,} offsets lost ({'; '.join(ranges)})" if ranges else "no known offset is lost"
+    return f"{lost}; continue at {begins}, epoch {override.epoch}"
 
 
 def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
@@ -70,7 +72,7 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
 
 def _state(look: "LaneLook", owners: "Owners") -> str:
     if look.trouble:
-        return "ordered" if look.ordered else "STANDS STILL"
+        return "OVERRIDDEN" if look.overridden else "HALTED"
     return "NO WORKER" if look.lag and owners.of(look.lane) is None else "ok"
 
 
@@ -133,24 +135,24 @@ def lane_json(settings: "Settings", look: "LaneLook", owner: "Owner | None") -> 
         "trouble": look.trouble or None,
         "remedy": look.remedy or None,
         "command": look.command or None,
-        "ordered": look.ordered,
+        "overridden": look.overridden,
     }
 
 
-def order_json(settings: "Settings", order: "LaneOrder") -> dict[str, Any]:
-    """Return an order for --json."""
+def override_json(settings: "Settings", override: "LaneOverride") -> dict[str, Any]:
+    """Return an override for --json."""
     return {
-        "lane": order.lane,
-        "batch_no": order.batch_no,
-        "kind": str(order.kind),
-        "epoch": order.epoch,
-        "ranges": {_topic(settings, r.topic): [r.start, r.end] for r in order.ranges},
-        "lost": order.lost,
-        "parent": order.parent if order.parent >= 0 else None,
-        "parent_ends": list(order.parent_ends),
-        "rows_removed": {left.table: left.rows for left in order.leftovers},
-        "reason": order.reason,
-        "author": order.author,
+        "lane": override.lane,
+        "batch_no": override.batch_no,
+        "kind": str(override.kind),
+        "epoch": override.epoch,
+        "ranges": {_topic(settings, r.topic): [r.start, r.end] for r in override.ranges},
+        "lost": override.lost,
+        "parent": override.parent if override.parent >= 0 else None,
+        "parent_ends": list(override.parent_ends),
+        "rows_removed": {left.table: left.rows for left in override.leftovers},
+        "reason": override.reason,
+        "author": override.author,
     }
 
 

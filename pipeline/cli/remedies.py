@@ -26,7 +26,7 @@ _SETTINGS = {
     "adledger lane status": _LANES,
     "adledger lane skip": _LANES,
     "adledger lane resolve": _LANES,
-    "adledger lane barrier": _LANES,
+    "adledger lane repartition": _LANES,
 }
 """The commands of remedies that meet a deployment, and the settings that lead them to it."""
 

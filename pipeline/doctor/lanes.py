@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from adledger.pipeline.doctor import keys
 from adledger.pipeline.doctor.report import Check
-from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import Ports
@@ -57,7 +57,7 @@ async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) ->
             bounds = await view.bounds(lane)
             await _sample(view, settings, lane, bounds, seen.samples)
             positions = await _positions(view, settings, lane, sink, bounds)
-        except LaneStopped as error:
+        except LaneHalted as error:
             seen.stopped[lane] = Finding(error.message, error.remedy)
         else:
             seen.lag_records += sum(max(0, b.end - positions[topic]) for topic, b in bounds.items())
@@ -86,7 +86,7 @@ def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check
 async def _positions(
     view: LogView, settings: Settings, lane: int, sink: Sink | None, bounds: Mapping[int, OffsetBounds]
 ) -> dict[int, int]:
-    """Return where a worker would go on with a lane. Raises LaneStopped where it would not."""
+    """Return where a worker would go on with a lane. Raises LaneHalted where it would not."""
     first = {topic: b.first for topic, b in bounds.items()}
     if sink is not None:
         start = await find_start(_ports(view, settings, sink), lane)

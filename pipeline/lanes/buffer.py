@@ -21,18 +21,18 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch's records, its ranges, and the place at which it is cut."""
+    """A batch's records, its ranges, and the position at which it is cut."""
 
     records: OrderedRecords
     ranges: tuple[OffsetRange, ...]
-    place: CutPosition
+    position: CutPosition
     clock_before: int
 
     @property
     def clock_after(self) -> int:
-        """The watermark behind the batch: at its last record; a batch of none goes up to its place."""
+        """The watermark behind the batch: at its last record; a batch of none goes up to its position."""
         clock = self.records.clock
-        return int(clock[-1]) if len(clock) else self.place.time
+        return int(clock[-1]) if len(clock) else self.position.time
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class LaneBuffer:
             found = Cut((0,) * len(self._topics), OrderedRecords.none(), CutPosition(clock_before, 0, -1))
         for topic, taken in zip(self._topics, found.taken, strict=True):
             topic.drop(taken)
-        return Batch(found.records, self._advance(), found.place, clock_before)
+        return Batch(found.records, self._advance(), found.position, clock_before)
 
     def idle(self, clock_before: int, clock_after: int) -> Batch:
         """Return a batch of no records, which moves the lane's clock, and over offsets without records if there are any."""

@@ -144,7 +144,7 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
     if malformed := int(dead["records"].sum(dtype=np.uint64)):
         counts[int(Class.MALFORMED)] = malformed
     received = sum(counts.values())
-    if intent.ordered and (lost := sum(r.end - r.start for r in intent.ranges)):
+    if intent.is_override and (lost := sum(r.end - r.start for r in intent.ranges)):
         counts[int(Class.LOST)] = lost
     return LedgerEntry(
         lane=intent.lane, batch_no=intent.batch_no, epoch=intent.epoch, ranges=intent.ranges,

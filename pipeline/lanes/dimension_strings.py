@@ -8,7 +8,7 @@ import numpy as np
 from adledger.sinks.sink import BatchWriter, Columns
 
 
-class TextWriter:
+class DimensionStringWriter:
     """Writes user agents and pages, gathered over lanes. Idempotent: what fails is simply written again."""
 
     def __init__(self, sink: BatchWriter) -> None:

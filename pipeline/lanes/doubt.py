@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneStopped, SinkError
+from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneHalted, SinkError
 from adledger.pipeline.lanes.compute import Computed, dead_letters, stored_columns
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.events import BatchCutAgain, BatchSettled, LeftoversRemoved, Phase
@@ -71,7 +71,7 @@ class Settlement:
         """Bring a batch in doubt to its end. `compute` is asked only where no event row is there.
 
         `records`, and `leader_epochs` as in the intent, are of the batch as the log has it now. Raises CommitFenced,
-        CommitUnknown, LaneStopped.
+        CommitUnknown, LaneHalted.
         """
         deadline, found, retry = self._ports.limits.write_deadline_seconds, intent, self._ports.limits.retry
         # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
@@ -96,7 +96,7 @@ class Settlement:
                 if not attempt.is_last:
                     self._delivery.note_retry(error, attempt, intent.batch_no)
                     await retry.pause(attempt)
-            except LaneStopped:
+            except LaneHalted:
                 # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
                 committed = await self._ports.source.committed(self._lane)
                 if not {c.metadata for c in committed.values()} <= {found.text(), intent.text()}:
@@ -106,7 +106,7 @@ class Settlement:
                 self._ports.emit(BatchSettled(self._lane, intent.batch_no))
                 self._phase.enter(Phase.RUNNING)
                 return settled
-        raise LaneStopped(
+        raise LaneHalted(
             f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
             remedy="fix what the messages above name, then start the worker again",
         )
@@ -156,14 +156,14 @@ class Settlement:
         there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
         if there["ledger"] or not any(there.values()):
             return there
-        given = [o for o in await self._ports.orders.orders(self._lane) if o.clears(intent.batch_no)]
+        given = [o for o in await self._ports.overrides.of_lane(self._lane) if o.clears(intent.batch_no)]
         if not given:
             return there
-        found = await self._ports.orders.leftovers(self._lane, intent.batch_no)
+        found = await self._ports.overrides.leftovers(self._lane, intent.batch_no)
         for order in given:
             if set(found) <= set(order.leftovers):
                 self._ports.emit(LeftoversRemoved(self._lane, intent.batch_no))
-                await self._ports.orders.clear(self._lane, intent.batch_no, max(r.send_by for r in found))
+                await self._ports.overrides.clear(self._lane, intent.batch_no, max(r.send_by for r in found))
                 return await self._ports.sink.batch_rows(self._lane, intent.batch_no)
         return there
 
@@ -204,7 +204,7 @@ class Settlement:
 
     def _check_whole(self, table: str, found: int, intended: int) -> None:
         if found != intended:
-            raise LaneStopped(
+            raise LaneHalted(
                 f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
                 remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written "
                 f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
@@ -219,9 +219,9 @@ class Settlement:
 async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
     """Return the records of an intent's ranges, in the order they had then; what was given up has none.
 
-    Raises LaneStopped where the log ends before them, LogError.
+    Raises LaneHalted where the log ends before them, LogError.
     """
-    if intent.ordered:
+    if intent.is_override:
         return OrderedRecords.none()
     parts: list[list[RecordRefs]] = [[] for _ in ports.topology.topics]
     positions = {r.topic: r.start for r in intent.ranges if r.start < r.end}
@@ -234,7 +234,7 @@ async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
             refs = walk(f)
             parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
             if f.drained and f.next_offset < ends[f.topic]:
-                raise LaneStopped(
+                raise LaneHalted(
                     f"lane {intent.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
                     f"{ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
                     remedy="the log was truncated: restore it",

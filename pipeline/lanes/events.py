@@ -25,7 +25,7 @@ class Phase(StrEnum):
     IDLE = "idle"  # all that was there is in the ledger
     WAITING = "waiting"  # for ClickHouse, which does not answer
     IN_DOUBT = "in_doubt"  # settles a batch whose outcome is unknown
-    STOPPED = "stopped"  # found what an operator must decide about
+    HALTED = "halted"  # found what an operator must decide about
 
 
 @dataclass(frozen=True, slots=True)

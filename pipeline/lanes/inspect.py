@@ -1,4 +1,4 @@
-"""A lane looked at from outside, by whoever does not own it: what it would find at start, and the order that fits.
+"""A lane looked at from outside, by whoever does not own it: what it would find at start, and the override that fits.
 
 Looking joins no group, commits nothing and writes nothing. A lane that works may be seen in the middle of a batch.
 """
@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
-from adledger.pipeline.errors import LaneStopped, LogError
+from adledger.pipeline.errors import LaneHalted, LogError
 from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.overrides import COMMANDS, Place, StandsStill
+from adledger.pipeline.lanes.overrides import COMMANDS, LanePosition, OverrideNeeded
 from adledger.pipeline.lanes.recovery import Outside, Seen, diagnose
 from adledger.pipeline.lanes.start import make_sink
 from adledger.pipeline.log.files.source import FilesSource
@@ -19,7 +19,7 @@ from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.source import OffsetBounds, Source, Topology
 from adledger.pipeline.settings import Settings
 from adledger.sinks.clickhouse import ClickHouseSink
-from adledger.sinks.orders import LaneOrder, Orders
+from adledger.sinks.overrides import LaneOverride, Overrides
 from adledger.sinks.sink import Sink
 
 SETTLED_SECONDS_MAX = 60
@@ -28,20 +28,20 @@ SETTLED_SECONDS_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A log, a ClickHouse and its orders, to look at."""
+    """A log, a ClickHouse and its overrides, to look at."""
 
     source: Source
     sink: Sink
     topology: Topology
-    orders: Orders
+    overrides: Overrides
 
 
 @dataclass(frozen=True, slots=True)
 class LaneLook:
     """One lane. `pending` is its batch without a ledger row, `rows` what the tables hold of it.
 
-    `trouble` says why the lane would stand still ("" where it would not), `proposal` is the order that mends it and
-    `ordered` whether such an order is there already.
+    `trouble` says why the lane would stand still ("" where it would not), `proposal` is the override that mends it and
+    `ordered` whether such an override is there already.
     """
 
     lane: int
@@ -53,8 +53,8 @@ class LaneLook:
     rows: Mapping[str, int]
     trouble: str
     remedy: str
-    proposal: LaneOrder | None
-    ordered: bool
+    proposal: LaneOverride | None
+    overridden: bool
 
     @property
     def lag(self) -> int:
@@ -63,7 +63,7 @@ class LaneLook:
 
     @property
     def command(self) -> str:
-        """The command of `adledger lane` that orders what it needs, or ""."""
+        """The command of `adledger lane` that overrides what it needs, or ""."""
         return COMMANDS[self.proposal.kind] if self.proposal is not None else ""
 
 
@@ -74,12 +74,12 @@ async def inspected(settings: Settings, server: ServerAddress) -> AsyncIterator[
     try:
         if isinstance(settings.source, FilesAddress):
             files = FilesSource(settings.source.directory, settings.group)
-            yield Inspected(files, sink, files.topology, sink.orders)
+            yield Inspected(files, sink, files.topology, sink.overrides)
             return
         kafka = KafkaSource.of(settings, lambda _: None)
         topology = await kafka.look()
         try:
-            yield Inspected(kafka, sink, topology, sink.orders)
+            yield Inspected(kafka, sink, topology, sink.overrides)
         finally:
             await kafka.leave()
     finally:
@@ -92,18 +92,18 @@ async def look_at(outside: Outside, lane: int) -> LaneLook:
         committed = await outside.source.committed(lane)
         entry = await outside.sink.ledger_end(lane)
         seen = Seen(lane, entry, committed, await outside.source.bounds(lane))
-        stopped: LaneStopped | None = None
+        stopped: LaneHalted | None = None
         pending: Intent | None = None
         try:
             pending = (await diagnose(outside, seen)).pending
-            stopped = await _unsettled(outside, seen.place(outside.topology), pending)
-        except LaneStopped as error:
+            stopped = await _unsettled(outside, seen.position(outside.topology), pending)
+        except LaneHalted as error:
             stopped = error
         if stopped is None or await outside.source.committed(lane) == committed:
             break
-    proposal = stopped.proposal if isinstance(stopped, StandsStill) else None
-    given = await outside.orders.orders(lane) if proposal is not None else ()
-    batch = pending.batch_no if pending else (proposal or seen.place(outside.topology)).batch_no
+    proposal = stopped.proposal if isinstance(stopped, OverrideNeeded) else None
+    given = await outside.overrides.of_lane(lane) if proposal is not None else ()
+    batch = pending.batch_no if pending else (proposal or seen.position(outside.topology)).batch_no
     return LaneLook(
         lane=lane,
         batch_no=entry.batch_no if entry else None,
@@ -115,7 +115,7 @@ async def look_at(outside: Outside, lane: int) -> LaneLook:
         trouble=stopped.message if stopped else "",
         remedy=stopped.remedy if stopped else "",
         proposal=proposal,
-        ordered=proposal is not None and any(order.fits(proposal) for order in given),
+        overridden=proposal is not None and any(override.fits(proposal) for override in given),
     )
 
 
@@ -128,12 +128,12 @@ def check_lane(topology: Topology, lane: int) -> None:
         )
 
 
-async def _unsettled(outside: Outside, place: Place, pending: Intent | None) -> StandsStill | None:
+async def _unsettled(outside: Outside, at: LanePosition, pending: Intent | None) -> OverrideNeeded | None:
     """Return what is wrong with an intended batch whose owner should have settled it, or could not."""
     if pending is None or await outside.sink.server_time() <= pending.send_by:
         return None
-    there = await outside.sink.batch_rows(place.lane, pending.batch_no)
-    found = await outside.orders.leftovers(place.lane, pending.batch_no)
+    there = await outside.sink.batch_rows(at.lane, pending.batch_no)
+    found = await outside.overrides.leftovers(at.lane, pending.batch_no)
     if there["ledger"] or not found:
         return None
     some = there["events"] not in {0, pending.event_rows} or there["dead_letters"] not in {
@@ -143,11 +143,11 @@ async def _unsettled(outside: Outside, place: Place, pending: Intent | None) -> 
     overdue = await outside.sink.server_time() > pending.send_by + SETTLED_SECONDS_MAX
     if not (some or overdue):
         return None
-    return StandsStill(
-        f"lane {place.lane}: of batch {pending.batch_no} there are {there['events']} of {pending.event_rows} rows in "
+    return OverrideNeeded(
+        f"lane {at.lane}: of batch {pending.batch_no} there are {there['events']} of {pending.event_rows} rows in "
         f"events, {there['dead_letters']} of {pending.dead_rows} in dead_letters, {there['rollup_minute']} in "
         "rollup_minute, and no ledger row",
         remedy="a worker that owns the lane settles it where it can; where it says that it stands still, let the batch "
-        f"be written again: adledger lane resolve {place.lane} --reason TEXT --dry-run",
-        proposal=overrides.clear(place, pending.batch_no, found),
+        f"be written again: adledger lane resolve {at.lane} --reason TEXT --dry-run",
+        proposal=overrides.clear(at, pending.batch_no, found),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.errors import LaneHalted
 from adledger.sinks.sink import OffsetRange, Stamp
 
 METADATA_BYTES_MAX = 4_096
@@ -37,7 +37,7 @@ class Intent:
     dead_rows: int
     judge_version: int
     send_by: int
-    ordered: bool = False
+    is_override: bool = False
     leader_epochs: tuple[int, ...] = ()
     malformed: int | None = None
 
@@ -59,7 +59,7 @@ class Intent:
             "clock": [self.clock_before, self.clock_after],
             "rows": [self.event_rows, self.dead_rows],
             "judge": self.judge_version, "send_by": self.send_by,
-            **({"ordered": True} if self.ordered else {}),
+            **({"ordered": True} if self.is_override else {}),
             **({"leaders": self.leader_epochs} if self.leader_epochs else {}),
             **({"malformed": self.malformed} if self.malformed not in (None, self.dead_rows) else {}),
         }  # fmt: skip
@@ -69,7 +69,7 @@ class Intent:
 
     @classmethod
     def parse(cls, text: str, where: str) -> "Intent":
-        """Return the intent of a commit's metadata. Raises LaneStopped where the text is not one."""
+        """Return the intent of a commit's metadata. Raises LaneHalted where the text is not one."""
         try:
             f = orjson.loads(text)
             if f["v"] != VERSION:  # first: another version may have other fields
@@ -83,7 +83,7 @@ class Intent:
                 f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())), f.get("malformed"),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
-            raise LaneStopped(
+            raise LaneHalted(
                 f"{where}: the committed metadata is not an intent of this release: {text[:200]!r} ({error})",
                 remedy="another program commits for this group, or a newer release did; give adledger a group of its own",
             ) from None
@@ -91,7 +91,7 @@ class Intent:
 
 
 def _stop_version(where: str, version: object) -> None:
-    raise LaneStopped(
+    raise LaneHalted(
         f"{where}: the committed intent has version {version}, this release knows {VERSION}",
         remedy="run the release that committed it, or a newer one",
     )

@@ -78,7 +78,7 @@ class Lane:
         return None if self._knows is None else CachedState(self._keeper.state, self._epoch, *self._knows)
 
     async def run(self) -> None:
-        """Work. Raises CommitFenced, CommitUnknown, LaneStopped, LogError, SinkError."""
+        """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LogError, SinkError."""
         found = await self._delivery.retry(lambda: find_start(self._ports, self.lane))
         start = await self._when_parent_is_there(found)
         if start is None:
@@ -128,7 +128,7 @@ class Lane:
         while not self._stopping.is_set():
             self._phase.enter(Phase.REBUILDING, waits.what)
             entry = await self._delivery.retry(
-                lambda: self._ports.orders.entry_reaching(order.parent, order.parent_ends)
+                lambda: self._ports.overrides.entry_reaching(order.parent, order.parent_ends)
             )
             if entry is not None:
                 return start.after(entry)
@@ -139,7 +139,7 @@ class Lane:
         """End the batch that a former owner, or this worker before it died, had intended; None: it is to be cut again."""
         self._ports.emit(BatchInDoubt(self.lane, INTENDED_BEFORE, intent.batch_no))
         records = await fetch_again(self._ports, intent)
-        leader_epochs = () if intent.ordered else self._leader_epochs(intent.ranges)
+        leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
         computed_now: list[Computed] = []
 
         async def again() -> Computed:
@@ -221,7 +221,7 @@ class Lane:
         computed = await self._compute(batch.records, batch_no, batch.clock_before, batch.clock_after)
         intent = Intent(
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,
-            cut_time=batch.place.time, cut_topic=batch.place.topic, cut_offset=batch.place.offset,
+            cut_time=batch.position.time, cut_topic=batch.position.topic, cut_offset=batch.position.offset,
             clock_before=batch.clock_before, clock_after=batch.clock_after,
             event_rows=computed.event_rows, dead_rows=computed.dead_rows, malformed=computed.malformed,
             judge_version=computed.judge_version, send_by=0, leader_epochs=self._leader_epochs(batch.ranges),

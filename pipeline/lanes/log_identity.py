@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from adledger.pipeline.errors import LaneStopped, LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LaneHalted, LogRewritten, OffsetOutOfRange
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Source, Topology
@@ -107,9 +107,9 @@ def as_intended(intent: Intent, refs: RecordRefs, clock: I64, leader_epochs: Seq
     return all(NO_EPOCH in pair or pair[0] == pair[1] for pair in both)
 
 
-def of_other_records(intent: Intent, table: str) -> LaneStopped:
+def of_other_records(intent: Intent, table: str) -> LaneHalted:
     """Return the error where rows of a batch in doubt are not of the records that the log has now."""
-    return LaneStopped(
+    return LaneHalted(
         f"lane {intent.lane}: {table} has rows of batch {intent.batch_no} of other records than the log has now: it was "
         "truncated, and has grown again",
         remedy="restore the log; or let the batch be written again, of what the log has now: "
@@ -120,7 +120,7 @@ def of_other_records(intent: Intent, table: str) -> LaneStopped:
 def refuse_other_records(intent: Intent, there: Mapping[str, int]) -> None:
     """Raise where a batch in doubt has rows (table -> how many), of records that the log no longer has.
 
-    LogRewritten where it is done: then a lane that starts again compares the log with the whole ledger. LaneStopped else.
+    LogRewritten where it is done: then a lane that starts again compares the log with the whole ledger. LaneHalted else.
     """
     if there["ledger"]:
         raise LogRewritten(

@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from adledger.pipeline.errors import LaneStopped, SinkError
+from adledger.pipeline.errors import LaneHalted, SinkError
 from adledger.pipeline.lanes.catch_up import CatchUp
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.state import CachedState
 from adledger.pipeline.log.source import Assignment
-from adledger.sinks.orders import OrderStore
+from adledger.sinks.overrides import OverrideStore
 
 
 @dataclass(slots=True)
@@ -25,15 +25,15 @@ class OwnedLane:
     def next_lane(self, ports: Ports, slots: asyncio.Semaphore, catch_up: CatchUp | None) -> Lane:
         """Return the lane to run now; it goes on with what the one before it, or an earlier assignment, knew.
 
-        Raises LaneStopped: the lane came with partitions that were added since this worker joined.
+        Raises LaneHalted: the lane came with partitions that were added since this worker joined.
         """
         number, partitions = self.assignment.lane, ports.topology.partitions
         if number >= partitions:
-            raise LaneStopped(
+            raise LaneHalted(
                 f"lane {number}: partitions were added: there were {partitions} when this worker began. It goes on with "
                 "those, and reads nothing of the new ones",
                 remedy="stop the producers until they know of the new partitions, and every worker of the group; then "
-                "adledger lane barrier --reason TEXT --dry-run (docs/partitions.md has the procedure)",
+                "adledger lane repartition --reason TEXT --dry-run (docs/partitions.md has the procedure)",
             )
         until = catch_up.until(number) if catch_up is not None else None
         if self.lane is not None:
@@ -57,18 +57,18 @@ class OwnedLane:
             return False
 
 
-class OrderWatch:
-    """Looks whether there are orders for a lane that were not there at the first look."""
+class OverrideWatch:
+    """Looks whether there are overrides for a lane that were not there at the first look."""
 
-    def __init__(self, orders: OrderStore, lane: int) -> None:
+    def __init__(self, overrides: OverrideStore, lane: int) -> None:
         """Begin to watch: the first look is the caller's."""
-        self._orders, self._lane = orders, lane
+        self._overrides, self._lane = overrides, lane
         self._known: int | None = None
 
     async def has_new(self) -> bool:
-        """Whether there is a new order since the last look; where ClickHouse can't be asked, there is none yet."""
+        """Whether there is a new override since the last look; where ClickHouse can't be asked, there is none yet."""
         try:
-            given = len(await self._orders.orders(self._lane))
+            given = len(await self._overrides.of_lane(self._lane))
         except SinkError:
             return False
         known, self._known = self._known, given

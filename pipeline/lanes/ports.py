@@ -11,7 +11,7 @@ from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.log.source import Source, Topology
 from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import RuleEvaluator
-from adledger.sinks.orders import NO_ORDERS, Orders
+from adledger.sinks.overrides import NO_OVERRIDES, Overrides
 from adledger.sinks.sink import Columns, Sink
 
 T = TypeVar("T")
@@ -95,4 +95,4 @@ class Ports:
     announce: Announce = announce_to_nobody
     emit: Emit = ignore
     rules_in_force: RulesInForce = field(default_factory=lambda: RulesInForce(RuleEvaluator.none()))
-    orders: Orders = NO_ORDERS
+    overrides: Overrides = NO_OVERRIDES

@@ -33,7 +33,7 @@ from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
 from adledger.schemas.wire import currency_code
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
-from adledger.sinks.orders import NO_ORDERS
+from adledger.sinks.overrides import NO_OVERRIDES
 from adledger.sinks.rules import NO_RULE_STORE, PublishedRules
 from adledger.sinks.sink import Sink
 
@@ -44,7 +44,7 @@ GC_ALLOCATIONS = 100_000
 def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress) -> LedgerSummary | None:
     """Run a worker on a files: log; returns the whole ledger's totals when it has caught up, None after a signal.
 
-    `progress` is given lines for people. Raises UsageError, LogError, SinkError, LaneStopped.
+    `progress` is given lines for people. Raises UsageError, LogError, SinkError, LaneHalted.
     """
     source = _files_source(settings)
     with ready_server(settings, progress) as server, ready_process(settings):
@@ -113,7 +113,7 @@ def make_worker(
         emit=emit,
         announce=announce,
         rules_in_force=_rules_in_force(settings, sink, emit),
-        orders=sink.orders if isinstance(sink, ClickHouseSink) else NO_ORDERS,
+        overrides=sink.overrides if isinstance(sink, ClickHouseSink) else NO_OVERRIDES,
     )
 
 

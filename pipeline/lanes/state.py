@@ -72,7 +72,7 @@ class StateKeeper:
 
         A lane that came with more partitions takes over what its parent knew at the barrier.
         """
-        past = (*await lineage(self._ports.orders, self._lane), Ancestor(self._lane, start.batch_no))
+        past = (*await lineage(self._ports.overrides, self._lane), Ancestor(self._lane, start.batch_no))
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
         dedupe, said = self.state.dedupe, 0
         for of in past:
@@ -92,7 +92,7 @@ class StateKeeper:
         if not evaluator.windows.horizon_ms:
             return
         clock_from = evaluator.windows.clock_from(clock)
-        for of in (*await lineage(self._ports.orders, self._lane), Ancestor(self._lane, batch_no)):
+        for of in (*await lineage(self._ports.overrides, self._lane), Ancestor(self._lane, batch_no)):
             async for events in self._ports.sink.rule_events(of.lane, clock_from, of.before_batch_no):
                 await self._ports.run_cpu(lambda e=events: evaluator.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 

@@ -12,12 +12,12 @@ from adledger.pipeline.errors import (
     AdledgerError,
     CommitFenced,
     CommitUnknown,
-    LaneStopped,
+    LaneHalted,
     LogError,
     SinkError,
 )
 from adledger.pipeline.lanes.catch_up import CatchUp
-from adledger.pipeline.lanes.dimension_strings import TextWriter
+from adledger.pipeline.lanes.dimension_strings import DimensionStringWriter
 from adledger.pipeline.lanes.emit import Emit, ignore
 from adledger.pipeline.lanes.events import (
     Halted,
@@ -35,7 +35,7 @@ from adledger.pipeline.lanes.events import (
     RestartScheduled,
 )
 from adledger.pipeline.lanes.lane import Lane
-from adledger.pipeline.lanes.owned_lane import OrderWatch, OwnedLane
+from adledger.pipeline.lanes.owned_lane import OverrideWatch, OwnedLane
 from adledger.pipeline.lanes.ports import Announce, LaneLimits, Ports, T, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import RateLimiter
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
@@ -43,7 +43,7 @@ from adledger.pipeline.lanes.state import CachedState
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import RuleEvaluator
-from adledger.sinks.orders import NO_ORDERS, Orders
+from adledger.sinks.overrides import NO_OVERRIDES, Overrides
 from adledger.sinks.sink import Sink
 
 INSERTS_PER_BATCH = 4
@@ -52,8 +52,8 @@ INSERTS_PER_BATCH = 4
 SLOTS_BEYOND_THREADS = 2
 """So many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
 
-ORDER_LOOK_SECONDS = 5
-"""A lane that stands still looks for a person's order this often."""
+OVERRIDE_POLL_SECONDS = 5
+"""A lane that stands still looks for a person's override this often."""
 
 SAID_EVERY_LOOKS = 12
 """A lane that stands still says so once a minute."""
@@ -84,13 +84,13 @@ class Worker:
         emit: Emit = ignore,
         announce: Announce = announce_to_nobody,
         rules_in_force: RulesInForce | None = None,
-        orders: Orders = NO_ORDERS,
+        overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         """`emit` is told what happens. `rules_in_force` None: no rules."""
         self._source, self._sink, self._limits = source, sink, limits
         self._emit, self._announce = emit, announce
         self._rules_in_force = rules_in_force or RulesInForce(RuleEvaluator.none())
-        self._orders = orders
+        self._overrides = overrides
         self._revoke_ms_max = revoke_ms_max
         self._until_caught_up = until_caught_up
         self._pace = RateLimiter(inserts_per_second_max, INSERTS_PER_BATCH)
@@ -128,12 +128,12 @@ class Worker:
             topology,
             self._limits,
             self._run_cpu,
-            TextWriter(self._sink).write,
+            DimensionStringWriter(self._sink).write,
             self._pace.turn,
             self._announce,
             self._emit,
             self._rules_in_force,
-            self._orders,
+            self._overrides,
         )
         if self._until_caught_up:
             self._catch_up = asyncio.create_task(CatchUp.of(self._source, topology))
@@ -205,13 +205,13 @@ class Worker:
         """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
         number = owned.assignment.lane
         assert self._ports is not None
-        watch = OrderWatch(self._orders, number)
+        watch = OverrideWatch(self._overrides, number)
         await watch.has_new()  # the first look
         while not owned.stopping.is_set():
             catch_up = self._catch_up.result() if self._catch_up is not None else None
             try:
                 await self._run_lane(owned.next_lane(self._ports, self._slots, catch_up))
-            except LaneStopped as error:
+            except LaneHalted as error:
                 if not await self._halt(owned, error, watch):
                     return
             except (LogError, SinkError) as error:
@@ -225,7 +225,7 @@ class Worker:
                 return
 
     async def _run_lane(self, lane: Lane) -> None:
-        """Run a lane once. Raises LaneStopped, LogError, SinkError."""
+        """Run a lane once. Raises LaneHalted, LogError, SinkError."""
         try:
             await lane.run()
         except CommitFenced as error:
@@ -257,21 +257,21 @@ class Worker:
             self._catch_up.result().reached(lane)
         self._changed.set()
 
-    async def _halt(self, owned: OwnedLane, error: AdledgerError, watch: OrderWatch) -> bool:
-        """Say that a lane stands still, again and again; returns whether there is a new order for it.
+    async def _halt(self, owned: OwnedLane, error: AdledgerError, watch: OverrideWatch) -> bool:
+        """Say that a lane stands still, again and again; returns whether there is a new override for it.
 
         Other lanes go on. False: it is somebody else's, or this worker ends when the others have caught up.
         """
         lane = owned.assignment.lane
         self._errors[lane] = error
         halted = Halted(lane, error.message, error.remedy)
-        self._emit(PhaseChanged(lane, Phase.STOPPED, error.message))
+        self._emit(PhaseChanged(lane, Phase.HALTED, error.message))
         self._emit(halted)
         if self._until_caught_up:
             self._reached(lane)
             return False
         for looks in itertools.count(1):
-            if await owned.stopped_within(ORDER_LOOK_SECONDS):
+            if await owned.stopped_within(OVERRIDE_POLL_SECONDS):
                 return False
             if await watch.has_new():
                 break

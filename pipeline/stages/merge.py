@@ -51,11 +51,11 @@ class OrderedRecords:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A batch's records, `taken[t]` of topic t's pending; `place` is the last one's."""
+    """A batch's records, `taken[t]` of topic t's pending; `position` is the last one's."""
 
     taken: tuple[int, ...]
     records: OrderedRecords
-    place: CutPosition
+    position: CutPosition
 
 
 def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max: int) -> Cut | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
-from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneStopped, SinkUnavailable
+from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneHalted, SinkUnavailable
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.buffer import BatchLimits
@@ -315,5 +315,5 @@ def test_control_looking_too_early_doubles(
     monkeypatch.setattr(Settlement, "_wait_past", at_once)
     runs = Runs(log)
     runs.sink.faults = FateOf("events", 2, ON_THE_WIRE, runs.sink)
-    with pytest.raises(LaneStopped, match="were intended"):
+    with pytest.raises(LaneHalted, match="were intended"):
         asyncio.run(runs.to_the_end())

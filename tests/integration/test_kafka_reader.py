@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.pipeline.errors import LaneStopped, LogError, LogRewritten
+from adledger.pipeline.errors import LaneHalted, LogError, LogRewritten
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.record_block import Record
 from adledger.pipeline.retry import RetryPolicy
@@ -292,9 +292,9 @@ async def test_a_topic_made_anew_is_not_read_on(kafka):
     await admin.create_topics([NewTopic(log.topics[0], log.partitions, 1)])
     await admin.close()
     await log.append(0, LANE, records(9))  # by name, a fetch from 5 would bring four of these
-    with pytest.raises(LaneStopped, match="made anew"):
+    with pytest.raises(LaneHalted, match="made anew"):
         await source.fetch(LANE, {0: 5}, 1 << 20, 500)
-    with pytest.raises(LaneStopped, match="made anew"):
+    with pytest.raises(LaneHalted, match="made anew"):
         await source.bounds(LANE)
     await source.leave()
 

@@ -100,8 +100,8 @@ def test_partitions_added_under_running_workers(
 
     before = checked(made)
     dry = order_dry()
-    assert [row["lane"] for row in dry["orders"]] == [0, 1, 2, 3]
-    assert order()["orders"] == dry["orders"]
+    assert [row["lane"] for row in dry["overrides"]] == [0, 1, 2, 3]
+    assert order()["overrides"] == dry["overrides"]
     send_records(made.settings, held_back, AFTER)
     made.run_to_the_end("behind-the-barrier")
     after = checked(made)
@@ -135,7 +135,7 @@ def readyz(of: Command) -> dict[str, Any]:
 def standing(of: Command) -> dict[int, str]:
     """Return the lanes that a worker says stand still for good, and why."""
     lanes = readyz(of).get("standing_still", ())
-    return {lane["lane"]: lane["detail"] for lane in lanes if lane["phase"] == "stopped"}
+    return {lane["lane"]: lane["detail"] for lane in lanes if lane["phase"] == "halted"}
 
 
 def command(made: Deployment, *arguments: str) -> Result:

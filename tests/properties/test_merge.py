@@ -33,12 +33,12 @@ def topics(draw, times=TIMES) -> list[RecordRefs]:
     return parts
 
 
-def places(refs: RecordRefs, clock: I64) -> list[Row]:
+def positions(refs: RecordRefs, clock: I64) -> list[Row]:
     return list(zip(clock.tolist(), refs.topic.tolist(), refs.offset.tolist(), strict=True))
 
 
-def plain_places(refs: RecordRefs, clock: int) -> list[tuple[Row, int]]:
-    """Return the place and value bytes of each record of one topic: the time is the running maximum."""
+def plain_positions(refs: RecordRefs, clock: int) -> list[tuple[Row, int]]:
+    """Return the position and value bytes of each record of one topic: the time is the running maximum."""
     rows = []
     for i in range(len(refs)):
         clock = max(clock, int(refs.log_time[i]))
@@ -47,8 +47,8 @@ def plain_places(refs: RecordRefs, clock: int) -> list[tuple[Row, int]]:
 
 
 def plain_cut(pending: list[Pending], clock_before: int, rows_max: int, bytes_max: int) -> list[Row]:
-    """Return the places of the next batch, one record at a time: the plain twin."""
-    by_topic = [plain_places(p.refs, clock_before) for p in pending]
+    """Return the positions of the next batch, one record at a time: the plain twin."""
+    by_topic = [plain_positions(p.refs, clock_before) for p in pending]
     if any(not rows and not p.drained for rows, p in zip(by_topic, pending, strict=True)):
         return []
     bound = min(
@@ -56,27 +56,27 @@ def plain_cut(pending: list[Pending], clock_before: int, rows_max: int, bytes_ma
     )
     batch: list[Row] = []
     size = 0
-    for place, value_bytes in sorted(row for rows in by_topic for row in rows):
+    for position, value_bytes in sorted(row for rows in by_topic for row in rows):
         size += value_bytes
-        beyond = bound is not None and place > bound
-        next_day = bool(batch) and place[0] // DAY_MS != batch[0][0] // DAY_MS
+        beyond = bound is not None and position > bound
+        next_day = bool(batch) and position[0] // DAY_MS != batch[0][0] // DAY_MS
         if beyond or next_day or len(batch) == rows_max or (batch and size > bytes_max):
             break
-        batch.append(place)
+        batch.append(position)
     return batch
 
 
 @given(topics(), st.data(), CLOCKS, st.integers(1, 12), st.integers(1, 20))
 def test_a_cut_is_what_sorting_says(parts, data, clock_before, rows_max, bytes_max):
-    """By (time, topic, offset), to the smallest last place not drained, the day's end or a limit; at least one."""
+    """By (time, topic, offset), to the smallest last position not drained, the day's end or a limit; at least one."""
     pending = [Pending(p, data.draw(st.booleans(), label="drained")) for p in parts]
     expected = plain_cut(pending, clock_before, rows_max, bytes_max)
     found = cut(pending, clock_before, rows_max, bytes_max)
     if found is None:
         assert expected == []
         return
-    assert places(found.records.refs, found.records.clock) == expected
-    assert found.place == CutPosition(*expected[-1])
+    assert positions(found.records.refs, found.records.clock) == expected
+    assert found.position == CutPosition(*expected[-1])
     assert list(found.taken) == [sum(topic == t for _, topic, _ in expected) for t in range(len(parts))]
 
 
@@ -111,8 +111,8 @@ def test_cuts_hand_out_every_record_once_in_one_order(parts, clock, rows_max, ar
     """
     arrivals = [n + 1 for n in arrivals]
     cuts = [found for _, found in cut_all(parts, clock, rows_max, arrivals)]
-    rows = [row for found in cuts for row in places(found.records.refs, found.records.clock)]
-    assert rows == sorted(place for p in parts for place, _ in plain_places(p, clock))
+    rows = [row for found in cuts for row in positions(found.records.refs, found.records.clock)]
+    assert rows == sorted(position for p in parts for position, _ in plain_positions(p, clock))
     assert all(len({time // DAY_MS for time in found.records.clock.tolist()}) == 1 for found in cuts)
 
 
@@ -124,7 +124,7 @@ def test_the_ranges_make_the_batch_again(parts, clock, rows_max, arrivals):
     for clock_before, found in cut_all(parts, clock, rows_max, arrivals):
         ranges = [p.take(slice(s, s + n)) for p, s, n in zip(parts, start, found.taken, strict=True)]
         again = merge_all(ranges, clock_before)
-        assert places(again.refs, again.clock) == places(found.records.refs, found.records.clock)
+        assert positions(again.refs, again.clock) == positions(found.records.refs, found.records.clock)
         assert again.refs.value_addr.tolist() == found.records.refs.value_addr.tolist()
         start = [s + n for s, n in zip(start, found.taken, strict=True)]
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneStopped, SinkError
+from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneHalted, SinkError
 from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes import recovery
@@ -156,7 +156,7 @@ async def _jump(ports: Any, lane: int) -> Start:
     committed = await ports.source.committed(lane)
     try:
         return await _REAL_FIND_START(ports, lane)
-    except LaneStopped:
+    except LaneHalted:
         entry = await ports.sink.ledger_end(lane)
         bounds = await ports.source.bounds(lane)
         if entry is None or any(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
-from adledger.pipeline.errors import CommitUnknown, InsertRefused, LaneStopped, SinkError
+from adledger.pipeline.errors import CommitUnknown, InsertRefused, LaneHalted, SinkError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker as worker_module
 from adledger.pipeline.lanes.buffer import BatchLimits
@@ -87,7 +87,7 @@ class Stopping(MemorySink):
 
     async def ledger_end(self, lane: int) -> LedgerEntry | None:
         if lane == 1 and self.stopped:
-            raise LaneStopped("lane 1: something is wrong", remedy="mend it")
+            raise LaneHalted("lane 1: something is wrong", remedy="mend it")
         return await super().ledger_end(lane)
 
 
@@ -95,7 +95,7 @@ async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Pat
     """The other lanes reach their end; then the worker ends with what stopped the lane."""
     sink, said = Stopping(), list[str]()
     worker = make(FilesSource(log, "stop-1"), sink, Watcher(), said, until=True)
-    with pytest.raises(LaneStopped, match="something is wrong"):
+    with pytest.raises(LaneHalted, match="something is wrong"):
         async with asyncio.timeout(60):
             await worker.run()
     sink.stopped = False
@@ -104,7 +104,7 @@ async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Pat
 
 async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: pytest.MonkeyPatch):
     """It says so again and again, with the remedy, and is shown as stopped; the others go on."""
-    monkeypatch.setattr(worker_module, "ORDER_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.001)
     sink, said, watcher = Stopping(), list[str](), Watcher()
     worker = make(FilesSource(log, "stop-2"), sink, watcher, said, until=False)
     idle = asyncio.Event()
@@ -117,10 +117,10 @@ async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: py
         assert worker.joined
         assert not run.done()
         worker.stop()
-        with pytest.raises(LaneStopped):
+        with pytest.raises(LaneHalted):
             await run
     assert set(said) == {"lane 1 halted: something is wrong\n  remedy: mend it"}
-    assert (1, Phase.STOPPED) in watcher.phases
+    assert (1, Phase.HALTED) in watcher.phases
 
 
 class Widened(FilesSource):
@@ -140,16 +140,16 @@ async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until
 
     def on_phase(lane: int, phase: Phase) -> None:
         done.add((lane, phase))
-        if {(0, Phase.IDLE), (1, Phase.STOPPED)} <= done:
+        if {(0, Phase.IDLE), (1, Phase.HALTED)} <= done:
             worker.stop()
 
     watcher.on_phase = on_phase
     with pytest.raises(
-        LaneStopped, match="lane 1: partitions were added: there were 1 when this worker began"
+        LaneHalted, match="lane 1: partitions were added: there were 1 when this worker began"
     ):
         async with asyncio.timeout(60):
             await worker.run()
-    assert (1, Phase.STOPPED) in watcher.phases
+    assert (1, Phase.HALTED) in watcher.phases
     assert (1, Phase.RUNNING) not in watcher.phases
     assert await received(sink) == {0: True, 1: False}
 

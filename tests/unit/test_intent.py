@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX, Intent
 from adledger.sinks.sink import OffsetRange
 
@@ -88,7 +88,7 @@ FIELDS = orjson.loads(INTENT.text())
 @pytest.mark.parametrize("text", FOREIGN)
 def test_foreign_metadata_stops_the_lane(text):
     """What another program committed is named, with its place and a remedy, and never guessed about."""
-    with pytest.raises(LaneStopped, match=r"lane 3, ad\.clicks") as stopped:
+    with pytest.raises(LaneHalted, match=r"lane 3, ad\.clicks") as stopped:
         Intent.parse(text, "lane 3, ad.clicks")
     assert stopped.value.remedy
 
@@ -97,7 +97,7 @@ def test_foreign_metadata_stops_the_lane(text):
 def test_an_intent_that_lacks_a_field_stops_the_lane(missing):
     """Each field is needed."""
     text = orjson.dumps({name: value for name, value in FIELDS.items() if name != missing}).decode()
-    with pytest.raises(LaneStopped) as stopped:
+    with pytest.raises(LaneHalted) as stopped:
         Intent.parse(text, "here")
     assert stopped.value.remedy
 
@@ -105,13 +105,13 @@ def test_an_intent_that_lacks_a_field_stops_the_lane(missing):
 @pytest.mark.parametrize("wrong", [{"ranges": [[0, 1]]}, {"cut": [1, 2]}, {"clock": 7}, {"rows": None}])
 def test_an_intent_of_another_shape_stops_the_lane(wrong):
     """A field of another shape is no intent of ours."""
-    with pytest.raises(LaneStopped):
+    with pytest.raises(LaneHalted):
         Intent.parse(orjson.dumps({**FIELDS, **wrong}).decode(), "here")
 
 
 @pytest.mark.parametrize("fields", [{**FIELDS, "v": 2}, {"v": 2, "of": "another shape"}])
 def test_another_version_stops_the_lane(fields):
     """An intent of a newer release is told apart from foreign metadata, whatever else stands in it."""
-    with pytest.raises(LaneStopped, match="version 2") as stopped:
+    with pytest.raises(LaneHalted, match="version 2") as stopped:
         Intent.parse(orjson.dumps(fields).decode(), "here")
     assert "release" in stopped.value.remedy

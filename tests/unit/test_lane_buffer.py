@@ -73,7 +73,7 @@ def test_offsets_that_moved_without_records_make_a_batch_of_none():
     held.add([fetched(0, 7, 9), fetched(1, 4, 4)])
     batch = held.cut(50)
     assert batch is not None
-    assert (len(batch.records.refs), len(batch.records.clock), batch.place.time) == (0, 0, 50)
+    assert (len(batch.records.refs), len(batch.records.clock), batch.position.time) == (0, 0, 50)
     assert batch.ranges == (OffsetRange(0, 7, 9), OffsetRange(1, 4, 4))
     assert held.cut(50) is None
 

@@ -12,7 +12,7 @@ from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
 from adledger.pipeline.lanes import log_identity
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.log_identity import as_intended, changed_since, denied_epochs, known_epochs
-from adledger.pipeline.lanes.overrides import Place, skip_changed
+from adledger.pipeline.lanes.overrides import LanePosition, skip_changed
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.log.source import OffsetBounds, Topology
 from adledger.pipeline.records.batch_format import HEADER_BYTES
@@ -22,7 +22,7 @@ from adledger.pipeline.stages.plain_hashes import xxh64
 from adledger.pipeline.stages.walk import walk
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink
-from adledger.sinks.orders import OrderKind
+from adledger.sinks.overrides import OverrideKind
 from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
@@ -262,6 +262,6 @@ def test_other_records_are_not_what_was_intended(what):
 
 def test_the_order_gives_up_what_stands_there_now():
     """In a new epoch, from the first offset that changed up to the ledger's end: counted as lost; other topics go on."""
-    order = skip_changed(Place(LANE, 8, "idA,idB/4~1", {0: 20, 1: 6}), {0: 15})
-    assert (order.kind, order.epoch, order.lost) == (OrderKind.SKIP, "idA,idB/4~2", 5)
-    assert order.ranges == (OffsetRange(0, 15, 20), OffsetRange(1, 6, 6))
+    override = skip_changed(LanePosition(LANE, 8, "idA,idB/4~1", {0: 20, 1: 6}), {0: 15})
+    assert (override.kind, override.epoch, override.lost) == (OverrideKind.SKIP, "idA,idB/4~2", 5)
+    assert override.ranges == (OffsetRange(0, 15, 20), OffsetRange(1, 6, 6))

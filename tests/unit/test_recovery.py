@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import LaneLimits, Ports
@@ -14,7 +14,7 @@ from adledger.pipeline.lanes.recovery import FIRST_BATCH, Start, find_start
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink
-from adledger.sinks.orders import NO_ORDERS
+from adledger.sinks.overrides import NO_OVERRIDES
 from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
@@ -67,12 +67,14 @@ class World:
     async def start(self) -> Start:
         limits = LaneLimits(BatchLimits(9, 9, 9), 9, 9, 9, 9, 9, 9, 9)
         given: dict[str, Any] = dict.fromkeys(Ports.__dataclass_fields__)
-        given.update(source=self.log, sink=self.sink, topology=TOPOLOGY, limits=limits, orders=NO_ORDERS)
+        given.update(
+            source=self.log, sink=self.sink, topology=TOPOLOGY, limits=limits, overrides=NO_OVERRIDES
+        )
         return await find_start(Ports(**given), LANE)
 
     async def stopped(self, *words: str) -> None:
         """Check that the lane stops, and that what it says names the lane and each of `words`, with a remedy."""
-        with pytest.raises(LaneStopped) as stopped:
+        with pytest.raises(LaneHalted) as stopped:
             await self.start()
         assert stopped.value.remedy
         for word in (f"lane {LANE}", *words):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import LaneStopped, SinkUnavailable
+from adledger.pipeline.errors import LaneHalted, SinkUnavailable
 from adledger.pipeline.retry import Attempt, RetryPolicy
 
 
@@ -96,10 +96,10 @@ async def test_what_is_not_to_be_retried_is_raised_at_once() -> None:
     """Nor is anything retried after `failed` has raised: a wrong password is not tried ten times."""
 
     async def stopped() -> None:
-        raise LaneStopped("no")
+        raise LaneHalted("no")
 
     fake = Fake(away=5)
-    with pytest.raises(LaneStopped):
+    with pytest.raises(LaneHalted):
         await fake.policy(3).call(stopped, SinkUnavailable, fake.failed)
 
     def refused(error: SinkUnavailable, _: Attempt) -> None:

@@ -24,7 +24,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from adledger.pipeline.errors import LaneStopped, LogError, LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LaneHalted, LogError, LogRewritten, OffsetOutOfRange
 from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
     LATEST,
@@ -75,7 +75,7 @@ class KafkaReader:
         self._read: dict[tuple[int, str], LeaderEpochs] = {}  # by lane and topic
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
-        """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneStopped."""
+        """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneHalted."""
 
         async def ask() -> dict[int, OffsetBounds]:
             await self._same_topics()
@@ -254,7 +254,7 @@ class KafkaReader:
         )
 
     async def _refresh(self) -> None:
-        """Ask anew who leads what. Raises LaneStopped where a topic is not the one that the worker joined for."""
+        """Ask anew who leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
         await refresh_metadata(self._client)
         with suppress(KafkaError):  # a broker that is still away: the next try says so
             await self._same_topics()
@@ -262,7 +262,7 @@ class KafkaReader:
     async def _same_topics(self) -> None:
         for facts in await topic_facts(self._client, self._topology.topics):
             if facts.error_code == 0 and facts.topic_id != self._ids[facts.name]:
-                raise LaneStopped(
+                raise LaneHalted(
                     f"{facts.name} was made anew: its id is {facts.topic_id}, the ledger's is {self._ids[facts.name]}",
                     remedy="adledger lane status shows what was not read of the old one; adledger lane skip gives "
                     "it up. Then start the workers again.",

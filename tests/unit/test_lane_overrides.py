@@ -1,4 +1,4 @@
-"""Orders: for whatever stops a lane at start there is one order that lets it go on, and only while it fits."""
+"""Overrides: for whatever stops a lane at start there is one override that lets it go on, and only while it fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import LaneStopped
+from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes import overrides
-from adledger.pipeline.lanes.overrides import Ancestor, Place, StandsStill, lineage
+from adledger.pipeline.lanes.overrides import Ancestor, LanePosition, OverrideNeeded, lineage
 from adledger.pipeline.lanes.recovery import Seen, Start, diagnose, find_start
 from adledger.pipeline.log.epochs import log_of, same_offsets, truncated
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.pipeline.stages.plain_hashes import partition_of
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink
-from adledger.sinks.orders import NO_PARENT, LaneOrder, Leftover, OrderKind
+from adledger.sinks.overrides import NO_PARENT, LaneOverride, Leftover, OverrideKind
 from adledger.sinks.sink import LedgerEntry, OffsetRange, Stamp
 from tests.contracts import sink_suite
 
@@ -29,14 +29,14 @@ ENDS = (20, 6)
 class Given:
     """Orders that were given, what the ledger has, and rows without a ledger row."""
 
-    given: list[LaneOrder] = field(default_factory=list)
+    given: list[LaneOverride] = field(default_factory=list)
     known_epochs: Sequence[str] = ()
     entries: dict[int, LedgerEntry] = field(default_factory=dict)
     left: Sequence[Leftover] = ()
     cleared: list[tuple[int, int, int]] = field(default_factory=list)
 
-    async def orders(self, lane: int) -> Sequence[LaneOrder]:
-        return [order for order in self.given if order.lane == lane]
+    async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
+        return [override for override in self.given if override.lane == lane]
 
     async def epochs(self) -> Sequence[str]:
         return self.known_epochs
@@ -73,23 +73,23 @@ class World:
     """A lane whose batch 7 is in the ledger, and its commit with it."""
 
     def __init__(self) -> None:
-        self.source, self.sink, self.orders = Log(), MemorySink(clock=lambda: NOW), Given()
+        self.source, self.sink, self.overrides = Log(), MemorySink(clock=lambda: NOW), Given()
         self.topology = TOPOLOGY
 
     async def with_ledger(self, epoch: str = TOPOLOGY.epoch) -> "World":
         ranges = tuple(OffsetRange(t, 0, end) for t, end in enumerate(ENDS))
         entry = replace(sink_suite.entry(LANE, 7), epoch=epoch, ranges=ranges, clock_after=CLOCK)
         await self.sink.insert("ledger", ledger_columns(entry), Stamp(LANE, 7, NOW))
-        order = LaneOrder(LANE, 7, OrderKind.ADOPT, epoch, ranges)
-        self.commit(replace(overrides.order_intent(order, CLOCK, NOW), ordered=False))
+        override = LaneOverride(LANE, 7, OverrideKind.ADOPT, epoch, ranges)
+        self.commit(replace(overrides.override_intent(override, CLOCK, NOW), is_override=False))
         return self
 
     def commit(self, intent) -> None:
         self.source.commits = {r.topic: Committed(r.start, intent.text()) for r in intent.ranges}
 
-    async def proposed(self) -> LaneOrder:
-        """Return the order that the lane would go on by."""
-        with pytest.raises(StandsStill) as stopped:
+    async def proposed(self) -> LaneOverride:
+        """Return the override that the lane would go on by."""
+        with pytest.raises(OverrideNeeded) as stopped:
             await find_start(self, LANE)
         assert stopped.value.proposal is not None
         return stopped.value.proposal
@@ -98,12 +98,12 @@ class World:
         return await find_start(self, LANE)
 
 
-async def obeyed(world: World, order: LaneOrder) -> Start:
-    """Give the order; return where the lane goes on, which is the same when it died after its intent."""
-    world.orders.given.append(replace(order, reason="why", author="who"))
+async def obeyed(world: World, override: LaneOverride) -> Start:
+    """Give the override; return where the lane goes on, which is the same when it died after its intent."""
+    world.overrides.given.append(replace(override, reason="why", author="who"))
     start = await world.start()
     assert start.pending is not None
-    assert start.pending.ordered
+    assert start.pending.is_override
     world.commit(start.pending.with_send_by(NOW))
     again = await world.start()
     assert (again.positions, again.batch_no, again.clock, again.pending.with_send_by(0)) == (
@@ -116,11 +116,11 @@ async def test_a_gap():
     """What retention took is given up, no more and no less; the clock stands, the epoch stays."""
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(33, 100)
-    order = await world.proposed()
-    assert (order.kind, order.ranges, order.lost) == (
-        OrderKind.SKIP, (OffsetRange(0, 20, 33), OffsetRange(1, 6, 6)), 13,
+    override = await world.proposed()
+    assert (override.kind, override.ranges, override.lost) == (
+        OverrideKind.SKIP, (OffsetRange(0, 20, 33), OffsetRange(1, 6, 6)), 13,
     )  # fmt: skip
-    start = await obeyed(world, order)
+    start = await obeyed(world, override)
     assert (start.batch_no, start.clock, start.pending.epoch) == (8, CLOCK, TOPOLOGY.epoch)
 
 
@@ -128,87 +128,98 @@ async def test_a_truncated_log():
     """It goes on at the log's end, in a new epoch of the same log; nothing is counted lost that was counted before."""
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(0, 12)
-    order = await world.proposed()
-    assert order.ranges == (OffsetRange(0, 12, 12), OffsetRange(1, 6, 6))
-    assert (order.epoch, order.lost) == (TOPOLOGY.epoch + "~1", 0)
-    assert (await obeyed(world, order)).epoch == TOPOLOGY.epoch + "~1"
+    override = await world.proposed()
+    assert override.ranges == (OffsetRange(0, 12, 12), OffsetRange(1, 6, 6))
+    assert (override.epoch, override.lost) == (TOPOLOGY.epoch + "~1", 0)
+    assert (await obeyed(world, override)).epoch == TOPOLOGY.epoch + "~1"
 
 
 async def test_a_topic_made_anew():
     """The new topic from its first offset, the other where it was; only in the log's new epoch."""
     world = await World().with_ledger("idOLD,idB/4~2")
-    order = await world.proposed()
-    assert (order.epoch, order.ranges) == (TOPOLOGY.epoch, (OffsetRange(0, 10, 10), OffsetRange(1, 6, 6)))
-    await obeyed(world, order)
+    override = await world.proposed()
+    assert (override.epoch, override.ranges) == (
+        TOPOLOGY.epoch,
+        (OffsetRange(0, 10, 10), OffsetRange(1, 6, 6)),
+    )
+    await obeyed(world, override)
 
 
 @pytest.mark.parametrize("metadata", [None, "", "{}"])
 async def test_commits_that_are_gone_or_reset(metadata: str | None):
-    """The ledger's end is taken, by order."""
+    """The ledger's end is taken, by an override."""
     world = await World().with_ledger()
     world.source.commits = {} if metadata is None else {t: Committed(0, metadata) for t in (0, 1)}
-    order = await world.proposed()
-    assert (order.kind, order.batch_no, order.lost) == (OrderKind.ADOPT, 8, 0)
-    await obeyed(world, order)
+    override = await world.proposed()
+    assert (override.kind, override.batch_no, override.lost) == (OverrideKind.ADOPT, 8, 0)
+    await obeyed(world, override)
 
 
 async def test_rows_that_nobody_intended():
     """They are removed up to the deadline that was seen; rows of a later writing stay. Then the lane goes on."""
     world = await World().with_ledger()
     await world.sink.insert("events", sink_suite.events(2), Stamp(LANE, 8, NOW))
-    world.orders.left = [Leftover("events", 2, NOW - 5, 77)]
-    order = await world.proposed()
-    assert (order.kind, order.batch_no, order.leftovers) == (OrderKind.CLEAR, 8, tuple(world.orders.left))
-    world.orders.left = [Leftover("events", 3, NOW - 5, 78)]
-    world.orders.given.append(order)
+    world.overrides.left = [Leftover("events", 2, NOW - 5, 77)]
+    override = await world.proposed()
+    assert (override.kind, override.batch_no, override.leftovers) == (
+        OverrideKind.CLEAR,
+        8,
+        tuple(world.overrides.left),
+    )
+    world.overrides.left = [Leftover("events", 3, NOW - 5, 78)]
+    world.overrides.given.append(override)
     assert (await world.proposed()).leftovers == tuple(
-        world.orders.left
+        world.overrides.left
     )  # others than were seen: nothing is done
-    assert not world.orders.cleared
+    assert not world.overrides.cleared
 
 
 async def test_new_partitions():
     """2 became 4: an old lane stays where it is, a new one begins where its partition does, when its parent is there."""
     before = "idA,idB/2"
     old = await World().with_ledger(before)
-    order = await old.proposed()
-    assert (order.kind, order.parent, order.epoch) == (OrderKind.BARRIER, NO_PARENT, TOPOLOGY.epoch)
-    assert order.ranges == (OffsetRange(0, 20, 20), OffsetRange(1, 6, 6))
-    await obeyed(old, order)
+    override = await old.proposed()
+    assert (override.kind, override.parent, override.epoch) == (
+        OverrideKind.REPARTITION,
+        NO_PARENT,
+        TOPOLOGY.epoch,
+    )
+    assert override.ranges == (OffsetRange(0, 20, 20), OffsetRange(1, 6, 6))
+    await obeyed(old, override)
 
     new = World()
-    new.orders.known_epochs = [before]
-    with pytest.raises(StandsStill) as stopped:
+    new.overrides.known_epochs = [before]
+    with pytest.raises(OverrideNeeded) as stopped:
         await find_start(new, 3)
-    order = stopped.value.proposal
-    assert (order.lane, order.batch_no, order.parent, order.parent_ends) == (3, 1, 1, (100, 50))
-    new.orders.given.append(order)
+    override = stopped.value.proposal
+    assert (override.lane, override.batch_no, override.parent, override.parent_ends) == (3, 1, 1, (100, 50))
+    new.overrides.given.append(override)
     start = await find_start(new, 3)
-    assert start.awaits == order
+    assert start.awaits == override
     parent = replace(
         sink_suite.entry(1, 9), ranges=(OffsetRange(0, 90, 100), OffsetRange(1, 50, 50)), clock_after=CLOCK
     )
-    new.orders.entries[1] = parent
-    assert await lineage(new.orders, 3) == (Ancestor(1, 10),)
+    new.overrides.entries[1] = parent
+    assert await lineage(new.overrides, 3) == (Ancestor(1, 10),)
     begun = start.after(parent)
     assert (begun.clock, begun.pending.clock_before, begun.pending.clock_after) == (CLOCK, CLOCK, CLOCK)
 
 
 async def test_partitions_that_are_no_multiple():
-    """No order is offered."""
+    """No override is offered."""
     world = await World().with_ledger("idA,idB/3")
-    with pytest.raises(StandsStill, match="3 partitions became 4") as stopped:
+    with pytest.raises(OverrideNeeded, match="3 partitions became 4") as stopped:
         await world.start()
     assert stopped.value.proposal is None
 
 
 async def test_a_lane_without_trouble_obeys_nobody():
-    """An order that nothing asks for does nothing."""
+    """An override that nothing asks for does nothing."""
     world = await World().with_ledger()
-    place = Place(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
-    world.orders.given += [
-        overrides.adopt(place),
-        overrides.skip_gap(place, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
+    at = LanePosition(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
+    world.overrides.given += [
+        overrides.adopt(at),
+        overrides.skip_gap(at, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
     ]
     assert (await world.start()).pending is None
     seen = Seen(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
@@ -222,18 +233,18 @@ POSITIONS = st.integers(0, 50)
 def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int, more: int):
     """And what retention took beyond it since, but nothing else."""
     held = {0: OffsetBounds(first, first + size)}
-    place = Place(LANE, 8, "id/4", {0: position})
-    order = overrides.skip_gap(place, held)
-    assert order.fits(order)
-    assert order.lost == max(0, first - position)
-    assert same_offsets("id/4", order.epoch) == (position <= first + size)
-    later = overrides.skip_gap(place, {0: OffsetBounds(first + more, first + size + more)})
+    at = LanePosition(LANE, 8, "id/4", {0: position})
+    override = overrides.skip_gap(at, held)
+    assert override.fits(override)
+    assert override.lost == max(0, first - position)
+    assert same_offsets("id/4", override.epoch) == (position <= first + size)
+    later = overrides.skip_gap(at, {0: OffsetBounds(first + more, first + size + more)})
     if position <= first:
-        assert order.fits(later)
-        assert later.fits(order) == (later.lost == order.lost)
-    assert not order.fits(replace(order, batch_no=9))
-    assert not order.fits(replace(order, epoch="id/5"))
-    assert not order.fits(replace(order, ranges=(OffsetRange(0, position + 1, first + 99),)))
+        assert override.fits(later)
+        assert later.fits(override) == (later.lost == override.lost)
+    assert not override.fits(replace(override, batch_no=9))
+    assert not override.fits(replace(override, epoch="id/5"))
+    assert not override.fits(replace(override, ranges=(OffsetRange(0, position + 1, first + 99),)))
 
 
 @given(st.binary(min_size=1, max_size=40), st.integers(1, 64), st.integers(1, 8))
@@ -254,9 +265,9 @@ def test_epochs():
 
 
 async def test_a_lane_says_the_command():
-    """The remedy names the lane and the command that orders it."""
+    """The remedy names the lane and the command that overrides it."""
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(33, 100)
-    with pytest.raises(LaneStopped) as stopped:
+    with pytest.raises(LaneHalted) as stopped:
         await world.start()
     assert f"adledger lane skip {LANE} --reason TEXT --dry-run" in stopped.value.remedy

@@ -14,16 +14,16 @@ from adledger.sinks.sink import LedgerEntry, OffsetRange
 
 NO_PARENT = -1
 CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")
-"""What an order may remove rows from; the ledger never."""
+"""What an override may remove rows from; the ledger never."""
 
 
-class OrderKind(StrEnum):
+class OverrideKind(StrEnum):
     """What a lane is to do."""
 
     SKIP = "skip"  # give up offsets that are gone, or go over to another log
     ADOPT = "adopt"  # trust the ledger's end where the group's commits don't fit it
     CLEAR = "clear"  # remove the rows of a batch that has no ledger row
-    BARRIER = "barrier"  # go over to more partitions
+    REPARTITION = "barrier"  # as stored; go over to more partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,15 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneOrder:
-    """One order. `batch_no` is the batch that it becomes in the ledger, or (CLEAR) whose rows it removes.
+class LaneOverride:
+    """One override. `batch_no` is the batch that it becomes in the ledger, or (CLEAR) whose rows it removes.
 
     `parent_ends` are the offsets, by topic index, that the lane `parent` must have reached before a new lane begins.
     """
 
     lane: int
     batch_no: int
-    kind: OrderKind
+    kind: OverrideKind
     epoch: str
     ranges: tuple[OffsetRange, ...]
     parent: int = NO_PARENT
@@ -61,10 +61,10 @@ class LaneOrder:
 
     def clears(self, batch_no: int) -> bool:
         """Whether it removes rows of this batch."""
-        return self.kind is OrderKind.CLEAR and self.batch_no == batch_no
+        return self.kind is OverrideKind.CLEAR and self.batch_no == batch_no
 
-    def fits(self, found: "LaneOrder") -> bool:
-        """Whether it is the order that what is `found` now asks for.
+    def fits(self, found: "LaneOverride") -> bool:
+        """Whether it is the override that what is `found` now asks for.
 
         What has become more since (retention took more, the parent's log grew) is left for the next look.
         """
@@ -80,11 +80,11 @@ class LaneOrder:
         )
 
 
-class OrderStore(Protocol):
-    """Reading orders, and what they rest on. Raises SinkUnavailable, SinkError."""
+class OverrideStore(Protocol):
+    """Reading overrides, and what they rest on. Raises SinkUnavailable, SinkError."""
 
-    async def orders(self, lane: int) -> Sequence[LaneOrder]:
-        """Return a lane's orders, oldest first."""
+    async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
+        """Return a lane's overrides, oldest first."""
 
     async def epochs(self) -> Sequence[str]:
         """Return the epochs that the ledger has rows of."""
@@ -103,14 +103,14 @@ class Leftovers(Protocol):
         """Remove a batch's rows up to a deadline, durably. Those of a later writing stay, whoever asks."""
 
 
-class Orders(OrderStore, Leftovers, Protocol):
+class Overrides(OverrideStore, Leftovers, Protocol):
     """Everything about operator overrides that a lane needs."""
 
 
-class NoOrders:
+class NoOverrides:
     """No overrides: for the logs and sinks of tests."""
 
-    async def orders(self, lane: int) -> Sequence[LaneOrder]:  # noqa: ARG002
+    async def of_lane(self, lane: int) -> Sequence[LaneOverride]:  # noqa: ARG002
         """Return none."""
         return ()
 
@@ -128,10 +128,12 @@ class NoOrders:
 
     async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
         """Refuse: there is nothing here that was ordered."""
-        raise AssertionError(f"lane {lane}, batch {batch_no}, {send_by}: without orders nothing is cleared")
+        raise AssertionError(
+            f"lane {lane}, batch {batch_no}, {send_by}: without overrides, nothing is cleared"
+        )
 
 
-NO_ORDERS = NoOrders()
+NO_OVERRIDES = NoOverrides()
 
 _COLUMNS = (
     "lane", "batch_no", "kind", "epoch", "range_topic", "range_start", "range_end", "parent", "parent_ends",
@@ -142,20 +144,20 @@ Rows = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
 """Runs a query with settings, and returns its rows; texts are bytes."""
 
 
-class ClickHouseOrders:
-    """`Orders` over the tables."""
+class ClickHouseOverrides:
+    """`Overrides` over the tables."""
 
     def __init__(self, rows: Rows, database: str) -> None:
         """`rows` runs the queries."""
         self._rows, self._database = rows, database
 
-    async def orders(self, lane: int) -> Sequence[LaneOrder]:
-        """Return a lane's orders, oldest first."""
+    async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
+        """Return a lane's overrides, oldest first."""
         rows = await self._rows(
             f"SELECT {', '.join(_COLUMNS)} FROM {self._database}.lane_orders WHERE lane = {lane:d} ORDER BY ordered_at",
             {},
         )
-        return [_order(row) for row in rows]
+        return [_override(row) for row in rows]
 
     async def epochs(self) -> Sequence[str]:
         """Return the epochs that the ledger has rows of."""
@@ -198,26 +200,26 @@ class ClickHouseOrders:
 
 
 def insert_sql(database: str) -> str:
-    """Return the INSERT of an order, for `order_row`."""
+    """Return the INSERT of an override, for `override_row`."""
     return f"INSERT INTO {database}.lane_orders ({', '.join(_COLUMNS)}) VALUES"
 
 
-def order_row(order: LaneOrder) -> tuple[Any, ...]:
-    """Return the row of an order, as `insert_sql` names its columns."""
+def override_row(override: LaneOverride) -> tuple[Any, ...]:
+    """Return the row of an override, as `insert_sql` names its columns."""
     return (
-        order.lane, order.batch_no, str(order.kind), order.epoch,
-        [r.topic for r in order.ranges], [r.start for r in order.ranges], [r.end for r in order.ranges],
-        order.parent, list(order.parent_ends),
-        [left.table for left in order.leftovers], [left.rows for left in order.leftovers],
-        [left.send_by for left in order.leftovers], [left.digest for left in order.leftovers],
-        order.reason, order.author,
+        override.lane, override.batch_no, str(override.kind), override.epoch,
+        [r.topic for r in override.ranges], [r.start for r in override.ranges], [r.end for r in override.ranges],
+        override.parent, list(override.parent_ends),
+        [left.table for left in override.leftovers], [left.rows for left in override.leftovers],
+        [left.send_by for left in override.leftovers], [left.digest for left in override.leftovers],
+        override.reason, override.author,
     )  # fmt: skip
 
 
-def _order(row: Sequence[Any]) -> LaneOrder:
+def _override(row: Sequence[Any]) -> LaneOverride:
     lane, batch_no, kind, epoch, topics, starts, ends, parent, parent_ends, *left, reason, author = row
-    return LaneOrder(
-        int(lane), int(batch_no), OrderKind(bytes(kind).decode()), bytes(epoch).decode(),
+    return LaneOverride(
+        int(lane), int(batch_no), OverrideKind(bytes(kind).decode()), bytes(epoch).decode(),
         tuple(OffsetRange(*map(int, r)) for r in zip(topics, starts, ends, strict=True)),
         int(parent), tuple(map(int, parent_ends)),
         tuple(

@@ -1,4 +1,4 @@
-"""Orders of people: a lane stands still where it must not guess, and goes on by the one order that fits what it found.
+"""Operator overrides: a lane stands still where it must not guess, and goes on by the one override that fits what it found.
 
 On a real broker and a real engine, all in this process.
 """
@@ -22,7 +22,7 @@ from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.cli.app import app
-from adledger.pipeline.errors import AdledgerError, LaneStopped, OffsetOutOfRange, SinkError
+from adledger.pipeline.errors import AdledgerError, LaneHalted, OffsetOutOfRange, SinkError
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes import worker
 from adledger.pipeline.lanes.start import lines_to, make_sink, make_worker
@@ -109,13 +109,13 @@ def looks(made: Deployment) -> list[dict[str, Any]]:
 
 
 def ordered(made: Deployment, *arguments: str) -> list[dict[str, Any]]:
-    """Order, after a dry run that changes nothing, and return the orders."""
+    """Order, after a dry run that changes nothing, and return the overrides."""
     dry = lane(made, *arguments, "--reason", "a test", "--dry-run")
     assert dry.exit_code == 0, dry.exception
     done = lane(made, *arguments, "--reason", "a test", "--execute")
     assert done.exit_code == 0, done.exception
-    assert json.loads(done.stdout)["orders"] == json.loads(dry.stdout)["orders"]
-    found: list[dict[str, Any]] = json.loads(done.stdout)["orders"]
+    assert json.loads(done.stdout)["overrides"] == json.loads(dry.stdout)["overrides"]
+    found: list[dict[str, Any]] = json.loads(done.stdout)["overrides"]
     return found
 
 
@@ -159,18 +159,18 @@ def test_records_that_retention_took(made: Deployment):
     topic = made.settings.topics[0]
     first = at[0][topic] + 100
     admin(made, lambda a: a.delete_records({TopicPartition(topic, 0): RecordsToDelete(first)}))
-    with pytest.raises(LaneStopped, match=f"offset {at[0][topic]} of {topic} comes next"):
+    with pytest.raises(LaneHalted, match=f"offset {at[0][topic]} of {topic} comes next"):
         catch_up(made)
     (stands,) = (look for look in looks(made) if look["trouble"])
     assert (stands["lane"], stands["command"]) == (0, "skip")
     refused = lane(made, "resolve", "0", "--reason", "wrong", "--execute")
     assert isinstance(refused.exception, AdledgerError)
     assert "nothing to resolve" in refused.exception.message
-    (order,) = ordered(made, "skip", "0")
-    assert order["ranges"][topic] == [at[0][topic], first]
+    (override,) = ordered(made, "skip", "0")
+    assert override["ranges"][topic] == [at[0][topic], first]
     catch_up(made)
     after = checked(made)
-    assert after.totals.records[Class.LOST] == order["lost"] == 100
+    assert after.totals.records[Class.LOST] == override["lost"] == 100
     assert after.totals.records_received == before.totals.records_received + MODEL.events - 100
     assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
 
@@ -178,7 +178,7 @@ def test_records_that_retention_took(made: Deployment):
 def test_a_log_that_was_truncated_and_grew_again(
     own_broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ):
-    """Other records at offsets that the ledger has: the lane stops; by order they are a row of class lost, and it goes on."""
+    """Other records at offsets that the ledger has: the lane stops; by an override they are a row of class lost, and it goes on."""
     made = deployment(own_broker, server, tmp_path)
     topic = made.settings.topics[0]
     kept = looks(made)[0]["positions"][topic]
@@ -191,22 +191,22 @@ def test_a_log_that_was_truncated_and_grew_again(
     own_broker.start()
     write_traffic_to_kafka(later(later(MODEL)), made.settings)
     write_traffic_to_kafka(later(later(later(MODEL))), made.settings)
-    with pytest.raises(LaneStopped, match=f"truncated and has grown again.*{topic}"):
+    with pytest.raises(LaneHalted, match=f"truncated and has grown again.*{topic}"):
         catch_up(made)
     (stands,) = (look for look in looks(made) if look["trouble"])
     assert (stands["lane"], stands["command"]) == (0, "skip")
-    (order,) = ordered(made, "skip", "0")
-    assert order["ranges"][topic] == [kept, end]
+    (override,) = ordered(made, "skip", "0")
+    assert override["ranges"][topic] == [kept, end]
     catch_up(made)
     after = checked(made)
-    assert after.totals.records[Class.LOST] == order["lost"] == end - kept
+    assert after.totals.records[Class.LOST] == override["lost"] == end - kept
     assert after.totals.records_received > before.totals.records_received
     catch_up(made)  # in the new epoch, what was overwritten is not looked for
 
 
 async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
-    """A lane that stands still finds the order by itself; the other lanes went on all the while."""
-    monkeypatch.setattr(worker, "ORDER_LOOK_SECONDS", 0.1)
+    """A lane that stands still finds the override by itself; the other lanes went on all the while."""
+    monkeypatch.setattr(worker, "OVERRIDE_POLL_SECONDS", 0.1)
     await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
     (first, _) = await asyncio.to_thread(looks, made)
     place = TopicPartition(made.settings.topics[0], 0)
@@ -232,7 +232,7 @@ async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch
 
 
 def test_an_order_that_fits_no_more(made: Deployment):
-    """What retention takes after the order needs another: the lane does what was ordered, and stands still again."""
+    """What retention takes after the override needs another: the lane does what was ordered, and stands still again."""
     at = looks(made)[0]["positions"][made.settings.topics[0]]
     write_traffic_to_kafka(later(MODEL), made.settings)
     place = TopicPartition(made.settings.topics[0], 0)
@@ -245,7 +245,7 @@ def test_an_order_that_fits_no_more(made: Deployment):
 
 
 def test_a_topic_made_anew(made: Deployment):
-    """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by order only."""
+    """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by an override only."""
     before = checked(made)
 
     async def anew(client: AIOKafkaAdminClient) -> None:
@@ -260,7 +260,7 @@ def test_a_topic_made_anew(made: Deployment):
 
     admin(made, anew)
     write_traffic_to_kafka(later(MODEL), made.settings)
-    with pytest.raises(LaneStopped, match="another log"):
+    with pytest.raises(LaneHalted, match="another log"):
         catch_up(made)
     for number in range(2):
         ordered(made, "skip", str(number))
@@ -271,15 +271,15 @@ def test_a_topic_made_anew(made: Deployment):
 
 
 def test_commits_that_expired(made: Deployment):
-    """Without commits nothing is guessed; by order the lane goes on from the ledger's end, and nothing is counted twice."""
+    """Without commits nothing is guessed; by an override the lane goes on from the ledger's end, and nothing is counted twice."""
     before = checked(made)
     write_traffic_to_kafka(later(MODEL), made.settings)
     made = without_commits(made)
-    with pytest.raises(LaneStopped, match="committed intent is of batch none"):
+    with pytest.raises(LaneHalted, match="committed intent is of batch none"):
         catch_up(made)
     for number in range(2):
-        (order,) = ordered(made, "resolve", str(number))
-        assert (order["kind"], order["lost"]) == ("adopt", 0)
+        (override,) = ordered(made, "resolve", str(number))
+        assert (override["kind"], override["lost"]) == ("adopt", 0)
     catch_up(made)
     after = checked(made)
     assert after.totals.records_received == before.totals.records_received + MODEL.events
@@ -287,7 +287,7 @@ def test_commits_that_expired(made: Deployment):
 
 
 def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
-    """They are removed by order, and only they; the lane goes on."""
+    """They are removed by an override, and only they; the lane goes on."""
     write_traffic_to_kafka(later(MODEL), made.settings)
     database = made.settings.database
     (look, _) = looks(made)
@@ -297,10 +297,10 @@ def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
             f"reason_code, key, value) SELECT 0, {look['batch_no'] + 1}, toUnixTimestamp(now()) + 1, 0, 5, now(), now(), "
             "1, 'k', 'v'"
         )
-    with pytest.raises(LaneStopped, match="dead_letters holds rows of batch"):
+    with pytest.raises(LaneHalted, match="dead_letters holds rows of batch"):
         catch_up(made)
-    (order,) = ordered(made, "resolve", "0")
-    assert order["rows_removed"] == {"dead_letters": 1}
+    (override,) = ordered(made, "resolve", "0")
+    assert override["rows_removed"] == {"dead_letters": 1}
     catch_up(made)
     checked(made)
 
@@ -315,7 +315,7 @@ class Full(ClickHouseSink):
 
 
 def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.MonkeyPatch):
-    """Events of a batch that are fewer than were intended: the lane stops; by order they go, and are written again."""
+    """Events of a batch that are fewer than were intended: the lane stops; by an override they go, and are written again."""
     before = checked(made)
     write_traffic_to_kafka(later(MODEL), made.settings)
     options = SinkOptions(database=made.settings.database, write_deadline_seconds=1)
@@ -331,14 +331,14 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
             f"ALTER TABLE {made.settings.database}.events DELETE WHERE lane = 1 AND offset % 2 = 1 "
             f"AND batch_no > {looks(made)[1]['batch_no']} SETTINGS mutations_sync = 2"
         )
-    with pytest.raises(LaneStopped, match="were intended"):
+    with pytest.raises(LaneHalted, match="were intended"):
         catch_up(made)
     while not (stands := looks(made)[1])["trouble"]:  # until its deadline the batch may be under way
         time.sleep(LOOK_SECONDS)
     assert f"of {stands['intended_rows']['events']} rows in events" in stands["trouble"]
-    (order,) = ordered(made, "resolve", "1")
-    assert order["rows_removed"] == stands["rows_beyond"]
-    assert any("removed, as ordered" in line for line in catch_up(made))
+    (override,) = ordered(made, "resolve", "1")
+    assert override["rows_removed"] == stands["rows_beyond"]
+    assert any("removed, as an operator ordered" in line for line in catch_up(made))
     assert checked(made).totals.records_received == before.totals.records_received + MODEL.events
 
 
@@ -359,7 +359,7 @@ def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_pa
     again = [(topic, (o, t + 60_000 + i, k, v)) for i, (topic, (o, t, k, v)) in enumerate(sent) if i % 5 == 0]
 
     wider(made, 3)
-    refused = lane(made, "barrier", "--reason", "3", "--execute").exception
+    refused = lane(made, "repartition", "--reason", "3", "--execute").exception
     assert isinstance(refused, AdledgerError)
     assert "2 partitions became 3" in refused.message
     wider(made, 4)
@@ -367,11 +367,16 @@ def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_pa
     send_records(
         made.settings, [(topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(again)], 4
     )
-    with pytest.raises(LaneStopped, match="partitions were added"):
+    with pytest.raises(LaneHalted, match="partitions were added"):
         catch_up(made)
-    orders = ordered(made, "barrier")
-    assert [(order["lane"], order["parent"]) for order in orders] == [(0, None), (1, None), (2, 0), (3, 1)]
-    assert ordered(made, "barrier") == []
+    overrides = ordered(made, "repartition")
+    assert [(override["lane"], override["parent"]) for override in overrides] == [
+        (0, None),
+        (1, None),
+        (2, 0),
+        (3, 1),
+    ]
+    assert ordered(made, "repartition") == []
     catch_up(made)
     catch_up(made)
     after = checked(made)

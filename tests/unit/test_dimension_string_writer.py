@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adledger.pipeline.errors import SinkUnavailable
-from adledger.pipeline.lanes.dimension_strings import TextWriter
+from adledger.pipeline.lanes.dimension_strings import DimensionStringWriter
 from adledger.sinks.memory import MemorySink
 from adledger.sinks.sink import Columns
 
@@ -40,7 +40,7 @@ class SlowSink(MemorySink):
 async def test_lanes_that_wait_share_one_insert():
     """While one insert is under way the others gather, and go in together as the next."""
     sink = SlowSink()
-    writer = TextWriter(sink)
+    writer = DimensionStringWriter(sink)
     sink.open.clear()
     first = asyncio.create_task(writer.write(agents(0)))
     await sink.arrived.wait()
@@ -55,14 +55,14 @@ async def test_lanes_that_wait_share_one_insert():
 async def test_no_texts_are_no_insert():
     """A batch that brought nothing new asks nothing of the server."""
     sink = SlowSink()
-    await TextWriter(sink).write({})
+    await DimensionStringWriter(sink).write({})
     assert sink.inserts == 0
 
 
 async def test_a_failure_is_told_to_who_waits_and_loses_nothing():
     """A refused write raises; written again, all that was asked for until then is there."""
     sink = SlowSink()
-    writer = TextWriter(sink)
+    writer = DimensionStringWriter(sink)
     sink.down = True
     for outcome in await asyncio.gather(
         writer.write(agents(1)), writer.write(agents(2)), return_exceptions=True
