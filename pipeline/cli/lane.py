@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adledger.pipeline.cli import connect, options
-from adledger.pipeline.cli.lane_output import lane_json, override_json, print_lanes, describe
+from adledger.pipeline.cli.lane_output import describe, lane_json, override_json, print_lanes
 from adledger.pipeline.cli.output import err, out, out_json, quiet_kafka_client
 from adledger.pipeline.cli.remedies import Flags, command_flags, complete, completed
 from adledger.pipeline.errors import AdledgerError, UsageError
