@@ -1,4 +1,4 @@
-"""Laws of the announcer on a real broker: what it returned from is there; what it could not send it says."""
+"""Laws of the announcer on a real broker: an announced message is in the topic, and a failure is reported."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ def batch(lane, batch_no, rollup=None):
 
 
 async def make(kafka, topic, **configs):
-    """Make a topic; returns when it is known."""
+    """Make a topic; return when it is known."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
     await admin.start()
     try:
@@ -73,7 +73,7 @@ async def announcer(kafka, topic):
     await made.stop()
 
 
-async def test_what_was_announced_is_there(kafka, topic, announcer):
+async def test_announced_batches_are_in_the_topic(kafka, topic, announcer):
     """Every batch of every lane is in the topic, keyed by lane, a lane in one partition and in order."""
     for batch_no in range(4):
         await asyncio.gather(*(announcer.announce(batch(lane, batch_no)) for lane in range(8)))
@@ -85,7 +85,7 @@ async def test_what_was_announced_is_there(kafka, topic, announcer):
 
 
 async def test_the_largest_batch_goes_in_parts_under_the_default_limits(kafka, topic, announcer):
-    """A batch that nothing compresses is taken by a topic with Kafka's default limit, whole."""
+    """A topic with Kafka's default limit takes a batch that nothing compresses, whole."""
     rollup = many_rows(2 * PART_ROWS_MAX + 5)
     await announcer.announce(batch(3, 7, rollup))
     parts = [m for _, _, m in await read(kafka, topic)]
@@ -94,8 +94,8 @@ async def test_the_largest_batch_goes_in_parts_under_the_default_limits(kafka, t
         assert (np.sort(np.concatenate([m.rollup[name] for m in parts])) == np.sort(rollup[name])).all(), name
 
 
-async def test_a_missing_topic_is_named_and_taken_when_it_is_there(kafka):
-    """No topic: what and which command, and the batch was not sent. Later the same announcer sends it."""
+async def test_a_missing_topic_is_named_and_used_once_it_exists(kafka):
+    """The error names the topic and the command, and the batch is not sent; later the same announcer sends it."""
     name, counted = f"rollups-{uuid4().hex[:8]}", []
     announcer = Announcer(name, client_options([kafka.servers], {}), counted.append)
     try:
@@ -114,8 +114,8 @@ async def test_a_missing_topic_is_named_and_taken_when_it_is_there(kafka):
         await announcer.stop()
 
 
-async def test_a_topic_with_a_smaller_limit_is_told(kafka):
-    """max.message.bytes below a message: the setting is named, and other lanes' messages go on."""
+async def test_a_topic_with_a_smaller_limit_is_reported(kafka):
+    """The error names max.message.bytes, and other lanes' messages go on."""
     name = f"rollups-{uuid4().hex[:8]}"
     await make(kafka, name, **{"max.message.bytes": "2000"})
     announcer = Announcer(name, client_options([kafka.servers], {}))
@@ -128,8 +128,8 @@ async def test_a_topic_with_a_smaller_limit_is_told(kafka):
         await announcer.stop()
 
 
-async def test_no_broker_is_told_by_its_address():
-    """Nobody listens: SinkUnavailable with the address, soon; stopping has nothing left to do."""
+async def test_an_unreachable_broker_is_reported_with_its_address():
+    """SinkUnavailable with the address is raised soon, and stopping has nothing left to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     announcer = Announcer.of(Settings(source=f"kafka://{address}"))
@@ -141,8 +141,8 @@ async def test_no_broker_is_told_by_its_address():
 
 
 @pytest.mark.slow
-async def test_a_broker_that_hangs_is_told_in_time_and_forgiven(tmp_path):
-    """A broker that answers nothing: SinkUnavailable instead of waiting for ever; once it answers, the batch goes."""
+async def test_a_hanging_broker_is_reported_in_time(tmp_path):
+    """SinkUnavailable is raised instead of waiting for ever; once the broker answers, the batch is sent."""
     with LocalBroker(tmp_path) as broker:
         name = f"rollups-{uuid4().hex[:8]}"
         await make(broker, name)

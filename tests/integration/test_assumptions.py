@@ -60,7 +60,7 @@ async def sink_of(
 
 
 async def until(found: Any) -> None:
-    """Ask again until it is so; the test's own time limit ends it."""
+    """Poll until the condition holds; the test's own time limit ends it."""
     while not await found():  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.02)
 
@@ -88,10 +88,10 @@ class TokenSink(ClickHouseSink):
 
 
 class TokenLog:
-    """The token log of `events`, on the engine's disk. `block` stops the engine behind its next full page.
+    """The token log of `events`, on the engine's disk. `block` stops the engine at its next full page.
 
-    The engine writes an insert's token, begins a new file of the log where that one is full, and only then gives the
-    part its name. Where the new file's name is a pipe that nobody reads, it waits there.
+    The engine writes an insert's token, begins a new file of the log where that one is full, and only then gives the part
+    its name. Where the new file's name is a pipe without a reader, it waits there.
     """
 
     def __init__(self, address: ServerAddress) -> None:
@@ -108,11 +108,11 @@ class TokenLog:
 
     @property
     def tokens(self) -> int:
-        """How many are in the file that is written now."""
+        """Return how many tokens are in the current file."""
         return len(self._file(self._number()).read_bytes().splitlines())
 
     def block(self) -> Path:
-        """Put the pipe in the next file's place and return it."""
+        """Put a pipe at the next file's name and return it."""
         pipe = self._file(self._number() + 1)
         os.mkfifo(pipe)
         return pipe
@@ -143,9 +143,9 @@ async def killed_between_token_and_part(server: EmbeddedServer) -> None:
 
 @pytest.mark.parametrize(("kind", "rows"), [(TokenSink, 0), (ClickHouseSink, ROWS)], ids=["token", "look"])
 async def test_killed_between_token_and_part(tmp_path: Path, kind: type[ClickHouseSink], rows: int) -> None:
-    """A retry by token is answered OK, again and again, and the batch is lost for ever. Control: ours has no token.
+    """A retry by token is answered OK every time, and the batch is lost for ever. Control: ours has no token.
 
-    Look what is there (nothing), insert without a token: all rows are there, once.
+    It looks at the tables, finds nothing, and inserts without a token: all rows are there, once.
     """
     with made(tmp_path) as server:
         await killed_between_token_and_part(server)
@@ -158,7 +158,7 @@ async def test_killed_between_token_and_part(tmp_path: Path, kind: type[ClickHou
 
 
 async def test_killed_after_the_part_before_the_answer(tmp_path: Path) -> None:
-    """What is published is there after a kill -9, whole, though nobody was told."""
+    """A published part survives a kill -9, whole, though no client got an answer."""
     with made(tmp_path) as server:
         async with (
             TcpProxy(server.host, server.port) as proxy,
@@ -227,7 +227,7 @@ async def held_on_the_wire(proxy: TcpProxy, sink: ClickHouseSink, stamp: Stamp) 
 
 
 def constrained(address: ServerAddress, constraint: str) -> int:
-    """Give `events` another deadline; return a batch number that it holds no rows of."""
+    """Give `events` another deadline; return a batch number without rows in it."""
     table = "ALTER TABLE db.events"
     ask(address, f"{table} DROP CONSTRAINT IF EXISTS in_time")
     if constraint != "none":
@@ -247,7 +247,7 @@ def constrained(address: ServerAddress, constraint: str) -> int:
 async def test_held_back_until_after_its_deadline(
     server: AnyServer, constraint: str, held: str, *, stored: bool
 ) -> None:
-    """The server refuses what arrives late, though its sender is still there and its query began in time.
+    """The server refuses a late insert, though its sender is still connected and its query began in time.
 
     Control: without the constraint it is stored, when its batch may have been written again already.
     """
@@ -275,7 +275,7 @@ async def test_held_back_until_after_its_deadline(
 
 @pytest.mark.parametrize(("constraint", "stored"), [("nowInBlock()", False), ("now()", True)])
 def test_a_block_that_is_late_within_its_query(server: AnyServer, constraint: str, *, stored: bool) -> None:
-    """The deadline is that of the block. Control: `now()` is the time at which the query began, and lets it in."""
+    """The deadline is that of the block. Control: `now()` is the time at which the query began, and accepts it."""
     address = address_of(server)
     batch_no = constrained(address, constraint)
     slow = (

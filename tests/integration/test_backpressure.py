@@ -1,4 +1,6 @@
-"""ClickHouse goes away under a worker on Kafka: nothing is fetched, no lane changes hands, /readyz tells it, all is caught up."""
+"""While ClickHouse is away from a worker on Kafka nothing is fetched, no lane changes hands, /readyz reports it; then the
+worker catches up.
+"""
 
 import asyncio
 import json
@@ -27,7 +29,7 @@ HTTP_SECONDS = 10
 
 
 def test_a_clickhouse_that_is_away(kafka: LocalBroker, tmp_path: Path) -> None:
-    """For longer than a session: the worker waits as a member of its group, and goes on where it was."""
+    """For longer than a session the worker waits as a member of its group, then goes on where it was."""
     with EmbeddedServer.start(tmp_path / "clickhouse") as before:
         made = Deployment.make(
             kafka.servers, before, tmp_path, partitions=MODEL.partitions, web_host="127.0.0.1", web_port=0,
@@ -74,19 +76,19 @@ def readyz(worker: Command) -> tuple[int, str]:
 
 
 def waiting(worker: Command) -> set[int]:
-    """Return the lanes that wait for ClickHouse, or would settle a batch if it were there."""
+    """Return the lanes that wait for ClickHouse, or need it to settle a batch."""
     lanes = json.loads(page(worker, "lanes")[1])["lanes"]
     return {lane["lane"] for lane in lanes if lane["phase"] in {"waiting", "in_doubt"}}
 
 
 def metric(worker: Command, name: str) -> float:
-    """Return a counter's value, its labels summed up."""
+    """Return a counter's value, summed over its labels."""
     found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", page(worker, "metrics")[1], re.MULTILINE)
     return sum(float(value) for value in found)
 
 
 def page(worker: Command, path: str) -> tuple[int, str]:
-    """Return a page's status and text."""
+    """Return a page's status and body."""
     found = re.search(r"pages at (http://\S+/)", worker.err)
     assert found is not None
     try:

@@ -1,4 +1,4 @@
-"""The commands that read ClickHouse, on the real engine: what adds up passes, what was tampered with is named."""
+"""The commands that read ClickHouse, on the real engine: consistent tables pass, tampering is found and named."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def run(*arguments: str) -> Any:
 
 
 def fill(address: ServerAddress, lane: int) -> None:
-    """Write batches 1..BATCHES of a lane into every table, as a worker that is done with them leaves them."""
+    """Write batches 1..BATCHES of a lane into every table, as a worker leaves them when they are done."""
     asyncio.run(_fill(ClickHouseSink(address), lane))
 
 
@@ -128,7 +128,7 @@ def check(lane: int, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_an_untouched_lane_passes(address, client):
-    """Everything adds up: exit code 0, the sums of the ledger, no problem."""
+    """The exit code is 0, with the sums of the ledger and no problem."""
     fill(address, 1)
     code, found = check(1)
     assert (code, found["problems"]) == (0, [])
@@ -189,10 +189,10 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("lane", range(100, 100 + len(TAMPERED)), ids=list(TAMPERED))
-def test_what_was_tampered_with_is_found(address, client, lane):
-    """A row deleted, added twice or altered by hand: exit code 1, and the problem names table and batch.
+def test_tampering_is_found(address, client, lane):
+    """For a row deleted, added twice or altered by hand the exit code is 1, and the problem names table and batch.
 
-    A merge of all parts, after which a doubled row lies beside its like, hides nothing.
+    A merge of all parts, which puts a doubled row beside its original, hides nothing.
     """
     table, statement = list(TAMPERED.values())[lane - 100]
     fill(address, lane)
@@ -209,15 +209,15 @@ def test_what_was_tampered_with_is_found(address, client, lane):
 
 
 def test_rows_beyond_the_ledger_are_found(address, client):
-    """Rows of a batch far beyond the lane's last are nobody's work in progress."""
+    """Rows of a batch far beyond the lane's last are not work in progress."""
     fill(address, 3)
     client.execute(f"INSERT INTO adledger.events (lane, batch_no, send_by) VALUES (3, 77, {SEND_BY})")
     code, found = check(3)
     assert (code, [(p["table"], p["batch_no"]) for p in found["problems"]]) == (1, [("events", 77)])
 
 
-def test_a_span_is_checked_by_itself(address, client):
-    """Only the batches asked for are read: what is wrong elsewhere is not told."""
+def test_a_span_is_checked_alone(address, client):
+    """Only the requested batches are read, and problems elsewhere are not reported."""
     fill(address, 4)
     client.execute(
         "ALTER TABLE adledger.events DELETE WHERE lane = 4 AND batch_no = 4", settings={"mutations_sync": 2}
@@ -231,7 +231,7 @@ def test_a_span_is_checked_by_itself(address, client):
 
 
 def test_status_shows_lanes_and_sums(address, client):
-    """Each lane's last batch, clock and positions; lag is unknown without a log."""
+    """It shows each lane's last batch, watermark and positions; the lag is unknown without a log."""
     fill(address, 5)
     found = json.loads(run("status", "--json").stdout)
     (lane,) = [lane for lane in found["lanes"] if lane["lane"] == 5]
@@ -247,7 +247,7 @@ def test_status_shows_lanes_and_sums(address, client):
 
 
 def test_dead_letters_are_listed_and_shown(address, client):
-    """Reason, place and exact bytes, in a form for each use."""
+    """Each has its reason, its position and its exact bytes, in a format for each use."""
     fill(address, 6)
     listed = json.loads(run("dead-letters", "list", "--partition", "6", "--json").stdout)
     assert listed["counts"] == {"not_json": BATCHES * MALFORMED}
@@ -271,7 +271,7 @@ def test_dead_letters_are_listed_and_shown(address, client):
     assert isinstance(absent.exception, AdledgerError)
 
 
-def test_query_gives_the_servers_own_formats(address, client):
+def test_query_returns_the_servers_own_formats(address, client):
     """The server formats the result; an error is the server's, with a remedy."""
     assert run("query", "SELECT 1 AS a, 'b'").stdout == "1\tb\n"
     assert run("query", "SELECT 1 AS a", "--format", "CSVWithNames").stdout == '"a"\n1\n'
@@ -284,7 +284,7 @@ def test_query_gives_the_servers_own_formats(address, client):
 
 
 def test_migrating_again_changes_nothing(address):
-    """Applied once; a dry run of a new database prints statements and makes nothing."""
+    """Migrations are applied once; a dry run on a new database prints statements and creates nothing."""
     assert run("migrate").stdout == "database adledger is up to date\n"
     planned = run("migrate", "--database", "other", "--dry-run").stdout
     assert "CREATE TABLE IF NOT EXISTS other.events" in planned
@@ -292,8 +292,8 @@ def test_migrating_again_changes_nothing(address):
     assert run("query", "EXISTS DATABASE other").stdout == "0\n"
 
 
-def test_a_database_without_tables_is_told_what_to_do(address):
-    """Commands on a database that was never migrated name the command that mends it."""
+def test_a_database_without_tables_gets_a_remedy(address):
+    """Commands on a database that was never migrated name the command that fixes it."""
     for command in (("status",), ("ledger", "check"), ("dead-letters", "list")):
         error = run(*command, "--database", "nowhere").exception
         assert isinstance(error, SinkError), command
@@ -301,7 +301,7 @@ def test_a_database_without_tables_is_told_what_to_do(address):
 
 
 def test_an_embedded_directory_is_served_for_one_command(tmp_path: Path):
-    """embedded:DIR starts a server where none runs, and leaves none behind; the data stay."""
+    """embedded:DIR starts a server where none runs and stops it afterwards; the data stay."""
     where = ("--clickhouse", f"embedded:{tmp_path / 'ch'}", "--database", "default")
     refused = run("query", "CREATE DATABASE d", *where).exception
     assert isinstance(refused, SinkError)

@@ -1,4 +1,4 @@
-"""A client that knows only brokers that are gone goes back to the servers that it was given."""
+"""A client that knows only brokers that are gone goes back to its bootstrap servers."""
 
 import asyncio
 import socket
@@ -28,9 +28,9 @@ def closed_port() -> int:
 
 
 async def test_a_client_whose_brokers_are_all_gone_bootstraps_again(kafka):
-    """Not at once, since a leader may move; but when nobody has answered for BOOTSTRAP_AFTER_SECONDS.
+    """It waits for BOOTSTRAP_AFTER_SECONDS without any answer, since a leader may only be moving.
 
-    Its listeners are told of the topics as they are, never of a cluster without them.
+    Its listeners get the topics as they are, never a cluster without them.
     """
     log, clock = await KafkaLog(kafka).make(), Clock()
     client = ClusterClient(clock=clock, **client_options([kafka.servers], {}))
@@ -62,8 +62,8 @@ async def test_a_client_whose_brokers_are_all_gone_bootstraps_again(kafka):
         await client.close()
 
 
-async def test_a_client_says_for_how_long_nobody_has_answered():
-    """Where the servers are gone too it asks again each time, and knows since when."""
+async def test_a_client_knows_since_when_no_broker_has_answered():
+    """Where the bootstrap servers are gone too it tries again each time, and knows since when."""
     clock = Clock()
     client = ClusterClient(clock=clock, **client_options([f"{HOST}:{closed_port()}"], {}))
     gone = [(GONE, HOST, closed_port(), None)]

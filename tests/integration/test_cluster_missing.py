@@ -1,4 +1,4 @@
-"""`migrate` with a cluster, on ClickHouse's own server that is none: everything that is missing is named, nothing made."""
+"""`migrate` with a cluster, on a ClickHouse server without one: everything missing is named, nothing is created."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def refusal(server: ClickHouseServer, cluster: str) -> str:
 
 
 def test_a_single_server_lacks_everything(clickhouse_server: ClickHouseServer) -> None:
-    """Cluster, macros, Keeper and the DDL queue, each with the section of the configuration it stands in."""
+    """The error names cluster, macros, Keeper and the DDL queue, each with its section of the configuration."""
     message = refusal(clickhouse_server, "ads")
     assert re.findall("<[a-z_]+>", message) == [
         "<remote_servers>", "<macros>", "<macros>", "<zookeeper>", "<distributed_ddl>",
@@ -35,7 +35,9 @@ def test_a_single_server_lacks_everything(clickhouse_server: ClickHouseServer) -
 
 
 def test_a_cluster_without_a_queue_lacks_it(tmp_path: Path) -> None:
-    """Where cluster and macros are configured, what is left is named; a misspelt cluster is told from those there are."""
+    """Where cluster and macros are configured, the rest is named; for a misspelt cluster the error lists the existing
+    ones.
+    """
     with running_server(OWN, tmp_path / "server", more=CLUSTER) as server:
         assert isinstance(server, ClickHouseServer)
         message = refusal(server, "ads")
@@ -46,7 +48,7 @@ def test_a_cluster_without_a_queue_lacks_it(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_prints_all_the_same(clickhouse_server: ClickHouseServer) -> None:
-    """What would be run can be read before the cluster is there."""
+    """The statements can be read before the cluster exists."""
     with connect(address_of(clickhouse_server)) as client:
         plan = migrate(client, database="clustered", cluster="ads", release="test", dry_run=True)
     assert any("ON CLUSTER ads" in statement for step in plan for statement in step.statements)

@@ -1,4 +1,4 @@
-"""The compose file is one that Docker takes, and asks for commands that exist."""
+"""The compose file is valid for Docker, and its commands exist."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run compose's client, which needs no daemon for this; skips where there is none of version 2."""
+    """Run compose's client, which needs no daemon for this; skip where version 2 is not installed."""
     for client in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(client[0]) is None:
             continue
@@ -26,7 +26,7 @@ def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_compose_file_is_valid():
-    """`docker compose config` accepts it; its services are there; the workers are two."""
+    """`docker compose config` accepts it, its services are there, and there are two workers."""
     done = compose("config", "--format", "json")
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)["services"]
@@ -35,7 +35,7 @@ def test_the_compose_file_is_valid():
 
 
 def test_every_command_of_the_compose_file_exists():
-    """What our own services run are commands of `adledger`."""
+    """Our own services run commands of `adledger`."""
     services = json.loads(compose("config", "--format", "json").stdout)["services"]
     for name, service in services.items():
         if service["image"] == "adledger":

@@ -13,9 +13,9 @@ WHOLE = 15_000_000
 
 
 def test_a_day_runs_in_log_time_and_is_verified(tmp_path: Path):
-    """All 24 hours pass and retention drops what is days old; every publisher-minute is as the truth has it.
+    """All 24 hours pass, retention drops old days, and every publisher-minute equals the ground truth.
 
-    What is told of the whole day is the sample's, an event, times the day's events.
+    Figures of the whole day are the sample's figures an event, times the day's events.
     """
     at = (
         "--events",

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it: everything equals the truth, and what was altered afterwards is found."""
+"""The demo, as a newcomer runs it: everything equals the ground truth, and a later alteration is found."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     )
 
 
-def test_the_demo_equals_its_truth(demo):
+def test_the_demo_equals_its_ground_truth(demo):
     """It exits with 0, and its one JSON object says that everything adds up, to the nano."""
     _, done = demo
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,7 @@ def test_the_demo_equals_its_truth(demo):
 
 
 def test_the_demo_shows_what_the_rules_find(demo):
-    """The access log's bots and the scripted attacks are filtered, nobody had to switch that on; judged again, all agree."""
+    """The access log's bots and the scripted attacks are filtered by default, and evaluating them again agrees."""
     found = json.loads(demo[1].stdout)
     assert found["classes"]["givt"]["records"] > 2_700
     assert found["classes"]["sivt"]["records"] > 50
@@ -75,8 +75,8 @@ def test_the_demo_shows_what_the_rules_find(demo):
 
 
 @pytest.mark.parametrize("events", [1, EVENTS_PER_ACTOR, 3 * EVENTS_PER_ACTOR])
-def test_the_traffic_has_as_many_records_as_were_asked_for(events):
-    """The attacks' records are among them, not on top; all of them come before the log ends."""
+def test_the_traffic_has_the_requested_number_of_records(events):
+    """The attacks' records are part of the number, and all of them come before the log ends."""
     model = demo_model(events, 1, Settings())
     rows = [chunk.rows["slot"] >= SLOTS_OF_SCENARIO for chunk in Generator(model).rows()]
     scripted = sum(int(part.sum()) for part in rows)
@@ -85,23 +85,23 @@ def test_the_traffic_has_as_many_records_as_were_asked_for(events):
     assert (scripted > 0) == (events >= EVENTS_PER_ACTOR)
 
 
-def test_the_folder_can_be_looked_into(demo):
-    """What was kept answers a query, and the ledger check finds nothing."""
+def test_the_folder_can_be_queried(demo):
+    """The kept folder answers a query, and the ledger check finds nothing."""
     where = f"embedded:{demo[0] / CLICKHOUSE}"
     counted = adledger("query", "SELECT sum(records_received) FROM ledger", "--clickhouse", where)
     assert counted.stdout.strip() == str(EVENTS + 20_046)
     assert adledger("ledger", "check", "--clickhouse", where).returncode == 0
 
 
-def test_a_folder_that_holds_something_is_refused(demo):
-    """Nothing is overwritten: exit code 2, with what to do."""
+def test_a_folder_that_is_not_empty_is_refused(demo):
+    """Nothing is overwritten: the exit code is 2, with a remedy."""
     refused = adledger("demo", "--events", "10", "--data-dir", str(demo[0]))
     assert refused.returncode == 2
     assert "remedy" in refused.stderr
 
 
 def test_a_fresh_folder_is_found(tmp_path, monkeypatch):
-    """Without a wish, data/demo, then data/demo-2; with one, that one if it is empty."""
+    """Without an option it is data/demo, then data/demo-2; with one it is that folder, if empty."""
     monkeypatch.chdir(tmp_path)
     assert fresh_folder(None) == Path("data/demo")
     Path("data/demo").mkdir(parents=True)
@@ -113,7 +113,9 @@ def test_a_fresh_folder_is_found(tmp_path, monkeypatch):
 
 
 def test_a_verdict_that_is_altered_is_found(demo):
-    """By its own reasons; by the ledger's sums; and a reason that no rule gives, by judging again."""
+    """It disagrees with its own reasons or with the ledger's sums; a reason that no rule gives is found by evaluating
+    again.
+    """
     with EmbeddedServer.start(demo[0] / CLICKHOUSE) as server:
         client = connect(ServerAddress(server.host, server.port, server.http_port))
         ledger, lists = totals(client, TableNames("adledger")), load_lists(today(), age_days_max=3_650)
@@ -131,7 +133,7 @@ def test_a_verdict_that_is_altered_is_found(demo):
 
 
 def test_a_first_import_of_publishers_says_whom_it_leaves_unknown(demo, tmp_path):
-    """Who has traffic and is in no import is unknown from then on: their number is said, with what to do."""
+    """Publishers with traffic that are in no import become unknown: their number is printed, with a remedy."""
     (tmp_path / "p.csv").write_text("publisher_id,status,name,since\n1000,active,News,2026-01-01\n")
     where = ("--clickhouse", f"embedded:{demo[0] / CLICKHOUSE}", "--reason", "a test")
     done = adledger("publishers", "import", str(tmp_path / "p.csv"), "--json", *where)

@@ -1,4 +1,4 @@
-"""The doctor on real servers: each ailment is made and found, and a healthy deployment has none."""
+"""The doctor on real servers: each problem is made and found, and a healthy deployment has none."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ class Deployment:
         return replace(self, settings=self.settings.model_copy(update=values))
 
     def examine(self) -> list[Check]:
-        """Examine it, with the connection that a command would make."""
+        """Examine the deployment, with the connection that a command would make."""
 
         @contextmanager
         def open_clickhouse(settings: Settings) -> Iterator[Client]:
@@ -92,7 +92,7 @@ class Deployment:
         ]  # fmt: skip
 
     async def produce(self, place: Place, key: Callable[[str], bytes | None] = str.encode) -> None:
-        """Write an impression of each user to the partition that `place` gives the user's id."""
+        """Write an impression of each user to the partition that `place` returns for the user's id."""
         producer = AIOKafkaProducer(bootstrap_servers=self.settings.source.servers)
         await producer.start()
         try:
@@ -121,11 +121,12 @@ def deployment(kafka: LocalBroker, server: ServerAddress) -> Deployment:
     return Deployment(settings, server)
 
 
-def test_a_healthy_deployment_has_no_findings_until_its_topic_is_made_anew(
+def test_a_healthy_deployment_has_no_findings_until_its_topic_is_created_again(
     deployment: Deployment, tmp_path: Path
 ):
-    """Before its first worker, beside one that runs, and after it, nothing is wrong. Then the log is not the ledger's
-    any more, and the doctor says what a lane would stop with."""
+    """Before its first worker, beside a running one, and after it, nothing is wrong. Once a topic is created again the
+    log is not the ledger's, and the doctor reports what a lane would halt with.
+    """
     asyncio.run(deployment.produce(by_murmur2))
     before = deployment.examine()
     assert not found_wrong(before), before
@@ -146,7 +147,7 @@ def test_a_healthy_deployment_has_no_findings_until_its_topic_is_made_anew(
     )
     assert "240 records" in " ".join(check.what for check in after if check.area == "keys")
 
-    asyncio.run(make_anew(deployment.settings))
+    asyncio.run(recreate_topic(deployment.settings))
     assert "the ledger was written from another log" in deployment.found("group")
 
 
@@ -154,8 +155,8 @@ def received(client: Client, database: str) -> int:
     return int(client.execute(f"SELECT sum(records_received) FROM {database}.ledger")[0][0])
 
 
-async def make_anew(settings: Settings) -> None:
-    """Delete the topic of impressions and make another of its name, not knowing what that means."""
+async def recreate_topic(settings: Settings) -> None:
+    """Delete the topic of impressions and create another of its name, as an unaware operator would."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.source.servers)  # type: ignore[union-attr]
     await admin.start()
     try:
@@ -168,7 +169,7 @@ async def make_anew(settings: Settings) -> None:
 
 
 def test_producers_are_told_apart(deployment: Deployment):
-    """CRC-32 in place of murmur2 is named with the setting; no key, and another key, are other ailments."""
+    """CRC-32 instead of murmur2 is named with the setting; a missing key and a wrong key are separate findings."""
     asyncio.run(deployment.produce(by_crc32))
     found = deployment.found("keys")
     assert "partitioner=murmur2_random" in found
@@ -184,13 +185,13 @@ def test_producers_are_told_apart(deployment: Deployment):
 
 
 def test_another_partitioner_is_not_called_crc32(deployment: Deployment):
-    """Records with the right key that no known partitioner put there."""
+    """Records with the right key in a partition that no known partitioner chooses are reported as such."""
     asyncio.run(deployment.produce(lambda key: key[-1] % PARTITIONS))
     assert "by neither murmur2 nor CRC-32" in deployment.found("keys")
 
 
 def test_malformed_records_are_counted_by_reason(deployment: Deployment):
-    """What a worker would put to the dead letters."""
+    """They are those that a worker would write as dead letters."""
 
     async def produce() -> None:
         producer = AIOKafkaProducer(bootstrap_servers=deployment.settings.source.servers)
@@ -204,7 +205,7 @@ def test_malformed_records_are_counted_by_reason(deployment: Deployment):
 
 
 def test_topics_that_a_worker_refuses_are_found(deployment: Deployment):
-    """Another timestamp type, and a topic that is not there; what depends on it says that it was not looked at."""
+    """Another timestamp type and a missing topic are found, and dependent checks are reported as not run."""
 
     async def alter() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=deployment.settings.source.servers)
@@ -225,7 +226,7 @@ def test_topics_that_a_worker_refuses_are_found(deployment: Deployment):
 
 
 def test_a_group_that_is_not_ours_is_found(deployment: Deployment):
-    """Commits that are no intents; an intent of another lane; a member with another assignor."""
+    """Commits that are no intents, an intent of another lane and a member with another assignor are found."""
     topic = deployment.settings.topics[0]
 
     async def consume_as_stranger(then: Callable[[], None]) -> None:
@@ -247,8 +248,10 @@ def test_a_group_that_is_not_ours_is_found(deployment: Deployment):
     assert "'by hand'" in told[0]
 
 
-def test_clickhouse_is_looked_at(deployment: Deployment):
-    """Migrations that lack are advice, a table without its deadline is an error, one that is away leaves the rest."""
+def test_clickhouse_is_checked(deployment: Deployment):
+    """Missing migrations are advice, a table without its deadline is an error, and an unreachable server leaves the other
+    checks.
+    """
     assert "adledger migrate" in deployment.found("clickhouse", advice=True)
     database = deployment.settings.database
     migrated = CliRunner().invoke(
@@ -272,7 +275,7 @@ def test_clickhouse_is_looked_at(deployment: Deployment):
 
 
 def test_brokers_that_are_away_are_found(deployment: Deployment):
-    """One of two is advice, all of them an error; what lies behind them says why it was not looked at."""
+    """One of two is advice, all of them an error; checks that depend on them say why they did not run."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         dead = f"127.0.0.1:{taken.getsockname()[1]}"
     source = type(deployment.settings.source)
@@ -284,8 +287,10 @@ def test_brokers_that_are_away_are_found(deployment: Deployment):
     assert {c.area for c in none.examine() if c.state is CheckState.NOT_MADE} == {"topics", "group", "keys"}
 
 
-def test_a_log_in_a_directory_is_looked_at(tmp_path: Path):
-    """Files and the embedded server: what applies is checked, before the first run and after it; and --json is one object."""
+def test_a_log_in_a_directory_is_checked(tmp_path: Path):
+    """With files and the embedded server the checks that apply run, before the first worker and after it; --json is one
+    object.
+    """
     log, lines = tmp_path / "log", tmp_path / "lines"
     lines.write_bytes(b"\n".join(event(user) for user in USERS[:20]) + b"\n")
     here = ["--source", f"files:{log}", "--clickhouse", f"embedded:{tmp_path / 'clickhouse'}"]
@@ -309,7 +314,7 @@ def test_a_log_in_a_directory_is_looked_at(tmp_path: Path):
 
 
 def test_settings_that_are_refused_are_a_finding(tmp_path: Path):
-    """An unknown key and a contradiction, each with its remedy; a wrong command line is misuse."""
+    """An unknown key and a contradiction each have a remedy; an invalid command line is misuse."""
     (tmp_path / "adledger.toml").write_text("batch_age_ms = 5\nallowed_lateness_hours = 100\n")
     refused = CliRunner().invoke(app, ["doctor", "--config", str(tmp_path / "adledger.toml")])
     assert refused.exit_code == 1
@@ -319,7 +324,7 @@ def test_settings_that_are_refused_are_a_finding(tmp_path: Path):
 
 
 def test_a_server_that_is_too_old_is_named(tmp_path: Path):
-    """Debian's: what newer ones answer is not even asked."""
+    """Debian's server is not queried for what only newer ones answer."""
     try:
         with old_server(tmp_path / "server") as running:
             address = ServerAddress(running.host, running.port, running.http_port)

@@ -1,4 +1,4 @@
-"""In doubt: whatever becomes of each insert, and wherever a worker dies, the tables end as if nothing had happened."""
+"""In doubt: however each insert ends, and wherever a worker dies, the tables end as if nothing had happened."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class Crash(Exception):  # noqa: N818 - not an error: what is done to the worker
 
 
 class Clock:
-    """The server's: a second passes whenever it is asked for, and more when a test says so."""
+    """The server's clock: a second passes at each reading, and more when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -70,7 +70,7 @@ class Clock:
 
 
 class TickingSink(MemorySink):
-    """A sink whose clock goes on when it is read, so that nobody waits, and whose client may give an insert up."""
+    """A sink whose clock advances when it is read, so that no test waits, and whose client may abandon an insert."""
 
     gone: asyncio.Future[None]
     looked: asyncio.Event
@@ -147,7 +147,7 @@ class FateOf(Fates):
 
 @pytest.fixture(scope="module", autouse=True)
 def no_waiting() -> Iterator[None]:
-    """The server's clock goes on by being looked at, and the log is all there."""
+    """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
@@ -192,7 +192,7 @@ class Runs:
         self.crashes = 0
 
     def rules_in_force(self) -> RulesInForce:
-        """Return what a worker finds its judge by."""
+        """Return what a worker finds its rule evaluator by."""
         return RulesInForce(self.evaluator or RuleEvaluator.none())
 
     async def to_the_end(self) -> None:
@@ -212,7 +212,7 @@ class Runs:
                 return
 
     def rows(self) -> dict[str, list[tuple[str, ...]]]:
-        """Return table -> its rows in some fixed order, without the deadlines, which are never the same."""
+        """Return table -> its rows in a fixed order, without the deadlines, which always differ."""
         return {
             table: sorted(row for _, block in self.sink.tables[table] for row in rows_of(block))
             for table in TABLES
@@ -240,7 +240,7 @@ def assert_as_undisturbed(runs: Runs, undisturbed: Runs) -> None:
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("table", TABLES)
 def test_one_insert_goes_wrong(table: str, fate: str, log: Path, undisturbed: Runs) -> None:
-    """Any table's insert, in any way: the tables are those of a run without faults, the batches without a gap."""
+    """However any table's insert fails, the tables are those of a run without faults, with the batches dense."""
     runs = Runs(log)
     runs.sink.faults = faults = FateOf(table, 2, fate, runs.sink)
     asyncio.run(runs.to_the_end())
@@ -265,7 +265,7 @@ class RefusingSource(FilesSource):
 @given(st.lists(st.booleans(), max_size=10), st.lists(st.sampled_from((OK, UNANSWERED, LOST)), max_size=6))
 @settings(max_examples=15)
 def test_commits_are_refused(log: Path, undisturbed: Runs, refusals: list[bool], fates: list[str]) -> None:
-    """A commit that was surely not done is intended anew, also in doubt: the tables end the same, and no lane stops."""
+    """A commit that was surely not done is intended again, in doubt too: the tables end the same, and no lane halts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RefusingSource, "refusals", refusals, raising=False)
         runs = Runs(log, RefusingSource)
@@ -277,7 +277,7 @@ def test_commits_are_refused(log: Path, undisturbed: Runs, refusals: list[bool],
 @given(st.lists(st.sampled_from((OK, *FATES)), max_size=14))
 @settings(max_examples=25)
 def test_anything_goes_wrong(log: Path, undisturbed: Runs, fates: list[str]) -> None:
-    """Whatever becomes of the first inserts, also of those that settle a doubt, the tables end the same."""
+    """Whatever becomes of the first inserts, including those that settle a doubt, the tables end the same."""
     runs = Runs(log)
     runs.sink.faults = Fates(fates, runs.sink)
     asyncio.run(runs.to_the_end())
@@ -288,7 +288,9 @@ def test_anything_goes_wrong(log: Path, undisturbed: Runs, fates: list[str]) -> 
 def test_control_a_blind_second_insert_doubles(
     log: Path, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were doubt answered by inserting again, a lost answer would double rows: the tests above would see it."""
+    """Control: if doubt were settled by inserting again, a lost answer would double rows, and the tests above would show
+    it.
+    """
 
     async def insert_again(
         self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
@@ -307,7 +309,9 @@ def test_control_a_blind_second_insert_doubles(
 def test_control_looking_too_early_doubles(
     log: Path, undisturbed: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were the deadline not waited for, what is still on the wire would arrive after the look, and double rows."""
+    """Control: without waiting for the deadline, an insert still on the wire would arrive after the look, and double
+    rows.
+    """
 
     async def at_once(self: Settlement, second: int) -> None:
         return

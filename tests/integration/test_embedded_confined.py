@@ -1,4 +1,4 @@
-"""The demo's server is no hole: it reaches nothing of its machine, and no web page reaches it."""
+"""The demo's server is confined: it reaches nothing of its machine, and no web page reaches it."""
 
 import http.client
 import threading
@@ -59,7 +59,7 @@ REACHES = [
 @pytest.mark.parametrize("statement", REACHES)
 @pytest.mark.parametrize("how", ["native", "http"])
 def test_no_statement_reaches_files_processes_or_networks(server, secret, statement, how):
-    """Whatever way ClickHouse has to a file, a process or another server is refused, by both protocols."""
+    """Every way that ClickHouse has to a file, a process or another server is refused, on both protocols."""
     sql = statement.format(file=secret)
     before = sorted(secret.parent.iterdir())
     if how == "native":
@@ -83,7 +83,7 @@ def test_no_statement_reaches_files_processes_or_networks(server, secret, statem
 
 
 def test_rows_of_values_reach_no_file_either(server, secret):
-    """Rows that follow in a request's body may call functions: not these."""
+    """Functions in rows that follow in a request's body are refused too."""
     connection = http.client.HTTPConnection(server.host, server.http_port, timeout=60)
     connection.request(
         "POST", "/?query=" + quote("INSERT INTO t VALUES"), f"('a'), (file('{secret}'))".encode()
@@ -93,8 +93,8 @@ def test_rows_of_values_reach_no_file_either(server, secret):
     connection.close()
 
 
-def test_what_only_sounds_like_it_is_answered(server):
-    """Texts, columns and tables may be called so."""
+def test_harmless_uses_of_the_names_are_accepted(server):
+    """Strings, columns and tables may have such names."""
     client = Client(server.host, server.port)
     client.execute("CREATE TABLE paths (file String, disk UInt8) ENGINE = MergeTree ORDER BY file")
     client.execute("INSERT INTO paths VALUES", [("into outfile (file('x'))", 1)])
@@ -112,7 +112,7 @@ def test_what_only_sounds_like_it_is_answered(server):
     ids=str,
 )  # fmt: skip
 def test_foreign_hosts_and_origins_are_refused(server, headers, status):
-    """A page's request is told by Origin, Sec-Fetch-Site or the name that it used; curl's and our own have none of these."""
+    """A web page's request shows in Origin, Sec-Fetch-Site or Host; curl's and our own have none of these."""
     connection = http.client.HTTPConnection(server.host, server.http_port, timeout=60)
     given = {name: value.format(port=server.http_port) for name, value in headers.items()}
     connection.request("POST", "/", b"SELECT 1", given)
@@ -150,7 +150,7 @@ def hostile_page(server: EmbeddedServer) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Page) as listening:
         thread = threading.Thread(target=partial(listening.serve_forever, poll_interval=0.01))
@@ -172,12 +172,12 @@ def made_by_a_page(server: EmbeddedServer, folder: Path) -> list[str]:
 
 
 def test_a_web_page_makes_a_browser_change_nothing(server, tmp_path):
-    """In a real browser: a page of another origin posts DDL, and no table is there."""
+    """In a real browser a page of another origin posts DDL, and no table is created."""
     assert made_by_a_page(server, tmp_path) == []
 
 
-def test_without_the_check_a_web_page_changes_tables(tmp_path, monkeypatch):
-    """The control: the same page in the same browser makes tables where Host and Origin are not looked at."""
+def test_control_without_the_check_a_web_page_changes_tables(tmp_path, monkeypatch):
+    """Control: the same page in the same browser creates tables where Host and Origin are not checked."""
     command = launch._command
     monkeypatch.setattr(launch, "_command", lambda *given: [(c := command(*given))[0], "-c", OPEN, *c[3:]])
     with EmbeddedServer.start(tmp_path / "clickhouse") as open_server:

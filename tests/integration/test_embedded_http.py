@@ -13,7 +13,7 @@ from adledger.sinks.embedded.launch import EmbeddedServer
 
 
 class Asked:
-    """An answer: status, headers, body."""
+    """A response: status, headers, body."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
@@ -54,8 +54,8 @@ def http_client(server: EmbeddedServer) -> Iterator[Http]:
     client.connection.close()
 
 
-def test_it_is_there(http_client):
-    """`/ping` and `/` as load balancers ask them; one connection serves many requests."""
+def test_ping(http_client):
+    """`/ping` and `/` answer load balancers, and one connection serves many requests."""
     assert http_client.ask(path="/ping").body == b"Ok.\n"
     assert http_client.ask(path="/").body == b"Ok.\n"
     head = http_client.ask("HEAD", "/ping")
@@ -70,15 +70,15 @@ def test_it_is_there(http_client):
         ({"default_format": "JSONEachRow"}, b'{"a":1,"s":"x"}\n', "application/x-ndjson"),
     ],
 )
-def test_a_query_is_answered_in_the_format_that_was_asked_for(http_client, parameters, body, media_type):
-    """By parameter, else tab-separated."""
+def test_the_format_is_that_of_the_request(http_client, parameters, body, media_type):
+    """A parameter sets it; the default is tab-separated."""
     answer = http_client.get("SELECT 1 AS a, 'x' AS s", **parameters)
     assert (answer.status, answer.body) == (200, body)
     assert answer.headers["Content-Type"].startswith(media_type)
 
 
-def test_a_format_in_the_query_goes_first(http_client):
-    """As in ClickHouse; the header tells which it was."""
+def test_a_format_in_the_query_takes_precedence(http_client):
+    """As in ClickHouse, and a header names it."""
     answer = http_client.get("SELECT 1 AS a FORMAT JSON", default_format="CSV")
     assert json.loads(answer.body)["data"] == [{"a": 1}]
     assert answer.headers["X-ClickHouse-Format"] == "JSON"
@@ -113,15 +113,15 @@ ROWS = b"1\tx\n2\ty,z\n"
     ],
 )
 def test_rows_come_in_the_body(http_client, query, body):
-    """Behind a query in the URL, or behind one that the body begins with."""
+    """They follow a query in the URL, or one at the start of the body."""
     answer = http_client.post(body, query)
     assert (answer.status, answer.body) == (200, b"")
     assert http_client.get("SELECT * FROM t ORDER BY a").body == ROWS
 
 
 @pytest.mark.parametrize("name", ["Parquet", "Native", "Arrow", "RowBinary", "CSVWithNames"])
-def test_what_a_format_gives_it_also_takes(http_client, name):
-    """Binary formats survive the way out and back, whatever bytes are in them."""
+def test_formats_round_trip(http_client, name):
+    """Binary formats survive the way out and back, whatever bytes they contain."""
     given = http_client.get(
         "SELECT number::UInt32 AS a, char(number % 256) AS s FROM numbers(1000)", default_format=name
     )
@@ -134,7 +134,7 @@ def test_what_a_format_gives_it_also_takes(http_client, name):
 
 
 def test_a_body_may_come_in_chunks_or_compressed(http_client):
-    """Transfer-Encoding: chunked, Content-Encoding: gzip, both."""
+    """Transfer-Encoding: chunked, Content-Encoding: gzip, and both work."""
     pieces = [CSV[:5], CSV[5:]]
     http_client.connection.request(
         "POST", "/?query=INSERT+INTO+t+FORMAT+CSV", iter(pieces), encode_chunked=True
@@ -151,7 +151,7 @@ def test_a_body_may_come_in_chunks_or_compressed(http_client):
 
 
 def test_an_unknown_compression_is_refused(http_client):
-    """And said so."""
+    """The error names it."""
     answer = http_client.ask(
         "POST", query="INSERT INTO t FORMAT CSV", body=CSV, headers={"Content-Encoding": "br"}
     )
@@ -172,22 +172,22 @@ def test_an_unknown_compression_is_refused(http_client):
     ],
 )
 def test_errors_have_a_status_and_clickhouse_s_code(http_client, query, parameters, status, code):
-    """The text is ClickHouse's own; the connection can be used again."""
+    """The message is ClickHouse's own, and the connection remains usable."""
     answer = http_client.get(query, **parameters)
     assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
     assert answer.body.startswith(f"Code: {code}. DB::Exception: ".encode())
     assert http_client.get("SELECT 1").body == b"1\n"
 
 
-def test_rows_that_can_t_be_read_are_refused(http_client):
-    """All of them."""
+def test_unreadable_rows_are_refused(http_client):
+    """None of the rows is stored."""
     answer = http_client.post(CSV + b"three,x\n", "INSERT INTO t FORMAT CSV")
     assert answer.status in (400, 500)
     assert http_client.get("SELECT count() FROM t").body == b"0\n"
 
 
 def test_database_parameters_and_id_come_by_url_or_header(http_client):
-    """Users and passwords are let in whoever they are."""
+    """Any user and password are accepted."""
     assert http_client.get("SELECT currentDatabase()", database="system").body == b"system\n"
     by_header = {"X-ClickHouse-Database": "system", "X-ClickHouse-Format": "CSV", "X-ClickHouse-User": "u",
                  "X-ClickHouse-Key": "k", "Authorization": "Basic dTprCg=="}  # fmt: skip
@@ -201,7 +201,7 @@ def test_database_parameters_and_id_come_by_url_or_header(http_client):
 
 
 def test_a_query_over_http_can_be_killed(server, http_client):
-    """KILL QUERY knows it by its id."""
+    """KILL QUERY finds it by its id."""
     other = Http(server)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(

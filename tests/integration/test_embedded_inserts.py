@@ -1,4 +1,4 @@
-"""Inserts into the embedded server: a block is a part or nothing, in time or refused, whole or not at all."""
+"""Inserts into the embedded server: a block is stored as one part, in time, or refused whole."""
 
 import socket
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def client(server: EmbeddedServer) -> Iterator[clickhouse_driver.Client]:
 
 
 def until(found):
-    """Ask again until there is an answer; the test's own timeout ends it."""
+    """Poll until there is a result; the test's own timeout ends it."""
     while not (answer := found()):
         pass
     return answer
@@ -46,7 +46,7 @@ def until(found):
 @pytest.mark.parametrize("compression", [False, "lz4", "zstd"])
 @pytest.mark.parametrize("rows", [1, 70_000, 1_500_000])
 def test_one_block_is_one_part(server, client, compression, rows):
-    """However large, however sent."""
+    """So it is for any size, however it is sent."""
     client.execute("CREATE TABLE t (a UInt64, b Int16, c Float32) ENGINE = MergeTree ORDER BY a")
     columns = [np.arange(rows, dtype="u8"), np.full(rows, -7, "i2"), np.ones(rows, "f4")]
     with connect(
@@ -69,8 +69,8 @@ def test_a_stream_of_blocks_arrives_whole(client):
     assert client.execute("SELECT * FROM t ORDER BY a") == rows
 
 
-def test_the_columns_are_those_that_were_named(client):
-    """In the order of the list; others get their defaults; ALIAS and MATERIALIZED columns are not asked for."""
+def test_the_columns_are_those_that_the_insert_names(client):
+    """They come in the order of the list; others get their defaults; ALIAS and MATERIALIZED columns are not requested."""
     client.execute(
         "CREATE TABLE t (a UInt8, b String DEFAULT 'd', m UInt16 MATERIALIZED a + 1, l UInt8 ALIAS a, z DateTime('UTC')) "
         "ENGINE = MergeTree ORDER BY a"
@@ -83,8 +83,8 @@ def test_the_columns_are_those_that_were_named(client):
     ]  # fmt: skip
 
 
-def test_a_table_that_was_altered_is_asked_for_its_new_columns(server, client):
-    """What a session knows of a table holds until any session may have changed it."""
+def test_an_altered_table_has_its_new_columns(server, client):
+    """A session's knowledge of a table is dropped when any session may have changed it."""
     client.execute("CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a")
     client.execute("INSERT INTO t VALUES", [(1,)])
     with connect(server) as other:
@@ -126,7 +126,7 @@ def begin_insert(client, query, query_id):
 
 
 def test_a_client_that_vanishes_in_mid_insert_has_inserted_nothing(server, client):
-    """Blocks without the one that ends them are not an insert; the query is struck off at once."""
+    """Blocks without the final one are not an insert, and the query is removed at once."""
     client.execute("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
     for cut in (False, True):
         other = connect(server)
@@ -178,7 +178,7 @@ def test_an_insert_in_the_engine_can_be_killed(server, client):
 
 
 def test_a_cancelled_insert_stores_nothing(server, client):
-    """The connection goes on."""
+    """The connection remains usable."""
     client.execute("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a")
     with connect(server) as other:
         sample = begin_insert(other, "INSERT INTO t VALUES", "cancelled")
@@ -192,7 +192,7 @@ def test_a_cancelled_insert_stores_nothing(server, client):
 
 
 def test_types_that_cannot_be_received_are_refused_before_the_rows(client):
-    """With what to do instead; the connection goes on."""
+    """The error has a remedy, and the connection remains usable."""
     client.execute("CREATE TABLE t (a JSON) ENGINE = MergeTree ORDER BY tuple()")
     with pytest.raises(ServerException, match="HTTP") as raised:
         client.execute("INSERT INTO t VALUES", [({"x": 1},)])
@@ -202,7 +202,7 @@ def test_types_that_cannot_be_received_are_refused_before_the_rows(client):
 
 
 def test_unreadable_data_ends_the_connection_not_the_server(server, client):
-    """A stream that is not the protocol can't be followed any further."""
+    """A stream that breaks the protocol can't be parsed any further."""
     for rubbish in (b"\x02\x00\x09", b"\x63", b"\x00" * 3, b"\xff" * 300):
         other = connect(server)
         other.execute("SELECT 1")

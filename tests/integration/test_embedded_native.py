@@ -1,4 +1,4 @@
-"""The embedded server over the native protocol, as clickhouse-driver speaks it: results, types, errors, several at once."""
+"""The embedded server over the native protocol, as clickhouse-driver speaks it: results, types, errors, concurrency."""
 
 import datetime as dt
 import socket
@@ -37,7 +37,7 @@ def client(server: EmbeddedServer) -> Iterator[clickhouse_driver.Client]:
 
 
 def until(found):
-    """Ask again until there is an answer; the test's own timeout ends it."""
+    """Poll until there is a result; the test's own timeout ends it."""
     while not (answer := found()):
         pass
     return answer
@@ -65,7 +65,7 @@ def test_a_result_of_many_blocks_arrives_whole(server, compression, use_numpy):
 
 
 def test_rows_are_the_same_by_numpy_and_plain(server):
-    """Numbers, times and texts."""
+    """Numbers, times and strings are equal both ways."""
     query = "SELECT toUInt64(number), toInt16(-number), toDateTime(number, 'UTC'), toString(number) FROM numbers(5)"
     with connect(server) as plain, connect(server, settings={"use_numpy": True}) as numpy:
         rows = plain.execute(query)
@@ -81,7 +81,7 @@ def test_rows_are_the_same_by_numpy_and_plain(server):
 @pytest.mark.parametrize("use_numpy", [False, True])
 @pytest.mark.parametrize("table", ["tables", "columns", "settings", "functions", "databases"])
 def test_system_tables_can_be_read(server, table, use_numpy):
-    """Whatever the engine keeps in them: enumerations, arrays, nullable columns, columns that are mostly default."""
+    """They have enumerations, arrays, nullable columns and columns that are mostly default."""
     with connect(server, settings={"use_numpy": use_numpy}) as client:
         columns = client.execute(f"SELECT * FROM system.{table}", columnar=True)
         assert {len(column) for column in columns} == {
@@ -90,7 +90,7 @@ def test_system_tables_can_be_read(server, table, use_numpy):
 
 
 def test_types_come_back_as_they_were_inserted(client):
-    """Each type that a table of ours might have, and some more."""
+    """Each type that a table of ours might have, and more, round-trips."""
     client.execute(
         "CREATE TABLE test.t (i Int8, u UInt256, f Float64, s String, x FixedString(3), d Date32, t DateTime64(3, 'UTC'), "
         "e Enum8('a' = 1, 'b' = 2), n Nullable(UInt16), l LowCardinality(Nullable(String)), a Array(LowCardinality(String)), "
@@ -108,7 +108,7 @@ def test_types_come_back_as_they_were_inserted(client):
 
 
 def test_mostly_default_columns_come_dense(client):
-    """The engine stores such columns sparsely; on the wire they are like every other."""
+    """The engine stores such columns sparsely; on the wire they are like any other."""
     client.execute(
         "CREATE TABLE test.s (a UInt64, b String, c Nullable(UInt8)) ENGINE = MergeTree ORDER BY a "
         "SETTINGS ratio_of_defaults_for_sparse_serialization = 0.1"
@@ -119,7 +119,7 @@ def test_mostly_default_columns_come_dense(client):
 
 
 def test_an_empty_result_has_columns(client):
-    """Names and types, no rows."""
+    """It has names and types, and no rows."""
     assert client.execute(
         "SELECT 1 AS a, 'x' AS b WHERE 0 FORMAT JSON SETTINGS max_threads = 1", with_column_types=True
     ) == (
@@ -130,7 +130,7 @@ def test_an_empty_result_has_columns(client):
 
 
 def test_statements_of_every_kind_answer(client):
-    """What returns rows does, what does not is done."""
+    """Statements with a result return it, others complete."""
     client.execute("CREATE TABLE test.t (a UInt8) ENGINE = MergeTree ORDER BY a")
     client.execute("INSERT INTO test.t VALUES (1), (2); ")
     client.execute("INSERT INTO test.t SELECT 3")
@@ -144,7 +144,7 @@ def test_statements_of_every_kind_answer(client):
 
 
 def test_errors_are_the_engine_s(client):
-    """Its codes and texts; the connection goes on."""
+    """Codes and messages are the engine's, and the connection remains usable."""
     client.execute("CREATE TABLE test.t (a UInt8) ENGINE = Memory")
     assert code_of(client, "SELECT * FROM test.nope") == UNKNOWN_TABLE
     assert code_of(client, "INSERT INTO test.nope VALUES", [(1,)]) == UNKNOWN_TABLE
@@ -158,7 +158,7 @@ def test_errors_are_the_engine_s(client):
 
 
 def test_the_database_of_a_connection(server, client):
-    """Names without one are looked up there; it must exist."""
+    """Unqualified names are looked up there; it must exist."""
     client.execute("CREATE TABLE test.t (a UInt8) ENGINE = Memory")
     with connect(server, database="test") as own:
         assert own.execute("SHOW TABLES") == [("t",)]
@@ -169,7 +169,7 @@ def test_the_database_of_a_connection(server, client):
 
 
 def test_settings_are_those_of_the_query(client):
-    """A query's settings hold for it alone, SET's for the connection; unknown ones matter only where they must."""
+    """A query's settings apply to it alone, SET's to the connection; unknown ones are ignored unless important."""
     asked = "SELECT getSetting('max_block_size'), getSetting('max_threads')"
     (default,) = client.execute(asked)
     assert client.execute(asked, settings={"max_block_size": 77, "nope": 1}) == [(77, default[1])]
@@ -178,14 +178,14 @@ def test_settings_are_those_of_the_query(client):
 
 
 def test_an_important_setting_must_be_known(server):
-    """Unknown and important is an error."""
+    """An unknown and important setting is an error."""
     with connect(server, settings_is_important=True) as client:
         assert client.execute("SELECT 1", settings={"max_threads": 1}) == [(1,)]
         assert code_of(client, "SELECT 1", settings={"nope": 1}) == UNKNOWN_SETTING
 
 
-def test_progress_tells_what_was_read_and_written(client):
-    """clickhouse-driver adds up what the server tells."""
+def test_progress_counts_rows_read_and_written(client):
+    """clickhouse-driver adds up what the server reports."""
     client.execute("CREATE TABLE test.t (a UInt64) ENGINE = MergeTree ORDER BY a")
     client.execute("INSERT INTO test.t VALUES", [(i,) for i in range(1000)])
     assert client.last_query.progress.written_rows == 1000
@@ -194,8 +194,8 @@ def test_progress_tells_what_was_read_and_written(client):
     assert client.last_query.profile_info.rows == 1
 
 
-def test_a_long_query_tells_that_it_goes_on(client):
-    """Ten times a second, with how much was read: a client that waits knows that the server lives."""
+def test_a_long_query_reports_progress(client):
+    """Ten times a second it reports how much was read, so that a waiting client knows that the server lives."""
     running = client.execute_with_progress(
         "SELECT sum(sleepEachRow(0.02)) FROM numbers(25) SETTINGS max_block_size = 1"
     )
@@ -238,7 +238,7 @@ def test_many_clients_at_once(server, client):
 
 
 def test_a_query_is_known_by_its_id(server, client):
-    """`system.processes` has the client's id and text, also by SHOW PROCESSLIST; ids are unique while they run."""
+    """`system.processes` and SHOW PROCESSLIST have the client's id and text; ids are unique while they run."""
     query = "SELECT query_id, query, is_initial_query FROM system.processes"
     assert client.execute(query, query_id="mine") == [("mine", query, 1)]
     assert client.execute(
@@ -250,7 +250,7 @@ def test_a_query_is_known_by_its_id(server, client):
 
 
 def test_a_killed_query_ends_with_its_code(server, client):
-    """KILL QUERY ... SYNC returns when it has ended; what it does not match goes on."""
+    """KILL QUERY ... SYNC returns when the query has ended; other queries go on."""
     with connect(server) as other, ThreadPoolExecutor(1) as pool:
         running = pool.submit(
             other.execute,
@@ -271,7 +271,7 @@ def test_a_killed_query_ends_with_its_code(server, client):
 
 
 def test_a_cancelled_query_ends_quietly(server, client):
-    """The client's Cancel ends the stream, as ClickHouse does; the connection goes on."""
+    """The client's Cancel ends the stream, as in ClickHouse; the connection remains usable."""
     with connect(server) as other:
         other.execute("SELECT 1")
         rows = other.execute_iter(
@@ -284,8 +284,8 @@ def test_a_cancelled_query_ends_quietly(server, client):
         assert other.execute("SELECT 2") == [(2,)]
 
 
-def test_a_client_that_goes_away_takes_its_query_along(server, client):
-    """Nobody is there to read the result."""
+def test_a_disconnected_clients_query_is_cancelled(server, client):
+    """Its result has no reader."""
     other = connect(server)
     thread = threading.Thread(
         target=_ignore_failure,
@@ -304,7 +304,7 @@ def _ignore_failure(client, query):
 
 
 def test_external_tables_come_with_a_query(client):
-    """The client's own rows, as a table for the time of one query."""
+    """The client's own rows are a table for the duration of one query."""
     tables = [{"name": "mine", "structure": [("x", "Int32"), ("s", "String")], "data": [(1, "a"), (2, "b")]}]
     tables = [{**t, "data": [{"x": x, "s": s} for x, s in t["data"]]} for t in tables]
     assert client.execute("SELECT sum(x), max(s) FROM mine", external_tables=tables) == [(3, "b")]
@@ -317,8 +317,8 @@ def test_a_ping_is_answered(client):
     assert client.connection.ping()
 
 
-def test_http_spoken_to_the_native_port_is_told_so(server):
-    """A hint, as ClickHouse gives it."""
+def test_http_on_the_native_port_gets_a_hint(server):
+    """The response is ClickHouse's hint."""
     with socket.create_connection((server.host, server.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
         answer = b"".join(iter(lambda: sock.recv(4096), b""))

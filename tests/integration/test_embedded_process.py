@@ -1,4 +1,4 @@
-"""The embedded server as a process: one owner at a time, no longer alive than its owner, durable."""
+"""The embedded server as a process: one owner at a time, not outliving its owner, durable."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ def connect(server, **options) -> clickhouse_driver.Client:
 
 
 def python(code: str, *arguments: object, **options) -> "subprocess.Popen[str]":
-    """A process of ours that runs some code."""
+    """Run some code in a process."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
@@ -54,7 +54,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("started_in", ["main", "thread"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_with_its_owner(tmp_path, end, started_in):
-    """However that one dies; and it does not end with a mere thread of its owner's."""
+    """It ends however its owner dies, but not with a mere thread of its owner's."""
     owner = python(OWNER, tmp_path, started_in, stdin=subprocess.PIPE)
     pid, port = map(int, owner.stdout.readline().split())
     server = psutil.Process(pid)
@@ -70,7 +70,7 @@ def test_it_ends_with_its_owner(tmp_path, end, started_in):
 
 
 def test_a_new_owner_may_come_at_once(tmp_path):
-    """A server whose owner was killed leaves by itself, and the next one waits for that."""
+    """A server whose owner was killed exits, and the next one waits for that."""
     owner = python(OWNER, tmp_path, "main", stdin=subprocess.PIPE)
     pid, _ = map(int, owner.stdout.readline().split())
     owner.kill()
@@ -80,7 +80,7 @@ def test_a_new_owner_may_come_at_once(tmp_path):
 
 
 def test_a_second_owner_is_refused(tmp_path):
-    """With whose it is and what to do; the first goes on."""
+    """The error names the owner and a remedy; the first goes on."""
     with EmbeddedServer.start(tmp_path) as first:
         with pytest.raises(SinkError) as refused:
             EmbeddedServer.start(tmp_path)
@@ -99,8 +99,8 @@ def test_a_second_owner_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["port", "http_port"])
-def test_a_port_in_use_is_said_with_the_remedy(tmp_path, option):
-    """Nothing is left running, and the folder is free."""
+def test_a_port_in_use_is_an_error_with_a_remedy(tmp_path, option):
+    """No process is left running, and the folder is free."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(SinkError) as refused:
@@ -111,16 +111,16 @@ def test_a_port_in_use_is_said_with_the_remedy(tmp_path, option):
         assert getattr(server, option) == number
 
 
-def test_a_folder_that_is_none_is_said(tmp_path):
-    """A file stands where the folder should be."""
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    """The error names the file."""
     (tmp_path / "file").write_text("")
     with pytest.raises(AdledgerError, match="can't use") as refused:
         EmbeddedServer.start(tmp_path / "file")
     assert refused.value.remedy
 
 
-def test_data_that_can_t_be_opened_is_said(tmp_path):
-    """The engine's own words, and no process left."""
+def test_data_that_can_not_be_opened_is_an_error(tmp_path):
+    """The message is the engine's, and no process is left."""
     with EmbeddedServer.start(tmp_path) as server, connect(server) as client:
         client.execute("CREATE DATABASE d")
     (tmp_path / "data/metadata/d.sql").write_text("rubbish")
@@ -129,7 +129,7 @@ def test_data_that_can_t_be_opened_is_said(tmp_path):
 
 
 def test_a_restart_keeps_everything(tmp_path):
-    """Databases (Atomic), tables, rows, also in `default`."""
+    """Databases (Atomic), tables and rows are kept, also in `default`."""
     with EmbeddedServer.start(tmp_path) as server, connect(server) as client:
         client.execute("CREATE DATABASE d")
         assert client.execute("SELECT engine FROM system.databases WHERE name = 'd'") == [("Atomic",)]
@@ -141,7 +141,7 @@ def test_a_restart_keeps_everything(tmp_path):
             assert client.execute("SELECT a FROM d.t") == client.execute("SELECT a FROM t") == [(7,)]
 
 
-def test_what_was_answered_survives_kill_9(tmp_path):
+def test_acknowledged_inserts_survive_kill_9(tmp_path):
     """Every insert that was answered OK is there, whole; the one under way is there whole or not at all."""
     server = EmbeddedServer.start(tmp_path)
     with connect(server) as client:
@@ -175,8 +175,8 @@ def test_what_was_answered_survives_kill_9(tmp_path):
     assert {(count, different) for _, count, different in rows} == {(100, 100)}
 
 
-def test_it_finishes_what_runs_before_it_ends(tmp_path):
-    """SIGTERM: a query in the engine is answered, then the process exits with 0."""
+def test_it_finishes_running_queries_before_it_ends(tmp_path):
+    """After SIGTERM a query in the engine is answered, then the process exits with 0."""
     server = EmbeddedServer.start(tmp_path)
     with connect(server) as a, connect(server) as b, ThreadPoolExecutor(1) as pool:
         running = pool.submit(
@@ -193,20 +193,20 @@ def test_it_finishes_what_runs_before_it_ends(tmp_path):
 
 
 def test_ctrl_c_is_for_its_owner(tmp_path):
-    """The terminal's interrupt goes to a process group; the server is in another than its owner."""
+    """The terminal's interrupt goes to a process group, and the server is in another than its owner."""
     with EmbeddedServer.start(tmp_path) as server:
         assert os.getpgid(server.pid) != os.getpgid(0)
 
 
-def test_what_it_is_for_is_in_its_log(tmp_path):
-    """Demos and tests."""
+def test_its_log_says_what_it_is_for(tmp_path):
+    """The log says that it is for demos and tests."""
     with EmbeddedServer.start(tmp_path):
         assert "for demos and tests" in (tmp_path / "server.log").read_text()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_serve_runs_until_interrupted(tmp_path, end):
-    """`adledger clickhouse serve`: says how to connect, answers, and ends with exit code 0."""
+    """`adledger clickhouse serve` prints how to connect, answers, and ends with exit code 0."""
     command = [
         sys.executable,
         "-m",
@@ -239,7 +239,7 @@ def test_serve_runs_until_interrupted(tmp_path, end):
 
 
 def test_serve_refuses_a_folder_that_is_served(tmp_path):
-    """Exit code 1, what and where, and the remedy, on stderr."""
+    """Exit code 1, with the cause and the remedy on stderr."""
     with EmbeddedServer.start(tmp_path) as server:
         command = [
             sys.executable,
@@ -260,7 +260,7 @@ def test_serve_refuses_a_folder_that_is_served(tmp_path):
 
 
 def test_the_first_line_is_for_machines(tmp_path):
-    """`python -m adledger.sinks.embedded` says in JSON where it listens, or what keeps it from it."""
+    """`python -m adledger.sinks.embedded` prints in JSON where it listens, or why it can't."""
     command = [
         sys.executable,
         "-m",

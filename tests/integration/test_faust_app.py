@@ -1,4 +1,4 @@
-"""A worker process of the Faust app on a real broker: its pages, its end, its errors for people."""
+"""A worker process of the Faust app on a real broker: its pages, its end, its error messages."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ HTTP_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Topics with traffic whose truth is known, a folder of ClickHouse, and the arguments that name them."""
+    """Topics with traffic whose ground truth is known, a folder of ClickHouse, and the arguments that name them."""
 
     settings: Settings
     folder: Path
@@ -58,8 +58,10 @@ def deployment(kafka: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
     return Deployment(settings, folder, write_traffic_to_kafka(MODEL, settings))
 
 
-def test_a_group_catches_up_and_its_tables_are_the_truth(deployment: Deployment):
-    """A worker on Kafka ends by itself, with one JSON object on stdout, and every table equals the truth."""
+def test_a_group_catches_up_and_its_tables_equal_the_ground_truth(deployment: Deployment):
+    """A worker on Kafka with --until-caught-up ends with one JSON object on stdout, and every table equals the ground
+    truth.
+    """
     ended = adledger(deployment.folder / "caught-up", *deployment.run("--until-caught-up", "--json"))
     assert ended.wait() == 0, ended.err
     summary = json.loads(ended.out)
@@ -103,7 +105,7 @@ def test_pages_of_a_worker_know_every_publisher(deployment: Deployment):
     assert all(re.match(r"ts=\S+ level=\w+ logger=\S+ msg=\"", line) for line in command.err.splitlines())
 
 
-def test_a_port_that_is_taken_is_an_error_for_people(deployment: Deployment):
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(deployment: Deployment):
     """The message names the address and the remedy, before anything is started."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -114,8 +116,8 @@ def test_a_port_that_is_taken_is_an_error_for_people(deployment: Deployment):
     assert "Traceback" not in ended.err
 
 
-def test_topics_that_are_missing_are_an_error_for_people(deployment: Deployment):
-    """A worker does not start without its topics, and says what makes them."""
+def test_missing_topics_are_an_error_with_a_remedy(deployment: Deployment):
+    """A worker does not start without its topics, and names the command that creates them."""
     arguments = deployment.run("--set", "rollups_topic=app.none", "--without-web")
     ended = adledger(deployment.folder / "topic", *arguments)
     assert ended.wait() == 1
@@ -125,7 +127,9 @@ def test_topics_that_are_missing_are_an_error_for_people(deployment: Deployment)
 
 
 def test_fausts_own_command_line_works(deployment: Deployment):
-    """`faust -A adledger.pipeline.app` lists the agent, sends to the topic, runs the same worker; it leaves no folder."""
+    """`faust -A adledger.pipeline.app` lists the agent, sends to the topic, and runs the same worker; it leaves no
+    folder.
+    """
     folder = deployment.folder / "faust"
     folder.mkdir()
     with faust(folder, deployment, "agents") as command:
@@ -154,7 +158,7 @@ def faust(folder: Path, deployment: Deployment, *arguments: str) -> AbstractCont
 
 
 def url_of(command: Command) -> str:
-    """Return where a worker's pages are, from its log."""
+    """Return the URL of a worker's pages, from its log."""
     command.until(lambda: "pages at http" in command.err)
     found = re.search(r"pages at (http://\S+/)", command.err)
     assert found is not None
@@ -162,7 +166,7 @@ def url_of(command: Command) -> str:
 
 
 def page(url: str, path: str) -> tuple[int, str]:
-    """Return a page's status and text."""
+    """Return a page's status and body."""
     try:
         with urllib.request.urlopen(url + path, timeout=HTTP_SECONDS) as answer:
             return answer.status, answer.read().decode()

@@ -1,4 +1,4 @@
-"""Whoever may produce can neither stop nor falsify a lane: crafted batches on a real broker, read by the real worker."""
+"""A producer can neither stop nor falsify a lane: crafted batches on a real broker, read by the real worker."""
 
 import asyncio
 import json
@@ -35,13 +35,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 
 def value(number: int) -> bytes:
-    """An honest event."""
+    """Return an honest event."""
     return json.dumps(IMPRESSION | {"event_id": f"honest-{number}", "event_time": TIME}).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A batch as no client writes it: what it says it has, and the events and malformed records that it must count as."""
+    """A batch as no client writes it: its declared contents, and the events and malformed records that it must count as."""
 
     name: str
     batch: bytes
@@ -51,7 +51,7 @@ class Attack:
 
 
 def compressed(codec: int, *records: bytes) -> bytes:
-    """A batch of these records, as the broker takes it: its records are whole."""
+    """Return a batch of these records as the broker accepts it: its records are whole."""
     compress = {ZSTD: cramjam.zstd.compress, GZIP: cramjam.gzip.compress, LZ4: one_byte_blocks_of}[codec]
     return wrapped(bytes(compress(b"".join(records))), len(records), codec, base_time=TIME, max_time=TIME)
 
@@ -81,7 +81,7 @@ def attacks() -> list[Attack]:
 
 
 async def send(made: Deployment, batches: Sequence[Attack], numbers: Iterator[int]) -> list[Attack]:
-    """Send each batch behind an honest event; return those that the broker took: what it refuses reaches nobody."""
+    """Send each batch after an honest event; return those that the broker accepted."""
     producer = AIOKafkaProducer(bootstrap_servers=made.settings.source.servers)
     await producer.start()
     topic = made.settings.topics[0]
@@ -118,7 +118,7 @@ def dead(made: Deployment) -> list[tuple[int, int]]:
 def test_crafted_batches_are_dead_letters(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
     """Each batch that can't be decoded is one dead letter for the offsets that it covers, and everything adds up.
 
-    Honest events around it are events; a worker that starts behind such a batch, as the last that the ledger has, goes on.
+    Honest events around it are events; a worker that starts after such a batch, as the ledger's last, goes on.
     """
     made = Deployment.make(kafka.servers, server, tmp_path, partitions=PARTITIONS)
     numbers, all_of = count(), attacks()

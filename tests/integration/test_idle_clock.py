@@ -1,4 +1,4 @@
-"""An idle lane's clock goes on: by empty batches that the ledger keeps, and that every later owner agrees on."""
+"""An idle lane's watermark advances by empty batches that are in the ledger, and on which every later owner agrees."""
 
 import asyncio
 from dataclasses import replace
@@ -28,7 +28,7 @@ LIMITS = LaneLimits(
 
 
 class Watcher:
-    """Stops the worker when each lane has done so many batches of no records."""
+    """Stops the worker when each lane has done this many empty batches."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
@@ -61,8 +61,8 @@ async def idle_run(log: Path, sink: MemorySink, watcher: Watcher, limits: LaneLi
         await worker.run()
 
 
-async def test_an_idle_lane_moves_its_clock_by_empty_batches(tmp_path: Path):
-    """Each moves the clock to the server's time less the skew, takes no offsets, and never moves it back."""
+async def test_an_idle_lane_advances_its_watermark_by_empty_batches(tmp_path: Path):
+    """Each advances the watermark to the server's time less the skew, takes no offsets, and never moves it back."""
     log = tmp_path / "log"
     with open_log(log, MODEL.partitions) as writer:
         write_traffic(MODEL, writer, lambda _: None)

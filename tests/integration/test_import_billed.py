@@ -1,4 +1,4 @@
-"""What an import says is what a worker bills: the small hostile files, by the commands that were printed, to the tables."""
+"""A worker bills exactly what an import announced: small hostile files, through the printed commands, to the tables."""
 
 import re
 from collections.abc import Iterator
@@ -78,7 +78,9 @@ def made(tmp_path: Path, server: EmbeddedServer, request: pytest.FixtureRequest)
 
 
 def test_a_line_that_is_fixed_later_is_billed_by_the_printed_settings(made):
-    """The broken file is written and billed; the fixed one is refused until the printed settings are used; then all 15 are."""
+    """The broken file is written and billed; the fixed one is refused until the printed settings are used; then all 15
+    lines are billed.
+    """
     assert "--unreadable-max 7%" in made.bring("quote_broken.log", "access-log", "--partitions", "1", code=1)
     made.bring("quote_broken.log", "access-log", "--partitions", "1", "--unreadable-max", "7%")
     assert made.run() == {"billable": 14, "malformed": 1}
@@ -97,7 +99,7 @@ def test_a_line_that_is_fixed_later_is_billed_by_the_printed_settings(made):
         ("future_time.ndjson", ["--sort"], {"billable": 10, "malformed": 0}),
     ],
 )
-def test_bad_times_move_no_watermark_in_the_tables(made, case, more, classes):
-    """A time that can't be is one dead letter; one far ahead stands last where its refusal's way is taken."""
+def test_bad_times_do_not_advance_the_watermark_in_the_tables(made, case, more, classes):
+    """An impossible time is one dead letter; a far-future one comes last when the refusal's remedy is followed."""
     made.bring(case, "wire", "--partitions", "1", *more)
     assert made.run() == classes

@@ -1,4 +1,4 @@
-"""The assignor in a real group: what members of aiokafka are given by each other, through a real broker."""
+"""The assignor in a real group: what aiokafka members assign to each other, through a real broker."""
 
 import pytest
 from aiokafka import TopicPartition
@@ -9,7 +9,7 @@ LANES = 7
 
 
 def lanes(assigned: set[TopicPartition], topics: tuple[str, ...]) -> set[int]:
-    """The lanes of an assignment, which has them in every topic."""
+    """Return the lanes of an assignment, which has them in every topic."""
     of_topics = [{tp.partition for tp in assigned if tp.topic == topic} for topic in topics]
     assert of_topics[0] == of_topics[1]
     return of_topics[0]
@@ -21,7 +21,7 @@ async def topics(kafka):
 
 
 async def test_lanes_stay_through_a_join_and_a_leave(kafka, topics):
-    """A newcomer is given its share and no more; when it leaves, what it had comes back and nothing else moves."""
+    """A newcomer gets its share and no more; when it leaves, exactly its lanes come back and nothing else moves."""
     group = fresh("group")
     async with Consumer(kafka.servers, group, topics) as first:
         assert lanes(await first.assigned.get(), topics) == set(range(LANES))
@@ -41,8 +41,10 @@ async def test_lanes_stay_through_a_join_and_a_leave(kafka, topics):
             assert back[0] | back[1] == set(range(LANES))
 
 
-async def test_a_static_member_that_starts_anew_is_given_its_lanes_and_others_hear_nothing(kafka, topics):
-    """Within its session timeout a restart is no rebalance, whether or not it led the group; its claim is known again."""
+async def test_a_restarted_static_member_keeps_its_lanes_without_a_rebalance(kafka, topics):
+    """Within its session timeout a restart is no rebalance, whether or not it led the group, and its claim is known
+    again.
+    """
     group = fresh("group")
     async with Consumer(kafka.servers, group, topics, "one") as leader:
         await leader.assigned.get()

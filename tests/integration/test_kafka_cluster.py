@@ -1,4 +1,4 @@
-"""Several brokers, of which the group's coordinator goes: members that join again wait for no session's end."""
+"""Several brokers whose group coordinator goes away: members that rejoin wait for no session's end."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ async def coordinator(servers: str, group: str) -> int:
 
 
 async def in_sync(servers: str, brokers: int) -> None:
-    """Return when every partition of every topic has as many copies in sync."""
+    """Return when every partition of every topic has this many copies in sync."""
     client = AIOKafkaClient(bootstrap_servers=servers)
     await client.bootstrap()
     try:
@@ -71,7 +71,9 @@ async def in_sync(servers: str, brokers: int) -> None:
 async def test_a_rejoin_does_not_wait_for_the_session_of_the_old_member(
     three: LocalCluster, end: int
 ) -> None:
-    """The coordinator goes; members that join anew are given all lanes, though the old ones' sessions last for minutes."""
+    """When the coordinator goes, members that join again get all lanes, though the old members' sessions last for
+    minutes.
+    """
     log = await KafkaLog(three, replicas=3).make()
     members = [log.member(**SESSION), log.member(**SESSION)]
     listeners = [await joined(members[0]), Listener()]

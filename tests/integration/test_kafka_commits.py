@@ -1,4 +1,4 @@
-"""Commits on a real broker: what came back, who was refused, and what is known when nothing came back."""
+"""Commits on a real broker: what comes back, who is refused, and what is known without an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -66,7 +66,7 @@ class Group:
 
 
 def intent(number: int) -> dict[int, Committed]:
-    """The same text on both topics' partitions."""
+    """Return the same text for both topics' partitions."""
     return {topic: Committed(100 * number + topic, f"intent {number}") for topic in (0, 1)}
 
 
@@ -96,7 +96,7 @@ async def through_proxy(kafka: LocalBroker) -> AsyncIterator[SimpleNamespace]:
     ],
 )
 async def test_what_is_committed_comes_back_byte_for_byte(group, text):
-    """Offset and text of each topic, of this lane alone; what was never committed is left out."""
+    """Offset and text of each topic of this lane come back; what was never committed is left out."""
     member = await group.member()
     await assemble(member)
     commits = await group.commits()
@@ -109,7 +109,7 @@ async def test_what_is_committed_comes_back_byte_for_byte(group, text):
 
 
 async def test_all_lanes_commit_at_once(group, through_proxy):
-    """Lanes that share a connection and lanes that don't: none waits for another's answer, none is lost or mixed up."""
+    """Whether lanes share a connection or not, none waits for another's answer, and none is lost or mixed up."""
     member = await group.member()
     await assemble(member)
     client = await group.client(through_proxy.proxy)
@@ -120,7 +120,7 @@ async def test_all_lanes_commit_at_once(group, through_proxy):
 
 
 async def test_a_stale_generation_is_refused(group):
-    """After a rebalance, nothing is accepted in the old assignment's name, though the member is still there."""
+    """After a rebalance no commit is accepted for the old assignment, though the member is still there."""
     first, second = await group.member(), await group.member()
     await assemble(first)
     commits, before = await group.commits(), first.owns(0)
@@ -151,7 +151,7 @@ async def test_during_a_rebalance_the_last_generation_may_commit_until_the_next_
 
 
 async def test_a_member_that_left_is_refused(group):
-    """A late commit of a member that is gone changes nothing, whether others are there or not."""
+    """A late commit of a former member changes nothing, whether others are there or not."""
     first, second = await group.member(), await group.member()
     await assemble(first)
     await assemble(first, second)
@@ -167,7 +167,7 @@ async def test_a_member_that_left_is_refused(group):
 
 
 async def test_a_static_member_that_was_replaced_is_refused(group):
-    """The process started anew under the same instance id has its lanes in the same generation; the old one is fenced."""
+    """A restarted process with the same instance id gets its lanes in the same generation, and the old one is fenced."""
     old, new = await group.member("one"), await group.member("one")
     await assemble(old)
     commits = await group.commits(instance="one")
@@ -199,9 +199,9 @@ async def test_an_old_intent_on_its_way_does_not_overwrite_the_next_owners(group
 
 
 async def test_control_stock_aiokafka_overwrites_the_next_owners_intent(group):
-    """Why the commit is ours: aiokafka's, begun before a rebalance and sent after it, goes out in the new generation's name.
+    """Control: aiokafka's commit, begun before a rebalance and sent after it, goes out in the new generation's name.
 
-    So does the second try of one that was begun and sent before. And the broker takes it, for another's partition.
+    So does its retry of a commit that was sent before. The broker accepts it, for another member's partition.
     """
     first, second = (
         Consumer(group.servers, group.name, group.topics),
@@ -254,7 +254,7 @@ async def test_kafkas_own_tool_reads_offsets_and_members(kafka, group):
 
 @pytest.mark.parametrize("fate", ["no answer", "cut after it was done", "cut before it arrived"])
 async def test_without_an_answer_the_outcome_is_unknown_and_nothing_is_sent_again(group, through_proxy, fate):
-    """One request is on the wire, whatever was asked again; whether it was done can't be told from here."""
+    """One request is on the wire whatever is requested later, and whether it was done is unknown."""
     member = await group.member()
     await assemble(member)
     requests, replies = {
@@ -276,7 +276,7 @@ async def test_without_an_answer_the_outcome_is_unknown_and_nothing_is_sent_agai
 
 
 async def test_a_commit_that_was_cancelled_is_not_followed_by_another(group, through_proxy):
-    """A lane that is ended in mid-commit leaves its request on the wire: nothing may be overtaken by it."""
+    """A lane that ends in mid-commit leaves its request on the wire, which nothing may overtake."""
     member = await group.member()
     await assemble(member)
     commits = await group.commits(await group.client(through_proxy.proxy))
@@ -291,8 +291,8 @@ async def test_a_commit_that_was_cancelled_is_not_followed_by_another(group, thr
     assert through_proxy.faults.count(OFFSET_COMMIT) == 1
 
 
-async def test_where_nothing_was_sent_the_lane_may_intend_anew(group, through_proxy):
-    """No connection is no commit: CommitRefused; when the broker is there again the same member commits."""
+async def test_where_nothing_was_sent_the_lane_may_intend_again(group, through_proxy):
+    """Without a connection the outcome is CommitRefused; once the broker is back the same member commits."""
     member = await group.member()
     await assemble(member)
     client = await group.client(through_proxy.proxy)
@@ -318,7 +318,7 @@ async def test_one_topic_refused_and_one_accepted_is_unknown(kafka, group):
 
 
 async def test_every_topic_refused_is_refused_with_the_remedy(group):
-    """Nothing was committed: the lane may intend anew, and the message says what a person can do."""
+    """Nothing was committed: the lane may intend again, and the message has a remedy."""
     member = await group.member()
     await assemble(member)
     commits = GroupCommits(await group.client(), group.name, (fresh("no-such"), fresh("nor-this")))
@@ -328,7 +328,7 @@ async def test_every_topic_refused_is_refused_with_the_remedy(group):
 
 @pytest.mark.slow
 async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
-    """Group, generation and offsets are in the broker's log: a restart costs a lane no more than its wait."""
+    """Group, generation and offsets are in the broker's log, so a restart costs a lane no more than its wait."""
     async with AsyncExitStack() as stack:
         broker = stack.enter_context(LocalBroker(tmp_path))
         group = Group(broker.servers, await make_topics(broker.servers, LANES), stack)

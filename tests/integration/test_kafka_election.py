@@ -1,4 +1,4 @@
-"""An unclean election on real brokers: a leader that lacks the last records puts others in their place, and is found out.
+"""An unclean election on real brokers: a leader that lacks the last records replaces them, and is found out.
 
 The short form, one broker whose segment is cut, is in test_kafka_reader.py and runs with `make test`.
 """
@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.1
 
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[LocalCluster]:
-    """Three brokers for one test: two of them are not the same after it."""
+    """Three brokers for one test, which damages two of them."""
     needs_kafka()
     quick = {"broker_session_timeout_ms": "3000", "broker_heartbeat_interval_ms": "500"}
     with cluster(tmp_path, unclean_leader_election_enable="true", **quick) as running:
@@ -44,7 +44,7 @@ def three(tmp_path: Path) -> Iterator[LocalCluster]:
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads the lane's first partition, and the copies that are in sync."""
+    """The leader of the lane's first partition, and the copies that are in sync."""
 
     node: int
     in_sync: frozenset[int]
@@ -85,7 +85,7 @@ async def made(three: LocalCluster) -> KafkaLog:
 
 @asynccontextmanager
 async def overwritten(three: LocalCluster) -> AsyncIterator[tuple[KafkaSource, list[Stored]]]:
-    """Give a reader of a log whose last records were read, and then replaced by an unclean election."""
+    """Yield a reader of a log whose last records were read, and then replaced by an unclean election."""
     log = await made(three)
     source = log.member(retry_attempts_max=200)
     await joined(source)
@@ -109,9 +109,9 @@ async def overwritten(three: LocalCluster) -> AsyncIterator[tuple[KafkaSource, l
         await source.leave()
 
 
-async def test_a_reader_is_told_of_an_unclean_election(three: LocalCluster) -> None:
-    """The new leader is another, of a higher epoch, and has other records where some were read: each position behind them
-    is refused, at the end of what was read, in the middle of it, and by the epoch that a ledger keeps.
+async def test_a_reader_detects_an_unclean_election(three: LocalCluster) -> None:
+    """The new leader has a higher epoch and other records where some were read: each position after them is refused, at
+    the end of what was read, in the middle of it, and by the epoch that a ledger keeps.
     """
     async with overwritten(three) as (source, read):
         epochs = source.leader_epochs(LANE, {0: READ})
@@ -132,7 +132,7 @@ async def test_a_reader_is_told_of_an_unclean_election(three: LocalCluster) -> N
 async def test_control_without_epochs_the_records_are_lost(
     three: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: a reader that names no epoch is given what follows, and never sees what stands before its position now."""
+    """Control: a reader that names no epoch gets what follows, and never sees the records now before its position."""
     monkeypatch.setattr(LeaderEpochs, "before", lambda *_: NO_EPOCH)
     async with overwritten(three) as (source, read):
         [fetched] = await source.fetch(LANE, {0: READ}, 1 << 20, 500)

@@ -1,4 +1,4 @@
-"""What is wrong around a worker on Kafka is told in seconds: what, where and what to do; exit code 1, no traceback."""
+"""Errors around a worker on Kafka are reported in seconds, with cause, place and remedy; exit code 1, no traceback."""
 
 import asyncio
 import socket
@@ -31,14 +31,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A deployment with something wrong, and what must be said of it, remedy included."""
+    """A deployment with a fault, and what must be said of it, remedy included."""
 
     deployment: Deployment
     said: tuple[str, ...]
 
 
-def test_what_is_wrong_is_told(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """Each fault alone ends a worker with 1, its cause and its remedy. (All at once: a start is what takes time.)"""
+def test_each_fault_is_reported(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+    """Each fault alone ends a worker with 1, its cause and its remedy. (All run at once, since starting takes long.)"""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"
     faults = dict(faults_of(kafka.servers, nobody, server, tmp_path))
@@ -129,7 +129,7 @@ async def make_widths(deployment: Deployment) -> None:
 
 
 async def commit_strangely(deployment: Deployment) -> None:
-    """Commit for the group what another program would: an offset with words of its own."""
+    """Commit for the group what another program would: an offset with its own metadata."""
     settings = deployment.settings
     place = TopicPartition(settings.topics[0], 0)
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.source.servers, group_id=settings.group)

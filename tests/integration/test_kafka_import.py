@@ -1,4 +1,4 @@
-"""Import to Kafka: stock aiokafka reads back what an import to files holds."""
+"""Stock aiokafka reads back from Kafka what an import to files holds."""
 
 import asyncio
 import gzip
@@ -75,9 +75,9 @@ def without_times(log):
 
 @pytest.mark.parametrize("log_time", ["append", "record"])
 async def test_kafka_and_files_hold_the_same(kafka, tmp_path, log_time):
-    """Real logs: the same records at the same offsets of the same partitions, by either way.
+    """Of real logs both have the same records at the same offsets of the same partitions.
 
-    With log_time = record the log times too, continued by each import from what the log holds.
+    With log_time = record the log times agree too, and each import continues them from what the log holds.
     """
     settings = await made_settings(kafka, log_time=log_time)
     for format_name, path in REAL:
@@ -97,8 +97,8 @@ async def test_kafka_and_files_hold_the_same(kafka, tmp_path, log_time):
         assert found == {where: records for where, records in expected.items() if records}
 
 
-async def test_what_kafka_does_not_take_ends_the_import(kafka, tmp_path, monkeypatch):
-    """A line larger than the topic's messages: the error says what to raise, what was written, and to go on how."""
+async def test_a_line_too_large_for_kafka_ends_the_import(kafka, tmp_path, monkeypatch):
+    """For a line larger than the topic's messages the error says what to raise, what was written, and how to go on."""
     monkeypatch.setattr("adledger.pipeline.importing.lines.LINE_BYTES_MAX", 4_000_000)
     settings = await made_settings(kafka)
     path = tmp_path / "lines"
@@ -111,7 +111,7 @@ async def test_what_kafka_does_not_take_ends_the_import(kafka, tmp_path, monkeyp
 
 
 async def test_an_interrupted_import_says_what_was_written(kafka, tmp_path):
-    """Ctrl-C between two chunks: what was flushed is told and there; the exit code is a shell's for SIGINT."""
+    """After Ctrl-C between two chunks what was flushed is reported and there; the exit code is a shell's for SIGINT."""
     settings = await made_settings(kafka)
     event = orjson.dumps(
         {"event_type": "impression", "user_id": "u", "event_time": STARTED, "pad": "p" * 4_000}
@@ -134,7 +134,7 @@ async def test_an_interrupted_import_says_what_was_written(kafka, tmp_path):
 
 
 async def test_batches_stay_in_order_however_they_overlap(kafka):
-    """append_encoded called at once for many batches of one partition: offsets are in the order of the calls."""
+    """When append_encoded is called at once for many batches of one partition, offsets are in the order of the calls."""
     settings = await made_settings(kafka)
     topic = settings.topics[0]
     records = [(STARTED + i, None if i % 3 else b"k%d" % i, b"v%d" % i) for i in range(3_000)]
@@ -151,7 +151,9 @@ async def test_batches_stay_in_order_however_they_overlap(kafka):
 
 
 async def test_a_broker_that_is_killed_and_comes_back_changes_nothing(kafka, tmp_path):
-    """kill -9 of the broker in the midst of an import, and a start: every record once, in order, in its partition."""
+    """After kill -9 of the broker during an import, and a restart, every record is there once, in order, in its
+    partition.
+    """
     count = 20_000
     path = tmp_path / "lines"
     path.write_bytes(
@@ -187,7 +189,7 @@ async def test_a_broker_that_is_killed_and_comes_back_changes_nothing(kafka, tmp
 
 
 async def test_missing_topics_end_an_import_before_it_starts(kafka, tmp_path):
-    """Topics are made on purpose, with the settings they need: never by an import."""
+    """Topics are created on purpose, with the settings they need, never by an import."""
     settings = Settings(source=f"kafka://{kafka.servers}", topics=("no-such-topic",))
     path = tmp_path / "lines"
     path.write_bytes(b"{}\n")

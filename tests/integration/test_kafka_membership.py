@@ -1,4 +1,4 @@
-"""Members of a real group: lanes are shared, handed over, kept while nobody polls, and lost visibly."""
+"""Members of a real group: lanes are shared, handed over, kept while no lane polls, and never lost silently."""
 
 import asyncio
 from collections.abc import Callable
@@ -31,13 +31,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def shared(*listeners: Listener) -> bool:
-    """Whether every lane has exactly one owner, and each listener some."""
+    """Whether every lane has exactly one owner, and each listener has some."""
     lanes = sorted(lane for listener in listeners for lane in listener.assigned)
     return lanes == list(range(PARTITIONS)) and all(listener.assigned for listener in listeners)
 
 
 async def test_lanes_are_shared_and_handed_over(log):
-    """A second member gets half of the lanes, which the first may not commit for any more; and gives them back."""
+    """A second member gets half of the lanes, for which the first may no longer commit, and gives them back."""
     first, second = log.member(**QUICK), log.member(**QUICK)
     mine = await joined(first)
     before = dict(mine.assigned)
@@ -56,7 +56,7 @@ async def test_lanes_are_shared_and_handed_over(log):
     await first.leave()
 
 
-async def test_who_does_not_poll_stays(log):
+async def test_a_member_that_does_not_poll_stays(log):
     """A worker that waits for ClickHouse, and so fetches nothing for many max.poll.interval.ms, keeps its lanes."""
     source = log.member(max_poll_interval_ms="50", **(QUICK | {"heartbeat_interval_ms": "50"}))
     listener = await joined(source)
@@ -66,7 +66,7 @@ async def test_who_does_not_poll_stays(log):
     await source.leave()
 
 
-async def test_who_is_thrown_out_comes_back_as_a_new_member(log):
+async def test_a_removed_member_comes_back_as_a_new_one(log):
     """When the group no longer knows the member, its lanes are revoked and come back under another member id."""
     source = log.member(**QUICK)
     listener = await joined(source)
@@ -86,7 +86,7 @@ async def test_who_is_thrown_out_comes_back_as_a_new_member(log):
 
 
 async def test_a_stranger_in_the_group_is_named(log):
-    """Where another program is in the group, joining says so, and goes on when that one has left."""
+    """While another program is in the group, joining reports it, and goes on when that has left."""
     stranger = AIOKafkaConsumer(
         log.topics[0], bootstrap_servers=log.broker.servers, group_id=f"{log.name}-group"
     )
@@ -103,7 +103,7 @@ async def test_a_stranger_in_the_group_is_named(log):
 
 
 async def test_a_static_member_keeps_its_place(log):
-    """With group.instance.id a member that comes back has its lanes, a rejoin is a new member id all the same."""
+    """With group.instance.id a returning member has its lanes; a rejoin is a new member id all the same."""
     first = log.member(group_instance_id="one", **QUICK)
     mine = await joined(first)
     before = mine.assigned[1].member_id
@@ -118,8 +118,8 @@ async def test_a_static_member_keeps_its_place(log):
     await second.leave()
 
 
-async def test_a_waiting_lane_holds_up_nobody(log):
-    """While one lane waits long at its end, others fetch, and its own records come when they are there."""
+async def test_a_waiting_lane_holds_up_no_other(log):
+    """While one lane waits long at its end, others fetch, and its own records arrive when they are there."""
     await log.append(0, 1, [(0, b"k", b"v")])
     source = log.member(**QUICK)
     await joined(source)

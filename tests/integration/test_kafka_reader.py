@@ -1,4 +1,4 @@
-"""What the reader brings of a real broker's log is what stock aiokafka brings: records, offsets, times, keys, values."""
+"""The reader returns from a real broker exactly what stock aiokafka returns: records, offsets, times, keys, values."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.02
 
 
 def records(count: int, first: int = 0) -> list[Record]:
-    """Records whose sizes go up and down, with null and empty keys and values among them."""
+    """Return records of varying sizes, with null and empty keys and values among them."""
     return [
         (
             START + i - (i % 5) * 100,
@@ -88,7 +88,7 @@ async def member(log: KafkaLog) -> AsyncIterator[KafkaSource]:
 
 
 async def assert_equal_from_each_offset(log: KafkaLog) -> list[Stored]:
-    """The law, from every offset, with large and with tiny fetches; return what is there."""
+    """Check the law from every offset, with large and with tiny fetches; return the records."""
     expected = await stock(log)
     async with member(log) as source:
         end = (await source.bounds(LANE))[0].end
@@ -101,7 +101,7 @@ async def assert_equal_from_each_offset(log: KafkaLog) -> list[Stored]:
 
 @pytest.mark.parametrize("codec", CODECS)
 async def test_every_codec_of_a_client(kafka, codec):
-    """Batches that aiokafka's producer compressed, of many sizes."""
+    """Batches of many sizes that aiokafka's producer compressed are read."""
     log = await KafkaLog(kafka).make()
     async with log.producer(compression_type=codec) as producer:
         await log.send(producer, 0, LANE, records(1))
@@ -112,7 +112,7 @@ async def test_every_codec_of_a_client(kafka, codec):
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 async def test_every_codec_of_the_broker(kafka, codec):
-    """Batches that Kafka's own Java code compressed, over 64 KiB too, which is several LZ4 and snappy blocks."""
+    """Batches that Kafka's own Java code compressed are read, over 64 KiB too, which is several LZ4 and snappy blocks."""
     log = await KafkaLog(kafka).make(compression_type=codec)
     await log.append(0, LANE, [(START, b"k", bytes(range(256)) * 1_000), *records(20)])
     await log.append(0, LANE, records(5, 20))
@@ -120,7 +120,7 @@ async def test_every_codec_of_the_broker(kafka, codec):
 
 
 async def test_transactions(kafka):
-    """Aborted records are left out, committed ones and those of no transaction stay, however they interleave."""
+    """Aborted records are left out, all others stay, however they interleave."""
     log = await KafkaLog(kafka).make()
     async with (
         log.producer(transactional_id=f"{log.name}-a", compression_type="lz4") as a,
@@ -145,7 +145,7 @@ async def test_transactions(kafka):
 
 
 async def test_an_open_transaction_hides_its_end(kafka):
-    """Nothing behind the first record of an open transaction comes; the end is before it; then all comes."""
+    """Nothing after the first record of an open transaction is returned, and the end is before it; then everything is."""
     log = await KafkaLog(kafka).make()
     await log.append(0, LANE, records(3))
     async with log.producer(transactional_id=log.name) as open_, member(log) as source:
@@ -160,7 +160,7 @@ async def test_an_open_transaction_hides_its_end(kafka):
 
 
 async def test_append_time(kafka):
-    """With LogAppendTime the broker's time is every record's; with log_time = append nothing else is taken."""
+    """With LogAppendTime the broker's time is every record's; with log_time = append nothing else is accepted."""
     log = await KafkaLog(kafka, log_time="append").make(message_timestamp_type="LogAppendTime")
     async with log.producer(compression_type="lz4") as producer:
         await log.send(producer, 0, LANE, records(5))
@@ -191,7 +191,7 @@ def own_broker(tmp_path):
 
 
 async def test_compacted_topics(own_broker):
-    """Gaps that compaction left are passed over, as the stock consumer does."""
+    """Gaps that compaction left are skipped, as the stock consumer does."""
     log = await KafkaLog(own_broker).make(
         cleanup_policy="compact", segment_bytes="1048576", min_cleanable_dirty_ratio="0.01", segment_ms="50"
     )
@@ -218,7 +218,7 @@ async def test_compacted_topics(own_broker):
 
 
 async def test_a_broker_that_restarts(own_broker):
-    """Fetches during an outage are tried again, visibly and without tracebacks, and end with what is appended after it."""
+    """Fetches during an outage are retried, visibly and without tracebacks, and return what is appended after it."""
     said: list[str] = []
     log = await KafkaLog(own_broker).make()
     await log.append(0, LANE, records(3))
@@ -241,7 +241,7 @@ async def test_a_broker_that_restarts(own_broker):
 
 
 def cut_segment(own_broker: LocalBroker, partition: str, offset: int) -> None:
-    """Leave what a partition has before an offset on the disk of a broker that is down, as an older copy has it."""
+    """Truncate a stopped broker's partition on disk before an offset, as an older copy has it."""
     [segment] = own_broker.directory.glob(f"data/**/{partition}/*.log")
     data, at = segment.read_bytes(), 0
     while int.from_bytes(data[at : at + 8], "big") < offset:
@@ -253,7 +253,7 @@ def cut_segment(own_broker: LocalBroker, partition: str, offset: int) -> None:
 
 
 async def test_a_log_that_was_truncated_and_grew_again(own_broker):
-    """Its records from the reader's position on follow on others than were read: it is told so by the leader's epoch."""
+    """Other records follow the reader's position than before, which the leader's epoch reveals."""
     log = await KafkaLog(own_broker).make()
     for first in (0, 4, 8):
         await log.append(0, LANE, records(4, first))
@@ -277,8 +277,8 @@ async def test_a_log_that_was_truncated_and_grew_again(own_broker):
     await source.leave()
 
 
-async def test_a_topic_made_anew_is_not_read_on(kafka):
-    """Under a joined source: neither its offsets nor its ends are taken for those of the topic that it joined for."""
+async def test_a_topic_created_again_is_not_read_on(kafka):
+    """Under a joined source neither its offsets nor its ends are taken for those of the joined topic."""
     log = await KafkaLog(kafka).make()
     await log.append(0, LANE, records(5))
     source = log.member(retry_attempts_max=100)
@@ -299,8 +299,8 @@ async def test_a_topic_made_anew_is_not_read_on(kafka):
     await source.leave()
 
 
-async def test_a_broker_that_is_not_there():
-    """Joining names the servers, shows each try, and gives up with the remedy."""
+async def test_an_unreachable_broker():
+    """Joining names the servers, shows each attempt, and gives up with the remedy."""
     said: list[str] = []
     source = KafkaSource(
         ["127.0.0.1:1"], ("a", "b"), "group", properties={}, log_time="append", revoke_ms_max=1_000,

@@ -1,4 +1,4 @@
-"""Rights (ACLs) on a real broker: each that is missing is named, and the printed command grants it."""
+"""Rights (ACLs) on a real broker: each missing one is named, and the printed command grants it."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ MODEL = TrafficModel(seed=3, events=2_000, partitions=2, duration_hours=1)
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
-    """One broker that allows its own listener everything, and users who log in what they were granted."""
+    """One broker that allows its own listener everything, and users who log in only what they were granted."""
     try:
         kafka_jars()
     except KafkaMissing as error:
@@ -55,7 +55,7 @@ def server(tmp_path_factory):
 
 
 def grant(broker: LocalBroker, remedy: str) -> None:
-    """Run a printed command as an administrator: through the listener that allows everything."""
+    """Run a printed command as an administrator, through the listener that allows everything."""
     name, *arguments = shlex.split(remedy)
     assert name == "kafka-acls.sh"
     at = arguments.index("--bootstrap-server") + 1
@@ -68,9 +68,9 @@ def grant(broker: LocalBroker, remedy: str) -> None:
 def test_each_missing_right_is_named_with_the_command_that_grants_it(
     broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """A worker without rights ends at once, and says all of them; granted one by one, no other is needed.
+    """A worker without rights ends at once and names all of them; granted one by one, no other is needed.
 
-    doctor says the same, and neither waits for what will not come.
+    The doctor says the same, and neither waits in vain.
     """
     admin = Deployment.make(broker.address("PLAINTEXT"), server, tmp_path / "admin", partitions=2)
     truth = write_traffic_to_kafka(MODEL, admin.settings)
@@ -109,7 +109,7 @@ def test_each_missing_right_is_named_with_the_command_that_grants_it(
 
 
 def test_an_import_needs_other_rights(broker: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """Who writes to the event topics needs Write there, and nothing of the workers' group."""
+    """It needs Write on the event topics, and nothing of the workers' group."""
     made = Deployment.without_topics(broker.address("USERS"), server, tmp_path, kafka=PROPERTIES)
     admin = made.settings.model_copy(
         update={"source": type(made.settings.source)((broker.address("PLAINTEXT"),)), "kafka": {}}

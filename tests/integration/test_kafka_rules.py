@@ -1,4 +1,6 @@
-"""Rules published while workers run on a real broker: taken between two batches, named, refused whole, kept through a kill."""
+"""Rules published while workers run on a real broker: taken between two batches, named, refused whole, kept through a
+kill.
+"""
 
 import asyncio
 import signal
@@ -46,8 +48,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         yield server
 
 
-class Judged:
-    """What the tables say of who judged."""
+class Evaluated:
+    """What the tables say about evaluators."""
 
     def __init__(self, client: Client, database: str) -> None:
         self._client, self._database = client, database
@@ -72,20 +74,20 @@ class Judged:
         return {v for (v,) in self._rows(f"SELECT DISTINCT judge_version FROM {{db}}.{table} WHERE {where}")}
 
     def rules_of(self, evaluator: int) -> int:
-        """Return the version of the set that a judge is made of."""
+        """Return the version of the rule set that an evaluator is made of."""
         return int(
             self._rows(f"SELECT any(rules_version) FROM {{db}}.judges WHERE version = {evaluator}")[0][0]
         )
 
     def stray(self) -> int:
-        """Return how many events name another judge than their batch's ledger row."""
+        """Return how many events name another evaluator than their batch's ledger row."""
         return int(self._rows(
             "SELECT count() FROM {db}.events AS e INNER JOIN {db}.ledger AS l "
             "ON e.lane = l.lane AND e.batch_no = l.batch_no WHERE e.judge_version != l.judge_version"
         )[0][0])  # fmt: skip
 
     def batches_without_evaluator(self) -> int:
-        """Return how many batches name a judge that is not stored."""
+        """Return how many batches name an evaluator that is not stored."""
         return int(self._rows(
             "SELECT count() FROM {db}.ledger WHERE judge_version NOT IN (SELECT version FROM {db}.judges)"
         )[0][0])  # fmt: skip
@@ -95,8 +97,10 @@ class Judged:
 
 
 def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """From the shipped set to published ones, every lane goes from set to set at a batch boundary; a bad set changes nothing; a batch that was pending when its
-    worker was killed keeps the judge of its intent, though another set is in force; events and money are all there."""
+    """From the shipped set to published ones, every lane changes sets at a batch boundary, and a bad set changes nothing;
+    a batch that was pending when its worker was killed keeps the evaluator of its intent, though another set is in force;
+    events and money are all there.
+    """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     truth = write_traffic_to_kafka(MODEL, deployment.settings)
     (tmp_path / "new.toml").write_text(SECOND.text())
@@ -106,7 +110,7 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         database = deployment.settings.database
         look, judged, tables = (
             LedgerLook(client, database),
-            Judged(client, database),
+            Evaluated(client, database),
             RulesTables(client, database),
         )
         first, second = (stack.enter_context(deployment.worker(name)) for name in ("first", "second"))
@@ -145,7 +149,7 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
     deployment.run_to_the_end("last", *FAST)
 
     with deployment.client() as client:
-        judged = Judged(client, database)
+        judged = Evaluated(client, database)
         order = [FIRST.version, SECOND.version, THIRD.version]
         for sets in judged.sets().values():
             assert sets == sorted(sets, key=order.index), "no lane goes back"

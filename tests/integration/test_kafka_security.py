@@ -1,4 +1,4 @@
-"""Logins and certificates against a real broker: what works, and how each failure is told."""
+"""Logins and certificates against a real broker: what works, and how each failure is reported."""
 
 import asyncio
 import re
@@ -40,7 +40,7 @@ def ca(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory, ca):
-    """One broker with a listener for each way in: login over TLS, client certificates, and two bad certificates."""
+    """One broker with a listener for each authentication: login over TLS, client certificates, and two bad certificates."""
     try:
         kafka_jars()
     except KafkaMissing as error:
@@ -74,8 +74,8 @@ def certified(ca, certificate):
     }  # fmt: skip
 
 
-async def test_a_login_over_tls_and_a_certificate_both_serve(broker, ca, tmp_path):
-    """Topics are made, and a file is imported, by SCRAM-SHA-512 over TLS and by a client's certificate."""
+async def test_a_login_over_tls_and_a_certificate_both_work(broker, ca, tmp_path):
+    """Topics are made, and a file is imported, by SCRAM-SHA-512 over TLS and by a client certificate."""
     path = tmp_path / "lines"
     path.write_bytes(b"{}\n" * 5)
     ways = {"SCRAM": scram(ca), "MUTUAL": certified(ca, ca.issue("client", file="client"))}
@@ -92,7 +92,7 @@ async def test_a_login_over_tls_and_a_certificate_both_serve(broker, ca, tmp_pat
 
 
 async def refusal(server: str, properties) -> str:
-    """Return what people are told when they connect so."""
+    """Return the error message for a connection with these properties."""
     with pytest.raises(LogError) as refused:
         async with connected(client_options([server], properties)):
             pass
@@ -102,8 +102,8 @@ async def refusal(server: str, properties) -> str:
     return text
 
 
-async def test_each_failure_is_told_with_its_cause(broker, ca, tmp_path):
-    """Not "unable to bootstrap", but what it is: certificate, name, login, mechanism, protocol."""
+async def test_each_failure_is_reported_with_its_cause(broker, ca, tmp_path):
+    """The error is not "unable to bootstrap" but names certificate, name, login, mechanism or protocol."""
     stranger = CertificateAuthority(tmp_path, "stranger")
     tls_only = {"security.protocol": "SSL", "ssl.ca.location": str(ca.pem)}
     scram_plain = {k: v for k, v in scram(ca).items() if not k.startswith("ssl.")}
@@ -127,8 +127,8 @@ async def test_each_failure_is_told_with_its_cause(broker, ca, tmp_path):
         assert "wr0ng" not in told
 
 
-async def test_an_address_that_brokers_tell_wrongly_is_named(broker):
-    """A broker that answers, and names itself to clients by an address where nobody is: advertised.listeners."""
+async def test_a_wrong_advertised_listener_is_named(broker):
+    """For a broker that answers and advertises an unreachable address the error names advertised.listeners."""
     from aiokafka import errors
 
     from adledger.pipeline.log.kafka_admin import failures
@@ -142,7 +142,7 @@ async def test_an_address_that_brokers_tell_wrongly_is_named(broker):
 
 
 async def _metadata_of_nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer as a broker that says that it is at port 1."""
+    """Answer as a broker that advertises port 1."""
     import struct
 
     from aiokafka.protocol.admin import ApiVersionResponse_v0

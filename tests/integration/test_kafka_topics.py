@@ -1,4 +1,4 @@
-"""Topics on a real broker: made as the protocol needs them, and refused where they are not."""
+"""Topics on a real broker: created as the protocol needs them, and refused where they are not."""
 
 import json
 from uuid import uuid4
@@ -25,7 +25,7 @@ from adledger.pipeline.settings import Settings
 
 @pytest.fixture
 def settings(kafka):
-    """Settings whose topics nobody else uses."""
+    """Return settings whose topics no other test uses."""
     return settings_of(kafka)
 
 
@@ -61,8 +61,8 @@ def described(kafka, topic: str) -> str:
     return found.stdout.splitlines()[0]
 
 
-async def test_topics_that_we_make_are_fit(kafka, settings):
-    """Made once, found fit, left alone the second time; id and settings are those that Kafka's own tool prints."""
+async def test_created_topics_pass_the_check(kafka, settings):
+    """They are created once and left alone the second time; id and settings are those that Kafka's own tool prints."""
     made = await create_topics(settings, partitions=3)
     assert set(made) == {*settings.topics, settings.rollups_topic}
     assert (await require_fit_topics(settings, Role.WORKER)).fit
@@ -79,7 +79,7 @@ async def test_topics_that_we_make_are_fit(kafka, settings):
 
 
 async def test_one_topic_may_carry_both_kinds(kafka):
-    """A combined topic has kind 0, 16 lanes where nothing is said, and record times with log_time = record."""
+    """A combined topic has kind 0, 16 lanes by default, and record times with log_time = record."""
     settings = settings_of(kafka, topics=(f"both-{uuid4().hex[:8]}",), log_time="record")
     await create_topics(settings)
     topology = await topology_of(settings)
@@ -89,8 +89,8 @@ async def test_one_topic_may_carry_both_kinds(kafka):
         await require_fit_topics(settings.model_copy(update={"log_time": "append"}), Role.WORKER)
 
 
-async def test_topics_that_lack_get_the_width_of_those_that_exist(kafka, settings):
-    """Event topics are of one width; another one that is asked for is refused, and nothing is made."""
+async def test_missing_topics_get_the_width_of_existing_ones(kafka, settings):
+    """Event topics have one width; a request for another is refused, and nothing is created."""
     append = {"message.timestamp.type": "LogAppendTime"}
     await make(kafka, NewTopic(settings.topics[0], 5, 1, topic_configs=append))
     with pytest.raises(UsageError, match="has 5 partitions, not 4"):
@@ -99,8 +99,8 @@ async def test_topics_that_lack_get_the_width_of_those_that_exist(kafka, setting
     assert (await topology_of(settings)).partitions == 5
 
 
-async def test_missing_topics_and_unequal_widths_are_no_lanes(kafka, settings):
-    """What can't be lanes is refused with the command that mends it."""
+async def test_missing_topics_and_unequal_widths_are_refused(kafka, settings):
+    """Topics that can't form lanes are refused with the command that fixes them."""
     with pytest.raises(LogError, match="adledger topics create"):
         await topology_of(settings)
     await make(kafka, NewTopic(settings.topics[0], 2, 1), NewTopic(settings.topics[1], 3, 1))
@@ -108,8 +108,8 @@ async def test_missing_topics_and_unequal_widths_are_no_lanes(kafka, settings):
         await topology_of(settings)
 
 
-async def test_unfit_settings_are_refused_with_the_command_that_mends_them(kafka, settings):
-    """Each finding's command, given to Kafka's own tool as it stands, mends it."""
+async def test_unfit_settings_are_refused_with_the_command_that_fixes_them(kafka, settings):
+    """Each finding's command, run unchanged with Kafka's own tool, fixes it."""
     unfit = {
         "message.timestamp.type": "CreateTime", "cleanup.policy": "compact,delete", "retention.ms": "3600000",
         "max.message.bytes": "10000", "retention.bytes": "1000000",
@@ -136,7 +136,7 @@ async def test_unfit_settings_are_refused_with_the_command_that_mends_them(kafka
     assert (await require_fit_topics(settings, Role.WORKER)).fit
 
 
-async def test_an_outage_must_fit_into_what_is_kept(kafka, settings):
+async def test_an_outage_must_fit_into_retention(kafka, settings):
     """Topics and committed offsets must outlast retention_min_hours."""
     await create_topics(settings, partitions=1)
     long = settings.model_copy(update={"retention_min_hours": 169})
@@ -146,15 +146,15 @@ async def test_an_outage_must_fit_into_what_is_kept(kafka, settings):
     assert f"retention.ms={(169 + 24) * 3_600_000}" in str(refused.value)
 
 
-async def test_nobody_there_is_said_so(unused_tcp_port):
-    """An address where nobody listens is an error with a remedy."""
+async def test_an_unreachable_broker_is_an_error(unused_tcp_port):
+    """An address without a listener is an error with a remedy."""
     with pytest.raises(LogError, match=rf"127.0.0.1:{unused_tcp_port}: nobody listens there"):
         async with connected(client_options([f"127.0.0.1:{unused_tcp_port}"], {})):
             pass
 
 
 def test_the_commands(kafka):
-    """`create` and `check` tell the same in JSON; the exit code is 1 where a worker would not start."""
+    """`create` and `check` report the same in JSON; the exit code is 1 where a worker would not start."""
     settings = settings_of(kafka)
     flags = [
         "--source", str(settings.source), "--json", "--set", f"topics={','.join(settings.topics)}",

@@ -1,4 +1,4 @@
-"""What producers may do on a real broker, by one worker process: transactions, a wrong partitioner, one topic for both."""
+"""What producers may do on a real broker, with one worker process: transactions, a wrong partitioner, one topic for both."""
 
 import asyncio
 import heapq
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 def test_transactions_and_another_partitioner(
     kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """Each chunk is sent twice, in a transaction that is aborted and one that is not: it counts once.
+    """Each chunk is sent in a transaction that is aborted and again in one that is not, and counts once.
 
     Almost a third comes from producers with librdkafka's own partitioner: each record is counted once, and flagged.
     """
@@ -55,7 +55,9 @@ def test_transactions_and_another_partitioner(
 
 
 async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
-    """Send the model's chunks; returns the truth, and how many decodable records lie where CRC32 of their key says."""
+    """Send the model's chunks; return the ground truth, and how many decodable records are in the partition of their
+    key's CRC32.
+    """
     truth, astray = TruthBuilder(MODEL), 0
     producer = AIOKafkaProducer(
         bootstrap_servers=deployment.settings.source.servers, transactional_id=deployment.settings.group
@@ -80,7 +82,7 @@ async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
 
 
 def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """Impressions and clicks in one topic, in their common order: the same truth as of two."""
+    """Impressions and clicks in one topic, in their common order, have the ground truth of two topics."""
     deployment = Deployment.make(
         kafka.servers, server, tmp_path, partitions=MODEL.partitions, topics=[f"both-{uuid4().hex[:10]}"]
     )
@@ -98,7 +100,7 @@ def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tm
 
 
 def is_astray(key: bytes | None, partition: int) -> bool:
-    """Whether a record lies where librdkafka puts its key, and Java's client would not."""
+    """Whether a record is where librdkafka puts its key, and Java's client would not."""
     if key is None:
         return False
     by_java = (murmur2(key) & 0x7FFFFFFF) % MODEL.partitions

@@ -1,4 +1,4 @@
-"""Worker processes on a real broker: however they come, go and die, every table equals the truth, to the nano."""
+"""Worker processes on a real broker: however they come, go and die, every table equals the ground truth, to the nano."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 
 def test_real_logs_and_generated_events(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """Both real logs imported by the command, generated events behind them: one worker makes of them the truth."""
+    """With both real logs imported by the command, and generated events after them, one worker produces the ground truth."""
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions)
     for format_name, path in REAL:
         imported = adledger(
@@ -61,7 +61,9 @@ def test_real_logs_and_generated_events(kafka: LocalBroker, server: EmbeddedServ
 
 
 def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """Two join in mid-run, one leaves by SIGTERM, one is killed in mid-batch: no lane has two owners, all is true."""
+    """Two join in mid-run, one leaves by SIGTERM, one is killed in mid-batch: no lane has two owners, and every table is
+    right.
+    """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     truth = write_traffic_to_kafka(MODEL, deployment.settings)
     with ExitStack() as stack:
@@ -98,9 +100,10 @@ def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer,
 def test_a_worker_that_is_paused_past_its_session(
     kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """SIGSTOP in mid-batch until another has ended the batch and gone on: awake, it gives its lanes back and harms nothing.
+    """After SIGSTOP in mid-batch until another has completed the batch and gone on, the worker gives its lanes back and
+    harms nothing.
 
-    No intent goes back to one of its own, and no table has a row of its twice.
+    No intent reverts to one of its own, and no table has a row of its twice.
     """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     truth = write_traffic_to_kafka(MODEL, deployment.settings)
@@ -136,7 +139,7 @@ def test_a_worker_that_is_paused_past_its_session(
 
 
 def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_path: Path) -> None:
-    """kill -9 of the broker, and a start on the same data: two workers say that they try again, and go on."""
+    """After kill -9 of the broker, and a restart on the same data, two workers log their retries and go on."""
     with LocalBroker(tmp_path / "broker") as broker, ExitStack() as stack:
         deployment = Deployment.make(broker.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
         truth = write_traffic_to_kafka(MODEL, deployment.settings)
@@ -164,7 +167,7 @@ def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_p
 def test_two_workers_end_together(
     kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path, partitions: int
 ) -> None:
-    """Two workers started together until caught up: both end with 0 and the whole ledger's totals."""
+    """Two workers started together until caught up both end with 0 and the whole ledger's totals."""
     model = TrafficModel(seed=22, events=20_000, partitions=partitions)
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=model.partitions)
     truth = write_traffic_to_kafka(model, deployment.settings)
@@ -180,7 +183,7 @@ def test_two_workers_end_together(
 
 
 def shared(*workers: Command) -> bool:
-    """Whether each lane has one owner among the workers, and none has more than one lane more than another."""
+    """Whether each lane has one owner among the workers, and their numbers of lanes differ by one at most."""
     held = [held_lanes(worker) for worker in workers]
     each_once = sorted(lane for lanes in held for lane in lanes) == sorted(LANES)
     return each_once and max(map(len, held)) - min(map(len, held)) <= 1

@@ -1,4 +1,4 @@
-"""Whatever is killed and whenever, every table ends equal to the truth, and the ledger conserved and continuous."""
+"""Whatever is killed and whenever, every table ends equal to the ground truth, and the ledger conserved and continuous."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def run_arguments(log: Path, server: AnyServer, *more: str) -> tuple[str, ...]:
 
 
 def ledger(client: Client) -> tuple[int, int]:
-    """Return (batches, records) of the ledger, nothing where there is none yet or nobody to ask."""
+    """Return (batches, records) of the ledger; zeros where there is none yet or no server."""
     try:
         return client.execute(f"SELECT count(), sum(records_received) FROM {DATABASE}.ledger")[0]
     except (SinkUnavailable, DriverError, *NETWORK_ERRORS):
@@ -57,7 +57,7 @@ def ledger(client: Client) -> tuple[int, int]:
 
 
 def assert_true(truth: Truth, client: Client) -> None:
-    """Every table equals the truth; ledger and tables agree, batch by batch, counted again."""
+    """Check that every table equals the ground truth, and that ledger and tables agree, batch by batch, counted again."""
     report = verify(truth, client, DATABASE)
     assert report.equal, report
     audited = audit(client, TableNames(DATABASE), Scope(), recount=True)
@@ -81,7 +81,7 @@ def unfinished(client: Client) -> int:
 
 
 def stop_in_mid_batch(worker: Command, client: Client) -> None:
-    """SIGSTOP the worker between a batch's first insert and its last: looked at once more, else let go on."""
+    """SIGSTOP the worker between a batch's first insert and its last: verified once stopped, else resumed."""
 
     def stopped_there() -> bool:
         if not unfinished(client):
@@ -95,8 +95,8 @@ def stop_in_mid_batch(worker: Command, client: Client) -> None:
     worker.until(stopped_there)
 
 
-def test_a_worker_that_is_killed_again_and_again(tmp_path: Path, server: AnyServer) -> None:
-    """kill -9 in mid-run, several times: the next one ends what was in doubt, nothing is lost and nothing doubled."""
+def test_a_worker_that_is_killed_repeatedly(tmp_path: Path, server: AnyServer) -> None:
+    """After several kill -9 in mid-run the next worker completes what was in doubt, and nothing is lost or doubled."""
     log, said = tmp_path / "log", ""
     truth = filled(log, MODEL)
     arguments = run_arguments(log, server, "--until-caught-up")
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_again_and_again(tmp_path: Path, server: AnyServ
 
 
 def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
-    """kill -9 of the worker's own embedded server, twice: it is started again, and the worker ends as if nothing was."""
+    """After two kill -9 of the worker's own embedded server it is started again, and the worker ends normally."""
     log, data = tmp_path / "log", tmp_path / "clickhouse"
     truth = filled(log, MODEL)
     arguments = ("run", "--source", f"files:{log}", "--clickhouse", f"embedded:{data}", *QUICK)
@@ -143,7 +143,7 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> None:
-    """SIGTERM ends a run with 0, its batches done: the next one goes on without doubt."""
+    """SIGTERM ends a run with 0, its batches done, and the next run goes on without doubt."""
     log = tmp_path / "log"
     truth = filled(log, MODEL)
     with connect(address_of(server)) as client:
@@ -159,7 +159,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> Non
 
 
 def test_a_file_that_is_imported_twice(tmp_path: Path, server: AnyServer) -> None:
-    """The second time nothing is billed: what was billable is duplicate, what was malformed is so again."""
+    """The second time nothing is billed: billable events are duplicates, malformed ones are malformed again."""
     log = tmp_path / "log"
     with resources.as_file(resources.files("adledger.loadtest.real_logs") / "apache_access.log.gz") as file:
         arguments = ("import", str(file), "--format", "access-log", "--to", f"files:{log}")

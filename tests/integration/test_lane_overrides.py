@@ -1,4 +1,4 @@
-"""Operator overrides: a lane stands still where it must not guess, and goes on by the one override that fits what it found.
+"""Operator overrides: a lane halts where it must not guess, and goes on by the one override that fits what it found.
 
 On a real broker and a real engine, all in this process.
 """
@@ -78,7 +78,7 @@ def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
 
 
 def catch_up(made: Deployment, **changes: Any) -> list[str]:
-    """Run a worker here until it has caught up; raises what stops a lane. Returns what it said."""
+    """Run a worker here until it has caught up; raises what halts a lane. Return its output."""
     said: list[str] = []
     settings = made.settings.model_copy(update=changes)
 
@@ -109,7 +109,7 @@ def looks(made: Deployment) -> list[dict[str, Any]]:
 
 
 def ordered(made: Deployment, *arguments: str) -> list[dict[str, Any]]:
-    """Order, after a dry run that changes nothing, and return the overrides."""
+    """Create the overrides, after a dry run that changes nothing, and return them."""
     dry = lane(made, *arguments, "--reason", "a test", "--dry-run")
     assert dry.exit_code == 0, dry.exception
     done = lane(made, *arguments, "--reason", "a test", "--execute")
@@ -132,7 +132,7 @@ def admin(made: Deployment, call: Callable[[AIOKafkaAdminClient], Awaitable[T]])
 
 
 def checked(made: Deployment) -> AuditReport:
-    """Return the audit, which has nothing to complain of."""
+    """Return the audit, which must have no problems."""
     with made.client() as client:
         report = audit(client, TableNames(made.settings.database), Scope(), recount=True)
     assert not report.problems, report.problems
@@ -140,7 +140,7 @@ def checked(made: Deployment) -> AuditReport:
 
 
 def without_commits(made: Deployment) -> Deployment:
-    """Return the deployment as one whose group has no commits any more: they are another group's."""
+    """Return the deployment with another group, which has no commits."""
     file = made.folder / "adledger.toml"
     file.write_text(file.read_text().replace(f'group = "{made.settings.group}"', 'group = "none-of-it"'))
     return replace(made, settings=made.settings.model_copy(update={"group": "none-of-it"}))
@@ -151,8 +151,8 @@ def later(model: TrafficModel) -> TrafficModel:
     return replace(model, seed=model.seed + 1, start_ms=model.start_ms + LATER_MS)
 
 
-def test_records_that_retention_took(made: Deployment):
-    """The lane stops; another command than skip is refused; then the gap is a row of class lost, and nothing else is."""
+def test_records_removed_by_retention(made: Deployment):
+    """The lane halts and every command but skip is refused; then exactly the gap is a row of class lost."""
     before = checked(made)
     at = {look["lane"]: look["positions"] for look in looks(made)}
     write_traffic_to_kafka(later(MODEL), made.settings)
@@ -178,7 +178,9 @@ def test_records_that_retention_took(made: Deployment):
 def test_a_log_that_was_truncated_and_grew_again(
     own_broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ):
-    """Other records at offsets that the ledger has: the lane stops; by an override they are a row of class lost, and it goes on."""
+    """The lane halts at other records where the ledger has offsets; by override they are a row of class lost, and it goes
+    on.
+    """
     made = deployment(own_broker, server, tmp_path)
     topic = made.settings.topics[0]
     kept = looks(made)[0]["positions"][topic]
@@ -204,8 +206,8 @@ def test_a_log_that_was_truncated_and_grew_again(
     catch_up(made)  # in the new epoch, what was overwritten is not looked for
 
 
-async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
-    """A lane that stands still finds the override by itself; the other lanes went on all the while."""
+async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
+    """A halted lane finds the override within seconds, and the other lanes go on all the while."""
     monkeypatch.setattr(worker, "OVERRIDE_POLL_SECONDS", 0.1)
     await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
     (first, _) = await asyncio.to_thread(looks, made)
@@ -231,8 +233,8 @@ async def test_a_worker_that_runs_needs_no_restart(made: Deployment, monkeypatch
     assert (await asyncio.to_thread(checked, made)).totals.records[Class.LOST] == 7
 
 
-def test_an_order_that_fits_no_more(made: Deployment):
-    """What retention takes after the override needs another: the lane does what was ordered, and stands still again."""
+def test_an_outdated_override(made: Deployment):
+    """When retention removes more after the override, the lane does what was ordered, and halts again."""
     at = looks(made)[0]["positions"][made.settings.topics[0]]
     write_traffic_to_kafka(later(MODEL), made.settings)
     place = TopicPartition(made.settings.topics[0], 0)
@@ -244,8 +246,8 @@ def test_an_order_that_fits_no_more(made: Deployment):
     assert checked(made).totals.records[Class.LOST] == 10
 
 
-def test_a_topic_made_anew(made: Deployment):
-    """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by an override only."""
+def test_a_topic_created_again(made: Deployment):
+    """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by override only."""
     before = checked(made)
 
     async def anew(client: AIOKafkaAdminClient) -> None:
@@ -271,7 +273,9 @@ def test_a_topic_made_anew(made: Deployment):
 
 
 def test_commits_that_expired(made: Deployment):
-    """Without commits nothing is guessed; by an override the lane goes on from the ledger's end, and nothing is counted twice."""
+    """Without commits nothing is guessed; by override the lane goes on from the ledger's end, and nothing is counted
+    twice.
+    """
     before = checked(made)
     write_traffic_to_kafka(later(MODEL), made.settings)
     made = without_commits(made)
@@ -286,8 +290,8 @@ def test_commits_that_expired(made: Deployment):
     assert Class.LOST not in after.totals.records
 
 
-def test_rows_of_a_batch_that_nobody_intended(made: Deployment):
-    """They are removed by an override, and only they; the lane goes on."""
+def test_rows_of_a_batch_without_an_intent(made: Deployment):
+    """Exactly they are removed by override, and the lane goes on."""
     write_traffic_to_kafka(later(MODEL), made.settings)
     database = made.settings.database
     (look, _) = looks(made)
@@ -315,7 +319,7 @@ class Full(ClickHouseSink):
 
 
 def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.MonkeyPatch):
-    """Events of a batch that are fewer than were intended: the lane stops; by an override they go, and are written again."""
+    """With fewer events of a batch than were intended the lane halts; by override they are removed and written again."""
     before = checked(made)
     write_traffic_to_kafka(later(MODEL), made.settings)
     options = SinkOptions(database=made.settings.database, write_deadline_seconds=1)
@@ -343,9 +347,10 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
 
 
 def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path):
-    """2 lanes become 4: until the barrier is ordered all stand still; then what was sent before is a duplicate still.
+    """When 2 lanes become 4 all halt until the barrier is ordered; then records sent before it are still recognised as
+    duplicates.
 
-    Only a multiple will do. The barrier is ordered once: again, there is nothing to do.
+    The new number must be a multiple, and ordering the barrier again does nothing.
     """
     made = Deployment.make(kafka.servers, server, tmp_path, partitions=2, write_deadline_seconds=1)
     with open_log(tmp_path / "log", 2) as writer:
@@ -391,7 +396,7 @@ def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_pa
 
 
 def wider(made: Deployment, partitions: int) -> None:
-    """Add partitions to both topics, and wait until the broker tells of them."""
+    """Add partitions to both topics, and wait until the broker reports them."""
 
     async def add(client: AIOKafkaAdminClient) -> None:
         await client.create_partitions({t: NewPartitions(partitions) for t in made.settings.topics})

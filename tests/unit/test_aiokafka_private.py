@@ -1,4 +1,4 @@
-"""What the Kafka source uses of aiokafka's inside is as it was when it was proved.
+"""What the Kafka source uses of aiokafka's internals is the same as when it was proved.
 
 When this fails after an upgrade: read what changed in the named class, run tests/contracts/test_source_kafka.py and
 tests/integration/test_kafka_reader.py, then write the new version and fingerprints here and in aiokafka_private.PROVED_ON.
@@ -37,22 +37,22 @@ FINGERPRINTS = {
 
 
 def fingerprint(thing: object) -> str:
-    """A short hash of the source of a class or function."""
+    """Return a short hash of the source of a class or function."""
     return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]  # type: ignore[arg-type]
 
 
 def test_the_installed_version_was_proved():
-    """Another aiokafka than the proved ones is not taken on trust."""
+    """No aiokafka but the proved versions is accepted."""
     assert version("aiokafka") in aiokafka_private.PROVED_ON
 
 
 @pytest.mark.parametrize("thing", FINGERPRINTS, ids=lambda thing: thing.__qualname__)
 def test_the_source_is_the_proved_one(thing):
-    """Every class and function whose behaviour is relied on is byte for byte the one that was proved."""
+    """Every class and function that we rely on is byte for byte the proved one."""
     assert fingerprint(thing) == FINGERPRINTS[thing], f"{thing.__qualname__} has changed"
 
 
 def test_lanes_have_connections_of_their_own():
-    """Connections are told apart by (node, group), and a group is any number: lanes use those aiokafka does not."""
+    """Connections are keyed by (node, group), where a group is any number; lanes use numbers that aiokafka does not."""
     assert max(ConnectionGroup) < aiokafka_private._FIRST_LANE_CONNECTION
     assert "conn_id = (node_id, group)" in inspect.getsource(AIOKafkaClient._get_conn)

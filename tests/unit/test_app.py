@@ -1,4 +1,4 @@
-"""The parts of a worker on Kafka that need no Kafka: readiness, log lines, the watch, the pages' texts, the app's import."""
+"""The parts of a worker on Kafka that need no Kafka: readiness, log lines, the agent, page paths, importing the app."""
 
 import json
 import logging
@@ -32,8 +32,8 @@ ROW = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*Phase, None])), max_size=30))
-def test_ready_is_that_no_lane_stands_still(told: list[tuple[int, Phase | None]]):
-    """A worker is ready where it has joined and each lane that is its own runs or idles; a lane that is forgotten counts no more."""
+def test_a_worker_is_ready_when_no_lane_is_halted(told: list[tuple[int, Phase | None]]):
+    """A worker is ready once it has joined and each lane that it owns runs or idles; a released lane does not count."""
     readiness, phases = Readiness(clock=lambda: 1e9), dict[int, Phase]()
     for lane, phase in told:
         if phase is None:
@@ -49,8 +49,8 @@ def test_ready_is_that_no_lane_stands_still(told: list[tuple[int, Phase | None]]
     assert not readiness_body(joined=False, readiness=readiness, silent_seconds=0)[0]
 
 
-def test_a_worker_that_no_broker_answers_lives_and_is_not_ready():
-    """A restart would not bring the brokers back, so /livez stays 200, and says so; /readyz says since when."""
+def test_a_worker_without_brokers_is_live_and_not_ready():
+    """A restart would not bring the brokers back, so /livez stays 200 and says why; /readyz says since when."""
     short, long = SILENT_SECONDS_MAX, SILENT_SECONDS_MAX + 20
     assert liveness_text(short) == "ok\n"
     assert "no Kafka broker has answered for 35 s" in liveness_text(long)
@@ -60,7 +60,7 @@ def test_a_worker_that_no_broker_answers_lives_and_is_not_ready():
 
 
 def test_since_is_when_a_phase_began():
-    """A phase that is told again keeps its beginning, and has the newest detail."""
+    """A phase that is reported again keeps its start and has the newest detail."""
     times = iter([100.0, 200.0, 300.0, 400.0])
     readiness = Readiness(clock=lambda: next(times))
     readiness.emit(PhaseChanged(7, Phase.WAITING, "first"))
@@ -71,8 +71,8 @@ def test_since_is_when_a_phase_began():
     assert readiness.lanes()[0].since == 200.0
 
 
-def test_a_lane_that_runs_and_ends_no_batch_stands_still():
-    """A lane at work that has ended nothing for STALL_SECONDS makes the worker unready; an idle one does not."""
+def test_a_lane_that_completes_no_batch_makes_the_worker_unready():
+    """A running lane that has completed nothing for STALL_SECONDS makes the worker unready; an idle one does not."""
     now = [0.0]
     readiness = Readiness(clock=lambda: now[0])
     readiness.emit(PhaseChanged(0, Phase.RUNNING))
@@ -85,7 +85,7 @@ def test_a_lane_that_runs_and_ends_no_batch_stands_still():
 
 @given(st.text(), st.text())
 def test_a_record_is_one_line(message: str, argument: str):
-    """Whatever is logged is one line, and its text is read back from it."""
+    """Every log record is one line, and its message reads back from that line."""
     record = logging.LogRecord("adledger.x", logging.WARNING, "f", 1, "%s: %s", (message, argument), None)
     line = OneLine().format(record)
     assert len(line.splitlines()) == 1
@@ -95,8 +95,8 @@ def test_a_record_is_one_line(message: str, argument: str):
 
 
 @given(st.one_of(st.none(), st.binary(max_size=64)))
-def test_a_message_that_is_none_is_counted(message: bytes | None):
-    """The agent never raises: what can't be read is counted, and the next message is taken in."""
+def test_an_unreadable_message_is_counted(message: bytes | None):
+    """The agent never raises: an unreadable message is counted, and the next one is processed."""
     watch = PublisherWatch(PublisherMonitor(), clock=lambda: 0.0)
     watch.take(message)
     assert (watch.unreadable, watch.monitor.counts.messages) == (1, 0)
@@ -108,7 +108,7 @@ def test_a_message_that_is_none_is_counted(message: bytes | None):
 
 @given(st.one_of(st.integers(-5, PUBLISHER_ID_MAX + 5).map(str), st.text(max_size=12)))
 def test_a_publisher_is_a_number(text: str):
-    """A path's text is a publisher where it is the decimal of 0..2^32-1, and nothing else."""
+    """The path is a publisher where it is the decimal of 0..2^32-1, and nothing else is."""
     number = publisher_number(text)
     plain = re.fullmatch(r"[0-9]{1,10}", text) is not None and int(text) <= PUBLISHER_ID_MAX
     assert number == (int(text) if plain else None)
@@ -127,7 +127,7 @@ def python(code: str, folder: Path, **environment: str) -> "subprocess.Completed
 
 
 def test_importing_the_app_reads_and_starts_nothing(tmp_path: Path):
-    """The module is imported under settings that are wrong; the first use of `app` refuses them; no folder is made."""
+    """Under invalid settings the import succeeds and the first use of `app` is refused; no folder is created."""
     wrong = {"ADLEDGER_SOURCE": "nonsense"}
     assert python("import adledger.pipeline.app", tmp_path, **wrong).returncode == 0
     used = python("import adledger.pipeline.app; adledger.pipeline.app.app", tmp_path, **wrong)
@@ -143,7 +143,7 @@ def test_importing_the_app_reads_and_starts_nothing(tmp_path: Path):
 
 
 def test_the_app_is_for_kafka(tmp_path: Path):
-    """A files: log has no Faust app; the error says what to name."""
+    """A files: log has no Faust app, and the error says which source to name."""
     used = python(
         "import adledger.pipeline.app; adledger.pipeline.app.app", tmp_path, ADLEDGER_SOURCE="files:x"
     )
@@ -154,7 +154,7 @@ def test_the_app_is_for_kafka(tmp_path: Path):
     "option", [("--without-web",), ("--loglevel", "warn"), ("--logfile", "x"), ("--blocking-timeout", "3")]
 )
 def test_options_of_a_worker_on_kafka_are_refused_on_files(tmp_path: Path, option: tuple[str, ...]):
-    """Nothing that is given is ignored."""
+    """No option that is given is ignored."""
     from adledger.pipeline.cli.run import run
 
     values = {"--without-web": {"with_web": False}}.get(option[0]) or {

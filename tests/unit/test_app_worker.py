@@ -1,4 +1,4 @@
-"""A worker: what one lane's fate does to the others, and when a group has caught up."""
+"""A worker: how one lane's trouble affects the others, and when a group has caught up."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Watcher:
-    """Remembers phases, and lines that are no mere information; calls `on_idle` when a lane has nothing left to do."""
+    """Records phases, and log lines above level info; calls `on_idle` when a lane has nothing left to do."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[int, Phase]] = []
@@ -81,7 +81,7 @@ async def received(sink: MemorySink) -> dict[int, bool]:
 
 
 class Stopping(MemorySink):
-    """A ClickHouse in which lane 1 finds what a person must decide about."""
+    """A ClickHouse in which lane 1 finds what an operator must decide."""
 
     stopped = True
 
@@ -91,8 +91,8 @@ class Stopping(MemorySink):
         return await super().ledger_end(lane)
 
 
-async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Path):
-    """The other lanes reach their end; then the worker ends with what stopped the lane."""
+async def test_a_halted_lane_ends_a_worker_that_catches_up(log: Path):
+    """The other lanes reach their end; then the worker ends with the error that halted the lane."""
     sink, said = Stopping(), list[str]()
     worker = make(FilesSource(log, "stop-1"), sink, Watcher(), said, until=True)
     with pytest.raises(LaneHalted, match="something is wrong"):
@@ -102,8 +102,8 @@ async def test_a_lane_that_stops_is_the_end_of_a_worker_that_catches_up(log: Pat
     assert await received(sink) == {0: True, 1: False}
 
 
-async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: pytest.MonkeyPatch):
-    """It says so again and again, with the remedy, and is shown as stopped; the others go on."""
+async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pytest.MonkeyPatch):
+    """The lane repeats its error with the remedy, and is shown as stopped; the others go on."""
     monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.001)
     sink, said, watcher = Stopping(), list[str](), Watcher()
     worker = make(FilesSource(log, "stop-2"), sink, watcher, said, until=False)
@@ -124,7 +124,7 @@ async def test_a_lane_that_stops_takes_no_worker_down(log: Path, monkeypatch: py
 
 
 class Widened(FilesSource):
-    """A log whose group gives out a lane more than there was at the join: partitions were added since."""
+    """A log whose group assigns one lane more than at the join: partitions were added since."""
 
     async def join(self, listener: GroupListener) -> Topology:
         await super().join(listener)
@@ -132,8 +132,10 @@ class Widened(FilesSource):
 
 
 @pytest.mark.parametrize("until", [False, True])
-async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until: bool):
-    """Partitions added under a running worker: nothing of the new one is read, and it is shown; the old ones go on."""
+async def test_a_lane_added_after_the_join_is_refused(log: Path, until: bool):
+    """When partitions are added under a running worker, it shows the new lane and reads nothing of it; the old ones go
+    on.
+    """
     source, sink, said, watcher = Widened(log, f"widened-{until}"), MemorySink(), list[str](), Watcher()
     worker = make(source, sink, watcher, said, until=until)
     done = set[tuple[int, Phase]]()
@@ -155,7 +157,7 @@ async def test_a_lane_that_was_not_there_at_the_join_is_refused(log: Path, until
 
 
 class Hanging(SinkFaults):
-    """A server that does not answer one insert of lane 0; `answer` lets it."""
+    """A server that does not answer one insert of lane 0 before `answer` is called."""
 
     def __init__(self, table: str) -> None:
         self._table = table
@@ -170,7 +172,9 @@ class Hanging(SinkFaults):
 @pytest.mark.parametrize("table", ["events", "rollup_minute", "ledger"])
 @pytest.mark.parametrize("in_time", [True, False])
 async def test_a_revoked_lane_finishes_its_batch_or_abandons_it(log: Path, table: str, in_time: bool):
-    """Within `revoke_ms_max`, whatever the server does. The next owner ends what was abandoned: no row twice, none lost."""
+    """It does so within `revoke_ms_max`, whatever the server does; the next owner completes what was abandoned, without a
+    row twice or lost.
+    """
     sink = MemorySink(faults=(hanging := Hanging(table)))
     group, said = f"revoked-{table}-{in_time}", list[str]()
     first = make(
@@ -203,7 +207,7 @@ async def test_a_revoked_lane_finishes_its_batch_or_abandons_it(log: Path, table
 
 
 class Refusing(MemorySink):
-    """A ClickHouse that refuses a lane's first question."""
+    """A ClickHouse that refuses a lane's first query."""
 
     refused = 0
 
@@ -214,8 +218,8 @@ class Refusing(MemorySink):
         return await super().ledger_end(lane)
 
 
-async def test_a_lane_that_a_server_refuses_starts_anew(log: Path, monkeypatch: pytest.MonkeyPatch):
-    """What was wrong may be mended: a worker that runs on tries the lane again, and says so."""
+async def test_a_lane_that_a_server_refuses_starts_again(log: Path, monkeypatch: pytest.MonkeyPatch):
+    """The cause may be fixed meanwhile, so a worker that keeps running retries the lane, and logs it."""
     monkeypatch.setattr(worker_module, "LANE_RETRY_SECONDS", 0)
     sink, said, watcher = Refusing(), list[str](), Watcher()
     worker = make(FilesSource(log, "anew"), sink, watcher, said, until=False)
@@ -235,7 +239,7 @@ async def test_a_lane_that_a_server_refuses_starts_anew(log: Path, monkeypatch: 
 
 
 class NoRoom(MemorySink):
-    """A ClickHouse that refuses the first texts of each lane: its disk is full."""
+    """A ClickHouse whose disk is full: it refuses the first dimension strings of each lane."""
 
     refused = 0
 
@@ -246,8 +250,8 @@ class NoRoom(MemorySink):
         await super().insert_texts(table, hashes)
 
 
-async def test_texts_that_are_refused_are_written_again(log: Path):
-    """Whatever the server's reason: nothing of the batch has begun, so its lane waits and need not start anew."""
+async def test_refused_dimension_strings_are_written_again(log: Path):
+    """Nothing of the batch has begun, so whatever the server's reason the lane waits and does not start again."""
     sink, said = NoRoom(), list[str]()
     worker = make(FilesSource(log, "no-room"), sink, Watcher(), said, until=True)
     async with asyncio.timeout(60):
@@ -297,7 +301,7 @@ def entry(epoch: str, ends: Mapping[int, int]) -> LedgerEntry:
 
 @given(BOUNDS, st.integers(0, 20))
 def test_a_lane_has_caught_up_where_its_ledger_covers_every_end(bounds: dict[int, tuple[int, int]], end: int):
-    """In the ledger of another worker's lane too; a ledger of another log covers nothing; no ledger, only an empty log."""
+    """Ledgers of other workers' lanes count too; a ledger of another log covers nothing, and no ledger only an empty log."""
     offsets = {t: OffsetBounds(min(pair), max(pair)) for t, pair in bounds.items()}
     reached = all(end >= b.end for b in offsets.values())
     assert covers(entry("log", dict.fromkeys(offsets, end)), "log", offsets) == reached

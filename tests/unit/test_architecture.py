@@ -38,7 +38,7 @@ def module(link: str) -> str:
 
 
 def test_the_page_and_the_contracts_are_one_list():
-    """Each row of the page's table names a package, its layer and what it may import, as the contracts have it."""
+    """Each row of the page's table names a package, its layer and what it may import, as the contracts do."""
     expected = {
         (number, package, may_import(number, package, mates))
         for number, (packages, mates) in enumerate(layers(), 1)
@@ -53,7 +53,7 @@ def test_the_page_and_the_contracts_are_one_list():
 
 
 def test_every_package_has_a_layer():
-    """A new package or module of pipeline/ is put into a layer, or the contracts would not see it."""
+    """A new package or module of pipeline/ must be put into a layer, or the contracts would not cover it."""
     placed = {package for packages, _ in layers() for package in packages}
     found = {
         f"adledger.pipeline.{path.stem}"

@@ -1,4 +1,4 @@
-"""What a query for arrays returns, from the bytes of the wire on: sparse columns too are arrays of their dtype."""
+"""A query for arrays returns, from the bytes of the wire on, arrays of the declared dtype, sparse columns included."""
 
 import re
 import socket
@@ -34,7 +34,7 @@ class SparseClient(Client):
     """A client whose server answers every query with one block of sparse columns."""
 
     def establish_connection(self, settings: dict[str, object] | None) -> None:
-        """Be connected: the answer is on the wire."""
+        """Do nothing: the response is already there."""
         self.make_query_settings(settings)
 
     def packet_generator(self):  # type: ignore[no-untyped-def]
@@ -61,7 +61,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> SparseClient:
 
 
 def test_a_sparse_column_is_read_as_an_array(client: SparseClient) -> None:
-    """It has its declared dtype, so that a comparison with it is one of each row."""
+    """It has its declared dtype, so that comparing it yields one value for each row."""
     topic, nanos = client.columns("SELECT topic, nanos FROM t") or ()
     assert topic.dtype == np.uint8
     assert np.flatnonzero(topic == 1).tolist() == [2]
@@ -70,7 +70,7 @@ def test_a_sparse_column_is_read_as_an_array(client: SparseClient) -> None:
 
 
 @pytest.mark.parametrize("type_name", ["Enum8('a' = 1)", "String", "Nullable(UInt8)", "Array(UInt8)"])
-def test_a_type_that_is_no_array_of_numbers_is_refused(type_name: str) -> None:
+def test_a_type_that_is_not_numeric_is_refused(type_name: str) -> None:
     """Such a query converts on the server, or reads rows: nothing is guessed, and no string loses a trailing zero byte."""
     with pytest.raises(SinkError, match=rf"column x is {re.escape(type_name)}"):
         column_array([0], "x", type_name)

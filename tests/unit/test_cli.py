@@ -1,4 +1,4 @@
-"""The command line: what every command keeps to, and how each kind of ending is told to the shell."""
+"""The command line: conventions of every command, and the exit code of each kind of ending."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def run(*arguments: str) -> Any:
 
 
 def commands() -> list[tuple[str, ...]]:
-    """Every command and group, as what one would type."""
+    """Return every command and group, as a user would type it."""
     found: list[tuple[str, ...]] = [()]
     for name in COMMANDS:
         command = root._load(name)
@@ -52,7 +52,7 @@ def commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_help_shows_examples(command):
-    """Each command explains itself, with examples that begin as one would type them."""
+    """Each command describes itself, with examples that begin as a user would type them."""
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert "Examples:" in result.stdout
@@ -77,7 +77,7 @@ def in_a_process(
     )
 
 
-def test_help_waits_for_nothing_heavy():
+def test_help_imports_nothing_heavy():
     """`--help` imports no compiler, engine, client or settings library."""
     code = (
         "import atexit, sys\n"
@@ -102,7 +102,7 @@ def exit_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     ids=lambda v: type(v).__name__,
 )  # fmt: skip
 def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
-    """1 is found wrong, 2 misused, 130 interrupted; the error and its remedy go to stderr, without a traceback."""
+    """1 is failed, 2 misused, 130 interrupted; the error and its remedy go to stderr, without a traceback."""
 
     def fails(_: str) -> None:
         raise error
@@ -128,19 +128,19 @@ def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
     ids=" ".join,
 )
 def test_misuse_exits_with_2(monkeypatch, capsys, arguments):
-    """A command line that can't be meant is refused on stderr, with 2."""
+    """An invalid command line is refused on stderr, with 2."""
     assert exit_of(monkeypatch, *arguments) == 2
     assert capsys.readouterr().err
 
 
-def test_a_misspelt_command_is_named(monkeypatch, capsys):
-    """The nearest command is offered."""
+def test_a_misspelt_command_gets_a_suggestion(monkeypatch, capsys):
+    """The error suggests the nearest command."""
     assert exit_of(monkeypatch, "qurey") == 2
     assert "'query'" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly():
-    """`adledger ... | head` ends without a traceback, with what a shell calls SIGPIPE."""
+def test_a_closed_pipe_ends_the_command_quietly():
+    """`adledger ... | head` ends without a traceback, with a shell's exit code for SIGPIPE."""
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = "import sys; sys.argv = ['adledger', 'config']; from adledger.pipeline.cli import main; main()"
@@ -153,7 +153,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
 
 
 def test_config_says_what_is_in_force_and_where_from(monkeypatch):
-    """One JSON object on stdout: each setting's value, origin, default and reason, secrets masked."""
+    """stdout is one JSON object with each setting's value, origin, default and reason, secrets masked."""
     monkeypatch.setenv("ADLEDGER_KAFKA_SASL_PASSWORD", "hush")
     monkeypatch.setenv("ADLEDGER_CLICKHOUSE", "clickhouse://u:hush@h")
     result = run("config", "--set", "batch_rows_max=7", "--json")
@@ -189,7 +189,7 @@ def test_json_and_its_contradictions():
 
 
 def test_a_clickhouse_that_is_not_there_is_an_error_with_a_remedy():
-    """No server: what was tried, and what to check."""
+    """The error says what was tried and what to check."""
     nobody = ("--clickhouse", "clickhouse://127.0.0.1:1/?http_port=1")
     for command in (("query", "SELECT 1"), ("status",), ("ledger", "check"), ("migrate",)):
         error = run(*command, *nobody).exception
@@ -199,7 +199,7 @@ def test_a_clickhouse_that_is_not_there_is_an_error_with_a_remedy():
 
 
 def test_tables_line_up(capsysbytes):
-    """Numbers stand to the right with thousands set off, texts to the left, nothing trails."""
+    """Numbers are right-aligned with thousands separators, strings left-aligned, without trailing spaces."""
     output.out_table(("name", "n"), [("a", 1_000), ("bcdef", None)])
     assert capsysbytes() == b"name       n\na      1,000\nbcdef      -\n"
 
@@ -210,7 +210,7 @@ def capsysbytes(capfdbinary):
 
 
 def test_bytes_are_shown_without_loss_or_harm():
-    """Control characters, escapes and broken UTF-8 never reach the terminal as they are."""
+    """Control characters, escapes and broken UTF-8 never reach the terminal raw."""
     shown = dead_letters._escaped(b'{"a":\x00\x1b[31m\xff\xc3\xa9\n')
     assert shown == '{"a":\\x00\\x1b[31m\\xffé\\n'
     assert dead_letters._hex_dump(b"0123456789abcdef\x00") == (
@@ -220,7 +220,7 @@ def test_bytes_are_shown_without_loss_or_harm():
 
 
 def test_every_reason_of_a_dead_letter_has_a_meaning():
-    """Each reason has a name to ask by and a meaning to read."""
+    """Each reason has a name to query by and a meaning to read."""
     from adledger.pipeline.ledger import dead_letters as store
     from adledger.schemas.wire import Malformed
 

@@ -1,4 +1,4 @@
-"""ClickHouse's address: TLS and the password's file, said in one text; and what is refused before any connection."""
+"""ClickHouse's address: TLS and the password file in one string, and what is refused before any connection."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def tls(draw):
 
 
 @given(tls=tls(), password_file=st.none() | PATHS)
-def test_what_an_address_says_is_what_it_shows(tls, password_file):
-    """str() of an address is the address, files and names and all (but for a password)."""
+def test_an_address_round_trips(tls, password_file):
+    """str() of an address is the address, including files and names, except for a password."""
     address = ServerAddress("h", 9440, 8443, "u", secure=True, tls=tls, password_file=password_file)
     assert parse_clickhouse(str(address)) == address
 
@@ -41,7 +41,7 @@ def test_what_an_address_says_is_what_it_shows(tls, password_file):
     ],
 )
 def test_contradictions_are_refused_without_showing_a_secret(text, words):
-    """What would not be used, or says two things."""
+    """Parts that would be ignored or contradict each other are refused."""
     with pytest.raises(ValueError, match=words) as refused:
         parse_clickhouse(text)
     assert "s3cret" not in str(refused.value)
@@ -50,7 +50,7 @@ def test_contradictions_are_refused_without_showing_a_secret(text, words):
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r\n")))
 def test_a_password_file_holds_the_password_alone(password):
-    """With or without a last line break; what follows a rotation is read with the next connection."""
+    """A last line break does not matter, and the next connection reads a rotated password."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def test_a_password_file_holds_the_password_alone(password):
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):
-    """A CA that is not there or no PEM, a password that can't be read: refused, with the file's name and a remedy."""
+    """For a CA that is missing or not PEM, or an unreadable password, the error has the file's name and a remedy."""
     (tmp_path / "text").write_text("no pem")
     for wrong in (Tls(ca=tmp_path / "none"), Tls(ca=tmp_path / "text"), Tls(certificate=tmp_path / "text")):
         with pytest.raises(SinkUnavailable, match=str(tmp_path)) as refused:
@@ -71,8 +71,8 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         login_password(ServerAddress("h", 1, 2, password_file=tmp_path / "none"))
 
 
-def test_names_and_certificates_are_checked_unless_said_otherwise():
-    """The default believes nobody whose certificate is not for the host, by a CA that is trusted."""
+def test_names_and_certificates_are_checked_by_default():
+    """By default only a certificate for the host, by a trusted CA, is accepted."""
     context = tls_context(Tls())
     assert (context.check_hostname, context.verify_mode.name) == (True, "CERT_REQUIRED")
     assert driver_options(Tls())["verify"] is True

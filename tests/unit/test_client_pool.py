@@ -1,4 +1,4 @@
-"""Threads and connections of the sink: bounded, never shared, dropped where they failed."""
+"""Threads and connections of the sink: bounded, never shared, dropped after a failure."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ from adledger.sinks.pool import ClientPool
 
 
 class _Client:
-    """Stands for a connection: knows whether it was given up, closed, and used by two at once."""
+    """A fake connection that records whether it was aborted, closed, or used by two callers at once."""
 
     def __init__(self) -> None:
         self.timeout_seconds = 0.0
@@ -46,8 +46,8 @@ async def test_a_connection_is_used_again(pool: ClientPool, made: list[_Client])
     assert made[0].closed.is_set()
 
 
-async def test_calls_at_once_have_connections_to_themselves(pool: ClientPool, made: list[_Client]) -> None:
-    """Two run side by side, a third waits its turn, and none shares."""
+async def test_concurrent_calls_never_share_a_connection(pool: ClientPool, made: list[_Client]) -> None:
+    """Two run side by side, and a third waits for its turn."""
     both = threading.Barrier(2)
 
     def call(client: object) -> object:
@@ -60,7 +60,7 @@ async def test_calls_at_once_have_connections_to_themselves(pool: ClientPool, ma
 
 
 async def test_a_connection_that_failed_is_dropped(pool: ClientPool, made: list[_Client]) -> None:
-    """The error is the caller's; the next call has another connection."""
+    """The caller gets the error, and the next call another connection."""
 
     def fail(client: object) -> None:
         raise OSError
@@ -74,7 +74,7 @@ async def test_a_connection_that_failed_is_dropped(pool: ClientPool, made: list[
 
 
 async def test_a_cancelled_call_is_cut_off(pool: ClientPool, made: list[_Client]) -> None:
-    """Its connection is shut down at once, its thread ends by that, and the connection is closed, not used again."""
+    """Its connection is shut down immediately, which ends its thread, and then closed and not used again."""
     started = threading.Event()
 
     def call(client: _Client) -> None:
@@ -93,7 +93,7 @@ async def test_a_cancelled_call_is_cut_off(pool: ClientPool, made: list[_Client]
 
 
 async def test_a_stream_that_ends_gives_its_connection_back(pool: ClientPool, made: list[_Client]) -> None:
-    """Everything comes, in order; then the connection serves others."""
+    """All blocks arrive in order; then the connection serves other calls."""
     assert [n async for n in pool.stream(lambda c: iter([1, 2, 3]))] == [1, 2, 3]
     await pool.run(lambda client: None)
     assert len(made) == 1
@@ -115,8 +115,8 @@ async def test_a_stream_that_is_left_is_cut_off(pool: ClientPool, made: list[_Cl
     await pool.close()
 
 
-async def test_what_fails_in_a_stream_reaches_its_reader(pool: ClientPool, made: list[_Client]) -> None:
-    """An error in the middle is raised after what came before it."""
+async def test_an_error_in_a_stream_reaches_its_reader(pool: ClientPool, made: list[_Client]) -> None:
+    """An error in the middle is raised after the blocks before it."""
 
     def broken(client: object) -> Iterator[int]:
         yield 1
@@ -132,7 +132,7 @@ async def test_what_fails_in_a_stream_reaches_its_reader(pool: ClientPool, made:
 async def test_a_burst_of_calls_leaves_no_more_connections_than_threads(
     pool: ClientPool, made: list[_Client]
 ) -> None:
-    """What waited its turn does not stay open behind."""
+    """Calls that waited their turn leave no extra connections open."""
     await asyncio.gather(*(pool.run(lambda client: None) for _ in range(10)))
     assert sum(not client.closed.is_set() for client in made) == 2
     await pool.close()

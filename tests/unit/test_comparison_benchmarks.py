@@ -1,4 +1,6 @@
-"""Laws of the bench of contestants: what is right, what is told, and that each contestant has what it needs."""
+"""Laws of the comparison benchmarks: what counts as correct, what is reported, and that each contestant has what it
+needs.
+"""
 
 import sys
 from pathlib import Path
@@ -44,13 +46,13 @@ def result(name: str, rate: float, **changes) -> Result:
     st.dictionaries(st.tuples(st.integers(0, 9), st.integers(0, 9)), st.integers(1, 3)),
 )
 def test_every_row_that_differs_is_counted_once(a, b):
-    """Missing, too many, or other values: each publisher-minute counts one; equal tables count none."""
+    """A publisher-minute that is missing, extra or has other values counts one; equal tables count none."""
     one, other = (minutes(*((*key, n, 0, n) for key, n in rows.items())) for rows in (a, b))
     assert rows_wrong(one, other) == sum(a.get(key) != b.get(key) for key in {*a, *b})
 
 
 def test_the_job_is_well_defined():
-    """Nothing is malformed, expired or misrouted, ids are unique over publishers and kinds, and there are duplicates."""
+    """No record is malformed, expired or misrouted, ids are unique over publishers and kinds, and there are duplicates."""
     model = model_of(30_000)
     builder = TruthBuilder(model)
     ids: set[bytes] = set()
@@ -81,14 +83,14 @@ def _event_id(value: bytes) -> bytes:
     return json.loads(value)["event_id"].encode()
 
 
-def test_what_a_peer_wrote_is_read_in_any_order(tmp_path: Path):
-    """Five columns of integers."""
+def test_a_contestants_output_is_read_in_any_order(tmp_path: Path):
+    """The output is five columns of integers."""
     (tmp_path / "found.tsv").write_text("2\t60\t1\t0\t5\n1\t60\t1\t2\t7\n")
     assert read_found(tmp_path / "found.tsv").tolist() == [(1, 60, 1, 2, 7), (2, 60, 1, 0, 5)]
 
 
 def test_a_process_is_measured_from_outside(tmp_path: Path):
-    """CPU and memory are the process's own, whatever this one holds; an error is raised with what was said."""
+    """CPU and memory are those of the process alone, and a failure is raised with its output."""
     cost = measured([sys.executable, "-c", "sum(range(3_000_000))"], tmp_path / "log", seconds_max=60)
     assert 0 < cost.cpu_seconds < 60
     assert 0 < cost.memory_bytes < 64 * 2**20
@@ -96,8 +98,8 @@ def test_a_process_is_measured_from_outside(tmp_path: Path):
         measured([sys.executable, "-c", "raise SystemExit('the reason')"], tmp_path / "log", seconds_max=60)
 
 
-def test_a_peer_that_can_not_be_had_is_told_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Without Java there is no Flink; the bench goes on."""
+def test_an_unavailable_contestant_is_reported_and_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without Java there is no Flink, and the benchmark goes on."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     traffic = FilledTopic("t", 10, 10, minutes())
@@ -106,8 +108,8 @@ def test_a_peer_that_can_not_be_had_is_told_and_stops_nobody(tmp_path: Path, mon
     assert "no figures" in table(summaries([told, result("aiokafka", 5_000)]))
 
 
-def test_the_table_tells_medians_and_what_was_wrong():
-    """The middle run of three; a count that was wrong in any of them is told."""
+def test_the_table_has_medians_and_wrong_counts():
+    """The table has the middle run of three, and any run's wrong count is reported."""
     runs = [result("aiokafka", 1_000), result("aiokafka", 5_000, rows_wrong=3), result("aiokafka", 3_000)]
     shown = table(summaries([*runs, result("confluent", 9_000)]))
     lines = shown.splitlines()
@@ -117,8 +119,8 @@ def test_the_table_tells_medians_and_what_was_wrong():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_the_plot_is_a_picture():
-    """Well-formed SVG with a bar for each contestant that has figures."""
+def test_the_plot_is_svg():
+    """The plot is well-formed SVG with a bar for each contestant that has figures."""
     rows = summaries([result(p.name, 1_000 * (i + 1)) for i, p in enumerate(CONTESTANTS)])
     picture = ET.fromstring(plot(rows))
     texts = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
@@ -127,7 +129,7 @@ def test_the_plot_is_a_picture():
 
 @pytest.mark.parametrize("one", CONTESTANTS, ids=lambda p: p.name)
 def test_every_contestant_has_its_script_and_versions(one: Contestant):
-    """What the catalogue names is there, its packages with exact versions."""
+    """Every script of the catalogue exists, and its packages have exact versions."""
     if one.kind is ContestantKind.PYTHON:
         assert (CLIENTS / one.script).is_file()
         assert all("==" in CONSTRAINTS[package] for package in one.packages)

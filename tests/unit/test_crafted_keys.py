@@ -1,4 +1,4 @@
-"""Whoever chooses ids can't choose where they lie: look-ups of crafted keys read as many slots as of random ones."""
+"""An adversary who chooses ids can't choose their slots: look-ups of crafted keys probe as many slots as of random ones."""
 
 import json
 from collections.abc import Callable
@@ -73,14 +73,14 @@ TABLES: dict[str, Callable[[U64, SlotSecret], int]] = {
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("crafted", CRAFTED)
-def test_crafted_keys_lie_as_random_ones_do(name, crafted):
+def test_crafted_keys_probe_like_random_ones(name, crafted):
     """Without the secret no choice of keys makes look-ups longer."""
     assert TABLES[name](CRAFTED[crafted], SECRET) < READS_MAX
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_who_knows_the_secret_could(name):
-    """The control: keys made for a table's own secret meet in one slot, so the test above tests something."""
+def test_control_the_secret_makes_keys_collide(name):
+    """Control: keys made for a table's own secret collide in one slot, so the test above tests something."""
     assert TABLES[name](keys_of_one_slot(N, SECRET), SECRET) > N * N // 3
 
 
@@ -93,7 +93,9 @@ def test_every_window_of_the_rules_is_keyed():
 
 
 def test_publishers_of_one_slot():
-    """Publisher ids that met in the monitor's table, whose slots were a product with a known number, do not."""
+    """Publisher ids that collided in the monitor's table, when its slots were a product with a known number, no longer
+    do.
+    """
     mask = (1 << 12) - 1
     ids = np.arange(1 << 20, dtype=np.uint64)
     met = (ids * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(mask) == 7
@@ -107,15 +109,15 @@ def test_publishers_of_one_slot():
     assert PublisherMonitor(secret=SECRET)._secret == SECRET
 
 
-def test_each_process_draws_its_own():
-    """Two starts of the same settings have other secrets."""
+def test_each_process_draws_its_own_secret():
+    """Two starts with the same settings have different secrets."""
     settings = Settings(source="files:log", clickhouse="embedded:data")
     one, other = (limits(settings, until_caught_up=True).slot_secret for _ in range(2))
     assert one != other
 
 
-def test_an_id_made_to_meet_anothers():
-    """An event whose id is made so that its dedupe key is another publisher's is no duplicate, before or after it.
+def test_an_id_made_to_collide_with_anothers():
+    """An event whose id is crafted so that its dedupe key is another publisher's is no duplicate, before or after it.
 
     Within a publisher and type it is one: a duplicate, and a conflict where its payload differs. A rebuild agrees.
     """

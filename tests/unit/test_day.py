@@ -1,4 +1,4 @@
-"""Laws of the sampled day: what is kept of the whole, and what is reckoned from it."""
+"""Laws of the sampled day: what is kept of the whole, and what is extrapolated from it."""
 
 from fractions import Fraction
 
@@ -41,7 +41,7 @@ def test_a_sample_is_whole_lanes_at_their_own_rate(lanes):
 
 @given(lanes=st.integers(3, 50))
 def test_a_scale_is_compared_with_two_smaller_ones(lanes):
-    """Three scales, each once, the asked one last."""
+    """There are three different scales, the requested one last."""
     found = [sample.lanes for sample in samples(Whole(), Fraction(lanes, 3_000))]
     assert len(found) == 3
     assert found == sorted(set(found))
@@ -50,14 +50,14 @@ def test_a_scale_is_compared_with_two_smaller_ones(lanes):
 
 @pytest.mark.parametrize("scale", [Fraction(1, 10_000), Fraction(1, 10), Fraction(0), Fraction(-1)])
 def test_a_scale_that_can_not_be_sampled_is_refused(scale):
-    """Less than a lane, or more than all of them."""
+    """Less than one lane, or more than all of them, is refused."""
     with pytest.raises(UsageError):
         samples(Whole(), scale)
 
 
 @given(ids=st.integers(1, 10**9))
 def test_the_dedupe_table_is_never_fuller_than_it_may_be(ids):
-    """The table's own law: a power of two of slots of 16 bytes, 27 to 72 bytes an id once it has outgrown its least size."""
+    """The table has a power of two of 16-byte slots, 27 to 72 bytes an id once it has outgrown its least size."""
     size = dedupe_bytes(ids)
     slots = size // 16
     assert slots & (slots - 1) == 0
@@ -66,7 +66,7 @@ def test_the_dedupe_table_is_never_fuller_than_it_may_be(ids):
 
 
 def test_the_whole_day_is_the_sample_times_the_scale():
-    """What an event takes, times the day's events; cores by the rate; each formula is told."""
+    """The cost of an event is multiplied by the day's events, and cores follow from the rate; each formula is printed."""
     whole = Whole()
     found = [measured(n, n * 1_000_000) for n in (1, 3, 10)]
     known = coefficients(found)
@@ -81,7 +81,7 @@ def test_the_whole_day_is_the_sample_times_the_scale():
     assert all(figure.formula for figure in figures.values())
 
 
-def test_what_differs_between_scales_is_told():
+def test_differences_between_scales_are_reported():
     """A coefficient beyond its tolerance does not hold; with fewer than three scales nothing is claimed."""
     found = [measured(1, 1_000_000, factor=3), measured(3, 3_000_000), measured(10, 10_000_000)]
     assert coefficients(found)["worker CPU"].holds is False
@@ -89,6 +89,6 @@ def test_what_differs_between_scales_is_told():
     assert Coefficient("x", "y", (1.0, 1.0), 0.1).holds is None
 
 
-def test_a_probe_of_any_size_tells_a_time():
-    """Of tables smaller than a batch too."""
+def test_a_probe_of_any_size_is_timed():
+    """Tables smaller than a batch are timed too."""
     assert all(dedupe_us(ids, 1_000) > 0 for ids in (1, 10_000))

@@ -1,4 +1,4 @@
-"""What is decodable and to what, by name: every decision of the wire contract that accepts a record."""
+"""What is decodable and to what, case by case: every decision of the wire contract that accepts a record."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_addresses(text, address):
     ],
 )
 def test_times_as_text(text, ms):
-    """Law: RFC 3339 event times are milliseconds, cut off."""
+    """Law: RFC 3339 event times are truncated to milliseconds."""
     assert decode_one(text_of(IMPRESSION, event_time=text))[1]["event_time"] == ms
 
 
@@ -82,8 +82,8 @@ def test_absent_optional_fields():
     assert columns.flags.tolist() == [0, 1 << Flag.HAS_WIDTH]
 
 
-def test_texts_at_their_limits():
-    """Law: lengths count unescaped UTF-8 bytes; the longest and the empty ones are accepted."""
+def test_strings_at_their_limits():
+    """Law: lengths count unescaped UTF-8 bytes; the longest and the empty strings are accepted."""
     longest = {
         "event_id": "é" * 32,
         "user_id": "ü" * 32,
@@ -109,7 +109,7 @@ def test_texts_at_their_limits():
     ],
 )  # fmt: skip
 def test_unknown_fields_are_ignored(unknown):
-    """Law: fields that the contract does not name change nothing, first, last, or on both sides."""
+    """Law: fields that the contract does not name change nothing, at the start, at the end, or on both sides."""
     plain = decode_one(GOOD)
     assert decode_one(text_of(IMPRESSION | unknown)) == plain
     assert decode_one(text_of(unknown | IMPRESSION)) == plain
@@ -163,7 +163,7 @@ def test_spelling():
     ],
 )
 def test_keys(changed, key, flags):
-    """Law: the key is user_id, or ip as sent where that is empty; what has another is misrouted."""
+    """Law: the key is user_id, or ip as sent where that is empty; a record with any other key is misrouted."""
     lane = partition_of(key or b"", PARTITIONS)
     context = DecodeContext(lane, PARTITIONS, CONTEXT.kinds, CONTEXT.default_currency)
     value = text_of(IMPRESSION | {"is_test": False, "width": 1, "height": 1} | changed)
@@ -172,7 +172,7 @@ def test_keys(changed, key, flags):
 
 
 def test_the_right_key_in_another_lane():
-    """Law: a record that does not lie in the partition of its key is misrouted."""
+    """Law: a record that is not in the partition of its key is misrouted."""
     for lane in range(PARTITIONS):
         context = DecodeContext(lane, PARTITIONS, CONTEXT.kinds, CONTEXT.default_currency)
         flags = decode_one(GOOD, context=context)[1]["flags"]

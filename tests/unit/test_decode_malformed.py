@@ -1,4 +1,4 @@
-"""What is malformed and why, by name: every decision of the wire contract that refuses a record."""
+"""What is malformed and why, case by case: every decision of the wire contract that refuses a record."""
 
 import pytest
 
@@ -129,7 +129,9 @@ def test_malformed(name):
 
 
 def test_every_reason_has_a_case():
-    """Law: no reason that decode can give is without a case (REJECTED_EARLIER is not decode's, UNDECODABLE_BATCH no record's)."""
+    """Law: each reason that decode can give has a case (REJECTED_EARLIER is not decode's, UNDECODABLE_BATCH not a
+    record's).
+    """
     assert {reason for reason, _ in MALFORMED.values()} == set(Malformed) - {
         Malformed.OK,
         Malformed.REJECTED_EARLIER,
@@ -139,7 +141,7 @@ def test_every_reason_has_a_case():
 
 @pytest.mark.parametrize("name", REQUIRED)
 def test_required(name):
-    """Law: a click without a required field is malformed; so is one where it is null, in another way."""
+    """Law: a click without a required field is malformed; so is one where it is null, with another reason."""
     assert decode_one(without(CLICK, name), topic=BOTH)[0] == Malformed.MISSING_FIELD
     assert decode_one(text_of(CLICK, **{name: None}), topic=BOTH)[0] == Malformed.WRONG_TYPE
 
@@ -154,7 +156,7 @@ def test_not_an_integer(name, literal):
 
 @pytest.mark.parametrize("name", [name for name in INTEGERS if name != "event_time"])
 def test_integer_ranges(name):
-    """Law: integers lie in 0..their largest value; -0 is 0."""
+    """Law: integers are in 0..their largest value; -0 is 0."""
     most = {"price_micros": 10**9, "width": 65_535, "height": 65_535}.get(name, 2**32 - 1)
     column = {"width": "width_px", "height": "height_px"}.get(name, name)
     for literal, number in ((b"0", 0), (b"-0", 0), (b"7", 7), (b"%d" % most, most)):
@@ -165,8 +167,8 @@ def test_integer_ranges(name):
 
 @pytest.mark.parametrize("name", TEXTS + BOOLEANS)
 @pytest.mark.parametrize("literal", [b"5", b"null", b"[]", b"{}"])
-def test_neither_text_nor_boolean(name, literal):
-    """Law: texts are strings and booleans true or false; null is neither, for optional fields too."""
+def test_neither_string_nor_boolean(name, literal):
+    """Law: text fields are strings and flags true or false; null is neither, for optional fields too."""
     assert decode_one(raw(CLICK, name, literal), topic=BOTH)[0] == Malformed.WRONG_TYPE
     other = b"true" if name in TEXTS else b'"true"'
     assert decode_one(raw(CLICK, name, other), topic=BOTH)[0] == Malformed.WRONG_TYPE

@@ -25,8 +25,8 @@ ROOM = 64 * 1024 * MIB
 
 
 @given(user=IDS, ip=IDS, lanes=st.integers(2, 64), by_ip=st.booleans())
-def test_a_record_by_librdkafkas_default_is_known_for_one(user, ip, lanes, by_ip):
-    """Whatever the id: with its right key in the lane of its CRC-32, a misrouted event is librdkafka's default's."""
+def test_librdkafkas_default_partitioner_is_recognised(user, ip, lanes, by_ip):
+    """Whatever the id, a misrouted event with its right key in the lane of its CRC-32 comes from librdkafka's default."""
     event = {"user_id": "" if by_ip else user, "ip": ip}
     key = (ip if by_ip else user).encode()
     lane = zlib.crc32(key) % lanes
@@ -53,7 +53,7 @@ def sample(records: int, **counts: int) -> keys.KeySample:
     ],
 )
 def test_each_mistake_of_a_producer_has_its_remedy(counts, message, remedy):
-    """One ailment, one finding; from one in a hundred on it is an error, below it advice."""
+    """Each mistake is one finding; from one record in a hundred on it is an error, below that advice."""
     [finding] = keys.findings(sample(100, **counts))
     assert message in finding.message
     assert remedy in finding.remedy
@@ -63,14 +63,14 @@ def test_each_mistake_of_a_producer_has_its_remedy(counts, message, remedy):
 
 
 def test_an_empty_topic_and_right_keys_have_no_findings():
-    """Nothing is nothing."""
+    """Neither an empty topic nor correct keys have findings."""
     assert not list(keys.findings(sample(0)))
     assert not list(keys.findings(sample(1_000)))
 
 
 @given(lanes=st.integers(1, 1_000), workers=st.integers(0, 50))
-def test_more_inserts_than_may_be_made_are_found_and_the_remedy_mends_them(lanes, workers):
-    """What the finding says to do is enough: so many workers leave none."""
+def test_too_many_inserts_are_found_and_the_remedy_suffices(lanes, workers):
+    """The number of workers that the finding recommends has no finding left."""
     found = list(plan(SETTINGS, lanes, workers, 0, ROOM))
     wanted = inserts_per_second(SETTINGS, lanes)
     assert bool(found) == (wanted > SETTINGS.inserts_per_second_max * max(workers, 1))
@@ -81,7 +81,7 @@ def test_more_inserts_than_may_be_made_are_found_and_the_remedy_mends_them(lanes
 
 @given(lanes=st.integers(1, 200), events=st.integers(0, 10**9))
 def test_memory_grows_with_lanes_and_events(lanes, events):
-    """An estimate that more work never lowers, and a machine without room for it is told."""
+    """More work never lowers the estimate, and a machine without enough memory is a finding."""
     held = memory_bytes(SETTINGS, lanes, events)
     assert held <= memory_bytes(SETTINGS, lanes + 1, events + 1)
     assert any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, held))
@@ -93,14 +93,14 @@ def facts(state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] 
     return GroupFacts("g", state, "consumer", protocol if members else "", members)
 
 
-def test_a_group_without_fault_has_no_findings():
-    """Lanes all owned; or nobody there and nothing waits; or in the middle of a rebalance."""
+def test_a_healthy_group_has_no_findings():
+    """All lanes are owned; or nobody is a member and nothing waits; or the group is rebalancing."""
     for whole in (facts(), facts("Empty"), facts("Dead"), facts("PreparingRebalance")):
         assert not list(group.findings(whole, "ours", 3, 0))
 
 
-def test_what_ails_a_group_is_found():
-    """Lanes without an owner, another program, records that nobody reads (which is advice: workers may be to come)."""
+def test_problems_of_a_group_are_found():
+    """Lanes without an owner, another program and unread records (advice, as workers may be yet to start) are found."""
     [unowned] = group.findings(facts(lanes=(0, 2)), "ours", 4, 0)
     assert "1, 3" in unowned.message
     [foreign] = group.findings(facts(protocol="range"), "ours", 3, 0)
@@ -111,14 +111,14 @@ def test_what_ails_a_group_is_found():
 
 @given(ahead=st.integers(-(10**7), 10**7), skew=st.integers(1, 3_600))
 def test_clocks_may_differ_by_the_setting_and_no_more(ahead, skew):
-    """To both sides for a clock that can be read; a broker's is only seen where it is ahead."""
+    """Both directions count for a clock that can be read; a broker's shows only where it is ahead."""
     assert (clocks.server_check(ahead, skew).state is CheckState.ERROR) == (abs(ahead) > skew * 1000)
     newest = clocks.broker_check(10**12 + ahead, 10**12, "ours", skew)
     assert (newest.state is CheckState.ERROR) == (ahead > skew * 1000)
 
 
 def test_a_check_is_as_bad_as_its_worst_finding():
-    """Advice does not fail an examination; an error does, and so does what could not be looked at."""
+    """Advice does not fail an examination; an error does, and so does a check that could not run."""
     advice, error = Finding("m", "r", advice=True), Finding("m", "r")
     assert Check("a", "w").state is CheckState.FINE
     assert Check("a", "w", [advice]).state is CheckState.ADVICE
@@ -135,8 +135,8 @@ def published(*texts: str) -> RulesFacts:
     return RulesFacts(rows, [(7, "active"), (8, "suspended")])
 
 
-def test_without_tables_the_shipped_rules_are_looked_at(tmp_path):
-    """As a worker would start: which rules can't be evaluated yet is advice; a file that can't be read is wrong."""
+def test_without_tables_the_shipped_rules_are_checked(tmp_path):
+    """Rules that can't be evaluated yet are advice; an unreadable file is an error."""
     checks = rules_checks(SETTINGS, NO_TABLES)
     assert not found_wrong(checks)
     assert "nobody has published any" in checks[0].what
@@ -148,7 +148,9 @@ def test_without_tables_the_shipped_rules_are_looked_at(tmp_path):
 
 
 def test_a_published_set_that_is_refused_is_found():
-    """The newest that can be used judges; where none can, no worker starts; where `rules` names another, none is asked."""
+    """The newest usable set is in force; where none is usable no worker starts; where `rules` names another, none is
+    needed.
+    """
     good = rule_set(UNKNOWN_PUBLISHER={}).text()
     assert [c.state for c in rules_checks(SETTINGS, published(good))] == [CheckState.FINE] * 3
     first, *rest = rules_checks(SETTINGS, published("mode = [", good))
@@ -162,8 +164,8 @@ def test_a_published_set_that_is_refused_is_found():
     assert not found_wrong(rules_checks(default, published("mode = [")))
 
 
-def test_lists_that_age_and_fall_silent_are_found():
-    """Advice while they age; wrong when an enforced rule is not evaluated for it."""
+def test_aged_lists_are_found():
+    """An ageing list is advice, and an error when an enforced rule is not evaluated because of it."""
     facts = load_lists(today(), age_days_max=3_650).facts
     oldest = max(f.age_days(today()) for f in facts if f.age_days_max is not None)
     ageing = rules_checks(SETTINGS.model_copy(update={"list_age_days_max": oldest}), published())
@@ -174,7 +176,7 @@ def test_lists_that_age_and_fall_silent_are_found():
 
 
 def test_a_port_that_is_taken_is_advice():
-    """It may be the worker's own."""
+    """The port may be the worker's own."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

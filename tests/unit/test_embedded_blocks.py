@@ -1,4 +1,4 @@
-"""Blocks on the wire: walked over exactly, however they arrive, compressed or not. clickhouse-driver is the other side."""
+"""Blocks on the wire are delimited exactly, however they arrive, compressed or not; clickhouse-driver is the other side."""
 
 import datetime as dt
 import decimal
@@ -51,7 +51,7 @@ def nested(types: st.SearchStrategy) -> st.SearchStrategy:
 
 
 def _driver_fails_on(types: str) -> bool:
-    """Whether a tuple has both types that take a scale: clickhouse-driver 0.2.11 hands the one's to the other."""
+    """Whether a tuple has both types that take a scale: clickhouse-driver 0.2.11 passes the one's to the other."""
     return "DateTime64" in types and "Decimal" in types
 
 
@@ -111,7 +111,7 @@ class Collected:
 
 
 def written(found, compressor=None) -> bytes:
-    """The block as the driver sends it."""
+    """Return the block as the driver sends it."""
     sock = Collected()
     out = BufferedSocketWriter(sock, 1 << 20)
     if compressor is None:
@@ -125,7 +125,7 @@ def written(found, compressor=None) -> bytes:
 
 
 class Trickle(Inbound):
-    """A stream that comes in pieces of given sizes."""
+    """A stream that arrives in pieces of given sizes."""
 
     def __init__(self, data: bytes, pieces: list[int]) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ class Trickle(Inbound):
 
 
 @given(columns(), st.lists(st.integers(1, 3000), max_size=30))
-def test_a_block_is_walked_over_to_its_last_byte(found, pieces):
-    """Whatever the types, however it arrives: the bytes behind the block information are those of the block."""
+def test_a_block_is_delimited_to_its_last_byte(found, pieces):
+    """Whatever the types, and however it arrives, the bytes after the block information are those of the block."""
     data = written(found)
     inbound = Trickle(data + b"\x04next", pieces)
     block = walk_block(inbound)
@@ -159,7 +159,7 @@ def test_a_block_is_walked_over_to_its_last_byte(found, pieces):
 
 @given(columns(), columns())
 def test_blocks_of_a_result_are_split_where_one_ends(first, second):
-    """Several blocks one behind the other come apart as they were."""
+    """Several blocks in a row are split as they were written."""
     blocks = [written(found)[len(BLOCK_INFO) :] for found in (first, second, first)]
     assert [block for _, block in split_blocks(b"".join(blocks))] == blocks
     assert [block_rows(block) for block in blocks] == [len(found[0][2]) for found in (first, second, first)]
@@ -168,7 +168,7 @@ def test_blocks_of_a_result_are_split_where_one_ends(first, second):
 @pytest.mark.parametrize("compressor", ["lz4", "lz4hc", "zstd"])
 @given(columns(), st.lists(st.integers(1, 3000), max_size=30))
 def test_a_compressed_block_is_the_same_block(compressor, found, pieces):
-    """Frames of every method hold what the plain block is."""
+    """Frames of every method contain the plain block."""
     frames_inbound = FrameInbound(Trickle(written(found, compressor), pieces))
     block = walk_block(frames_inbound)
     with frames_inbound.since(block.mark) as own:
@@ -178,7 +178,7 @@ def test_a_compressed_block_is_the_same_block(compressor, found, pieces):
 @pytest.mark.parametrize("method", [LZ4, ZSTD])
 @given(st.binary(min_size=1, max_size=3000), st.integers(0, 2999))
 def test_a_frame_that_was_altered_is_refused(method, data, at):
-    """What was sent is read again; one bit of it altered is noticed by the checksum."""
+    """Intact frames are read, and one altered bit fails the checksum."""
     sent = b"".join(frames(data, method))
     assert FrameInbound(BytesInbound(sent)).take(len(data)) == data
     altered = bytearray(sent)
@@ -211,7 +211,7 @@ def test_data_of_more_than_a_frame_is_several_frames():
     ],
 )
 def test_types_without_a_fixed_form_are_refused(type_name):
-    """An error that says what to do, not a misread stream."""
+    """The result is an error with a remedy, not a misread stream."""
     with pytest.raises(ServerError, match="HTTP"):
         walker(type_name)
 
@@ -224,12 +224,12 @@ def test_types_without_a_fixed_form_are_refused(type_name):
     ],
 )  # fmt: skip
 def test_arguments_of_a_type_are_split_at_its_own_commas(type_name, arguments):
-    """Not at those of inner types or of names."""
+    """Commas of inner types or of names do not split."""
     assert split_arguments(type_name) == arguments
 
 
 def test_a_stream_that_ends_is_a_client_gone():
-    """Wherever it ends."""
+    """Wherever the stream ends, the client has gone."""
     data = written([("a", "String", ["x" * 500, "y"])])
     for end in range(0, len(data), 7):
         with pytest.raises(Disconnected):
@@ -238,5 +238,5 @@ def test_a_stream_that_ends_is_a_client_gone():
 
 @given(st.integers(0, 2**64 - 1))
 def test_numbers_of_variable_length_are_read_as_written(value):
-    """LEB128, as everywhere in the protocol."""
+    """They are LEB128, as everywhere in the protocol."""
     assert BytesInbound(packets.varint(value)).varint() == value

@@ -1,4 +1,4 @@
-"""The embedded server's folder: never an empty server by mistake."""
+"""The embedded server's folder: no empty server is ever created by mistake."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def server_folder(directory):
 
 
 def test_a_new_an_empty_and_a_used_folder_are_served(tmp_path):
-    """What is not there yet, what is empty, and what a server had before."""
+    """A new folder, an empty one, and one that a server used before are served."""
     (tmp_path / "empty").mkdir()
     used = server_folder(tmp_path / "used")
     for folder in (tmp_path / "new", tmp_path / "empty", used):
@@ -23,14 +23,14 @@ def test_a_new_an_empty_and_a_used_folder_are_served(tmp_path):
 
 
 def test_a_demos_folder_is_served_by_its_clickhouse(tmp_path):
-    """A demo's folder holds a log and ClickHouse's folder: that one is meant."""
+    """For a demo's folder, which holds a log and ClickHouse's folder, the latter is served."""
     (tmp_path / "log").mkdir()
     inner = server_folder(tmp_path / "clickhouse")
     assert served_folder(tmp_path) == inner
 
 
-def test_another_folder_is_refused_and_stays_as_it_was(tmp_path):
-    """A folder that holds something else gets no server, and the remedy names what to give instead."""
+def test_another_folder_is_refused_and_unchanged(tmp_path):
+    """A folder that holds something else gets no server, and the remedy says what to name instead."""
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(SinkError, match="is no folder of the embedded ClickHouse") as refused:
         EmbeddedServer.start(tmp_path)

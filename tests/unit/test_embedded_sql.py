@@ -18,8 +18,8 @@ from adledger.sinks.embedded.sql import (
 
 
 @given(st.binary(max_size=200))
-def test_tokens_lie_one_behind_the_other_and_only_spaces_and_comments_between(sql):
-    """Any bytes are tokens: none is lost, none overlaps."""
+def test_tokens_cover_the_text(sql):
+    """Any text is tokens separated by spaces and comments only: none is lost, none overlaps."""
     at = 0
     for token in tokens(sql):
         assert at <= token.start < token.end
@@ -30,7 +30,7 @@ def test_tokens_lie_one_behind_the_other_and_only_spaces_and_comments_between(sq
 
 @given(st.binary(max_size=50).filter(lambda b: b"\0" not in b))
 def test_a_quoted_text_is_one_token(text):
-    """Whatever is quoted can't end its quotes."""
+    """Nothing within quotes ends them."""
     for quoted in (quote(text), quote_name(text)):
         assert [token.text for token in tokens(b"SELECT " + quoted + b" x")] == [b"SELECT", quoted, b"x"]
 
@@ -47,8 +47,8 @@ def test_a_quoted_text_is_one_token(text):
         (b"/* VALUES */ INSERT INTO t -- FORMAT x\n (a) FORMAT Native", b"t", b"a", b"Native", b""),
     ],
 )  # fmt: skip
-def test_an_insert_with_rows_is_told_apart_into_its_parts(sql, source, columns, row_format, rows):
-    """Target, columns, format, and where the rows begin."""
+def test_an_insert_with_rows_is_split_into_its_parts(sql, source, columns, row_format, rows):
+    """The parts are target, columns, format, and the start of the rows."""
     insert = parse_insert(sql)
     assert insert is not None
     assert (insert.source, insert.columns, insert.format, sql[insert.data_at :]) == (
@@ -67,14 +67,14 @@ def test_an_insert_with_rows_is_told_apart_into_its_parts(sql, source, columns, 
         b"INSERT INTO t (a) SETTINGS x = 1 SELECT 1", b"INSERT", b"INSERT INTO", b"INSERT INTO VALUES", b"-- INSERT INTO t VALUES",
     ],
 )  # fmt: skip
-def test_what_brings_no_rows_is_left_to_the_engine(sql):
-    """An INSERT ... SELECT, a file, anything else or incomplete."""
+def test_statements_without_rows_are_left_to_the_engine(sql):
+    """An INSERT ... SELECT, an insert from a file, and any other or incomplete statement go to the engine."""
     assert parse_insert(sql) is None
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_an_insert_from_a_file_keeps_what_was_said(table, column):
-    """The statement for the engine names the same table and column, however odd their names."""
+def test_an_insert_from_a_file_keeps_table_and_columns(table, column):
+    """The statement for the engine names the same table and columns, however odd their names."""
     sql = b"INSERT INTO " + quote_name(table.encode()) + b" (" + quote_name(column.encode()) + b") VALUES"
     insert = parse_insert(sql)
     assert insert is not None
@@ -97,20 +97,20 @@ def test_an_insert_from_a_file_keeps_what_was_said(table, column):
     ],
 )
 def test_a_format_clause_is_found_and_can_be_left_out(sql, name, rest):
-    """Over the native protocol the client formats; the clause stands at the end, before SETTINGS."""
+    """Over the native protocol the client formats; the clause is at the end, before SETTINGS."""
     clause = format_clause(sql)
     assert (clause[1].text if clause else None) == name
     assert without_format(sql).split() == rest.split()
 
 
 def test_a_second_statement_is_noticed():
-    """A semicolon at the end, or in a text, begins nothing."""
+    """A semicolon at the end or within a string begins no statement."""
     assert second_statement(b"SELECT ';'; -- ;\n") is None
     assert second_statement(b"SELECT 1; SELECT 2") == 10
 
 
 def test_reads_of_the_process_list_are_found():
-    """However it is quoted, and not in texts."""
+    """They are found however the name is quoted, and not within strings."""
     sql = b"SELECT 'system.processes' FROM system.processes AS p, `system` . \"processes\", system.parts"
     assert (
         replaced(sql, processes_reads(sql), b"X") == b"SELECT 'system.processes' FROM X AS p, X, system.parts"

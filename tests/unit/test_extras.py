@@ -30,7 +30,7 @@ def _nothing_installed(monkeypatch):
     ids=["demo", "serve", "start"],
 )  # fmt: skip
 def test_a_command_without_its_extra_names_it(tmp_path, command):
-    """What is missing, who needs it, and the line that installs it; nothing was made before."""
+    """The error names what is missing, what needs it, and the install command; nothing was created before."""
     with pytest.raises(UsageError, match="needs chdb, which this installation does not have") as refused:
         command(tmp_path / "new")
     assert refused.value.remedy == "pip install 'adledger[embedded]'"
@@ -44,7 +44,7 @@ def test_a_command_without_its_extra_names_it(tmp_path, command):
     ids=["run", "verify", "report", "compare"],
 )  # fmt: skip
 def test_a_load_test_without_its_extra_names_it(tmp_path, arguments):
-    """Before a run folder is made or looked for: the modules that are missing, and the line that installs them."""
+    """Before a run folder is created or read, the error names the missing modules and the install command."""
     runs = tmp_path / "runs"
     refused = CliRunner().invoke(loadtest, [*arguments, "--runs", str(runs)]).exception
     assert isinstance(refused, UsageError)
@@ -61,7 +61,7 @@ def test_each_extra_installs_the_modules_that_it_is_asked_for():
         assert {d.lower() for m in modules for d in distributions[m] if d.lower() in named} == named, extra
 
 
-def test_what_is_installed_needs_no_asking():
-    """With all extras in place nothing is refused."""
+def test_with_all_extras_nothing_is_refused():
+    """With all extras installed every command runs."""
     for extra in extras.EXTRAS:
         extras.require(extra, "a test")

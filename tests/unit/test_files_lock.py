@@ -1,4 +1,4 @@
-"""Who looks at a lock does not keep out who takes it."""
+"""Inspecting a lock never keeps its owner out."""
 
 import fcntl
 import os
@@ -10,8 +10,8 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.files.lock import FileLock, held_by
 
 
-def test_looking_is_no_owning(tmp_path):
-    """A lock that somebody looks at is taken as soon as the look is over."""
+def test_inspecting_is_not_owning(tmp_path):
+    """A lock that another process inspects can be taken as soon as the inspection is over."""
     path = tmp_path / "lock"
     path.touch()
     looking = os.open(path, os.O_RDONLY)
@@ -26,7 +26,7 @@ def test_looking_is_no_owning(tmp_path):
 
 
 def test_an_owner_keeps_others_out(tmp_path):
-    """While one owns it, another is told who does."""
+    """While one process owns it, another one's error names the owner."""
     path = tmp_path / "lock"
     lock = FileLock.acquire(path, "the log")
     with pytest.raises(LogError, match=f"the log is in use by process {os.getpid()}"):

@@ -1,4 +1,4 @@
-"""A `files:` log on the disk: what is durable stays, what is torn goes, what is damaged is never read as good."""
+"""A `files:` log on disk: durable records stay, torn ones go, and damage is never read as good data."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def records_of(count: int, first: int = 0) -> list[Record]:
 
 
 def make(folder: Path, *blocks: list[Record]) -> Path:
-    """Make a log of one partition anew and append the blocks to its first topic; return the partition's folder."""
+    """Make a new log of one partition and append the blocks to its first topic; return the partition's folder."""
     shutil.rmtree(folder, ignore_errors=True)
     with FilesLogWriter.create(folder, Manifest.new(1), segment_bytes_max=SEGMENT_BYTES) as writer:
         for block in blocks:
@@ -64,8 +64,8 @@ def last_segment(partition: Path) -> Path:
 
 @FILES
 @given(blocks=st.lists(RECORDS, min_size=1, max_size=8), bytes_max=st.integers(1, 5_000), data=st.data())
-def test_what_is_appended_is_read(tmp_path, blocks, bytes_max, data):
-    """Blocks, over any number of segments, are read back from any offset, in fetches of any size."""
+def test_appended_records_are_read_back(tmp_path, blocks, bytes_max, data):
+    """Blocks, over any number of segments, read back from any offset, in fetches of any size."""
     make(tmp_path / "log", *blocks)
     expected = stored([record for block in blocks for record in block])
     position = data.draw(st.integers(0, len(expected)))
@@ -83,7 +83,7 @@ def test_segments_are_kafkas(tmp_path):
     assert read(tmp_path / "log", bases[1] - 1)[0][0] == bases[1] - 1
 
 
-def test_what_is_not_flushed_is_not_seen(tmp_path):
+def test_unflushed_records_are_invisible(tmp_path):
     """Readers see a log as of the last flush, all partitions at once."""
     log = tmp_path / "log"
     with FilesLogWriter.create(log, Manifest.new(2)) as writer:
@@ -97,7 +97,7 @@ def test_what_is_not_flushed_is_not_seen(tmp_path):
 
 
 def test_a_reader_follows_a_writer(tmp_path):
-    """A reader at the end, over rolled segments, sees each flush, and nothing twice."""
+    """A reader at the end, over rolled segments, sees each flush once."""
     log = tmp_path / "log"
 
     async def follow() -> None:
@@ -113,7 +113,7 @@ def test_a_reader_follows_a_writer(tmp_path):
 
 
 def test_log_times_continue(tmp_path):
-    """A writer knows the largest log time of a lane over all its topics, also of what earlier writers wrote."""
+    """A writer knows the largest log time of a lane over all its topics, earlier writers' included."""
     log = tmp_path / "log"
     with FilesLogWriter.create(log, Manifest.new(2)) as writer:
         assert writer.log_time_max(0) == -1
@@ -126,7 +126,7 @@ def test_log_times_continue(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    """A second writer is refused by name while the first is open, and welcome after it."""
+    """A second writer is refused, with the owner's name, while the first is open, and accepted after it."""
     log = tmp_path / "log"
     with (
         FilesLogWriter.create(log, Manifest.new(1)),
@@ -151,8 +151,8 @@ def test_a_closed_writer_writes_nothing(tmp_path):
 
 @FILES
 @given(data=st.data())
-def test_a_torn_end_is_cut_away(tmp_path, caplog, data):
-    """Wherever a write was cut off: what was flushed stays, whole batches stay, the torn one goes, with a warning."""
+def test_a_torn_end_is_truncated(tmp_path, caplog, data):
+    """Wherever a write was cut off, flushed records and whole batches stay, and the torn one is removed with a warning."""
     log, durable, torn = (
         tmp_path / "log",
         records_of(30),
@@ -182,7 +182,7 @@ def test_a_torn_end_is_cut_away(tmp_path, caplog, data):
 @FILES
 @given(at=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_bad_checksum_above_the_durable_end_is_torn(tmp_path, at, bit):
-    """Bytes that never reached the disk as they should: that batch and what lies behind it go, what is before stays."""
+    """A batch that never fully reached the disk is removed with everything after it; what precedes it stays."""
     log = tmp_path / "log"
     partition = make(log, records_of(3))
     ends, size = (log / ENDS).read_bytes(), last_segment(partition).stat().st_size
@@ -197,8 +197,8 @@ def test_a_bad_checksum_above_the_durable_end_is_torn(tmp_path, at, bit):
     assert len(found) in {3, 6, 9}, "9 where the bit says nothing (the leader's epoch)"
 
 
-def test_segments_behind_a_torn_batch_go_too(tmp_path, caplog):
-    """A batch that is torn in one segment leaves the segments after it without a place: they are removed."""
+def test_segments_after_a_torn_batch_are_removed(tmp_path, caplog):
+    """Segments after a torn batch no longer join the log, and are removed."""
     log = tmp_path / "log"
     partition = make(log)
     ends = (log / ENDS).read_bytes()
@@ -216,7 +216,7 @@ def test_segments_behind_a_torn_batch_go_too(tmp_path, caplog):
 
 
 def test_a_killed_writer_leaves_whole_batches(tmp_path):
-    """After kill -9 in mid-append the next writer gets the lock, and what was written whole is there."""
+    """After kill -9 in mid-append the next writer gets the lock, and every whole batch is there."""
     log = tmp_path / "log"
     script = (
         "import os, sys, pathlib; from adledger.pipeline.log.files import *; from adledger.pipeline.log.record_block import RecordBlock\n"
@@ -255,7 +255,7 @@ def test_a_full_disk_loses_nothing_that_was_flushed(tmp_path):
 
 
 def test_a_full_disk_keeps_a_worker_out_with_a_remedy(tmp_path):
-    """A worker that can't even write its lock gets an error for people, and keeps no lock."""
+    """A worker that can't even write its lock gets an error with a remedy, and holds no lock."""
     log = tmp_path / "log"
     make(log, records_of(1))
     script = (
@@ -272,7 +272,7 @@ def test_a_full_disk_keeps_a_worker_out_with_a_remedy(tmp_path):
 
 
 def test_an_attempt_to_make_a_log_may_be_repeated(tmp_path):
-    """What a `create` left behind that was killed before the manifest does not stand in the next one's way."""
+    """What a `create` left behind that was killed before the manifest does not block the next one."""
     log = tmp_path / "log"
     make(log)
     (log / MANIFEST).unlink()
@@ -286,7 +286,7 @@ def test_an_attempt_to_make_a_log_may_be_repeated(tmp_path):
 @FILES
 @given(at=st.floats(0, 1), bit=st.integers(0, 7), bytes_max=st.sampled_from([1, 100_000]))
 def test_damage_is_never_read_as_good(tmp_path, at, bit, bytes_max):
-    """Whatever bit flips below the durable end: a LogError, or the very records that were written."""
+    """Whatever bit flips below the durable end, the result is a LogError or exactly the records that were written."""
     log, blocks = tmp_path / "log", [records_of(4, n) for n in range(0, 40, 4)]
     partition = make(log, *blocks)
     bases = segment_bases(partition)
@@ -302,7 +302,7 @@ def test_damage_is_never_read_as_good(tmp_path, at, bit, bytes_max):
 
 @pytest.mark.parametrize("which", [0, 1, -1])
 def test_a_missing_segment_is_an_error(tmp_path, which):
-    """A segment taken away below the durable end is found by reader and writer; the first one means lost offsets."""
+    """Reader and writer find a segment that is missing below the durable end; a missing first one means lost offsets."""
     log = tmp_path / "log"
     partition = make(log, *[records_of(10, n) for n in range(0, 100, 10)])
     (partition / segment_name(segment_bases(partition)[which])).unlink()
@@ -315,7 +315,7 @@ def test_a_missing_segment_is_an_error(tmp_path, which):
 
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_shortened_segment_is_an_error(tmp_path, which):
-    """A segment that lost its end, be it whole batches, is found by the reader, and the last one by the writer."""
+    """The reader finds a segment that lost its end, even by whole batches, and the writer finds the last one."""
     log = tmp_path / "log"
     partition = make(log, *[records_of(2, n) for n in range(0, 100, 2)])
     victim = partition / segment_name(segment_bases(partition)[which])
@@ -328,7 +328,7 @@ def test_a_shortened_segment_is_an_error(tmp_path, which):
 
 
 def test_a_segment_cut_between_batches_is_an_error(tmp_path):
-    """Offsets that are missing between two segments are not jumped over."""
+    """Offsets that are missing between two segments are not skipped."""
     log = tmp_path / "log"
     partition = make(log, *[records_of(1, n) for n in range(100)])
     victim = partition / segment_name(0)
@@ -340,8 +340,8 @@ def test_a_segment_cut_between_batches_is_an_error(tmp_path):
         read(log)
 
 
-def test_a_log_made_anew_is_another_log(tmp_path):
-    """A reader that is open when its folder is replaced by another log says so."""
+def test_a_log_created_again_is_another_log(tmp_path):
+    """A reader whose open folder is replaced by another log raises an error."""
     log = tmp_path / "log"
     make(log, records_of(3))
     source = FilesSource(log, "test")
@@ -354,7 +354,7 @@ def test_a_log_made_anew_is_another_log(tmp_path):
 
 
 def test_not_a_log(tmp_path):
-    """A folder without a manifest, or that is not there, is named, with what to do."""
+    """For a missing folder or one without a manifest the error has its name and a remedy."""
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(LogError, match="is not a log") as caught:
             FilesSource(folder, "test")
@@ -364,7 +364,7 @@ def test_not_a_log(tmp_path):
 
 
 def test_a_log_is_not_made_among_other_files(tmp_path):
-    """`create` takes a new or empty folder only, and leaves others as they are."""
+    """`create` takes a new or empty folder only, and leaves others unchanged."""
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(UsageError, match="not empty"):
         FilesLogWriter.create(tmp_path, Manifest.new(1))
@@ -393,8 +393,8 @@ def test_a_log_is_not_made_among_other_files(tmp_path):
         (b'"topic_id": "', b'"topic_id": "x'),
     ],
 )
-def test_a_manifest_that_can_not_be_understood(tmp_path, old, new):
-    """A later format, or an edited manifest, is refused with the file's name, and leads to no folder of anybody else."""
+def test_an_invalid_manifest_is_refused(tmp_path, old, new):
+    """A later format, or an edited manifest, is refused with the file's name, and leads to no folder outside the log."""
     make(tmp_path / "log")
     path = tmp_path / "log" / MANIFEST
     before = path.read_bytes()
@@ -405,7 +405,7 @@ def test_a_manifest_that_can_not_be_understood(tmp_path, old, new):
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"log_id": 1}', b"not json"])
-def test_ends_that_can_not_be_understood(tmp_path, text):
+def test_invalid_ends_are_refused(tmp_path, text):
     """A damaged ends.json is an error, not an empty log."""
     make(tmp_path / "log", records_of(1))
     (tmp_path / "log" / ENDS).write_bytes(text)
@@ -414,7 +414,7 @@ def test_ends_that_can_not_be_understood(tmp_path, text):
 
 
 def test_manifests_keep_their_limits():
-    """Partitions and names that can't be are refused before anything is written."""
+    """Impossible partitions and names are refused before anything is written."""
     for partitions in (0, 1_025):
         with pytest.raises(UsageError, match="partitions"):
             Manifest.new(partitions)
@@ -425,8 +425,8 @@ def test_manifests_keep_their_limits():
         FilesSource(Path(), "../elsewhere")
 
 
-def test_a_folder_that_refuses_writes_says_so(tmp_path):
-    """A place where nothing can be made gives an error with a remedy."""
+def test_an_unwritable_folder_is_an_error(tmp_path):
+    """A folder where nothing can be created gives an error with a remedy."""
     (tmp_path / "file").touch()
     with pytest.raises(LogError, match="can't be written") as caught:
         FilesLogWriter.create(tmp_path / "file" / "log", Manifest.new(1))

@@ -1,4 +1,4 @@
-"""The journal of committed offsets: an acknowledged commit survives, a torn one never was, damage is an error."""
+"""The journal of committed offsets: an acknowledged commit survives, a torn one never counts, damage is an error."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,7 +40,7 @@ def commit_all(path, commits):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commits=COMMITS)
 def test_commits_are_read_back(path, commits):
-    """What a member committed is what the next one, or a looker, finds."""
+    """The next member, or an observer, reads what a member committed."""
     path.unlink(missing_ok=True)
     states = commit_all(path, commits)
     assert read_state(path).lanes == states[-1]
@@ -54,8 +54,8 @@ def test_commits_are_read_back(path, commits):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commits=COMMITS, data=st.data())
-def test_a_torn_commit_never_was(path, commits, data):
-    """Wherever the last line is cut, or spoilt, the state is that of the commits before it."""
+def test_a_torn_commit_never_counts(path, commits, data):
+    """Wherever the last line is cut or spoilt, the state is that of the commits before it."""
     path.unlink(missing_ok=True)
     states = [{}, *commit_all(path, commits)]
     whole = path.read_bytes()
@@ -69,7 +69,7 @@ def test_a_torn_commit_never_was(path, commits, data):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commits=COMMITS, at=st.floats(0, 1), bit=st.integers(0, 7))
 def test_damage_is_an_error(path, commits, at, bit):
-    """A bit that flips before the last line is an error that names the file, never another position."""
+    """A flipped bit before the last line is an error that names the file, never another position."""
     path.unlink(missing_ok=True)
     commit_all(path, commits)
     data = bytearray(path.read_bytes())
@@ -81,7 +81,7 @@ def test_damage_is_an_error(path, commits, at, bit):
 
 
 def test_a_journal_does_not_grow_for_ever(path):
-    """Beyond its limit the journal is written anew with what still holds."""
+    """Beyond its limit the journal is rewritten with what is still current."""
     journal = OffsetsJournal(path, "m")
     text = "x" * 4_000
     for n in range(JOURNAL_BYTES_MAX // 8_000 + 50):
@@ -93,7 +93,7 @@ def test_a_journal_does_not_grow_for_ever(path):
 
 
 def test_a_closed_journal_is_fenced(path):
-    """After close, nothing is committed any more."""
+    """After close nothing can be committed."""
     journal = OffsetsJournal(path, "m")
     journal.close()
     with pytest.raises(CommitFenced):

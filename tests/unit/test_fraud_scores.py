@@ -1,4 +1,4 @@
-"""Scores say what happened: excess by its definition, recall, precision and honest events by labels; the page is renewed."""
+"""Scores are excess by its definition, and recall, precision and honest events by labels; the page is regenerated."""
 
 import datetime as dt
 
@@ -44,7 +44,7 @@ def events_of(rows: Rows) -> list[EventView]:
 
 @given(ACTIONS)
 def test_excess_is_what_the_plain_rules_say(actions: list[tuple[int, int, int]]) -> None:
-    """Counted apart from the rules, the excess of floods and farms is what their plain definitions tag."""
+    """Counted without the rules, the excess of floods and farms is what their plain definitions tag."""
     flood = rows_of(actions, Label.CLICK_FLOOD, EventType.CLICK)
     farm = rows_of(actions, Label.COOKIE_FARM, EventType.IMPRESSION)
     for rows, counted, rule, reason in (
@@ -62,7 +62,9 @@ def evaluation(rows: Rows) -> Evaluation:
 
 
 def test_scores_count_by_label() -> None:
-    """Found is tagged by the attack's own rule and not billed; an honest event that is invalidated is told, and fails."""
+    """An attack's event is found when its own rule tags it and it is not billed; an invalidated honest event is reported,
+    and fails.
+    """
     rows = np.zeros(6, SCORED)
     rows["label"] = [Label.INJECTED_CLICK] * 3 + [Label.HONEST, Label.OFFICE, Label.HONEST]
     hit = 1 << Reason.CLICK_TOO_FAST
@@ -87,7 +89,7 @@ def test_scores_count_by_label() -> None:
 
 
 def test_only_the_measured_part_of_the_page_is_renewed() -> None:
-    """What stands around the marks stays, and renewing twice is renewing once."""
+    """The text around the marks stays, and regenerating is idempotent."""
     found = evaluation(np.zeros(0, SCORED))
     once = report(found, f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert once.startswith(f"before\n{BEGIN}\n")

@@ -1,4 +1,4 @@
-"""The catalogs hold what honest people use: whatever the rules tag among them is a false positive."""
+"""The catalogs hold what honest people use, so whatever the rules tag among them is a false positive."""
 
 import itertools
 import re
@@ -6,7 +6,7 @@ import re
 from adledger.loadtest.traffic.lookup_tables import networks, user_agents
 
 
-def test_networks_are_public_and_apart():
+def test_networks_are_public_and_disjoint():
     """Every block is public, overlaps no other, has a country and a weight, and has room for /64 households."""
     nets, homes = networks()
     assert 0 < homes < len(nets)
@@ -21,7 +21,7 @@ def test_networks_are_public_and_apart():
 
 
 def test_user_agents_are_browsers():
-    """Each string is a browser's, stands there once, is plain ASCII within the contract's length, and has a weight."""
+    """Each string is a browser's, occurs once, is plain ASCII within the contract's length, and has a weight."""
     agents, weights, desktops = user_agents()
     assert len(set(agents)) == len(agents) > 100
     assert 0 < desktops < len(agents)

@@ -22,7 +22,7 @@ def table(rows: dict) -> np.ndarray:
 
 @given(rollups, rollups)
 def test_every_difference_is_found_and_nothing_else(expected: dict, found: dict):
-    """Keys whose records or nanos are not equal are found, with both sides; a missing row counts as zero."""
+    """Keys whose records or nanos differ are found, with both sides; a missing row counts as zero."""
     wrong = differing(table(expected), table(found))
     told = differences("rollup_minute", table(expected), table(found), wrong)
     due = {key for key in {*expected, *found} if expected.get(key) != found.get(key)}

@@ -1,4 +1,4 @@
-"""A model refuses knobs that make no sense, and survives being written down."""
+"""A model refuses meaningless knobs, and survives serialisation."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from adledger.pipeline.errors import UsageError
     ],
 )  # fmt: skip
 def test_knobs_out_of_bounds_are_refused_by_name(knobs: dict):
-    """The error names the knob and its value, and says what would do."""
+    """The error names the knob and its value, and says what is allowed."""
     ((name, value),) = knobs.items()
     with pytest.raises(UsageError) as caught:
         TrafficModel(**knobs)
@@ -23,7 +23,7 @@ def test_knobs_out_of_bounds_are_refused_by_name(knobs: dict):
     assert caught.value.remedy
 
 
-def test_a_model_written_down_is_the_same():
+def test_a_model_round_trips():
     """JSON and back gives an equal model; a knob that does not exist is refused by name."""
     model = TrafficModel(seed=7, duration_hours=1.5, bursts=(Burst(1, 2, 3.0),))
     assert TrafficModel.from_json(model.to_json()) == model

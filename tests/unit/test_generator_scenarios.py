@@ -47,7 +47,7 @@ def seen(rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", SCENARIOS)
 def test_every_event_is_played(kind: str):
-    """Each actor's events come, in their hours, labelled; none is malformed or misrouted; ids are unique but copies'."""
+    """Each actor's events occur in their hours, labelled; none is malformed or misrouted; only copies share ids."""
     rows = played(kind)
     assert len(seen(rows)) == ACTORS * EVENTS
     assert (rows["label"] == Label[kind.upper()]).sum() > 0
@@ -61,8 +61,8 @@ def test_every_event_is_played(kind: str):
     assert len(np.unique(firsts[["event_no", "event_type"]])) == len(firsts)
 
 
-def test_attacks_and_look_alikes_are_told_apart():
-    """Every scenario is one of the two, and their labels lie apart."""
+def test_attacks_and_look_alikes_have_separate_labels():
+    """Every scenario is one of the two, and their labels are disjoint."""
     assert {*ATTACKS, *LOOK_ALIKES} == set(SCENARIOS)
     assert all(Label.REPLAY <= Label[kind.upper()] < Label.OFFICE for kind in ATTACKS)
     assert all(Label[kind.upper()] >= Label.OFFICE for kind in LOOK_ALIKES)
@@ -70,7 +70,7 @@ def test_attacks_and_look_alikes_are_told_apart():
 
 @pytest.mark.parametrize("kind", ["replay", "price_conflict"])
 def test_copies_are_conflicting_duplicates(kind: str):
-    """They follow their firsts within the window, in the same lane, with another payload."""
+    """They follow their originals within the window, in the same lane, with another payload."""
     rows = played(kind)
     again = by_slot(rows, variant=2)
     first = seen(rows)[np.searchsorted(seen(rows)["slot"], again["slot"])]
@@ -84,8 +84,8 @@ def test_copies_are_conflicting_duplicates(kind: str):
     assert delay.max() <= 12 * 3_600_000
 
 
-def test_bots_live_in_data_centres():
-    """Each bot has one address, of a hosting provider, and calls itself a browser."""
+def test_bots_are_in_data_centres():
+    """Each bot has one address, of a hosting provider, and claims to be a browser."""
     rows = played("datacentre_bot")
     assert len(np.unique(rows[["user_no", "ip_lo"]])) == ACTORS
     for number in np.unique(rows["ip_lo"] & 0xFFFFFFFF).tolist():
@@ -119,7 +119,7 @@ def test_second_clicks(kind: str, least: int, most: int):
 
 
 def test_injected_clicks_are_too_fast():
-    """Under half a second after an honest impression, which comes first in the log."""
+    """They come under half a second after an honest impression, which is first in the log."""
     rows = played("injected_click")
     gap = by_slot(rows, variant=1)["event_time"] - seen(rows)["event_time"]
     assert 0 < gap.min() <= gap.max() < 500
@@ -127,7 +127,7 @@ def test_injected_clicks_are_too_fast():
 
 
 def test_a_flood_is_of_few_users_on_one_publisher():
-    """As many clicks as impressions, by as many users as actors, on one publisher."""
+    """There are as many clicks as impressions, by as many users as actors, on one publisher."""
     rows = played("click_flood")
     assert len(np.unique(rows["publisher_id"])) == 1
     assert len(np.unique(rows["user_no"])) == ACTORS
@@ -135,7 +135,7 @@ def test_a_flood_is_of_few_users_on_one_publisher():
 
 
 def test_repeated_clicks():
-    """Six clicks on one impression, too far apart for double clicks; those after the third are labelled."""
+    """There are six clicks on one impression, too far apart for double clicks; those after the third are labelled."""
     rows = played("repeat_click")
     clicks = [by_slot(rows, variant=1 + 2 * k) for k in range(6)]
     assert {len(each) for each in clicks} == {ACTORS * EVENTS}
@@ -148,7 +148,7 @@ def test_repeated_clicks():
 
 
 def test_spliced_clicks_and_hidden_ads():
-    """A click that names another campaign than its impression; a placement of one pixel, stated."""
+    """A spliced click names another campaign than its impression; a hidden ad states a placement of one pixel."""
     rows = played("spliced_click")
     shown, clicks = seen(rows), by_slot(rows, variant=1)
     assert (shown["campaign_id"] != clicks["campaign_id"]).all()
@@ -165,8 +165,8 @@ def test_a_farm_is_one_cookie_in_many_networks():
     assert len(np.unique(rows[["user_no", "ip_hi", "ip_lo"]])) > 0.7 * len(rows)
 
 
-def test_bots_that_say_what_they_are_or_nothing_at_all():
-    """No user agent; a library's; a crawler's own; an address that the internet does not route. Each actor is one user."""
+def test_declared_bots_and_blank_user_agents():
+    """User agents are blank, a library's or a crawler's own, or the address is not routed. Each actor is one user."""
     texts = all_user_agents()
     crawlers, libraries = bots()
     assert {texts[n] for n in played("nameless_bot")["user_agent"].tolist()} == {""}
@@ -179,8 +179,8 @@ def test_bots_that_say_what_they_are_or_nothing_at_all():
 
 
 @pytest.mark.parametrize(("kind", "field"), [("prefetcher", "is_prefetch"), ("test_traffic", "is_test")])
-def test_what_says_so_itself(kind: str, field: str):
-    """Every labelled record says it in its bytes, with true, and no other record of the traffic does."""
+def test_self_declared_records(kind: str, field: str):
+    """Every labelled record states it in its bytes, with true, and no other record of the traffic does."""
     scenario = Scenario(kind=kind, actors=2, events_per_actor=20, start_hour=0.5, hours=1.0)
     model = TrafficModel(
         events=3_000, duration_hours=30, scenarios=(scenario,), malformed_share=0, odd_share=0, partitions=1
@@ -194,8 +194,8 @@ def test_what_says_so_itself(kind: str, field: str):
 
 
 @pytest.mark.parametrize("kind", ["ghost_publisher", "suspended_publisher"])
-def test_publishers_of_their_own(kind: str):
-    """No ordinary publisher has an id so high: one an actor, and clicks follow their impressions to it."""
+def test_actors_with_their_own_publishers(kind: str):
+    """No ordinary publisher has such a high id; each actor has one, and clicks follow their impressions to it."""
     rows = played(kind)
     assert len(np.unique(rows["publisher_id"])) == ACTORS
     assert rows["publisher_id"].min() >= SUSPENDED_PUBLISHER_FIRST
@@ -203,7 +203,7 @@ def test_publishers_of_their_own(kind: str):
 
 
 def test_orphans_and_late_clicks():
-    """An orphan names an impression that is not in the log; a late click comes 31 to 55 minutes after its own."""
+    """An orphan names an impression that is not in the log; a late click comes 31 to 55 minutes after its impression."""
     rows = played("orphan_click")
     assert not np.isin(by_slot(rows, variant=1)["impression_no"], seen(rows)["event_no"]).any()
     rows = played("late_click")
@@ -213,7 +213,7 @@ def test_orphans_and_late_clicks():
 
 
 def test_a_clockwork_is_regular():
-    """Each actor's impressions are equally far apart; those before the eighth are not told to be one's."""
+    """Each actor's impressions are equally spaced; those before the eighth are not labelled."""
     rows = played("clockwork")
     for user in np.unique(rows["user_no"]):
         mine = by_slot(rows, user_no=user)
@@ -223,14 +223,14 @@ def test_a_clockwork_is_regular():
 
 
 def test_look_alikes_share_addresses_not_cookies():
-    """An office is one address, a carrier few; people in them are told apart by their cookies."""
+    """An office is one address, a carrier a few; their users differ by their cookies."""
     assert len(np.unique(played("office")["ip_lo"])) == 1
     assert len(np.unique(played("carrier_nat")["ip_lo"])) == 4
     for kind in ("office", "carrier_nat"):
         assert len(np.unique(played(kind)["user_no"])) == ACTORS
 
 
-def test_slow_phones_hand_in_at_once():
+def test_slow_phones_send_all_at_once():
     """A phone's events arrive within seconds, and happened over minutes."""
     rows = seen(played("slow_phone"))
     for user in np.unique(rows["user_no"]):
@@ -242,14 +242,14 @@ def test_slow_phones_hand_in_at_once():
 
 @pytest.mark.parametrize("kind", ["click_flood", "slow_phone", "office", "datacentre_bot"])
 def test_an_actor_has_one_address_and_one_browser(kind: str):
-    """Nobody is made suspicious by accident: a user's events differ only in what the scenario is about."""
+    """No user is suspicious by accident: its events differ only in what the scenario is about."""
     rows = seen(played(kind))
     assert len(np.unique(rows["user_no"])) == ACTORS
     assert len(np.unique(rows[["user_no", "ip_hi", "ip_lo", "user_agent"]])) == ACTORS
 
 
 def test_an_unknown_scenario_is_refused_by_name():
-    """The error lists those that there are."""
+    """The error lists the scenarios that exist."""
     model = TrafficModel(events=10, scenarios=(Scenario(kind="heist"),))
     with pytest.raises(UsageError, match="heist") as caught:
         list(Generator(model).rows())

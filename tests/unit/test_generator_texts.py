@@ -1,4 +1,4 @@
-"""The kernels' texts and hashes are those of the libraries and producers that they stand for."""
+"""The kernels' strings and hashes are those of the libraries and producers that they stand for."""
 
 import ipaddress
 import uuid
@@ -40,14 +40,14 @@ def address(data: bytes) -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize(("key", "signed"), KAFKA_VECTORS.items())
 def test_murmur2_is_kafkas(key: bytes, signed: int):
-    """Both murmur2 of this room give Kafka's own test vectors."""
+    """Both murmur2 functions of this package give Kafka's own test vectors."""
     kept, at = address(key)
     assert murmur2(at, len(kept) - 32) == plain_murmur2(key) == signed % 2**32
 
 
 @given(st.binary(max_size=60), st.integers(1, 100))
 def test_hashes_agree_with_their_twins(key: bytes, partitions: int):
-    """The compiled murmur2 is the plain one, the compiled CRC-32 is zlib's, a partition is the hash's rest."""
+    """The compiled murmur2 is the plain one, the compiled CRC-32 is zlib's, and a partition is the hash's remainder."""
     kept, at = address(key)
     assert len(kept) == len(key) + 32
     assert murmur2(at, len(key)) == plain_murmur2(key)
@@ -63,7 +63,7 @@ def test_decimals(value: int):
 
 @given(u64, u64)
 def test_addresses(hi: np.uint64, lo: np.uint64):
-    """Both kinds of addresses are read back as the same numbers."""
+    """Both kinds of addresses read back as the same numbers."""
     assert int(ipaddress.IPv6Address(written(put_ip, hi, lo, 1))) == int(hi) << 64 | int(lo)
     assert int(ipaddress.IPv4Address(written(put_ip, hi, lo, 0))) == int(lo) & 0xFFFFFFFF
 
@@ -77,8 +77,8 @@ def test_ids(one: np.uint64, other: np.uint64):
 
 
 @given(st.binary(max_size=90))
-def test_copied_texts(text: bytes):
-    """A text is copied whole, and what was copied too much lies behind the end that is returned."""
+def test_copied_strings(text: bytes):
+    """A string is copied whole, and any excess is after the returned end."""
     kept, at = address(text)
     out = np.zeros(160, np.uint8)
     assert put_text(int(out.ctypes.data), at, len(text)) == out.ctypes.data + len(text)

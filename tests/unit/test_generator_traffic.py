@@ -1,4 +1,4 @@
-"""Generated traffic is shaped as its knobs say. Seeds are fixed: nothing here is left to chance."""
+"""Generated traffic has the shape that its knobs say. Seeds are fixed, so nothing here is random."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_shares_are_as_set(day: np.ndarray):
 
 
 def test_events_overtake_one_another():
-    """On the way a record takes about the model's time; the wider that varies, the farther they come behind later ones."""
+    """A record takes about the model's delay; the more that varies, the farther events come behind later ones."""
     behind_ms = []
     for sigma in (0.0, 0.8, 2.0):
         rows = rows_of(
@@ -52,7 +52,7 @@ def test_events_overtake_one_another():
 
 
 def test_publishers_are_zipf(day: np.ndarray):
-    """The n-th publisher has about 1/n of the first one's traffic; the tail is long."""
+    """The n-th publisher has about 1/n of the first one's traffic, with a long tail."""
     counts = np.bincount(day["publisher_id"] - 1000)
     harmonic = np.log(400_000) + 0.5772
     assert counts[0] / len(day) == pytest.approx(1 / harmonic, rel=0.1)
@@ -67,7 +67,7 @@ def test_the_day_has_its_rhythm(day: np.ndarray):
     assert by_hour.max() / by_hour.min() == pytest.approx(4.0, rel=0.25)
 
 
-def test_people_come_in_sessions(day: np.ndarray):
+def test_users_come_in_sessions(day: np.ndarray):
     """Most impressions have a neighbour of the same user within a quarter of an hour, with one browser and address."""
     impressions = day[(day["variant"] == 0)]
     order = np.lexsort((impressions["log_time"], impressions["user_no"]))
@@ -80,7 +80,7 @@ def test_people_come_in_sessions(day: np.ndarray):
 
 
 def test_clicks_follow_their_impressions(day: np.ndarray):
-    """A click is of the same user, publisher and campaign, at least a second after its impression, in either order."""
+    """A click has its impression's user, publisher and campaign, at least a second later, in either order in the log."""
     first = day[day["variant"] == 0]
     clicks = day[day["variant"] == 1]
     its = first[np.searchsorted(first["slot"], clicks["slot"])]
@@ -96,14 +96,14 @@ def test_clicks_follow_their_impressions(day: np.ndarray):
 
 
 def test_ids_are_unique(day: np.ndarray):
-    """No two first sendings of one kind share an event id."""
+    """No two originals of one kind share an event id."""
     for kind in (1, 2):
         ids = day["event_no"][(day["variant"] < 2) & (day["event_type"] == kind)]
         assert len(np.unique(ids)) == len(ids)
 
 
-def test_a_burst_is_one():
-    """Ten minutes at twenty times the rate hold about the records they should."""
+def test_a_burst_has_its_records():
+    """Ten minutes at twenty times the rate hold about as many records as they should."""
     rows = rows_of(bursts=(Burst(60, 10, 20.0),), day_peak_to_trough=1.0, duration_hours=10)
     minute = (rows["log_time"] - rows["log_time"].min()) // 60_000
     assert share((minute >= 60) & (minute < 70)) == pytest.approx(200 / 790, rel=0.05)
@@ -118,7 +118,7 @@ def test_hot_publishers_and_users():
 
 
 def test_wrong_keys_are_flagged_only_where_they_are_wrong():
-    """Producers with another partitioner or none are misrouted, others never; copies go where their firsts went."""
+    """Producers with another partitioner or none are misrouted, others never; copies go where their originals went."""
     assert not rows_of(events=20_000, crc32_share=0, keyless_share=0, cookie_appears_share=0)[
         "misrouted"
     ].any()

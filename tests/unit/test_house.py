@@ -1,4 +1,4 @@
-"""The house stays tidy: these laws hold for every file, so that a reader can rely on them."""
+"""Laws that hold for every file of the codebase, so that a reader can rely on them."""
 
 import ast
 import re
@@ -75,7 +75,7 @@ def own_files(modules_imported: Iterator[str]) -> set[Path]:
 
 
 def reachable(path: Path) -> set[Path]:
-    """Every file of ours that importing this one runs."""
+    """Return every module of ours that importing this one runs."""
     seen, todo = set(), {path}
     while todo:
         here = todo.pop()
@@ -86,7 +86,7 @@ def reachable(path: Path) -> set[Path]:
 
 @pytest.mark.parametrize("path", list(modules(*PURE)), ids=name)
 def test_the_core_is_pure(path):
-    """What decides imports nothing that does I/O, waits, or reads a clock or chance; nor does what it imports."""
+    """Modules that decide, and what they import, do no I/O, do not wait, and read no clock and no random source."""
     for used in reachable(path):
         impure = {m for m in imported(used) if m.split(".")[0] in IMPURE_MODULES}
         assert not impure, f"{name(path)} imports {', '.join(sorted(impure))}" + (
@@ -97,7 +97,7 @@ def test_the_core_is_pure(path):
 @pytest.mark.parametrize(
     "path", [p for p in modules(*PURE) if name(p) not in READS_FILES and "kernels" not in p.parts], ids=name
 )
-def test_the_core_opens_no_file_and_asks_no_clock(path):
+def test_the_core_opens_no_file_and_reads_no_clock(path):
     """Time, files and the environment are passed in. (A compiled kernel could not reach them.)"""
     forbidden = {
         "open",
@@ -121,7 +121,7 @@ def test_the_core_opens_no_file_and_asks_no_clock(path):
 
 @pytest.mark.parametrize("path", list(modules(*ROOMS)), ids=name)
 def test_a_module_is_one_idea(path):
-    """A module can be read in one sitting, says what it is, and each function fits in a screen."""
+    """A module can be read in one sitting, has a docstring, and each of its functions fits on a screen."""
     lines = path.read_text("utf-8").count("\n")
     assert lines <= MODULE_LINES_MAX, f"{name(path)} has {lines} lines"
     parsed = tree(path)
@@ -135,7 +135,7 @@ def test_a_module_is_one_idea(path):
 
 
 def tracked_texts() -> list[Path]:
-    """Files that git keeps, or every file where this is no clone."""
+    """Return the text files that git tracks, or every text file outside a git checkout."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else []
     suffixes = {".py", ".sql", ".md", ".toml", ".yml", ".yaml", ".svg"}
@@ -143,21 +143,21 @@ def tracked_texts() -> list[Path]:
 
 
 def test_nothing_is_left_for_later():
-    """What is not done is an issue, not a comment."""
+    """Unfinished work is an issue, not a comment."""
     marks = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3, "HACK"]) + r")\b")
     left = [name(p) for p in tracked_texts() if p != Path(__file__) and marks.search(p.read_text("utf-8"))]
     assert left == []
 
 
 def test_nothing_names_one_machine():
-    """A clone works anywhere: no path of the machine that it was written on."""
+    """A clone works anywhere: no file contains a path of the machine it was written on."""
     machine = re.compile(r"(?<![\w./-])/(work|root)/")
     named = [name(p) for p in tracked_texts() if p != Path(__file__) and machine.search(p.read_text("utf-8"))]
     assert named == []
 
 
-def test_links_in_the_docs_lead_somewhere():
-    """Every relative link of every page is a file."""
+def test_relative_links_in_the_docs_resolve():
+    """Every relative link of every page leads to a file."""
     broken = [
         f"{name(page)} -> {target}"
         for page in tracked_texts()
@@ -173,8 +173,8 @@ def test_imports_keep_the_contracts():
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
-def test_public_classes_have_names_of_their_own():
-    """A class name in a traceback, a log line or a review means one class."""
+def test_public_class_names_are_unique():
+    """A class name in a traceback, a log line or a review means exactly one class."""
     places: dict[str, list[str]] = {}
     for path in modules(*ROOMS):
         for node in ast.walk(tree(path)):

@@ -1,4 +1,4 @@
-"""Queries over HTTP: what is asked, and what each kind of answer becomes."""
+"""Queries over HTTP: what is sent, and what each kind of response becomes."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from adledger.pipeline.errors import SinkError, SinkUnavailable
 
 
 class FakeClickHouse(BaseHTTPRequestHandler):
-    """Answers every POST with what a test has put into `answer`, and keeps what it was asked."""
+    """Answers every POST with the `answer` that a test has set, and records the requests."""
 
     answer: ClassVar[tuple[int, dict[str, str], bytes]]
     asked: ClassVar[dict[str, Any]]
@@ -35,7 +35,7 @@ class FakeClickHouse(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def ask(server: ServerAddress, status: int, answer: bytes, **headers: str) -> by
     return b"".join(run_query(server, "SELECT 1", database="ads", output_format="CSV"))
 
 
-def test_the_server_is_told_all_it_needs(server):
-    """Database, format, and credentials in headers, never in the address, which logs keep."""
+def test_a_request_carries_everything_the_server_needs(server):
+    """Database and format are sent, and credentials in headers only, since servers log the address."""
     assert ask(server, 200, b"1\n") == b"1\n"
     asked = FakeClickHouse.asked
     assert asked["sql"] == "SELECT 1"
@@ -65,7 +65,7 @@ def test_the_server_is_told_all_it_needs(server):
     assert asked["headers"]["X-ClickHouse-Key"] == "p:w"
 
 
-def test_only_writing_is_asked_without_readonly(server):
+def test_only_write_leaves_out_readonly(server):
     """`write` leaves the setting out, so that the statement may change something."""
     FakeClickHouse.answer = (200, {}, b"")
     list(run_query(server, "DROP TABLE t", database="ads", output_format="CSV", write=True))
@@ -84,14 +84,14 @@ def test_a_refused_change_names_the_option(server):
     assert "--write" in refused.value.remedy
 
 
-def test_long_answers_come_whole(server):
-    """An answer of any length comes through, byte by byte the same."""
+def test_long_responses_are_returned_whole(server):
+    """A response of any length is returned byte for byte."""
     answer = bytes(range(256)) * 4_096
     assert ask(server, 200, answer) == answer
 
 
-def test_a_refusal_is_the_servers_words_and_a_remedy(server):
-    """The server's message without its stack trace, and what to do."""
+def test_a_refusal_has_the_servers_message_and_a_remedy(server):
+    """The error has the server's message without its stack trace, and a remedy."""
     said = b"Code: 60. DB::Exception: Table ads.x does not exist. Stack trace:\n\n0. DB::..."
     with pytest.raises(SinkError, match=r"Table ads\.x does not exist") as refused:
         ask(server, 404, said, X_ClickHouse_Exception_Code="60")
@@ -101,7 +101,7 @@ def test_a_refusal_is_the_servers_words_and_a_remedy(server):
         ask(server, 503, b"")
 
 
-def test_an_answer_cut_short_is_no_answer(server):
-    """A connection that ends before the answer does is an error, not a shorter result."""
+def test_a_truncated_response_is_an_error(server):
+    """A connection that ends before the response does is an error, not a shorter result."""
     with pytest.raises(SinkUnavailable, match="went away"):
         ask(server, 200, b"1\n", Content_Length="100")

@@ -1,4 +1,4 @@
-"""A replay: records are written when their turn is, at their own timing or faster; several files are one log."""
+"""Replays write each record when it is due, at the original timing or faster, and merge several files into one log."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ THEN = STARTED - 86_400_000
 
 
 class Clock:
-    """Time that passes only where somebody sleeps, or a log is slow."""
+    """A clock that moves only when somebody sleeps or the log is slow."""
 
     def __init__(self) -> None:
         self.now = STARTED / 1_000
@@ -53,7 +53,7 @@ def event(event_id: str, event_time: int | None, **more: object) -> ParsedRecord
 
 
 def replayed(records, pace, *, pieces=1, slow=0.0):
-    """Return (seconds since the begin, record) of each record, and the pacer."""
+    """Return (seconds since the start, record) of each record, and the pacer."""
     clock, found = Clock(), []
     pacer = Pacer(pace, latest_ms=LATEST, clock=clock, sleep=clock.sleep)
     size = -(-len(records) // pieces) or 1
@@ -68,8 +68,10 @@ times = st.lists(st.one_of(st.none(), st.integers(THEN, THEN + 600_000), st.just
 
 
 @given(times, st.sampled_from([0.5, 1.0, 10.0, 1_000.0]), st.integers(1, 5))
-def test_every_record_comes_in_order_at_its_turn(at, speed, pieces):
-    """Each is due a tick's end after its running time over the speed, however the file is cut; order and bytes stay."""
+def test_every_record_is_written_in_order_when_it_is_due(at, speed, pieces):
+    """Each record is due at the end of the tick of its running time divided by the speed, however the file is chunked;
+    order and bytes are unchanged.
+    """
     records = [event(str(i), t) for i, t in enumerate(at)]
     found, replay = replayed(records, ReplayPace(speed=speed), pieces=pieces)
     assert [record for _, record in found] == records
@@ -85,7 +87,7 @@ def test_every_record_comes_in_order_at_its_turn(at, speed, pieces):
 
 
 def test_the_schedule_does_not_wait_for_the_log():
-    """A log that stalls makes what follows late, by as much as it stalled and no more; the rest is on time again."""
+    """A log that stalls delays what follows by exactly the stall, and the rest is on schedule again."""
     records = [event(str(i), THEN + i * 1_000) for i in range(20)]
     clock, found = Clock(), []
     pacer = Pacer(ReplayPace(speed=1.0), latest_ms=LATEST, clock=clock, sleep=clock.sleep)
@@ -100,8 +102,8 @@ def test_the_schedule_does_not_wait_for_the_log():
 
 
 @given(st.lists(st.integers(0, 600_000), min_size=1, max_size=40), st.sampled_from([1.0, 60.0]))
-def test_as_of_now_events_happen_when_their_turn_is(at, speed):
-    """Event times move to the replay's, closer together by the speed; nothing else of an event changes."""
+def test_as_of_now_moves_event_times_to_the_replay(at, speed):
+    """Event times move to the time of the replay, compressed by the speed; nothing else of an event changes."""
     records = [event(str(i), THEN + t, price_micros=i, page_url="\u00e9") for i, t in enumerate(at)]
     found, _ = replayed(records, ReplayPace(speed=speed, as_of_now=True))
     for (_, record), before, t in zip(found, records, at, strict=True):
@@ -110,8 +112,8 @@ def test_as_of_now_events_happen_when_their_turn_is(at, speed):
         assert after | {"event_time": was["event_time"]} == was
 
 
-def test_what_can_not_be_read_is_replayed_as_it_is():
-    """A bad line, one of the far future and one without a time keep their bytes and set no pace."""
+def test_unreadable_lines_are_replayed_unchanged():
+    """A bad line, one from the far future and one without a time keep their bytes and do not affect the pace."""
     odd = [unreadable(b"{", 2, "not JSON"), event("far", LATEST + 5), event("when", None)]
     found, replay = replayed(
         [event("a", THEN), *odd, event("b", THEN + 1_000)], ReplayPace(speed=1.0, as_of_now=True)
@@ -122,7 +124,7 @@ def test_what_can_not_be_read_is_replayed_as_it_is():
 
 @pytest.mark.parametrize(("text", "speed"), [("1", 1.0), ("10x", 10.0), ("0.5", 0.5), ("1_000", 1_000.0)])
 def test_speeds_are_numbers(text, speed):
-    """With or without an x behind it."""
+    """A speed is a number, with or without an x after it."""
     assert speed_of(text) == speed
 
 
@@ -136,7 +138,9 @@ def test_other_speeds_are_refused(text):
 
 @given(st.lists(st.integers()), st.booleans())
 def test_reading_ahead_changes_nothing(items, broken):
-    """The same items in the same order, none lost; what the iterator raises is raised in its place."""
+    """Reading ahead yields the same items in the same order, none lost, and raises the iterator's error at the same
+    position.
+    """
 
     def source():
         yield from items
@@ -165,8 +169,10 @@ def ids_in_order(log: Path) -> list[str]:
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=2, max_size=4))
-def test_several_files_are_one_log(tmp_path_factory, files):
-    """Merged by the running maximum of event times; each file's own order stays, and nothing is lost or doubled."""
+def test_several_files_merge_into_one_log(tmp_path_factory, files):
+    """Files are merged by the running maximum of event times; each file keeps its own order, and nothing is lost or
+    repeated.
+    """
     folder = tmp_path_factory.mktemp("merged")
     paths = [
         wire(folder / f"f{n}", [(f"{n}-{i}", THEN + t) for i, t in enumerate(at)])
@@ -182,8 +188,10 @@ def test_several_files_are_one_log(tmp_path_factory, files):
 
 
 @pytest.mark.parametrize("name", ["access-log", "open-bandit", "talkingdata"])
-def test_files_that_number_their_rows_are_not_mixed(tmp_path, name):
-    """Rows of two files would have the same ids, and the second's would count as duplicates: refused, nothing is made."""
+def test_files_with_numbered_rows_are_not_merged(tmp_path, name):
+    """Rows of two files would get the same ids, and the second file's would count as duplicates, so the import is refused
+    and creates nothing.
+    """
     paths = [wire(tmp_path / n, [("a", THEN)]) for n in "ab"]
     with pytest.raises(UsageError, match="ids by row") as refused:
         import_into(paths, name, lambda: open_log(tmp_path / "log", 1), started_at_ms=STARTED)
@@ -191,8 +199,8 @@ def test_files_that_number_their_rows_are_not_mixed(tmp_path, name):
     assert not (tmp_path / "log").exists()
 
 
-def test_lines_that_can_not_be_read_are_named(tmp_path):
-    """The first of them by file, line and reason; with what to do. All are counted, and written as they are."""
+def test_unreadable_lines_are_reported(tmp_path):
+    """The report names the first of them by file, line and reason, with a remedy; all are counted, and written unchanged."""
     first = tmp_path / "a.gz"
     first.write_bytes(gzip.compress(b"\n" + event("a", THEN).value + b"\n{broken\n" + b"[1]\n" * 9))
     second = wire(tmp_path / "b", [("b", THEN + 1)])
@@ -209,7 +217,7 @@ def test_lines_that_can_not_be_read_are_named(tmp_path):
 
 
 def test_the_command_replays_at_its_pace(tmp_path):
-    """60 s of events at 100 times their speed take 0.6 s at least; into a files: log each tick is there when written."""
+    """60 s of events at 100 times their speed take at least 0.6 s, and each tick is in the files: log when it is due."""
     path = wire(tmp_path / "in", [(str(i), THEN + i * 1_000) for i in range(61)])
     arguments = ["import", str(path), "--format", "wire", "--to", f"files:{tmp_path / 'log'}"]
     ended = adledger(tmp_path / "run", *arguments, "--speed", "100x", "--as-of-now", "--json")

@@ -1,4 +1,4 @@
-"""Imported files: each line becomes the record that events.md says, in the file's order, with its log time."""
+"""Each line of an imported file becomes the record that events.md describes, in the file's order, with its log time."""
 
 import bz2
 import gzip
@@ -62,8 +62,8 @@ def do_import(tmp_path: Path, data: bytes, format_name: str = "wire", **options:
 # the real logs
 
 
-def test_real_logs_are_mapped_as_another_opinion_has_it(tmp_path):
-    """Kind, publisher, minute and place of every record equal those of a reader that shares no code with ours."""
+def test_real_logs_are_mapped_as_an_independent_reader_maps_them(tmp_path):
+    """Kind, publisher, minute and partition of every record equal those of a reader that shares no code with ours."""
     files = [("access-log", ACCESS_LOG), ("open-bandit", OPEN_BANDIT)]
     for format_name, path in files:
         import_file(path, format_name, tmp_path / "log", started_at_ms=STARTED)
@@ -80,7 +80,7 @@ def test_real_logs_are_mapped_as_another_opinion_has_it(tmp_path):
 
 
 def test_the_access_logs_one_bad_line(tmp_path):
-    """Line 8,899 is kept as it is, in ad.impressions partition 0, without a key, at the lane's log time as it was."""
+    """Line 8,899 is kept unchanged in ad.impressions partition 0, without a key, at the lane's current log time."""
     summary = import_file(ACCESS_LOG, "access-log", tmp_path / "log", started_at_ms=STARTED)
     assert (summary.records, summary.unreadable) == (10_000, 1)
     log = read_log(tmp_path / "log")
@@ -93,7 +93,7 @@ def test_the_access_logs_one_bad_line(tmp_path):
 
 
 def test_open_bandit_rows(tmp_path):
-    """A row gives every field that the mapping names, and a clicked one a click two seconds later."""
+    """A row fills every field that the mapping names, and a clicked row adds a click two seconds later."""
     header = b"timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,user_feature_3\n"
     rows = b"2019-11-24 00:00:00.123999+00:00,32,2,0,0.1,a,b,c,d\n2019-11-24 00:00:05.5+00:00,7,1,1,0.1,a,b,c,d\n"
     _, log = do_import(tmp_path, header + rows, "open-bandit")
@@ -116,7 +116,7 @@ def test_open_bandit_rows(tmp_path):
 
 
 def test_access_log_lines(tmp_path):
-    """A hit gives every field that the mapping names; ids count the file's lines, blank ones too."""
+    """A hit fills every field that the mapping names; ids count all lines of the file, blank ones included."""
     data = b'\n2001:db8::1 - frank [17/May/2015:12:05:03 +0200] "GET /a\\"b HTTP/1.1" 200 - "http://x/\\xe4" "A \\"B\\""\r\n'
     _, log = do_import(tmp_path, data, "access-log")
     [[(_, log_time, key, value)]] = [records for records in log.values() if records]
@@ -143,8 +143,8 @@ def test_access_log_lines(tmp_path):
         b"\x00\xff",
     ],
 )
-def test_lines_that_are_no_hits(tmp_path, line):
-    """A line that is no hit is kept as it is, between its neighbours."""
+def test_lines_that_are_not_hits(tmp_path, line):
+    """A line that is not a hit is kept unchanged, between its neighbours."""
     summary, log = do_import(tmp_path, b"\n".join([HIT % (1, 1), line, HIT % (1, 9)]), "access-log")
     assert (summary.records, summary.unreadable) == (3, 1)
     assert (line, None) in [(r[3], r[2]) for r in log[0, 0]]
@@ -165,8 +165,8 @@ def test_lines_that_are_no_hits(tmp_path, line):
         b"\x00",
     ],
 )
-def test_rows_that_can_not_be_read(tmp_path, row):
-    """A row that is not the header's is kept as it is, and counted as a row."""
+def test_unreadable_rows(tmp_path, row):
+    """A row that does not match the header is kept unchanged, and counted as a row."""
     header = b"timestamp,item_id,position,click,user_feature_0,user_feature_1,user_feature_2,user_feature_3"
     good = b'2019-11-24 00:00:00+00:00,32,2,0,"a",b,c,d'
     summary, log = do_import(tmp_path, b"\n".join([header, row, good]), "open-bandit")
@@ -179,8 +179,8 @@ def test_rows_that_can_not_be_read(tmp_path, row):
 # the wire
 
 
-def test_wire_lines_are_written_as_they_are(tmp_path):
-    """Topic and key are what the line names; its bytes are the value, white space and all."""
+def test_wire_lines_are_written_unchanged(tmp_path):
+    """Topic and key are those that the line names; its bytes are the value, white space included."""
     lines = [
         event(),
         event(event_type="click", user_id="\N{SNOWMAN}"),
@@ -232,14 +232,14 @@ def test_wire_lines_are_written_as_they_are(tmp_path):
     ],
 )
 def test_wire_lines_without_topic_or_key(tmp_path, line):
-    """Where topic and key can't be read, the line goes to ad.impressions, partition 0, without a key."""
+    """A line whose topic and key can't be read goes to ad.impressions, partition 0, without a key."""
     summary, log = do_import(tmp_path, line)
     assert log[0, 0] == [(0, EVENT_TIME_MS_MIN, None, line)]
     assert (summary.records, summary.unreadable) == (1, 1)
 
 
-def test_blank_lines_are_no_records(tmp_path):
-    """Empty lines and lines of white space are passed over, CRLF is a line's end, and the last line needs none."""
+def test_blank_lines_are_skipped(tmp_path):
+    """Empty lines and lines of white space are skipped, CRLF ends a line, and the last line needs no line break."""
     summary, log = do_import(tmp_path, b"\n \t\n\r\n" + event() + b"\r\n\n" + event(event_id="f"))
     assert summary.records == 2
     assert [r[3] for records in log.values() for r in records] == [event(), event(event_id="f")]
@@ -250,7 +250,9 @@ def test_blank_lines_are_no_records(tmp_path):
 
 
 def test_log_time_is_the_lanes_running_maximum(tmp_path):
-    """Over both topics of a lane, in the file's order, continued by the next import; lanes are apart."""
+    """Log time runs over both topics of a lane in the file's order, and the next import continues it; lanes are
+    independent.
+    """
     t = STARTED - 1_000_000
     lines = [
         event(event_time=t + 5),
@@ -270,7 +272,7 @@ def test_log_time_is_the_lanes_running_maximum(tmp_path):
 
 
 def test_log_times_of_odd_event_times(tmp_path):
-    """Texts are times too; what can't be read, or can't be, gets the lane's log time as it is, and moves nothing."""
+    """Times as text count too; an unreadable or impossible time gets the lane's current log time and does not advance it."""
     t = STARTED - 1_000_000
     lines = [
         event(event_time="2025-12-31T23:00:00.5Z"),
@@ -293,7 +295,7 @@ def test_log_times_of_odd_event_times(tmp_path):
 
 
 def test_a_bad_line_at_the_head_of_an_empty_lane_gets_the_lanes_first_time(tmp_path):
-    """It would otherwise be of the year 2000, and hold back whatever waits for the lane that is furthest behind."""
+    """Otherwise it would date from the year 2000, and hold back whatever waits for the slowest lane."""
     _, log = do_import(tmp_path, b"{broken\n" + event(event_time=STARTED - 5), partitions=1)
     assert [r[1] - STARTED for r in log[0, 0]] == [-5, -5]
 
@@ -308,7 +310,7 @@ LATEST = STARTED + FUTURE_MS_MAX
     st.lists(st.just(-1) | st.integers(EVENT_TIME_MS_MIN, STARTED), min_size=3, max_size=3),
 )
 def test_the_rules_of_stamping(records, held):
-    """Each record's log time is the contract's, stated again without any running state."""
+    """Each record's log time follows the contract, restated here without any running state."""
     clock = LogClock(held, LATEST)
     stamps = [clock.stamp(lane, time) for lane, time in records]
     for i, (lane, time) in enumerate(records):
@@ -321,7 +323,7 @@ def test_the_rules_of_stamping(records, held):
 
 
 def test_a_second_import_repeats_every_record(tmp_path):
-    """The same file again writes the same records, so that their ids are found to be duplicates."""
+    """Importing the same file again writes the same records, so that their ids are found to be duplicates."""
     lines = b"\n".join(event(event_id=str(n), user_id=str(n)) for n in range(50))
     _, once = do_import(tmp_path, lines)
     _, twice = do_import(tmp_path, lines)
@@ -333,7 +335,7 @@ def test_a_second_import_repeats_every_record(tmp_path):
 
 
 def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
-    """However a file falls into chunks, its lines, their numbers and their order are the same."""
+    """However a file is chunked, its lines, their numbers and their order are the same."""
     lines = [b"%d" % n * (n % 7) for n in range(500)]
     (tmp_path / "plain").write_bytes(b"\n".join(lines))
     (tmp_path / "packed").write_bytes(gzip.compress(b"\n".join(lines)))
@@ -349,15 +351,15 @@ def test_files_larger_than_a_chunk(tmp_path, monkeypatch):
 
 
 def test_one_topic_for_both_kinds(tmp_path):
-    """In a log with one combined topic, impressions and clicks stand in it together."""
+    """In a log with one combined topic, impressions and clicks are in it together."""
     lines = event() + b"\n" + event(event_type="click")
     summary, log = do_import(tmp_path, lines, topics=("ad.events",), partitions=1)
     assert summary.by_topic == {"ad.events": 2}
     assert [r[3] for r in log[0, 0]] == lines.split(b"\n")
 
 
-def test_what_is_no_input_is_refused(tmp_path):
-    """A missing file, a folder and damaged archives are named; no log is made of them."""
+def test_unusable_inputs_are_refused(tmp_path):
+    """A missing file, a folder and damaged archives are named, and no log is created."""
     (tmp_path / "damaged").write_bytes(gzip.compress(event() * 99)[:-20])
     tight = bytearray(bz2.compress(event() * 99))
     (tmp_path / "cut").write_bytes(tight[:-20])
@@ -378,7 +380,7 @@ def test_what_is_no_input_is_refused(tmp_path):
 
 
 def test_a_wrong_format_is_refused(tmp_path):
-    """An unknown format, and a CSV without the columns (which are named), are refused; no log is made."""
+    """An unknown format, and a CSV that lacks columns (which are named), are refused, and no log is created."""
     with pytest.raises(UsageError, match="no format 'json'") as caught:
         do_import(tmp_path, b"", "json")
     assert all(name in caught.value.remedy for name in FORMATS)
@@ -389,8 +391,8 @@ def test_a_wrong_format_is_refused(tmp_path):
     assert not (tmp_path / "log").exists()
 
 
-def test_the_logs_shape_is_fixed(tmp_path):
-    """A log has 16 partitions unless it is made with others, and keeps them."""
+def test_the_number_of_partitions_is_fixed(tmp_path):
+    """A log has 16 partitions unless it is created with another number, and keeps them."""
     assert do_import(tmp_path, event())[0].partitions == 16
     assert do_import(tmp_path, event(), partitions=16)[0].records == 1
     with pytest.raises(UsageError, match="has 16 partitions, not 8"):
@@ -398,7 +400,7 @@ def test_the_logs_shape_is_fixed(tmp_path):
     assert do_import(tmp_path, event())[0].partitions == 16, "and the refusal left it free"
 
 
-def test_a_folder_that_is_no_log_is_refused(tmp_path):
+def test_a_folder_of_other_files_is_refused(tmp_path):
     """Nothing is written among other files."""
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "photo.jpg").touch()
@@ -407,7 +409,7 @@ def test_a_folder_that_is_no_log_is_refused(tmp_path):
 
 
 def test_id_prefixes(tmp_path):
-    """A prefix tells a second file's events from the first's; the wire's events have ids of their own."""
+    """A prefix tells a second file's events from the first's; wire events have their own ids."""
     _, log = do_import(tmp_path, HIT % (1, 1), "access-log", id_prefix="june")
     [value] = [r[3] for records in log.values() for r in records]
     assert orjson.loads(value)["event_id"] == "june-1"
@@ -418,8 +420,8 @@ def test_id_prefixes(tmp_path):
             reader_of(FormatChoice(name="access-log", id_prefix=prefix))
 
 
-def test_progress_reaches_the_files_end(tmp_path):
-    """What is told while importing ends with all of the file's bytes."""
+def test_progress_reaches_the_end_of_the_file(tmp_path):
+    """The progress that is reported ends with all of the file's bytes."""
     seen = []
     data = gzip.compress(b"\n".join(event() for _ in range(1_000)))
     do_import(tmp_path, data, progress=lambda done, of: seen.append((done, of)))
@@ -427,7 +429,9 @@ def test_progress_reaches_the_files_end(tmp_path):
 
 
 def test_an_interrupted_import_says_what_is_durable(tmp_path):
-    """Ctrl-C: the records of this import that are certainly in the log are told, not those that were there before."""
+    """After Ctrl-C the error counts the records of this import that are certainly in the log, not those that were there
+    before.
+    """
     do_import(tmp_path, event() + b"\n")
     (tmp_path / "input").write_bytes((event(pad="p" * 4_000) + b"\n") * 20_000)
     chunks = []

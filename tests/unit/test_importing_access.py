@@ -1,4 +1,4 @@
-"""Access logs: however a server writes them, the client is the one that the line names, or the line is refused."""
+"""Access logs: the client is the one that the line names, whichever server wrote it, or the line is refused."""
 
 from typing import Any
 
@@ -47,8 +47,8 @@ def parsed(*lines: str, **how: Any) -> list[tuple[str, int, str, str] | str]:
         f"www.example.jp:80 {COMBINED} 512 1024",
     ],
 )  # fmt: skip
-def test_combined_and_its_kin(line):
-    """Combined, vhost_combined, and either with further fields behind it."""
+def test_combined_and_its_variants(line):
+    """The formats combined and vhost_combined are read, also with further fields at the end."""
     assert parsed(line) == [("126.1.2.3", AT, "curl/8", "https://x.jp/")]
 
 
@@ -72,7 +72,9 @@ def test_combined_and_its_kin(line):
     ],
 )
 def test_a_client_is_never_guessed(line, why):
-    """Where another address may be the client's, or the first is none, the line can't be read, and says why."""
+    """Where another address could be the client's, or the first field is not an address, the line is refused with the
+    reason.
+    """
     [found] = parsed(line)
     assert isinstance(found, str)
     assert why in found
@@ -101,12 +103,12 @@ APACHE = '%h %l %u %t \\"%r\\" %>s %b \\"%{Referer}i\\" \\"%{User-Agent}i\\" %D'
     ],
 )  # fmt: skip
 def test_line_formats_of_nginx_and_apache(line_format, line):
-    """The server's own string reads its lines."""
+    """The server's own format string reads its lines."""
     assert parsed(line, line_format=line_format) == [("126.1.2.3", AT, "curl/8", "https://x.jp/")]
 
 
-def test_a_proxys_header_that_names_another_client_is_no_guess():
-    """Refused, until the operator says which field is the client; a list of addresses says nothing."""
+def test_a_proxys_header_that_names_another_client_is_refused():
+    """The line is refused until the operator says which field is the client; a list of addresses does not."""
     line = COMBINED + ' "203.0.113.7"'
     [found] = parsed(line, line_format=NGINX_MAIN)
     assert "--client-field http_x_forwarded_for" in found
@@ -131,8 +133,8 @@ def test_a_proxys_header_that_names_another_client_is_no_guess():
         ("%h %Z", "%Z is not read"),
     ],
 )
-def test_line_formats_that_can_not_be_read_are_refused(line_format, why):
-    """Where a field's end, the client or the time can't be told, it is said before a file is opened."""
+def test_unusable_line_formats_are_refused(line_format, why):
+    """A format that does not determine a field's end, the client or the time is refused before a file is opened."""
     with pytest.raises(UsageError) as refused:
         AccessLog(line_format=line_format)
     assert why in refused.value.message
@@ -141,7 +143,7 @@ def test_line_formats_that_can_not_be_read_are_refused(line_format, why):
 
 @given(st.text(alphabet='abc "\\|1.[]\t', max_size=30), st.text(alphabet='abc "\\|1.[]\t', max_size=30))
 def test_what_a_client_sends_shifts_no_field(agent, page):
-    """Whatever stands in the quoted fields, escaped as servers do, the client is the connection's."""
+    """Whatever the quoted fields contain, escaped as servers do, the client is the connection's."""
     escape = str.maketrans({'"': "\\x22", "\\": "\\\\"})
     line = f'126.1.2.3 - - {TIME} "GET /" 200 1 "{page.translate(escape)}" "{agent.translate(escape)}" "-"'
     for how in ({}, {"line_format": NGINX_MAIN}):
@@ -161,12 +163,12 @@ GOOGLE = {"timestamp": "2026-11-29T10:00:01Z", "httpRequest": {"remoteIp": "126.
 
 @pytest.mark.parametrize("event", [JSON, CADDY, TRAEFIK, GOOGLE], ids=["nginx", "caddy", "traefik", "google"])
 def test_json_lines(event):
-    """As nginx (escape=json), Caddy, Traefik and Google's load balancer write them."""
+    """JSON lines are read as nginx (escape=json), Caddy, Traefik and Google's load balancer write them."""
     assert parsed(orjson.dumps(event).decode()) == [("126.1.2.3", AT, "curl/8", "https://x.jp/")]
 
 
 def test_json_lines_with_two_clients_are_refused_until_one_is_named():
-    """A forwarded address, or Caddy's two; names of fields are the file's own."""
+    """Lines with a forwarded address, or with Caddy's two addresses, are refused until the operator names the field."""
     two = orjson.dumps(JSON | {"http_x_forwarded_for": "203.0.113.7"}).decode()
     [found] = parsed(two)
     assert "--client-field" in found
@@ -191,7 +193,7 @@ CLOUDFRONT = (
 
 
 def test_load_balancers_and_cloudfront():
-    """ALB's client has a port; CloudFront's columns are named by its header, its texts are URL-encoded."""
+    """ALB's client has a port; CloudFront's header names its columns, and its strings are URL-encoded."""
     assert parsed(ALB) == [("126.1.2.3", AT, "curl/8", "")]
     assert parsed(*CLOUDFRONT) == [("126.1.2.3", AT, "Mozilla/5.0 (X)", "https://x.jp/")]
     moved = (
@@ -209,7 +211,7 @@ def test_load_balancers_and_cloudfront():
 @pytest.mark.parametrize(
     "text", ["", "now", "2026-13-01T00:00:00Z", "29/Nov/2026:25:00:00 +0000", "-1", "1e9", "1795946401000"]
 )
-def test_times_that_can_not_be_read(text):
+def test_ambiguous_times_are_refused(text):
     """Milliseconds are not taken for seconds, nor a time without a zone for UTC."""
     with pytest.raises(FieldError):
         any_time_ms(text)
@@ -223,8 +225,8 @@ def test_no_line_stops_the_import(text, line_format):
     parsed(*text.split("\n"), COMBINED, line_format=line_format)
 
 
-def test_a_long_bad_line_is_read_in_time_linear_in_it():
-    """No expression goes back: 256 KiB of what nearly fits ends at once (pytest's timeout is the judge)."""
+def test_a_long_bad_line_is_read_in_linear_time():
+    """No expression backtracks: 256 KiB of almost valid input is done at once (pytest's timeout is the check)."""
     for filler in (" ", "[", '"', "\\", "a ", "1.2.3.4 ", '" "'):
         line = f"126.1.2.3 - - {TIME} " + filler * (262_144 // len(filler))
         parsed(line)

@@ -1,4 +1,4 @@
-"""iPinYou's and TalkingData's logs, on samples made for the purpose after their public descriptions."""
+"""iPinYou's and TalkingData's logs, on samples made after their public descriptions."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def one(format_name: str, *lines: bytes) -> tuple[ParsedRecord, dict[str, Any]]:
 
 
 def statuses(records: list[ParsedRecord]) -> list[int]:
-    """Judge the records as the pipeline does."""
+    """Classify the records as the pipeline does."""
     found = []
     for record in records:
         refs = RecordRefs.of([record.value], [record.key], log_times=[4_000_000_000_000])
@@ -52,7 +52,7 @@ def statuses(records: list[ParsedRecord]) -> list[int]:
 
 
 def test_an_ipinyou_impression():
-    """Each column lands in the field that the format's description says."""
+    """Each column becomes the field that the format's description says."""
     record, event = one("ipinyou", line())
     assert (record.event_type, record.key) == (EventType.IMPRESSION, b"35605620124122340227135")
     assert event == {
@@ -69,7 +69,7 @@ def test_an_ipinyou_impression():
 
 
 def test_an_ipinyou_click_names_its_impression():
-    """Same bid, another id, no price of its own; valid on the wire."""
+    """A click has the same bid, another id and no price of its own, and is valid on the wire."""
     _, impression = one("ipinyou", line())
     record, click = one("ipinyou", line(type="2"))
     assert record.event_type == EventType.CLICK
@@ -79,7 +79,7 @@ def test_an_ipinyou_click_names_its_impression():
 
 
 def test_ipinyou_absent_values_and_conversions():
-    """`null` is absent: no user is keyed by address; a conversion is no ad event."""
+    """`null` means absent: without a user the address is the key; a conversion is not an ad event."""
     record, event = one("ipinyou", line(user="null", agent="null", url="null"))
     assert (event["user_id"], event["user_agent"], event["page_url"]) == ("", "", "")
     assert record.key == b"118.81.189.1"
@@ -93,8 +93,8 @@ def test_ipinyou_absent_values_and_conversions():
         b"\t".join([b"x"] * 23), b"no tabs", line(user="\x00").replace(b"\x00", b"\xff"),
     ],
 )  # fmt: skip
-def test_ipinyou_lines_that_can_not_be_read(odd: bytes):
-    """They are written as they are, without a key, to be counted as malformed."""
+def test_unreadable_ipinyou_lines(odd: bytes):
+    """They are written unchanged, without a key, and count as malformed."""
     [record] = reader_of(FormatChoice(name="ipinyou")).parse([odd], 1)
     assert record[:4] == ParsedRecord(EventType.IMPRESSION, None, None, odd)[:4]
     assert record.problem
@@ -103,7 +103,7 @@ def test_ipinyou_lines_that_can_not_be_read(odd: bytes):
 
 
 def test_a_talkingdata_click():
-    """Every row is a click; channel sells, app advertises; the address is a consumer's."""
+    """Every row is a click: the channel is the publisher, the app the advertiser, the address a consumer's."""
     record, event = one("talkingdata", TD_HEADER, TD_ROW)
     assert (record.event_type, event["event_type"]) == (EventType.CLICK, "click")
     assert event["event_time"] == 1_510_047_038_000
@@ -115,15 +115,15 @@ def test_a_talkingdata_click():
 
 
 def test_talkingdatas_test_set_brings_its_own_ids():
-    """click_id stands first there, and there is no attribution."""
+    """Its first column is click_id, and it has no attribution."""
     _, event = one(
         "talkingdata", b"click_id,ip,app,device,os,channel,click_time", b"7,1,2,1,3,4,2017-11-10 04:00:00"
     )
     assert event["event_id"] == "td-7"
 
 
-def test_talkingdata_rows_that_can_not_be_read_and_headers_that_lack():
-    """A row of other width or with text for a number is kept as it is; a header without a column ends the import."""
+def test_unreadable_talkingdata_rows_and_incomplete_headers():
+    """A row of another width or with text for a number is kept unchanged; a header that lacks a column ends the import."""
     parsed = reader_of(FormatChoice(name="talkingdata")).parse(
         [TD_HEADER, b"1,2,3", TD_ROW.replace(b"12", b"x"), TD_ROW], 1
     )
@@ -141,7 +141,7 @@ def test_no_line_stops_either_format(lines: list[bytes]):
 
 
 def test_both_are_imported_from_files(tmp_path: Path):
-    """As `adledger import` reads them: a second run gives the same ids, so it bills nothing."""
+    """A second run of `adledger import` gives the same ids, so it bills nothing."""
     path = tmp_path / "imp.txt"
     path.write_bytes(b"\n".join([line(), line(type="2"), line(bid="b2")]) + b"\n")
     twice = [

@@ -1,4 +1,6 @@
-"""Small files that were once billed wrongly or lost without a word: each is read right, or refused with a way that works."""
+"""Small files that were once billed wrongly or lost silently: each is read correctly, or refused with a remedy that
+works.
+"""
 
 import re
 import shlex
@@ -20,7 +22,7 @@ DAY_MS = 86_400_000
 
 
 def run_import(log: Path, case: str | Path, format_name: str, *more: str) -> str:
-    """Run the command; return what it printed. Raises the error that it ends with."""
+    """Run the command and return its output. Raises the error that ends it."""
     ended = CliRunner().invoke(
         app, ["import", str(CASES / case), "--format", format_name, "--to", f"files:{log}", *more]
     )
@@ -29,8 +31,8 @@ def run_import(log: Path, case: str | Path, format_name: str, *more: str) -> str
     return ended.output
 
 
-def judged(log: Path, lateness_ms: int = DAY_MS) -> dict[str, int]:
-    """Count the log's records as a worker of one lane after the other would, repeats apart."""
+def classified(log: Path, lateness_ms: int = DAY_MS) -> dict[str, int]:
+    """Count the log's records by class as a worker would, one lane after the other, repeats separately."""
     found = {"billable": 0, "duplicate": 0, "expired": 0, "malformed": 0}
     lanes: dict[int, list] = {}
     for (topic, lane), records in read_log(log).items():
@@ -57,7 +59,7 @@ def clients(log: Path) -> set[str]:
 
 
 def options_of(error: AdledgerError) -> list[list[str]]:
-    """Return the options that a remedy prints, a list for each way."""
+    """Return the options that a remedy prints, one list for each alternative."""
     ways = []
     for line in error.remedy.splitlines():
         words = shlex.split(line.replace(":", " : ").replace(" : ", ":"), posix=True) if "--" in line else []
@@ -71,15 +73,15 @@ def options_of(error: AdledgerError) -> list[list[str]]:
     return ways
 
 
-def test_a_time_in_microseconds_moves_no_watermark(tmp_path):
-    """One line is malformed, and said to be, with its unit; the 9 others are billable."""
+def test_a_time_in_microseconds_does_not_advance_the_watermark(tmp_path):
+    """One line is malformed, reported with its unit; the 9 others are billable."""
     said = run_import(tmp_path / "log", "microseconds.ndjson", "wire", "--partitions", "1")
-    assert judged(tmp_path / "log") == {"billable": 9, "duplicate": 0, "expired": 0, "malformed": 1}
+    assert classified(tmp_path / "log") == {"billable": 9, "duplicate": 0, "expired": 0, "malformed": 1}
     assert "line 4: out of range: event_time is 1764400003000000 (microseconds)" in said
 
 
-def test_lines_behind_a_far_one_are_refused_and_each_way_out_works(tmp_path):
-    """Six lines would expire behind line 4: nothing is written, and each printed option does what it says."""
+def test_lines_after_a_far_future_line_are_refused_and_each_remedy_works(tmp_path):
+    """Six lines would expire after line 4, so nothing is written, and each printed option does what it says."""
     case = ("future_time.ndjson", "wire", "--partitions", "1")
     with pytest.raises(ImportRefused) as refused:
         run_import(tmp_path / "log", *case)
@@ -98,11 +100,13 @@ def test_lines_behind_a_far_one_are_refused_and_each_way_out_works(tmp_path):
     assert ways.keys() == effects.keys(), "720 hours are more than any setting"
     for name, way in ways.items():
         run_import(tmp_path / name, *case, *way)
-        assert judged(tmp_path / name) == effects[name], name
+        assert classified(tmp_path / name) == effects[name], name
 
 
 def test_a_fixed_file_is_billed_after_a_broken_one_was_refused(tmp_path):
-    """quote_broken.log has too many bad lines: nothing is written, and the printed remedy, to fix and import, bills all."""
+    """quote_broken.log has too many bad lines: nothing is written, and the printed remedy, to fix and import, bills all
+    lines.
+    """
     with pytest.raises(
         ImportRefused, match=r"1 of 15 lines \(6.67%\) can't be read, more than 1%"
     ) as refused:
@@ -110,18 +114,20 @@ def test_a_fixed_file_is_billed_after_a_broken_one_was_refused(tmp_path):
     assert "line 2: a quote is not closed" in refused.value.message
     assert "fix these lines where they are" in refused.value.remedy
     run_import(tmp_path / "log", "quote_fixed.log", "access-log")
-    assert judged(tmp_path / "log")["billable"] == 15
+    assert classified(tmp_path / "log")["billable"] == 15
 
 
 @pytest.mark.parametrize("partitions", ["1", "16"])
 def test_a_fixed_line_is_billed_after_the_broken_file_was_written(tmp_path, partitions):
-    """Written with its bad line, then fixed: the line is never lost silently, and the printed settings bill it, once."""
+    """A line that is fixed after its broken file was written is never lost silently, and the printed settings bill it
+    once.
+    """
     with pytest.raises(ImportRefused) as refused:
         run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions)
     [accept] = options_of(refused.value)
     said = run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions, *accept)
     assert "import the file again" in said
-    before = judged(tmp_path / "log")
+    before = classified(tmp_path / "log")
     assert before == {"billable": 14, "duplicate": 0, "expired": 0, "malformed": 1}
     with pytest.raises(ImportRefused) as late:
         run_import(tmp_path / "log", "quote_fixed.log", "access-log")
@@ -131,19 +137,21 @@ def test_a_fixed_line_is_billed_after_the_broken_file_was_written(tmp_path, part
     hours = dict(word.split("=") for word in settings if "=" in word)
     assert set(hours) == {"allowed_lateness_hours", "dedupe_window_hours"}
     lateness_ms = int(hours["allowed_lateness_hours"]) * 3_600_000
-    after = judged(tmp_path / "log", lateness_ms)
+    after = classified(tmp_path / "log", lateness_ms)
     assert after == {"billable": 15, "duplicate": 14, "expired": 0, "malformed": 1}
 
 
 def test_a_file_that_is_in_the_log_already_is_not_refused(tmp_path):
-    """Every line of the second import would be too late or a duplicate, and none is lost: it goes through."""
+    """Every line of a second import would be too late or a duplicate, and none is lost, so the import goes through."""
     for _ in range(2):
         run_import(tmp_path / "log", "quote_fixed.log", "access-log", "--partitions", "1")
-    assert judged(tmp_path / "log")["billable"] == 15
+    assert classified(tmp_path / "log")["billable"] == 15
 
 
-def test_two_addresses_before_the_time_are_no_guess(tmp_path):
-    """The server's address first: refused; with the line format that the remedy prints, the clients are the second."""
+def test_two_addresses_before_the_time_are_refused(tmp_path):
+    """A line with the server's address first is refused; with the line format that the remedy prints, the clients are the
+    second addresses.
+    """
     with pytest.raises(UsageError, match="two addresses before the time") as refused:
         run_import(tmp_path / "log", "server_ip_first.log", "access-log")
     assert not (tmp_path / "log").exists()
@@ -156,14 +164,14 @@ def test_two_addresses_before_the_time_are_no_guess(tmp_path):
     ("case", "client"), [("vhost_port.log", "126.1.2.7"), ("nginx_extra.log", "126.1.2.4"), ("bom.log", "126.1.2.3")]
 )  # fmt: skip
 def test_variants_of_combined_are_read(tmp_path, case, client):
-    """A virtual host before it, fields behind it, a byte order mark at its start."""
+    """A virtual host before the line, further fields after it, and a byte order mark at the start are read."""
     run_import(tmp_path / "log", case, "access-log")
     assert clients(tmp_path / "log") == {client}
-    assert judged(tmp_path / "log")["billable"] == 1
+    assert classified(tmp_path / "log")["billable"] == 1
 
 
-def test_a_table_is_no_wire_file(tmp_path):
-    """Refused before anything is written, with what it is; a dry run says the same."""
+def test_a_table_is_refused_as_a_wire_file(tmp_path):
+    """It is refused before anything is written, with what it is; a dry run says the same."""
     for more in ((), ("--dry-run",)):
         with pytest.raises(UsageError, match="none of its first 2 lines is an event") as refused:
             run_import(tmp_path / "log", "other_csv.csv", "wire", *more)
@@ -172,7 +180,7 @@ def test_a_table_is_no_wire_file(tmp_path):
 
 
 def test_dates_that_a_spreadsheet_changed_are_refused_whole(tmp_path):
-    """The column, what was found and what is expected are named."""
+    """The error names the column, what was found and what is expected."""
     with pytest.raises(UsageError) as refused:
         run_import(tmp_path / "log", "talkingdata_excel.csv", "talkingdata")
     assert "line 2: click_time is '11/6/2017 14:32', not like 2017-11-07 09:30:38" in refused.value.message
@@ -180,13 +188,13 @@ def test_dates_that_a_spreadsheet_changed_are_refused_whole(tmp_path):
 
 
 def test_quoted_headers_are_read(tmp_path):
-    """As every CSV library writes them."""
+    """Headers are read as every CSV library writes them."""
     run_import(tmp_path / "log", "talkingdata_quoted.csv", "talkingdata")
-    assert judged(tmp_path / "log")["billable"] == 1
+    assert classified(tmp_path / "log")["billable"] == 1
 
 
-def test_a_dry_run_shows_what_would_come_and_writes_nothing(tmp_path):
-    """Counts, times and the first events; where the import would be refused, that too, and its exit code."""
+def test_a_dry_run_previews_the_import_and_writes_nothing(tmp_path):
+    """It shows counts, times and the first events; where the import would be refused, the refusal and its exit code too."""
     said = run_import(tmp_path / "log", "quote_fixed.log", "access-log", "--dry-run")
     assert "15 records would be written" in said
     assert "from 2026-11-20T10:00:00Z to 2026-11-22T14:00:00Z" in said

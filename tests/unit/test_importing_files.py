@@ -1,4 +1,4 @@
-"""Files as people have them: packed, marked, with one endless line, through a pipe, or not what their name says."""
+"""Files as users have them: compressed, with a byte order mark, with one endless line, through a pipe, or misnamed."""
 
 import bz2
 import gzip
@@ -48,8 +48,8 @@ def values(log: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "mark"])
-def test_files_are_unpacked_by_what_they_hold(tmp_path, packer, mark):
-    """Whatever a file is called, and with a byte order mark or without."""
+def test_files_are_decompressed_by_content(tmp_path, packer, mark):
+    """The file's name does not matter, nor does a byte order mark."""
     lines = [event(event_id=str(n)) for n in range(50)]
     path = tmp_path / "log.txt"
     path.write_bytes(PACKERS[packer](mark + b"\n".join(lines)))
@@ -58,7 +58,7 @@ def test_files_are_unpacked_by_what_they_hold(tmp_path, packer, mark):
 
 
 @pytest.mark.parametrize("packer", ["gzip", "bzip2", "xz", "zstd"])
-def test_a_packed_file_that_is_cut_writes_nothing(tmp_path, packer):
+def test_a_truncated_archive_writes_nothing(tmp_path, packer):
     """A download that broke off is damaged, not a shorter log."""
     path = tmp_path / "input"
     path.write_bytes(PACKERS[packer](b"\n".join(event(event_id=str(n)) for n in range(9_999)))[:-9])
@@ -70,8 +70,8 @@ def test_a_packed_file_that_is_cut_writes_nothing(tmp_path, packer):
 @given(
     st.lists(st.integers(0, 40).map(lambda n: b"x" * n), max_size=30), st.integers(1, 50), st.integers(1, 20)
 )
-def test_lines_are_the_files_however_it_is_cut(tmp_path_factory, lines, chunk_bytes, line_bytes_max):
-    """Numbers and bytes of every line; of a long one its beginning and its length."""
+def test_lines_do_not_depend_on_chunks(tmp_path_factory, lines, chunk_bytes, line_bytes_max):
+    """Every line has its number and bytes, and a long one its beginning and its length, however the file is chunked."""
     path = tmp_path_factory.mktemp("lines") / "file"
     path.write_bytes(b"\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
@@ -87,8 +87,8 @@ def test_lines_are_the_files_however_it_is_cut(tmp_path_factory, lines, chunk_by
     assert found == expected
 
 
-def test_a_line_of_50_mb_is_one_dead_letter_and_bounded_memory(tmp_path):
-    """Its beginning is kept; the lines around it are imported; no more than some chunks are ever in memory."""
+def test_a_line_of_50_mb_is_one_dead_letter_in_bounded_memory(tmp_path):
+    """Its beginning is kept and the lines around it are imported, with no more than a few chunks in memory."""
     path = tmp_path / "input"
     with path.open("wb") as file:
         file.write(event(event_id="before") + b"\n")
@@ -136,8 +136,8 @@ def packed_tar() -> bytes:
         ((Path(__file__).parents[1] / "data/imports/other_csv.csv").read_bytes(), "Avazu's click-through data"),
     ],
 )  # fmt: skip
-def test_what_a_file_seems_to_be(tmp_path, data, what):
-    """It is refused before anything is written, with a guess and a remedy."""
+def test_a_file_of_another_format_is_refused(tmp_path, data, what):
+    """It is refused before anything is written, with a guess at its format and a remedy."""
     path = tmp_path / "input"
     path.write_bytes(data)
     with pytest.raises(UsageError) as refused:
@@ -160,8 +160,8 @@ def test_what_a_file_seems_to_be(tmp_path, data, what):
         ("wire", event(page_url=...), "missing field: page_url is absent"),
     ],
 )
-def test_first_lines_that_are_no_events_are_named_with_field_and_value(tmp_path, format_name, data, why):
-    """What was found, and what is expected."""
+def test_bad_first_lines_are_reported_with_field_and_value(tmp_path, format_name, data, why):
+    """The error says what was found and what is expected."""
     path = tmp_path / "input"
     path.write_bytes(data)
     with pytest.raises(UsageError) as refused:
@@ -170,7 +170,7 @@ def test_first_lines_that_are_no_events_are_named_with_field_and_value(tmp_path,
 
 
 def test_a_share_of_unreadable_lines_is_accepted_and_more_is_not(tmp_path):
-    """1 of 100 is at the limit, 2 are over it; what is printed to accept them is accepted."""
+    """1 of 100 is at the limit, 2 exceed it, and the printed option accepts them."""
     path = tmp_path / "input"
     for bad, accepted in ((1, True), (2, False)):
         path.write_bytes(b"\n".join([event()] * (100 - bad) + [b"{"] * bad))
@@ -188,7 +188,7 @@ def test_a_share_of_unreadable_lines_is_accepted_and_more_is_not(tmp_path):
 
 
 def test_a_pipe_is_imported_whole(tmp_path):
-    """It can be read once, and is examined all the same: nothing of it is written where a line would be lost."""
+    """A pipe can be read only once and is examined all the same: nothing is written where a line would be lost."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     data = b"\n".join(event(event_id=str(n), event_time=STARTED - n) for n in range(500))
@@ -210,7 +210,9 @@ def test_a_pipe_is_imported_whole(tmp_path):
 
 @given(st.lists(st.none() | st.integers(STARTED - 10**9, STARTED), max_size=60), st.integers(1, 400))
 def test_sorting_is_stable_and_bounded_by_runs(times, run_bytes):
-    """By time; equal times, and lines without one (which stand with the line before), in the file's order; again alike."""
+    """Lines are sorted by time; equal times, and lines without one (which stay with the line before), keep the file's
+    order, every time.
+    """
     records = [
         unreadable(b"%d" % i, i, "bad")
         if time is None
@@ -229,8 +231,8 @@ def test_sorting_is_stable_and_bounded_by_runs(times, run_bytes):
             assert found == [records[i] for _, i in sorted(keys)]
 
 
-def test_large_files_are_read_again_and_small_ones_held():
-    """What is held is bounded; either way the second time gives the same."""
+def test_large_files_are_read_twice_and_small_ones_held():
+    """Memory is bounded, and both ways give the same lines the second time."""
     reads = []
 
     class Source:
@@ -245,8 +247,8 @@ def test_large_files_are_read_again_and_small_ones_held():
         assert len(reads) == expected
 
 
-def test_several_files_are_named_in_what_is_wrong(tmp_path):
-    """A line that would expire names its own file, and the file of the line that it is behind."""
+def test_errors_name_the_files(tmp_path):
+    """For a line that would expire the error names its own file, and the file of the line that makes it late."""
     (tmp_path / "a").write_bytes(
         event(event_id="1", event_time=STARTED - 10**9) + b"\n" + event(event_id="2")
     )
@@ -266,7 +268,7 @@ def test_several_files_are_named_in_what_is_wrong(tmp_path):
 
 @given(st.lists(st.tuples(st.sampled_from("uv"), st.integers(0, 100)), max_size=40), st.integers(0, 60))
 def test_exactly_those_that_expire_are_counted(records, lateness_ms):
-    """The examination agrees with a plain count of the contract."""
+    """The examination agrees with a plain count by the contract."""
     parsed = [ParsedRecord(EventType.IMPRESSION, user.encode(), STARTED + t, b"") for user, t in records]
     view = TargetView(Topology(("i",), (0,), ("",), 2), (-1, -1))
     found = examine(
@@ -286,7 +288,9 @@ def test_exactly_those_that_expire_are_counted(records, lateness_ms):
 
 
 def test_events_that_brokers_would_stamp_too_late_are_refused(tmp_path):
-    """Where log time is the present, the refusal names topics with log_time = record and a replay; the log is closed again."""
+    """Where log time is the present, the refusal names topics with log_time = record and a replay as remedies, and the
+    log is closed.
+    """
     path = tmp_path / "input"
     path.write_bytes(event() + b"\n" + event(event_id="old", event_time=STARTED - 25 * 3_600_000))
     options = ImportOptions(brokers_stamp=True)

@@ -1,4 +1,4 @@
-"""Intents: what is committed comes back as it was, fits Kafka's limit, and nothing else is taken for one."""
+"""A committed intent reads back unchanged and fits Kafka's limit, and nothing else is taken for one."""
 
 import uuid
 from dataclasses import replace
@@ -41,8 +41,8 @@ intents = st.builds(
 
 
 @given(intents)
-def test_what_is_committed_comes_back(intent):
-    """Every field survives the way through the metadata, at its extremes too."""
+def test_an_intent_survives_the_metadata(intent):
+    """Every field survives the way through the commit metadata, at its extremes too."""
     assert Intent.parse(intent.text(), "here") == intent
 
 
@@ -58,7 +58,7 @@ def test_the_largest_intent_of_two_topics_fits():
 
 
 def test_an_intent_over_the_limit_is_never_committed():
-    """A broker would refuse it, or cut it: it is a broken invariant here already."""
+    """A broker would refuse or truncate it, so it is a broken invariant before it is sent."""
     with pytest.raises(AssertionError, match="bytes"):
         replace(INTENT, epoch="x" * METADATA_BYTES_MAX).text()
 
@@ -71,7 +71,7 @@ def test_a_new_deadline_changes_nothing_else():
 
 
 def test_an_older_intent_is_read():
-    """Releases that did not keep leader epochs committed this very text: it is this intent, without any."""
+    """Releases without leader epochs committed exactly this text; it decodes to this intent, without epochs."""
     older = (
         '{"v":1,"epoch":"Zm9v,YmFy/16","lane":3,"batch":7,"ranges":[[0,10,20],[1,5,5]],'
         '"cut":[1767225600000,0,19],"clock":[1767225500000,1767225600000],"rows":[9,1],'
@@ -87,7 +87,7 @@ FIELDS = orjson.loads(INTENT.text())
 
 @pytest.mark.parametrize("text", FOREIGN)
 def test_foreign_metadata_stops_the_lane(text):
-    """What another program committed is named, with its place and a remedy, and never guessed about."""
+    """The error names another program's commit, its position and a remedy; nothing is guessed."""
     with pytest.raises(LaneHalted, match=r"lane 3, ad\.clicks") as stopped:
         Intent.parse(text, "lane 3, ad.clicks")
     assert stopped.value.remedy
@@ -95,7 +95,7 @@ def test_foreign_metadata_stops_the_lane(text):
 
 @pytest.mark.parametrize("missing", FIELDS)
 def test_an_intent_that_lacks_a_field_stops_the_lane(missing):
-    """Each field is needed."""
+    """Each field is required."""
     text = orjson.dumps({name: value for name, value in FIELDS.items() if name != missing}).decode()
     with pytest.raises(LaneHalted) as stopped:
         Intent.parse(text, "here")
@@ -104,14 +104,14 @@ def test_an_intent_that_lacks_a_field_stops_the_lane(missing):
 
 @pytest.mark.parametrize("wrong", [{"ranges": [[0, 1]]}, {"cut": [1, 2]}, {"clock": 7}, {"rows": None}])
 def test_an_intent_of_another_shape_stops_the_lane(wrong):
-    """A field of another shape is no intent of ours."""
+    """A field of another type makes it no intent of ours."""
     with pytest.raises(LaneHalted):
         Intent.parse(orjson.dumps({**FIELDS, **wrong}).decode(), "here")
 
 
 @pytest.mark.parametrize("fields", [{**FIELDS, "v": 2}, {"v": 2, "of": "another shape"}])
 def test_another_version_stops_the_lane(fields):
-    """An intent of a newer release is told apart from foreign metadata, whatever else stands in it."""
+    """An intent of a newer release is told apart from foreign metadata, whatever else it contains."""
     with pytest.raises(LaneHalted, match="version 2") as stopped:
         Intent.parse(orjson.dumps(fields).decode(), "here")
     assert "release" in stopped.value.remedy

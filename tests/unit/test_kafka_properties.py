@@ -1,4 +1,4 @@
-"""Kafka's client properties: understood as Kafka understands them, or refused whole, with key and remedy."""
+"""Kafka's client properties are understood as Kafka understands them, or refused whole, with key and remedy."""
 
 import logging
 import ssl
@@ -36,8 +36,8 @@ def refused(properties, servers=SERVERS) -> str:
     return str(caught.value)
 
 
-def test_nothing_set_is_plaintext_under_our_name():
-    """Without properties: the servers, no security, a client id that brokers' logs can be searched for."""
+def test_defaults_are_plaintext_with_our_client_id():
+    """Without properties the options are the servers, no security, and a client id to search for in brokers' logs."""
     assert consumer_options(SERVERS, {}) == {
         "bootstrap_servers": list(SERVERS),
         "client_id": "adledger",
@@ -46,7 +46,7 @@ def test_nothing_set_is_plaintext_under_our_name():
 
 
 def test_numbers_and_names_are_passed_on():
-    """Each property is aiokafka's argument of the same words; a group's go to consumers only."""
+    """Each property becomes aiokafka's argument of the same words; group properties go to consumers only."""
     common = {"request.timeout.ms": "1", "retry.backoff.ms": "2", "metadata.max.age.ms": "3"}
     group = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "2000", "max.poll.interval.ms": "9"}
     given = common | group | {"client.id": "c", "group.instance.id": "w1", "connections.max.idle.ms": "-1"}
@@ -62,7 +62,7 @@ def test_numbers_and_names_are_passed_on():
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 def test_passwords_log_in_and_are_never_shown(mechanism):
-    """User and password reach aiokafka and Faust; neither options, settings nor Faust's credentials show it."""
+    """User and password reach aiokafka and Faust, and neither options, settings nor Faust's credentials show them."""
     properties = SCRAM | {"sasl.mechanism": mechanism}
     options = client_options(SERVERS, properties)
     assert (options["sasl_mechanism"], options["sasl_plain_username"]) == (mechanism, "ads")
@@ -75,7 +75,7 @@ def test_passwords_log_in_and_are_never_shown(mechanism):
         assert "s3cret" not in repr(shown)
 
 
-def test_a_password_may_stand_in_a_file(tmp_path):
+def test_a_password_may_come_from_a_file(tmp_path):
     """The file's text without its line break is the password."""
     (tmp_path / "p").write_text("s3 cret\n")
     properties = {k: v for k, v in SCRAM.items() if k != "sasl.password"}
@@ -83,8 +83,8 @@ def test_a_password_may_stand_in_a_file(tmp_path):
     assert options["sasl_plain_password"] == "s3 cret"
 
 
-def test_everything_wrong_is_told_at_once(tmp_path):
-    """Each wrong property is named, with its remedy; no secret is."""
+def test_everything_wrong_is_reported_at_once(tmp_path):
+    """The error names each wrong property with its remedy, and no secret."""
     text = refused({
         "security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM", "sasl.password": "s3cret",
         "sasl.password.file": str(tmp_path / "none"), "ssl.ca.location": str(tmp_path / "no.pem"),
@@ -136,7 +136,7 @@ def test_contradictions_are_refused(properties, words):
     )
 )
 def test_any_properties_are_taken_or_refused(properties):
-    """No combination of values ends in another error than one for people."""
+    """No combination of values ends in any error but an AdledgerError."""
     with suppress(UsageError):
         options = consumer_options(SERVERS, properties)
         assert ("ssl_context" in options) == options["security_protocol"].endswith("SSL")
@@ -177,15 +177,15 @@ def test_certificates_are_loaded(ca):
 
 
 def test_hostnames_are_checked_unless_told_not_to(ca):
-    """https is Kafka's default; none (librdkafka) and the empty text (Java) turn it off."""
+    """https is Kafka's default; none (librdkafka) and the empty string (Java) turn the check off."""
     for text, checks in (("https", True), ("none", False), ("", False)):
         properties = {"ssl.ca.location": str(ca.pem), "ssl.endpoint.identification.algorithm": text}
         context, found = tls_context(properties)
         assert (context.check_hostname, found) == (checks, [])
 
 
-def test_files_that_do_not_serve_are_named(ca, tmp_path):
-    """Missing, expired, locked, another's, no PEM: each says which key, and what to do."""
+def test_unusable_files_are_named(ca, tmp_path):
+    """For a file that is missing, expired, locked, of another key or not PEM, the error names the key and a remedy."""
     good, other = ca.issue("client", file="good"), ca.issue("client", file="other")
     old, locked = ca.issue("client", file="old", expired=True), ca.issue("client", file="l", password="k3y")
     garbage = tmp_path / "store.jks"
@@ -212,7 +212,7 @@ def test_files_that_do_not_serve_are_named(ca, tmp_path):
 
 
 def test_validity_is_read_as_openssl_reads_it(ca):
-    """The dates of certificates that we report agree with Python's ssl on every certificate that it trusts."""
+    """The dates that we report agree with Python's ssl on every certificate that it trusts."""
     context = ssl.create_default_context()
     for der, told in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
         [(begin, end)] = certificate_validities(ssl.DER_cert_to_PEM_cert(der).encode())
@@ -223,7 +223,7 @@ def test_validity_is_read_as_openssl_reads_it(ca):
 
 
 def test_a_certificate_of_tomorrow_is_refused(ca):
-    """A clock that is wrong is named as such."""
+    """The error names a wrong clock as a possible cause."""
     good = ca.issue("client", file="early")
     _, found = tls_context(mtls(good), now=time.time() - 90 * 86_400)
     assert any("not valid before" in finding.message for finding in found)

@@ -1,4 +1,4 @@
-"""Brokers that are too old, and topics without ids, are refused in words that say what was found."""
+"""Brokers that are too old, and topics without ids, are refused with what was found."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from adledger.pipeline.log.kafka_admin.versions import FETCH, METADATA, require_
 
 @dataclass
 class Brokers:
-    """A client of brokers by their newest (Fetch, Metadata); None: away."""
+    """A client of brokers by their newest (Fetch, Metadata); None: unreachable."""
 
     newest: dict[int, tuple[int, int] | None]
     cluster: SimpleNamespace = field(init=False)
@@ -34,7 +34,7 @@ class Brokers:
 
 
 async def test_every_broker_that_is_too_old_is_named():
-    """One of three that was not upgraded is enough: its lanes could not be read. One that is away is not."""
+    """One old broker of three is enough, since its lanes could not be read; an unreachable one is not named."""
     await require_versions(Brokers({1: (13, 12), 2: (17, 13), 3: None}))
     with pytest.raises(LogError) as refused:
         await require_versions(Brokers({1: (13, 12), 2: (12, 11)}))
@@ -45,7 +45,7 @@ async def test_every_broker_that_is_too_old_is_named():
 
 
 def test_a_topic_without_an_id_is_refused_by_the_name_of_the_setting():
-    """The id is what tells a topic from one that was made again under its name."""
+    """The id tells a topic from one that was deleted and created again under its name."""
     with pytest.raises(LogError) as refused:
         topology([TopicFacts("ad.events", 0, NO_TOPIC_ID, (1,), 1, 0)])
     assert "ad.events has no id" in str(refused.value)

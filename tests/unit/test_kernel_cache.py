@@ -10,7 +10,7 @@ CI = ROOT / ".github" / "workflows" / "ci.yml"
 
 
 def imported_files(path: Path) -> set[Path]:
-    """The files of ours that a module's import statements name, wherever in the module they stand."""
+    """Return our files that a module's import statements name, wherever in the module they are."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -22,7 +22,7 @@ def imported_files(path: Path) -> set[Path]:
 
 
 def test_the_key_covers_every_module_that_a_kernel_imports():
-    """A constant is compiled in: a module of ours that a kernel imports, however indirectly, is part of the key."""
+    """Constants are compiled in, so every module of ours that a kernel imports, however indirectly, is part of the key."""
     key = {path for pattern in SOURCES for path in ROOT.glob(pattern)}
     todo = {path for pattern in SOURCES if "kernels" in pattern for path in ROOT.glob(pattern)}
     assert len(todo) > 20
@@ -37,7 +37,7 @@ def test_the_key_covers_every_module_that_a_kernel_imports():
 
 
 def test_ci_keeps_compiled_kernels_under_the_same_key():
-    """CI restores compiled kernels only where the sources that name the folder are the same."""
+    """CI restores compiled kernels only where the sources that name the folder are unchanged."""
     hashed = re.search(r"key: kernels-.*hashFiles\((.*?)\)", CI.read_text("utf-8"))
     assert hashed, "ci.yml keeps no compiled kernels"
     assert set(re.findall(r"'([^']*)'", hashed.group(1))) - {"constraints.txt"} == set(SOURCES)

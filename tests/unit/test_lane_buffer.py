@@ -15,7 +15,7 @@ LIMITS = BatchLimits(rows_max=100, bytes_max=10_000, age_ms_max=1_000)
 
 
 def encoded(base_offset: int, log_times: list[int], value: bytes = b"x") -> list[EncodedBatch]:
-    """Return records as a log hands them out."""
+    """Return records as a log returns them."""
     block = RecordBlock.of([(time, b"key", value) for time in log_times])
     batches = []
     for written in encode_batches(block, base_offset):
@@ -41,7 +41,7 @@ def offsets(batch: Batch | None, topic: int) -> list[int]:
 
 
 def test_a_range_ends_at_the_first_record_left_over():
-    """What a cut leaves begins the next range; no offset stands between two ranges."""
+    """The records that a cut leaves begin the next range, and no offset is between two ranges."""
     held = buffer((10, 20), BatchLimits(3, 10_000, 1_000))
     held.add([fetched(0, 10, 14, *encoded(10, [1, 3, 5, 7])), fetched(1, 20, 22, *encoded(20, [2, 9]))])
     first = held.cut(0)
@@ -56,7 +56,7 @@ def test_a_range_ends_at_the_first_record_left_over():
 
 
 def test_gaps_and_control_records_belong_to_the_range_before_them():
-    """Offsets without a record are in exactly one range: of the batch whose records they follow."""
+    """Offsets without a record are in exactly one range, that of the batch whose records they follow."""
     held = buffer(limits=BatchLimits(2, 10_000, 1_000))
     held.add([fetched(0, 0, 30, *encoded(5, [1, 2]), *encoded(20, [3])), fetched(1, 0, 0)])
     first, second = held.cut(0), held.cut(2)
@@ -66,8 +66,8 @@ def test_gaps_and_control_records_belong_to_the_range_before_them():
     assert second.ranges == (OffsetRange(0, 20, 30), OffsetRange(1, 0, 0))
 
 
-def test_offsets_that_moved_without_records_make_a_batch_of_none():
-    """Control records at the end still move the lane on; where nothing moved there is no batch."""
+def test_control_records_alone_make_an_empty_batch():
+    """Control records at the end still move the lane on; where no offset moved there is no batch."""
     held = buffer((7, 4))
     assert held.cut(50) is None
     held.add([fetched(0, 7, 9), fetched(1, 4, 4)])
@@ -79,7 +79,7 @@ def test_offsets_that_moved_without_records_make_a_batch_of_none():
 
 
 def test_a_topic_that_is_not_drained_holds_the_cut_back():
-    """While a topic may still bring an earlier record, no batch is cut, of none or of some."""
+    """While a topic may still return an earlier record, no batch is cut, empty or not."""
     held = buffer()
     held.add([fetched(0, 0, 2, *encoded(0, [1, 2])), fetched(1, 0, 3, end=9)])
     assert held.cut(0) is None
@@ -89,7 +89,7 @@ def test_a_topic_that_is_not_drained_holds_the_cut_back():
 
 
 def test_records_below_the_position_are_left_out():
-    """A log hands out whole record batches: what lies before the position was in an earlier batch."""
+    """A log returns whole record batches, and records below the position were in an earlier batch."""
     held = buffer((2, 0))
     held.add([fetched(0, 2, 4, *encoded(0, [1, 2, 3, 4])), fetched(1, 0, 0)])
     assert held.rows == 2
@@ -97,7 +97,7 @@ def test_records_below_the_position_are_left_out():
 
 
 def test_a_full_topic_is_not_fetched():
-    """A topic that holds a batch, by rows or bytes, is not wanted until that is cut: so memory is bounded."""
+    """A topic that holds a full batch, by rows or bytes, is not fetched until that is cut, so memory is bounded."""
     for limits in (BatchLimits(3, 10_000, 1_000), BatchLimits(100, 30, 1_000)):
         held = buffer(limits=limits)
         assert held.wanted() == {0: 0, 1: 0}
@@ -110,7 +110,7 @@ def test_a_full_topic_is_not_fetched():
 
 
 def test_two_halves_make_a_full_batch():
-    """Topics that are each below the limit, and at it together, are a batch; both go on being fetched."""
+    """Topics that are each below the limit and reach it together make a batch, and both are fetched further."""
     held = buffer(limits=BatchLimits(4, 10_000, 1_000))
     held.add([fetched(0, 0, 2, *encoded(0, [1, 2])), fetched(1, 0, 2, *encoded(0, [1, 2]))])
     assert held.full
@@ -122,7 +122,7 @@ RECORDS = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 3), st.integers(0
 
 @given(RECORDS, st.integers(1, 7), st.integers(1, 5))
 def test_batches_cover_the_log_once(records, rows_max, at_a_time):
-    """However it was fetched: ranges join without gap or overlap, each holds its records, and all are covered."""
+    """However the log was fetched, ranges join without gap or overlap, hold their records, and cover everything."""
     held = buffer(limits=BatchLimits(rows_max, 10_000, 1_000))
     log: list[list[tuple[int, int]]] = [[], []]
     for topic, gap, time in records:

@@ -1,4 +1,4 @@
-"""What lanes tell: every event has a name, its log line, and values that the event log can hold."""
+"""Lane events: each has a name, a log line, and values that the event log can hold."""
 
 import inspect
 import json
@@ -55,8 +55,8 @@ def of_the_module() -> set[type[Event]]:
     return {kind for kind in found if issubclass(kind, Event) and kind.__module__ == events.__name__}
 
 
-def test_every_event_is_here() -> None:
-    """An event that was added is looked at below; what others derive from is none itself."""
+def test_every_event_is_covered() -> None:
+    """Every event is among the examples below; base classes are not events."""
     abstract = {events.OwnershipChanged}
     assert {type(event) for event in TOLD} == {
         kind for kind in of_the_module() if not issubclass(kind, Measurement)
@@ -66,13 +66,13 @@ def test_every_event_is_here() -> None:
 @pytest.mark.parametrize(
     ("event", "line"), LINES, ids=lambda value: value.name() if isinstance(value, Event) else ""
 )
-def test_a_line_says_the_lane_once_and_why(event: Event, line: str) -> None:
-    """Errors of log and recovery begin with their lane, those of ClickHouse don't: the line has it once."""
+def test_a_line_names_the_lane_once_and_the_reason(event: Event, line: str) -> None:
+    """Errors of log and recovery begin with their lane and those of ClickHouse don't; the line has it once either way."""
     assert event.line == line
 
 
 def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
-    """The reason of a doubt among it."""
+    """So is the reason of a batch in doubt."""
     urgent = {type(event) for event in TOLD if event.level >= logging.WARNING}
     assert urgent == {
         events.BatchInDoubt, events.RetryScheduled, events.Halted, events.RestartScheduled, events.LaneCrashed,
@@ -81,13 +81,13 @@ def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
 
 
 def test_the_first_tries_have_a_line_each_then_every_twelfth() -> None:
-    """A night without ClickHouse does not fill the disk with lines."""
+    """A night without ClickHouse does not fill the disk with log lines."""
     shown = [n for n in range(1, 50) if events.RetryScheduled(0, "away", n, None).line]
     assert shown == [1, 2, 3, 4, 5, 12, 24, 36, 48]
 
 
 def test_the_event_log_has_every_event_and_no_measurement(tmp_path: Path) -> None:
-    """One JSON object a line: time, name in snake case, and the fields; a second life goes on behind the first."""
+    """Each line is a JSON object with time, name in snake case, and the fields; a restart appends to the same file."""
     path = tmp_path / "events.jsonl"
     for _ in range(2):
         with event_log(path, lambda: 1.5) as emit:
@@ -106,7 +106,7 @@ def test_the_event_log_has_every_event_and_no_measurement(tmp_path: Path) -> Non
 
 
 def test_an_event_log_that_can_not_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    """With the setting's name; without a path events go nowhere."""
+    """The error names the setting; without a path events are not written."""
     with pytest.raises(UsageError, match="event_log = "), event_log(tmp_path / "none" / "events.jsonl"):
         pass
     with event_log(None) as emit:
@@ -116,7 +116,7 @@ def test_an_event_log_that_can_not_be_written_is_refused_at_once(tmp_path: Path)
 def test_a_full_disk_ends_the_event_log_and_no_lane(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is said once."""
+    """The failure is logged once."""
     logger = logging.getLogger("adledger.lanes")
     monkeypatch.setattr(logger, "disabled", False)  # as another test's logging.config leaves it
     with event_log(Path("/dev/full")) as emit:
@@ -127,8 +127,8 @@ def test_a_full_disk_ends_the_event_log_and_no_lane(
     ]
 
 
-def test_a_phase_is_told_when_it_changes() -> None:
-    """However often it is entered; a lane that waited is then in the phase of before."""
+def test_a_phase_is_emitted_when_it_changes() -> None:
+    """A phase is emitted once however often it is entered, and a lane that waited returns to its phase of before."""
     told: list[Event] = []
     other: list[Event] = []
     phase = PhaseTracker(3, fan_out(told.append, other.append))

@@ -1,4 +1,4 @@
-"""Overrides: for whatever stops a lane at start there is one override that lets it go on, and only while it fits."""
+"""Operator overrides: whatever halts a lane at start, exactly one override lets it go on, and only while it fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ ENDS = (20, 6)
 
 @dataclass
 class Given:
-    """Orders that were given, what the ledger has, and rows without a ledger row."""
+    """The overrides that were given, the ledger's rows, and rows without a ledger row."""
 
     given: list[LaneOverride] = field(default_factory=list)
     known_epochs: Sequence[str] = ()
@@ -53,7 +53,7 @@ class Given:
 
 
 class Log:
-    """What is committed and held."""
+    """What is committed, and what the log holds."""
 
     def __init__(self) -> None:
         self.commits: dict[int, Committed] = {}
@@ -88,7 +88,7 @@ class World:
         self.source.commits = {r.topic: Committed(r.start, intent.text()) for r in intent.ranges}
 
     async def proposed(self) -> LaneOverride:
-        """Return the override that the lane would go on by."""
+        """Return the override that the lane would go on with."""
         with pytest.raises(OverrideNeeded) as stopped:
             await find_start(self, LANE)
         assert stopped.value.proposal is not None
@@ -99,7 +99,7 @@ class World:
 
 
 async def obeyed(world: World, override: LaneOverride) -> Start:
-    """Give the override; return where the lane goes on, which is the same when it died after its intent."""
+    """Apply the override; return where the lane goes on, which is the same when it died after its intent."""
     world.overrides.given.append(replace(override, reason="why", author="who"))
     start = await world.start()
     assert start.pending is not None
@@ -113,7 +113,7 @@ async def obeyed(world: World, override: LaneOverride) -> Start:
 
 
 async def test_a_gap():
-    """What retention took is given up, no more and no less; the clock stands, the epoch stays."""
+    """Exactly what retention removed is given up; the watermark and the epoch do not change."""
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(33, 100)
     override = await world.proposed()
@@ -125,7 +125,9 @@ async def test_a_gap():
 
 
 async def test_a_truncated_log():
-    """It goes on at the log's end, in a new epoch of the same log; nothing is counted lost that was counted before."""
+    """The lane goes on at the log's end, in a new epoch of the same log, and counts nothing as lost that was counted
+    before.
+    """
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(0, 12)
     override = await world.proposed()
@@ -134,8 +136,8 @@ async def test_a_truncated_log():
     assert (await obeyed(world, override)).epoch == TOPOLOGY.epoch + "~1"
 
 
-async def test_a_topic_made_anew():
-    """The new topic from its first offset, the other where it was; only in the log's new epoch."""
+async def test_a_topic_created_again():
+    """The new topic is read from its first offset and the other from its position, in a new epoch of the log only."""
     world = await World().with_ledger("idOLD,idB/4~2")
     override = await world.proposed()
     assert (override.epoch, override.ranges) == (
@@ -147,7 +149,7 @@ async def test_a_topic_made_anew():
 
 @pytest.mark.parametrize("metadata", [None, "", "{}"])
 async def test_commits_that_are_gone_or_reset(metadata: str | None):
-    """The ledger's end is taken, by an override."""
+    """The lane goes on from the ledger's end, by override."""
     world = await World().with_ledger()
     world.source.commits = {} if metadata is None else {t: Committed(0, metadata) for t in (0, 1)}
     override = await world.proposed()
@@ -155,8 +157,8 @@ async def test_commits_that_are_gone_or_reset(metadata: str | None):
     await obeyed(world, override)
 
 
-async def test_rows_that_nobody_intended():
-    """They are removed up to the deadline that was seen; rows of a later writing stay. Then the lane goes on."""
+async def test_rows_without_an_intent():
+    """Rows up to the deadline that was seen are removed and later ones stay; then the lane goes on."""
     world = await World().with_ledger()
     await world.sink.insert("events", sink_suite.events(2), Stamp(LANE, 8, NOW))
     world.overrides.left = [Leftover("events", 2, NOW - 5, 77)]
@@ -175,7 +177,9 @@ async def test_rows_that_nobody_intended():
 
 
 async def test_new_partitions():
-    """2 became 4: an old lane stays where it is, a new one begins where its partition does, when its parent is there."""
+    """When 2 partitions become 4, an old lane stays where it is, and a new one begins at its partition's start once its
+    parent is done.
+    """
     before = "idA,idB/2"
     old = await World().with_ledger(before)
     override = await old.proposed()
@@ -205,7 +209,7 @@ async def test_new_partitions():
     assert (begun.clock, begun.pending.clock_before, begun.pending.clock_after) == (CLOCK, CLOCK, CLOCK)
 
 
-async def test_partitions_that_are_no_multiple():
+async def test_partitions_that_are_not_a_multiple():
     """No override is offered."""
     world = await World().with_ledger("idA,idB/3")
     with pytest.raises(OverrideNeeded, match="3 partitions became 4") as stopped:
@@ -213,8 +217,8 @@ async def test_partitions_that_are_no_multiple():
     assert stopped.value.proposal is None
 
 
-async def test_a_lane_without_trouble_obeys_nobody():
-    """An override that nothing asks for does nothing."""
+async def test_a_healthy_lane_ignores_overrides():
+    """An override without a matching problem does nothing."""
     world = await World().with_ledger()
     at = LanePosition(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
     world.overrides.given += [
@@ -230,8 +234,8 @@ POSITIONS = st.integers(0, 50)
 
 
 @given(POSITIONS, POSITIONS, st.integers(0, 30), st.integers(0, 30))
-def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int, more: int):
-    """And what retention took beyond it since, but nothing else."""
+def test_an_override_fits_only_its_problem(position: int, first: int, size: int, more: int):
+    """It also covers what retention has removed since, and nothing else."""
     held = {0: OffsetBounds(first, first + size)}
     at = LanePosition(LANE, 8, "id/4", {0: position})
     override = overrides.skip_gap(at, held)
@@ -248,14 +252,14 @@ def test_an_order_fits_what_it_was_made_for(position: int, first: int, size: int
 
 
 @given(st.binary(min_size=1, max_size=40), st.integers(1, 64), st.integers(1, 8))
-def test_a_users_lane_was_in_its_parent(key: bytes, partitions: int, times: int):
-    """Whatever the key: its new partition, modulo the old number, is its old one."""
+def test_a_new_partitions_keys_come_from_its_parent(key: bytes, partitions: int, times: int):
+    """Whatever the key, its new partition, modulo the old number, is its old one."""
     new, old = partition_of(key, partitions * times), partition_of(key, partitions)
     assert old == (new if (parent := overrides.parent_of(new, partitions)) == NO_PARENT else parent)
 
 
 def test_epochs():
-    """Truncations are counted; the log stays the same."""
+    """Truncations are counted in the epoch, and the log stays the same."""
     once = truncated("idA,idB/16")
     assert (once, truncated(once)) == ("idA,idB/16~1", "idA,idB/16~2")
     assert log_of(truncated(once)) == "idA,idB/16"
@@ -264,8 +268,8 @@ def test_epochs():
     assert not same_offsets("idA,idB/16", "idA,idC/16")
 
 
-async def test_a_lane_says_the_command():
-    """The remedy names the lane and the command that overrides it."""
+async def test_the_remedy_is_the_command():
+    """The remedy names the lane and the command that creates the override."""
     world = await World().with_ledger()
     world.source.held[0] = OffsetBounds(33, 100)
     with pytest.raises(LaneHalted) as stopped:

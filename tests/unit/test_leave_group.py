@@ -1,4 +1,4 @@
-"""A member leaves its group through the coordinator of that moment, however often it moves."""
+"""A member leaves its group through the current coordinator, however often that moves."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ BRIEFLY = 0.3
 
 @dataclass
 class Cluster:
-    """A client of a cluster that answers a look-up by `nodes`, in turn, and a LeaveGroup by its node's code."""
+    """A client whose cluster answers look-ups with `nodes`, in turn, and LeaveGroup with its node's code."""
 
     nodes: list[int | Exception]
     codes: dict[int, int]
@@ -33,19 +33,19 @@ class Cluster:
         pass
 
 
-async def test_the_coordinator_is_looked_up_until_one_takes_the_member_out():
-    """A node that is no longer the coordinator is not believed, one that is away is waited for."""
+async def test_the_coordinator_is_looked_up_until_one_removes_the_member():
+    """The answer of a former coordinator does not count, and an unreachable one is waited for."""
     cluster = Cluster([1, errors.GroupCoordinatorNotAvailableError(), 2], {1: NOT_COORDINATOR, 2: 0})
     assert await leave_group(cluster, "group", "member", 60)
     assert cluster.asked == [1, 2]
 
 
-async def test_who_is_unknown_is_out():
+async def test_an_unknown_member_has_left():
     """A member that the group has forgotten has left."""
     assert await leave_group(Cluster([1], {1: UNKNOWN_MEMBER}), "group", "member", 60)
 
 
-async def test_leaving_ends():
-    """Nobody waits longer than told, and not at all for who refuses."""
+async def test_leaving_is_bounded_in_time():
+    """Leaving never takes longer than its limit, and a refusal ends it at once."""
     assert not await leave_group(Cluster([1], {1: NOT_COORDINATOR}), "group", "member", BRIEFLY)
     assert not await leave_group(Cluster([1], {1: NOT_AUTHORISED}), "group", "member", 60)

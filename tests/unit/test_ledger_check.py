@@ -1,4 +1,4 @@
-"""The ledger check, on rows: what adds up passes, and any one thing altered is found, in its batch."""
+"""The ledger check, on rows: consistent rows pass, and any single alteration is found in its batch."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ DECODABLE = (Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPI
 
 
 def entry_of(batch_no: int, starts: list[int], clock: int, drawn) -> LedgerEntry:
-    """Return a ledger row that adds up: sums as drawn, ranges and clock going on from where they stood."""
+    """Return a consistent ledger row: sums as drawn, ranges and watermark continuing the previous row."""
     sums, malformed, gaps, elapsed = drawn
     money = tuple(Money(c, u, r, m) for (c, u), (r, m) in sorted(sums.items()))
     counts = {int(c): n for c in DECODABLE if (n := sum(m.records for m in money if m.class_code == c))}
@@ -84,8 +84,8 @@ def counted(entry: LedgerEntry) -> Recount:
 
 
 @given(lane_of_batches())
-def test_what_adds_up_passes(entries):
-    """A lane whose batches follow on one another, and whose tables say the same, has no problem."""
+def test_a_consistent_lane_passes(entries):
+    """A lane whose batches follow on one another, and whose tables agree, has no problem."""
     assert list(check_continuity(entries)) == []
     for entry in entries:
         assert [*check_entry(stored(entry)), *check_tables(entry, counted(entry))] == []
@@ -93,7 +93,7 @@ def test_what_adds_up_passes(entries):
 
 @given(lane_of_batches(), st.data())
 def test_a_batch_missing_or_doubled_is_found(entries, data):
-    """A ledger row deleted from the middle, or added twice, is found at the place."""
+    """A ledger row that is deleted from the middle, or added twice, is found at its position."""
     at = data.draw(st.integers(0, len(entries) - 1))
     doubled = [*entries[: at + 1], entries[at], *entries[at + 1 :]]
     assert entries[at].batch_no in {p.batch_no for p in check_continuity(doubled)}
@@ -123,7 +123,7 @@ TAMPERED_ROWS = {
 @pytest.mark.parametrize("what", TAMPERED_ROWS)
 @given(drawn=drawn_batch)
 def test_a_ledger_row_altered_is_found(what, drawn):
-    """Any figure of a ledger row that is altered no longer agrees with itself or with the tables."""
+    """Any altered figure of a ledger row disagrees with its checksum or with the tables."""
     entry = entry_of(1, [0, 0], 0, drawn)
     altered = TAMPERED_ROWS[what](entry)
     problems = [
@@ -135,7 +135,7 @@ def test_a_ledger_row_altered_is_found(what, drawn):
 
 
 def test_rows_of_before_leader_epochs_keep_their_checksum():
-    """A row without leader epochs has the checksum that releases wrote which did not keep them; each epoch changes it."""
+    """A row without leader epochs has the checksum of the releases before them; each epoch changes it."""
     older = sink_suite.entry(3, 7)
     assert row_checksum(older) == OLDER_CHECKSUM
     with_epochs = [replace(older, leader_epochs=epochs) for epochs in ((-1, 0), (0, -1), (0, 0), (0, 1))]
@@ -143,8 +143,8 @@ def test_rows_of_before_leader_epochs_keep_their_checksum():
 
 
 @given(drawn=drawn_batch, what=st.sampled_from(["start", "end", "before", "after"]), by=st.integers(1, 9))
-def test_ranges_and_clocks_altered_are_found(drawn, what, by):
-    """A range or a clock that is altered no longer joins its neighbours."""
+def test_altered_ranges_and_watermarks_are_found(drawn, what, by):
+    """An altered range or watermark no longer joins its neighbours."""
     one = entry_of(1, [0, 0], 0, drawn)
     ends = [r.end for r in one.ranges]
     two = entry_of(2, ends, one.clock_after, drawn)
@@ -201,7 +201,7 @@ TAMPERED_TABLES = {
 
 @pytest.mark.parametrize("what", TAMPERED_TABLES)
 def test_a_table_altered_is_found_and_named(what):
-    """Each way to alter a table is found, and the table named is the one to look at."""
+    """Each way to alter a table is found, and the right table is named."""
     table, found = TAMPERED_TABLES[what]
     problems = list(check_tables(ENTRY, found))
     assert table in {p.table for p in problems}
@@ -209,14 +209,14 @@ def test_a_table_altered_is_found_and_named(what):
 
 
 def test_where_both_tables_agree_the_ledger_is_blamed():
-    """Two against one: events and rollups that agree put the ledger row in doubt."""
+    """Two against one: where events and rollups agree, the ledger row is suspect."""
     (problem,) = check_tables(ENTRY, replace(GOOD, events=FEWER, rollups=FEWER))
     assert problem.table == "ledger"
     assert "billable USD 9 records and 900 nanos, it says 10 and 1000" in problem.what
 
 
-def test_a_batch_under_way_is_no_problem():
-    """The batch after the last may be in the making, until its deadline is well past; any other row is wrong."""
+def test_a_batch_under_way_is_not_a_problem():
+    """The batch after the last may be in progress until well past its deadline; any other row is wrong."""
     rows = [Unledgered("events", 0, 8, 5, 1_000), Unledgered("events", 1, 1, 5, 1_000)]
     assert list(check_unledgered(rows, {0: 7}, now_seconds=1_060, patience_seconds=60)) == []
     late = list(check_unledgered(rows, {0: 7}, now_seconds=1_061, patience_seconds=60))
@@ -227,7 +227,7 @@ def test_a_batch_under_way_is_no_problem():
 
 @given(st.lists(drawn_batch, max_size=4), st.lists(drawn_batch, max_size=4))
 def test_totals_of_parts_are_the_totals_of_the_whole(a, b):
-    """Sums may be taken in any parts."""
+    """Sums may be taken over any parts."""
     one = [entry_of(i, [0, 0], 0, drawn) for i, drawn in enumerate(a)]
     two = [entry_of(i, [0, 0], 0, drawn) for i, drawn in enumerate(b)]
     assert Totals.of(one) + Totals.of(two) == Totals.of(one + two)
@@ -235,7 +235,7 @@ def test_totals_of_parts_are_the_totals_of_the_whole(a, b):
 
 
 def test_money_of_several_currencies_is_never_summed():
-    """A figure over two currencies is null beside the figures by currency; malformed is worth nothing known."""
+    """A figure over two currencies is null beside the figures by currency; the money of malformed records is unknown."""
     one = entry_of(1, [0, 0], 0, ({(Class.BILLABLE, USD): (1, 5)}, 2, 0, 0))
     two = entry_of(2, [0, 0], 0, ({(Class.BILLABLE, EUR): (1, 7)}, 0, 0, 0))
     alone = class_summary(Totals.of([one]))
@@ -246,8 +246,8 @@ def test_money_of_several_currencies_is_never_summed():
     assert both == {"records": 2, "money_nanos": None, "money_by_currency": {"EUR": 7, "USD": 5}}
 
 
-def test_people_see_exact_money():
-    """Money is shown to the nano, a row a class and currency; what has no money shows none."""
+def test_money_is_printed_exactly():
+    """Money is shown to the nano, one row for each class and currency; what has no money shows none."""
     assert [money_text(n) for n in (0, 1, -1, 1_234_500_000_000)] == [
         "0.000000000", "0.000000001", "-0.000000001", "1,234.500000000",
     ]  # fmt: skip
@@ -259,7 +259,7 @@ def test_people_see_exact_money():
 
 
 def test_summary_has_the_keys_that_scripts_read():
-    """The object of `--json`, by name."""
+    """The object of `--json` has these keys."""
     made = LedgerSummary(Totals.of([]), conserved=True, continuous=True).as_json()
     assert list(made) == [
         "records_received", "classes", "conserved", "continuous", "events_per_second", "cpu_seconds",

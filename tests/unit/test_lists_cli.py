@@ -1,4 +1,4 @@
-"""`adledger lists`: what it prints and how it ends."""
+"""`adledger lists`: its output and its exit codes."""
 
 import json
 
@@ -15,13 +15,13 @@ AS_OF = ("--as-of", "2026-11-23")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run a command in an empty directory; an error for people is raised as main() would print it."""
+    """Run a command in an empty directory; raises the AdledgerError that main() would print."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, ["lists", *arguments])
 
 
 def test_status_names_every_list(run, tmp_path):
-    """The table has a row a list, the deployment's own included; exit code 0 while all can be used."""
+    """The table has one row for each list, the deployment's included; the exit code is 0 while all are usable."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/office.toml").write_text(GOOD, "utf-8")
     found = run("status", *AS_OF, "--set", "lists_dir=mine")
@@ -31,7 +31,7 @@ def test_status_names_every_list(run, tmp_path):
 
 
 def test_status_of_old_lists_fails_and_says_what_to_do(run):
-    """A list beyond its limit ends the command with 1, and stderr names the list, its limit and the remedy."""
+    """A list beyond its age limit makes the exit code 1, and stderr names the list, its limit and the remedy."""
     found = run("status", "--as-of", "2040-01-01", "--set", "list_age_days_max=30")
     assert found.exit_code == 1
     assert "older than 30 days" in found.stderr
@@ -39,7 +39,7 @@ def test_status_of_old_lists_fails_and_says_what_to_do(run):
 
 
 def test_status_as_json_is_one_object(run):
-    """--json has the version of all and, for each list, its state and where it is from."""
+    """--json has the version of all lists, and for each its state and origin."""
     found = json.loads(run("status", *AS_OF, "--json").stdout)
     assert found["as_of"] == "2026-11-23"
     assert len(found["lists_version"]) == 16
@@ -49,7 +49,7 @@ def test_status_as_json_is_one_object(run):
 
 
 def test_lint_checks_every_file(run, tmp_path):
-    """Each file gets its verdict; one that is wrong makes the exit code 1 and is named with its line."""
+    """Each file gets its result; an invalid one makes the exit code 1 and is named with its line."""
     (tmp_path / "good.toml").write_text(GOOD, "utf-8")
     (tmp_path / "bad.toml").write_text(GOOD.replace("allow", "maybe"), "utf-8")
     assert run("lint", "good.toml", *AS_OF).exit_code == 0
@@ -64,12 +64,12 @@ def test_lint_checks_every_file(run, tmp_path):
 
 
 def test_lint_without_a_file_is_misuse(run):
-    """Exit code 2, as of any command."""
+    """The exit code is 2, as for any command."""
     assert run("lint").exit_code == 2
 
 
-def test_status_with_a_wrong_list_refuses(run, tmp_path):
-    """A wrong file of the deployment is an error for people, not half a status."""
+def test_status_with_an_invalid_list_fails(run, tmp_path):
+    """An invalid file of the deployment is an error, not half a status."""
     (tmp_path / "bad.toml").write_text(GOOD.replace("allow", "maybe"), "utf-8")
     found = run("status", *AS_OF, "--set", f"lists_dir={tmp_path}")
     assert isinstance(found.exception, AdledgerError)

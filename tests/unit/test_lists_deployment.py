@@ -1,4 +1,4 @@
-"""A deployment's lists: what they do, and that a wrong file is refused whole, with file, line and remedy."""
+"""A deployment's lists: what they do, and that an invalid file is refused whole, with file, line and remedy."""
 
 import ipaddress
 from datetime import date
@@ -48,7 +48,7 @@ def ua_flags(lists, text):
 
 
 def test_an_allow_list_wins(tmp_path):
-    """What an allow list names has no flag of another list and is no impostor's; the rest holds as before."""
+    """An entry of an allow list has no flag of another list and is no impostor; everything else is unchanged."""
     lists = lists_of(tmp_path, office=GOOD)
     for address in ("3.208.0.1", "10.1.2.3", "2600:1f18::1"):
         assert ip_flags(lists, address) == kernels.IP_ALLOWED | kernels.IP_OWNED_BY_ALL
@@ -73,7 +73,7 @@ def test_a_deny_list_adds(tmp_path):
 
 
 def test_the_version_is_of_the_contents(tmp_path):
-    """Entries, verdict and expiry change the lists' version; author, order of entries and the file's name do not."""
+    """Entries, verdict and expiry change the lists' version; author, order of entries and file name do not."""
     base = lists_of(tmp_path / "a", office=GOOD)
     reordered = GOOD.replace('  "3.208.0.0/16",\n  "10.1.0.0/16",', '  "10.1.0.0/16",\n  "3.208.0.0/16",')
     assert reordered != GOOD
@@ -89,7 +89,7 @@ def test_the_version_is_of_the_contents(tmp_path):
 
 
 def test_an_expired_list_is_not_used(tmp_path):
-    """After its day a list is not used, and says so; on that day it still is."""
+    """A list is used up to and including its expiry day, and after it is reported as expired."""
     lists = lists_of(tmp_path, office=GOOD + "expires = 2026-11-22\n")
     assert ip_flags(lists, "3.208.0.1") == kernels.IP_DATACENTER
     assert lists.facts[-1].state(DAY) is ListState.TOO_OLD
@@ -124,7 +124,7 @@ def test_an_expired_list_is_not_used(tmp_path):
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_line_and_remedy(tmp_path, old, new, line, message, remedy):
-    """The error names the file, the line and what to do; nothing of the directory is loaded."""
+    """The error names the file, the line and the remedy; nothing of the directory is loaded."""
     assert old in GOOD
     (tmp_path / "aaa.toml").write_text(GOOD.replace("office", "first"), "utf-8")
     (tmp_path / "bad.toml").write_text(GOOD.replace(old, new), "utf-8")
@@ -135,8 +135,8 @@ def test_a_wrong_file_is_refused_with_line_and_remedy(tmp_path, old, new, line, 
     assert remedy in found.value.remedy
 
 
-def test_what_is_no_list_at_all_is_refused(tmp_path):
-    """Bytes that are no text, an empty list, one too large, a name used twice, a directory that is not there."""
+def test_files_that_are_not_lists_are_refused(tmp_path):
+    """Binary data, an empty list, one too large, a name used twice and a missing directory are refused."""
     header = GOOD[: GOOD.index("addresses")]
     for data, message in (
         (b'name = "a"\nversion = "\xff"\n', ":2: not UTF-8"),
@@ -154,8 +154,8 @@ def test_what_is_no_list_at_all_is_refused(tmp_path):
         load_directory(tmp_path / "absent", DAY)
 
 
-def test_the_form_in_the_docstring_is_a_list():
-    """The example that the module shows can be loaded as it stands."""
+def test_the_example_in_the_docstring_is_a_list():
+    """The example in the module's docstring loads unchanged."""
     from adledger.pipeline.lists import deployment
 
     lines = [line[4:] for line in deployment.__doc__.splitlines() if line.startswith("    ")]

@@ -1,4 +1,4 @@
-"""Lists of packages: they recognise what they are for, tag no honest visitor, and say when they can't be used."""
+"""Packaged lists recognise what they are for, tag no honest visitor, and say when they can't be used."""
 
 import ipaddress
 import json
@@ -60,7 +60,7 @@ def flags_of(lists, *addresses):
 
 
 def test_every_packaged_list_is_there_and_usable(lists):
-    """All lists load, none is missing or too old, and each reason that needs lists names ones that exist."""
+    """All lists load, none is missing or too old, and each reason that needs lists names existing ones."""
     assert [facts.name for facts in lists.facts] == list(PACKAGED)
     for facts in lists.facts:
         assert facts.state(DAY) in (ListState.FRESH, ListState.AGEING), facts
@@ -73,7 +73,7 @@ def test_every_packaged_list_is_there_and_usable(lists):
 
 
 def test_every_example_of_the_known_bots_is_recognised(lists):
-    """The set finds what its entries' own examples are: RE2's limit of memory loses none."""
+    """The set matches every entry's own examples: RE2's memory limit loses none."""
     entries = json.loads(
         resources.files("crawleruseragents").joinpath("crawler-user-agents.json").read_text("utf-8")
     )
@@ -85,7 +85,7 @@ def test_every_example_of_the_known_bots_is_recognised(lists):
 
 
 def test_the_detector_in_re2_equals_the_package():
-    """crawlerdetect's patterns in RE2 find what the package itself finds, on bots and on browsers."""
+    """crawlerdetect's patterns in RE2 match what the package itself matches, on bots and on browsers."""
     entries = json.loads(
         resources.files("crawleruseragents").joinpath("crawler-user-agents.json").read_text("utf-8")
     )
@@ -95,13 +95,13 @@ def test_the_detector_in_re2_equals_the_package():
 
 
 def test_no_browser_of_the_catalog_is_tagged(lists):
-    """What the generator's honest visitors send has no flag."""
+    """The user agents of the generator's honest visitors have no flag."""
     agents = [agent.encode() for agent in user_agents()[0]]
     assert not lists.user_agents.classify(agents).any()
 
 
 def test_bots_of_the_catalog_are_what_they_say(lists):
-    """Crawlers are known bots that claim their operator; libraries and headless browsers are no browsers."""
+    """Crawlers are known bots that claim their operator; libraries and headless browsers are non-browsers."""
     crawlers, libraries = bots()
     flags = lists.user_agents.classify([text.encode() for text in crawlers])
     assert (flags & kernels.UA_KNOWN_BOT).all()
@@ -129,20 +129,20 @@ def test_bots_of_the_catalog_are_what_they_say(lists):
     ],
 )  # fmt: skip
 def test_user_agents_by_kind(lists, text, flags):
-    """Blank, library, bot, crawler that is claimed; phones, text browsers and in-app browsers are none of them."""
+    """Blank strings, libraries, bots and claimed crawlers are tagged; phones, text browsers and in-app browsers are not."""
     assert lists.user_agents.classify([text]).tolist() == [flags]
     assert bool(lists.user_agents.explain(text)) == bool(flags)
 
 
-def test_a_request_to_be_treated_alike_is_no_claim():
-    """`like Googlebot` names whom to be treated like; the first claim of several counts."""
+def test_like_googlebot_is_not_a_claim():
+    """`like Googlebot` asks for equal treatment and claims nothing; of several claims the first counts."""
     assert claimed("Mozilla/5.0 (compatible; archive.org_bot; like Googlebot)") == 0
     assert claimed("Mozilla/5.0 (compatible; bingbot/2.0; like Googlebot)") == 2
     assert claimed("googlebot bingbot") == 1
 
 
 def test_on_the_real_log_a_quarter_are_bots_and_no_browser_is_tagged(lists):
-    """On the access log 20 to 29 % of hits have a tagged user agent; what looks like a browser has none."""
+    """In the access log 20 to 29 % of hits have a tagged user agent, and no string that looks like a browser is tagged."""
     with gzip_open(LOG, "rb") as file:
         records = AccessLog().parse(file.read().split(b"\n"), 1)
     counts = Counter()
@@ -161,7 +161,7 @@ def test_on_the_real_log_a_quarter_are_bots_and_no_browser_is_tagged(lists):
 
 
 def test_the_catalogs_networks_are_consumers(lists):
-    """No block of the generator's honest networks, nor the one of the Open Bandit mapping, touches a list's range."""
+    """No block of the generator's honest networks, nor the one of the Open Bandit mapping, overlaps a list's range."""
     honest = [net for net, _, _ in networks()[0]] + [ipaddress.ip_network("126.0.0.0/8")]
     for net in honest:
         first, last = int(net.network_address), int(net.broadcast_address)
@@ -187,7 +187,7 @@ def test_the_catalogs_data_centres_are_found(lists):
      "ff02::1", "2001:db8::1", "3fff::1", "100::1", "4000::1", "fec0::1"],
 )  # fmt: skip
 def test_reserved_addresses(lists, address):
-    """Addresses that no visitor has are reserved, in both families."""
+    """Addresses that no visitor can have are reserved, in both families."""
     assert flags_of(lists, address)[0] & kernels.IP_RESERVED
 
 
@@ -201,7 +201,7 @@ def test_public_addresses_are_not_reserved(lists, address):
 
 
 def test_reserved_ranges_agree_with_python(lists):
-    """Whatever Python's ipaddress calls private or multicast on the IPv4 side is reserved; nothing global is."""
+    """Every IPv4 address that Python's ipaddress calls private or multicast is reserved, and no global one is."""
     known_apart = {"192.0.0.0/24", "192.88.99.0/24"}  # anycast and AMT inside; 6to4 relays
     firsts = [
         net.network_address
@@ -213,7 +213,7 @@ def test_reserved_ranges_agree_with_python(lists):
 
 
 def test_relays_and_unlicensed_providers_are_left_out():
-    """Relays carry people; what iporigin has without a licence is not used."""
+    """Relays carry human traffic, and data that iporigin has without a licence is not used."""
     origins = read_origins()
     names = set(known_addresses.data_centres(365).value.v4_names)
     assert not names & UNLICENSED
@@ -224,7 +224,7 @@ def test_relays_and_unlicensed_providers_are_left_out():
 
 
 def test_crawlers_own_ranges_are_theirs_alone(lists):
-    """Googlebot at home is no impostor; elsewhere it is, and so is bingbot at Google's."""
+    """Googlebot in its own ranges is no impostor; elsewhere it is, and so is bingbot in Google's."""
     google, bing, yandex, home = "66.249.66.1", "157.55.39.1", "5.255.253.1", "86.128.10.23"
     agents = [
         b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
@@ -239,7 +239,7 @@ def test_crawlers_own_ranges_are_theirs_alone(lists):
 
 
 def test_crawlers_fit_their_bits():
-    """Numbers count from 1 and have a bit each; each crawler has ranges, none of them wide or reserved."""
+    """Numbers count from 1 with one bit each; each crawler has ranges, none of them wide or reserved."""
     assert [crawler.number for crawler in CRAWLERS] == list(range(1, len(CRAWLERS) + 1))
     assert len(CRAWLERS) <= kernels.CRAWLERS_MAX
     reserved = AddressLists([known_addresses.reserved().value])
@@ -252,7 +252,7 @@ def test_crawlers_fit_their_bits():
 
 
 def test_an_old_list_is_not_available_and_changes_the_version(lists):
-    """Availability is decided by the date that is passed in, and is part of the version; the contents are not all of it."""
+    """The date that is passed in decides availability, and availability is part of the version."""
     later = load_lists(DAY + timedelta(days=2_000), age_days_max=365)
     assert not later.available(KNOWN_BOTS)
     assert later.available(RESERVED)
@@ -261,8 +261,8 @@ def test_an_old_list_is_not_available_and_changes_the_version(lists):
     assert load_lists(DAY + timedelta(days=1), age_days_max=365).version == lists.version
 
 
-def test_addresses_say_nothing_of_a_log_from_long_before(lists):
-    """Lists of addresses are not used for log days years before their date; lists of names are."""
+def test_address_lists_are_not_used_for_old_logs(lists):
+    """Address lists are not used for log days years before their date; lists of names are."""
     old, young = date(2015, 5, 17), date(2025, 1, 1)
     assert lists.why_not((DATACENTRES,), old)
     assert lists.why_not((CRAWLER_RANGES,), old)
@@ -272,7 +272,7 @@ def test_addresses_say_nothing_of_a_log_from_long_before(lists):
 
 @pytest.mark.parametrize("spoil", [b"", b"IPORIGIN", b"XPORIGIN" + bytes(40), "cut", "form", "label"])
 def test_data_of_another_form_makes_the_list_missing(monkeypatch, spoil):
-    """A package whose data is not as known is a missing list with a reason, never half a list or a crash."""
+    """A package whose data has an unknown form is a missing list with a reason, never half a list or a crash."""
     good = resources.files("iporigin").joinpath("data/ranges.bin").read_bytes()
     data = {
         "cut": good[:-1],
@@ -288,7 +288,7 @@ def test_data_of_another_form_makes_the_list_missing(monkeypatch, spoil):
 
 
 def test_a_package_that_is_not_there_makes_the_list_missing(monkeypatch):
-    """The list of a package that is not installed is missing, and says so."""
+    """The list of a package that is not installed is reported as missing."""
 
     def absent(name):
         raise ImportError(f"no package {name}")
@@ -313,7 +313,7 @@ def test_explanations_name_the_entry(lists):
 
 
 def test_kernels_are_compiled_by_their_warm_up():
-    """After the warm-up a real batch's columns need no other compilation."""
+    """After the warm-up a real batch's columns need no further compilation."""
     compile_kernels()
     compiled = (kernels.address_flags, kernels.cached_flags, kernels.enter_flags, kernels.publisher_statuses)
     before = [len(kernel.signatures) for kernel in compiled]

@@ -1,4 +1,4 @@
-"""Freshness: every record's age is counted once, however senders' and the ledger's tellings are cut; the log keeps it."""
+"""Freshness: every record's age is counted once, however sender and ledger reports interleave, and the log keeps it."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ COUNTS = st.lists(st.integers(1, 50), max_size=20)
 
 @given(COUNTS, COUNTS, st.randoms(use_true_random=False))
 def test_records_are_matched_in_the_logs_order(acks, batches, random):
-    """Record n of a partition was due with ack n and seen with batch n, whichever is told first."""
+    """Record n of a partition was due with ack n and visible with batch n, whichever is reported first."""
     told = [("ack", i, n) for i, n in enumerate(acks)]
     seen = [("seen", i, n) for i, n in enumerate(batches)]
     matcher, found = Matcher(), []
@@ -34,7 +34,9 @@ def test_records_are_matched_in_the_logs_order(acks, batches, random):
     st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100_000), st.booleans()), min_size=1, max_size=30)
 )
 def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
-    """Reading freshness.hlog gives the histograms of all records, warm-up's too; the whole has those after it alone."""
+    """freshness.hlog reads back as the histograms of all records, warm-up included; the whole has only those after the
+    warm-up.
+    """
     histograms = Histograms(judged_from_ms=1_000)
     for second, (count, age, judged) in enumerate(ages):
         histograms.add(Fresh(count, 1_000 if judged else 999, age, age // 2))
@@ -52,8 +54,8 @@ def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100_000)), min_size=1, max_size=30))
-def test_a_second_s_line_says_what_was_seen_in_it(ages):
-    """Percentiles of both ages rise to the largest, stand in columns of seconds.csv, and are gone a second later."""
+def test_each_second_has_its_own_percentiles(ages):
+    """Percentiles of both ages rise to the largest, are columns of seconds.csv, and start over each second."""
     histograms = Histograms(judged_from_ms=0)
     for count, age in ages:
         histograms.add(Fresh(count, 0, age, age // 2))

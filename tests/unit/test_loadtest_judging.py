@@ -15,14 +15,14 @@ NOT_RUN = Verification(ran=False, equal=False, why_not="not drained")
 
 @given(st.sampled_from(sorted(OPERATORS)), st.integers(-100, 100), st.integers(-100, 100))
 def test_a_threshold_says_what_it_compares(comparison, bound, value):
-    """`max OP bound` holds for exactly the values of which Python says so."""
+    """`max OP bound` holds for exactly the values for which the Python comparison is true."""
     threshold = parse_threshold("freshness_ms", f"max{comparison}{bound}")
     assert threshold.holds(value) == eval(f"{value}{comparison}{bound}")
     assert threshold.expression == f"max{comparison}{bound}"
 
 
-def test_where_nothing_was_measured_nothing_holds():
-    """A threshold without a value is crossed: silence is no success."""
+def test_a_threshold_without_a_value_is_crossed():
+    """A missing measurement is not a success."""
     [result] = judged(
         [parse_threshold("freshness_ms", "p(99)<5")], [], {"freshness_ms.p(99)": None}, verified=False
     )
@@ -46,7 +46,7 @@ def verdict(*, held=True, verification=EQUAL, behind=0, faults=(), **changes):
 
 
 def test_verdicts():
-    """Each way to end has its own word; interrupted before invalid before crossed before unverified before held."""
+    """Each kind of ending has its own word; interrupted before invalid before crossed before unverified before held."""
     fault = FaultResult(
         kind="kill-worker",
         at_seconds=1,
@@ -71,7 +71,7 @@ def test_verdicts():
 
 @pytest.mark.parametrize("limit", [700, 5_000, 21_000, 90_000, 1_300_000])
 def test_the_search_finds_the_limit(limit):
-    """Whatever a system takes, the search ends within its steps, at or under that, and within its precision."""
+    """Whatever a system can take, the search ends within its steps, at or below that rate and within its precision."""
     steps = []
     while (rate := next_rate(20_000, steps)) is not None:
         steps.append((rate, rate <= limit))

@@ -1,4 +1,4 @@
-"""Harm to processes: each effect is seen, not believed; nothing outlives its owner."""
+"""Faults done to processes: each effect is verified, and no process outlives its owner."""
 
 import sys
 
@@ -9,8 +9,8 @@ from adledger.loadtest.lab.processes import Process, gone, pause, resume
 SLEEP = (sys.executable, "-c", "print('up', flush=True); input()")
 
 
-def test_a_process_is_paused_goes_on_and_is_killed(tmp_path):
-    """SIGSTOP, SIGCONT and SIGKILL are each looked at."""
+def test_a_process_is_paused_resumed_and_killed(tmp_path):
+    """The effect of each of SIGSTOP, SIGCONT and SIGKILL is verified."""
     process = Process(SLEEP, tmp_path / "log", piped=True)
     assert process.popen.stdout.readline() == b"up\n"
     assert pause(process.pid)
@@ -33,7 +33,7 @@ def pause_of_the_dead(pid):
 
 
 def test_a_paused_process_can_be_stopped(tmp_path):
-    """`stop` lets it go on first: it ends in order, not by force."""
+    """`stop` resumes it first, so it ends in order and not by force."""
     process = Process(
         (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"), tmp_path / "log"
     )
@@ -45,7 +45,7 @@ def test_a_paused_process_can_be_stopped(tmp_path):
 
 
 def test_settings_of_the_environment_stay_out(tmp_path, monkeypatch):
-    """A process here has the settings of its run alone, not those of the shell around it."""
+    """A process gets the settings of its run alone, not those of the surrounding shell."""
     monkeypatch.setenv("ADLEDGER_DATABASE", "production")
     process = Process(
         (sys.executable, "-c", "import os; print([n for n in os.environ if 'ADLEDGER' in n])"),

@@ -1,4 +1,4 @@
-"""Profiles hold load and thresholds; what one says wrongly is named with file, key and remedy."""
+"""Profiles hold load and thresholds; an invalid one is refused with file, key and remedy."""
 
 import pytest
 
@@ -15,13 +15,13 @@ WANTED = {
 }  # fmt: skip
 
 
-def test_the_profiles_are_there():
-    """Every profile that the product promises comes with it."""
+def test_the_documented_profiles_ship():
+    """Every documented profile ships with the product."""
     assert set(profile_files.names()) >= WANTED
 
 
 def test_every_scenario_is_played():
-    """Each attack and each look-alike stands in one of the profiles."""
+    """Each attack and each look-alike is in one of the profiles."""
     profiles = map(profile_files.load, profile_files.names())
     played = {kind.kind for profile in profiles for kind in profile.traffic.get("scenarios", ())}
     assert played == set(SCENARIOS)
@@ -29,7 +29,7 @@ def test_every_scenario_is_played():
 
 @pytest.mark.parametrize("name", profile_files.names())
 def test_a_profile_can_be_run(name):
-    """A profile says load, thresholds and what it is; and traffic can be planned of it, as many events as its rate says."""
+    """A profile has load, thresholds and a description, and its traffic plan has as many events as its rate says."""
     profile = profile_files.load(name)
     assert profile.thresholds
     assert profile.description
@@ -62,8 +62,8 @@ def test_a_profile_can_be_run(name):
         ("nonsense", "mine.toml", "mend"),
     ],
 )
-def test_what_is_wrong_is_named(text, key, remedy):
-    """File, key and remedy stand in the refusal."""
+def test_errors_name_file_key_and_remedy(text, key, remedy):
+    """The error names file, key and remedy."""
     with pytest.raises(UsageError) as refused:
         parse(text, "mine.toml", "mine")
     assert "mine.toml" in refused.value.message
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_named(text, key, remedy):
 
 
 def test_an_unknown_profile_names_the_nearest():
-    """A misspelt name is answered with the right one."""
+    """The error for a misspelt name suggests the nearest one."""
     with pytest.raises(UsageError, match="did you mean steady-day"):
         profile_files.load("stedy-day")
 
@@ -86,14 +86,14 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "5 s", "-5s", 5, None])
-def test_no_durations(text):
-    """What has no unit is no duration."""
+def test_a_duration_needs_a_unit(text):
+    """A number without a unit is not a duration."""
     with pytest.raises(ValueError, match="is no duration"):
         seconds_of(text)
 
 
 def test_faults_of_the_command_line():
-    """KIND@AT+DURATION; anything else is refused with that form."""
+    """KIND@AT+DURATION is parsed, and anything else is refused with that form."""
     fault = fault_of("pause-clickhouse@10s+500ms")
     assert (fault.kind, fault.at_seconds, fault.seconds) == ("pause-clickhouse", 10, 0.5)
     for wrong in ("pause-clickhouse", "pause@10s", "kill-worker@10"):

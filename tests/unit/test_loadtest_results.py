@@ -1,4 +1,4 @@
-"""The run folder: what is written is read again, equal; what is missing or damaged is named."""
+"""The run folder: what is written reads back equal; missing or damaged files are named."""
 
 import dataclasses
 
@@ -37,8 +37,8 @@ SUMMARY = RunSummary(
 )  # fmt: skip
 
 
-def test_what_is_written_is_read(tmp_path):
-    """run.json, summary.json and seconds.csv come back equal; a value that was not known comes back as None."""
+def test_files_read_back_equal(tmp_path):
+    """run.json, summary.json and seconds.csv read back equal; an unknown value reads back as None."""
     folder = RunFolder.create(tmp_path, "a")
     assert not folder.ended
     folder.write_run(RUN)
@@ -50,7 +50,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_runs_are_found(tmp_path):
-    """By id, by path, as the last one; each run once, the oldest first."""
+    """Runs are found by id, by path and as the last one; each once, the oldest first."""
     for name in ("b", "a"):
         RunFolder.create(tmp_path, name).write_run(dataclasses.replace(RUN, id=name))
     assert [folder.run().id for folder in runs_in(tmp_path)] == ["a", "b"]
@@ -63,8 +63,8 @@ def test_runs_are_found(tmp_path):
         RunFolder.create(tmp_path, "a")
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
-    """A run that was cut off, a damaged file, a later format."""
+def test_unreadable_runs_are_named(tmp_path):
+    """A run that was cut off, a damaged file and a later format are named."""
     folder = RunFolder.create(tmp_path, "a")
     with pytest.raises(UsageError, match=r"summary\.json is not there"):
         folder.summary()
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 
 def test_exit_codes_are_those_of_the_help():
-    """k6's 99 for thresholds, 0 held; the others are this command's."""
+    """99 is for thresholds as in k6, 0 for held; the others are this command's."""
     assert {v.value: v.exit_code for v in RunVerdict} == {
         "held": 0, "crossed": 99, "invalid": 97, "unverified": 98, "interrupted": 130,
     }  # fmt: skip

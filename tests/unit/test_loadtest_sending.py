@@ -1,4 +1,4 @@
-"""What senders send: the generator's records, all of them, in order, however they are cut and shared out."""
+"""Senders send exactly the generator's records, in order, however these are cut and shared out."""
 
 from collections import Counter, defaultdict
 
@@ -49,7 +49,7 @@ WHOLE, COUNT = sent_by(range(4), 65_536, schedule())
 @settings(max_examples=12)
 @given(st.sampled_from([256, 1_000, 65_536]), st.floats(0.05, 40), st.sampled_from([1, 2, 4]))
 def test_the_same_records_however_they_are_cut_and_shared(chunk_slots, speed, senders):
-    """Ticks of any length, chunks of any size, any number of senders: each partition's records are the same bytes."""
+    """For ticks of any length, chunks of any size and any number of senders, each partition's records are the same bytes."""
     together, count = defaultdict(bytes), 0
     for sender in range(senders):
         found, of_it = sent_by(range(sender, 4, senders), chunk_slots, schedule(speed=speed))
@@ -72,14 +72,14 @@ def test_packets_hold_what_blocks_hold():
 
 
 @pytest.mark.parametrize("end_ms", [START + 700, START + 3_000])
-def test_nothing_is_sent_from_the_end_on(end_ms):
-    """The schedule's end cuts: fewer records, all of them planned before it."""
+def test_nothing_is_sent_after_the_end(end_ms):
+    """A schedule that ends early has fewer records, all of them planned before the end."""
     rows = np.concatenate([chunk.rows.copy() for chunk in Generator(MODEL).rows()])
     assert sent_by(range(4), 1_000, schedule(end_ms))[1] == (rows["log_time"] < end_ms).sum()
 
 
-def test_what_was_sent_is_known_by_its_cuts():
-    """A load that ended early, sender by sender: the truth of the cuts is the truth of the records before them."""
+def test_cuts_determine_the_ground_truth():
+    """For a load that ended early, sender by sender, the ground truth of the cuts is that of the records before them."""
     cuts = cuts_of(MODEL, [((0, 2), START + 900), ((1, 3), START + 1_700)])
     sent = Sent(MODEL, cuts)
     builder = TruthBuilder(MODEL)
@@ -101,14 +101,14 @@ def test_what_was_sent_is_known_by_its_cuts():
 
 
 def test_the_load_follows_its_ramps():
-    """From 1 to 3 in two seconds, then a second at 3: slots come as the ramps' areas say."""
+    """From rate 1 to 3 in two seconds, then a second at 3: slots are due as the areas of the ramps say."""
     slots = [chunk.rows[chunk.rows["variant"] == 0]["log_time"] - START for chunk in Generator(MODEL).rows()]
     counts, _ = np.histogram(np.concatenate(slots), bins=[0, 1_000, 2_000, 3_000])
     assert np.allclose(counts / counts.sum(), np.array([1.5, 2.5, 3.0]) / 7, atol=0.02)
 
 
-def test_nothing_lies_near_an_edge():
-    """With a margin no record's class hangs on a few minutes of the log's clock, and the future stays future."""
+def test_no_record_is_near_a_boundary():
+    """With a margin no record's class depends on a few minutes of the log's clock, and the future stays the future."""
     model = TrafficModel(
         seed=3, events=20_000, partitions=4, duration_hours=60, late_share=0.3, late_minutes_median=800, duplicate_share=0.3,
         expired_share=0.1, edge_margin_minutes=30, retry_edge_weight=2.0, retry_beyond_weight=2.0, malformed_share=0.02,
@@ -123,7 +123,7 @@ def test_nothing_lies_near_an_edge():
 
 @pytest.mark.parametrize("encode", [True, False])
 def test_ticks_outlive_their_chunk(encode):
-    """Ticks are sent while the next chunk is made in the same room: what they hold does not change."""
+    """Ticks keep their contents while the next chunk is made in the same memory."""
     kept, before = [], []
     for chunk in Generator(MODEL, chunk_slots=500).chunks():
         ticks = list(cut(chunk, schedule(), encode=encode))
@@ -137,7 +137,7 @@ def _content(tick):
 
 
 def test_copies_come_within_a_run_of_seconds():
-    """Knobs bring copies into short runs: across a restart within its seconds, conflicts and replays within theirs."""
+    """The knobs bring copies into short runs: across a restart, and conflicts and replays, each within its seconds."""
     model = TrafficModel(
         seed=9, events=20_000, partitions=4, start_ms=START, ramps=(Ramp(40.0, 1.0, 1.0),), duplicate_share=0.5,
         retry_hours_weight=0, retry_edge_weight=0, retry_beyond_weight=0, retry_restart_weight=1.0,

@@ -1,4 +1,4 @@
-"""A log is known by its records: one that was cut short and grew again is not taken for the one that the ledger knows."""
+"""A log is identified by its records: one that was truncated and grew again is not taken for the ledger's."""
 
 import asyncio
 from dataclasses import replace
@@ -41,7 +41,7 @@ def value(number: int) -> bytes:
 
 
 class Log:
-    """Topic 0: what `records` (offset -> log time, value) holds from `first` to `end`. Topic 1 is empty."""
+    """Topic 0 holds `records` (offset -> log time, value) from `first` to `end`; topic 1 is empty."""
 
     def __init__(self) -> None:
         self.records = {o: (CLOCK + o, value(o)) for o in range(BATCHES * ROWS)}
@@ -50,7 +50,7 @@ class Log:
         self.denies_from: int | None = None
 
     def overwrite(self, since: int, *, same_times: bool) -> None:
-        """Put other records in the place of those from an offset on, a second later or at the same times."""
+        """Replace the records from an offset on with others, a second later or at the same times."""
         for offset in range(since, self.end):
             self.records[offset] = (CLOCK + offset + 1000 * (not same_times), value(offset + 1_000))
 
@@ -91,7 +91,7 @@ class Log:
 
 
 class World:
-    """A lane whose ledger has `BATCHES` batches of `ROWS` records of topic 0, as the log had them at first."""
+    """A lane whose ledger has `BATCHES` batches of `ROWS` records of topic 0, as the log first had them."""
 
     topology = TOPOLOGY
 
@@ -136,10 +136,12 @@ OFFSETS = st.integers(0, BATCHES * ROWS - 1)
     st.frozensets(OFFSETS, max_size=12),
     st.booleans(),
 )
-def test_what_was_overwritten_is_found_and_nothing_else(since, dead, absent, same_times):
-    """Law: changed from an offset on, the log is known to be changed from there or a little before; else it is the same.
+def test_exactly_an_overwritten_log_is_detected(since, dead, absent, same_times):
+    """Law: a log changed from an offset on is detected as changed from there or shortly before; an unchanged one is the same
+    log.
 
-    Whatever of it are events, dead letters, or markers without a record; by the times, or by the ids where those agree.
+    The changed offsets may be events, dead letters, or markers without a record; times show it, or ids where the times
+    agree.
     """
 
     async def check() -> None:
@@ -161,8 +163,8 @@ def test_what_was_overwritten_is_found_and_nothing_else(since, dead, absent, sam
     asyncio.run(check())
 
 
-async def test_what_retention_took_is_not_compared():
-    """Where the log no longer holds the last record, there is nothing to compare with: no alarm."""
+async def test_records_removed_by_retention_are_not_compared():
+    """Where the log no longer holds the last record there is nothing to compare, and no alarm."""
     world = World()
     entry = await world.written()
     world.source.first = BATCHES * ROWS
@@ -175,7 +177,7 @@ def with_epochs(entry: LedgerEntry) -> LedgerEntry:
 
 
 async def test_an_epoch_that_the_broker_has_is_kept():
-    """It is named at the ledger's end; a topic whose epoch is not known is not asked about."""
+    """The epoch is named at the ledger's end; a topic whose epoch is unknown is not checked."""
     world = World()
     entry = with_epochs(await world.written())
     assert known_epochs(entry) == {0: 4}
@@ -187,7 +189,7 @@ async def test_an_epoch_that_the_broker_has_is_kept():
 
 @pytest.mark.parametrize("denied", [0, 7, BATCHES * ROWS - 1])
 async def test_where_the_records_agree_a_denied_epoch_is_no_alarm(denied):
-    """The last record is the ledger's, and nothing stands behind it: so it is the same log, whatever the broker says."""
+    """The last record is the ledger's and nothing follows it, so it is the same log, whatever the broker says."""
     world = World()
     entry = with_epochs(await world.written())
     world.source.denies_from = denied
@@ -195,8 +197,8 @@ async def test_where_the_records_agree_a_denied_epoch_is_no_alarm(denied):
     assert await changed_since(world, entry, {0: denied}) == {}
 
 
-async def test_a_denied_epoch_is_looked_at_however_long_ago_it_was():
-    """A topic that was silent for more than a day is not compared; where the broker denies its epoch, it is."""
+async def test_a_denied_epoch_is_checked_however_old():
+    """A topic that was silent for more than a day is compared only where the broker denies its epoch."""
     world = World()
     entry = replace(await world.written(), clock_after=CLOCK + 2 * log_identity.KNOWN_BY_AGE_MS_MAX)
     world.source.overwrite(ROWS, same_times=False)
@@ -205,7 +207,9 @@ async def test_a_denied_epoch_is_looked_at_however_long_ago_it_was():
 
 
 async def test_records_where_the_ledger_has_none_are_found_by_the_epoch():
-    """Markers stood there, or retention took what the ledger has: the log's past is denied, and records stand in it now."""
+    """Where the ledger has markers, or retention removed its records, a denied epoch and records in their place show a
+    rewrite.
+    """
     world = World()
     entry = with_epochs(await world.written(absent=frozenset(range(BATCHES * ROWS))))
     end = BATCHES * ROWS
@@ -219,8 +223,8 @@ async def test_records_where_the_ledger_has_none_are_found_by_the_epoch():
     assert await changed_since(world, entry, {0: 5}) == {}
 
 
-async def test_looking_back_ends(monkeypatch: pytest.MonkeyPatch):
-    """After so many batches all that the log holds counts as changed."""
+async def test_looking_back_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """After a limit of batches everything that the log holds counts as changed."""
     monkeypatch.setattr(log_identity, "LOOKS_BACK_MAX", 2)
     world = World()
     entry = await world.written()
@@ -248,20 +252,20 @@ def refs_of_intended() -> RecordRefs:
 
 
 @pytest.mark.parametrize("epochs", [(3, 4), (-1, 4), (3, -1), ()])
-def test_a_batch_read_again_is_known_as_what_was_intended(epochs):
-    """As many records, up to the cut, by the same leaders as far as these are known."""
+def test_a_batch_read_again_matches_its_intent(epochs):
+    """It has as many records, up to the cut, by the same leaders as far as these are known."""
     assert as_intended(INTENDED, refs_of_intended(), LANE_CLOCK, epochs)
     assert as_intended(replace(INTENDED, leader_epochs=()), refs_of_intended(), LANE_CLOCK, epochs)
 
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_other_records_are_not_what_was_intended(what):
-    """Fewer records, another last one, or one by another leader: the log was rewritten since."""
+    """Fewer records, another last one, or one by another leader show that the log was rewritten since."""
     assert not as_intended(INTENDED, *OTHERS[what](refs_of_intended(), LANE_CLOCK, (3, 4)))
 
 
-def test_the_order_gives_up_what_stands_there_now():
-    """In a new epoch, from the first offset that changed up to the ledger's end: counted as lost; other topics go on."""
+def test_the_override_gives_up_the_changed_range():
+    """In a new epoch, offsets from the first change to the ledger's end count as lost, and other topics go on."""
     override = skip_changed(LanePosition(LANE, 8, "idA,idB/4~1", {0: 20, 1: 6}), {0: 15})
     assert (override.kind, override.epoch, override.lost) == (OverrideKind.SKIP, "idA,idB/4~2", 5)
     assert override.ranges == (OffsetRange(0, 15, 20), OffsetRange(1, 6, 6))

@@ -11,13 +11,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "methodology.md"
 
 
 def test_the_page_is_that_of_the_shipped_rule_set():
-    """A rule, threshold or text that changes without `make methodology` fails here."""
+    """A rule, threshold or sentence that changes without `make methodology` fails here."""
     expected = methodology(load_rules(DEFAULT), DEFAULT).rstrip()
     assert PAGE.read_text("utf-8").rstrip() == expected, "run `make methodology`"
 
 
 def test_every_rule_is_described_with_its_class_threshold_and_totals():
-    """Whatever the set: no rule is left out, every parameter has its value, and modes change what a rule enters."""
+    """Whatever the set, no rule is left out, every parameter has its value, and modes change what a rule counts towards."""
     rules = load_rules(DEFAULT)
     enforced = [r for r, s in rules.rules.items() if s.mode == Mode.ENFORCE]
     page, flagged = methodology(rules, "x"), methodology(rules.flagged(enforced), "x")

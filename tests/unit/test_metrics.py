@@ -1,4 +1,4 @@
-"""Laws of the metrics: names as Prometheus has them, a bounded number of series, and counts that are the ledger's."""
+"""Laws of the metrics: Prometheus names, a bounded number of series, and counts that equal the ledger's."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def entry(lane=3, batch_no=0, counts=None, clock_after=MINUTE * 1000 + 500):
 
 
 def samples(metrics):
-    """(name, labels) -> value, as Prometheus would read the page."""
+    """Return (name, labels) -> value, as Prometheus would read the page."""
     text = metrics.render().decode()
     return {
         (s.name, tuple(sorted(s.labels.items()))): s.value
@@ -64,8 +64,8 @@ def busy():
     return metrics
 
 
-def test_the_list_is_whole():
-    """What is scraped is METRICS, by name, type and labels, and the process's own; nothing else."""
+def test_the_list_is_complete():
+    """A scrape has exactly METRICS, by name, type and labels, and the process's own."""
     families = {}
     for family in text_string_to_metric_families(busy().render().decode()):
         name = family.name + "_total" if family.type == "counter" else family.name
@@ -77,7 +77,7 @@ def test_the_list_is_whole():
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
 def test_names_are_prometheus_names(metric):
-    """Our prefix, `_total` for counters and only for them, base units, and labels of few values."""
+    """Names have our prefix, `_total` for counters and only for them, base units, and labels with few values."""
     assert re.fullmatch(r"adledger_[a-z_]+[a-z]", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert "_ms" not in metric.name
@@ -105,7 +105,7 @@ def test_every_metric_is_explained_to_operators():
 
 
 def test_events_are_counted_as_the_ledger_counts_them():
-    """The sum over batches, by class; every class has a series from the start, so that rates have a zero before."""
+    """Counters sum over batches by class; every class has a series from the start, so that rates begin at zero."""
     metrics = LaneMetrics()
     assert {labels for name, labels in samples(metrics) if name == "adledger_events_total"} == {
         (("class", name),) for name in CLASS_NAMES.values()
@@ -124,7 +124,7 @@ def test_events_are_counted_as_the_ledger_counts_them():
 
 
 def test_a_lane_is_in_one_phase():
-    """Exactly one phase of a lane shows 1, the last that was heard."""
+    """Exactly one phase of a lane shows 1, the latest."""
     metrics = LaneMetrics()
     for phase in (*Phase, *reversed(Phase)):
         metrics.emit(PhaseChanged(5, phase, "why"))
@@ -133,7 +133,7 @@ def test_a_lane_is_in_one_phase():
 
 
 def test_doubts_and_retries():
-    """A batch in doubt counts once, however often its lane takes it up; each try that another follows is a retry."""
+    """A batch in doubt counts once, however often its lane resumes it; each attempt that another follows is a retry."""
     metrics = LaneMetrics()
     for number in range(1, 4):
         metrics.emit(BatchInDoubt(1, "no answer", 7))
@@ -148,7 +148,7 @@ def test_doubts_and_retries():
 
 
 def test_a_failed_insert_counts_under_its_error():
-    """Beside those that were acknowledged, by table."""
+    """Failed inserts are counted beside acknowledged ones, by table."""
     metrics = LaneMetrics()
     metrics.emit(InsertDone("events"))
     metrics.emit(InsertFailed(1, 7, "events", "InsertRefused", 243))
@@ -157,8 +157,8 @@ def test_a_failed_insert_counts_under_its_error():
         assert found["adledger_inserts_total", (("outcome", outcome), ("table", "events"))] == 1
 
 
-def test_a_lane_that_went_leaves_no_series():
-    """Once it is released nothing names the lane; what the worker counted stays. Twice is once."""
+def test_a_released_lane_leaves_no_series():
+    """After the release no series names the lane, the worker's counts stay, and a second release changes nothing."""
     metrics = busy()
     metrics.emit(PhaseChanged(4, Phase.REBUILDING))
     for lane in (3, 3, 9):
@@ -174,8 +174,8 @@ def test_a_lane_that_went_leaves_no_series():
     assert samples(metrics)["adledger_lanes_owned", ()] == 1
 
 
-def test_the_monitor_is_shown():
-    """The monitor's counts stand on the page as they are at the scrape."""
+def test_the_monitors_counts_are_scraped():
+    """The page has the monitor's counts at the time of the scrape."""
     found = samples(busy())
     assert found["adledger_live_messages_total", (("outcome", "absorbed"),)] == 1
     assert found["adledger_live_messages_total", (("outcome", "unreadable"),)] == 2
@@ -183,7 +183,7 @@ def test_the_monitor_is_shown():
     assert found["adledger_live_publisher_minutes", ()] == 1
 
 
-def test_two_workers_in_one_process_count_apart():
+def test_two_workers_in_one_process_count_separately():
     """There is no global registry."""
     one, other = LaneMetrics(), LaneMetrics()
     one.emit(InsertDone("events"))

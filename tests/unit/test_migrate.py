@@ -10,7 +10,7 @@ from adledger.schemas.migrate import Migration, load, pending
 MIGRATIONS = [Migration(n, f"m{n}", "SELECT 1", f"sum{n}") for n in (1, 2, 3)]
 
 
-def test_what_is_recorded_is_not_applied_again() -> None:
+def test_recorded_migrations_are_not_applied_again() -> None:
     """The rest follow in order; a version that two workers recorded at once counts once."""
     assert pending(MIGRATIONS, [], "db") == MIGRATIONS
     assert pending(MIGRATIONS, [(1, "sum1"), (1, "sum1"), (2, "sum2")], "db") == MIGRATIONS[2:]
@@ -18,7 +18,7 @@ def test_what_is_recorded_is_not_applied_again() -> None:
 
 
 def test_an_edited_migration_is_refused_by_name() -> None:
-    """The file's text is not what was applied: say which, and what to do."""
+    """The error says which file differs from what was applied, and the remedy."""
     with pytest.raises(SinkError, match=r"0002_m2\.sql") as e:
         pending(MIGRATIONS, [(1, "sum1"), (2, "other")], "db")
     assert "restore" in e.value.remedy
@@ -32,14 +32,14 @@ def test_a_database_ahead_of_the_code_is_refused() -> None:
 
 @pytest.mark.parametrize("names", [["0002_a.sql"], ["0001_a.sql", "0003_b.sql"], ["1_a.sql"], ["0001_A.sql"]])
 def test_files_are_numbered_without_a_gap(tmp_path: Path, names: list[str]) -> None:
-    """A gap or a name of another form is a slip of whoever added the file."""
+    """A gap or a malformed name is an error in the repository."""
     for name in names:
         (tmp_path / name).write_text("SELECT 1")
     with pytest.raises(ValueError, match="expected"):
         load(tmp_path)
 
 
-def test_newlines_of_another_system_are_no_edit(tmp_path: Path) -> None:
+def test_crlf_line_endings_are_not_an_edit(tmp_path: Path) -> None:
     """A checkout with CRLF has the same checksums."""
     unix, windows = tmp_path / "a", tmp_path / "b"
     for folder, newline in ((unix, "\n"), (windows, "\r\n")):

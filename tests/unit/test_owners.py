@@ -1,4 +1,4 @@
-"""Who owns a lane and what it does there: what members tell the group, and what their pages tell whoever asks."""
+"""Which worker owns a lane and what it does there: what members tell the group, and what their pages return."""
 
 import asyncio
 import os
@@ -41,8 +41,8 @@ def member(url: str, *lanes: int) -> GroupMember:
     return GroupMember("adledger", "/127.0.0.1", lanes, WorkerInfo("chi-07:4121", url))
 
 
-def test_what_a_member_tells_comes_through_its_claim():
-    """With every join, beside the claim; user data of other programs and releases tell nothing."""
+def test_worker_info_is_in_the_claim():
+    """Worker info travels with the claim at every join; user data of other programs and releases has none."""
     info = WorkerInfo("chi-07:4121", "http://0.0.0.0:6066/")
     assert decode_worker_info(LaneAssignor(info=info).metadata(["t"]).user_data) == info
     for other in (b"", None, b"\x00\xff", b"[]", b"7", LaneAssignor().metadata(["t"]).user_data):
@@ -59,13 +59,13 @@ def test_what_a_member_tells_comes_through_its_claim():
         ("file:///etc/passwd", "/10.1.2.3", ""),
     ],
 )
-def test_pages_are_looked_for_where_the_broker_saw_the_member(told: str, host: str, seen: str):
-    """Every address becomes the member's; one that is named is taken; what is no page's address is none."""
+def test_pages_are_at_the_address_that_the_broker_saw(told: str, host: str, seen: str):
+    """A wildcard becomes the member's address, a named one is used, and an invalid one is none."""
     assert pages_of(GroupMember("adledger", host, (), WorkerInfo("w", told))) == seen
 
 
 async def test_the_pages_say_what_a_lane_does():
-    """The phase and how far it is; a lane that the worker does not have yet is not known, and says so."""
+    """They have the phase and its progress; a lane that the worker does not own yet is reported as unknown."""
 
     async def lanes(_: web.Request) -> web.Response:
         return web.json_response(LANES)
@@ -91,8 +91,8 @@ async def of_another_release(_: web.Request) -> web.Response:
 
 
 @pytest.mark.parametrize("handler", [never, nonsense, of_another_release])
-async def test_pages_that_do_not_answer_hold_nobody_back(handler: Handler, monkeypatch: pytest.MonkeyPatch):
-    """The owner is named all the same, its doings are not known, and why."""
+async def test_pages_that_do_not_answer_cost_nothing_else(handler: Handler, monkeypatch: pytest.MonkeyPatch):
+    """The owner is still named, its activity is unknown, and the reason is given."""
     monkeypatch.setattr(owners, "PAGES_SECONDS_MAX", 0.2)
     async with pages(handler) as url:
         told = await owners._told_by(member(url, 2))
@@ -101,7 +101,7 @@ async def test_pages_that_do_not_answer_hold_nobody_back(handler: Handler, monke
 
 
 async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int):
-    """The group names the owner; what is not known is said to be so."""
+    """The group names the owner, and what is unknown is reported as such."""
     assert (await owners._told_by(member("", 1)))[1] == Owner("chi-07:4121", detail="the worker has no pages")
     old = await owners._told_by(GroupMember("adledger", "/10.1.2.3", (1,)))
     assert old[1].worker == "adledger at 10.1.2.3"
@@ -109,8 +109,8 @@ async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int)
     assert "pages don't answer" in gone[1].detail
 
 
-async def test_pages_on_another_machines_loopback_are_not_looked_for_here():
-    """What answers on this machine's loopback is another worker's: nobody is asked, and why is said."""
+async def test_another_machines_loopback_is_not_queried_here():
+    """This machine's loopback would answer for another worker, so nothing is queried and the reason is given."""
 
     async def lanes(_: web.Request) -> web.Response:
         return web.json_response(LANES)
@@ -126,7 +126,7 @@ async def test_pages_on_another_machines_loopback_are_not_looked_for_here():
 
 
 async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
-    """The process that holds the group's lock has every lane; when it has left, nobody has."""
+    """The process that holds the group's lock owns every lane; when it has left there is no owner."""
     with open_log(tmp_path / "log", 3):
         pass
     settings = Settings(source=f"files:{tmp_path / 'log'}", clickhouse=f"embedded:{tmp_path / 'ch'}")
@@ -148,8 +148,8 @@ async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
     assert (await lane_owners(settings)).workers == 0
 
 
-def test_what_is_the_same_of_several_lanes_is_said_once():
-    """With the lanes' numbers; what one lane alone has to say stays as it is."""
+def test_common_messages_of_lanes_are_merged():
+    """They carry the lanes' numbers; a message of one lane alone is unchanged."""
     said = [(number, f"lane {number}: partitions were added") for number in (0, 1, 12)]
     assert gathered([*said, (3, "lane 3: of batch 7 there are 2")]) == [
         "lanes 0, 1, 12: partitions were added", "lane 3: of batch 7 there are 2",

@@ -1,4 +1,4 @@
-"""The package: one top-level name, and no module under two."""
+"""The package has one top-level name, and no module has two."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("folder", ["pipeline", "schemas", "sinks", "loadtest"])
 def test_no_module_is_importable_under_two_names(folder):
-    """In a checkout the root is on the path; a folder imported from there names the package that it is."""
+    """In a checkout the root is on the path; a folder imported from there raises an error with the right package name."""
     tried = subprocess.run(
         [sys.executable, "-c", f"import {folder}"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,

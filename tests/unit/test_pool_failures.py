@@ -1,4 +1,4 @@
-"""The pool of connections: a call that failed leaves nothing behind, also where no collector comes."""
+"""The pool of connections: a call that failed leaves nothing behind, even without the garbage collector."""
 
 import gc
 import weakref
@@ -11,15 +11,15 @@ from adledger.sinks.pool import ClientPool
 
 
 class Broken:
-    """A client that is only closed."""
+    """A client that can only be closed."""
 
     timeout_seconds = 0.0
 
     def abort(self) -> None:
-        """Nothing is under way."""
+        """Do nothing: no call is under way."""
 
     def disconnect(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class Columns:
@@ -35,8 +35,10 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.usefixtures("no_collector")
-async def test_a_call_that_failed_lets_go_of_what_it_was_to_send(streamed: bool):
-    """Else each batch in doubt stays: workers keep the collector away, and a slow server means many of them."""
+async def test_a_failed_call_releases_what_it_was_to_send(streamed: bool):
+    """Otherwise each batch in doubt would stay in memory: workers disable the collector, and a slow server means many of
+    them.
+    """
     pool = ClientPool(Broken, 1)
 
     async def fail() -> weakref.ref[Columns]:

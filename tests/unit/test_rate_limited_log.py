@@ -1,4 +1,4 @@
-"""Lines about brokers come once, then less and less often, and say how many were left out."""
+"""Log lines about brokers appear once, then less and less often, and count what was left out."""
 
 import logging
 
@@ -38,7 +38,7 @@ def lines(clock):
 
 
 def test_an_outage_of_an_hour_takes_few_lines(clock, lines):
-    """aiokafka repeats three messages each second, of brokers in another order each time: not a line for each."""
+    """aiokafka repeats three messages each second, with brokers in another order each time; few of them become lines."""
     aiokafka = logging.getLogger("aiokafka")
     for clock.seconds in range(HOUR):
         aiokafka.error("Unable connect to node with id %s: %s", clock.seconds % 3, "refused")
@@ -52,8 +52,8 @@ def test_an_outage_of_an_hour_takes_few_lines(clock, lines):
     assert "like it were left out" in lines[-1]
 
 
-def test_after_quiet_times_a_line_is_news_again(clock, lines):
-    """What has not been said for long is written at once, and its repeats soon."""
+def test_after_a_quiet_time_a_line_is_new_again(clock, lines):
+    """A message that has not occurred for long is written at once, and so are its first repeats."""
     aiokafka = logging.getLogger("aiokafka")
     for start in (0.0, HOUR):
         for clock.seconds in (start, start + 1, start + REPEAT_SECONDS_MIN):

@@ -1,4 +1,4 @@
-"""Where a lane goes on: what the ledger, the group's intent and the log agree on; anything else stops it."""
+"""A lane goes on where ledger, committed intent and log agree; anything else halts it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ ENDS = {0: 20, 1: 6}
 
 @dataclass(slots=True)
 class FakeLog:
-    """What find_start asks of a log: committed offsets and bounds."""
+    """What find_start reads of a log: committed offsets and bounds."""
 
     commits: dict[int, Committed] = field(default_factory=dict)
     held: dict[int, OffsetBounds] = field(
@@ -73,7 +73,7 @@ class World:
         return await find_start(Ports(**given), LANE)
 
     async def stopped(self, *words: str) -> None:
-        """Check that the lane stops, and that what it says names the lane and each of `words`, with a remedy."""
+        """Check that the lane halts, and that the error names the lane and each of `words`, with a remedy."""
         with pytest.raises(LaneHalted) as stopped:
             await self.start()
         assert stopped.value.remedy
@@ -95,7 +95,7 @@ def intent(batch_no: int, starts: Mapping[int, int], ends: Mapping[int, int], **
 
 
 def entry(of: Intent) -> LedgerEntry:
-    """Return the ledger entry that the intent's batch ends with."""
+    """Return the ledger entry that completes the intent's batch."""
     return replace(
         sink_suite.entry(LANE, of.batch_no),
         epoch=of.epoch,
@@ -110,19 +110,19 @@ NEXT = intent(8, ENDS, {0: 30, 1: 6}, clock_before=CLOCK + 9, clock_after=CLOCK 
 
 
 async def test_a_fresh_lane_begins_where_the_log_does(world):
-    """Without a ledger and without an intent: the first offsets that the log holds, batch 1, clock 0."""
+    """Without ledger and intent it begins at the log's first offsets, with batch 1 and watermark 0."""
     assert await world.start() == Start({0: 10, 1: 5}, FIRST_BATCH, 0, None)
 
 
-async def test_a_done_batch_is_gone_on_from(world):
-    """The intent of the ledger's last batch is done: its ends come next, and nothing is in doubt."""
+async def test_a_done_batch_is_continued(world):
+    """The intent of the ledger's last batch is done: the lane goes on at its ends, with nothing in doubt."""
     world.commit(DONE)
     await world.ledger(entry(DONE))
     assert await world.start() == Start(ENDS, 8, CLOCK + 9, None)
 
 
 async def test_an_intent_without_its_ledger_row_is_pending(world):
-    """The batch after the ledger's last is in doubt, whatever of it was written already."""
+    """The batch after the ledger's last is in doubt, whatever of it is written already."""
     world.commit(NEXT)
     await world.ledger(entry(DONE))
     await world.events(8)
@@ -139,7 +139,7 @@ async def test_the_first_intent_may_be_pending(world):
 
 @pytest.mark.parametrize("reached", [0, 1])
 async def test_the_highest_batch_number_wins(world, reached):
-    """A commit that reached one topic's partition only counts: it may be all that is known of the batch."""
+    """A commit that reached only one topic's partition counts, since it may be all that is known of the batch."""
     world.commit(DONE)
     world.commit(NEXT, reached)
     await world.ledger(entry(DONE))
@@ -147,7 +147,7 @@ async def test_the_highest_batch_number_wins(world, reached):
 
 
 async def test_the_latest_deadline_wins(world):
-    """Of one batch intended twice, the later deadline is the one to wait for."""
+    """For one batch that was intended twice, the later deadline is waited for."""
     later = NEXT.with_send_by(NEXT.send_by + 60)
     world.commit(later, 0)
     world.commit(NEXT, 1)
@@ -157,26 +157,26 @@ async def test_the_latest_deadline_wins(world):
 
 @pytest.mark.parametrize("batch_no", [1, 6, 9])
 async def test_a_ledger_and_a_group_of_different_batches(world, batch_no):
-    """A group whose intent is not of the ledger's last batch or the next belongs to another database."""
+    """A group whose intent is neither of the ledger's last batch nor of the next belongs to another database."""
     world.commit(replace(NEXT, batch_no=batch_no))
     await world.ledger(entry(DONE))
     await world.stopped("batch 7", f"batch {batch_no}")
 
 
 async def test_a_ledger_without_a_group(world):
-    """A group that never committed does not go with a ledger: it is not begun anew."""
+    """A group that never committed does not match a ledger, and the lane does not begin again."""
     await world.ledger(entry(DONE))
     await world.stopped("batch 7", "none")
 
 
 async def test_a_group_without_a_ledger(world):
-    """A group that had batches does not go with an empty database."""
+    """A group that had batches does not match an empty database."""
     world.commit(NEXT)
     await world.stopped("batch 0", "batch 8")
 
 
 async def test_a_done_batch_of_other_ranges(world):
-    """The same batch number in ledger and group, but of other offsets: they do not belong together."""
+    """Ledger and group with the same batch number and other offsets do not belong together."""
     world.commit(intent(7, {0: 10, 1: 5}, {0: 21, 1: 6}))
     await world.ledger(entry(DONE))
     await world.stopped("batch 7", "10 to 19 of topic 0", "10 to 20 of topic 0")
@@ -192,7 +192,7 @@ async def test_a_done_batch_of_other_ranges(world):
     ids=["a gap", "an overlap", "another clock"],
 )
 async def test_an_intent_that_does_not_begin_at_the_ledgers_end(world, altered):
-    """Ranges join without gap or overlap, and the clock goes on: else one of both was altered."""
+    """Ranges join without gap or overlap and the watermark goes on; otherwise one of them was altered."""
     world.commit(altered)
     await world.ledger(entry(DONE))
     await world.stopped("batch 8")
@@ -201,7 +201,9 @@ async def test_an_intent_that_does_not_begin_at_the_ledgers_end(world, altered):
 @pytest.mark.parametrize("epoch", ["idA,idC/16", "idA,idB/8"])
 @pytest.mark.parametrize("pending", [False, True])
 async def test_another_log_is_noticed(world, epoch, pending):
-    """A topic made anew, or with other partitions, is another log: the ledger's offsets mean nothing there."""
+    """A topic that was created again, or has other partitions, is another log, in which the ledger's offsets mean
+    nothing.
+    """
     done, following = (replace(i, epoch=epoch) for i in (DONE, NEXT))
     world.commit(following if pending else done)
     await world.ledger(entry(done))
@@ -209,7 +211,7 @@ async def test_another_log_is_noticed(world, epoch, pending):
 
 
 async def test_a_first_intent_of_another_log(world):
-    """The same, where there is an intent but no ledger yet."""
+    """The same holds where there is an intent but no ledger yet."""
     world.commit(replace(DONE, batch_no=FIRST_BATCH, epoch="old/16"))
     await world.stopped("old/16", TOPOLOGY.epoch)
 
@@ -217,7 +219,7 @@ async def test_a_first_intent_of_another_log(world):
 @pytest.mark.parametrize("bounds", [OffsetBounds(21, 100), OffsetBounds(10, 19)], ids=["gone", "truncated"])
 @pytest.mark.parametrize("pending", [False, True])
 async def test_the_log_no_longer_holds_what_comes_next(world, bounds, pending):
-    """Offsets that are gone, at either end, are never jumped over."""
+    """Missing offsets, at either end, are never skipped."""
     world.commit(NEXT if pending else DONE)
     await world.ledger(entry(DONE))
     world.log.held[0] = bounds
@@ -225,7 +227,7 @@ async def test_the_log_no_longer_holds_what_comes_next(world, bounds, pending):
 
 
 async def test_the_end_of_the_log_is_held(world):
-    """A lane that has read everything goes on at the end, also of a log that holds nothing any more."""
+    """A lane that has read everything goes on at the end, even of a log that holds nothing any more."""
     world.commit(DONE)
     await world.ledger(entry(DONE))
     world.log.held = {t: OffsetBounds(end, end) for t, end in ENDS.items()}
@@ -233,8 +235,10 @@ async def test_the_end_of_the_log_is_held(world):
 
 
 @pytest.mark.parametrize(("batch_no", "pending"), [(8, False), (9, False), (9, True), (70, True)])
-async def test_rows_that_nothing_speaks_of(world, batch_no, pending):
-    """Rows of a batch that is neither in the ledger nor intended: somebody else writes here, or offsets were reset."""
+async def test_rows_without_ledger_or_intent(world, batch_no, pending):
+    """Rows of a batch that is neither in the ledger nor intended mean that somebody else writes, or that offsets were
+    reset.
+    """
     world.commit(NEXT if pending else DONE)
     await world.ledger(entry(DONE))
     await world.events(batch_no)
@@ -242,13 +246,13 @@ async def test_rows_that_nothing_speaks_of(world, batch_no, pending):
 
 
 async def test_rows_before_a_fresh_start(world):
-    """A new group on a database with rows does not begin at 1 as if they were not there."""
+    """A new group on a database with rows does not begin at batch 1."""
     await world.events(1)
     await world.stopped("events", "batch 1", "not intended")
 
 
 async def test_foreign_metadata(world):
-    """An offset that another tool committed or reset stops the lane, and its topic is named."""
+    """An offset that another tool committed or reset halts the lane, and the error names its topic."""
     await world.ledger(entry(DONE))
     world.commit(DONE)
     world.log.commits[1] = Committed(0, "")

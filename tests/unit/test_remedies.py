@@ -1,4 +1,4 @@
-"""Commands in remedies meet the deployment that the failed command met."""
+"""Commands in remedies reach the same deployment as the failed command."""
 
 import shlex
 from pathlib import Path
@@ -19,8 +19,8 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_what_came_by_flags_is_given_again():
-    """By its option or by --set; what came from elsewhere, or leads a command nowhere, is not."""
+def test_remedies_repeat_the_flags():
+    """Settings that came by option or --set are repeated; those from elsewhere, or of no effect, are not."""
     loaded = load(
         {"source": "kafka://h:1", "group": "g"},
         ["topics=b.i,b.c", "kafka.security.protocol=SSL", "batch_rows_max=4096"],
@@ -45,27 +45,27 @@ def test_what_came_by_flags_is_given_again():
 
 
 def test_the_settings_file_is_named_again(tmp_path: Path):
-    """A command that was given --config needs it."""
+    """After a command with --config the remedy has it too."""
     (tmp_path / "my.toml").write_text('source = "kafka://h:1"\n')
     loaded = load({}, (), tmp_path / "my.toml")
     assert command_flags(loaded, tmp_path / "my.toml")[CREATE] == f"--config {tmp_path / 'my.toml'}"
 
 
 def test_no_secret_is_repeated():
-    """Neither the password of an address, nor a property's."""
+    """Neither the password of an address nor that of a property is in a remedy."""
     loaded = load({"clickhouse": "clickhouse://u:hidden@h:1"}, ["kafka.sasl.password=hidden2"], None)
     assert "hidden" not in "".join(command_flags(loaded, None).values())
 
 
 def test_errors_of_a_block_are_completed():
-    """Message and remedy; the error stays what it was."""
+    """Message and remedy are completed, and the error object stays the same."""
     with pytest.raises(LogError) as raised, completed({CREATE: "--source x"}):
         raise LogError(f"wrong: {CREATE}", remedy=CREATE)
     assert str(raised.value) == f"wrong: {CREATE} --source x\n  remedy: {CREATE} --source x"
 
 
-def test_a_broker_that_is_not_there_is_said_once(unused_tcp_port: int, tmp_path: Path):
-    """`lane status` and a worker: one error, and no line of the client's before it."""
+def test_an_unreachable_broker_is_reported_once(unused_tcp_port: int, tmp_path: Path):
+    """`lane status` and a worker print one error, without client log lines before it."""
     here = ["--source", f"kafka://127.0.0.1:{unused_tcp_port}", "--clickhouse", f"embedded:{tmp_path / 'ch'}"]
     for command in (["lane", "status"], ["run", "--without-web"]):
         ended = CliRunner().invoke(app, [*command, *here])

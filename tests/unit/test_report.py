@@ -1,4 +1,4 @@
-"""The report says what the run folder says, in every form, and nothing of it can break the form."""
+"""The report says what the run folder says, in every format, and no value of it can break the format."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -58,7 +58,7 @@ ends = pytest.mark.parametrize("summary", ENDS.values(), ids=ENDS)
 
 
 class Outline(HTMLParser):
-    """A page's elements and texts; fails where one is closed that is not open."""
+    """A page's elements and strings; fails where an element is closed that is not open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Outline(HTMLParser):
 
 @ends
 def test_a_page_is_well_formed_and_fetches_nothing(summary):
-    """However a run ended its page is sound, has each id once, leads only into itself, and holds no script."""
+    """However a run ended, its page is well-formed, has unique ids, links only within itself, and has no script."""
     outline = Outline(page(run_of(), summary, seconds_of()))
     assert len(set(outline.ids)) == len(outline.ids)
     assert all(link.removeprefix("#") in outline.ids for link in outline.links)
@@ -102,8 +102,8 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
         ("lag_records", "max<10", None, "events in the log and not yet queryable: nothing was measured"),
     ],
 )  # fmt: skip
-def test_a_crossed_threshold_is_told_in_words(metric, expression, value, said):
-    """What was asked for and what was measured, for those who don't read profiles, in the page as in Markdown."""
+def test_a_crossed_threshold_is_explained(metric, expression, value, said):
+    """Page and Markdown say what was required and what was measured, for readers who don't read profiles."""
     result = ThresholdResult(metric=metric, expression=expression, value=value, held=False)
     summary = summary_of(verdict=RunVerdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
     [reason] = words.reasons(summary)
@@ -114,7 +114,7 @@ def test_a_crossed_threshold_is_told_in_words(metric, expression, value, said):
 
 @ends
 def test_the_verdict_comes_first(summary):
-    """Before any other section: the title of the verdict, its reasons, then the figures, in the page as in Markdown."""
+    """In page and Markdown the verdict's title, its reasons and the figures precede any other section."""
     said = words.headline(run_of(), summary)
     text = page(run_of(), summary, seconds_of()).partition("<main")[2]
     places = [
@@ -126,7 +126,7 @@ def test_the_verdict_comes_first(summary):
 
 
 def test_a_verdict_is_good_only_where_the_run_held():
-    """What is invalid, interrupted or unverified is neither good nor bad, and says so."""
+    """An invalid, interrupted or unverified run is shown as neither good nor bad."""
     kinds = {name: words.headline(run_of(), summary).kind for name, summary in ENDS.items()}
     assert {name for name, kind in kinds.items() if kind == words.GOOD} == {
         "held",
@@ -144,7 +144,7 @@ def test_counting_is_never_called_exact_without_a_comparison():
 
 
 def test_every_plot_has_its_lines_its_legend_and_its_text_alternative():
-    """Each plot is there, with a line and a legend's row for each series, and a description with figures."""
+    """Each plot has a line and a legend's row for each series, and a description with figures."""
     plots = plots_of(run_of(), summary_of(), seconds_of())
     assert [plot.key for plot in plots] == [wanted.key for wanted in WANTED]
     text = page(run_of(), summary_of(), seconds_of())
@@ -158,7 +158,7 @@ def test_every_plot_has_its_lines_its_legend_and_its_text_alternative():
 
 
 def test_warm_up_drain_and_faults_are_marked_where_they_were():
-    """The shaded spans lie on the time axis as the run and its faults say."""
+    """The shaded spans match the times of the run and its faults."""
     for plot in plots_of(run_of(), summary_of(), seconds_of()):
         spans = {span.kind: span for span in plot.spans}
         assert (spans["warm-up"].begin, spans["warm-up"].end) == (plot.begin, 0)
@@ -169,7 +169,9 @@ def test_warm_up_drain_and_faults_are_marked_where_they_were():
 @settings(max_examples=20)
 @given(st.integers(1, 3_000))
 def test_a_long_run_has_no_more_points_than_can_be_seen(count):
-    """However long: at most POINTS_MAX points, the last at the last second, the largest lag kept."""
+    """However long the run, there are at most POINTS_MAX points, the last at the last second, and the largest lag is
+    kept.
+    """
     some = seconds_of()
     lines = some * (count // len(some) + 1)
     lines = [{**line, "second": float(i)} for i, line in enumerate(lines[:count], 1)]
@@ -180,7 +182,7 @@ def test_a_long_run_has_no_more_points_than_can_be_seen(count):
     assert lag.high == max(line["lag_records"] for line in lines)
 
 
-def test_what_the_runner_did_not_know_is_left_out():
+def test_unknown_values_are_left_out():
     """Columns without a value make no line; without any second there is no plot, and the page says why."""
     lines = [{**line, "worker_cpu_cores": None, "parts": None} for line in seconds_of()]
     plots = {plot.key: plot for plot in plots_of(run_of(), summary_of(), lines)}
@@ -189,8 +191,8 @@ def test_what_the_runner_did_not_know_is_left_out():
     assert "No second was sampled" in page(run_of(), summary_of(), [])
 
 
-def test_texts_from_outside_stay_texts():
-    """Whatever a profile, a command or a difference holds, no form takes it for markup."""
+def test_outside_strings_are_escaped():
+    """Whatever a profile, a command or a difference contains, no format interprets it as markup."""
     run = run_of(profile_name=NASTY, command=("adledger", NASTY), target=NASTY, environment={NASTY: NASTY})
     summary = replace(ENDS["wrong"], why=(NASTY,), run_id=NASTY)
     assert "script" not in Outline(page(run, summary, seconds_of())).elements
@@ -201,7 +203,7 @@ def test_texts_from_outside_stay_texts():
 
 @given(st.text(), st.text())
 def test_a_template_gives_back_text_and_attribute(text, attribute):
-    """Escaping is undone by a reader; only what XML can't hold shows as replaced."""
+    """A reader that unescapes gets the original; only characters that XML can't hold are replaced."""
     case = Case("group", "name", FAILURE, attribute, text)
     tree = ET.fromstring(
         render(
@@ -218,7 +220,7 @@ def test_a_template_gives_back_text_and_attribute(text, attribute):
 
 @ends
 def test_junit_fails_exactly_where_the_exit_code_does(summary):
-    """A failure or an error stands in the XML if and only if the run's exit code is not 0, and the sums are right."""
+    """The XML has a failure or an error if and only if the run's exit code is not 0, and the sums are right."""
     suite = ET.fromstring(junit(run_of(), summary))[0]
     bad = suite.findall(".//failure") + suite.findall(".//error")
     assert bool(bad) == (summary.verdict.exit_code != 0)
@@ -231,7 +233,7 @@ def test_junit_fails_exactly_where_the_exit_code_does(summary):
 
 @given(st.floats(1e-6, 1e12), st.integers(2, 8))
 def test_ticks_are_round_few_and_reach_the_top(high, count_max):
-    """A value axis begins at 0, ends at or above the largest value, and not far above."""
+    """A value axis begins at 0 and ends at or little above the largest value."""
     found = scales.ticks(high, count_max)
     assert found[0] == 0
     assert found[-1] >= high * (1 - 1e-9)
@@ -240,7 +242,7 @@ def test_ticks_are_round_few_and_reach_the_top(high, count_max):
 
 
 @given(st.integers(-600, 0), st.integers(1, 90_000))
-def test_time_ticks_lie_within_and_name_the_load_s_begin(low, high):
+def test_time_ticks_are_within_and_include_the_loads_start(low, high):
     """A time axis has few ticks, none outside, and 0 is one of them."""
     found = scales.time_ticks(low, high)
     assert 0.0 in found
@@ -252,8 +254,8 @@ def test_time_ticks_lie_within_and_name_the_load_s_begin(low, high):
     ("value", "text"),
     [(None, "-"), (0, "0"), (1_234_567, "1,234,567"), (12_345.6, "12,346"), (12.34, "12.3"), (1.234, "1.23"), (0.0123, "0.0123")],
 )  # fmt: skip
-def test_numbers_set_thousands_off(value, text):
-    """Long numbers have separators, short ones the digits that matter."""
+def test_numbers_have_thousands_separators(value, text):
+    """Long numbers have separators, short ones their significant digits."""
     assert figures.number(value) == text
 
 
@@ -264,7 +266,7 @@ def schemes() -> dict[str, dict[str, str]]:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2's contrast of two colours."""
+    """Return WCAG 2's contrast of two colours."""
 
     def luminance(colour: str) -> float:
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -277,7 +279,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_can_be_read(scheme):
-    """Texts have a contrast of 4.5 on what they stand on, lines 3 (WCAG 2 AA), light and dark alike."""
+    """Text has a contrast of 4.5 on its background, lines 3 (WCAG 2 AA), light and dark alike."""
     colours = schemes()[scheme]
     for text in ("text", "soft", "link", "good", "bad", "void", "limit"):
         assert contrast(colours[text], colours["ground"]) >= 4.5, text

@@ -1,4 +1,4 @@
-"""`loadtest compare` tells change from noise: silent on A against A, not silent where there is a change."""
+"""`loadtest compare` tells change from noise: it reports nothing on A against A, and finds a real change."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ COMPARISONS = 300
 @pytest.mark.parametrize("runs", [3, 5])
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 def test_a_against_a_is_silent(noise, runs):
-    """Of comparisons of a system with itself, all metrics at once, ERROR_MAX at most say anything.
+    """Of comparisons of a system with itself, all metrics at once, at most ERROR_MAX report anything.
 
     The seed is fixed; the bound leaves room for three standard deviations of the count itself.
     """
@@ -54,7 +54,7 @@ def test_a_against_a_is_silent(noise, runs):
     ("noise", "found_min"), [(0.01, 1.0), (0.02, 0.99), (0.03, 0.85)], ids=["1 %", "2 %", "3 %"]
 )
 def test_a_tenth_more_cpu_is_found_in_five_runs(noise, found_min):
-    """Where runs scatter by so much, 10 % more CPU an event is told, and as worse, in so large a part of comparisons."""
+    """Where runs scatter by this much, 10 % more CPU an event is reported as worse in this share of comparisons."""
     rng = np.random.default_rng(20_260_102)
     sides = np.exp(noise * rng.standard_normal((COMPARISONS, 2, 5)))
     changes = [change_of(CPU, (a * 1.1).tolist(), b.tolist()) for a, b in sides]
@@ -67,7 +67,7 @@ values = st.lists(st.floats(0.5, 2.0), min_size=RUNS_MIN, max_size=8)
 
 @given(st.sampled_from(METRICS), values, values, st.floats(1e-3, 1e9))
 def test_a_change_has_no_unit_and_two_sides(metric, a, b, factor):
-    """Other units change nothing; A against B is B against A turned round."""
+    """Other units change nothing, and A against B is the reverse of B against A."""
     change = change_of(metric, a, b)
     scaled = change_of(metric, [v * factor for v in a], [v * factor for v in b])
     turned = change_of(metric, b, a)
@@ -81,8 +81,8 @@ def test_a_change_has_no_unit_and_two_sides(metric, a, b, factor):
 
 
 @given(st.sampled_from(METRICS), values, values)
-def test_what_is_told_is_large_and_beyond_its_interval(metric, a, b):
-    """A change is told only where its interval leaves 0 out and it is no smaller than what matters."""
+def test_a_reported_change_is_large_and_significant(metric, a, b):
+    """A change is reported only where its interval excludes 0 and it is at least the effect that matters."""
     change = change_of(metric, a, b)
     assert change.low <= change.change <= change.high
     told = change.kind is not ChangeKind.SAME
@@ -91,7 +91,7 @@ def test_what_is_told_is_large_and_beyond_its_interval(metric, a, b):
 
 
 def test_what_was_not_measured_everywhere_is_not_compared():
-    """A run without a value, or with 0, is not left out in silence: the metric is not comparable."""
+    """A run without a value, or with 0, is not left out silently: the metric is not comparable."""
     for a in ([1.0, 1.0, None], [1.0, 1.0, 0.0, 1.0], [1.0, 1.0]):
         assert change_of(CPU, a, [1.0] * 5).kind is ChangeKind.UNKNOWN
 
@@ -120,7 +120,7 @@ B = side("b", [4.0, 4.04, 3.98, 4.02, 3.97])
 
 
 def test_only_like_is_compared_with_like():
-    """Too few runs, another load, another machine, a run that says nothing or counted wrongly: refused, with the reason."""
+    """Too few runs, another load or machine, and a run without a valid count are refused, with the reason."""
     good = [4.01, 3.99, 4.0]
     wrong = Verification(ran=True, equal=False)
     refused = {
@@ -144,8 +144,8 @@ def test_only_like_is_compared_with_like():
     assert compare(refused["cores is"], B, across_machines=True).verdict == "no change"
 
 
-def test_what_may_explain_a_change_is_said():
-    """What A has otherwise is named; so is an order of runs in which time itself may be the difference."""
+def test_possible_explanations_are_named():
+    """Differences in A's environment are named, and so is an order of runs in which time itself may be the cause."""
     settings = {"batch_rows_max": 65_536, "database": "another"}
     alternating = compare(side("a", [4.0, 4.01, 3.99], first=1, settings=settings), B)
     assert [line.partition(":")[0] for line in alternating.differs] == ["batch_rows_max"]
@@ -153,15 +153,15 @@ def test_what_may_explain_a_change_is_said():
     assert any("Alternate" in line for line in compare(side("a", [4.0, 4.01, 3.99], first=100), B).cautions)
 
 
-def test_a_comparison_that_sees_little_says_so():
-    """Where runs scatter so that a quarter more might go unseen, silence is not sold as sameness."""
+def test_an_underpowered_comparison_is_reported():
+    """Where runs scatter so much that a quarter more could go unnoticed, no change is not reported as equality."""
     scattered = side("a", [3.0, 4.0, 5.5], first=1)
     assert compare(scattered, B).verdict == "no change"
     assert any("scatter" in line for line in compare(scattered, B).cautions)
     assert not any("scatter" in line for line in compare(side("a", [4.0, 4.01, 3.99], first=1), B).cautions)
 
 
-def test_forms_agree():
+def test_formats_agree():
     """JSON is plain values with the verdict; Markdown has a row for each metric."""
     found = compare(side("a", [4.4, 4.42, 4.39, 4.41, 4.4], first=1), B)
     assert found.verdict == "worse"
@@ -173,7 +173,7 @@ def test_forms_agree():
 
 @given(st.lists(st.sampled_from(["x", "y", "--json", "--markdown"]), max_size=6), st.lists(st.sampled_from(["p", "q"]), max_size=4))  # fmt: skip
 def test_against_takes_all_names_that_follow(before, names):
-    """Each name behind --against becomes one of its own; what stands before stays; the next option ends it."""
+    """Each name after --against becomes one of its own; what precedes it stays; the next option ends it."""
     found = repeated([*before, "--against", *names, "--json"])
     assert found[: len(before)] == before
     assert found[len(before) :] == [part for name in names for part in ("--against", name)] + ["--json"]
@@ -184,7 +184,7 @@ def test_against_takes_all_names_that_follow(before, names):
     [([4.4, 4.42, 4.39], 99, "worse"), ([3.6, 3.62, 3.59], 0, "better"), ([4.01, 3.98, 4.02], 0, "no change"), ([4.4, 4.4], 97, "refused")],
 )  # fmt: skip
 def test_a_ci_job_fails_on_what_is_worse_and_on_nothing_else(tmp_path, costs, code, verdict):
-    """Exit codes: 0 not worse, 99 worse, 97 not comparable; stdout of --json is one object."""
+    """The exit code is 0 for not worse, 99 for worse, 97 for not comparable; stdout of --json is one object."""
     a = side("a", costs, first=1)
     for measured in (*a, *B):
         folder_of(tmp_path, measured.run, measured.summary)
@@ -204,7 +204,7 @@ def test_a_ci_job_fails_on_what_is_worse_and_on_nothing_else(tmp_path, costs, co
 
 @given(st.sampled_from(METRICS), values, values, st.floats(0.1, 1.0))
 def test_no_change_counts_only_where_it_was_detectable(metric, a, b, asked):
-    """An effect asked for is named as undetectable just where no change is reported and it lies below `detectable_from`."""
+    """A requested effect is undetectable exactly where no change is reported and it is below `detectable_from`."""
     change = change_of(metric, a, b)
     assume(abs(change.detectable_from - asked) > 1e-6)
     silent = change.kind is ChangeKind.SAME and change.detectable_from > asked
@@ -213,7 +213,7 @@ def test_no_change_counts_only_where_it_was_detectable(metric, a, b, asked):
 
 
 def test_what_was_not_measured_is_undetectable():
-    """A metric that is asked for and that a run lacks is undetectable, not passed over."""
+    """A requested metric that a run lacks is undetectable, not skipped."""
     change = change_of(CPU, [1.0, None, 1.0], [1.0] * 3)
     [said] = undetectable([change], {CPU.name: 0.1})
     assert "not every run measured it" in said
@@ -227,14 +227,14 @@ def test_what_was_not_measured_is_undetectable():
         (["20%", "freshness_ms.p(99)=50%"], {m.name: 0.5 if m.name == "freshness_ms.p(99)" else 0.2 for m in METRICS}),
     ],
 )  # fmt: skip
-def test_effects_are_asked_for_metric_by_metric(texts, found):
-    """A percentage alone is about every metric, `METRIC=` about one, and goes before it when it follows."""
+def test_effects_are_set_metric_by_metric(texts, found):
+    """A percentage alone applies to every metric, `METRIC=` to one, and overrides an earlier one."""
     assert min_detectable_effects(texts) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("text", ["10", "ten%", "0%", "200%", "-5%", "5%", "no_such=10%", "worker_cpu_us_per_event=1%"])  # fmt: skip
-def test_a_demand_that_can_not_be_met_is_misuse(text):
-    """No percentage, no such metric, or less than what is ever told of it: refused with a remedy."""
+def test_an_impossible_effect_is_misuse(text):
+    """An invalid percentage, an unknown metric, or less than what is ever reported is refused with a remedy."""
     with pytest.raises(UsageError) as refused:
         min_detectable_effects([text])
     assert refused.value.remedy
@@ -249,7 +249,9 @@ def test_a_demand_that_can_not_be_met_is_misuse(text):
     ],
 )
 def test_a_ci_job_does_not_trust_an_underpowered_comparison(tmp_path, costs, code, verdict):
-    """With --min-detectable-effect: 96 where runs scatter so much that the change could be there; a change that is told comes first."""
+    """With --min-detectable-effect the exit code is 96 where runs scatter so much that the change could be there; a
+    reported change comes first.
+    """
     a = side("a", costs, first=1)
     for measured in (*a, *B):
         folder_of(tmp_path, measured.run, measured.summary)
@@ -264,8 +266,8 @@ def test_a_ci_job_does_not_trust_an_underpowered_comparison(tmp_path, costs, cod
         assert ("could have been missed" in told.stdout.lower()) == (code == 96)
 
 
-def test_report_writes_its_files_beside_the_run_s(tmp_path):
-    """`report last` writes page, Markdown and JUnit, and names every file there is."""
+def test_report_writes_its_files_to_the_run_folder(tmp_path):
+    """`report last` writes page, Markdown and JUnit, and names every file."""
     folder = folder_of(tmp_path, run_of(), summary_of())
     done = CliRunner().invoke(loadtest, ["report", "last", "--runs", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""What retention may drop: a function of the lanes' clocks alone."""
+"""What retention may drop is a function of the lanes' watermarks alone."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +18,7 @@ def clock_of(day: date, hour: int = 0) -> int:
 
 
 def tables_of(first: int, days: int) -> list[Partition]:
-    """Every table's partitions of `days` days from the day number `first` on."""
+    """Return every table's partitions of `days` days from the day number `first` on."""
     return [
         Partition(table, EPOCH + timedelta(days=n), 10, 100)
         for table in TABLES
@@ -31,10 +31,13 @@ def tables_of(first: int, days: int) -> list[Partition]:
     st.fixed_dictionaries({table: st.integers(1, 30) for table in TABLES}),
     st.integers(0, 7 * DAY_MS),
 )
-def test_nothing_goes_that_a_lane_may_need(clocks: Mapping[int, int], days: dict[str, int], state_ms: int):
-    """What goes ended a table's retention before the clock of *every* lane, and events before every lane's state.
+def test_nothing_is_dropped_that_a_lane_may_need(
+    clocks: Mapping[int, int], days: dict[str, int], state_ms: int
+):
+    """A dropped partition ended a table's retention before the watermark of *every* lane, and for events before every lane's
+    state.
 
-    What stays did not: nothing is kept for ever.
+    Every other partition did not, so nothing is kept for ever.
     """
     there = tables_of(0, 41)
     found = plan(clocks, (), there, Keep(days, state_ms))
@@ -53,14 +56,14 @@ KEEP = Keep(dict.fromkeys(TABLES, 3), WINDOW_MS)
 
 
 def test_an_import_of_years_old_logs():
-    """Rows of 1995, imported today: they are as young as the lanes' clocks, and stay."""
+    """Rows of 1995, imported today, are as young as the lanes' watermarks, and stay."""
     first = (date(1995, 7, 1) - EPOCH).days
     there = tables_of(first, 3)
     assert not plan({0: clock_of(date(1995, 7, 3), 12)}, (), there, KEEP).drops
 
 
 def test_an_outage_drops_nothing():
-    """A lane that stood still for a weekend holds all others back: it will read from where it stood."""
+    """A lane that was halted for a weekend holds all others back, since it will read from where it halted."""
     day = date(2026, 3, 6)
     there = tables_of((day - EPOCH).days - 3, 30)
     standing, going = clock_of(day, 18), clock_of(day + timedelta(days=20))
@@ -70,7 +73,9 @@ def test_an_outage_drops_nothing():
 
 
 def test_a_lane_without_a_ledger_row():
-    """It blocks nothing while it has nothing to read; with records to read its clock is not known, and nothing goes."""
+    """It blocks nothing while it has nothing to read; with records to read its watermark is unknown, and nothing is
+    dropped.
+    """
     there = tables_of(0, 30)
     clocks = {0: 30 * DAY_MS}
     assert plan(clocks, (), there, KEEP).drops
@@ -80,7 +85,7 @@ def test_a_lane_without_a_ledger_row():
 
 
 def test_an_empty_ledger():
-    """Without any clock nothing is old."""
+    """Without any watermark nothing is old."""
     found = plan({}, (), tables_of(0, 9), KEEP)
     assert (found.drops, found.clock_min) == ((), None)
     assert found.blocked

@@ -12,7 +12,7 @@ from adledger.pipeline.retry import Attempt, RetryPolicy
 
 
 class Fake:
-    """A server that is away for some calls, and a clock that only remembers the pauses."""
+    """A server that fails for some calls, and a clock that only records the pauses."""
 
     def __init__(self, away: int) -> None:
         self.away, self.calls = away, 0
@@ -52,7 +52,7 @@ def called(fake: Fake, policy: RetryPolicy, blocking: bool) -> str:
 
 @given(st.integers(1, 60_000), st.lists(st.integers(1, 10**9), min_size=2))
 def test_pauses_double_up_to_the_longest_and_stay_there(longest_ms: int, failures: list[int]) -> None:
-    """However long ClickHouse is away, also after a weekend of attempts."""
+    """They do so however long ClickHouse is away, even after a weekend of attempts."""
     policy = RetryPolicy(None, longest_ms, draw=lambda: 1.0)
     pauses = [policy.pause_seconds(number) for number in sorted(failures)]
     assert all(0 < before <= after <= longest_ms / 1000 for before, after in pairwise(pauses))
@@ -62,7 +62,7 @@ def test_pauses_double_up_to_the_longest_and_stay_there(longest_ms: int, failure
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 40))
 def test_every_pause_is_drawn_from_the_upper_half(drawn: float, failures: int) -> None:
-    """Lanes that lose a server together do not come back together, and none asks at once."""
+    """Lanes that lose a server together do not come back together, and none retries immediately."""
     longest = RetryPolicy(None, 5_000, draw=lambda: 1.0).pause_seconds(failures)
     assert RetryPolicy(None, 5_000, draw=lambda: drawn).pause_seconds(failures) == pytest.approx(
         longest * (0.5 + drawn / 2)
@@ -72,7 +72,7 @@ def test_every_pause_is_drawn_from_the_upper_half(drawn: float, failures: int) -
 @pytest.mark.parametrize("blocking", [False, True])
 @pytest.mark.parametrize("attempts_max", [1, 2, 10])
 def test_there_are_as_many_calls_as_the_policy_says(attempts_max: int, blocking: bool) -> None:
-    """The first counts; the last one's error is raised, and nobody is told that another attempt follows it."""
+    """The first call counts; the last one's error is raised, without an announcement of another attempt."""
     fake = Fake(away=10**6)
     policy = fake.policy(attempts_max)
     with pytest.raises(SinkUnavailable, match=rf"away {attempts_max}$"):
@@ -84,7 +84,7 @@ def test_there_are_as_many_calls_as_the_policy_says(attempts_max: int, blocking:
 
 @pytest.mark.parametrize("blocking", [False, True])
 def test_without_a_limit_it_goes_on_until_it_succeeds(blocking: bool) -> None:
-    """A worker waits for ClickHouse for as long as it is away."""
+    """A worker waits for ClickHouse as long as it is away."""
     fake = Fake(away=100)
     policy = fake.policy(None, draw=0.0)
     assert called(fake, policy, blocking) == "there"
@@ -93,7 +93,7 @@ def test_without_a_limit_it_goes_on_until_it_succeeds(blocking: bool) -> None:
 
 
 async def test_what_is_not_to_be_retried_is_raised_at_once() -> None:
-    """Nor is anything retried after `failed` has raised: a wrong password is not tried ten times."""
+    """A wrong password is not tried ten times, and nothing is retried after `failed` has raised."""
 
     async def stopped() -> None:
         raise LaneHalted("no")

@@ -27,7 +27,7 @@ MODES = {r: [m for m in Mode if not (rule.flag_only and m == Mode.ENFORCE)] for 
 
 @st.composite
 def rule_sets(draw) -> RuleSet:
-    """Any set that the text can say."""
+    """Any set that the text format can express."""
     text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
     rules = {}
     for reason, setting in RuleSet.none().rules.items():
@@ -48,7 +48,7 @@ def rule_sets(draw) -> RuleSet:
 
 
 @given(rule_sets())
-def test_a_set_is_read_back_as_it_was_written(rules):
+def test_a_set_round_trips(rules):
     """text() and parse() are inverse, and equal sets have equal versions."""
     again = RuleSet.parse(rules.text(), "again")
     assert again == rules
@@ -57,7 +57,7 @@ def test_a_set_is_read_back_as_it_was_written(rules):
 
 @given(rule_sets(), rule_sets())
 def test_the_version_names_what_is_decided_and_nothing_else(one, other):
-    """Another author is the same judge; another mode, threshold or bound is another."""
+    """Another author is the same evaluator; another mode, threshold or bound is not."""
     assert dataclasses.replace(one, author="x", reason="y").version == one.version
     same = all(
         getattr(one, f) == getattr(other, f)
@@ -67,7 +67,7 @@ def test_the_version_names_what_is_decided_and_nothing_else(one, other):
 
 
 def test_the_default_set_is_what_the_rules_say():
-    """What adledger comes with has every rule, in its default mode, with its default parameters."""
+    """The shipped set has every rule, in its default mode, with its default parameters."""
     rules = load_rules(DEFAULT)
     for reason, setting in rules.rules.items():
         assert (setting.mode, setting.params) == (
@@ -102,7 +102,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("body", "line", "what"), WRONG, ids=[what for *_, what in WRONG])
 def test_a_wrong_set_is_refused_whole_with_its_line(body, line, what):
-    """The message names file, line and what is wrong; the remedy says what to do."""
+    """The message has file, line and error; the remedy says what to do."""
     with pytest.raises(UsageError, match=what) as refused:
         RuleSet.parse(HEAD + body, "new.toml")
     assert re.match(rf"new\.toml, line {line}: ", refused.value.message), refused.value.message
@@ -111,14 +111,16 @@ def test_a_wrong_set_is_refused_whole_with_its_line(body, line, what):
 
 @pytest.mark.parametrize("key", ["author", "date", "reason"])
 def test_a_set_says_who_when_and_why(key):
-    """Without author, date or reason it is refused."""
+    """A set without author, date or reason is refused."""
     lines = [line for line in HEAD.splitlines() if not line.startswith(key)]
     with pytest.raises(UsageError, match=f"{key} is missing"):
         RuleSet.parse("\n".join(lines), "new.toml")
 
 
 def test_the_settings_name_the_evaluator(tmp_path):
-    """none, default, a file, or published, which is the default set while nobody has published another; what can't be read, or looks back further than the setting allows, is refused."""
+    """none, default, a file, or published (the default set until one is published); an unreadable set, or one that looks
+    back further than the setting allows, is refused.
+    """
     day = dt.date(2026, 1, 15)
     assert load_evaluator(Settings(rules="none"), day).version == CONTRACT_VERSION
     assert load_evaluator(Settings(), day).version == load_evaluator(Settings(rules=DEFAULT), day).version
@@ -137,7 +139,7 @@ def test_the_settings_name_the_evaluator(tmp_path):
 
 
 def test_a_rule_without_its_list_says_that_it_is_not_evaluated():
-    """Without lists and publishers their rules are not evaluated, with a reason, and the others are run."""
+    """Without lists and publishers their rules are not evaluated, with a reason, and the others are."""
     evaluator = RuleEvaluator(rule_set(UA_KNOWN_BOT={}, UNKNOWN_PUBLISHER={}, PREFETCH={}, PERIODIC={}))
     assert set(evaluator.not_evaluated) == {Reason.UA_KNOWN_BOT, Reason.UNKNOWN_PUBLISHER}
     assert evaluator.run == 1 << Reason.PREFETCH | 1 << Reason.PERIODIC
@@ -145,7 +147,7 @@ def test_a_rule_without_its_list_says_that_it_is_not_evaluated():
 
 
 def test_the_evaluator_version_covers_all_that_it_uses():
-    """No rules: the contract's version. A rule, a mode: another."""
+    """Without rules it is the contract's version; each rule and mode changes it."""
     assert RuleEvaluator.none().version == CONTRACT_VERSION
     one = RuleEvaluator(rule_set(PREFETCH={}))
     demoted = RuleEvaluator(one.rules.flagged([Reason.PREFETCH]))

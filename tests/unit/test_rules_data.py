@@ -1,4 +1,4 @@
-"""What differs between rule sets; publishers' files; what alerts say of a lane."""
+"""Differences between rule sets, publishers' files, and what alerts say of a lane."""
 
 import dataclasses
 import datetime as dt
@@ -26,14 +26,14 @@ from tests.support.rule_sets import rule_set
 
 
 def test_sets_that_decide_the_same_do_not_differ() -> None:
-    """Who wrote a set, when and why makes no difference; versions tell the same as differences do."""
+    """Author, date and reason of a set make no difference; versions and differences agree."""
     default = load_rules("default")
     assert differences(default, dataclasses.replace(default, author="ann", reason="else")) == []
 
 
 @given(st.sampled_from([r for r, rule in RULES.items() if rule.params]), st.data())
 def test_a_change_of_one_value_is_one_difference(reason: Reason, data: st.DataObject) -> None:
-    """By rule and name, from and to; a horizon says that windows are made anew."""
+    """It has rule and name, from and to; for a horizon it says that windows are rebuilt."""
     default = load_rules("default")
     setting = default.rules[reason]
     param = data.draw(st.sampled_from(RULES[reason].params))
@@ -48,8 +48,8 @@ def test_a_change_of_one_value_is_one_difference(reason: Reason, data: st.DataOb
         assert d.rebuilds == bool(param.horizon_ms)
 
 
-def test_modes_and_bounds_and_the_guardrail_are_told() -> None:
-    """A rule that is switched on and looks back makes windows anew too."""
+def test_modes_bounds_and_the_guardrail_are_compared() -> None:
+    """Switching on a rule that looks back rebuilds windows too."""
     before, after = rule_set(PREFETCH={}), rule_set(PREFETCH={}, DOUBLE_CLICK={})
     after = dataclasses.replace(after.flagged([Reason.PREFETCH]), guardrail_events_min=5)
     told = {(d.rule, d.what, d.before, d.after, d.rebuilds) for d in differences(before, after)}
@@ -61,7 +61,7 @@ def test_modes_and_bounds_and_the_guardrail_are_told() -> None:
 
 
 def test_a_publishers_file_is_read_whole(tmp_path: Path) -> None:
-    """Header, ids, statuses, days."""
+    """Header, ids, statuses and days are read."""
     path = tmp_path / "p.csv"
     path.write_text(
         'publisher_id,status,name,since\n7,active,"News, daily",2026-01-31\n4294967295,suspended,,2026-02-01\n'
@@ -75,8 +75,8 @@ def test_a_publishers_file_is_read_whole(tmp_path: Path) -> None:
     "row", ["0,active,A,2026-01-01", "4294967296,active,A,2026-01-01", "x,active,A,2026-01-01", "1,paused,A,2026-01-01",
             "1,active,A,01.02.2026", "1,active,A", "7,active,again,2026-01-01"],
 )  # fmt: skip
-def test_a_mistake_in_it_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
-    """Nothing half."""
+def test_a_mistake_in_a_publishers_file_is_refused_with_its_line(tmp_path: Path, row: str) -> None:
+    """No part of an invalid file is used."""
     path = tmp_path / "p.csv"
     path.write_text(f"publisher_id,status,name,since\n7,active,A,2026-01-01\n{row}\n")
     with pytest.raises(UsageError, match="line 3"):
@@ -87,7 +87,7 @@ def test_a_mistake_in_it_is_refused_with_its_line(tmp_path: Path, row: str) -> N
 
 
 def test_statuses_of_another_release_are_refused() -> None:
-    """Rather than guessed."""
+    """Unknown statuses are not guessed."""
     assert len(snapshot([(1, "active"), (2, "suspended")])) == 2
     with pytest.raises(SinkError, match="paused"):
         snapshot([(1, "paused")])
@@ -104,8 +104,10 @@ ALERTS = st.lists(
 
 
 @given(ALERTS, st.integers(0, 1))
-def test_a_lane_stands_by_the_last_word_on_each_rule(alerts: list[AlertRow], lane: int) -> None:
-    """A breach of this lane turns, a resumption by anybody turns back; the last breach's clock is kept."""
+def test_the_last_alert_on_each_rule_counts(alerts: list[AlertRow], lane: int) -> None:
+    """A breach of this lane demotes a rule, a resumption by any operator restores it; the last breach's watermark is
+    kept.
+    """
     found = standing(alerts, lane)
     for rule in (Reason.PREFETCH, Reason.UA_BLANK):
         words = [a for a in alerts if a.rule == rule.name and (a.kind == AlertKind.RESUME or a.lane == lane)]
@@ -115,7 +117,7 @@ def test_a_lane_stands_by_the_last_word_on_each_rule(alerts: list[AlertRow], lan
 
 
 def test_a_set_with_demoted_rules_is_another_evaluator() -> None:
-    """And reads back from its text, the demoted rules flagged."""
+    """It reads back from its text with the demoted rules flagged."""
     default = load_rules("default")
     demoted = default.flagged([Reason.DOUBLE_CLICK])
     assert RuleSet.parse(demoted.text(), "x").rules[Reason.DOUBLE_CLICK].mode == Mode.FLAG
@@ -123,7 +125,7 @@ def test_a_set_with_demoted_rules_is_another_evaluator() -> None:
 
 
 def test_lists_of_addresses_are_not_used_for_log_days_long_before_them() -> None:
-    """By the batch's log day, to the day; which rules are not evaluated is part of the version, the day is not."""
+    """The batch's log day decides, to the day; which rules are not evaluated is part of the version, the day is not."""
     day = dt.date(2026, 11, 23)
     evaluator = RuleEvaluator(load_rules("default"), load_lists(day, age_days_max=3_650))
     assert evaluator.lists is not None

@@ -1,4 +1,4 @@
-"""A worker's judges at its start, while ClickHouse comes and goes."""
+"""A worker's rule evaluators at its start, while ClickHouse comes and goes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from adledger.sinks.rules import AlertRow, NoRuleStore
 
 
 class Away(NoRuleStore):
-    """Does not answer for some tries."""
+    """Does not answer for some attempts."""
 
     def __init__(self, tries: int, *, refused: bool = False) -> None:
         self.left, self.refused, self.asked = tries, refused, 0
@@ -29,7 +29,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules_in_force, "BEGIN_RETRY", replace(rules_in_force.BEGIN_RETRY, backoff_ms_max=0))
 
 
-async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None:
+async def test_an_unreachable_server_is_waited_for_and_each_attempt_logged() -> None:
     """A worker that starts while ClickHouse is killed and comes back goes on."""
     said: list[str] = []
     store = Away(3)
@@ -39,8 +39,8 @@ async def test_a_server_that_goes_away_is_waited_for_and_each_try_said() -> None
 
 
 @pytest.mark.parametrize(("refused", "asked"), [(False, rules_in_force.BEGIN_RETRY.attempts_max), (True, 1)])
-async def test_it_is_not_waited_for_ever_nor_where_it_refuses_us(refused: bool, asked: int) -> None:
-    """The start ends with the error after so many tries, and at once where a password is wrong."""
+async def test_waiting_is_bounded_and_a_refusal_ends_it(refused: bool, asked: int) -> None:
+    """The start ends with the error after the last attempt, and at once where a password is wrong."""
     store = Away(1_000, refused=refused)
     with pytest.raises(SinkUnavailable):
         await rules_in_force.RulesInForce(RuleEvaluator.none(), store).begin()

@@ -1,4 +1,4 @@
-"""No secret is printed: a marked one in every place where a secret goes, and in those where it goes by mistake."""
+"""No secret is printed: a marked one is put where secrets go, and where they go by mistake."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def shows_nothing(*arguments: str, env: dict[str, str] | None = None) -> None:
 
 @pytest.mark.parametrize("address", [*ADDRESSES, *SOURCES])
 def test_no_part_of_an_address_that_may_be_a_secret_is_printed(address):
-    """By flag, by --set, in the environment and in the file, understood or refused."""
+    """The address may come by flag, --set, environment or file, and be accepted or refused."""
     name = "source" if address in SOURCES else "clickhouse"
     Path("some.toml").write_text(f"{name} = {json.dumps(address)}\n")
     shows_nothing("config", "--set", f"{name}={address}")
@@ -67,7 +67,7 @@ def test_no_part_of_an_address_that_may_be_a_secret_is_printed(address):
 @pytest.mark.parametrize("name", [*SECRET_PROPERTIES, *MISTYPED])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_value_of_a_secret_or_unknown_property_is_printed(name, command):
-    """A mistyped name may be a password's: its value stays hidden, in every command."""
+    """A mistyped name may be a password's, so every command hides its value."""
     where = ("--set", "clickhouse=clickhouse://127.0.0.1:1/", "--set", f"kafka.{name}={MARK}")
     shows_nothing(*command, *where)
     Path("adledger.toml").write_text(f"[kafka]\n{json.dumps(name)} = {json.dumps(MARK)}\n")
@@ -76,7 +76,7 @@ def test_no_value_of_a_secret_or_unknown_property_is_printed(name, command):
 
 @pytest.mark.parametrize("name", ["clickhouse_password", "pasword", "sasl_password", "secret"])
 def test_no_value_of_an_unknown_setting_is_printed(name):
-    """A name that is no setting's is printed, its value never."""
+    """An unknown setting's name is printed, its value never."""
     shows_nothing("config", "--set", f"{name}={MARK}")
     shows_nothing("config", "--set", MARK)
     shows_nothing("config", env={f"ADLEDGER_{name.upper()}": MARK})
@@ -85,7 +85,7 @@ def test_no_value_of_an_unknown_setting_is_printed(name):
 
 
 def test_the_embedded_servers_process_shows_no_setting(tmp_path):
-    """What `ps` shows of the processes that are started has folders and ports only."""
+    """`ps` shows only folders and ports of the processes that are started."""
     from adledger.sinks.embedded.launch import _command
 
     assert _command(tmp_path, 0, 0)[3:8] == [str(tmp_path), "--port", "0", "--http-port", "0"]

@@ -1,4 +1,4 @@
-"""The start-up guard of ClickHouse: what the protocol can't rest on is refused, each with what mends it."""
+"""The start-up guard of ClickHouse: what the protocol can't rely on is refused, each finding with its fix."""
 
 from dataclasses import replace
 
@@ -37,8 +37,8 @@ def with_table(name: str, **changed: str) -> ServerFacts:
     return replace(FIT, tables={**FIT.tables, name: table(name, **changed)})
 
 
-def test_what_fits_has_no_findings():
-    """A server as the migrations make it, of the oldest release or a newer one."""
+def test_a_migrated_server_has_no_findings():
+    """A server as the migrations leave it, of the oldest release or a newer one, passes."""
     assert findings(FIT) == []
     assert findings(replace(FIT, version="25.8.0")) == []
     share = f"MergeTree SETTINGS {FSYNC}, min_free_disk_ratio_to_perform_insert = 0.05"
@@ -84,8 +84,8 @@ def test_what_fits_has_no_findings():
         (replace(FIT, tables={}), "no table adledger.events", "adledger migrate"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_found(facts: ServerFacts, message: str, remedy: str):
-    """Each finding says what is wrong, and the statement or command that mends it."""
+def test_each_defect_is_found_with_its_fix(facts: ServerFacts, message: str, remedy: str):
+    """Each finding says what is wrong, and the statement or command that fixes it."""
     first = findings(facts)[0]
     assert message in first.message
     assert remedy in first.remedy

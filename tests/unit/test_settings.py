@@ -22,8 +22,8 @@ from adledger.pipeline.settings_layers import RENAMED, load, masked
 
 
 @pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither a settings file nor a variable of the person who runs the tests is seen."""
+def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the settings file and the variables of whoever runs the tests."""
     monkeypatch.chdir(tmp_path)
     for variable in [v for v in os.environ if v.startswith("ADLEDGER_")]:
         monkeypatch.delenv(variable)
@@ -64,20 +64,20 @@ def test_the_file_is_the_one_that_is_named(monkeypatch, tmp_path, named_by):
 
 
 def test_a_named_file_must_exist(tmp_path):
-    """A file that was asked for and is not there is an error, never silence."""
+    """A named file that does not exist is an error, never ignored."""
     with pytest.raises(UsageError, match=r"no settings file at .*absent\.toml"):
         load(config=tmp_path / "absent.toml")
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path):
-    """What is not TOML is refused with the place."""
+    """Invalid TOML is refused with file and line."""
     file = tmp_path / "broken.toml"
     file.write_text("group = 'g'\nbatch_rows_max =\n")
     with pytest.raises(UsageError, match=r"broken\.toml is not TOML: .*line 2"):
         load(config=file)
 
 
-def test_everything_wrong_is_told_at_once(monkeypatch, tmp_path):
+def test_everything_wrong_is_reported_at_once(monkeypatch, tmp_path):
     """One refusal lists each wrong setting: name, value, origin, remedy."""
     file = tmp_path / "adledger.toml"
     file.write_text("batch_row_max = 5\n[kafka]\nsecurity.protokol = 'SSL'\n")
@@ -126,14 +126,14 @@ def test_kafka_properties_come_from_every_layer(monkeypatch, tmp_path):
     ids=str,
 )
 def test_contradictions_are_refused(contradiction):
-    """Settings that can't both be meant are refused, and the refusal names one of them."""
+    """Settings that contradict each other are refused, and the error names one of them."""
     with pytest.raises(UsageError) as refused:
         load(contradiction)
     assert any(name in str(refused.value) for name in contradiction)
 
 
 def test_record_time_is_for_topics_of_their_own():
-    """A backfill's own topics may carry their log time in the record; so may any files: log."""
+    """A backfill's own topics may have record time; so may any files: log."""
     assert load({"source": "kafka://h:1", "log_time": "record", "topics": "bf"}).settings.log_time == "record"
     assert load({"source": "files:d", "log_time": "record"}).settings.log_time == "record"
 
@@ -150,13 +150,13 @@ def test_every_setting_says_why():
 
 
 def test_settings_do_not_change():
-    """A run's settings are one immutable value that reads nothing from its surroundings."""
+    """A run's settings are one immutable value that reads nothing from its environment."""
     with pytest.raises(ValidationError):
         Settings().group = "other"
 
 
 def test_constructor_ignores_environment(monkeypatch):
-    """Only `load` looks around; Settings() is what it is given."""
+    """Only `load` reads the environment; Settings() is what it is given."""
     monkeypatch.setenv("ADLEDGER_GROUP", "environment")
     assert Settings().group == "adledger"
 
@@ -170,7 +170,7 @@ def test_constructor_ignores_environment(monkeypatch):
     ],
 )
 def test_sources(text, address):
-    """The forms of a log's address."""
+    """Each form of a log's address is parsed."""
     assert parse_source(text) == address
 
 
@@ -184,7 +184,7 @@ def test_sources(text, address):
     ],
 )
 def test_clickhouses(text, address):
-    """The forms of ClickHouse's address, with the ports that its clients expect."""
+    """Each form of ClickHouse's address is parsed, with the default ports of its clients."""
     assert parse_clickhouse(text) == address
 
 
@@ -192,8 +192,8 @@ def test_clickhouses(text, address):
     "text",
     ["", "files:", "files", "kafka:h", "kafka://", "kafka://h:1,", "kafka://u@h", "kafka://h:x", "kafka://h/p", "http://h"],
 )  # fmt: skip
-def test_what_is_no_source_is_refused(text):
-    """Anything else is refused with the forms."""
+def test_invalid_sources_are_refused(text):
+    """Anything else is refused with the valid forms."""
     with pytest.raises(ValueError, match="files:DIR"):
         parse_source(text)
 
@@ -203,7 +203,7 @@ def test_what_is_no_source_is_refused(text):
     ["", "embedded:", "clickhouse:h", "clickhouse://", "clickhouse://h:x", "clickhouse://h/db", "clickhouse://h/?a=1",
      "clickhouse://h/?secure=maybe", "clickhouse://h/?http_port=0", "http://h"],
 )  # fmt: skip
-def test_what_is_no_clickhouse_is_refused(text):
+def test_invalid_clickhouse_addresses_are_refused(text):
     """Anything else is refused."""
     with pytest.raises(ValueError, match=r"embedded:DIR|database|secure"):
         parse_clickhouse(text)
@@ -211,7 +211,7 @@ def test_what_is_no_clickhouse_is_refused(text):
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
 def test_passwords_survive_and_never_show(password):
-    """Any password comes through a URL, and no text made of the address holds it."""
+    """Any password survives a URL, and no string made of the address contains it."""
     from urllib.parse import quote
 
     address = parse_clickhouse(f"clickhouse://user:{quote(password, safe='')}@host")
@@ -222,7 +222,7 @@ def test_passwords_survive_and_never_show(password):
 
 
 def test_secrets_are_masked_wherever_a_value_is_shown():
-    """Names that say secret, and passwords in URLs."""
+    """Names that suggest a secret, and passwords in URLs, are masked."""
     assert masked("kafka.sasl.password", "x") == "***"
     assert masked("clickhouse", "clickhouse://u:p@h:9000/") == "clickhouse://u:***@h:9000/"
     with pytest.raises(UsageError) as refused:
@@ -231,8 +231,8 @@ def test_secrets_are_masked_wherever_a_value_is_shown():
 
 
 @pytest.mark.parametrize(("before", "now"), RENAMED.items())
-def test_a_former_name_is_refused_with_the_name_of_now(tmp_path, before, now):
-    """A config file from before a rename does not fall back to the default in silence, and following the remedy works."""
+def test_a_former_name_is_refused_with_the_current_name(tmp_path, before, now):
+    """A config file from before a rename does not fall back to the default silently, and following the remedy works."""
     file = tmp_path / "some.toml"
     file.write_text(f"{before} = 7\n")
     with pytest.raises(UsageError, match=f"{before} = 7 .*new name\n.*remedy: write {now}$"):

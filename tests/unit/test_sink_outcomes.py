@@ -1,4 +1,4 @@
-"""From the way an insert failed to what became of it: nothing in between, nothing guessed."""
+"""From how an insert failed to its outcome, without anything guessed."""
 
 import socket
 import threading
@@ -28,7 +28,7 @@ LATE = (
 
 
 def test_the_deadlines_constraint_is_late() -> None:
-    """Code 469 with our constraint: refused, because of the deadline."""
+    """Code 469 with our constraint is a refusal because of the deadline."""
     error = insert_outcome("events", ServerException(LATE, 469))
     assert isinstance(error, InsertRefused)
     assert (error.late, error.code) == (True, 469)
@@ -44,13 +44,13 @@ def test_another_constraint_is_not_late() -> None:
 
 @pytest.mark.parametrize("code", sorted(OUTCOME_UNKNOWN))
 def test_exceptions_that_may_come_after_the_part_are_unknown(code: int) -> None:
-    """The server does not say whether the rows are stored; neither do we."""
+    """The server does not say whether the rows are stored, so the outcome is unknown."""
     assert isinstance(insert_outcome("events", ServerException("x", code)), InsertUnknown)
 
 
 @pytest.mark.parametrize("code", [16, 60, 62, 241, 242, 243, 252, 285, 497])
 def test_other_exceptions_are_refusals_with_their_code(code: int) -> None:
-    """No such column or table, syntax, memory, read-only, disk full, too many parts, replicas, access."""
+    """Missing column or table, syntax, memory, read-only, disk full, too many parts, replicas and access are refusals."""
     error = insert_outcome("events", ServerException("x", code))
     assert isinstance(error, InsertRefused)
     assert (error.late, error.code) == (False, code)
@@ -67,7 +67,7 @@ def test_no_answer_is_unknown(error: Exception) -> None:
 
 
 def test_a_bug_is_not_an_outcome() -> None:
-    """What is neither the server's nor the network's crashes as it is."""
+    """An exception that is neither the server's nor the network's propagates."""
     with pytest.raises(KeyError):
         insert_outcome("events", KeyError("x"))
 
@@ -112,8 +112,8 @@ async def _insert(address: ServerAddress) -> None:
         await sink.close()
 
 
-async def test_nobody_listening_is_unavailable() -> None:
-    """Connection refused: nothing was sent, and the error names the address, without the password."""
+async def test_connection_refused_is_unavailable() -> None:
+    """Nothing was sent, and the error names the address, without the password."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(SinkUnavailable, match=f"127.0.0.1:{port}") as e:
@@ -123,13 +123,13 @@ async def test_nobody_listening_is_unavailable() -> None:
 
 
 async def test_a_name_that_does_not_resolve_is_unavailable() -> None:
-    """DNS says no: nothing was sent."""
+    """DNS fails, so nothing was sent."""
     with pytest.raises(SinkUnavailable, match="nowhere"):
         await _insert(ServerAddress("nowhere.invalid", 9000, 0))
 
 
 async def test_a_wrong_password_is_unavailable() -> None:
-    """The server refuses the hello: nothing of the insert was sent."""
+    """The server refuses the hello, so nothing of the insert was sent."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65_536)
@@ -143,7 +143,7 @@ async def test_a_wrong_password_is_unavailable() -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n"])
 async def test_a_server_of_another_kind_is_unavailable(answer: bytes) -> None:
-    """It hangs up at the hello, or speaks HTTP: nothing of the insert was sent."""
+    """It closes at the hello, or speaks HTTP, so nothing of the insert was sent."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65_536)
@@ -153,7 +153,7 @@ async def test_a_server_of_another_kind_is_unavailable(answer: bytes) -> None:
         await _insert(address)
 
 
-async def test_a_server_that_goes_after_the_hello_leaves_it_unknown() -> None:
+async def test_a_connection_lost_after_the_hello_is_unknown() -> None:
     """The query was on its way when the connection closed."""
 
     def serve(connection: socket.socket) -> None:
@@ -166,7 +166,7 @@ async def test_a_server_that_goes_after_the_hello_leaves_it_unknown() -> None:
 
 
 def test_an_aborted_client_sends_nothing_more() -> None:
-    """abort() before there is a connection holds as well: the insert of a cancelled task never leaves."""
+    """abort() also counts before there is a connection: the insert of a cancelled task is never sent."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65_536)

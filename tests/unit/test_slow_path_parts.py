@@ -1,4 +1,4 @@
-"""What the slow path rests on: timestamps, repeated keys, depth, and validity beyond orjson's own depth."""
+"""What the slow path relies on: timestamps, repeated keys, depth, and validity beyond orjson's own depth."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,7 +16,7 @@ zones = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(ti
 
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=zones), st.sampled_from("Tt "))  # noqa: DTZ001 - the strategy adds the zone
 def test_any_time_is_read_to_the_millisecond(moment, separator):
-    """Law: a time written by Python is read back, cut to milliseconds (the later where it is before the epoch)."""
+    """Law: a time written by Python reads back, rounded down to milliseconds (up before the epoch)."""
     micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert parse_ms(moment.isoformat(sep=separator)) == micros // 1000
 
@@ -52,7 +52,7 @@ def test_any_time_is_read_to_the_millisecond(moment, separator):
     ],
 )
 def test_times_by_name(text, ms):
-    """Law: RFC 3339 as the module's docstring has it, and nothing else."""
+    """Law: RFC 3339 as the module's docstring has it is accepted, and nothing else."""
     assert parse_ms(text) == ms
 
 
@@ -88,14 +88,14 @@ def _depth(tree):
 
 @given(json_texts(), st.integers(0, 5))
 def test_depth(text, depth_max):
-    """Law: depth is the most arrays and objects around one place, whatever stands in strings."""
+    """Law: depth is the largest number of arrays and objects around one position, whatever strings contain."""
     tree = json.loads(text, object_pairs_hook=lambda members: [value for _, value in members])
     assert is_deeper_than(text.encode(), depth_max) == (_depth(tree) > depth_max)
 
 
 @given(json_texts(), st.integers(0, 50), st.sampled_from(list('[]{},:"0 \\\x01\x02é')), st.booleans())
 def test_validity_is_orjsons(text, at, character, insert):
-    """Law: where orjson's depth is enough, is_valid says what it says, of sound and of spoiled texts."""
+    """Law: within orjson's depth, is_valid agrees with it on valid and on spoiled texts."""
     at = min(at, len(text))
     spoiled = (text[:at] + character + text[at + (not insert) :]).encode()
     for value in (text.encode(), spoiled):
@@ -111,7 +111,7 @@ def test_validity_is_orjsons(text, at, character, insert):
     ("opening", "closing"), [("[", "]"), ('{"a":', "}"), ("[[],", "]"), ('[{"":[', "]}]")]
 )
 def test_validity_beyond_orjsons_depth(opening, closing):
-    """Law: a sound text of any depth is valid, and is not when a bracket is missing, too many or of the wrong kind."""
+    """Law: a valid text of any depth is valid, and is not when a bracket is missing, extra or of the wrong kind."""
     text = opening * 2_000 + "1" + closing * 2_000
     assert is_valid(text.encode())
     for spoiled in (

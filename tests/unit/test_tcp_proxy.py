@@ -1,4 +1,4 @@
-"""The proxy does what it is told to bytes on their way, and nothing else."""
+"""The proxy does to the bytes that pass through what it is told, and nothing else."""
 
 import asyncio
 import struct
@@ -14,7 +14,7 @@ from adledger.loadtest.lab.tcp_proxy import HOST, Action, Side, TcpProxy
 
 @pytest.fixture
 async def echo() -> AsyncIterator[int]:
-    """A server that says what it hears; its port."""
+    """A server that sends back what it receives; yields its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
@@ -26,7 +26,7 @@ async def echo() -> AsyncIterator[int]:
 
 
 async def test_bytes_pass_unchanged_both_ways_and_the_end_with_them(echo):
-    """What is sent comes back, whole and in order; when one side ends so does the other."""
+    """Bytes come back whole and in order, and when one side closes so does the other."""
     sent = bytes(range(256)) * 4000
     async with TcpProxy(HOST, echo) as proxy:
         reader, writer = await asyncio.open_connection(HOST, proxy.port)
@@ -38,8 +38,8 @@ async def test_bytes_pass_unchanged_both_ways_and_the_end_with_them(echo):
 
 
 @pytest.mark.parametrize("side", Side)
-async def test_what_is_held_comes_when_it_is_released(echo, side):
-    """Held bytes are late, not lost, on either way."""
+async def test_held_bytes_arrive_on_release(echo, side):
+    """Held bytes are late, not lost, in either direction."""
     async with TcpProxy(HOST, echo) as proxy:
         reader, writer = await asyncio.open_connection(HOST, proxy.port)
         (proxy.requests if side is Side.REQUESTS else proxy.replies)(Action.HOLD)
@@ -51,8 +51,8 @@ async def test_what_is_held_comes_when_it_is_released(echo, side):
         writer.close()
 
 
-async def test_what_is_slow_comes_by_itself_and_in_its_place(echo):
-    """A slow piece delays what comes behind it, and nothing overtakes it."""
+async def test_slow_bytes_arrive_later_and_in_order(echo):
+    """A slow piece delays what follows it, and nothing overtakes it."""
     actions = iter([Action.SLOW, Action.PASS])
 
     class FirstIsSlow:
@@ -74,7 +74,7 @@ async def test_what_is_slow_comes_by_itself_and_in_its_place(echo):
     assert ends == [True], "a gate is told of its connection's end, once"
 
 
-async def test_clients_are_counted_for_whom_there_is_no_server(unused_tcp_port):
+async def test_clients_without_a_server_are_counted(unused_tcp_port):
     """They see a broken connection, as they would without the proxy."""
     async with TcpProxy(HOST, unused_tcp_port) as proxy:
         reader, writer = await asyncio.open_connection(HOST, proxy.port)
@@ -84,7 +84,7 @@ async def test_clients_are_counted_for_whom_there_is_no_server(unused_tcp_port):
         writer.close()
 
 
-async def test_cut_and_pause_are_seen_as_a_broken_connection_and_a_server_that_is_away(echo):
+async def test_cut_breaks_connections_and_pause_refuses_them(echo):
     """Open connections end at `cut`, new ones at once while paused, and pass again after `resume`."""
     async with TcpProxy(HOST, echo) as proxy:
         reader, writer = await asyncio.open_connection(HOST, proxy.port)
@@ -111,8 +111,10 @@ ACTIONS = {OFFSET_COMMIT: (Action.DROP, Action.HOLD), HEARTBEAT: (Action.PASS, A
 
 
 @given(st.lists(st.tuples(KEYS, st.binary(max_size=40))), st.lists(st.integers(1, 30), min_size=1))
-def test_frames_are_found_however_bytes_arrive_and_judged_by_their_key(messages, cuts):
-    """Each request and each reply is one piece, unchanged, in order, with its own key's action; requests are counted."""
+def test_frames_get_the_action_of_their_key(messages, cuts):
+    """However bytes arrive, each request and each reply is one piece, unchanged, in order, with its own key's action;
+    requests are counted.
+    """
     faults = KafkaFaults(keep=frozenset({OFFSET_COMMIT}))
     for key, (requests, replies) in ACTIONS.items():
         faults.set(key, requests=requests, replies=replies)

@@ -1,4 +1,4 @@
-"""The pages' port: the one that was chosen, or the first that is free."""
+"""The pages' port: the one that was set, or the first that is free."""
 
 import socket
 from types import SimpleNamespace
@@ -19,15 +19,15 @@ def pages(ports: Any) -> Pages:
     return made
 
 
-def test_a_port_that_was_chosen_is_the_only_one():
-    """Whoever sets web_port gets that one or an error; only the default goes on to the next."""
+def test_a_port_that_was_set_is_the_only_one():
+    """A worker with web_port set gets that port or an error; only the default goes on to the next."""
     assert ports_to_try(6066, chosen=True) == (6066,)
     assert ports_to_try(0, chosen=False) == (0,)
     assert list(ports_to_try(6066, chosen=False))[:3] == [6066, 6067, 6068]
 
 
 def test_a_second_worker_takes_the_next_free_port():
-    """Where the port is taken the next is tried, and the URL says which it became."""
+    """Where the port is taken the next is tried, and the URL says which one it got."""
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port, other = taken.getsockname()[1], free.getsockname()[1]
@@ -40,5 +40,5 @@ def test_a_second_worker_takes_the_next_free_port():
 
 
 def test_pages_listen_on_the_loopback_unless_told_otherwise():
-    """Nobody outside the machine reaches pages that nobody opened."""
+    """Other machines reach the pages only where web_host opens them."""
     assert Settings.model_fields["web_host"].default == "127.0.0.1"
