@@ -33,7 +33,7 @@ _ALL_READERS = {BILLING: _READ, FRAUD: _READ, OPERATOR: _READ}
 
 ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "events": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (PLACES, "SELECT(id_hash)")},
-    "dead_letters": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (PLACES,)},
+    "dead_letters": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (PLACES, "SELECT(records)")},
     "rollup_minute": {WRITER: (SELECT, INSERT, CLEAR), **_ALL_READERS, PUBLISHER: _READ},
     "ledger": {WRITER: _WRITTEN, **_ALL_READERS},
     "user_agents": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ},
