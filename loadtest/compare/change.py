@@ -51,7 +51,7 @@ class Metric:
 
 
 METRICS = (
-    Metric("worker_cpu_us_per_event", "worker CPU an event", 0.03, 0.01),
+    Metric("worker_cpu_us_per_event", "worker CPU per event", 0.03, 0.01),
     Metric("freshness_ms.med", "freshness p50", 0.10, 0.0025),
     Metric("freshness_ms.p(99)", "freshness p99", 0.10, 0.0025),
     Metric("consumed_rate.mean", "events queryable a second", 0.03, 0.0025, higher_is_better=True),

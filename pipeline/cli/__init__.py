@@ -1,4 +1,4 @@
-"""The command `adledger`: one module a command, each imported only when it is used."""
+"""The command `adledger`: one module per command, imported only when the command is used."""
 
 from adledger.pipeline.cli.app import main
 

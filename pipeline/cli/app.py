@@ -1,6 +1,6 @@
 """The command line's root: the list of commands, and how a run of any of them ends.
 
-Exit codes: 0 fine, 1 found wrong, 2 misused, 130 interrupted, 141 the reader of stdout went away.
+Exit codes: 0 success, 1 problem found, 2 usage error, 130 interrupted, 141 the reader of stdout closed it.
 """
 
 import importlib
@@ -52,13 +52,13 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, importing its module at its first use; None where there is no such command."""
+        """Return a command, importing its module at its first use; None if there is no such command."""
         if cmd_name in COMMANDS and cmd_name not in self.commands:
             self.add_command(_load(cmd_name), cmd_name)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Resolve a command; on a misspelt one every command is known, so that the nearest can be named."""
+        """Resolve a command. For a misspelt one, load them all, so that the error can suggest the nearest."""
         if args and args[0] not in COMMANDS:
             for name in COMMANDS:
                 self.get_command(ctx, name)
@@ -108,7 +108,7 @@ def root(
       adledger ledger check
 
     Settings come from flags, then ADLEDGER_... in the environment, then adledger.toml: see `adledger config`.
-    Exit codes: 0 fine, 1 found wrong, 2 misused.
+    Exit codes: 0 success, 1 problem found, 2 usage error.
     """
 
 

@@ -15,19 +15,19 @@ RUNS = Path("data") / "chaos"
 
 def chaos(
     *,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the faults' order and moments, and of the traffic.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Seed of the order and times of the faults, and of the traffic.")] = 1,
     duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="How long to start faults (10m, 1h); default: one round.")] = None,
     faults: Annotated[str, typer.Option("--faults", metavar="KIND[,KIND...]", help="Only these kinds; default: all.")] = "",
     workers: Annotated[int, typer.Option("--workers", min=2, max=16, metavar="N", help="Worker processes.")] = 3,
     rate: Annotated[float, typer.Option("--rate", min=100, max=20_000, metavar="R", help="Records sent per second.")] = 1_500,
-    outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is away in the fault `outage`.")] = "15s",
+    outage: Annotated[str, typer.Option("--outage", metavar="D", help="How long ClickHouse is unreachable in the fault `outage`.")] = "15s",
     slow: Annotated[str, typer.Option("--slow", metavar="D", help="How long ClickHouse is slow in the fault `slow-clickhouse`.")] = "6s",
-    controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Repeat each fault without its protection: something must then be wrong.")] = True,
+    controls: Annotated[bool, typer.Option("--controls/--no-controls", help="Repeat each fault without its protection, and check that it does harm.")] = True,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Logs and report; default: data/chaos/TIME.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the servers' data too.")] = False,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Break real servers and workers under load; nothing may be lost or counted twice.
+    """Break real servers and workers, and check every count.
 
     Starts a Kafka broker, the embedded ClickHouse and workers, and sends traffic with a known ground truth while
     workers, broker and ClickHouse are killed, paused, cut off, filled up and misled. The effect of each fault is
@@ -45,7 +45,7 @@ def chaos(
       1    tables differ from the ground truth, a lane did not recover, or a worker died
       97   invalid: a fault took no effect, or a control showed no difference
       130  interrupted
-      2    misused
+      2    usage error
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def chaos(
 
 def _empty(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty", remedy="name a folder that is new or empty")
+        raise UsageError(f"{folder} is not empty", remedy="name a new or empty folder")
     return folder
 
 

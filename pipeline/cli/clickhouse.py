@@ -1,4 +1,4 @@
-"""`adledger clickhouse`: the embedded server by itself, for several workers and for looking around."""
+"""`adledger clickhouse`: the embedded server on its own, for several workers and for exploring."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=T
 
 @app.callback()
 def clickhouse() -> None:
-    """Run the embedded ClickHouse server by itself.
+    """Run the embedded ClickHouse server on its own.
 
     \b
     Examples:
@@ -25,7 +25,7 @@ def clickhouse() -> None:
 
 @app.command()
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the data are; made where needed.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder; created if missing.")],
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Native protocol; 0 takes a free one.")
     ] = 9000,
@@ -35,7 +35,7 @@ def serve(
 ) -> None:
     """Serve DIR on the loopback until interrupted (Ctrl-C or SIGTERM).
 
-    The real engine, for demos and tests: one process, no passwords, one server a folder. Several workers and other commands then share it by the clickhouse:// address that is printed.
+    It is the real engine, for demos and tests: one process, no passwords, one server per folder. Workers and other commands share it through the clickhouse:// address that it prints.
 
     \b
     Examples:
@@ -52,13 +52,13 @@ def serve(
     folder = served_folder(directory)
     if folder != directory:
         err(f"{directory} is a demo's folder: serving {folder}")
-    process.serve(folder, port, http_port, _tell)
+    process.serve(folder, port, http_port, _announce)
 
 
-def _tell(listening: "Listening") -> None:
+def _announce(listening: "Listening") -> None:
     host, port, http_port = listening.host, listening.port, listening.http_port
     err(
-        f"""process {listening.pid} answers on {host}:{port} (native) and {http_port} (HTTP); Ctrl-C ends it
+        f"""process {listening.pid} listens on {host}:{port} (native) and {http_port} (HTTP); Ctrl-C stops it
   adledger query 'SHOW DATABASES' --clickhouse 'clickhouse://{host}:{port}/?http_port={http_port}'
   clickhouse-client --host {host} --port {port}
   curl 'http://{host}:{http_port}/?query=SHOW+DATABASES'"""

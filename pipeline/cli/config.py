@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @options.deployment()
 def config(
     given: options.Deployment,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this one setting.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this setting only.")] = None,
     *,
     as_json: options.Json = False,
 ) -> None:
@@ -49,7 +49,7 @@ def _only(loaded: "LoadedSettings", name: str) -> "LoadedSettings":
 
     known = name.replace("-", "_")
     if known not in loaded.origins:
-        raise UsageError(f"there is no setting {name}", remedy=nearest(known, loaded.origins))
+        raise UsageError(f"there is no setting named {name}", remedy=nearest(known, loaded.origins))
     return LoadedSettings(loaded.settings, {known: loaded.origins[known]})
 
 

@@ -1,4 +1,4 @@
-"""ClickHouse for the time of one command: a server that runs, or our own, found running or started."""
+"""ClickHouse for one command: a remote server, or the embedded one, which is started if it is not running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def server(settings: "Settings") -> Iterator[ServerAddress]:
-    """Give a server's address: the one that is set, or the embedded one of its directory, started where none runs.
+    """Yield a server's address: the configured one, or that of the directory's embedded server, started if none runs.
 
-    One that was started here ends with the block. Raises SinkError.
+    A server that was started here stops at the end of the block. Raises SinkError.
     """
     address = settings.clickhouse
     if not isinstance(address, EmbeddedAddress):
@@ -32,7 +32,7 @@ def server(settings: "Settings") -> Iterator[ServerAddress]:
 
 @contextmanager
 def client(settings: "Settings") -> Iterator["Client"]:
-    """Give a connection by the native protocol. What the server refuses is raised as SinkError, with its code."""
+    """Yield a connection over the native protocol. Raises SinkError, with the server's code, for what it refuses."""
     from clickhouse_driver.errors import ServerException
 
     from adledger.pipeline.errors import SinkUnavailable
@@ -47,7 +47,8 @@ def client(settings: "Settings") -> Iterator["Client"]:
             raise query_refused(e) from None
         except NETWORK_ERRORS as e:
             raise SinkUnavailable(
-                f"ClickHouse at {address} went away: {first_line(e)}", remedy="try again when it is back"
+                f"lost the connection to ClickHouse at {address}: {first_line(e)}",
+                remedy="try again when it is back",
             ) from None
         finally:
             connection.disconnect()

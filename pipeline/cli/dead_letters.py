@@ -1,4 +1,4 @@
-"""`adledger dead-letters list|show`: records that could not be read, with their bytes."""
+"""`adledger dead-letters list|show`: records that could not be decoded, with their bytes."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ dead_letters = typer.Typer(no_args_is_help=True, add_completion=False, rich_mark
 
 @dead_letters.callback()
 def root() -> None:
-    """Look at malformed records: why, where from, and their bytes.
+    """Show malformed records: their reasons, origins and bytes.
 
     \b
     Examples:
@@ -34,14 +34,14 @@ def root() -> None:
 def list_(
     given: options.Deployment,
     *,
-    reason: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    reason: Annotated[str | None, typer.Option(metavar="NAME", help="Only records with this reason.")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the latest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most records to list.")] = 50,
     as_json: options.Json = False,
 ) -> None:
     """List malformed records, the latest first.
 
-    How many there are of each reason is told on stderr, or with --json in `counts`.
+    The number of records for each reason goes to stderr, or with --json to `counts`.
 
     \b
     Examples:
@@ -88,13 +88,13 @@ def show(
     partition: Annotated[int, typer.Argument(min=0)],
     offset: Annotated[int, typer.Argument(min=0)],
     *,
-    as_hex: Annotated[bool, typer.Option("--hex", help="The value as a hex dump.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="The value's bytes and nothing else.")] = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Print the value as a hex dump.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the value's bytes and nothing else.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show one malformed record.
 
-    Reason, where from, key and value; what can't be printed is escaped.
+    Prints its reason, batch, key and value; unprintable characters are escaped.
 
     \b
     Examples:
@@ -106,18 +106,21 @@ def show(
     from adledger.pipeline.ledger.queries import TableNames
 
     if as_hex + raw + as_json > 1:
-        raise UsageError("--hex, --raw and --json contradict each other", remedy="give one of them")
+        raise UsageError("--hex, --raw and --json contradict each other", remedy="use only one of them")
     settings = given.settings
     if topic not in settings.topics:
         known = ", ".join(settings.topics)
-        raise UsageError(f"{topic} is no event topic; they are {known}", remedy="or set topics=...")
+        raise UsageError(
+            f"{topic} is not an event topic: the topics are {known}",
+            remedy="name one of them, or set topics=...",
+        )
     tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
         found = store.find(client, tables, settings.topics.index(topic), partition, offset)
     if found is None:
         raise AdledgerError(
             f"no dead letter at {topic}, partition {partition}, offset {offset}",
-            remedy="`adledger dead-letters list` shows what there is",
+            remedy="`adledger dead-letters list` shows those that exist",
         )
     if raw:
         out_bytes(found.value)
@@ -133,7 +136,7 @@ def _print(settings: "Settings", letter: "DeadLetter", *, as_hex: bool) -> None:
     out(f"log time  {letter.log_time_text}")
     out(f"batch     {letter.batch_no}")
     if letter.records > 1:
-        out(f"stands for {letter.records:,} records, up to offset {letter.offset + letter.records - 1}")
+        out(f"records   {letter.records:,}, up to offset {letter.offset + letter.records - 1}")
     out(f"key       {_escaped(letter.key)}")
     out(f"value     {len(letter.value):,} bytes")
     out(_hex_dump(letter.value) if as_hex else _escaped(letter.value))
@@ -161,7 +164,7 @@ def _topic(settings: "Settings", letter: "DeadLetter") -> str:
 
 
 def _escaped(value: bytes) -> str:
-    """Return text that is safe on a terminal and loses nothing: escapes for what is not printable."""
+    """Return text that is safe on a terminal and loses nothing: what is not printable is escaped."""
     text = value.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

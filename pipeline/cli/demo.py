@@ -1,4 +1,4 @@
-"""`adledger demo`: everything once, end to end, checked against the ground truth."""
+"""`adledger demo`: the whole pipeline once, end to end, compared with the ground truth."""
 
 import resource
 import shutil
@@ -29,7 +29,9 @@ INTERRUPTED = 130
 def demo(
     *,
     events: Annotated[int, typer.Option(min=1, metavar="N", help="Records to generate.")] = 2_000_000,
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Another seed is other traffic.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="S", help="A different seed gives different traffic.")
+    ] = 1,
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -38,9 +40,9 @@ def demo(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run everything end to end, and check it against the ground truth.
+    """Run the whole pipeline once, and check every count.
 
-    It imports two real logs (a web server's, an ad network's), generates events with a known ground truth (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers, some attacks), runs them through the pipeline, with the fraud rules that adledger comes with, into an embedded ClickHouse, and compares the ledger, events and rollups with the ground truth, row by row, to the nano. Which events are fraud is no part of that truth: givt and sivt are compared as billable, and the verdicts by judging a sample again with the plain rules. Exits with 1 if anything differs. The folder is kept, to look around in.
+    Imports two real logs (a web server's and an ad network's), generates events with a known ground truth (1 % duplicates, 0.1 % malformed, 2 % clicks, 400,000 publishers, some attacks), and runs them through the pipeline, with the shipped fraud rules, into an embedded ClickHouse. Then it compares the ledger, events and rollups with the ground truth, row by row, to the nano. The ground truth does not say which events are fraud: givt and sivt are compared as billable, and the plain rules evaluate a sample again to check the verdicts. Exits with 1 if anything differs. The folder stays, for you to explore.
 
     \b
     Examples:
@@ -58,7 +60,7 @@ def demo(
         top_publishers,
     )
     from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress
-    from adledger.pipeline.cli.demo_progress import shown
+    from adledger.pipeline.cli.demo_progress import progress_screen
     from adledger.pipeline.extras import require
     from adledger.pipeline.settings import Settings
 
@@ -71,7 +73,7 @@ def demo(
     }
     settings = Settings(**where)
     model = demo_model(events, seed, settings)
-    with shown() as screen:
+    with progress_screen() as screen:
         filled = fill_log(folder / LOG, model, screen)
         with connect.server(settings) as address:
             served = settings.model_copy(update={"clickhouse": address})
@@ -102,13 +104,13 @@ class DemoResult:
 
     @property
     def fine(self) -> bool:
-        """Whether everything adds up and is as expected."""
+        """Whether everything adds up and equals the ground truth."""
         adds_up = self.summary.conserved and self.summary.continuous
         return self.report.equal and not self.verdicts.wrong and adds_up
 
     @property
     def wrong(self) -> "list[str]":
-        """All that is not as it must be, a line each."""
+        """Everything that differs, one line each."""
         report = self.report
         return [*report.wrong_counts, *map(str, report.differences), *self.verdicts.wrong]
 
@@ -123,7 +125,7 @@ def _run(settings: "Settings", say: "Callable[[str], None]") -> "LedgerSummary":
 
 
 def _lane_counts(settings: "Settings", lanes: int) -> "Callable[[], Sequence[int]]":
-    """Return what asks the ledger how many records of each lane are done."""
+    """Return a function that reads each lane's completed records from the ledger."""
 
     def counts() -> list[int]:
         done = [0] * lanes
@@ -176,7 +178,7 @@ def _print_text(result: DemoResult) -> None:
         )
     if not result.verdicts.wrong:
         out(
-            f"verdicts follow from their reasons; {result.verdicts.judged_again:,} events, judged again by the plain rules, agree"
+            f"verdicts follow from their reasons; the plain rules agree on {result.verdicts.judged_again:,} events evaluated again"
         )
     out(f"conserved: {_yes(summary.conserved)}   continuous: {_yes(summary.continuous)}")
     out("")
@@ -194,16 +196,16 @@ def _print_text(result: DemoResult) -> None:
         per_million = summary.cpu_seconds / summary.totals.records_received * 1e6
         out(
             f"pipeline: {summary.events_per_second:,.0f} events/s, {summary.cpu_seconds:.1f} CPU-s "
-            f"({per_million:.2f} a million events), {_peak_memory_bytes() / 2**20:,.0f} MiB at most"
+            f"({per_million:.2f} per million events), {_peak_memory_bytes() / 2**20:,.0f} MiB peak memory"
         )
     out("")
     out(WAYS.format(adledger=_program(), folder=result.folder, tables=result.folder / "clickhouse"))
 
 
 def _class_rows(report: "VerificationReport") -> list[tuple[object, ...]]:
-    """Return a row for each class and currency: records and money in the ledger and as expected.
+    """Return a row for each class and currency: records and money, in the ledger and expected.
 
-    The ground truth knows no rules: it has one sum of billable, givt and sivt, in a separate row.
+    The ground truth does not model rules: it has one sum of billable, givt and sivt, in a separate row.
     """
     from adledger.loadtest.verification.verify import FILTERED, judged_as_billable
     from adledger.pipeline.ledger.totals import WITHOUT_MONEY
@@ -238,7 +240,7 @@ def _class_row(
     key: tuple[int, int],
     expected: "Mapping[tuple[int, int], tuple[int, int]] | None",
 ) -> tuple[object, ...]:
-    """Return a row of one class and currency; without an expectation those columns are empty."""
+    """Return the row of one class and currency; without expected figures, their columns are empty."""
     from adledger.pipeline.ledger.totals import money_text
     from adledger.schemas.wire import currency_text
 
@@ -264,7 +266,7 @@ or serve it, for other clients:
 
 
 def _program() -> str:
-    """Return how this program is called from here: by its name where the PATH knows it, else as it was called."""
+    """Return how to call this program from here: by name if it is on the PATH, else as it was called."""
     called = sys.argv[0]
     return "adledger" if shutil.which("adledger") or called.endswith(".py") else called
 

@@ -1,4 +1,4 @@
-"""What the demo shows on stderr while it works: bars on a terminal, a line now and then elsewhere."""
+"""The demo's progress on stderr: bars on a terminal, a line every few seconds elsewhere."""
 
 import sys
 import time
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 5.0
-"""Between two lines where there is no terminal."""
+"""Between two lines without a terminal."""
 
 STARTING = "loading kernels and lists"
-"""What a run does until its first batches are in the ledger."""
+"""The description of a run until its first batches are in the ledger."""
 
 LaneCounts = Callable[[], Sequence[int]]
-"""Records of each lane that the ledger has so far. Raises SinkError while the tables are not there yet."""
+"""Returns the records of each lane in the ledger so far. Raises SinkError until the tables exist."""
 
 
 class DemoBars:
@@ -69,26 +69,26 @@ class DemoLines:
     """A line for each step, and one every few seconds of the run."""
 
     def importing(self, name: str) -> Callable[[int, int], None]:
-        """Say that an import begins."""
+        """Write that an import begins."""
         err(f"importing {name}")
         return lambda _done, _of: None
 
     def generating(self, events: int) -> Callable[[int], None]:
-        """Say that the generator begins."""
+        """Write that the generator begins."""
         err(f"generating {events:,} events")
         return lambda _written: None
 
     @contextmanager
     def running(self, lane_records: Sequence[int], counts: LaneCounts) -> Iterator[None]:
-        """Say how far the ledger is."""
+        """Write how far the ledger is, every few seconds."""
         of, begin = sum(lane_records), time.monotonic()
-        told = begin
+        written_at = begin
 
         def show(done: Sequence[int]) -> None:
-            nonlocal told
+            nonlocal written_at
             now = time.monotonic()
-            if now - told >= LINE_SECONDS:
-                told = now
+            if now - written_at >= LINE_SECONDS:
+                written_at = now
                 if not any(done):
                     err(STARTING)
                     return
@@ -108,8 +108,8 @@ class DemoLines:
 
 
 @contextmanager
-def shown() -> Iterator[DemoBars | DemoLines]:
-    """Give what suits stderr."""
+def progress_screen() -> Iterator[DemoBars | DemoLines]:
+    """Yield bars if stderr is a terminal, else lines."""
     if not sys.stderr.isatty():
         yield DemoLines()
         return
@@ -128,7 +128,7 @@ def _rate_column() -> "ProgressColumn":
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
-        """Units a second."""
+        """Units per second."""
 
         def render(self, task: "Task") -> Text:
             speed = task.finished_speed or task.speed
@@ -139,14 +139,14 @@ def _rate_column() -> "ProgressColumn":
 
 @contextmanager
 def _polled(counts: LaneCounts, show: Callable[[Sequence[int]], None]) -> Iterator[None]:
-    """Show the counts now and then, from a thread, and once more at the end."""
+    """Show the counts every POLL_SECONDS, from a thread, and once more at the end."""
     done = Event()
 
     def poll() -> None:
         while not done.wait(POLL_SECONDS):
             try:
                 show(counts())
-            except SinkError:  # not there yet, or busy: the next time tells
+            except SinkError:  # no tables yet, or the server is busy: try again at the next poll
                 continue
 
     thread = Thread(target=poll, name="demo-progress", daemon=True)

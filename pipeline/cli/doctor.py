@@ -1,4 +1,4 @@
-"""`adledger doctor`: what is wrong with a deployment, and the command that mends it."""
+"""`adledger doctor`: what is wrong with a deployment, and the command that fixes it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def doctor(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Say what is wrong with a deployment, and what mends it.
+    """Find what is wrong with a deployment, and how to fix it.
 
-    Settings, brokers, topics, the group and its committed intents, keys and partitioners of the newest records, ClickHouse and its tables, clocks, this machine. It changes nothing, and may run beside workers. Exit code 1 where something is wrong; advice (marked !) is for you to weigh.
+    Checks settings, brokers, topics, the group and its committed intents, keys and partitioners of the newest records, ClickHouse and its tables, clocks and this machine. It changes nothing, and can run beside workers. Exits with 1 if something is wrong; advice (marked !) is for you to weigh.
 
     \b
     Examples:
@@ -53,8 +53,8 @@ def _examined(given: options.Deployment) -> "Sequence[Check]":
     except UsageError as error:
         refused = Check(
             "settings",
-            "as they are set",
-            [Finding(error.message, error.remedy or "adledger config NAME explains one")],
+            "as configured",
+            [Finding(error.message, error.remedy or "`adledger config NAME` explains a setting")],
         )
         return [refused, Check("deployment", "", not_made="the settings are refused")]
 
@@ -62,7 +62,7 @@ def _examined(given: options.Deployment) -> "Sequence[Check]":
 
     quiet_kafka_client()
     checks = [
-        Check("settings", "understood, without contradictions"),
+        Check("settings", "valid, without contradictions"),
         *examine(loaded.settings, connect.client),
     ]
     flags = command_flags(loaded, given.config_file)
@@ -73,7 +73,7 @@ def _examined(given: options.Deployment) -> "Sequence[Check]":
 
 
 def _print(checks: "Sequence[Check]") -> None:
-    """Print a checklist by area, each finding below what it was found in."""
+    """Print a checklist by area, each finding below its check."""
     from adledger.pipeline.doctor.report import CheckState
 
     for area in dict.fromkeys(check.area for check in checks):
@@ -81,7 +81,7 @@ def _print(checks: "Sequence[Check]") -> None:
         for check in (c for c in checks if c.area == area):
             what = "; ".join(
                 text
-                for text in (check.what, f"not looked at: {check.not_made}" if check.not_made else "")
+                for text in (check.what, f"not checked: {check.not_made}" if check.not_made else "")
                 if text
             )
             out(f"  {MARKS[check.state]} {what}")

@@ -1,4 +1,4 @@
-"""`adledger explain`: why an event was judged as it was."""
+"""`adledger explain`: why an event has its verdict."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 DEAD_LETTERS_NAMED_MAX = 5
 
 NOT_FOUND = (
-    "it may not be consumed yet (`adledger status` shows each lane's lag), have another --type, --publisher or "
-    "--database, be older than retention_events_days, or never have been sent; ids are compared byte by byte, without "
-    "quotes and spaces"
+    "check --type, --publisher and --database; `adledger status` shows whether a lane has yet to consume it; it may be "
+    "older than retention_events_days, or never have been sent; ids are compared byte by byte, without quotes and spaces"
 )
 
 
 class EventKind(StrEnum):
-    """What --type takes."""
+    """The values of --type."""
 
     IMPRESSION = "impression"
     CLICK = "click"
@@ -45,11 +44,11 @@ def explain(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show an event: its class, each rule's evidence, its place.
+    """Show an event's class, each rule's evidence, and its origin.
 
-    Several publishers may use the same id, and a retry has its first's: all that match are shown. Evidence is made again
-    from stored events by the rule set that judged, and compared with what was stored; lists and publishers are those of
-    now. Exit codes: 0 found, 1 not found.
+    Publishers may share ids, and a retry repeats the id of its first: all matching events are shown. Evidence is recomputed
+    from stored events, by the rule set that evaluated them, with today's lists and publishers, and compared with the stored
+    verdict. Exit codes: 0 found, 1 not found.
 
     \b
     Examples:
@@ -74,9 +73,9 @@ def explain(
         explainer = _explainer(settings, store)
         explained = [explainer.explain(row) for row in rows]
     if as_json:
-        from adledger.pipeline.explain.show import as_json as shown
+        from adledger.pipeline.explain.show import as_json as event_json
 
-        events = [shown(each, settings.topics) for each in explained]
+        events = [event_json(each, settings.topics) for each in explained]
         out_json({"event_id": None if hashed else event_id, "id_hash": id_hash, "events": events})
     else:
         _print(explained, event_id, settings)
@@ -93,13 +92,13 @@ def _print(explained: "Sequence[Explained]", event_id: str, settings: "Settings"
 
 
 def _hash(text: str) -> int:
-    """Return an id_hash that a person gives. Raises UsageError where it is none."""
+    """Return the id_hash that an operator typed. Raises UsageError if it is not one."""
     from adledger.pipeline.errors import UsageError
 
     if not (text.isascii() and text.isdigit() and int(text) < 2**64):
         raise UsageError(
-            f"{text} is no id_hash",
-            remedy="give the number that views show, or an event_id without --id-hash",
+            f"{text} is not an id_hash",
+            remedy="pass the number that views show, or an event_id without --id-hash",
         )
     return int(text)
 
@@ -125,10 +124,10 @@ def _refuse(settings: "Settings", store: "Store", event_id: str, id_hash: int) -
     ]
     if letters:
         raise AdledgerError(
-            f"no event has the id {event_id}, but dead letters hold it: {'; '.join(letters)}",
-            remedy="it was malformed, and is never billed: `adledger dead-letters show TOPIC PARTITION OFFSET`",
+            f"no event has the id {event_id}, but dead letters contain it: {'; '.join(letters)}",
+            remedy="it was malformed and is never billed: see `adledger dead-letters show TOPIC PARTITION OFFSET`",
         )
     raise AdledgerError(
-        f"no event has the id {event_id} (id_hash {id_hash}), nor does a dead letter hold it",
+        f"no event has the id {event_id} (id_hash {id_hash}), and no dead letter contains it",
         remedy=NOT_FOUND,
     )

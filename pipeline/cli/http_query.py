@@ -1,4 +1,4 @@
-"""A query over ClickHouse's HTTP interface, where the server itself formats the result."""
+"""A query over ClickHouse's HTTP interface, where the server formats the result."""
 
 import http.client
 import ssl
@@ -14,46 +14,46 @@ CONNECT_TIMEOUT_SECONDS = 5
 QUERY_TIMEOUT_SECONDS = 600
 CHUNK_BYTES = 256 * 1024
 READONLY_BUT_SETTINGS = "2"
-SETTING_KEPT = "Cannot modify 'readonly' setting in readonly mode"
+READONLY_ALREADY = "Cannot modify 'readonly' setting in readonly mode"
 
 
 def run_query(
     address: ServerAddress, sql: str, *, database: str, output_format: str, write: bool = False
 ) -> Iterator[bytes]:
-    """Yield the result in pieces, formatted by the server; a FORMAT clause in the query goes before `output_format`.
+    """Yield the result in pieces, formatted by the server; a FORMAT clause in the query overrides `output_format`.
 
-    The server holds the answer back until the query has ended, so that one that fails yields nothing. Without `write` it
-    refuses what changes something.
-    Raises SinkUnavailable, and SinkError with what the server said.
+    The server withholds the response until the query has ended, so that a query that fails yields nothing. Without `write`
+    it refuses statements that change something.
+    Raises SinkUnavailable, and SinkError with the server's message.
     """
     connection = _connect(address)
     try:
         parameters = {"database": database, "default_format": output_format, "wait_end_of_query": "1"}
         if not write:
             parameters["readonly"] = READONLY_BUT_SETTINGS
-        response = _ask(connection, address, sql, parameters)
+        response = _post(connection, address, sql, parameters)
         if response.status != http.client.OK:
             refused = _refused(response)
-            if write or SETTING_KEPT not in refused.message:
+            if write or READONLY_ALREADY not in refused.message:
                 raise refused
-            del parameters["readonly"]  # of a user who is read-only already, and may not say so
-            response = _ask(connection, address, sql, parameters)
+            del parameters["readonly"]  # the user is read-only already, and may not set it
+            response = _post(connection, address, sql, parameters)
         if response.status != http.client.OK:
             raise _refused(response)
         while piece := response.read(CHUNK_BYTES):
             yield piece
-        if response.length:  # http.client ends such an answer in silence
+        if response.length:  # http.client reports no error for a response that ends early
             raise http.client.IncompleteRead(b"", response.length)
     except (OSError, http.client.HTTPException) as e:
         raise probed(address, address.http_port) or SinkUnavailable(
-            f"ClickHouse at {address.host}, HTTP port {address.http_port}, went away in mid-query: {e}",
-            remedy="try again; its log says why",
+            f"ClickHouse at {address.host}, HTTP port {address.http_port}, closed the connection in mid-query: {e}",
+            remedy="try again; the server's log has the cause",
         ) from None
     finally:
         connection.close()
 
 
-def _ask(
+def _post(
     connection: HTTPConnection, address: ServerAddress, sql: str, parameters: dict[str, str]
 ) -> HTTPResponse:
     headers = {"X-ClickHouse-User": address.user, "X-ClickHouse-Key": login_password(address)}
@@ -62,7 +62,7 @@ def _ask(
 
 
 class _SecureConnection(HTTPConnection):
-    """HTTP over TLS as the address says it: http.client's own knows no name but the host's."""
+    """HTTP over TLS as the address sets it: http.client's class verifies no other name than the host's."""
 
     def __init__(self, address: ServerAddress, timeout: float) -> None:
         super().__init__(address.host, address.http_port, timeout=timeout)
@@ -70,7 +70,7 @@ class _SecureConnection(HTTPConnection):
         self._name = address.tls.server_name or address.host
 
     def connect(self) -> None:
-        """Connect, and shake hands."""
+        """Connect, and do the TLS handshake."""
         super().connect()
         self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
 
@@ -88,8 +88,8 @@ def _connect(address: ServerAddress) -> HTTPConnection:
         raise handshake_failure(e, f"{host}:{port}") from None
     except OSError as e:
         raise probed(address, port) or SinkUnavailable(
-            f"no connection to ClickHouse's HTTP port, {host}:{port}: {e}",
-            remedy="check that it is running; queries use HTTP: set its port by http_port=... in the address",
+            f"cannot connect to ClickHouse's HTTP port {host}:{port}: {e}",
+            remedy="check that the server runs; queries use HTTP, whose port is http_port=... in the address",
         ) from None
     connection.sock.settimeout(QUERY_TIMEOUT_SECONDS)
     return connection
@@ -97,14 +97,14 @@ def _connect(address: ServerAddress) -> HTTPConnection:
 
 def _refused(response: HTTPResponse) -> SinkError:
     text = response.read().decode("utf-8", "replace").strip()
-    said = text.split("Stack trace:")[0].strip() or f"HTTP status {response.status}"
+    message = text.split("Stack trace:")[0].strip() or f"HTTP status {response.status}"
     code = response.getheader("X-ClickHouse-Exception-Code") or ""
-    return SinkError(f"ClickHouse refused the query: {said}", remedy=_REMEDIES.get(code, ""))
+    return SinkError(f"ClickHouse refused the query: {message}", remedy=_REMEDIES.get(code, ""))
 
 
 _REMEDIES = {
-    "164": "a query is read-only: --write lets it change something",
-    "60": "`adledger query 'SHOW TABLES'` lists the tables; `adledger migrate` makes them",
-    "81": "set the database by --database, or make it: adledger migrate",
-    "516": "check user and password in the address",
+    "164": "queries are read-only: add --write to change something",
+    "60": "`adledger query 'SHOW TABLES'` lists the tables; `adledger migrate` creates them",
+    "81": "name the database with --database, or create it: adledger migrate",
+    "516": "check the user and password in the address",
 }

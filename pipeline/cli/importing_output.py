@@ -1,4 +1,4 @@
-"""What `adledger import` prints: its progress, what it wrote or would write, and what becomes of which lines."""
+"""What `adledger import` prints: progress, what it wrote or would write, and the lines that are not billed."""
 
 import sys
 import time
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from adledger.pipeline.importing.run import ImportSummary
 
 LATE_MS_MAX = 1_000
-"""A replay that was later than this says so."""
+"""A replay that fell further behind than this gets a warning."""
 PROGRESS_SECONDS = 10.0
-"""Where stderr is no terminal, a line of progress this often."""
+"""Between two lines of progress if stderr is not a terminal."""
 
 
 @contextmanager
 def progress_of(files: Sequence[Path]) -> "Iterator[Progress]":
-    """Give what shows how far an import is: a bar, where stderr is a terminal, and a line now and then elsewhere."""
+    """Yield a callback for progress: a bar if stderr is a terminal, else a line every PROGRESS_SECONDS."""
     name = files[0].name if len(files) == 1 else f"{len(files)} files"
     if not sys.stderr.isatty():
         yield _Lines(name)
@@ -42,7 +42,7 @@ def progress_of(files: Sequence[Path]) -> "Iterator[Progress]":
 
 
 class _Lines:
-    """Progress as lines for a log file."""
+    """Progress as lines."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -61,7 +61,7 @@ class _Lines:
 def print_summary(
     summary: "ImportSummary", to: str, files: Sequence[Path], *, as_json: bool, dry_run: bool
 ) -> None:
-    """Print what was written, or would be; lines that end in the dead letters go to stderr."""
+    """Print what was written, or would be; lines that become dead letters are named on stderr."""
     if as_json:
         out_json(_document(summary, to, dry_run=dry_run))
         return
@@ -72,7 +72,7 @@ def print_summary(
             f"{replay.log_seconds:,.0f} s of the events' time in {replay.seconds:,.1f} s, at most {replay.late_ms_max:,} ms late"
         )
         if replay.late_ms_max > LATE_MS_MAX:
-            err("it fell behind its pace: lower --speed, or look why the log took it so late")
+            err("the replay fell behind: lower --speed, or find out why the log accepts writes late")
     if summary.examined is not None and dry_run:
         _print_preview(summary.examined)
     _print_dead_letters(summary, files)
@@ -84,7 +84,7 @@ def _print_preview(examined: "Examination") -> None:
     if examined.time_min is not None and examined.time_max is not None:
         out(f"event times from {utc(examined.time_min)} to {utc(examined.time_max)}")
     out(
-        f"{examined.billable:,} can count, {examined.expiring.count:,} would expire, "
+        f"{examined.billable:,} could be billed, {examined.expiring.count:,} would expire, "
         f"{examined.unreadable + examined.malformed.total():,} would be dead letters"
     )
     for record in examined.samples[:3]:
@@ -95,21 +95,19 @@ def _print_dead_letters(summary: "ImportSummary", files: Sequence[Path]) -> None
     from adledger.pipeline.importing.examining import in_words
 
     if summary.unreadable:
-        err(
-            f"{summary.unreadable:,} of them are lines that can't be read; as they are, they end in the dead letters"
-        )
+        err(f"{summary.unreadable:,} of them are unreadable lines, which become dead letters as they are")
         _print_problems(summary.problems, summary.unreadable)
     examined = summary.examined
     if examined is not None and examined.malformed:
-        err(f"{summary.malformed:,} of them break the contract, and end in the dead letters")
+        err(f"{summary.malformed:,} of them break the event contract, and become dead letters")
         _print_problems([in_words(problem, files) for problem in examined.refusals], summary.malformed)
     if summary.unreadable or summary.malformed:
         err(
-            "remedy: fix these lines where they are, and import the file again: what is there already bills nothing, and "
-            "import says before it writes which lines are too late to be billed, and what to do then"
+            "remedy: fix these lines in the file, and import it again: lines that were imported before bill nothing, and "
+            "before it writes, import names lines that are too late to be billed, and what to do with them"
         )
     if examined is not None and examined.expiring.count:
-        err(f"{examined.expiring.count:,} of them are too late, and will be duplicates or expired")
+        err(f"{examined.expiring.count:,} of them are too late, and become duplicates or expired")
 
 
 def _print_problems(problems: Sequence[str], count: int) -> None:

@@ -1,4 +1,4 @@
-"""`adledger ledger check`: whether everything adds up, from the log's offsets to every table."""
+"""`adledger ledger check`: check that everything adds up, from the log's offsets to every table."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -34,24 +34,28 @@ def check(
     given: options.Deployment,
     *,
     lane: Annotated[list[int] | None, typer.Option(min=0, help="Only this lane. Repeatable.")] = None,
-    from_batch: Annotated[int, typer.Option(min=0, help="Only batches from this number on.")] = 0,
-    to_batch: Annotated[int | None, typer.Option(min=0, help="Only batches up to this number.")] = None,
+    from_batch: Annotated[int, typer.Option(min=0, help="The first batch number.")] = 0,
+    to_batch: Annotated[int | None, typer.Option(min=0, help="The last batch number.")] = None,
     since: Annotated[
         datetime | None,
-        typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Only batches that end at or after."),
+        typer.Option(
+            formats=TIME_FORMATS, metavar="TIME", help="Only batches that end at or after this watermark."
+        ),
     ] = None,
     until: Annotated[
         datetime | None,
-        typer.Option(formats=TIME_FORMATS, metavar="TIME", help="Only batches that end before."),
+        typer.Option(
+            formats=TIME_FORMATS, metavar="TIME", help="Only batches that end before this watermark."
+        ),
     ] = None,
-    ledger_only: Annotated[bool, typer.Option("--ledger-only", help="Don't count the tables again.")] = False,
+    ledger_only: Annotated[bool, typer.Option("--ledger-only", help="Don't recount the tables.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Check that everything adds up, in every table.
 
     Conservation: in each batch the records received are the sum of the classes, and events, rollup_minute and
     dead_letters hold exactly these records and this money. Continuity: each batch begins where the one before
-    ended. A row deleted, added twice or altered is found, and its batch named. --since and --until are watermarks, UTC.
+    ended. A row that was deleted, duplicated or altered is found, and its batch is named. Times are UTC.
 
     \b
     Examples:
@@ -94,7 +98,7 @@ def _print_text(report: "AuditReport") -> None:
     print_summary(LedgerSummary(report.totals, report.conserved, report.continuous))
     out(f"{report.batches:,} batches checked")
     if not report.batches:
-        err("no batch of the ledger lies in this span")
+        err("the ledger has no batch in this span")
     for problem in report.problems[:PROBLEMS_SHOWN_MAX]:
         err(f"wrong: {problem}")
     if len(report.problems) > PROBLEMS_SHOWN_MAX:

@@ -1,4 +1,4 @@
-"""`adledger lists`: the lists that fraud rules look things up in, and the check of a deployment's own."""
+"""`adledger lists`: the lists that fraud rules use, and the check of a deployment's own lists."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ lists = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode
 AsOf = Annotated[
     datetime | None,
     typer.Option(
-        "--as-of", formats=["%Y-%m-%d"], metavar="DAY", help="Judge ages as of this day (default: today)."
+        "--as-of", formats=["%Y-%m-%d"], metavar="DAY", help="Compute ages as of this day (default: today)."
     ),
 ]
 
@@ -44,8 +44,8 @@ def status(
 ) -> None:
     """Print each list's version, entries, date, age, limit and state.
 
-    A list that is missing or too old makes the rules that need it say `not evaluated`: exit code 1. Lists of packages
-    are renewed by upgrading the package; a deployment's own lie in lists_dir.
+    Rules whose list is missing or too old are not evaluated: exit code 1. Upgrade a package to renew its lists; a
+    deployment's own lists are in lists_dir.
 
     \b
     Examples:
@@ -88,8 +88,8 @@ def _remedy(facts: "ListFacts") -> str:
     from adledger.pipeline.lists.facts import PACKAGED
 
     if facts.name in PACKAGED:
-        return f"Upgrade what it is from ({facts.source}); list_age_days_max is the limit of its age."
-    return "Renew the file and its date, or delete it."
+        return f"upgrade its source ({facts.source}); list_age_days_max limits its age"
+    return "renew the file and its date, or delete it"
 
 
 def _print_json(loaded: "Lists") -> None:
@@ -126,9 +126,9 @@ def lint(
     as_of: AsOf = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check allow and deny lists, each whole, before they are put into lists_dir.
+    """Check allow and deny lists before you put them into lists_dir.
 
-    What is wrong is named with file, line and remedy. Exit codes: 0 all fine, 1 one or more are wrong.
+    Errors name the file, the line and the remedy. Exit codes: 0 all are valid, 1 at least one is not.
 
     \b
     Examples:
@@ -164,6 +164,6 @@ def _checked(path: Path, now: date, names: dict[str, Path]) -> "ListFacts":
     other = names.setdefault(facts.name, path)
     if other != path:
         raise UsageError(
-            f"{path}: the name {facts.name!r} is taken by {other}", remedy="Give each list a name of its own."
+            f"{path}: the name {facts.name!r} is taken by {other}", remedy="give each list its own name"
         )
     return facts

@@ -1,4 +1,4 @@
-"""`adledger loadtest`: how much load a deployment takes, and whether its counts stay exact under it."""
+"""`adledger loadtest`: how much load a deployment sustains, and whether its counts stay exact."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +24,9 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folde
 
 @loadtest.callback()
 def root() -> None:
-    """Load tests with a known ground truth: run, verify, compare, clean.
+    """Run, verify and compare load tests.
+
+    Traffic has a known ground truth, so that every table can be checked, row by row.
 
     \b
     Examples:
@@ -42,10 +44,10 @@ def run(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A name (`loadtest list`) or a .toml file.")],
     *,
     target: Annotated[str, typer.Option("--target", metavar="WHERE", help="kafka://HOST:PORT[,...], files:DIR, or local: starts its own broker and ClickHouse.")],
-    rate: Annotated[str | None, typer.Option("--rate", metavar="R|max", help="Events a second (a ramp's peak, a replay's mean); max: as fast as possible.")] = None,
+    rate: Annotated[str | None, typer.Option("--rate", metavar="R|max", help="Events per second (a ramp's peak, a replay's mean); max: as fast as possible.")] = None,
     duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes first.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, metavar="N", help="Workers to start; 0: you run them, with the run's adledger.toml.")] = 1,
-    worker_urls: Annotated[list[str] | None, typer.Option("--worker", metavar="URL", help="Pages of a worker that you run. Repeatable.")] = None,
+    worker_urls: Annotated[list[str] | None, typer.Option("--worker", metavar="URL", help="URL of the pages of a worker that you run. Repeatable.")] = None,
     clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="clickhouse://... or embedded:DIR; not with local.")] = "",
     senders: Annotated[int, typer.Option("--senders", min=1, metavar="N", help="Processes that generate and send.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="A different seed gives different traffic.")] = 1,
@@ -70,8 +72,9 @@ def run(
       99   thresholds were crossed, or tables differ from what is expected
       98   nothing was crossed, but the verification did not run
       97   invalid: the generator fell behind, a delivery failed, a worker died, a fault took no effect
-      130  interrupted: what was measured until then is kept
-      2    misused; 1 the run could not start
+      130  interrupted: the measurements so far are kept
+      2    usage error
+      1    the run could not start
 
     \b
     Examples:
@@ -86,19 +89,19 @@ def run(
         worker_urls=worker_urls or [], senders=senders, seed=seed, verify=verify, faults=faults or [],
         watch=watch or [], run_id=run_id, assignments=assignments or [], runs=runs,
     )  # fmt: skip
-    raise typer.Exit(_carried_out(request, find_max=find_max, as_json=as_json))
+    raise typer.Exit(_execute(request, find_max=find_max, as_json=as_json))
 
 
-def _carried_out(request: "RunRequest", *, find_max: bool, as_json: bool) -> int:
-    """Run it, print its result, and return the exit code."""
+def _execute(request: "RunRequest", *, find_max: bool, as_json: bool) -> int:
+    """Execute a run, print its result, and return the exit code."""
     require("loadtest", "adledger loadtest run")
     from adledger.loadtest.report.write import HTML, write_report
     from adledger.loadtest.runner.load import Interrupt
     from adledger.loadtest.runner.run import execute
     from adledger.loadtest.runner.search import find_highest
-    from adledger.pipeline.cli.loadtest_screen import print_end, shown
+    from adledger.pipeline.cli.loadtest_screen import print_end, progress_screen
 
-    screen = shown()
+    screen = progress_screen()
     try:
         with Interrupt().watched() as interrupt:
             folder, summary = (find_highest if find_max else execute)(request, screen, interrupt)
@@ -119,13 +122,13 @@ def _carried_out(request: "RunRequest", *, find_max: bool, as_json: bool) -> int
 def verify(
     name: RunName = "last",
     *,
-    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="With its password, where it has one.")] = "",
+    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="The run's server, with its password.")] = "",
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compare every table of a run with its ground truth again, and explain each difference by event.
 
-    Exit codes: 0 equal, 1 not equal, 2 misused.
+    Exit codes: 0 equal, 1 not equal, 2 usage error.
 
     \b
     Examples:
@@ -136,9 +139,9 @@ def verify(
     from adledger.loadtest.report.write import write_report
     from adledger.loadtest.results.run_folder import RunFolder
     from adledger.loadtest.runner.run import verify_again
-    from adledger.pipeline.cli.loadtest_screen import print_end, shown
+    from adledger.pipeline.cli.loadtest_screen import print_end, progress_screen
 
-    folder, screen = RunFolder.find(runs, name), shown()
+    folder, screen = RunFolder.find(runs, name), progress_screen()
     summary = verify_again(folder, clickhouse, screen)
     _close(screen)
     write_report(folder)
@@ -163,10 +166,10 @@ def clean(
     name: RunName,
     *,
     everything: Annotated[bool, typer.Option("--all", help="Remove the run's folder too.")] = False,
-    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="With its password, where it has one.")] = "",
+    clickhouse: Annotated[str, typer.Option("--clickhouse", metavar="ADDRESS", help="The run's server, with its password.")] = "",
     runs: Runs = RUNS,
 ) -> None:  # fmt: skip
-    """Remove exactly what a run made: its database, topics and group, its log, its own servers' data.
+    """Remove exactly what a run created: its database, topics, group, log, and its own servers' data.
 
     \b
     Examples:
@@ -182,7 +185,7 @@ def clean(
 
 @loadtest.command("list")
 def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
-    """List the profiles that ship with adledger, and the runs kept in the folder of runs.
+    """List the profiles that ship with adledger, and the runs in the runs folder.
 
     \b
     Examples:
@@ -196,20 +199,20 @@ def list_command(*, runs: Runs = RUNS, as_json: options.Json = False) -> None:
     folders = list(runs_in(runs))
     if as_json:
         out_json(
-            {"profiles": [p.as_json() for p in profiles], "runs": [_listed(folder) for folder in folders]}
+            {"profiles": [p.as_json() for p in profiles], "runs": [_run_json(folder) for folder in folders]}
         )
         return
     out_table(
-        ("profile", "executor", "events/s", "seconds", "what it is"),
+        ("profile", "executor", "events/s", "seconds", "description"),
         [(p.name, p.load.executor, p.load.rate, p.load.seconds, p.description) for p in profiles],
     )
     if folders:
         out("")
-        rows = [_listed(folder) for folder in folders]
+        rows = [_run_json(folder) for folder in folders]
         out_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
-def _listed(folder: "RunFolder") -> dict[str, Any]:
+def _run_json(folder: "RunFolder") -> dict[str, Any]:
     run = folder.run()
     summary = folder.summary() if folder.ended else None
     return {
@@ -225,11 +228,9 @@ def _request(profile: str, **given: Any) -> "RunRequest":
     from adledger.loadtest.runner.target import LOCAL, RunTarget
 
     if given["target"] == LOCAL and (given["clickhouse"] or given["worker_urls"]):
-        raise UsageError(
-            "--target local starts its own servers", remedy="leave out --clickhouse and --worker"
-        )
+        raise UsageError("--target local starts its own servers", remedy="remove --clickhouse and --worker")
     if given["run_id"] and not (given["run_id"].isidentifier() or given["run_id"].replace("_", "").isalnum()):
-        raise UsageError(f"--run-id {given['run_id']!r} is not a name", remedy="letters, digits and _")
+        raise UsageError(f"--run-id {given['run_id']!r} is not a name", remedy="use letters, digits and _")
     return RunRequest(
         profile=profile_files.load(profile),
         target=RunTarget(given["target"], given["clickhouse"], given["workers"], tuple(given["worker_urls"]), _pids(given["watch"])),
@@ -263,7 +264,9 @@ def _rate(text: str | None) -> float | None:
     except ValueError:
         rate = 0.0
     if not 1 <= rate <= RATE_MAX:
-        raise UsageError(f"--rate {text} is not a rate", remedy=f"events a second, 1 to {RATE_MAX:,}, or max")
+        raise UsageError(
+            f"--rate {text} is not a rate", remedy=f"give events per second, 1 to {RATE_MAX:,}, or max"
+        )
     return rate
 
 

@@ -1,4 +1,4 @@
-"""`adledger loadtest day`: what a whole day of billions takes, from a measured sample."""
+"""`adledger loadtest day`: what a whole day of billions of events takes, from a measured sample."""
 
 import json
 import time
@@ -22,29 +22,30 @@ CROSSED = 99
 
 def day(
     *,
-    scale: Annotated[str, typer.Option("--scale", metavar="1/N", help="Part of the day, from 1/3000 (one of 50 lanes) to 1/60 (all of them).")] = "1/1000",
+    scale: Annotated[str, typer.Option("--scale", metavar="1/N", help="Fraction of the day, from 1/3000 (one of 50 lanes) to 1/60 (all lanes).")] = "1/1000",
     events: Annotated[int, typer.Option("--events", min=1_000_000, metavar="N", help="Records of the whole day.")] = 3_000_000_000,
     lanes: Annotated[int, typer.Option("--lanes", min=1, max=1_000, metavar="N", help="Lanes of the whole day.")] = 50,
     batch_seconds: Annotated[float, typer.Option("--batch-seconds", min=0.1, max=60, metavar="S", help="Age at which production closes batches.")] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="A different seed gives different traffic.")] = 1,
-    once: Annotated[bool, typer.Option("--once", help="This scale only: nothing is compared with smaller ones.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run this scale only, and compare it with no smaller one.")] = False,
     assignments: options.Set = None,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="A new folder for results, logs and tables (default: data/loadtest/day-TIME).")] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Run a compressed 24 hours and extrapolate to the whole day.
 
-    A scale is a number of whole lanes, each with its own users and all publishers, at its own rate and with batches
-    as in production, of which the first minute of each hour is replayed. Log time runs through all 24 hours: hours
-    and days close, the fraud rules' windows rotate, retention drops old days. Everything is compared with the
-    ground truth. Two smaller scales run too: where an event does not cost the same at all three, the output says so,
-    and nothing should be extrapolated from it.
+    A scale is a number of whole lanes, each with its own users and all publishers, at the rate and with the batches of
+    production. The first minute of each hour is replayed. Log time runs through all 24 hours: hours and days close,
+    the fraud rules' windows rotate, and retention drops old days. Everything is compared with the ground truth.
+    Two smaller scales run too: if an event does not cost the same at all three, the output marks that figure, and
+    nothing should be extrapolated from it.
 
     \b
     Exit codes:
       0    verified, and the coefficients agree within their tolerances (--once: verified)
       99   a coefficient does not agree, or the tables differ from the ground truth
-      2    misused; 1 it could not be run
+      2    usage error
+      1    the run could not start
 
     \b
     Examples:
@@ -69,8 +70,8 @@ def day(
     ]
     known = coefficients(found)
     err("timing deduplication among a whole lane's ids")
-    looks = probe(found[-1].dedupe_entries // found[-1].lanes, lane_ids(whole, known), whole.batch_rows)
-    figures = whole_day(whole, known, looks)
+    probes = probe(found[-1].dedupe_entries // found[-1].lanes, lane_ids(whole, known), whole.batch_rows)
+    figures = whole_day(whole, known, probes)
     result = _as_json(whole, found, known, figures) | {
         "began": began,
         "folder": str(home),
@@ -110,7 +111,7 @@ def _print(
             (
                 s.scale, s.lanes, s.events, s.batches, f"{s.worker_cpu_seconds:.1f}",
                 round(s.events / s.worker_cpu_seconds), f"{s.server_cpu_seconds:.1f}", s.worker_memory_bytes >> 20,
-                f"{s.retention_runs} times, {s.retention_rows:,} rows", "; ".join(s.problems) or "equal",
+                f"{s.retention_runs} runs, {s.retention_rows:,} rows", "; ".join(s.problems) or "equal",
             )
             for s in found
         ],
@@ -118,9 +119,9 @@ def _print(
     out("")
     scales = tuple(f"at {s.scale}" for s in found)
     out_table(
-        ("an event takes", "unit", *scales, "differ by", "at most", "holds"),
+        ("cost per event", "unit", *scales, "deviation", "tolerance", "holds"),
         [
-            (c.name, c.unit, *(f"{v:.4g}" for v in c.values), f"{c.deviation:.1%}", f"{c.tolerance:.0%}", _held(c.holds))
+            (c.name, c.unit, *(f"{v:.4g}" for v in c.values), f"{c.deviation:.1%}", f"{c.tolerance:.0%}", _yes(c.holds))
             for c in known.values()
         ],
     )  # fmt: skip
@@ -131,10 +132,10 @@ def _print(
         [(f.name, f"{f.value:,.2f}" if f.value < 1_000 else f"{f.value:,.0f}", f.unit, f.formula) for f in figures],
     )  # fmt: skip
     out("")
-    out(f"{home / 'day.json'} has all of it; each scale's log and tables are beside it")
+    out(f"{home / 'day.json'} has all figures; each scale's log and tables are beside it")
 
 
-def _held(holds: bool | None) -> str:  # noqa: FBT001 - a word for a value
+def _yes(holds: bool | None) -> str:  # noqa: FBT001 - a word for a value
     return "-" if holds is None else "yes" if holds else "NO"
 
 
@@ -148,7 +149,7 @@ def _fraction(text: str) -> Fraction:
 def _home(folder: Path | None) -> Path:
     home = folder or Path("data") / "loadtest" / time.strftime("day-%Y%m%dt%H%M%S", time.gmtime())
     if home.exists() and any(home.iterdir()):
-        raise UsageError(f"{home} is not empty", remedy="name a folder that is new or empty")
+        raise UsageError(f"{home} is not empty", remedy="name a new or empty folder")
     home.mkdir(parents=True, exist_ok=True)
     return home
 

@@ -17,7 +17,7 @@ RUNS = Path("data") / "loadtest"
 EXIT_WORSE, EXIT_REFUSED, EXIT_UNDERPOWERED = 99, 97, 96
 AGAINST = "--against"
 
-Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of runs.")]
 
 
 def report(
@@ -27,7 +27,7 @@ def report(
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's report: report.html (one file, no network), report.md and junit.xml, beside what the run wrote.
+    """Write a run's report into its folder: report.html (one file, no network), report.md and junit.xml.
 
     \b
     Examples:
@@ -48,14 +48,14 @@ def report(
         import webbrowser
 
         if not webbrowser.open(written[HTML].resolve().as_uri()):
-            err(f"no browser could be started: open {written[HTML]} by hand")
+            err(f"could not start a browser: open {written[HTML]} yourself")
 
 
 class AgainstMany(TyperCommand):
-    """A command whose --against takes all names up to the next option: `compare A1 A2 A3 --against B1 B2 B3`."""
+    """A command whose --against takes every name up to the next option: `compare A1 A2 A3 --against B1 B2 B3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeat the option for each of its names, which is what the parser knows."""
+        """Repeat the option for each of its names: the parser takes one value per option."""
         return super().parse_args(ctx, repeated(args))
 
 
@@ -98,7 +98,7 @@ def compare(
       99   A is worse
       97   not comparable: too few runs, other loads, other machines, invalid runs
       96   A is not found to be worse, but a change of --min-detectable-effect could have been missed
-      2    misused: no such run
+      2    usage error, or no such run
 
     \b
     Examples:
@@ -112,9 +112,9 @@ def compare(
     from adledger.loadtest.compare.detectable import min_detectable_effects
     from adledger.loadtest.results.run_folder import RunFolder
 
-    asked = min_detectable_effects(min_effect or [])
+    effects = min_detectable_effects(min_effect or [])
     sides = [[comparable.read(RunFolder.find(runs, name)) for name in names] for names in (a, against)]
-    found = comparable.compare(*sides, across_machines=across_machines, min_effects=asked)
+    found = comparable.compare(*sides, across_machines=across_machines, min_effects=effects)
     if as_json:
         out_json(render.as_json(found))
     elif as_markdown:

@@ -1,4 +1,4 @@
-"""What `adledger loadtest` shows: progress on stderr, a run's end on stdout."""
+"""What `adledger loadtest` prints: progress on stderr, a run's result on stdout."""
 
 import sys
 from collections.abc import Sequence
@@ -19,32 +19,32 @@ SHOWN = (
     ("freshness_ms.p(99)", "freshness p99", 1.0, " ms"), ("freshness_ms.p(99.9)", "freshness p99.9", 1.0, " ms"),
     ("freshness_ms.max", "freshness max", 1.0, " ms"), ("log_time_freshness_ms.p(99)", "  from log time, p99", 1.0, " ms"),
     ("lag_records.max", "lag, at most", 1.0, " records"), ("drain_seconds", "drained in", 1.0, " s"),
-    ("batch_rows.mean", "records a batch", 1.0, ""), ("inserts_per_second.mean", "inserts/s", 1.0, ""),
+    ("batch_rows.mean", "records per batch", 1.0, ""), ("inserts_per_second.mean", "inserts/s", 1.0, ""),
     ("worker_cpu_cores.mean", "CPU of workers", 1.0, " cores"), ("broker_cpu_cores.mean", "CPU of broker", 1.0, " cores"),
     ("clickhouse_cpu_cores.mean", "CPU of ClickHouse", 1.0, " cores"),
     ("generator_cpu_cores.mean", "CPU of generator", 1.0, " cores"),
     ("worker_memory_bytes.max", "memory of workers", 2.0**-20, " MiB"),
     ("clickhouse_memory_bytes.max", "memory of ClickHouse", 2.0**-20, " MiB"),
-    ("worker_cpu_us_per_event", "worker CPU an event", 1.0, " us"),
+    ("worker_cpu_us_per_event", "worker CPU per event", 1.0, " us"),
 )  # fmt: skip
-"""Metric, its name for people, what it is multiplied by, its unit."""
+"""Metric, its label, its factor, its unit."""
 
 
 class LoadLines:
-    """A line for each step, and one every few seconds of the load."""
+    """A line for each step, and one every LINE_SECONDS of the load."""
 
     def say(self, text: str) -> None:
         """Write a line."""
         err(text)
 
     def second(self, line: "Second", total_seconds: float) -> None:
-        """Write a line every few seconds."""
+        """Write a line every LINE_SECONDS."""
         if round(line["second"] or 0) % LINE_SECONDS == 0:
             err(as_line(line, total_seconds))
 
 
 class Live:
-    """One line on a terminal that changes each second, below what was said."""
+    """A terminal line that is updated each second, below the lines of `say`."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -68,11 +68,11 @@ class Live:
 
 
 def as_line(line: "Second", total_seconds: float) -> str:
-    """Return a second as a line of at most 80 columns: `seen` is what became queryable."""
+    """Return a second as a line; `queryable` counts events that became so in it."""
     second = line["second"] or 0
     phase = "warm-up" if second <= 0 else "load" if second <= total_seconds else "drain"
     return (
-        f"{phase:<7} {second:>2.0f}/{total_seconds:g} s {line['sent'] or 0:>8,.0f}/s sent {line['consumed'] or 0:>8,.0f}/s seen"
+        f"{phase:<7} {second:>2.0f}/{total_seconds:g} s {line['sent'] or 0:>8,.0f}/s sent {line['consumed'] or 0:>8,.0f}/s queryable"
         f"  lag {line['lag_records'] or 0:>8,.0f}  p99 {_ms(line['freshness_p99_ms'])}"
     )
 
@@ -128,7 +128,7 @@ def _print_some(lines: Sequence[str]) -> None:
         out(f"    {line}")
 
 
-def shown() -> "LoadLines | Live":
+def progress_screen() -> "LoadLines | Live":
     """Return a screen for stderr: live on a terminal, lines otherwise."""
     return Live() if sys.stderr.isatty() else LoadLines()
 

@@ -1,4 +1,4 @@
-"""`adledger migrate`: bring the database to this release's tables."""
+"""`adledger migrate`: migrate the database to this release's tables."""
 
 from typing import Annotated
 
@@ -16,9 +16,9 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements; change nothing.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Bring the database to this release's tables.
+    """Migrate the database to this release's tables.
 
-    Each migration is applied once, in order, and recorded. A migration that was applied and edited since is refused. Running it again does nothing.
+    Each migration is applied once, in order, and recorded. A migration whose file was edited after it was applied is refused. A second run does nothing.
 
     \b
     Examples:

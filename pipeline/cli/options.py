@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once, and the deployment that they lead to."""
+"""Options that several commands share, declared once, and the deployment that they name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept for ever.")]
-Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; recorded permanently.")]
+Author = Annotated[
+    str | None, typer.Option("--author", metavar="NAME", help="Who (default: the login name).")
+]
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file (default: ./adledger.toml).")
@@ -45,14 +47,14 @@ Group = Annotated[str | None, typer.Option("--group", metavar="NAME", help="Cons
 SETTINGS: Mapping[str, Any] = {
     "source": Source, "clickhouse": ClickHouse, "database": Database, "group": Group,
 }  # fmt: skip
-"""Settings with an option of their own; the others are given by --set."""
+"""Settings that have their own option; --set sets the others."""
 
 _EVERYWHERE: Mapping[str, Any] = {"config_file": Config, "assignments": Set}
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a command line says about the deployment: settings file, --set, and the options of settings."""
+    """What a command line says about the deployment: settings file, --set, and the settings' own options."""
 
     config_file: Path | None
     assignments: tuple[str, ...]
@@ -61,7 +63,7 @@ class Deployment:
     def load(self, *assignments: str, **flags: str | int | None) -> "LoadedSettings":
         """Return the settings in force: flags, then environment, then file. Raises UsageError.
 
-        `assignments` and `flags` are added to what the command line has.
+        `assignments` and `flags` are added to those of the command line.
         """
         from adledger.pipeline.settings_layers import load  # start-up: pydantic takes 0.2 s
 
@@ -81,9 +83,9 @@ def load_settings(
 
 
 def deployment(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command --config, --set and the options of these settings, and its function a Deployment first.
+    """Add --config, --set and the options of these settings to a command; its function takes a Deployment first.
 
-    In the help they stand behind the command's own options, before --json.
+    The help lists them after the command's own options, before --json.
     """
     shared = {name: SETTINGS[name] for name in names} | dict(_EVERYWHERE)
     declared = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in shared.items()]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adledger.pipeline.ledger.totals import LedgerSummary
 
 BROKEN_PIPE_EXIT_CODE = 141
-"""128 + SIGPIPE: what a shell reports of a program whose reader went away (`adledger query ... | head`)."""
+"""128 + SIGPIPE: what a shell reports for a program whose reader closed the pipe (`adledger query ... | head`)."""
 
 
 def out(text: str) -> None:
@@ -25,12 +25,12 @@ def out(text: str) -> None:
 
 
 def out_bytes(data: bytes) -> None:
-    """Write bytes to stdout as they are. A reader that has gone away ends the command quietly."""
+    """Write bytes to stdout as they are. If the reader has closed the pipe, the command ends quietly."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Python flushes stdout again as it ends; that must not fail a second time.
+        # Python flushes stdout again at exit; that must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE_EXIT_CODE) from None
 
@@ -45,7 +45,7 @@ def out_json(value: Mapping[str, Any]) -> None:
 
 
 def out_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows in aligned columns, numbers to the right with thousands set off."""
+    """Write rows in aligned columns, numbers to the right, with commas between thousands."""
     texts = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *texts]) for i in range(len(header))]
     numeric = [all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(header))]
@@ -63,7 +63,7 @@ def _cell(value: object) -> str:
 
 
 def print_summary(summary: "LedgerSummary") -> None:
-    """Print a summary for people."""
+    """Print a ledger summary as text."""
     from adledger.pipeline.ledger.totals import class_rows
 
     out_table(("class", "records", "money", "currency"), class_rows(summary.totals))
@@ -84,12 +84,12 @@ def err(text: str) -> None:
 
 
 def err_error(error: AdledgerError) -> None:
-    """Write an error for people: what and where, then the remedy."""
+    """Write an error as text: what and where, then the remedy."""
     err(f"adledger: {error}")
 
 
 def quiet_kafka_client() -> None:
-    """Let aiokafka be silent: what goes wrong is told once, by us, with its cause and remedy."""
+    """Silence aiokafka's log: commands report each error once, with its cause and remedy."""
     import logging
 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""`adledger publishers`: who is paid, as the rules UNKNOWN_PUBLISHER and PUBLISHER_SUSPENDED know it."""
+"""`adledger publishers`: who is paid, for the rules UNKNOWN_PUBLISHER and PUBLISHER_SUSPENDED."""
 
 import csv
 import datetime as dt
@@ -21,7 +21,7 @@ publishers = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup
 
 @publishers.callback()
 def root() -> None:
-    """Import and list publishers. Where the table is empty, the rules that need it are not evaluated.
+    """Import and list publishers. While the table is empty, the rules that need it are not evaluated.
 
     \b
     Examples:
@@ -44,8 +44,8 @@ def import_(
 ) -> None:
     """Import publishers; those that the file does not name stay as they are. Append-only: the newest import counts.
 
-    status is active or suspended, since a day (2026-11-20). A file with a mistake is refused whole, with its line.
-    Workers take it within rules_poll_seconds, from each lane's next batch on. Beware of the first import: whoever is not in it is unknown from then on; how many such publishers have traffic is said.
+    status is active or suspended, since a day (2026-11-20). A file with a mistake is refused as a whole, and the error names the line.
+    Workers load it within rules_poll_seconds, and use it from each lane's next batch on. Make the first import complete: from then on every other publisher is unknown. The command prints how many of those have traffic.
 
     \b
     Examples:
@@ -65,10 +65,10 @@ def import_(
         out(f"{len(rows):,} publishers imported, version {version}")
     if unknown:
         err(
-            f"{unknown:,} publishers with traffic in the last day are in no import: from each lane's next batch on "
+            f"{unknown:,} publishers with traffic in the last day are in no import: from each lane's next batch on, "
             "UNKNOWN_PUBLISHER hits their events"
         )
-        err("  remedy: import them too; or publish rules with UNKNOWN_PUBLISHER at flag")
+        err("  remedy: import them too, or publish rules with UNKNOWN_PUBLISHER in mode flag")
 
 
 @publishers.command("list")
@@ -78,7 +78,7 @@ def list_(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """List the publishers as they are now, by id.
+    """List the current publishers, by id.
 
     \b
     Examples:
@@ -102,9 +102,9 @@ def read_publishers(path: Path) -> list[tuple[int, str, str, dt.date]]:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} can't be read: {error}", remedy="give a CSV file in UTF-8") from None
+        raise UsageError(f"cannot read {path}: {error}", remedy="pass a CSV file in UTF-8") from None
     if not lines or tuple(lines[0]) != COLUMNS:
-        raise UsageError(f"{path}, line 1: not the header", remedy=f"begin with {','.join(COLUMNS)}")
+        raise UsageError(f"{path}, line 1: not the header", remedy=f"begin the file with {','.join(COLUMNS)}")
     rows, seen = [], set()
     for number, line in enumerate(lines[1:], 2):
         try:
@@ -112,12 +112,13 @@ def read_publishers(path: Path) -> list[tuple[int, str, str, dt.date]]:
             row = (int(publisher), status, name, dt.date.fromisoformat(since))
         except ValueError as error:
             raise UsageError(
-                f"{path}, line {number}: {error}", remedy="write it as 1042,active,Example News,2026-11-20"
+                f"{path}, line {number}: {error}",
+                remedy="write a line like 1042,active,Example News,2026-11-20",
             ) from None
         if status not in STATUSES or not 0 < row[0] <= PUBLISHER_ID_MAX or row[0] in seen:
             raise UsageError(
                 f"{path}, line {number}: publisher {publisher} with the status {status!r}",
-                remedy=f"ids are 1 to {PUBLISHER_ID_MAX}, once each; a status is one of {', '.join(STATUSES)}",
+                remedy=f"an id is 1 to {PUBLISHER_ID_MAX}, used once; a status is one of {', '.join(STATUSES)}",
             )
         seen.add(row[0])
         rows.append(row)

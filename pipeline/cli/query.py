@@ -13,23 +13,25 @@ from adledger.pipeline.errors import UsageError
 @options.deployment("clickhouse", "database")
 def query(
     given: options.Deployment,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="The query; - reads it from stdin.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="The statement; - reads it from stdin.")],
     *,
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="NAME", help="PrettyCompact on a terminal, TSV elsewhere; or any other."
+            "--format",
+            metavar="NAME",
+            help="Any ClickHouse format (default: PrettyCompact on a terminal, else TabSeparated).",
         ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Let the statement change something.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Allow the statement to change something.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format JSON.")] = False,
 ) -> None:
     """Run SQL, with ClickHouse's own output formats.
 
-    Read-only: a statement that changes something needs --write.
+    Queries are read-only: a statement that changes something needs --write.
 
-    The result comes by ClickHouse's HTTP port (8123; 8443 where secure=1; http_port=... in the address). With
-    embedded:DIR a server that runs there is asked; else one is started for the time of the query.
+    The result comes over ClickHouse's HTTP port (8123, or 8443 with secure=1; http_port=... in the address changes it). With
+    embedded:DIR, the query goes to the server that runs there; if none runs, one is started for the query.
 
     \b
     Examples:
@@ -39,7 +41,7 @@ def query(
       adledger query - < report.sql
     """
     if as_json and output_format not in (None, "JSON"):
-        raise UsageError(f"--json contradicts --format {output_format}", remedy="give one of the two")
+        raise UsageError(f"--json contradicts --format {output_format}", remedy="use only one of them")
     text = sys.stdin.read() if sql == "-" else sql
     chosen = output_format or (
         "JSON" if as_json else "PrettyCompact" if sys.stdout.isatty() else "TabSeparated"

@@ -1,4 +1,4 @@
-"""Commands that remedies name, made complete: what named the deployment by flags must be given again."""
+"""Completes the commands that remedies name: the flags that named the deployment must be repeated."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings_layers import LoadedSettings
 
 Flags = Mapping[str, str]
-"""A command as remedies name it -> what stands behind it."""
+"""A command as remedies name it -> the flags to append."""
 
 _OPTIONS = ("source", "clickhouse", "database", "group")
-"""Settings with an option of their own in the commands below; others are given by --set."""
+"""Settings that have their own option in the commands below; --set sets the others."""
 
 _TOPICS = ("source", "topics", "rollups_topic", "log_time", "kafka")
 _LANES = ("source", "clickhouse", "database", "group", "topics", "kafka")
@@ -28,11 +28,11 @@ _SETTINGS = {
     "adledger lane resolve": _LANES,
     "adledger lane repartition": _LANES,
 }
-"""The commands of remedies that meet a deployment, and the settings that lead them to it."""
+"""The commands in remedies that use a deployment, and the settings that name it."""
 
 
 def command_flags(loaded: "LoadedSettings", config_file: Path | None) -> Flags:
-    """Return what each command needs to meet the same deployment. Secrets are not repeated, but shown as ***."""
+    """Return the flags that each command needs for the same deployment. Secrets are shown as ***."""
     from adledger.pipeline.settings_layers import masked
 
     values = {
@@ -40,7 +40,7 @@ def command_flags(loaded: "LoadedSettings", config_file: Path | None) -> Flags:
     }
     values |= {f"kafka.{name}": value for name, value in loaded.settings.kafka.items()}
 
-    def again(name: str) -> str:
+    def flag(name: str) -> str:
         text = masked(name, values[name])
         return (
             f"--{name} {shlex.quote(text)}" if name in _OPTIONS else f"--set {shlex.quote(f'{name}={text}')}"
@@ -49,13 +49,13 @@ def command_flags(loaded: "LoadedSettings", config_file: Path | None) -> Flags:
     by_flag = [name for name, origin in loaded.origins.items() if origin.startswith("flag")]
     config = [f"--config {shlex.quote(str(config_file))}"] if config_file else []
     return {
-        command: " ".join([*config, *(again(n) for n in by_flag if n.partition(".")[0] in wanted)])
+        command: " ".join([*config, *(flag(n) for n in by_flag if n.partition(".")[0] in wanted)])
         for command, wanted in _SETTINGS.items()
     }
 
 
 def complete(text: str, flags: Flags) -> str:
-    """Return a text with the flags behind each command that it names."""
+    """Return a text with the flags after each command that it names."""
     for command, given in flags.items():
         if given:
             text = text.replace(command, f"{command} {given}")
@@ -64,7 +64,7 @@ def complete(text: str, flags: Flags) -> str:
 
 @contextmanager
 def completed(flags: Flags) -> Iterator[None]:
-    """Complete the commands in whatever error for people the block raises."""
+    """Complete the commands in any AdledgerError that the block raises."""
     try:
         yield
     except AdledgerError as error:

@@ -1,4 +1,4 @@
-"""`adledger retention`: old days of the tables, dropped by the lanes' clocks."""
+"""`adledger retention`: drop old days of the tables, by the lanes' watermarks."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ retention = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_
 
 @retention.callback()
 def root() -> None:
-    """Drop days of the tables that are older than their retention.
+    """Drop days that are older than the tables' retention.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def plan(
 ) -> None:
     """Show which days would be dropped, and which lane holds the others back.
 
-    Days are of the watermark, and old is what the lane furthest behind has left behind by retention_events_days and its like; the server's clock plays no part.
+    Ages are measured from the watermark of the lane that is furthest behind, never from a server's clock. The settings are retention_events_days, retention_rollups_days and retention_ledger_days.
 
     \b
     Examples:
@@ -54,15 +54,17 @@ def run(
     days: Annotated[
         int | None,
         typer.Option(
-            "--days", min=1, max=36_500, metavar="N", help="Instead of retention_events_days, this once."
+            "--days", min=1, max=36_500, metavar="N", help="Override retention_events_days for this run."
         ),
     ] = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Drop them; without it they are shown.")] = False,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Drop them; without it they are only shown.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Drop what `adledger retention plan` shows.
 
-    What is dropped is written down first, so that `adledger ledger check` tells it from a loss. Workers on Kafka do the same every hour where retention_enabled is set.
+    Drops are recorded first, so that `adledger ledger check` can tell them from losses. Workers on Kafka do the same every hour if retention_enabled is set.
 
     \b
     Examples:
@@ -71,7 +73,9 @@ def run(
     """
     extra = [] if days is None else [f"retention_events_days={days}"]
     if extra and any(text.startswith("retention_events_days=") for text in given.assignments):
-        raise UsageError("--days and --set retention_events_days contradict each other", remedy="give one")
+        raise UsageError(
+            "--days and --set retention_events_days contradict each other", remedy="use only one of them"
+        )
     settings = given.load(*extra).settings
     _report(_run(settings, executed=execute), executed=execute, as_json=as_json)
 
@@ -83,9 +87,9 @@ def _run(settings: "Settings", *, executed: bool) -> "RetentionPlan":
     from adledger.pipeline.retention.job import planned, run_once
 
     async def work(server: Any) -> "RetentionPlan":
-        async with inspected(settings, server) as outside:
+        async with inspected(settings, server) as environment:
             call = run_once if executed else planned
-            return await call(settings, server, outside.source, outside.topology.partitions)
+            return await call(settings, server, environment.source, environment.topology.partitions)
 
     with connect.server(settings) as server:
         return asyncio.run(work(server))
@@ -107,11 +111,11 @@ def _report(plan: "RetentionPlan", *, executed: bool, as_json: bool) -> None:
     if plan.clock_min is not None:
         from datetime import UTC, datetime
 
-        clock = datetime.fromtimestamp(plan.clock_min / 1000, UTC).isoformat(timespec="seconds")
-        err(f"lane {plan.lane} is furthest behind: its clock is {clock}")
+        watermark = datetime.fromtimestamp(plan.clock_min / 1000, UTC).isoformat(timespec="seconds")
+        err(f"lane {plan.lane} is furthest behind: its watermark is {watermark}")
     if plan.blocked:
         err(f"nothing is dropped: {plan.blocked}")
     elif plan.drops and not executed:
-        err("nothing was dropped yet: adledger retention run --execute")
+        err("nothing has been dropped yet: adledger retention run --execute drops these days")
     elif plan.drops:
         err("dropped")

@@ -1,4 +1,4 @@
-"""`adledger roles sql|users-xml`: who may do what with the tables, as ClickHouse takes it."""
+"""`adledger roles sql|users-xml`: who may do what with the tables, as ClickHouse statements or configuration."""
 
 from typing import Annotated
 
@@ -11,9 +11,7 @@ roles = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode
 
 Publisher = Annotated[
     list[int] | None,
-    typer.Option(
-        "--publisher", metavar="ID", min=0, help="A publisher that logs in itself; may be repeated."
-    ),
+    typer.Option("--publisher", metavar="ID", min=0, help="A publisher with its own login. Repeatable."),
 ]
 
 
@@ -21,7 +19,7 @@ Publisher = Annotated[
 def root() -> None:
     """Print roles for ClickHouse.
 
-    They are pipeline_writer, billing_reader, fraud_analyst, operator and publisher, each with the least that it needs.
+    The roles are pipeline_writer, billing_reader, fraud_analyst, operator and publisher, each with the least privileges that it needs.
 
     \b
     Examples:
@@ -33,7 +31,7 @@ def root() -> None:
 @roles.command("sql")
 @options.deployment("database")
 def sql(given: options.Deployment, *, publisher: Publisher = None) -> None:
-    """Print the roles as statements; running them again changes nothing.
+    """Print the roles as SQL statements; running them twice is safe.
 
     \b
     Examples:
@@ -49,7 +47,7 @@ def sql(given: options.Deployment, *, publisher: Publisher = None) -> None:
 @roles.command("users-xml")
 @options.deployment("database")
 def users_xml(given: options.Deployment, *, publisher: Publisher = None) -> None:
-    """Print the roles as a file for users.d, for servers whose users stand in files.
+    """Print the roles as a file for users.d, for servers that keep users in files.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`adledger rules`: rule sets as versioned data, what they decide, and what guardrails did."""
+"""`adledger rules`: versioned rule sets, what they decide, and what guardrails did."""
 
 import getpass
 from pathlib import Path
@@ -22,7 +22,7 @@ NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="SET",
-        help="A file, default, none, published (what is in force where `rules` is so), or a version.",
+        help="A file, default, none, published (the newest published set), or a version.",
     ),
 ]
 
@@ -31,7 +31,7 @@ NameArgument = Annotated[
 def root() -> None:
     """Check, compare, try out and publish fraud rules.
 
-    And decide about rules that a guardrail has demoted to flag.
+    Also resume rules that a guardrail has demoted to flag.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def lint(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Check rule sets, each whole, also against rule_horizon_minutes_max. Exit code 1 where one is wrong.
+    """Check rule sets, including rule_horizon_minutes_max. Exits with 1 if one is invalid.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def lint(
             checked.append({"file": str(path), "version": f"{found.version:016x}"})
             if not as_json:
                 out(
-                    f"{path}: fine, version {found.version:016x}, looks back {found.horizon_ms // 60_000} min"
+                    f"{path}: valid, version {found.version:016x}, looks back {found.horizon_ms // 60_000} min"
                 )
         except UsageError as error:
             checked.append({"file": str(path), "wrong": error.message, "remedy": error.remedy})
@@ -89,7 +89,7 @@ def diff(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Show what a set decides differently, rule by rule: modes, thresholds, horizons, bounds.
+    """Show how two sets differ, rule by rule: modes, thresholds, horizons, bounds.
 
     \b
     Examples:
@@ -114,11 +114,11 @@ def diff(
             }
         )  # fmt: skip
     elif not found:
-        out("they decide the same")
+        out("both sets decide the same")
     else:
         out_table(("rule", "what", "before", "after"), [(d.rule, d.what, d.before, d.after) for d in found])
         if any(d.rebuilds for d in found):
-            err("horizons change: each lane makes its windows anew from `events` at a batch boundary")
+            err("horizons change: each lane rebuilds its windows from `events` at a batch boundary")
 
 
 @rules.command("publish")
@@ -133,7 +133,7 @@ def publish(
 ) -> None:
     """Publish a rule set: workers with rules = published use it from each lane's next batch on.
 
-    It is checked whole first; a wrong one is refused, and nothing changes.
+    It is checked first: an invalid set is refused, and nothing changes.
 
     \b
     Examples:
@@ -147,10 +147,12 @@ def publish(
         row = RulesTables(client, settings.database).publish(
             checked, text, author or getpass.getuser(), reason
         )
-    told = f"published: version {row.version:016x} at {time_text(row.published_at)}"
-    out_json(published_json(row)) if as_json else out(told)
+    line = f"published: version {row.version:016x} at {time_text(row.published_at)}"
+    out_json(published_json(row)) if as_json else out(line)
     if settings.rules != "published":
-        err(f"these settings have rules = {settings.rules}: workers take it where theirs is `published`")
+        err(
+            f"these settings have rules = {settings.rules}: only workers with rules = published use the new set"
+        )
 
 
 @rules.command("history")
@@ -158,7 +160,7 @@ def publish(
 def history(
     given: options.Deployment,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most sets to list.")] = 50,
     as_json: options.Json = False,
 ) -> None:
     """List the published sets, the newest first: version, when, who, why.
@@ -176,7 +178,7 @@ def history(
         out_json({"published": [published_json(row) for row in found]})
         return
     if not found:
-        err("nobody has published rules yet: the shipped set is in force (adledger rules show default)")
+        err("no rules have been published yet: the shipped set is in force (adledger rules show default)")
         return
     rows = [(f"{r.version:016x}", time_text(r.published_at), r.author, r.reason) for r in found]
     out_table(("version", "published", "author", "reason"), rows)
@@ -206,14 +208,12 @@ def show(
 def status(
     given: options.Deployment,
     *,
-    limit: Annotated[
-        int, typer.Option(min=1, max=10_000, help="At most so many alerts, the last ones.")
-    ] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most alerts to show.")] = 20,
     as_json: options.Json = False,
 ) -> None:
     """Show the set in force, the rules that guardrails have demoted to flag, and the last alerts.
 
-    Exit code 1 where a rule is demoted and waits for a decision.
+    Exits with 1 if a demoted rule waits for a decision.
 
     \b
     Examples:
@@ -234,11 +234,15 @@ def status(
     if as_json:
         out_json({"rules_versions": versions, "demoted": lanes_of, "alerts": [alert_json(a) for a in alerts]})
     else:
-        out(f"judged by rule set {', '.join(versions)}" if versions else "nothing was judged yet")
+        out(
+            f"rule set in force: {', '.join(versions)}"
+            if versions
+            else "no rule set has evaluated a batch yet"
+        )
         out_table(("raised", "kind", "rule", "lane", "batch", "what"), [alert_line(a) for a in alerts])
         for rule, lanes in lanes_of.items():
             err(
-                f"{rule} is flagged in lanes {', '.join(map(str, lanes))}: look, then publish another set, or"
+                f"{rule} is demoted to flag in lanes {', '.join(map(str, lanes))}: check it, then publish another set, or run"
             )
             err(f"  adledger rules resume {rule} --reason TEXT")
     if demoted:
@@ -259,7 +263,7 @@ def resume(
 ) -> None:
     """Let a rule that guardrails have demoted to flag enforce again, in all lanes, from their next batches on.
 
-    It is measured anew from then on: if it leaves its bounds again, it is demoted again.
+    Its share is measured afresh from then on: if the rule leaves its bounds again, it is demoted again.
 
     \b
     Examples:
@@ -276,7 +280,7 @@ def resume(
         demoted = tables.demoted(tables.in_force())
         if rule not in demoted:
             raise UsageError(
-                f"{rule} is not demoted; demoted are: {', '.join(demoted) or 'none'}",
+                f"{rule} is not demoted to flag; demoted rules: {', '.join(demoted) or 'none'}",
                 remedy="adledger rules status",
             )
         for version in demoted[rule]:

@@ -1,4 +1,4 @@
-"""How published rule sets and alerts are shown."""
+"""How published rule sets and alerts are printed."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Any

@@ -43,7 +43,7 @@ class RulesTables:
         return [published_row(row) for row in self._rows(published_sql(self.database, rows_max))]
 
     def publish(self, rules: RuleSet, text: str, author: str, reason: str) -> PublishedRules:
-        """Add a set, and return it as it stands in the table."""
+        """Add a set, and return its row."""
         self._insert(
             "rules", ("version", "text", "author", "reason"), [(rules.version, text, author, reason)]
         )
@@ -64,7 +64,7 @@ class RulesTables:
         self._insert("alerts", ALERT_COLUMNS, [alert_values(alert)])
 
     def in_force(self) -> dict[int, int]:
-        """Return lane -> version of the published set that judged its last batch."""
+        """Return lane -> version of the published set that evaluated its last batch."""
         rows = self._rows(
             "SELECT lane, any(j.rules_version) FROM "
             f"(SELECT lane, argMax(judge_version, batch_no) AS version FROM {self.database}.ledger GROUP BY lane) AS l "
@@ -73,7 +73,7 @@ class RulesTables:
         return {int(lane): int(version) for lane, version in rows}
 
     def demoted(self, in_force: Mapping[int, int]) -> dict[str, dict[int, list[int]]]:
-        """Return name of rule -> set's version -> lanes: where guardrails hold a rule of the set in force at `flag`."""
+        """Return rule name -> set version -> the lanes in which guardrails have demoted that rule of the set in force."""
         found: dict[str, dict[int, list[int]]] = {}
         for version in sorted(set(in_force.values())):
             alerts = self.alerts_of(version)
@@ -83,7 +83,7 @@ class RulesTables:
         return found
 
     def read(self, name: str) -> tuple[RuleSet, str]:
-        """Return a published set, `published` (the newest; the shipped one while there is none) or a version, with its text.
+        """Return a set and its text: `published` (the newest; the shipped one if there is none) or a version.
 
         Raises UsageError.
         """
@@ -108,7 +108,10 @@ class RulesTables:
 
 
 def read_named(settings: "Settings", name: str) -> tuple[RuleSet, str]:
-    """Return a rule set and its text by the name that a person gives: a file's, or `RulesTables.read`'s. Raises UsageError."""
+    """Return a rule set and its text by the name that an operator gives: a file, or a name of `RulesTables.read`.
+
+    Raises UsageError.
+    """
     if not needs_tables(name):
         found = load_rules(name)
         return found, found.text()
@@ -117,5 +120,5 @@ def read_named(settings: "Settings", name: str) -> tuple[RuleSet, str]:
 
 
 def needs_tables(name: str) -> bool:
-    """Return whether a name of a rule set is one of ClickHouse's."""
+    """Return whether a rule set of this name is stored in ClickHouse."""
     return name == PUBLISHED or (len(name) == VERSION_DIGITS and all(c in "0123456789abcdef" for c in name))

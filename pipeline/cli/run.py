@@ -21,10 +21,12 @@ LogLevel = Annotated[
     ),
 ]
 LogFile = Annotated[
-    Path | None, typer.Option("--logfile", "-f", metavar="FILE", help="Kafka: log there, not to stderr.")
+    Path | None,
+    typer.Option("--logfile", "-f", metavar="FILE", help="Kafka: log to this file, not to stderr."),
 ]
 WebHost = Annotated[
-    str | None, typer.Option("--web-host", metavar="ADDRESS", help="Kafka: where the pages listen.")
+    str | None,
+    typer.Option("--web-host", metavar="ADDRESS", help="Kafka: the address that the pages listen on."),
 ]
 WebPort = Annotated[
     int | None,
@@ -32,13 +34,13 @@ WebPort = Annotated[
         "--web-port", "-p", metavar="PORT", help="Kafka: the pages' port (6066); 0 takes a free one."
     ),
 ]
-WithWeb = Annotated[bool, typer.Option("--with-web/--without-web", help="Kafka: whether there are pages.")]
+WithWeb = Annotated[bool, typer.Option("--with-web/--without-web", help="Kafka: whether to serve the pages.")]
 BlockingTimeout = Annotated[
     float | None,
     typer.Option(
         "--blocking-timeout",
         metavar="SECONDS",
-        help="Kafka: say where the event loop stands still for so long.",
+        help="Kafka: log where the event loop blocks for this long.",
     ),
 ]
 """Faust's names for a worker's options."""
@@ -49,7 +51,8 @@ def run(
     given: options.Deployment,
     *,
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End when the ledger has reached the log's end of now.")
+        bool,
+        typer.Option("--until-caught-up", help="Exit when the ledger reaches the current end of the log."),
     ] = False,
     loglevel: LogLevel = None,
     logfile: LogFile = None,
@@ -61,9 +64,9 @@ def run(
 ) -> None:
     """Run a worker, from the log to ClickHouse.
 
-    It reads the log's lanes and writes events, rollups and the ledger. It makes missing tables, goes on where the ledger ends, and stops cleanly on SIGTERM or Ctrl-C. With
-    --until-caught-up it ends by itself, prints the totals of the whole ledger, and exits with 1 if they don't add up.
-    On Kafka it is a worker of the Faust app (`faust -A adledger.pipeline.app worker` is the same): start as many as you like.
+    It reads the log's lanes and writes events, rollups and the ledger. It creates missing tables, continues where the ledger ends, and stops cleanly on SIGTERM or Ctrl-C. With
+    --until-caught-up it exits when it has caught up, prints the totals of the whole ledger, and exits with 1 if they don't add up.
+    On Kafka it is a worker of the Faust app (`faust -A adledger.pipeline.app worker` is the same): start any number of them.
 
     \b
     Examples:
@@ -74,7 +77,7 @@ def run(
     """
     if as_json and not until_caught_up:
         raise UsageError(
-            "--json without --until-caught-up has nothing to report", remedy="give both, or neither"
+            "--json without --until-caught-up has nothing to report", remedy="use both, or neither"
         )
     loaded = given.load(web_host=web_host, web_port=web_port)  # fmt: skip
 
@@ -101,7 +104,7 @@ def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) 
     if given:
         raise UsageError(
             f"{', '.join(given).replace('with_web', 'without-web').replace('_', '-')}: options of a worker on Kafka",
-            remedy="leave them out: on a files: log there is no Faust app, no page and no log file",
+            remedy="remove them: a files: log has no Faust app, pages or log file",
         )
     from adledger.pipeline.lanes.start import run_worker
 

@@ -1,4 +1,4 @@
-"""`adledger status`: where each lane stands."""
+"""`adledger status`: the progress of each lane."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ def status(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Show where each lane stands, and the counts by class.
+    """Show the progress of each lane, and the counts by class.
 
-    Of each lane its last batch, its clock, and its lag behind the log. Lag counts offsets of the log that the ledger does not cover yet. It is shown where --source is a log of files.
+    For each lane: its last batch, its watermark, its positions, and its lag. Lag is the number of offsets in the log that the ledger does not cover yet; it is shown if --source is a files: log.
 
     \b
     Examples:
@@ -79,7 +79,7 @@ def _print(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") ->
 
     topics = sorted({topic for lane in lanes for topic in lane.positions})
     out_table(
-        ("lane", "batch", "clock", *(f"{_topic(settings, topic)} at" for topic in topics), "lag"),
+        ("lane", "batch", "watermark", *(f"{_topic(settings, topic)} at" for topic in topics), "lag"),
         [
             (
                 str(lane.lane),
@@ -94,7 +94,7 @@ def _print(settings: "Settings", lanes: list["LaneStatus"], totals: "Totals") ->
     out("")
     out_table(("class", "records", "money", "currency"), class_rows(totals))
     if not lanes:
-        err("the ledger is empty: no batch is done yet")
+        err("the ledger is empty: no batch is complete yet")
 
 
 def _topic(settings: "Settings", topic: int) -> str:

@@ -16,7 +16,7 @@ topics = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mod
 
 @topics.callback()
 def root() -> None:
-    """Make and check the topics of a deployment on Kafka.
+    """Create and check the topics of a deployment on Kafka.
 
     \b
     Examples:
@@ -39,9 +39,9 @@ def create(
     ] = 1,
     as_json: options.Json = False,
 ) -> None:
-    """Make the topics that lack: impressions, clicks, and the one of rolled-up batches.
+    """Create the missing topics: impressions, clicks, and rollups.
 
-    With append time, without compaction, retained for longer than the dedupe window and an outage together. What exists is never altered: what is wrong with it is told, with the command that mends it. Running it again does nothing. More partitions later would tear users from their lanes: choose for growth.
+    They use append time, are not compacted, and are retained for longer than the dedupe window and an outage together. Existing topics are never altered: the command reports what is wrong with them, and how to fix it. A second run does nothing. Choose enough partitions for growth: adding some later moves users to other lanes, and needs a repartitioning (docs/partitions.md).
 
     \b
     Examples:
@@ -57,10 +57,10 @@ def create(
 
     quiet_kafka_client()
 
-    async def made_and_checked() -> "tuple[tuple[str, ...], Checked]":
+    async def create_and_check() -> "tuple[tuple[str, ...], Checked]":
         return await create_topics(settings, partitions, replication_factor), await check_topics(settings)
 
-    made, checked = asyncio.run(made_and_checked())
+    made, checked = asyncio.run(create_and_check())
     _report(settings, checked, made, as_json=as_json)
 
 
@@ -71,9 +71,9 @@ def check(
     *,
     as_json: options.Json = False,
 ) -> None:
-    """Check that topics and brokers are as the protocol needs them: append time, no compaction, retention, widths.
+    """Check that topics and brokers fit the protocol: append time, no compaction, retention, partitions.
 
-    Exit code 1 where a worker would refuse to start. Each finding comes with the command that mends it; what is only risky (few copies) is marked as advice.
+    Exits with 1 if a worker would refuse to start. Each finding has the command that fixes it; what is only risky (few copies) is marked as advice.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def check(
 
 
 def _report(settings: "Settings", checked: "Checked", made: tuple[str, ...], *, as_json: bool) -> None:
-    """Print topics and findings; end with 1 where a worker would not start."""
+    """Print topics and findings; exit with 1 if a worker would not start."""
     if as_json:
         out_json({
             "log": str(settings.source),

@@ -9,13 +9,13 @@ from adledger import __version__
 from adledger.pipeline.cli.output import out_json, out_table
 
 PARTS = ("chdb-core", "clickhouse-driver", "aiokafka", "numba", "numpy")
-"""What a report of a bug should name beside our own version."""
+"""The packages whose versions a bug report should name."""
 
 
 def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False
 ) -> None:
-    """Print the versions of adledger and of its parts.
+    """Print the versions of adledger and its main dependencies.
 
     \b
     Examples:

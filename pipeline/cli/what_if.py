@@ -1,4 +1,4 @@
-"""`adledger rules what-if`: a candidate rule set on stored events, before it costs anybody money. Writes nothing."""
+"""`adledger rules what-if`: try a candidate rule set on stored events, before it affects billing. Writes nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,18 +26,22 @@ def what_if(
         str, typer.Option("--rules", metavar="SET", help="The candidate: a file, default, none or a version.")
     ],
     since: Annotated[
-        datetime, typer.Option("--from", formats=TIME_FORMATS, metavar="TIME", help="Watermark, UTC.")
+        datetime,
+        typer.Option(
+            "--from", formats=TIME_FORMATS, metavar="TIME", help="Start of the span, by watermark, UTC."
+        ),
     ],
     until: Annotated[
-        datetime, typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="Before this.")
+        datetime,
+        typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="End of the span (exclusive), UTC."),
     ],
-    samples: Annotated[int, typer.Option(min=0, max=1_000, help="Events to show of each rule.")] = 3,
+    samples: Annotated[int, typer.Option(min=0, max=1_000, help="Sample events to show for each rule.")] = 3,
     as_json: options.Json = False,
 ) -> None:
-    """Show what a rule set would have changed: events and money by rule and publisher, against what was judged.
+    """Show what a rule set would have changed: events and money, by rule and publisher.
 
-    Stored events are judged anew in each lane's order, with windows warmed up by the events before. Nothing is
-    written. What can't be known afterwards is said.
+    Stored events are evaluated again in each lane's order, with windows warmed up by earlier events, and compared with their
+    verdicts. Nothing is written. Notes on stderr say what a replay can't know.
 
     \b
     Examples:
@@ -64,8 +68,8 @@ def what_if(
         notes = cannot_know(
             found, candidate, list(evaluated_by.values()), unknown, replay.malformed(span), cold_start=warm
         )
-        shown = [sample for each in found.samples.values() for sample in each]
-        agents = replay.user_agents(_hashes([sample.ua_hash for sample in shown]))
+        examples = [sample for each in found.samples.values() for sample in each]
+        agents = replay.user_agents(_hashes([sample.ua_hash for sample in examples]))
     if as_json:
         out_json(findings_json(found, candidate, notes, agents, (span.start, span.end)))
     else:
@@ -73,7 +77,7 @@ def what_if(
 
 
 def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
-    """Return the judge of a set, with the lists and publishers of today."""
+    """Return the rule evaluator of a set, with today's lists and publishers."""
     from adledger.pipeline.cli.rules_tables import RulesTables, needs_tables
     from adledger.pipeline.lanes.rules_in_force import snapshot
     from adledger.pipeline.lists.load import load_lists
@@ -90,7 +94,7 @@ def _candidate(settings: "Settings", client: "Client", name: str) -> Any:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
-    """Give what hears of (lane, further events): a bar on a terminal, a line elsewhere."""
+    """Yield a callback for (lane, further events): it moves a bar on a terminal, and does nothing elsewhere."""
     import sys
 
     if not sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""What a replay found, for people and for programs."""
+"""What a replay found, as tables and as JSON."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -28,42 +28,42 @@ def cannot_know(
     *,
     cold_start: bool,
 ) -> list[str]:
-    """Return what a replay can't know, in sentences."""
+    """Return what a replay can't know, as sentences."""
     notes = []
     lists = candidate.lists.version if candidate.lists is not None else ""
     publishers = candidate.publishers.version if candidate.publishers is not None else ""
     if {j.lists_version for j in evaluated_by} - {lists, ""}:
-        notes.append(
-            "other lists were in force then than are now: changes by user agents and addresses may be theirs"
-        )
+        notes.append("the lists have changed since: they may cause changes by user agents and addresses")
     if {j.publishers_version for j in evaluated_by} - {publishers, ""}:
-        notes.append("the table publishers has changed since: changes by its rules may be its own")
-    if turned := sorted({rule for j in evaluated_by for rule in j.turned}):
+        notes.append("the table publishers has changed since: it may cause changes by its rules")
+    if demoted := sorted({rule for j in evaluated_by for rule in j.turned}):
         notes.append(
-            f"guardrails had demoted {', '.join(turned)} to flag in some batches; the replay has no guardrail"
+            f"guardrails had demoted {', '.join(demoted)} to flag in some batches; the replay has no guardrails"
         )
     if unknown:
         notes.append(
-            f"evaluator versions {', '.join(f'{v:016x}' for v in unknown)} are not in `judges`: which rule had invalidated "
-            "their events is not known"
+            f"evaluator versions {', '.join(f'{v:016x}' for v in unknown)} are not in the table `judges`: it is not known "
+            "which rule invalidated their events"
         )
     if found.texts_missing:
         notes.append(
-            f"{found.texts_missing:,} events have a user agent whose text is not there: what its rules found then stands"
+            f"{found.texts_missing:,} events have a user agent whose text is not stored: the verdicts of its rules are kept"
         )
     notes += [
         f"{reason.name} is not evaluated on {events:,} of {found.events:,} events"
         for reason, events in sorted(found.not_evaluated.items())
     ]
     if cold_start:
-        notes.append("the windows reach back before the first stored event: the first minutes find less")
+        notes.append(
+            "the windows reach back before the first stored event: rules find less in the first minutes"
+        )
     if malformed:
-        notes.append(f"{malformed:,} malformed records are in no rule's reach")
+        notes.append(f"no rule evaluates the {malformed:,} malformed records")
     return notes
 
 
 def print_findings(found: "Findings", notes: Sequence[str], agents: Mapping[int, bytes]) -> None:
-    """Print tables for people: by rule, by publisher, samples; what can't be known goes to stderr."""
+    """Print tables by rule and by publisher, and samples; notes go to stderr."""
     changed = sum(s.events for s in found.changes.values())
     out(f"{found.events:,} events replayed, {changed:,} would change their class")
     out("")
@@ -91,7 +91,7 @@ def print_findings(found: "Findings", notes: Sequence[str], agents: Mapping[int,
         out("")
         sample_rows = [_sample_row(s, agents) for each in found.samples.values() for s in each]
         out_table(("rule", "from", "to", "time", "id_hash", "address", "user agent"), sample_rows)
-        err("one of them in full: adledger explain --id-hash HASH")
+        err("to see one of them in full: adledger explain --id-hash HASH")
     for note in notes:
         err(f"note: {note}")
 
@@ -103,7 +103,7 @@ def as_json(
     agents: Mapping[int, bytes],
     span: tuple[int, int],
 ) -> dict[str, Any]:
-    """Return everything as one object; money in nanos, as text."""
+    """Return everything as one JSON object; money is in nanos, as text."""
     return {
         "rules_version": f"{candidate.rules.version:016x}",
         "from": _time(span[0]), "to": _time(span[1]),
@@ -135,7 +135,7 @@ def rule_name(rule: int) -> str:
 
 
 def _by_rule(found: "Findings") -> list[dict[str, Any]]:
-    """Return, by rule and currency, what it would newly invalidate, what is invalid still, and what it would free."""
+    """Return, by rule and currency, what it would newly invalidate, what stays invalid, and what it would free."""
     from adledger.pipeline.rules.what_if import Sums
 
     rules = sorted({*found.hits, *(c.rule for c in found.changes)})
@@ -144,9 +144,9 @@ def _by_rule(found: "Findings") -> list[dict[str, Any]]:
         then, now = found.hits.get(rule, (0, 0))
         currencies: dict[str, dict[str, Any]] = {}
 
-        def of(code: int, name: str, held: "dict[str, dict[str, Any]]" = currencies) -> "Sums":
+        def of(code: int, name: str, by_currency: "dict[str, dict[str, Any]]" = currencies) -> "Sums":
             empty = {"newly": Sums(), "still": Sums(), "freed": Sums()}
-            sums: Sums = held.setdefault(currency_text(code), empty)[name]
+            sums: Sums = by_currency.setdefault(currency_text(code), empty)[name]
             return sums
 
         for (by, before, currency), sums in found.by_rule.items():

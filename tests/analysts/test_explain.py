@@ -78,7 +78,7 @@ def test_an_event_is_found_by_what_views_show_of_it() -> None:
     assert found(id_hash, "--id-hash") == found("s-79")
     for wrong in ("s-79", str(2**64)):
         refused = run("--id-hash", wrong)
-        assert "is no id_hash" in str(refused.exception)
+        assert "is not an id_hash" in str(refused.exception)
 
 
 def test_evidence_agrees_with_what_is_stored(judged: Judged, explainer: Explainer) -> None:
@@ -158,5 +158,5 @@ def test_what_is_not_there_is_told_with_what_to_check() -> None:
     assert isinstance(run("s-79", "--type", "impression").exception, AdledgerError)
     letter = run("s-90").exception
     assert isinstance(letter, AdledgerError)
-    assert "dead letters hold it" in letter.message
+    assert "dead letters contain it" in letter.message
     assert "dead-letters show" in letter.remedy

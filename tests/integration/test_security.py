@@ -256,7 +256,7 @@ def test_the_doctor_names_a_refused_login_and_looks_at_the_rest(secured: Secured
     done = CliRunner().invoke(app, ["doctor", "--config", config])
     assert done.exit_code == 1, done.exception
     assert "wrong user name or password" in done.output
-    assert "not looked at: no broker can be used" in done.output
+    assert "not checked: no broker can be used" in done.output
     assert re.search(r"✓ .*ClickHouse \d+\.\d+", done.output), done.output
     shows_no_secret(done.output)
 

@@ -169,7 +169,7 @@ def test_a_missing_text_is_said_and_what_was_found_then_stands(client: Client) -
         client.execute("INSERT INTO one.user_agents SELECT * FROM one.kept")
         client.execute("DROP TABLE one.kept")
     assert found["events_changed"] == 0
-    assert any("user agent whose text is not there" in note for note in found["cannot_know"])
+    assert any("user agent whose text is not stored" in note for note in found["cannot_know"])
 
 
 def test_every_evaluator_of_an_event_is_stored(client: Client) -> None:

@@ -209,7 +209,7 @@ def test_unreadable_lines_are_reported(tmp_path):
         "--unreadable-max", "90%",
     )  # fmt: skip
     assert ended.process.returncode == 0, ended.err
-    assert "10 of them are lines that can't be read" in ended.err
+    assert "10 of them are unreadable lines" in ended.err
     assert f"{first}, line 3: not JSON" in ended.err
     assert f"{first}, line 4: event_type, user_id or ip" in ended.err
     assert ended.err.count(", line ") == PROBLEMS_MAX

@@ -126,7 +126,7 @@ def test_a_fixed_line_is_billed_after_the_broken_file_was_written(tmp_path, part
         run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions)
     [accept] = options_of(refused.value)
     said = run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions, *accept)
-    assert "import the file again" in said
+    assert "import it again" in said
     before = classified(tmp_path / "log")
     assert before == {"billable": 14, "duplicate": 0, "expired": 0, "malformed": 1}
     with pytest.raises(ImportRefused) as late:

@@ -35,7 +35,7 @@ def test_status_of_old_lists_fails_and_says_what_to_do(run):
     found = run("status", "--as-of", "2040-01-01", "--set", "list_age_days_max=30")
     assert found.exit_code == 1
     assert "older than 30 days" in found.stderr
-    assert "Upgrade" in found.stderr
+    assert "upgrade" in found.stderr
 
 
 def test_status_as_json_is_one_object(run):
