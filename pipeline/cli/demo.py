@@ -34,9 +34,7 @@ def demo(
     ] = 1,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--data-dir", metavar="DIR", help="A new or empty folder (default: data/demo, data/demo-2 ...)."
-        ),
+        typer.Option("--data-dir", metavar="DIR", help="A new or empty folder (default: data/demo, ...)."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings import Settings
 
 
-HELP = """Append files' events to a log, in the file's order.
+HELP = """Append the events of files to a log.
 
-Several files are one log: they are merged by their events' times (an impression and a click log, say).
+Events keep the order of their file. Several files are merged by event time (an impression log and a click log, say).
 
 \b
 Formats:
-  wire         one JSON event a line, as producers send it; each line is written as it is
-  access-log   a web server's log: combined, vhost_combined, nginx's and Apache's own formats (--line-format), JSON lines, CloudFront, AWS load balancers; each hit is an impression
-  open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, a clicked one also a click
+  wire         one JSON event per line, as producers send it; each line is written as it is
+  access-log   a web server's log: combined, vhost_combined, nginx's and Apache's custom formats (--line-format), JSON lines, CloudFront, AWS load balancers; each hit is an impression
+  open-bandit  the CSV of the Open Bandit Dataset; each row is an impression, and a clicked row also a click
   ipinyou      iPinYou's impression and click logs, seasons 2 and 3 (24 columns, tabs)
-  talkingdata  TalkingData AdTracking's clicks (CSV); impressions of theirs are not in the data
+  talkingdata  TalkingData AdTracking's clicks (CSV); the data has no impressions
 
-Files are examined before anything is written: one that is not of its format is refused, with a guess at what it is; so is one of which too many lines can't be read (exit code 1), or whose lines would expire unbilled, with the ways out. --dry-run stops there.
+Files are examined before anything is written. A file that is not of its format is refused, with a guess at its real format. A file with too many unreadable lines, or with lines that would expire unbilled, is refused with exit code 1 and the options that help. --dry-run stops there.
 
-Log time is the running maximum of event times in a lane, so that old events are judged as they would have been then. A line that can't be read is written as it is, ends in the dead letters, and moves no watermark. A file imported a second time bills nothing. A folder is made where there is none; on Kafka make the topics first (adledger topics create).
+Log time is the running maximum of event times in a lane, so that old events are evaluated as they would have been at the time. An unreadable line is written as it is, becomes a dead letter, and moves no watermark. A second import of a file bills nothing. A folder is created if missing; on Kafka, create the topics first (adledger topics create).
 
-On Kafka brokers stamp what they take, and old events expire there: import them to topics of their own with log_time = record.
+On Kafka, brokers stamp records with the present, so old events expire: import them to separate topics with log_time = record.
 
-With --speed the log is replayed as load: each event is written when its turn is, whatever became of those before. Into a live deployment's topics add --as-of-now, or they are expired there.
+With --speed, the log is replayed as load: each event is written when it is due, however late earlier events were. Add --as-of-now for a live deployment's topics, or the events expire there.
 
 \b
 Examples:
@@ -51,30 +51,30 @@ Examples:
 """
 
 
+@options.deployment()
 def import_command(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Lines, plain or gzip, bzip2, xz, zstd; several are merged by time.")],
+    given: options.Deployment,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Text files, plain or compressed (gzip, bzip2, xz, zstd).")],
     *,
     format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="wire, access-log, open-bandit, ipinyou or talkingdata.")],
     to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="files:DIR or kafka://HOST:PORT[,...].")],
     line_format: Annotated[str | None, typer.Option("--line-format", metavar="TEXT", help="An access log's fields: nginx's log_format or Apache's LogFormat.")] = None,
-    client_field: Annotated[str | None, typer.Option("--client-field", metavar="NAME", help="The access log's field that is the client's address (remote_addr).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come, and write nothing.")] = False,
-    unreadable_max: Annotated[str, typer.Option("--unreadable-max", metavar="N%", help="Refuse files of which more lines can't be read; 100% accepts all.")] = "1%",
-    by_time: Annotated[bool, typer.Option("--sort", help="Append in the order of event times, not in the file's.")] = False,
-    not_after: Annotated[str | None, typer.Option("--not-after", metavar="TIME", help="Later event times are wrong: such lines are dead letters (RFC 3339).")] = None,
-    keep_expired: Annotated[bool, typer.Option("--keep-expired", help="Write lines that are too late, too: recorded, never billed.")] = False,
-    partitions: Annotated[int | None, typer.Option("--partitions", metavar="N", help="Partitions of a folder that is yet to be made (16).")] = None,
-    id_prefix: Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Prefix of event ids: for a second file of a format.")] = None,
-    speed: Annotated[str | None, typer.Option("--speed", metavar="N", help="Replay: 1 at the events' own timing, 10 ten times as fast, ...")] = None,
-    as_of_now: Annotated[bool, typer.Option("--as-of-now", help="With --speed: events happen when their turn is, not back then.")] = False,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
+    client_field: Annotated[str | None, typer.Option("--client-field", metavar="NAME", help="The access log's field with the client's address (remote_addr).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Examine the files, and write nothing.")] = False,
+    unreadable_max: Annotated[str, typer.Option("--unreadable-max", metavar="N%", help="Refuse files with a larger share of unreadable lines; 100% accepts all.")] = "1%",
+    by_time: Annotated[bool, typer.Option("--sort", help="Append in the order of event times, not of the file.")] = False,
+    not_after: Annotated[str | None, typer.Option("--not-after", metavar="TIME", help="Treat later event times as wrong: their lines become dead letters (RFC 3339).")] = None,
+    keep_expired: Annotated[bool, typer.Option("--keep-expired", help="Also write lines that are too late: recorded, never billed.")] = False,
+    partitions: Annotated[int | None, typer.Option("--partitions", metavar="N", help="Partitions of a new folder (16).")] = None,
+    id_prefix: Annotated[str | None, typer.Option("--id-prefix", metavar="TEXT", help="Prefix of event ids, for a second file of the same format.")] = None,
+    speed: Annotated[str | None, typer.Option("--speed", metavar="N", help="Replay: 1 is the events' own timing, 10 is ten times as fast.")] = None,
+    as_of_now: Annotated[bool, typer.Option("--as-of-now", help="With --speed: set event times to when the events are written.")] = False,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Append files' events to a log."""
+    """Append the events of files to a log."""
     address = _address(to)
     pace = _pace(speed, as_of_now=as_of_now, address=address)
-    settings = options.load_settings(config_file, assignments, source=to).settings
+    settings = given.load(source=to).settings
     target = _target(address, partitions, settings)
 
     from adledger.pipeline.importing.formats import FormatChoice
@@ -84,12 +84,12 @@ def import_command(
     brokers_stamp = isinstance(address, KafkaAddress) and settings.log_time == "append"
     if pace is not None and not pace.as_of_now and brokers_stamp:
         err(
-            "events keep their times, and brokers stamp them with the present: those older than "
-            f"{settings.allowed_lateness_hours} hours will expire; --as-of-now moves them"
+            "events keep their times, and brokers stamp them with the present: events older than "
+            f"{settings.allowed_lateness_hours} hours will expire; --as-of-now moves their times"
         )
     if pace is not None and by_time:
         raise UsageError(
-            "--sort does not go with --speed", remedy="Sort the file first, or leave one of them out."
+            "--sort and --speed contradict each other", remedy="sort the file first, or use only one of them"
         )
     with progress_of(files) as progress:
         summary = import_files(
@@ -117,7 +117,7 @@ def _address(to: str) -> SourceAddress:
         return parse_source(to)
     except ValueError as error:
         raise UsageError(
-            f"--to {to}: {error}", remedy="Name a folder, --to files:DIR, or brokers, --to kafka://HOST:PORT."
+            f"--to {to}: {error}", remedy="name a folder, --to files:DIR, or brokers, --to kafka://HOST:PORT"
         ) from error
 
 
@@ -126,7 +126,7 @@ def _pace(speed: str | None, *, as_of_now: bool, address: SourceAddress) -> "Rep
 
     if speed is None:
         if as_of_now:
-            raise UsageError("--as-of-now belongs to a replay", remedy="Add --speed 1, or more.")
+            raise UsageError("--as-of-now needs --speed", remedy="add --speed 1, or faster")
         return None
     return ReplayPace(speed=speed_of(speed), as_of_now=as_of_now, flushed=isinstance(address, FilesAddress))
 
@@ -139,8 +139,8 @@ def _target(address: SourceAddress, partitions: int | None, settings: "Settings"
         return FilesTarget(address.directory, partitions, settings.topics)
     if partitions is not None:
         raise UsageError(
-            f"--partitions {partitions}: topics on Kafka are there before an import",
-            remedy="Leave it out, or make the topics: adledger topics create --partitions N.",
+            f"--partitions {partitions}: an import creates no topics on Kafka",
+            remedy="remove it, or create the topics first: adledger topics create --partitions N",
         )
     from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 
@@ -156,7 +156,7 @@ def _limits(
     latest = None if not_after is None else parse_ms(not_after)
     if not_after is not None and latest is None:
         raise UsageError(
-            f"--not-after {not_after} is not a time", remedy="Write it as RFC 3339: 2026-11-30T00:00:00Z."
+            f"--not-after {not_after} is not a time", remedy="write it as RFC 3339: 2026-11-30T00:00:00Z"
         )
     return Limits(
         unreadable_share_max=share_of(unreadable_max),
@@ -168,13 +168,13 @@ def _limits(
 
 
 def share_of(text: str) -> float:
-    """Return the share that `5%` or `0.05` says. Raises UsageError."""
+    """Parse a share, `5%` or `0.05`. Raises UsageError."""
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
         raise UsageError(
-            f"--unreadable-max {text} is not a share", remedy="Give 0% to 100%, or 0 to 1: 5% or 0.05."
+            f"--unreadable-max {text} is not a share", remedy="give 0% to 100%, or 0 to 1: 5% or 0.05"
         )
     return share

@@ -23,7 +23,9 @@ lane = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=
 
 LaneArgument = Annotated[int, typer.Argument(min=0, metavar="LANE", help="The lane: a partition number.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; stored with the override.")]
-Author = Annotated[str | None, typer.Option("--author", metavar="NAME", help="Who; default: the login name.")]
+Author = Annotated[
+    str | None, typer.Option("--author", metavar="NAME", help="Who (default: the login name).")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the override, write nothing.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Write the override.")]
 
@@ -41,15 +43,11 @@ def root() -> None:
 
 
 @lane.command("status")
+@options.deployment("source", "clickhouse", "database", "group")
 def status(
+    given: options.Deployment,
     lane_no: Annotated[int | None, typer.Argument(min=0, metavar="[LANE]", help="Only this lane.")] = None,
     *,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Show each lane's position, owner and phase, and why it is halted.
@@ -62,9 +60,7 @@ def status(
       adledger lane status 3 --json | jq '.lanes[0].trouble'
       adledger lane status --json | jq '.lanes[] | select(.owner.phase != "running") | {lane, owner}'
     """
-    deployment = _deployment(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    )
+    deployment = _deployment(given)
     settings = deployment.settings
     owners = _owners(deployment)
     looks = _look(deployment, lane_no)
@@ -79,19 +75,15 @@ def status(
 
 
 @lane.command("skip")
+@options.deployment("source", "clickhouse", "database", "group")
 def skip(
+    given: options.Deployment,
     lane_no: LaneArgument,
     *,
     reason: Reason,
     author: Author = None,
     dry_run: DryRun = False,
     execute: Execute = False,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Give up offsets that the log no longer has.
@@ -103,26 +95,20 @@ def skip(
       adledger lane skip 3 --reason "retention was an hour too short" --dry-run
       adledger lane skip 3 --reason "retention was an hour too short" --author mia --execute
     """
-    deployment = _deployment(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    )
+    deployment = _deployment(given)
     _override_one(deployment, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
 
 
 @lane.command("resolve")
+@options.deployment("source", "clickhouse", "database", "group")
 def resolve(
+    given: options.Deployment,
     lane_no: LaneArgument,
     *,
     reason: Reason,
     author: Author = None,
     dry_run: DryRun = False,
     execute: Execute = False,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Resolve a lane whose tables or commits disagree with the ledger.
@@ -134,27 +120,21 @@ def resolve(
       adledger lane resolve 3 --reason "half a batch after the disk was full" --dry-run
       adledger lane resolve 3 --reason "offsets expired in the outage" --execute
     """
-    deployment = _deployment(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    )
+    deployment = _deployment(given)
     _override_one(
         deployment, "resolve", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json
     )
 
 
 @lane.command("repartition")
+@options.deployment("source", "clickhouse", "database", "group")
 def repartition(
+    given: options.Deployment,
     *,
     reason: Reason,
     author: Author = None,
     dry_run: DryRun = False,
     execute: Execute = False,
-    source: options.Source = None,
-    clickhouse: options.ClickHouse = None,
-    database: options.Database = None,
-    group: options.Group = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
     """Switch every lane to more partitions.
@@ -166,9 +146,7 @@ def repartition(
       adledger lane repartition --reason "16 to 32 partitions" --dry-run
       adledger lane repartition --reason "16 to 32 partitions" --execute
     """
-    deployment = _deployment(
-        config_file, assignments, source=source, clickhouse=clickhouse, database=database, group=group
-    )
+    deployment = _deployment(given)
     executed = _executes(dry_run, execute)
     looks = _look(deployment, None)
     others = [look for look in looks if look.trouble and look.command != "repartition"]
@@ -197,15 +175,15 @@ def _executes(dry_run: bool, execute: bool) -> bool:  # noqa: FBT001 - two flags
 
 @dataclass(frozen=True, slots=True)
 class _Deployment:
-    """What is looked at, and what a remedy's commands need to meet it again."""
+    """The settings of a deployment, and the flags that remedies repeat."""
 
     settings: "Settings"
     flags: Flags
 
 
-def _deployment(config_file: options.Config, assignments: options.Set, **flags: str | None) -> _Deployment:
-    loaded = options.load_settings(config_file, assignments, **flags)
-    return _Deployment(loaded.settings, command_flags(loaded, config_file))
+def _deployment(given: options.Deployment) -> _Deployment:
+    loaded = given.load()
+    return _Deployment(loaded.settings, command_flags(loaded, given.config_file))
 
 
 def _owners(deployment: _Deployment) -> "Owners":
@@ -225,11 +203,11 @@ def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
     from adledger.pipeline.lanes.inspect import check_lane, inspected, look_at
 
     async def look(server: Any) -> list["LaneLook"]:
-        async with inspected(settings, server) as outside:
+        async with inspected(settings, server) as environment:
             if lane_no is not None:
-                check_lane(outside.topology, lane_no)
-            lanes = range(outside.topology.partitions) if lane_no is None else [lane_no]
-            return [await look_at(outside, number) for number in lanes]
+                check_lane(environment.topology, lane_no)
+            lanes = range(environment.topology.partitions) if lane_no is None else [lane_no]
+            return [await look_at(environment, number) for number in lanes]
 
     settings, flags = deployment.settings, deployment.flags
     with completed(flags), connect.server(settings) as server:
@@ -285,9 +263,9 @@ def _override(
     if already:
         err(f"{already} of these lanes have this override already: their worker applies it")
     if executed and overrides:
-        err("written. A running worker looks every 5 s, others when they start; see `adledger lane status`")
+        err("written: running workers check every 5 s, others when they start; see `adledger lane status`")
     elif overrides:
-        err("nothing was written: --execute writes it")
+        err("nothing was written: --execute writes them")
 
 
 def _write(settings: "Settings", overrides: Sequence["LaneOverride"]) -> None:

@@ -39,9 +39,9 @@ def describe(settings: "Settings", override: "LaneOverride") -> str:
 
 
 def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
-    """Print a line a lane, and below what is wrong; what is the same of several lanes is said once."""
+    """Print a line per lane, and on stderr what is wrong; lanes with the same message share one."""
     out_table(
-        ("lane", "batch", "log holds", "ledger at", "lag", "under way", "owner", "does", "state"),
+        ("lane", "batch", "log holds", "ledger at", "lag", "intended", "owner", "phase", "state"),
         [
             (
                 str(look.lane),
@@ -51,7 +51,7 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
                 look.lag,
                 "-" if look.pending is None else f"batch {look.pending.batch_no}",
                 "-" if (owner := owners.of(look.lane)) is None else owner.worker,
-                _does(owner),
+                _phase(owner),
                 _state(look, owners),
             )
             for look in looks
@@ -59,14 +59,14 @@ def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
     )
     for line in group_lines(owners):
         err(line)
-    said = [(look.lane, f"{look.trouble}\n  remedy: {look.remedy}") for look in looks if look.trouble]
-    said += [
-        (look.lane, f"lane {look.lane}: {owner.phase or 'not known'}: {owner.detail}")
+    messages = [(look.lane, f"{look.trouble}\n  remedy: {look.remedy}") for look in looks if look.trouble]
+    messages += [
+        (look.lane, f"lane {look.lane}: {owner.phase or 'unknown'}: {owner.detail}")
         for look in looks
         if not look.trouble and (owner := owners.of(look.lane)) is not None and owner.detail
-        and (owner.phase != REBUILDING or owner.detail not in _does(owner))
+        and (owner.phase != REBUILDING or owner.detail not in _phase(owner))
     ]  # fmt: skip
-    for line in gathered(said):
+    for line in merged(messages):
         err(line)
 
 
@@ -77,20 +77,20 @@ def _state(look: "LaneLook", owners: "Owners") -> str:
 
 
 def group_lines(owners: "Owners") -> list[str]:
-    """Return what there is to say of the group as a whole: nobody is there, or it settles just now."""
+    """Return notes about the whole group: it has no members, or it is rebalancing."""
     from adledger.pipeline.control.owners import REBALANCING
 
     if not owners.workers:
         return ["no worker has the group's lanes: start one with adledger run"]
     if owners.state in REBALANCING:
-        return [f"the group is being assigned anew ({owners.state}): look again in a few seconds"]
+        return [f"the group is rebalancing ({owners.state}): try again in a few seconds"]
     return []
 
 
-def gathered(said: Sequence[tuple[int, str]]) -> list[str]:
-    """Return texts of lanes, those that differ in nothing but the lane's number as one that names all of them."""
+def merged(messages: Sequence[tuple[int, str]]) -> list[str]:
+    """Return lanes' messages; those that differ only in the lane's number become one that names all of these lanes."""
     alike: dict[str, list[tuple[int, str]]] = {}
-    for number, text in said:
+    for number, text in messages:
         alike.setdefault(text.replace(f"lane {number}:", "lane N:"), []).append((number, text))
     return [
         lanes[0][1]
@@ -100,13 +100,13 @@ def gathered(said: Sequence[tuple[int, str]]) -> list[str]:
     ]
 
 
-def _does(owner: "Owner | None") -> str:
-    """Return what a lane's owner does with it, in a word; of a rebuild, how far it is."""
+def _phase(owner: "Owner | None") -> str:
+    """Return the phase of a lane at its owner; for a rebuild, with its progress."""
     if owner is None:
         return "-"
     if owner.phase == REBUILDING and owner.detail.endswith(" ids"):
         return f"{owner.phase}, {owner.detail}"
-    return owner.phase or "not known"
+    return owner.phase or "unknown"
 
 
 def lane_json(settings: "Settings", look: "LaneLook", owner: "Owner | None") -> dict[str, Any]:

@@ -72,11 +72,8 @@ def day(
     err("timing deduplication among a whole lane's ids")
     probes = probe(found[-1].dedupe_entries // found[-1].lanes, lane_ids(whole, known), whole.batch_rows)
     figures = whole_day(whole, known, probes)
-    result = _as_json(whole, found, known, figures) | {
-        "began": began,
-        "folder": str(home),
-        "settings": settings,
-    }
+    run = {"began": began, "folder": str(home), "settings": settings}
+    result = _as_json(whole, found, known, figures) | run
     (home / "day.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     out_json(result) if as_json else _print(whole, found, known, figures, home)
     if any(sample.problems for sample in found) or any(c.holds is False for c in known.values()):

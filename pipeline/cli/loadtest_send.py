@@ -13,20 +13,19 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings import Settings
 
 
+@options.deployment("source")
 def send(
+    given: options.Deployment,
     profile: Annotated[str, typer.Argument(metavar="PROFILE", help="A name (`loadtest list`) or a .toml file.")],
     *,
-    source: options.Source = None,
     rate: Annotated[float | None, typer.Option("--rate", min=1, metavar="R", help="Events a second.")] = None,
     duration: Annotated[str | None, typer.Option("--duration", metavar="D", help="30s, 5m ...; the warm-up comes first.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Default: the time, so that each send has different events.")] = None,
-    config_file: options.Config = None,
-    assignments: options.Set = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="S", help="Seed (default: the time, so that each send has different events).")] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Send a profile's traffic into a deployment's own topics, to try it out.
 
-    The deployment counts and bills it like any other: use it where nobody is billed. Nothing is verified; `loadtest
+    The deployment counts and bills it like any other traffic, so don't use it in production. Nothing is verified; `loadtest
     run` has its own topics, tables and verification.
 
     \b
@@ -38,7 +37,7 @@ def send(
     from adledger.loadtest.profiles.profile import seconds_of
     from adledger.loadtest.runner.send import send as send_profile
 
-    settings = options.load_settings(config_file, assignments, source=source).settings
+    settings = given.settings
     began = time.monotonic()
     sent = send_profile(
         profile_files.load(profile),
@@ -65,7 +64,8 @@ def _partitions(settings: "Settings") -> int:
 
     if not isinstance(settings.source, KafkaAddress):
         raise UsageError(
-            f"source = {settings.source}: traffic is sent to Kafka", remedy="--source kafka://HOST:PORT"
+            f"source = {settings.source}: traffic is sent to Kafka only",
+            remedy="use --source kafka://HOST:PORT",
         )
     counts = {
         facts.name: facts.partitions
@@ -73,6 +73,6 @@ def _partitions(settings: "Settings") -> int:
     }
     if len(settings.topics) != 2:
         raise UsageError(
-            "traffic is sent to two topics, impressions and clicks", remedy="--set topics=IMPRESSIONS,CLICKS"
+            "traffic needs two topics, impressions and clicks", remedy="use --set topics=IMPRESSIONS,CLICKS"
         )
     return counts[settings.topics[0]]

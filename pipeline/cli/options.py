@@ -75,13 +75,6 @@ class Deployment:
         return self.load().settings
 
 
-def load_settings(
-    config: Path | None, assignments: list[str] | None, **flags: str | int | None
-) -> "LoadedSettings":
-    """Return the settings in force with a command's flags before environment and file. Raises UsageError."""
-    return Deployment(config, tuple(assignments or ()), flags).load()
-
-
 def deployment(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add --config, --set and the options of these settings to a command; its function takes a Deployment first.
 

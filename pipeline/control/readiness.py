@@ -1,4 +1,4 @@
-"""Whether a worker is ready: it has joined, and no lane of its own stands still while it has work."""
+"""Whether a worker is ready: it has joined, and none of its lanes is stalled."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import BatchDone, LaneReleased, Phase, PhaseChanged
 
 STALL_SECONDS = 60.0
-"""A lane that has work and ended no batch for this long stands still, whatever it may be doing."""
+"""A lane that has work and has completed no batch for this long is stalled."""
 
 AT_WORK = (Phase.RUNNING, Phase.IDLE)
 
@@ -60,8 +60,8 @@ class Readiness:
         """Return what every lane of this worker does, by number."""
         return [self._lanes[lane] for lane in sorted(self._lanes)]
 
-    def standing_still(self) -> list[LaneStands]:
-        """Return the lanes that stand still while they have work."""
+    def stalled(self) -> list[LaneStands]:
+        """Return the lanes that have work and make no progress."""
         now = self._clock()
         return [
             lane

@@ -1,1 +1,1 @@
-"""Pages: what a worker shows over HTTP."""
+"""A worker's pages over HTTP."""

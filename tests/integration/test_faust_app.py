@@ -85,7 +85,7 @@ def test_pages_of_a_worker_know_every_publisher(deployment: Deployment):
         command.until(lambda: page(url, "readyz")[0] == 200)
         assert page(url, "livez") == (200, "ok\n")
         assert json.loads(page(url, "readyz")[1]) == {
-            "ready": True, "joined": True, "standing_still": [], "lanes": MODEL.partitions
+            "ready": True, "joined": True, "stalled": [], "lanes": MODEL.partitions
         }  # fmt: skip
         publisher = recent_publisher(deployment.truth)
 
@@ -111,7 +111,7 @@ def test_a_port_that_is_taken_is_an_error_with_a_remedy(deployment: Deployment):
         port = str(taken.getsockname()[1])
         ended = adledger(deployment.folder / "port", *deployment.run(web_port=port))
     assert ended.wait() == 2
-    assert f"the pages' address 127.0.0.1:{port} can't be taken" in ended.err
+    assert f"the pages' address 127.0.0.1:{port} cannot listen on" in ended.err
     assert "--web-port 0" in ended.err
     assert "Traceback" not in ended.err
 

@@ -134,7 +134,7 @@ def readyz(of: Command) -> dict[str, Any]:
 
 def standing(of: Command) -> dict[int, str]:
     """Return the lanes that a worker says stand still for good, and why."""
-    lanes = readyz(of).get("standing_still", ())
+    lanes = readyz(of).get("stalled", ())
     return {lane["lane"]: lane["detail"] for lane in lanes if lane["phase"] == "halted"}
 
 

@@ -45,7 +45,7 @@ def test_a_worker_is_ready_when_no_lane_is_halted(told: list[tuple[int, Phase | 
     still = sorted(lane for lane, phase in phases.items() if phase not in AT_WORK)
     ready, body = readiness_body(joined=True, readiness=readiness, silent_seconds=0)
     assert ready == (not still)
-    assert [lane["lane"] for lane in body["standing_still"]] == still
+    assert [lane["lane"] for lane in body["stalled"]] == still
     assert not readiness_body(joined=False, readiness=readiness, silent_seconds=0)[0]
 
 
@@ -78,9 +78,9 @@ def test_a_lane_that_completes_no_batch_makes_the_worker_unready():
     readiness.emit(PhaseChanged(0, Phase.RUNNING))
     readiness.emit(PhaseChanged(1, Phase.IDLE))
     now[0] = STALL_SECONDS
-    assert not readiness.standing_still()
+    assert not readiness.stalled()
     now[0] += 1
-    assert [lane.lane for lane in readiness.standing_still()] == [0]
+    assert [lane.lane for lane in readiness.stalled()] == [0]
 
 
 @given(st.text(), st.text())

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from adledger.pipeline.cli.lane_output import gathered
+from adledger.pipeline.cli.lane_output import merged
 from adledger.pipeline.control import owners
 from adledger.pipeline.control.owners import Owner, Owners, lane_owners, pages_of
 from adledger.pipeline.importing.run import open_log
@@ -151,6 +151,6 @@ async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
 def test_common_messages_of_lanes_are_merged():
     """They carry the lanes' numbers; a message of one lane alone is unchanged."""
     said = [(number, f"lane {number}: partitions were added") for number in (0, 1, 12)]
-    assert gathered([*said, (3, "lane 3: of batch 7 there are 2")]) == [
+    assert merged([*said, (3, "lane 3: of batch 7 there are 2")]) == [
         "lanes 0, 1, 12: partitions were added", "lane 3: of batch 7 there are 2",
     ]  # fmt: skip

@@ -35,7 +35,7 @@ def test_a_second_worker_takes_the_next_free_port():
         second = pages((port, other))
         assert second.bind() == f"http://127.0.0.1:{other}/"
         second.close()
-        with pytest.raises(UsageError, match=f"127.0.0.1:{port} can't be taken"):
+        with pytest.raises(UsageError, match=f"cannot listen on the pages' address 127.0.0.1:{port}"):
             pages((port,)).bind()
 
 
