@@ -111,7 +111,7 @@ def test_a_port_that_is_taken_is_an_error_with_a_remedy(deployment: Deployment):
         port = str(taken.getsockname()[1])
         ended = adledger(deployment.folder / "port", *deployment.run(web_port=port))
     assert ended.wait() == 2
-    assert f"the pages' address 127.0.0.1:{port} cannot listen on" in ended.err
+    assert f"cannot listen on the pages' address 127.0.0.1:{port}" in ended.err
     assert "--web-port 0" in ended.err
     assert "Traceback" not in ended.err
 
