@@ -1,4 +1,4 @@
-"""Operator overrides of lanes, as ClickHouse keeps them: reading and writing them, and what carrying one out needs."""
+"""Operator overrides of lanes in ClickHouse: reading and writing them, and clearing the rows of a batch."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -14,21 +14,21 @@ from adledger.sinks.sink import LedgerEntry, OffsetRange
 
 NO_PARENT = -1
 CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")
-"""What an override may remove rows from; the ledger never."""
+"""The tables from which an override may remove rows; never the ledger."""
 
 
 class OverrideKind(StrEnum):
-    """What a lane is to do."""
+    """What an override does."""
 
-    SKIP = "skip"  # give up offsets that are gone, or go over to another log
-    ADOPT = "adopt"  # trust the ledger's end where the group's commits don't fit it
+    SKIP = "skip"  # give up offsets that are gone, or switch to another log
+    ADOPT = "adopt"  # trust the ledger's end, whatever the group's commits say
     CLEAR = "clear"  # remove the rows of a batch that has no ledger row
-    REPARTITION = "barrier"  # as stored; go over to more partitions
+    REPARTITION = "barrier"  # the stored name; switch to more partitions
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Rows of one batch in one table: how many, the latest deadline among them, and what they are."""
+    """Rows of one batch in one table: how many, their latest deadline, and their digest."""
 
     table: str
     rows: int
@@ -38,7 +38,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class LaneOverride:
-    """One override. `batch_no` is the batch that it becomes in the ledger, or (CLEAR) whose rows it removes.
+    """One override. `batch_no` is the ledger batch that it becomes, or (CLEAR) the batch whose rows it removes.
 
     `parent_ends` are the offsets, by topic index, that the lane `parent` must have reached before a new lane begins.
     """
@@ -64,9 +64,9 @@ class LaneOverride:
         return self.kind is OverrideKind.CLEAR and self.batch_no == batch_no
 
     def fits(self, found: "LaneOverride") -> bool:
-        """Whether it is the override that what is `found` now asks for.
+        """Whether it still matches the override that the lane needs now (`found`).
 
-        What has become more since (retention took more, the parent's log grew) is left for the next look.
+        Growth since it was written (retention took more, the parent's log grew) is left to the next override.
         """
         alike = replace(self, reason="", author="", ranges=(), parent_ends=(), leftovers=())
         if alike != replace(found, reason="", author="", ranges=(), parent_ends=(), leftovers=()):
@@ -81,7 +81,7 @@ class LaneOverride:
 
 
 class OverrideStore(Protocol):
-    """Reading overrides, and what they rest on. Raises SinkUnavailable, SinkError."""
+    """Reads overrides, and what they depend on. Raises SinkUnavailable, SinkError."""
 
     async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
         """Return a lane's overrides, oldest first."""
@@ -100,7 +100,7 @@ class Leftovers(Protocol):
         """Return what the tables hold of a batch; tables without rows are left out."""
 
     async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
-        """Remove a batch's rows up to a deadline, durably. Those of a later writing stay, whoever asks."""
+        """Remove a batch's rows up to a deadline, durably. Rows that were written later stay."""
 
 
 class Overrides(OverrideStore, Leftovers, Protocol):
@@ -108,7 +108,7 @@ class Overrides(OverrideStore, Leftovers, Protocol):
 
 
 class NoOverrides:
-    """No overrides: for the logs and sinks of tests."""
+    """No overrides, for tests' logs and sinks."""
 
     async def of_lane(self, lane: int) -> Sequence[LaneOverride]:  # noqa: ARG002
         """Return none."""
@@ -127,7 +127,7 @@ class NoOverrides:
         return ()
 
     async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
-        """Refuse: there is nothing here that was ordered."""
+        """Refuse: there are no overrides."""
         raise AssertionError(
             f"lane {lane}, batch {batch_no}, {send_by}: without overrides, nothing is cleared"
         )
@@ -141,7 +141,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 Rows = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
-"""Runs a query with settings, and returns its rows; texts are bytes."""
+"""Runs a query with settings, and returns its rows; strings are bytes."""
 
 
 class ClickHouseOverrides:
@@ -190,7 +190,7 @@ class ClickHouseOverrides:
         )
 
     async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
-        """Remove a batch's rows up to a deadline, durably; events last, so that what is derived never stands alone."""
+        """Remove a batch's rows up to a deadline, durably; events last, so that derived rows are never there without them."""
         for table in reversed(CLEARED_TABLES):
             await self._rows(
                 f"ALTER TABLE {self._database}.{table} DELETE "

@@ -23,7 +23,7 @@ from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import LaneLimits
-from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import StateKeeper
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry

@@ -1,6 +1,6 @@
-"""A lane looked at from outside, by whoever does not own it: what it would find at start, and the override that fits.
+"""A lane inspected by a process that does not own it: what it would find at its start, and the override that resolves it.
 
-Looking joins no group, commits nothing and writes nothing. A lane that works may be seen in the middle of a batch.
+Inspecting joins no group, commits nothing and writes nothing. A running lane may be in the middle of a batch.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
 from adledger.pipeline.errors import LaneHalted, LogError
 from adledger.pipeline.lanes import overrides
+from adledger.pipeline.lanes.diagnosis import diagnose
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.overrides import COMMANDS, LanePosition, OverrideNeeded
-from adledger.pipeline.lanes.recovery import Outside, Seen, diagnose
+from adledger.pipeline.lanes.snapshot import LaneEnvironment, LaneSnapshot
 from adledger.pipeline.lanes.start import make_sink
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.kafka.source import KafkaSource
@@ -23,12 +24,12 @@ from adledger.sinks.overrides import LaneOverride, Overrides
 from adledger.sinks.sink import Sink
 
 SETTLED_SECONDS_MAX = 60
-"""So long after its deadline an intended batch may be under way: its owner settles doubt within it."""
+"""How long after its deadline an intended batch may still be under way: its owner settles doubt in this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A log, a ClickHouse and its overrides, to look at."""
+    """The log, ClickHouse and operator overrides of a deployment."""
 
     source: Source
     sink: Sink
@@ -38,10 +39,10 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class LaneLook:
-    """One lane. `pending` is its batch without a ledger row, `rows` what the tables hold of it.
+    """One lane. `pending` is its batch without a ledger row, `rows` that batch's rows by table.
 
-    `trouble` says why the lane would stand still ("" where it would not), `proposal` is the override that mends it and
-    `ordered` whether such an override is there already.
+    `trouble` says why the lane would halt ("" if it would not), `proposal` is the override that resolves it, and
+    `overridden` whether a matching override is stored already.
     """
 
     lane: int
@@ -58,18 +59,18 @@ class LaneLook:
 
     @property
     def lag(self) -> int:
-        """How many offsets of the log lie beyond the ledger's end."""
+        """How many offsets of the log are behind the ledger's end."""
         return sum(max(0, b.end - self.positions.get(t, b.first)) for t, b in self.bounds.items())
 
     @property
     def command(self) -> str:
-        """The command of `adledger lane` that overrides what it needs, or ""."""
+        """The command of `adledger lane` that writes the override, or ""."""
         return COMMANDS[self.proposal.kind] if self.proposal is not None else ""
 
 
 @asynccontextmanager
 async def inspected(settings: Settings, server: ServerAddress) -> AsyncIterator[Inspected]:
-    """Give what there is to look at. Raises LogError, SinkError."""
+    """Connect to a deployment's log and ClickHouse. Raises LogError, SinkError."""
     sink: ClickHouseSink = make_sink(settings, server)
     try:
         if isinstance(settings.source, FilesAddress):
@@ -86,41 +87,40 @@ async def inspected(settings: Settings, server: ServerAddress) -> AsyncIterator[
         await sink.close()
 
 
-async def look_at(outside: Outside, lane: int) -> LaneLook:
-    """Look at a lane. Raises LogError, SinkError."""
+async def look_at(environment: LaneEnvironment, lane: int) -> LaneLook:
+    """Inspect a lane. Raises LogError, SinkError."""
     while True:
-        committed = await outside.source.committed(lane)
-        entry = await outside.sink.ledger_end(lane)
-        seen = Seen(lane, entry, committed, await outside.source.bounds(lane))
-        stopped: LaneHalted | None = None
+        snapshot = await LaneSnapshot.take(environment, lane)
+        halted: LaneHalted | None = None
         pending: Intent | None = None
         try:
-            pending = (await diagnose(outside, seen)).pending
-            stopped = await _unsettled(outside, seen.position(outside.topology), pending)
+            pending = (await diagnose(environment, snapshot)).pending
+            halted = await _unsettled(environment, snapshot.position(environment.topology), pending)
         except LaneHalted as error:
-            stopped = error
-        if stopped is None or await outside.source.committed(lane) == committed:
+            halted = error
+        if halted is None or await environment.source.committed(lane) == snapshot.committed:
             break
-    proposal = stopped.proposal if isinstance(stopped, OverrideNeeded) else None
-    given = await outside.overrides.of_lane(lane) if proposal is not None else ()
-    batch = pending.batch_no if pending else (proposal or seen.position(outside.topology)).batch_no
+    entry = snapshot.entry
+    proposal = halted.proposal if isinstance(halted, OverrideNeeded) else None
+    stored = await environment.overrides.of_lane(lane) if proposal is not None else ()
+    batch = pending.batch_no if pending else (proposal or snapshot.position(environment.topology)).batch_no
     return LaneLook(
         lane=lane,
         batch_no=entry.batch_no if entry else None,
         clock=entry.clock_after if entry else None,
         positions={r.topic: r.end for r in entry.ranges} if entry else {},
-        bounds=seen.bounds,
+        bounds=snapshot.bounds,
         pending=pending,
-        rows={t: n for t, n in (await outside.sink.batch_rows(lane, batch)).items() if n},
-        trouble=stopped.message if stopped else "",
-        remedy=stopped.remedy if stopped else "",
+        rows={t: n for t, n in (await environment.sink.batch_rows(lane, batch)).items() if n},
+        trouble=halted.message if halted else "",
+        remedy=halted.remedy if halted else "",
         proposal=proposal,
-        overridden=proposal is not None and any(override.fits(proposal) for override in given),
+        overridden=proposal is not None and any(override.fits(proposal) for override in stored),
     )
 
 
 def check_lane(topology: Topology, lane: int) -> None:
-    """Raise LogError where there is no such lane."""
+    """Raise LogError if there is no such lane."""
     if not 0 <= lane < topology.partitions:
         raise LogError(
             f"there is no lane {lane}: the log has {topology.partitions} partitions",
@@ -128,26 +128,28 @@ def check_lane(topology: Topology, lane: int) -> None:
         )
 
 
-async def _unsettled(outside: Outside, at: LanePosition, pending: Intent | None) -> OverrideNeeded | None:
-    """Return what is wrong with an intended batch whose owner should have settled it, or could not."""
-    if pending is None or await outside.sink.server_time() <= pending.send_by:
+async def _unsettled(
+    environment: LaneEnvironment, at: LanePosition, pending: Intent | None
+) -> OverrideNeeded | None:
+    """Return what is wrong with an intended batch that its owner should have settled, or could not settle."""
+    if pending is None or await environment.sink.server_time() <= pending.send_by:
         return None
-    there = await outside.sink.batch_rows(at.lane, pending.batch_no)
-    found = await outside.overrides.leftovers(at.lane, pending.batch_no)
-    if there["ledger"] or not found:
+    rows = await environment.sink.batch_rows(at.lane, pending.batch_no)
+    found = await environment.overrides.leftovers(at.lane, pending.batch_no)
+    if rows["ledger"] or not found:
         return None
-    some = there["events"] not in {0, pending.event_rows} or there["dead_letters"] not in {
+    partly = rows["events"] not in {0, pending.event_rows} or rows["dead_letters"] not in {
         0,
         pending.dead_rows,
     }
-    overdue = await outside.sink.server_time() > pending.send_by + SETTLED_SECONDS_MAX
-    if not (some or overdue):
+    overdue = await environment.sink.server_time() > pending.send_by + SETTLED_SECONDS_MAX
+    if not (partly or overdue):
         return None
     return OverrideNeeded(
-        f"lane {at.lane}: of batch {pending.batch_no} there are {there['events']} of {pending.event_rows} rows in "
-        f"events, {there['dead_letters']} of {pending.dead_rows} in dead_letters, {there['rollup_minute']} in "
+        f"lane {at.lane}: of batch {pending.batch_no} there are {rows['events']} of {pending.event_rows} rows in "
+        f"events, {rows['dead_letters']} of {pending.dead_rows} in dead_letters, {rows['rollup_minute']} in "
         "rollup_minute, and no ledger row",
-        remedy="a worker that owns the lane settles it where it can; where it says that it stands still, let the batch "
-        f"be written again: adledger lane resolve {at.lane} --reason TEXT --dry-run",
+        remedy="the lane's worker settles it if it can; if it logs that the lane is halted, have the batch written "
+        f"again: adledger lane resolve {at.lane} --reason TEXT --dry-run",
         proposal=overrides.clear(at, pending.batch_no, found),
     )

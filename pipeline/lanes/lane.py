@@ -21,7 +21,8 @@ from adledger.pipeline.lanes.events import (
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
-from adledger.pipeline.lanes.recovery import Start, find_start
+from adledger.pipeline.lanes.recovery import find_start
+from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment

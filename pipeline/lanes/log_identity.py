@@ -33,8 +33,8 @@ FEW_BYTES = 1
 WAIT_MS = 200
 
 
-class Known(Protocol):
-    """What is looked at."""
+class LogEnvironment(Protocol):
+    """The log and ClickHouse."""
 
     @property
     def source(self) -> Source:
@@ -58,7 +58,7 @@ def known_epochs(entry: LedgerEntry) -> dict[int, int]:
     }
 
 
-async def denied_epochs(known: Known, entry: LedgerEntry) -> dict[int, int]:
+async def denied_epochs(environment: LogEnvironment, entry: LedgerEntry) -> dict[int, int]:
     """Return topic -> the offset from which the broker denies that the ledger's last leader epoch goes up to its end.
 
     Raises LogError.
@@ -66,9 +66,9 @@ async def denied_epochs(known: Known, entry: LedgerEntry) -> dict[int, int]:
     denied: dict[int, int] = {}
     ends = {r.topic: r.end for r in entry.ranges}
     while epochs := {t: e for t, e in known_epochs(entry).items() if t not in denied}:
-        known.source.resume(entry.lane, ends, epochs)
+        environment.source.resume(entry.lane, ends, epochs)
         try:
-            await known.source.fetch(entry.lane, {t: ends[t] for t in epochs}, FEW_BYTES, 0)
+            await environment.source.fetch(entry.lane, {t: ends[t] for t in epochs}, FEW_BYTES, 0)
         except LogRewritten as rewritten:
             denied |= rewritten.since
         else:
@@ -76,15 +76,17 @@ async def denied_epochs(known: Known, entry: LedgerEntry) -> dict[int, int]:
     return denied
 
 
-async def changed_since(known: Known, entry: LedgerEntry, denied: Mapping[int, int]) -> dict[int, int]:
+async def changed_since(
+    environment: LogEnvironment, entry: LedgerEntry, denied: Mapping[int, int]
+) -> dict[int, int]:
     """Return topic -> the first offset before the ledger's end that may hold another record than the ledger's.
 
     `entry` is the lane's last; {}: the log is the same. `denied` as `denied_epochs` found. Raises LogError, SinkError.
     """
-    known.source.resume(entry.lane, {}, {})
+    environment.source.resume(entry.lane, {}, {})
     found = {}
     for r in entry.ranges:
-        since = await _changed_since(known, entry, r, denied.get(r.topic))
+        since = await _changed_since(environment, entry, r, denied.get(r.topic))
         if since is not None:
             found[r.topic] = since
     return found
@@ -132,53 +134,55 @@ def refuse_other_records(intent: Intent, there: Mapping[str, int]) -> None:
         raise of_other_records(intent, tables[0])
 
 
-async def _changed_since(known: Known, entry: LedgerEntry, r: OffsetRange, denied: int | None) -> int | None:
+async def _changed_since(
+    environment: LogEnvironment, entry: LedgerEntry, r: OffsetRange, denied: int | None
+) -> int | None:
     lane, topic, before, until = entry.lane, r.topic, entry.batch_no + 1, r.end
     clock_from = max(0, entry.clock_after - KNOWN_BY_AGE_MS_MAX) if denied is None else 0
-    context = DecodeContext(lane, known.topology.partitions, known.topology.kinds, 0)
+    context = DecodeContext(lane, environment.topology.partitions, environment.topology.kinds, 0)
     for looks in range(LOOKS_BACK_MAX):
-        record = await known.sink.last_record(lane, topic, before, clock_from)
-        if record is None or await _is_gone(known, lane, topic, record.offset):
-            first = await _first(known, lane, topic)
-            return first if looks else await _first_record(known, lane, topic, denied, first, until)
+        record = await environment.sink.last_record(lane, topic, before, clock_from)
+        if record is None or await _is_gone(environment, lane, topic, record.offset):
+            first = await _first(environment, lane, topic)
+            return first if looks else await _first_record(environment, lane, topic, denied, first, until)
         try:
             found = await _records(
-                known, lane, topic, record.offset, until if not looks else record.offset + 1
+                environment, lane, topic, record.offset, until if not looks else record.offset + 1
             )
         except OffsetOutOfRange:
-            if not await _is_gone(known, lane, topic, record.offset):
+            if not await _is_gone(environment, lane, topic, record.offset):
                 raise
             continue  # retention took it just now
         if _same(found, record, context):
             return record.offset + 1 if looks else None
         before = record.batch_no
-    return await _first(known, lane, topic)
+    return await _first(environment, lane, topic)
 
 
 async def _first_record(
-    known: Known, lane: int, topic: int, denied: int | None, first: int, until: int
+    environment: LogEnvironment, lane: int, topic: int, denied: int | None, first: int, until: int
 ) -> int | None:
     """Return the first record from a denied offset on and before the ledger's end: the tables have none there."""
     if denied is None or first >= until:
         return None
-    found = await _records(known, lane, topic, max(denied, first), until)
+    found = await _records(environment, lane, topic, max(denied, first), until)
     return int(found.offset[0]) if len(found) else None
 
 
-async def _first(known: Known, lane: int, topic: int) -> int:
-    return (await known.source.bounds(lane))[topic].first
+async def _first(environment: LogEnvironment, lane: int, topic: int) -> int:
+    return (await environment.source.bounds(lane))[topic].first
 
 
-async def _is_gone(known: Known, lane: int, topic: int, offset: int) -> bool:
-    return offset < await _first(known, lane, topic)
+async def _is_gone(environment: LogEnvironment, lane: int, topic: int, offset: int) -> bool:
+    return offset < await _first(environment, lane, topic)
 
 
-async def _records(known: Known, lane: int, topic: int, offset: int, until: int) -> RecordRefs:
+async def _records(environment: LogEnvironment, lane: int, topic: int, offset: int, until: int) -> RecordRefs:
     """Return the records of a topic from an offset on and before another."""
     parts = []
     position, drained = offset, False
     while position < until and not drained:
-        [fetched] = await known.source.fetch(lane, {topic: position}, FEW_BYTES, WAIT_MS)
+        [fetched] = await environment.source.fetch(lane, {topic: position}, FEW_BYTES, WAIT_MS)
         refs = walk(fetched)
         parts.append(refs.take(refs.offset < until))
         position, drained = fetched.next_offset, fetched.drained

@@ -1,8 +1,8 @@
-"""What a person may override a lane that stands still to do: pure, from what the lane found to the one override that fits it.
+"""What an operator may override: from what halted a lane to the one override that resolves it, without I/O.
 
-An override names exactly what was found, so that the lane, which looks again before it carries one out, can tell that
-it still fits. It becomes a batch of the ledger by the normal protocol: intent, ledger row; with no records, no money,
-and the offsets given up counted as `lost`.
+An override names exactly what was found. The lane looks again before it applies one, so it can tell whether it still
+matches. It becomes a batch of the ledger by the normal protocol, with an intent and a ledger row, but without records or
+money; the offsets that it gives up are counted as `lost`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ NO_OFFSET = -1
 
 
 class OverrideNeeded(LaneHalted):
-    """A lane found what it must not guess about; `proposal` is the override that would let it go on (None: there is none)."""
+    """A lane found what it must not guess about; `proposal` is the override that would resolve it (None: there is none)."""
 
     def __init__(self, message: str, *, remedy: str, proposal: LaneOverride | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -36,7 +36,7 @@ class OverrideNeeded(LaneHalted):
 
 @dataclass(frozen=True, slots=True)
 class LanePosition:
-    """Where a lane stands: the batch that comes next, its epoch, and its offsets by topic."""
+    """A lane's position: its next batch, its epoch, and its offsets by topic."""
 
     lane: int
     batch_no: int
@@ -46,16 +46,16 @@ class LanePosition:
 
 @dataclass(frozen=True, slots=True)
 class Ancestor:
-    """A lane whose users a lane took over, with the first of its batches that is not part of the past."""
+    """A lane whose users another lane took over, up to (and without) a batch."""
 
     lane: int
     before_batch_no: int
 
 
 def skip_gap(at: LanePosition, bounds: Mapping[int, OffsetBounds]) -> LaneOverride:
-    """Return the override that gives up what the log no longer holds, or, where it was truncated, begins a new epoch.
+    """Return the override that gives up what the log no longer holds or, if it was truncated, begins a new epoch.
 
-    In the new epoch a truncated topic begins at its end: which records stood there before can't be known.
+    In the new epoch a truncated topic begins at its end: which records it lost is unknown.
     """
     cut_short = any(position > bounds[t].end for t, position in at.positions.items())
     ranges = []
@@ -67,10 +67,10 @@ def skip_gap(at: LanePosition, bounds: Mapping[int, OffsetBounds]) -> LaneOverri
 
 
 def skip_changed(at: LanePosition, changed: Mapping[int, int]) -> LaneOverride:
-    """Return the override that goes on behind records that came in the place of others, in a new epoch.
+    """Return the override that continues, in a new epoch, after records that replaced those of the ledger.
 
-    `changed`: topic -> where they begin. What stands there now is given up: what the ledger has of those offsets was
-    counted, and whether some of it stands there again can't be known.
+    `changed`: topic -> the first replaced offset. The new records there are given up: the ledger has counted those
+    offsets, and some of the new records may be the same events, sent again.
     """
     ranges = tuple(
         OffsetRange(t, changed.get(t, position), position) for t, position in sorted(at.positions.items())
@@ -79,7 +79,7 @@ def skip_changed(at: LanePosition, changed: Mapping[int, int]) -> LaneOverride:
 
 
 def skip_to_log(at: LanePosition, then: str, now: str, bounds: Mapping[int, OffsetBounds]) -> LaneOverride:
-    """Return the override that goes over to topics that were made anew, each from its first offset; the others go on."""
+    """Return the override that switches to recreated topics, each from its first offset; other topics keep theirs."""
     same = [a == b for a, b in zip(ids_of(then).split(","), ids_of(now).split(","), strict=False)]
     starts = {t: at.positions[t] if t < len(same) and same[t] else b.first for t, b in bounds.items()}
     return LaneOverride(at.lane, at.batch_no, OverrideKind.SKIP, now, _empty(starts))
@@ -101,9 +101,9 @@ def repartition(
     parent: int = NO_PARENT,
     parent_bounds: Mapping[int, OffsetBounds] | None = None,
 ) -> LaneOverride:
-    """Return the override that goes over to more partitions: at its offsets, and a new lane only after its parent.
+    """Return the override that switches to more partitions at these offsets; a new lane begins after its parent.
 
-    The parent has the new lane's users up to the offsets where its partition ends when this is ordered.
+    The parent has the new lane's users up to the offsets where its partition ends when this is written.
     """
     ends = tuple(b.end for _, b in sorted((parent_bounds or {}).items()))
     return LaneOverride(
@@ -117,7 +117,7 @@ def parent_of(lane: int, partitions_before: int) -> int:
 
 
 def override_intent(override: LaneOverride, clock: int, send_by: int) -> Intent:
-    """Return the intent of the batch that an override becomes; it moves no clock (ms) and has no rows."""
+    """Return the intent of the batch that an override becomes; it has no rows and does not move the watermark (ms)."""
     return Intent(
         epoch=override.epoch, lane=override.lane, batch_no=override.batch_no, ranges=override.ranges,
         cut_time=clock, cut_topic=0, cut_offset=NO_OFFSET, clock_before=clock, clock_after=clock,

@@ -14,7 +14,7 @@ from adledger.sinks.overrides import OverrideStore
 
 @dataclass(slots=True)
 class OwnedLane:
-    """A lane that is ours. `lane` is another one after each start."""
+    """A lane that this worker owns. Each start makes a new `lane`."""
 
     assignment: Assignment
     cached: CachedState | None = None  # of an earlier assignment
@@ -23,16 +23,16 @@ class OwnedLane:
     task: asyncio.Task[None] | None = None
 
     def next_lane(self, ports: Ports, slots: asyncio.Semaphore, catch_up: CatchUp | None) -> Lane:
-        """Return the lane to run now; it goes on with what the one before it, or an earlier assignment, knew.
+        """Return the lane to run now, with the cached state of the one before it or of an earlier assignment.
 
-        Raises LaneHalted: the lane came with partitions that were added since this worker joined.
+        Raises LaneHalted: the lane belongs to partitions that were added after this worker joined.
         """
         number, partitions = self.assignment.lane, ports.topology.partitions
         if number >= partitions:
             raise LaneHalted(
-                f"lane {number}: partitions were added: there were {partitions} when this worker began. It goes on with "
-                "those, and reads nothing of the new ones",
-                remedy="stop the producers until they know of the new partitions, and every worker of the group; then "
+                f"lane {number}: partitions were added: there were {partitions} when this worker began. It continues "
+                "with those, and reads nothing from the new ones",
+                remedy="stop the producers until they know the new partitions, and every worker of the group; then "
                 "adledger lane repartition --reason TEXT --dry-run (docs/partitions.md has the procedure)",
             )
         until = catch_up.until(number) if catch_up is not None else None
@@ -43,13 +43,13 @@ class OwnedLane:
         return self.lane
 
     def stop(self) -> None:
-        """Ask the lane to finish the batch under way and to end."""
+        """Let the lane finish its current batch and end."""
         self.stopping.set()
         if self.lane is not None:
             self.lane.stop()
 
     async def stopped_within(self, seconds: float) -> bool:
-        """Return whether the lane was told to stop within so many seconds."""
+        """Wait, and return whether `stop` was called within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 return await self.stopping.wait()
@@ -58,15 +58,15 @@ class OwnedLane:
 
 
 class OverrideWatch:
-    """Looks whether there are overrides for a lane that were not there at the first look."""
+    """Tells whether a lane has overrides that were not there at the first look."""
 
     def __init__(self, overrides: OverrideStore, lane: int) -> None:
-        """Begin to watch: the first look is the caller's."""
+        """Watch a lane; the caller takes the first look."""
         self._overrides, self._lane = overrides, lane
         self._known: int | None = None
 
     async def has_new(self) -> bool:
-        """Whether there is a new override since the last look; where ClickHouse can't be asked, there is none yet."""
+        """Whether there is a new override since the last look; if ClickHouse does not answer, there is none yet."""
         try:
             given = len(await self._overrides.of_lane(self._lane))
         except SinkError:

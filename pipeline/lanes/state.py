@@ -15,7 +15,7 @@ from adledger.pipeline.lanes.events import Phase, RebuildProgressed
 from adledger.pipeline.lanes.overrides import Ancestor, lineage
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
-from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.rules.compiled import LaneEvaluator
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.identity import identity

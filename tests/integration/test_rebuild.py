@@ -19,8 +19,8 @@ from adledger.pipeline.lanes import state as state_module
 from adledger.pipeline.lanes.compute import LaneState
 from adledger.pipeline.lanes.emit import Emit, Event, ignore
 from adledger.pipeline.lanes.events import BatchDone, Phase, PhaseChanged, RebuildProgressed
-from adledger.pipeline.lanes.recovery import Start
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import StateKeeper
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files.source import FilesSource

@@ -17,7 +17,7 @@ from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.recovery import Start
+from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.log.source import Assignment, Committed

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes import overrides
+from adledger.pipeline.lanes.diagnosis import diagnose
 from adledger.pipeline.lanes.overrides import Ancestor, LanePosition, OverrideNeeded, lineage
-from adledger.pipeline.lanes.recovery import Seen, Start, diagnose, find_start
+from adledger.pipeline.lanes.recovery import find_start
+from adledger.pipeline.lanes.snapshot import LaneSnapshot, Start
 from adledger.pipeline.log.epochs import log_of, same_offsets, truncated
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.pipeline.stages.plain_hashes import partition_of
@@ -172,7 +174,7 @@ async def test_rows_without_an_intent():
     world.overrides.given.append(override)
     assert (await world.proposed()).leftovers == tuple(
         world.overrides.left
-    )  # others than were seen: nothing is done
+    )  # others than were snapshot: nothing is done
     assert not world.overrides.cleared
 
 
@@ -226,8 +228,8 @@ async def test_a_healthy_lane_ignores_overrides():
         overrides.skip_gap(at, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
     ]
     assert (await world.start()).pending is None
-    seen = Seen(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
-    assert (await diagnose(world, seen)).pending is None
+    snapshot = LaneSnapshot(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
+    assert (await diagnose(world, snapshot)).pending is None
 
 
 POSITIONS = st.integers(0, 50)

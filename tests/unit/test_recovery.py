@@ -10,7 +10,8 @@ from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import LaneLimits, Ports
-from adledger.pipeline.lanes.recovery import FIRST_BATCH, Start, find_start
+from adledger.pipeline.lanes.recovery import find_start
+from adledger.pipeline.lanes.snapshot import FIRST_BATCH, Start
 from adledger.pipeline.log.source import Committed, OffsetBounds, Topology
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.memory import MemorySink
