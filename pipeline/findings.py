@@ -1,4 +1,4 @@
-"""Findings: what is not as it must be, and how to fix it."""
+"""Findings: what is wrong, and how to fix it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as the pipeline needs it, and the setting or command that fixes it.
+    """Something that does not meet the pipeline's needs, and the setting or command that fixes it.
 
-    `advice` marks what is allowed but risky: it is shown, and stops nothing.
+    `advice` marks what is allowed but risky: it is shown, but stops nothing.
     """
 
     message: str
@@ -17,5 +17,5 @@ class Finding:
 
 
 def format_findings(title: str, findings: Sequence[Finding]) -> str:
-    """Return one text of all findings, each with its remedy."""
+    """Return all findings as one text, each with its remedy."""
     return "\n  ".join([title, *(f"{f.message}\n    remedy: {f.remedy}" for f in findings)])

@@ -1,11 +1,11 @@
 """The one retry policy: how many attempts a call gets, and how long the pauses between them are.
 
 Pauses double from `backoff_ms_min` up to `backoff_ms_max`, and each is drawn from the upper half of that (equal
-jitter): lanes that lose the same server at the same moment do not all come back at the same moment. Sleep and
-randomness are fields, so that a test, or the simulation, decides what they are.
+jitter): lanes that lose the same server at the same moment do not all come back at once. Sleep and randomness are
+fields, so that tests and the simulation can replace them.
 
-Which errors are retried is the caller's to say. A commit or an insert whose outcome is unknown never is: sending it
-again is what doubles or loses a batch (docs/exactly-once.md).
+The caller decides which errors are retried. A commit or an insert with an unknown outcome never is: sending it again
+could double or lose a batch (docs/exactly-once.md).
 """
 
 import asyncio
@@ -20,15 +20,15 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 DOUBLINGS_MAX = 30
-"""A lane waits for as long as ClickHouse is away: after a night of attempts 2**attempt is no float any more."""
+"""A lane retries for as long as ClickHouse is away: after a night of attempts 2**attempt would overflow a float."""
 
 JITTER_SHARE = 0.5
-"""How much of a pause is drawn; the rest is certain, so that a server that is starting is not asked at once."""
+"""The random share of a pause; the rest is fixed, so that a server that is starting is not called at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call out of those that a policy allows. `number` counts from 1."""
+    """One of the calls that a policy allows. `number` counts from 1."""
 
     number: int
     attempts_max: int | None
@@ -57,13 +57,13 @@ class RetryPolicy:
     sleep_blocking: Callable[[float], None] = time.sleep
 
     def attempts(self) -> Iterator[Attempt]:
-        """Yield the attempts, for a caller whose loop does more between them than `call` knows of."""
+        """Yield the attempts, for a caller whose loop does more between them than `call` can."""
         numbers = itertools.count(1) if self.attempts_max is None else range(1, self.attempts_max + 1)
         for number in numbers:
             yield Attempt(number, self.attempts_max)
 
     def pause_seconds(self, failures: int) -> float:
-        """Return the pause after this many failures in a row, from 1."""
+        """Return the pause after this many consecutive failures, counted from 1."""
         doublings = min(failures - 1, DOUBLINGS_MAX)
         longest_ms = min(self.backoff_ms_max, self.backoff_ms_min * 2**doublings)
         return longest_ms / 1000 * (1 - JITTER_SHARE + JITTER_SHARE * self.draw())
@@ -80,7 +80,7 @@ class RetryPolicy:
     ) -> T:
         """Return what `function` returns. The errors of `on` are retried; the last attempt's is raised.
 
-        `failed` is called with each error that another attempt follows, before the pause; what it raises ends the call.
+        `failed` is called with each error before another attempt, before the pause; an error that it raises ends the call.
         """
         for attempt in self.attempts():
             try:
@@ -98,7 +98,7 @@ class RetryPolicy:
         on: type[E] | tuple[type[E], ...],
         failed: Callable[[E, Attempt], None],
     ) -> T:
-        """As `call`, where no event loop runs yet."""
+        """Do the same as `call`, where no event loop runs yet."""
         for attempt in self.attempts():
             try:
                 return function()

@@ -1,8 +1,8 @@
-"""Where settings come from: flags, then the environment, then a TOML file; the first that names one wins.
+"""Where settings come from: flags, then the environment, then a TOML file; the first source that sets one wins.
 
 Unknown and contradictory settings are refused before anything starts: every wrong setting is listed with its name,
-its value, where it came from, and the remedy. Secrets are masked wherever a value is shown: in an address the password and
-what follows the host; the value of a name that is not known, since a mistyped name may be a password's.
+its value, its origin, and the remedy. Secrets are masked wherever a value is shown: in an address the password and
+everything after the host, and the value of an unknown name, since that may be a mistyped password setting.
 """
 
 import difflib
@@ -26,7 +26,7 @@ ENV_PREFIX = "ADLEDGER_"
 ENV_KAFKA = f"{ENV_PREFIX}KAFKA_"
 ENV_CONFIG = f"{ENV_PREFIX}CONFIG"
 ENV_NOT_SETTINGS = (ENV_CONFIG, f"{ENV_PREFIX}KERNEL_CACHE")
-"""Our variables that are not settings: where the file is, and where compiled kernels are cached."""
+"""Our variables that are not settings: the path of the file, and the cache of compiled kernels."""
 
 DEFAULT_FILE = Path("adledger.toml")
 
@@ -46,9 +46,9 @@ _BEHIND_HOST = re.compile(r"(://[^/?#]*)(?:/(?=.)|[?#]).*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings in force, and where each came from.
+    """The settings in force, and the origin of each.
 
-    `origins` has every setting's name; the kafka section's have one entry each, as `kafka.NAME`.
+    `origins` has an entry for every setting, and one for each property of the kafka section, as `kafka.NAME`.
     """
 
     settings: Settings
@@ -57,7 +57,7 @@ class LoadedSettings:
 
 @dataclass(slots=True)
 class _Merged:
-    """Values as found, the first layer that names one first, each with its origin; and what was refused."""
+    """The values, each from the first layer that sets it, with its origin; and the refused ones."""
 
     values: dict[str, Any] = field(default_factory=dict)
     kafka: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class _Merged:
     refused: list[str] = field(default_factory=list)
 
     def take(self, name: str, value: object, origin: str) -> None:
-        """Set a value where no earlier layer has; refuse a name that is no setting's."""
+        """Set a value unless an earlier layer has set it; refuse an unknown name."""
         if name == "kafka":
             self._take_kafka(value, origin)
         elif name in RENAMED:
@@ -94,7 +94,7 @@ class _Merged:
                 self.kafka[name], self.origins[f"kafka.{name}"] = text, origin
 
     def refuse(self, name: str, value: object, origin: str, why: str, remedy: str) -> None:
-        """Note one wrong setting."""
+        """Record one wrong setting."""
         self.refused.append(f"{name} = {masked(name, value)} (from {origin}): {why}\n    remedy: {remedy}")
 
 
@@ -105,7 +105,7 @@ def load(
 
     `flags` are the command's own (name -> value; None: not given), `assignments` its `--set NAME=VALUE`. The file is
     `config`, the one that ADLEDGER_CONFIG names, or ./adledger.toml if it exists.
-    Raises UsageError listing every setting that is wrong.
+    Raises UsageError listing every wrong setting.
     """
     merged = _Merged()
     for name, value in (flags or {}).items():
@@ -125,7 +125,7 @@ def load(
 
 
 def masked(name: str, value: object) -> str:
-    """Return a value as it may be shown: `***` for a secret, `:***@` for the password in a URL."""
+    """Return a value in a form that is safe to show: `***` for a secret, `:***@` for the password in a URL."""
     if _SECRET.search(name):
         return HIDDEN
     if isinstance(value, Mapping):
@@ -133,7 +133,7 @@ def masked(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(str(part) for part in value)
     if isinstance(value, (FilesAddress, KafkaAddress, EmbeddedAddress, ServerAddress)):
-        return _LOGIN.sub(r"\1:***@", str(value))  # what was understood shows its query, which has no secret
+        return _LOGIN.sub(r"\1:***@", str(value))  # a parsed address shows its query, which has no secret
     return _BEHIND_HOST.sub(rf"\1/{HIDDEN}", _LOGIN.sub(rf"\1:{HIDDEN}@", str(value)))
 
 
@@ -141,7 +141,7 @@ def _assignment(number: int, text: str) -> tuple[str, object]:
     """Return name and value of NAME=VALUE; a Kafka property is kafka.NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set, number {number}: no `=` in it", remedy="write --set NAME=VALUE")
+        raise UsageError(f"--set, number {number}: it has no `=`", remedy="write --set NAME=VALUE")
     if name.startswith("kafka."):
         return "kafka", {name.removeprefix("kafka."): value}
     return name.strip().replace("-", "_"), value

@@ -1,1 +1,1 @@
-"""The log: what a lane asks of it, its record format, and the logs that implement it."""
+"""The log: the interface that lanes use, its record format, and the implementations."""

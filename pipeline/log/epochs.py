@@ -1,7 +1,7 @@
-"""Epochs: which log a ledger row is of. `ID,ID/16~1`: topic ids, partitions, and how often it was truncated since.
+"""Epochs: which log a ledger row belongs to. `ID,ID/16~1`: topic ids, partitions, and the number of truncations.
 
-The part before the ~ is the log's own (`Topology.epoch`). The count is the ledger's: a lane whose log was cut short
-goes on in a new epoch by a person's order, since offsets mean other records from then on.
+The part before the ~ is the log's own (`Topology.epoch`). The count is the ledger's: when an operator accepts a truncated
+log, the lane continues in a new epoch, because offsets mean other records from then on.
 """
 
 
@@ -11,7 +11,7 @@ def log_of(epoch: str) -> str:
 
 
 def partitions_of(epoch: str) -> int:
-    """Return how many partitions the log of an epoch has."""
+    """Return the number of partitions of an epoch's log."""
     return int(log_of(epoch).rpartition("/")[2])
 
 
@@ -27,5 +27,5 @@ def truncated(epoch: str) -> str:
 
 
 def same_offsets(before: str, after: str) -> bool:
-    """Whether an offset means the same record in both epochs: more partitions change nothing in the old ones."""
+    """Whether an offset means the same record in both epochs: adding partitions does not change existing ones."""
     return ids_of(before) == ids_of(after) and before.partition("~")[2] == after.partition("~")[2]

@@ -1,10 +1,10 @@
-"""Which leader appended what was read: the leader epoch before each offset, so that a fetch can name it.
+"""Which leader appended the records that were read: the leader epoch before each offset, for fetches to state.
 
 Kafka numbers a partition's leaders, and every record batch carries the epoch of the one that appended it. A fetch that
-names the epoch of the batch before its position lets the broker object where its own log has another past (KIP-320,
-KIP-595): after an unclean election other records may stand where these were read. A lane does not only read on: it
-reads the batch in doubt again, then from that batch's end, in the middle of what it has read. So the epochs of all that
-was read are remembered, and looked up by position.
+states the epoch of the batch before its position lets the broker detect that its own log has diverged (KIP-320,
+KIP-595): after an unclean election, the same offsets may hold other records. A lane does not only read forward: it reads
+a batch in doubt again, then continues at that batch's end, which lies in the middle of what it has read. So this module
+remembers the epochs of everything that was read and looks them up by position.
 """
 
 from bisect import bisect_left
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 NO_EPOCH = -1
 CHANGES_MAX = 64
-"""Changes of the leader that are remembered of one partition, the newest; before them the epoch is not known."""
+"""Leader changes remembered per partition, the newest ones; before them the epoch is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRun:
-    """Record batches of one leader epoch that follow on one another: offsets [start, end)."""
+    """Consecutive record batches of one leader epoch: offsets [start, end)."""
 
     start: int
     end: int
@@ -26,10 +26,10 @@ class EpochRun:
 
 
 class LeaderEpochs:
-    """The leader epochs of what was read of one partition, without a gap, up to the last fetch."""
+    """The leader epochs of the contiguous offsets that were read from one partition, up to the last fetch."""
 
     def __init__(self, position: int = 0, epoch: int = NO_EPOCH) -> None:
-        """Know of what stands before one position, or of nothing."""
+        """Begin with the epoch before one position, or with nothing."""
         self._end = position
         known = epoch != NO_EPOCH
         self._starts = [position - 1] if known else []  # epoch i is of the offsets behind starts[i]
@@ -41,9 +41,9 @@ class LeaderEpochs:
         return self._epochs[at - 1] if at and position <= self._end else NO_EPOCH
 
     def read(self, position: int, runs: Sequence[EpochRun]) -> None:
-        """Remember what a fetch at a position brought, in the place of what was read from there on before.
+        """Record the result of a fetch at a position; it replaces everything known from there on.
 
-        Offsets without a batch, as compaction leaves them, count to the batch before them.
+        Offsets without a batch, as compaction leaves them, belong to the batch before them.
         """
         if not runs:
             return

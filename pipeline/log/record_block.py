@@ -1,4 +1,4 @@
-"""Records on their way into a log: a block of columns, and the v2 record batches made of it."""
+"""Records to be written to a log: a block of columns, and the v2 record batches encoded from it."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
 BATCH_BYTES_MAX = 256 * 1024
-"""A batch is closed before a record that would make it larger; one with a single record may be."""
+"""A batch is closed before a record that would exceed this; a batch with a single record may exceed it."""
 BATCH_RECORDS_MAX = 4_000
 
 Record = tuple[int, bytes | None, bytes | None]
@@ -27,8 +27,8 @@ Record = tuple[int, bytes | None, bytes | None]
 class RecordBlock:
     """n records as columns: all values' bytes in one buffer, all keys' in another, each row's end, its log time.
 
-    `value_ends[i]` and `key_ends[i]` are where row i's bytes end and the next row's begin, or NULL (-1): then the
-    row has none (null), and the next row's bytes begin where the last row's with bytes ended.
+    `value_ends[i]` and `key_ends[i]` are where row i's bytes end and the next row's begin, or NULL (-1) for a null: the next
+    row's bytes then begin where those of the last row that has any end.
     """
 
     values: U8
@@ -53,7 +53,7 @@ class RecordBlock:
 
 @dataclass(frozen=True, slots=True)
 class WrittenBatch:
-    """One encoded batch: `data` (u8, header and records) is valid until the next batch is asked for."""
+    """One encoded batch: `data` (u8, header and records) is valid until the next batch is yielded."""
 
     data: U8
     base_offset: int
@@ -100,6 +100,6 @@ def _joined(texts: list[bytes | None]) -> tuple[U8, I64]:
 
 
 def _largest(data: U8, ends: I64) -> int:
-    """Return the longest row's bytes, at most: ends never fall, so a row is no longer than its step."""
+    """Return an upper bound of a row's size in bytes: ends never decrease, so a row is no longer than its step."""
     steps = np.diff(ends[ends != NULL], prepend=0)
     return int(min(steps.max(initial=0), len(data)))

@@ -1,7 +1,7 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast path (adledger.pipeline.kernels.decode) decodes plain records; the slow path (adledger.pipeline.stages.slow_path) decides
-about the rest, one record at a time.
+The fast path (adledger.pipeline.kernels.decode) decodes plain records; the slow path (adledger.pipeline.stages.slow_path)
+handles the rest, one record at a time.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ __all__ = ["DecodeContext", "decode", "pages", "user_agents"]
 def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
     """Decode n records, in order. Never raises for what a record holds: see `Decoded.status`.
 
-    A row that stands for a whole batch is UNDECODABLE_BATCH, whatever bytes are kept of it.
+    A row that represents a whole batch is UNDECODABLE_BATCH, whatever bytes are kept of it.
     """
     n = len(refs)
     assert refs.topic.max(initial=0) < len(context.kinds), (
@@ -58,7 +58,7 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
 
 
 def _records(refs: RecordRefs) -> kernels.RecordColumns:
-    """Return columns as the one kind of array that the kernel is compiled for."""
+    """Return columns as the array type that the kernel is compiled for."""
     columns = {name: getattr(refs, name) for name in kernels.RecordColumns._fields}
     if refs.span.any():
         columns["value_len"] = np.where(refs.span != 0, np.int32(-1), refs.value_len)
@@ -66,7 +66,7 @@ def _records(refs: RecordRefs) -> kernels.RecordColumns:
 
 
 def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
-    """Decode rows on the slow path and write what it finds."""
+    """Decode rows on the slow path and write the results."""
     refs = decoded.refs.take(rows)
     done: list[int] = []
     events: list[PlainEvent] = []

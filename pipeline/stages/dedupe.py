@@ -1,6 +1,6 @@
 """Dedupe: the first of its key within the window counts; a later one is a duplicate.
 
-State is a function of the lane's earlier events and nothing else: key, fingerprint and watermark of the firsts.
+State depends only on the lane's earlier events: the key, fingerprint and watermark of each first.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from adledger.pipeline.stages.merge import DAY_MS
 
 CAPACITY_MIN = 1 << 12
 LOAD_MAX = 0.6
-"""The largest share of slots in use; at the limit the table is rebuilt without expired entries."""
+"""The largest share of used slots; at the limit the table is rebuilt without expired entries."""
 CLOCK_SPAN_MS = 2**31 - 2
 """Clocks are kept as 31-bit offsets from the base (24 days); beyond that the base moves up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Which rows are duplicates, and which of those have another payload than the first (u8, 0 or 1)."""
+    """Which rows are duplicates, and which of those have a payload other than the first's (u8, 0 or 1)."""
 
     duplicate: U8
     conflict: U8
@@ -32,7 +32,7 @@ class DedupeState:
     """The ids of the window. Memory: 20 bytes a slot, 33 to 80 bytes an id."""
 
     def __init__(self, window_ms: int, secret: SlotSecret = KNOWN_SECRET) -> None:
-        """Begin empty. `secret`: of the table's slots, which decides nothing but where entries lie."""
+        """Begin empty. `secret` only decides in which slots entries are."""
         if not 0 < window_ms < CLOCK_SPAN_MS // 2:
             raise ValueError(f"window_ms must be in 1..{CLOCK_SPAN_MS // 2 - 1}, not {window_ms}")
         self.window_ms = window_ms
@@ -48,7 +48,7 @@ class DedupeState:
 
     @property
     def taken(self) -> int:
-        """Slots in use: ids in the window, and expired ones that are not dropped yet."""
+        """Used slots: ids in the window, and expired ones that are not dropped yet."""
         return self._taken
 
     @property
@@ -84,7 +84,7 @@ class DedupeState:
             self._table, self._publishers = _empty(capacity)
 
     def load(self, keys: U64, sources: U64, fingerprints: U32, clocks: I64) -> None:
-        """Enter firsts read back from `events`, in any order; all of them lie within one window of each other."""
+        """Enter firsts read back from `events`, in any order; they span at most one window."""
         if len(keys):
             self._reserve(len(keys), int(clocks.min()), int(clocks.max()))
             self._taken += kernels.load(
@@ -92,7 +92,7 @@ class DedupeState:
             )
 
     def entries(self, clock: int) -> dict[tuple[int, int], tuple[int, int]]:
-        """Return (key, source) -> (fingerprint, clock ms) of what is within the window at `clock`, for comparison."""
+        """Return (key, source) -> (fingerprint, clock ms) of the entries within the window at `clock`, for comparison."""
         words = self._table.reshape(-1, 2)
         taken = words[:, 1] != 0
         words, publishers = words[taken], self._publishers[taken].astype(np.uint64)
@@ -106,7 +106,7 @@ class DedupeState:
         }
 
     def _reserve(self, n: int, clock_first: int, clock_last: int) -> None:
-        """Make room for n more entries up to `clock_last`; drops what is expired at `clock_first`."""
+        """Make room for n more entries up to `clock_last`; drops entries that are expired at `clock_first`."""
         if self._taken == 0:
             # Blocks are read back in any order: a later one may begin up to a window earlier.
             self._base = clock_first - self.window_ms - DAY_MS
@@ -162,7 +162,7 @@ class PlainDedupe:
         return out
 
     def entries(self, clock: int) -> dict[tuple[int, int], tuple[int, int]]:
-        """Return (key, source) -> (fingerprint, clock ms) of what is within the window at `clock`."""
+        """Return (key, source) -> (fingerprint, clock ms) of the entries within the window at `clock`."""
         return {k: v for k, v in self._firsts.items() if clock - v[1] <= self.window_ms}
 
 

@@ -1,8 +1,7 @@
 """Digests: one number for all the rows that a batch wrote into a table, kept in the ledger.
 
-A row that is altered, removed or added by hand, in whichever column, changes the digest; ClickHouse computes the same
-number in SQL (`sql`). It finds accidents and tampering, but is not a signature: whoever may write the ledger can
-write a digest too.
+Altering a column, or removing or adding a row, changes the digest; ClickHouse computes the same number in SQL (`sql`).
+It detects accidents and tampering, but is not a signature: anyone who may write the ledger can also write a digest.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ DIGESTED: dict[str, dict[str, str]] = {
 """Table -> the columns that its digest covers, in this order, and their dtypes. rollup_minute follows from events."""
 
 LATER = {"dead_letters": ("records", 1)}
-"""Table -> a column that came after digests were stored, and the value that rows had before: it leaves them unchanged."""
+"""Table -> a column added after digests were stored, and the value of earlier rows, which leaves their digests unchanged."""
 
 ROWS_AT_ONCE = 8_192
 """Rows whose digests fit in the first-level cache while every column is folded in."""

@@ -48,7 +48,7 @@ def evaluate(
     allowed_lateness_ms: int,
     rules: RuleHits | None = None,
 ) -> Verdicts:
-    """Return the verdict of each record; `clock` is the watermark (ms) at it. None: no rules."""
+    """Return the verdict of each record; `clock` is the watermark (ms) at it. `hits` None: no rules."""
     columns = decoded.columns
     class_code = np.full(len(clock), Class.BILLABLE, np.uint8)
     if rules is not None:

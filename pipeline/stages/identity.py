@@ -1,16 +1,17 @@
-"""Identity: which events are the same event, and whether two of the same carry the same payload.
+"""Identity: which events are the same event, and whether two copies of one carry the same payload.
 
-Both numbers are made from columns of `events` alone, so that state can be rebuilt from ClickHouse, also in SQL.
-ClickHouse computes the fingerprint of stored rows itself (adledger.sinks.queries), from functions that it has, so nine
-columns need not travel to rebuild a window (ADR 18). With splitmix64 and intHash64 of adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
+Both numbers are computed from columns of `events` alone, so that state can be rebuilt from ClickHouse. The fingerprint
+uses functions that ClickHouse has, so it computes that of stored rows itself (adledger.sinks.queries), and nine columns
+need not be transferred to rebuild a window (ADR 18). With splitmix64 and intHash64 of
+adledger.pipeline.stages.plain_hashes, in UInt64 that wraps:
 
     source       2 * publisher_id + (1 for a click, else 0)
     key          splitmix64(id_hash xor splitmix64(source))
     fingerprint  h = 0, then h = intHash64(h xor x) for each x of `FINGERPRINTED`, in that order, each as a
                  UInt64; the low 32 bits of the last h
 
-Two events are the same where key *and* source are: anybody can make an id whose key is that of another publisher's
-event, for xxHash64 and splitmix64 can be inverted. With the source the key is exact to the 64 bits of `id_hash`.
+Two events are the same where key *and* source are equal: xxHash64 and splitmix64 can be inverted, so anyone can construct
+an id whose key equals that of another publisher's event. With the source, the key is as exact as the 64 bits of `id_hash`.
 """
 
 import numpy as np
@@ -43,7 +44,7 @@ def identity(columns: EventColumns) -> tuple[U64, U64, U32]:
 
 
 def dedupe_keys(columns: EventColumns) -> tuple[U64, U64]:
-    """Return the dedupe keys and sources of n events; columns that they are not made from may be empty."""
+    """Return the dedupe keys and sources of n events; columns that these don't depend on may be empty."""
     keys, sources = np.empty(len(columns.id_hash), np.uint64), np.empty(len(columns.id_hash), np.uint64)
     kernels.dedupe_keys(*_arrays(columns, _KEYED), keys, sources)
     return keys, sources
@@ -57,7 +58,7 @@ def fingerprints(columns: EventColumns) -> U32:
 
 
 def _arrays(columns: EventColumns, names: tuple[str, ...]) -> list[Array]:
-    """Return columns as the one kind of array that the kernels are compiled for."""
+    """Return columns as the array type that the kernels are compiled for."""
     return [np.require(getattr(columns, name), EVENT_DTYPES[name], ["C", "W"]) for name in names]
 
 

@@ -1,6 +1,6 @@
 """What orjson does not report about a JSON text: a repeated key, its depth, whether a very deep one is valid.
 
-All functions are linear in the text, and none recurses deeper than the text was found to be.
+All functions are linear in the text, and none recurses deeper than the measured depth of the text.
 """
 
 import json
@@ -13,7 +13,7 @@ _STRINGS = re.compile(_STRING, re.DOTALL)
 _SCALARS = re.compile(_STRING + rb'|[^ \t\n\r\[\]{},:"]++', re.DOTALL)
 
 _RUNS = re.compile(r"\[+|[\]}]+|.", re.DOTALL)
-"""In the bare structure: a nested bomb is mostly runs of brackets, which are taken at once."""
+"""In the bare structure: a nested bomb is mostly runs of brackets, which are matched at once."""
 
 # What may come next in the bare structure of a text, one character a token.
 _STRING_MARK, _OTHER_MARK = "\x01", "\x02"
@@ -23,10 +23,10 @@ _END = ""
 
 
 def repeats_a_key(text: bytes, tree: dict[str, object]) -> bool:
-    """Whether the object that the valid JSON `text` is has two members of one (unescaped) name.
+    """Whether the valid JSON object `text` has two members with the same (unescaped) name.
 
-    `tree` is what the text parsed to. A parser that keeps one member of each name loses a string, the name, exactly
-    when one is repeated; so counting quotes clears nearly every text, and only the rest is parsed again.
+    `tree` is the parsed text. A parser that keeps one member of each name loses a string, the name, exactly when one is
+    repeated; so counting quotes clears nearly every text, and only the rest is parsed again.
     """
     if b"\\" not in text and text.count(b'"') == 2 * _count_strings(tree):
         return False
@@ -35,7 +35,7 @@ def repeats_a_key(text: bytes, tree: dict[str, object]) -> bool:
 
 
 def _count_strings(tree: dict[str, object]) -> int:
-    """Return how many strings, names among them, a tree holds."""
+    """Return the number of strings, including names, in a tree."""
     count = 0
     containers: list[object] = [tree]
     while containers:
@@ -70,7 +70,7 @@ def is_deeper_than(text: bytes, depth_max: int) -> bool:
 
 
 def may_be_deeper_than(text: bytes, depth_max: int) -> bool:
-    """Whether the text has brackets enough."""
+    """Whether the text has enough brackets for that depth."""
     return text.count(b"[") + text.count(b"{") > depth_max
 
 
@@ -84,7 +84,7 @@ def is_valid(text: bytes) -> bool:
 
 
 def _is_sound(structure: str) -> bool:
-    """Whether tokens follow each other as JSON has it, and every bracket is closed by its like."""
+    """Whether the tokens' order is valid JSON, and every bracket is closed by its counterpart."""
     closers = ""  # of the brackets that are open, the innermost last
     expect = _VALUE
     for run in _RUNS.findall(structure):

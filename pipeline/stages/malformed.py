@@ -1,6 +1,6 @@
-"""Why a record is malformed, in words: its reason, the field, what was found there, and what the contract allows.
+"""Why a record is malformed, in words: the reason, the field, what was found there, and what the contract allows.
 
-The decoder decides (`decode_plain`); this only says what it has decided about, for operators, one record at a time.
+The decoder decides (`decode_plain`); this explains its decision to operators, one record at a time.
 """
 
 import json
@@ -21,12 +21,12 @@ INTEGER_DIGITS_MAX = 1_000
 
 _CONTEXT = DecodeContext(0, 1, (0, 1, 2), wire.currency_code("USD"))
 _SECONDS_MAX = 10**11
-"""A whole number below it that should be milliseconds since 2000 is one of seconds; above 10^14, of microseconds."""
+"""A whole number below this that should be milliseconds since 2000 is in seconds; above 10^14, in microseconds."""
 _MICROSECONDS_MIN = 10**14
 
 
 class MalformedReason(NamedTuple):
-    """Why a record is malformed. `field`, `found` and `allowed` are "" where the record as a whole is."""
+    """Why a record is malformed. `field`, `found` and `allowed` are "" where the reason is not about a field."""
 
     reason: int
     field: str
@@ -34,7 +34,7 @@ class MalformedReason(NamedTuple):
     allowed: str
 
     def __str__(self) -> str:
-        """Return it as a sentence for people."""
+        """Return it as a readable sentence."""
         reason = Malformed(self.reason).name.lower().replace("_", " ")
         if not self.field:
             return f"{reason}: {self.allowed}" if self.allowed else reason
@@ -43,7 +43,7 @@ class MalformedReason(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """What the contract says of a field: its JSON type, what it allows in words, and whether a value is in range."""
+    """The contract of a field: its JSON type, what it allows in words, and whether a value is in range."""
 
     types: tuple[type, ...]
     allowed: str
@@ -109,7 +109,7 @@ FIELDS: Mapping[str, _Field] = {
     "is_prefetch": _BOOLEAN,
     "is_test": _BOOLEAN,
 }
-"""The contract's fields in the order in which they are looked at."""
+"""The contract's fields, in the order in which they are checked."""
 
 _WHOLE: Mapping[int, str] = {
     Malformed.TOMBSTONE: "a JSON object, not an empty value",
@@ -130,7 +130,7 @@ def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> Malformed
     if reason == Malformed.REPEATED_KEY:
         members: list[tuple[str, Any]] = json.loads(value, object_pairs_hook=list, parse_int=_integer_of)
         names = Counter(name for name, _ in members)
-        return MalformedReason(reason, _short(names.most_common(1)[0][0]), "there twice", "each key once")
+        return MalformedReason(reason, _short(names.most_common(1)[0][0]), "repeated", "each key once")
     event: dict[str, Any] = json.loads(value, parse_int=_integer_of)
     if reason == Malformed.WRONG_TOPIC:
         kind = {1: "impressions", 2: "clicks"}[topic_kind]
@@ -144,7 +144,7 @@ def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> Malformed
 
 
 def publisher_of(value: bytes | None) -> int | None:
-    """Return the publisher that a malformed record names, where that can be read."""
+    """Return the publisher that a malformed record names, where it is readable."""
     try:
         event = json.loads(value or b"")
         publisher = event["publisher_id"]
@@ -154,7 +154,7 @@ def publisher_of(value: bytes | None) -> int | None:
 
 
 def _integer_of(digits: str) -> int:
-    """Return an integer; one of very many digits, which Python refuses to read, as one that is too large as well."""
+    """Return an integer; for one with too many digits for Python to parse, another that is too large as well."""
     return int(digits) if len(digits) <= INTEGER_DIGITS_MAX else 10**INTEGER_DIGITS_MAX
 
 
@@ -178,7 +178,7 @@ def _of_a_field(reason: Malformed, event: dict[str, Any]) -> MalformedReason:
 
 
 def _unit(name: str, value: object) -> str:
-    """Return in which unit an event time was written, where it is evident."""
+    """Return the unit of an event time, where it is evident."""
     if name != "event_time" or not isinstance(value, int):
         return ""
     if wire.EVENT_TIME_MS_MIN // 1000 <= value < _SECONDS_MAX:

@@ -1,8 +1,8 @@
 """Merge: the records of a lane's topics in one order, and where a batch is cut.
 
-The order is (time, topic, offset), where a record's *time* is the running maximum of its topic's log times, begun
-at the watermark before the batch; it is the watermark at that record. So the order of a batch is a function of
-the records in its ranges and of `clock_before`, both of which the ledger keeps.
+The order is (time, topic, offset), where a record's *time* is the running maximum of its topic's log times, starting
+from the watermark before the batch; it is the watermark at that record. So the order of a batch depends only on the
+records in its ranges and on `clock_before`, both of which the ledger keeps.
 
 A batch is cut at a position in that order, inclusively: the smallest position among the last fetched records of the
 topics that are not drained to their end, or earlier at a limit or at the end of the log day.
@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What was fetched of one topic and is in no batch yet, in offset order; `drained`: the log has nothing after it."""
+    """Fetched records of one topic that are in no batch yet, in offset order; `drained`: the log has nothing after them."""
 
     refs: RecordRefs
     drained: bool
@@ -69,7 +69,7 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
     counts = [min(n, int(np.searchsorted(t, day_end))) for t, n in zip(times, counts, strict=True)]
     refs = RecordRefs.concat([p.refs.take(slice(0, n)) for p, n in zip(pending, counts, strict=True) if n])
     clock = np.concatenate([t[:n] for t, n in zip(times, counts, strict=True)])
-    # Topics stand one behind the other, each ascending: a stable sort by time merges the runs, ties by topic, offset.
+    # Topics are concatenated, each ascending: a stable sort by time merges the runs, ties by topic, offset.
     order = np.argsort(clock, kind="stable")[:rows_max]
     size = np.cumsum(np.maximum(refs.value_len[order], 0), dtype=np.int64)
     order = order[: max(1, int(np.searchsorted(size, bytes_max, side="right")))]
@@ -80,7 +80,7 @@ def cut(pending: Sequence[Pending], clock_before: int, rows_max: int, bytes_max:
 
 
 def merge_all(parts: Sequence[RecordRefs], clock_before: int) -> OrderedRecords:
-    """Return the records of known ranges in the lane's order: a batch made again."""
+    """Return the records of known ranges in the lane's order, to recompute a batch."""
     refs = RecordRefs.concat([p for p in parts if len(p)])
     clock = np.concatenate([_times(p, clock_before) for p in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(clock, kind="stable")
@@ -93,7 +93,7 @@ def _times(refs: RecordRefs, clock_before: int) -> I64:
 
 
 def _cuttable(pending: Sequence[Pending], times: Sequence[I64]) -> list[int] | None:
-    """Return how many records of each topic lie at or before the smallest last position of the topics not drained."""
+    """Return how many records of each topic are at or before the smallest last position of the topics not drained."""
     bounds = []
     for topic, p in enumerate(pending):
         if p.drained:

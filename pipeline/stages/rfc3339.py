@@ -15,8 +15,8 @@ def parse_ms(text: str) -> int | None:
 
     Date and time are separated by "T", "t" or one space; the zone is "Z", "z" or an offset up to 23:59 and may
     not be absent. Fractions of a second have any number of digits; anything below a millisecond is cut off.
-    Second 60 is accepted where leap seconds stand, 23:59:60 UTC at the end of June and December, and is the
-    same as the second after it, as in POSIX time.
+    Second 60 is accepted where leap seconds occur, 23:59:60 UTC at the end of June and December, and equals the
+    second after it, as in POSIX time.
     """
     match = _TIMESTAMP.fullmatch(text)
     if match is None:

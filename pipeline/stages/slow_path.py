@@ -3,16 +3,16 @@
 What docs/events.md leaves open is decided here:
 
 - The reason is the first of `Malformed` that applies to the record as a whole, in the order of its numbers.
-- Valid JSON is RFC 8259 as orjson has it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no
-  number that rounds to an infinite double (1e400), wherever it stands.
-- Depth counts the objects and arrays that are open at one place, the record's own included.
+- Valid JSON is RFC 8259 as orjson implements it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no
+  number that rounds to an infinite double (1e400) anywhere.
+- Depth counts the objects and arrays that are open at one place, including the record's own.
 - A key is repeated where the record's object has two members whose names are equal after unescaping. Objects
-  inside unknown fields are not looked into: they are ignored, so long as they are valid JSON.
+  inside unknown fields are not inspected: they are ignored as long as they are valid JSON.
 - `-0` is the integer 0. An integer of any size has the right type and is at worst out of range; 1.0 and 1e3
   have the wrong type. `null` is a wrong type for an optional field too.
 - `event_time` as a string is RFC 3339 as in `adledger.pipeline.stages.rfc3339`; any other string is out of range.
-- `currency` and `country` are capitals A-Z; which of them ISO has given out is not looked up.
-- `ip` is what Python's `ipaddress` reads (RFC 4291 text, IPv4 without leading zeros) without a zone id;
+- `currency` and `country` are capitals A-Z; they are not checked against ISO's lists.
+- `ip` is what Python's `ipaddress` parses (RFC 4291 text, IPv4 without leading zeros) without a zone id;
   `::ffff:1.2.3.4` and `1.2.3.4` are the same address and stored alike.
 - `impression_id` is a field of clicks; on an impression it is unknown, and ignored.
 - Lengths are those of the unescaped UTF-8 bytes. The hash of an empty text is that of no bytes (not 0).
@@ -69,7 +69,7 @@ _INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class DecodeContext:
-    """What decode must know beside the records.
+    """What decode needs besides the records.
 
     `kinds` are Topology.kinds by topic index: 1 impressions, 2 clicks, 0 both.
     `default_currency` is the adledger.schemas.wire.currency_code of events that name none.
@@ -112,7 +112,7 @@ class PlainEvent(NamedTuple):
 def decode_plain(
     value: bytes | None, key: bytes | None, topic_kind: int, log_time: int, context: DecodeContext
 ) -> PlainEvent | Malformed:
-    """Decode one record, or say why it is malformed. `topic_kind` is of `DecodeContext.kinds`, log_time in ms."""
+    """Decode one record, or return why it is malformed. `topic_kind` is as in `DecodeContext.kinds`, log_time in ms."""
     event = _parse(value)
     if isinstance(event, Malformed):
         return event
@@ -122,7 +122,7 @@ def decode_plain(
 
 
 def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
-    """Return the record's object, or why it is none."""
+    """Return the record's object, or why it has none."""
     if not value:
         return Malformed.TOMBSTONE
     if len(value) > wire.RECORD_BYTES_MAX:
@@ -130,7 +130,7 @@ def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
     try:
         tree = orjson.loads(value)
     except orjson.JSONDecodeError:
-        # orjson has a limit of depth, too; ours is lower, so what it refused for that alone is too deep here.
+        # orjson has a depth limit, too; ours is lower, so a text that only exceeds orjson's is too deep here.
         is_deep = may_be_deeper_than(value, wire.NESTING_DEPTH_MAX) and is_valid(value)
         return Malformed.TOO_DEEP if is_deep else Malformed.NOT_JSON
     if is_deeper_than(value, wire.NESTING_DEPTH_MAX):
@@ -141,7 +141,7 @@ def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
 
 
 def _check_types(value: bytes, event: dict[str, Any]) -> Malformed:
-    """Look whether the required fields are there and all known ones have their types."""
+    """Check that the required fields are present and all known ones have their types."""
     is_click = event.get("event_type") == "click"
     if not event.keys() >= _REQUIRED or (is_click and "impression_id" not in event):
         return Malformed.MISSING_FIELD
@@ -170,7 +170,7 @@ def _is_big_integer(value: bytes, name: str, held: object) -> bool:
 def _decode_fields(
     event: dict[str, Any], key: bytes | None, topic_kind: int, log_time: int, context: DecodeContext
 ) -> PlainEvent | Malformed:
-    """Decode an object whose fields are all there and have their types."""
+    """Decode an object that has all fields, with their types."""
     event_type = _EVENT_TYPES.get(event["event_type"])
     event_time = event["event_time"]
     if type(event_time) is str:
@@ -253,7 +253,7 @@ def _is_capitals(text: str, length: int) -> bool:
 
 
 def _parse_ip(text: str) -> int | None:
-    """Return the address as the number of an IPv6 address (IPv4 as ::ffff:a.b.c.d), or None."""
+    """Return the address as an IPv6 number (IPv4 as ::ffff:a.b.c.d), or None."""
     try:
         if ":" not in text:
             return 0xFFFF_0000_0000 | int(IPv4Address(text))

@@ -1,8 +1,7 @@
-"""Walk: from fetched record batches, still bytes, to where each record's key and value lie.
+"""Walk: finds each record's key and value in fetched record batches, which stay bytes.
 
-A batch that can't be decoded is one row, for all offsets that its header covers. It has no value that could be
-decoded; its `value` here is what its dead letter keeps: the batch's bytes, up to a bound, and as `key` a line that
-says how many there are and what they hash to.
+A batch that can't be decoded is one row, for all offsets that its header covers. Its `value` is what its dead letter
+keeps: the batch's bytes, up to a bound. Its `key` is a line with their number and their hash.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from adledger.schemas.wire import DEAD_LETTER_BYTES_MAX
 
 
 def walk(fetched: Fetched) -> RecordRefs:
-    """Return the records of a fetch at or after its position, in offset order; nothing is copied but what is undecodable."""
+    """Return the records of a fetch at or after its position, in offset order; only undecodable batches are copied."""
     if not fetched.batches:
         return RecordRefs.empty()
     addresses: dict[int, int] = {}
@@ -58,14 +57,14 @@ def walk(fetched: Fetched) -> RecordRefs:
 
 
 def dead_batch(batch: EncodedBatch) -> tuple[bytes, bytes]:
-    """Return what the dead letter of a batch that can't be decoded keeps: its key and its value."""
+    """Return key and value of the dead letter of a batch that can't be decoded."""
     whole = batch.whole
     said = f"record batch of {len(whole)} bytes, sha256 {sha256(whole.data).hexdigest()}"
     return said.encode(), whole[:DEAD_LETTER_BYTES_MAX].tobytes()
 
 
 def _with_dead_batches(refs: RecordRefs, batches: Sequence[EncodedBatch]) -> RecordRefs:
-    """Return refs whose rows of whole batches have what the dead letters keep of them; decodable records' buffers stay."""
+    """Return refs in which rows of whole batches hold their dead letters' key and value; decodable records stay in place."""
     rows = np.flatnonzero(refs.span)
     kept = [dead_batch(batches[number]) for number in refs.value_addr[rows].tolist()]
     joined = b"".join(key + value for key, value in kept) + bytes(READ_AHEAD_BYTES)

@@ -280,10 +280,10 @@ def test_brokers_that_are_away_are_found(deployment: Deployment):
         dead = f"127.0.0.1:{taken.getsockname()[1]}"
     source = type(deployment.settings.source)
     one = deployment.changed(source=source((dead, *deployment.settings.source.servers)))
-    assert "nobody listens there" in one.found("kafka", advice=True)
+    assert "nothing listens there" in one.found("kafka", advice=True)
     assert one.found("kafka") == ""
     none = deployment.changed(source=source((dead,)))
-    assert "nobody listens there" in none.found("kafka")
+    assert "nothing listens there" in none.found("kafka")
     assert {c.area for c in none.examine() if c.state is CheckState.NOT_MADE} == {"topics", "group", "keys"}
 
 

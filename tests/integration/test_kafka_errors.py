@@ -71,7 +71,7 @@ def faults_of(servers: str, nobody: str, server: EmbeddedServer, folder: Path) -
 
     yield (
         "no broker",
-        Wrong(without_topics("no-broker", nobody), (nobody, "nobody listens there", "start Kafka")),
+        Wrong(without_topics("no-broker", nobody), (nobody, "nothing listens there", "start Kafka")),
     )
 
     deployment = without_topics("no-topics")

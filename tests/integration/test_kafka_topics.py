@@ -148,7 +148,7 @@ async def test_an_outage_must_fit_into_retention(kafka, settings):
 
 async def test_an_unreachable_broker_is_an_error(unused_tcp_port):
     """An address without a listener is an error with a remedy."""
-    with pytest.raises(LogError, match=rf"127.0.0.1:{unused_tcp_port}: nobody listens there"):
+    with pytest.raises(LogError, match=rf"127.0.0.1:{unused_tcp_port}: nothing listens there"):
         async with connected(client_options([f"127.0.0.1:{unused_tcp_port}"], {})):
             pass
 

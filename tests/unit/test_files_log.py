@@ -346,7 +346,7 @@ def test_a_log_created_again_is_another_log(tmp_path):
     make(log, records_of(3))
     source = FilesSource(log, "test")
     make(log, records_of(3))
-    with pytest.raises(LogError, match="made anew"):
+    with pytest.raises(LogError, match="recreated"):
         asyncio.run(source.bounds(0))
 
 
@@ -400,7 +400,7 @@ def test_an_invalid_manifest_is_refused(tmp_path, old, new):
     before = path.read_bytes()
     path.write_bytes(before.replace(old, new))
     assert path.read_bytes() != before
-    with pytest.raises(LogError, match=r"manifest.json can't be understood"):
+    with pytest.raises(LogError, match=r"manifest.json can't be used"):
         read_manifest(tmp_path / "log")
 
 
@@ -409,7 +409,7 @@ def test_invalid_ends_are_refused(tmp_path, text):
     """A damaged ends.json is an error, not an empty log."""
     make(tmp_path / "log", records_of(1))
     (tmp_path / "log" / ENDS).write_bytes(text)
-    with pytest.raises(LogError, match=r"ends.json|made anew"):
+    with pytest.raises(LogError, match=r"ends.json|recreated"):
         read(tmp_path / "log")
 
 

@@ -69,5 +69,5 @@ def test_an_unreachable_broker_is_reported_once(unused_tcp_port: int, tmp_path: 
     here = ["--source", f"kafka://127.0.0.1:{unused_tcp_port}", "--clickhouse", f"embedded:{tmp_path / 'ch'}"]
     for command in (["lane", "status"], ["run", "--without-web"]):
         ended = CliRunner().invoke(app, [*command, *here])
-        assert "nobody listens there" in str(ended.exception)
+        assert "nothing listens there" in str(ended.exception)
         assert ended.output == ""

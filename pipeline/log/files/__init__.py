@@ -1,4 +1,4 @@
-"""The log in a folder: append-only segments, a folder a partition, one writer, one consumer a group at a time."""
+"""The log in a folder: append-only segments, a folder per partition, one writer, one consumer per group at a time."""
 
 from adledger.pipeline.log.files.manifest import Manifest, read_manifest
 from adledger.pipeline.log.files.source import FilesSource

@@ -7,7 +7,7 @@ from adledger.pipeline.errors import LogError
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's entries (files made, renamed, removed) on the disk."""
+    """Flush a folder's entries (files created, renamed, removed) to the disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -16,7 +16,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file's content: readers, and a crash, see the old one or the new one. Raises OSError."""
+    """Replace a file's content atomically: readers see the old or the new content, also after a crash. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
@@ -37,15 +37,15 @@ def write_all(fd: int, data: bytes | memoryview, position: int) -> None:
 
 
 def not_written(path: Path, error: OSError) -> LogError:
-    """Return the error for a write to a log's file that the system refused."""
+    """Return the error for a write to a log's file that failed."""
     return LogError(
         f"{path} can't be written: {error.strerror}",
-        remedy="Make room, or give the folder's permissions back, then run the command again; what was acknowledged is safe.",
+        remedy="Free disk space or restore the folder's permissions, then run the command again; acknowledged records are safe.",
     )
 
 
 def not_read(path: Path, error: OSError) -> LogError:
-    """Return the error for a read of a log's file that the system refused."""
+    """Return the error for a read of a log's file that failed."""
     return LogError(
         f"{path} can't be read: {error.strerror}",
         remedy="Restore the folder or its permissions; a log's files must not be moved or removed by hand.",

@@ -1,8 +1,8 @@
-"""How far each partition is durable: `DIR/ends.json`, replaced as one by the writer at each flush.
+"""How far each partition is durable: `DIR/ends.json`, which the writer replaces atomically at each flush.
 
-Readers see what lies below these ends and nothing else, of all partitions at the same moment. Below them every
-byte must be good, and a defect is an error; above them the writer was interrupted, and what is there is nobody's
-yet (Kafka's recovery point and high watermark in one).
+Readers see exactly the records below these ends, in all partitions as of one moment. Below the ends every byte must be
+valid, and a defect is an error; bytes above them are left over from an interrupted write and count for nothing (Kafka's
+recovery point and high watermark in one).
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class End:
     """Where one partition ends."""
 
     offset: int = 0  # the next record's
-    segment: int = 0  # base offset of the segment that the next record goes to
+    segment: int = 0  # base offset of the segment that takes the next record
     position: int = 0  # bytes of that segment that are durable
     log_time_max: int = NO_LOG_TIME  # ms; the largest so far
 
@@ -45,7 +45,7 @@ def write_ends(log: Path, manifest: Manifest, ends: Ends) -> None:
 
 
 class EndsFile:
-    """The ends as last read; `refresh` parses the file again only when it says something new."""
+    """The ends as last read; `refresh` parses the file again only when it has changed."""
 
     def __init__(self, log: Path, manifest: Manifest) -> None:
         self._path = log / ENDS
@@ -55,7 +55,7 @@ class EndsFile:
         self._ends: Ends = ()
 
     def refresh(self) -> Ends:
-        """Return the ends as they stand now. Raises LogError when they can't be read or are another log's."""
+        """Return the current ends. Raises LogError when they can't be read or belong to another log."""
         try:
             text = self._path.read_bytes()
         except OSError as error:
@@ -70,13 +70,13 @@ class EndsFile:
             document = orjson.loads(data)
             if document["log_id"] != self._log_id:
                 raise LogError(
-                    f"{self._path.parent} was made anew: its id is {document['log_id']}, it was {self._log_id}",
-                    remedy="Start again, with another group or database: this is another log.",
+                    f"{self._path.parent} was recreated: its id is {document['log_id']}, it was {self._log_id}",
+                    remedy="This is another log: start again with another group or database.",
                 )
             ends = tuple(tuple(End(*row) for row in partitions) for partitions in document["ends"])
         except (ValueError, KeyError, TypeError) as error:
             raise LogError(
-                f"{self._path} can't be understood: {error}",
+                f"{self._path} can't be parsed: {error}",
                 remedy="Restore the log's folder from its source.",
             ) from error
         if [len(partitions) for partitions in ends] != self._shape:

@@ -1,4 +1,4 @@
-"""One owner at a time, by an advisory lock that the system takes back when the owner dies."""
+"""One owner at a time: an advisory lock, which the system releases when the owner dies."""
 
 import fcntl
 import os
@@ -10,18 +10,18 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.files.durable import not_written, write_all
 
 _TRIES, _TRY_AGAIN_SECONDS = 5, 0.02
-"""Who looks whether a lock is held (`held_by`) has it for some microseconds: that is no owner."""
+"""`held_by` takes a lock for some microseconds to see whether it is free: that is not an owner, so acquiring waits this long."""
 
 
 class FileLock:
-    """An exclusive lock on a file, which says in its text who holds it (a process id)."""
+    """An exclusive lock on a file, whose content is the holder's process id."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     @classmethod
     def acquire(cls, path: Path, what: str) -> "FileLock":
-        """Take the lock. Raises LogError, saying that `what` is in use and by which process, if it is held for a tenth of a second."""
+        """Take the lock. Raises LogError, naming `what` and the process that holds it, if it stays held for a tenth of a second."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -44,14 +44,14 @@ class FileLock:
         return cls(fd)
 
     def release(self) -> None:
-        """Give the lock back. A second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def _lock(fd: int) -> None:
-    """Lock a file for ourselves alone. Raises OSError when it is somebody else's."""
+    """Lock a file exclusively. Raises OSError when another process holds the lock."""
     for _ in range(_TRIES - 1):
         with suppress(BlockingIOError):
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,7 +60,7 @@ def _lock(fd: int) -> None:
 
 
 def held_by(path: Path) -> int | None:
-    """Return the process that holds a lock, or None where nobody does. Takes it for a moment, shared with who looks too."""
+    """Return the process that holds a lock, or None. Takes the lock for a moment, shared with other callers of this."""
     try:
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def held_by(path: Path) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         text = os.pread(fd, 32, 0).strip()
-        return int(text) if text.isdigit() else None  # else it is just being taken
+        return int(text) if text.isdigit() else None  # else its new holder has not written its id yet
     else:
         return None
     finally:

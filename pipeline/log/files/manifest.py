@@ -2,9 +2,9 @@
 
 DIR/manifest.json                                   topics, their ids, partitions: fixed from then on
 DIR/ends.json                                       how far each partition is durable (adledger.pipeline.log.files.ends)
-DIR/writer.lock                                     who appends
+DIR/writer.lock                                     which process appends
 DIR/<topic>-<partition>/<20-digit base offset>.log  segments of v2 record batches, as Kafka keeps them
-DIR/groups/<group>/                                 committed offsets and who consumes
+DIR/groups/<group>/                                 committed offsets, and which process consumes
 """
 
 import re
@@ -35,7 +35,7 @@ IMPRESSIONS, CLICKS, BOTH = 1, 2, 0
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic of a log. `topic_id` (a uuid) tells it from another one of the same name."""
+    """A topic of a log. `topic_id` (a uuid) tells it apart from another topic of the same name."""
 
     name: str
     kind: int
@@ -52,7 +52,7 @@ class Manifest:
 
     @property
     def topology(self) -> Topology:
-        """The same facts as a worker takes them."""
+        """The same facts as a `Topology`."""
         return Topology(
             topics=tuple(t.name for t in self.topics),
             kinds=tuple(t.kind for t in self.topics),
@@ -66,7 +66,7 @@ class Manifest:
         partitions: int = PARTITIONS_DEFAULT,
         topics: tuple[tuple[str, int], ...] = ((TOPIC_IMPRESSIONS, IMPRESSIONS), (TOPIC_CLICKS, CLICKS)),
     ) -> "Manifest":
-        """Return the manifest of a log yet to be made, with new ids; topics are (name, kind).
+        """Return the manifest of a new log, with new ids; topics are (name, kind).
 
         Raises UsageError for a name or a number of partitions that a log can't have.
         """
@@ -75,7 +75,7 @@ class Manifest:
         return made
 
     def check(self) -> None:
-        """Raise UsageError for what no log has: made and read alike, since a manifest names the folders that are read."""
+        """Raise UsageError for impossible facts, for new and existing logs alike: a manifest names the folders to read."""
         if not 1 <= self.partitions <= PARTITIONS_MAX:
             raise UsageError(
                 f"a log can't have {self.partitions} partitions", remedy=f"Choose from 1 to {PARTITIONS_MAX}."
@@ -93,10 +93,10 @@ class Manifest:
                 )
         names = [topic.name for topic in self.topics]
         if len({*names}) != len(names):
-            raise UsageError("two topics of a log can't have one name", remedy="Give each a name of its own.")
+            raise UsageError("two topics of a log can't have the same name", remedy="Give each its own name.")
         for what, text in (("log", self.log_id), *((f"topic {t.name}", t.topic_id) for t in self.topics)):
             if not _is_uuid(text):
-                raise UsageError(f"the id of the {what} is no UUID", remedy="Leave ids as they were made.")
+                raise UsageError(f"the id of the {what} is not a UUID", remedy="Restore the original id.")
 
     def to_json(self) -> bytes:
         """Return the manifest's file."""
@@ -111,7 +111,7 @@ class Manifest:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise UsageError for a name of a topic or a group that can't be a folder's (Kafka's rule for topics)."""
+    """Raise UsageError for a topic or group name that can't name a folder (Kafka's rule for topics)."""
     if not _NAME.fullmatch(name) or name in {".", ".."}:
         raise UsageError(
             f"{name!r} can't be the name of a {what}",
@@ -120,12 +120,12 @@ def check_name(name: str, what: str) -> None:
 
 
 def partition_folder(log: Path, topic: str, partition: int) -> Path:
-    """Return where a topic's partition lies."""
+    """Return the folder of a topic's partition."""
     return log / f"{topic}-{partition}"
 
 
 def read_manifest(log: Path) -> Manifest:
-    """Return the manifest of the log in a folder. Raises LogError when there is none or it can't be understood."""
+    """Return the manifest of the log in a folder. Raises LogError when there is none or it can't be parsed."""
     path = log / MANIFEST
     try:
         with path.open("rb") as file:
@@ -133,7 +133,7 @@ def read_manifest(log: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LogError(
             f"{log} is not a log (it has no {MANIFEST})",
-            remedy=f"Name a folder that `adledger import FILE --format ... --to files:{log}` has made.",
+            remedy=f"Name a folder that `adledger import FILE --format ... --to files:{log}` has created.",
         ) from error
     except OSError as error:
         raise not_read(path, error) from error
@@ -162,6 +162,6 @@ def _is_uuid(text: str) -> bool:
 
 def _unfit(path: Path, reason: str) -> LogError:
     return LogError(
-        f"{path} can't be understood: {reason}",
-        remedy="It is written once and must not be changed; restore it, or read the log with its own release.",
+        f"{path} can't be used: {reason}",
+        remedy="It is written once and must not change; restore it, or read the log with the release that wrote it.",
     )

@@ -1,8 +1,8 @@
 """The committed offsets of one consumer group: `DIR/groups/<group>/offsets.log`, a journal of checked lines.
 
-The first line names the generation and its member; each line after it is one commit, all its topics at once, so
-that a commit is there whole or not at all. A join writes the journal anew with the next generation. A last line
-that is not whole was never acknowledged, and is left out; anything else that does not fit is damage.
+The first line names the generation and its member; each line after it is one commit with all its topics, so that a
+commit is atomic. A join rewrites the journal with the next generation. An incomplete last line was never acknowledged
+and is ignored; any other invalid line is damage.
 """
 
 import os
@@ -23,29 +23,29 @@ OFFSETS = "offsets.log"
 METADATA_BYTES_MAX = 4_096
 """As on Kafka (`offset.metadata.max.bytes`)."""
 JOURNAL_BYTES_MAX = 8 * 1024 * 1024
-"""A journal longer than this is written anew, without the commits that later ones replaced."""
+"""A journal longer than this is rewritten without the commits that later ones replaced."""
 
 _CHECK_CHARS = 9
 """Each line begins with the CRC32C of its JSON text in hex, and a space."""
 
 Positions = Mapping[int, Committed]
-"""Topic index -> what is committed."""
+"""Topic index -> committed position."""
 
 
 @dataclass(slots=True)
 class GroupState:
-    """Who the group's member is, and what each lane has committed."""
+    """The group's member, and each lane's committed positions."""
 
     generation: int = 0
     member_id: str = ""
     lanes: dict[int, dict[int, Committed]] = field(default_factory=dict)
 
     def apply(self, lane: int, positions: Positions) -> None:
-        """Take a commit in: it replaces what its topics had before."""
+        """Apply a commit: it replaces the positions of its topics."""
         self.lanes.setdefault(lane, {}).update(positions)
 
     def to_lines(self) -> bytes:
-        """Return the journal that says just this."""
+        """Return the shortest journal with this state."""
         head = _line({"generation": self.generation, "member_id": self.member_id})
         return head + b"".join(
             _commit_line(lane, positions) for lane, positions in sorted(self.lanes.items())
@@ -53,14 +53,14 @@ class GroupState:
 
 
 def read_state(path: Path) -> GroupState:
-    """Return the state in a journal; an absent one is that of a new group. Raises LogError on damage."""
+    """Return the state in a journal; without a file, that of a new group. Raises LogError on damage."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return GroupState()
     except OSError as error:
         raise not_read(path, error) from error
-    lines = data.split(b"\n")[:-1]  # behind the last line's end there is nothing, or a line that was cut off
+    lines = data.split(b"\n")[:-1]  # after the last line end there is nothing, or an incomplete line
     if len(lines) > 1 and not _is_whole(lines[-1]):
         del lines[-1]
     for number, line in enumerate(lines, 1):
@@ -76,7 +76,7 @@ def read_state(path: Path) -> GroupState:
 
 
 class OffsetsJournal:
-    """The journal as the group's one member writes it. Its methods block for the disk; any thread may call them."""
+    """The journal as the group's one member writes it. Its methods block on the disk; any thread may call them."""
 
     def __init__(self, path: Path, member_id: str) -> None:
         """Begin the next generation in this member's name, durably. Raises LogError."""
@@ -87,7 +87,7 @@ class OffsetsJournal:
         self._state.member_id = member_id
         self._fd = -1
         self._size = 0
-        self._write_anew()
+        self._rewrite()
 
     @property
     def generation(self) -> int:
@@ -95,15 +95,15 @@ class OffsetsJournal:
         return self._state.generation
 
     def committed(self, lane: int) -> dict[int, Committed]:
-        """Return what a lane has committed."""
+        """Return a lane's committed positions."""
         with self._lock:
             return dict(self._state.lanes.get(lane, {}))
 
     def commit(self, assignment: Assignment, positions: Positions) -> None:
-        """Write a commit down and return when it is durable.
+        """Write a commit, and return when it is durable.
 
         Raises CommitFenced when the assignment is not of this generation and member, LogError when the metadata
-        is too long or nothing could be written, CommitUnknown when the disk did not confirm it.
+        is too long or nothing could be written, CommitUnknown when the disk did not confirm the write.
         """
         line = _commit_line(assignment.lane, positions)
         for committed in positions.values():
@@ -113,12 +113,12 @@ class OffsetsJournal:
             if self._fd < 0 or (assignment.generation, assignment.member_id) != current:
                 raise fenced(assignment)
             if self._size + len(line) > JOURNAL_BYTES_MAX:
-                self._write_anew()
+                self._rewrite()
             self._append(line)
             self._state.apply(assignment.lane, positions)
 
     def close(self) -> None:
-        """Accept no commit any more."""
+        """Accept no more commits."""
         with self._lock:
             self._close()
 
@@ -131,20 +131,20 @@ class OffsetsJournal:
         try:
             write_all(self._fd, line, self._size)
         except OSError as error:
-            raise not_written(self._path, error) from error  # the next commit overwrites what is there of it
+            raise not_written(self._path, error) from error  # the next commit overwrites the partial line
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             self._close()
             raise CommitUnknown(
                 f"{self._path}: the disk did not confirm a commit ({error.strerror})",
-                remedy="The lane finds out by itself after it has joined again; look at the disk.",
+                remedy="The worker joins again and finds out what was committed; check the disk.",
             ) from error
         self._size += len(line)
 
-    def _write_anew(self) -> None:
+    def _rewrite(self) -> None:
         lines = self._state.to_lines()
-        self._close()  # if this fails midway, no later commit may go to the old file
+        self._close()  # if this fails halfway, no later commit may go to the old file
         try:
             write_whole(self._path, lines)
             self._fd = os.open(self._path, os.O_RDWR)
@@ -166,7 +166,7 @@ def _check_metadata(text: str) -> None:
     if size > METADATA_BYTES_MAX:
         raise LogError(
             f"commit metadata of {size} bytes is over the limit of {METADATA_BYTES_MAX}",
-            remedy="This is a bug: an intent must fit. Please report it with the log.",
+            remedy="This is a bug: an intent must fit. Please report it with the worker's log.",
         )
 
 
@@ -186,6 +186,6 @@ def _is_whole(line: bytes) -> bool:
 
 def _damaged(path: Path, number: int) -> LogError:
     return LogError(
-        f"{path}: line {number} is damaged, so what the group has committed is not known",
-        remedy="Restore the file; or, if the group shall start over on empty tables, remove its folder.",
+        f"{path}: line {number} is damaged, so the group's committed offsets are unknown",
+        remedy="Restore the file; or remove the group's folder to start over on empty tables.",
     )

@@ -21,19 +21,19 @@ class PartitionReader:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open segment."""
         with self._lock:
             if self._segment is not None:
                 self._segment.close()
                 self._segment = None
 
     def first_offset(self, end: End) -> int:
-        """Return the first offset that is still there. Raises LogError."""
+        """Return the first offset that the partition still has. Raises LogError."""
         with self._lock:
             return self._list(end)[0] if end.offset else 0
 
     def read(self, offset: int, end: End, bytes_max: int) -> tuple[int, list[EncodedBatch]]:
-        """Return the offset after what was read, and the batches from the one that holds `offset` on.
+        """Return the next offset to read, and the batches beginning with the one that has `offset`.
 
         At most `bytes_max` bytes, but at least one batch where there is one, and from one segment only.
         Raises OffsetOutOfRange when the offset is not between the first and the end, LogError on damage.
@@ -53,14 +53,12 @@ class PartitionReader:
                 raise segment.damaged(limit, f"it ends before offset {offset}")
             headers, batches = segment.read_batches(position, limit, bytes_max)
             if headers[0].base_offset > offset:
-                raise segment.damaged(
-                    position, f"offset {headers[0].base_offset} stands where {offset} should"
-                )
+                raise segment.damaged(position, f"found offset {headers[0].base_offset} instead of {offset}")
             self._cursor = headers[-1].next_offset, position + sum(h.size_bytes for h in headers)
             return headers[-1].next_offset, batches
 
     def _list(self, end: End) -> list[int]:
-        """Return the segments' base offsets, listed anew when the end lies in one not seen yet."""
+        """Return the segments' base offsets, listed again when the end is in a segment that is not listed yet."""
         if not self._bases or self._bases[-1] < end.segment:
             self._bases = [base for base in segment_bases(self._folder) if base <= end.segment]
         if not self._bases or self._bases[-1] != end.segment:
@@ -82,5 +80,5 @@ class PartitionReader:
     def _out_of_range(self, offset: int, reason: str) -> OffsetOutOfRange:
         return OffsetOutOfRange(
             f"{self._folder.name}: offset {offset} is not in the log, {reason}",
-            remedy="The log was cut or made anew since the offset was committed; restore it from its source.",
+            remedy="The log was truncated or recreated since the offset was committed; restore it from its source.",
         )

@@ -1,4 +1,4 @@
-"""What a writer finds above a partition's durable end: whole batches are kept, the first torn one is cut away."""
+"""Recovery above a partition's durable end: complete batches are kept, everything from the first torn one on is cut off."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ _log = logging.getLogger("adledger.log")
 
 
 def recover(folder: Path, durable: End) -> End:
-    """Return where the next batch goes: behind the last whole batch that an earlier writer left.
+    """Return where the next batch goes: after the last complete batch that an earlier writer left.
 
-    The first batch above the durable end that is not whole (short, or its checksum fails), and all behind it,
-    is cut away, with a warning that says how much and where: nobody was told that it is written.
+    The first incomplete batch above the durable end (short, or its checksum fails) and everything after it are cut off,
+    with a warning that names the place and the size: they were never acknowledged.
     Raises LogError when the partition is shorter than its durable end.
     """
     bases = segment_bases(folder)
@@ -34,7 +34,7 @@ def recover(folder: Path, durable: End) -> End:
         path = folder / segment_name(base)
         if torn or base not in {end.offset, durable.segment}:
             torn = True
-            _log.warning("removed %s: it lies behind a record batch that was not written to its end", path)
+            _log.warning("removed %s: it comes after an incompletely written record batch", path)
             _remove(path)
             continue
         if base != end.segment:
@@ -46,7 +46,7 @@ def recover(folder: Path, durable: End) -> End:
 
 
 def _keep_whole(path: Path, end: End) -> tuple[End, bool]:
-    """Return the end behind the segment's last whole batch, and whether something torn was cut away there."""
+    """Return the end after the segment's last complete batch, and whether a torn batch was cut off there."""
     try:
         fd = os.open(path, os.O_RDWR)
     except OSError as error:
@@ -56,7 +56,7 @@ def _keep_whole(path: Path, end: End) -> tuple[End, bool]:
         if size < end.position:
             raise LogError(
                 f"{path} has {size} bytes, but {end.position} were durable",
-                remedy="The log was cut; restore the partition from its source.",
+                remedy="The log was truncated; restore the partition from its source.",
             )
         if size == end.position:
             return end, False
@@ -70,11 +70,11 @@ def _keep_whole(path: Path, end: End) -> tuple[End, bool]:
         torn = size > end.position
         if torn:
             _log.warning(
-                "%s: cut away %d bytes at offset %d, a record batch that was not written to its end",
+                "%s: cut off %d bytes at offset %d, an incompletely written record batch",
                 path, size - end.position, end.offset,
             )  # fmt: skip
             os.ftruncate(fd, end.position)
-        os.fsync(fd)  # the dead writer may not have come to it
+        os.fsync(fd)  # the dead writer may not have synced it
     except OSError as error:
         raise not_written(path, error) from error
     else:
@@ -84,7 +84,7 @@ def _keep_whole(path: Path, end: End) -> tuple[End, bool]:
 
 
 def _whole_batch(fd: int, end: End, size: int, path: Path) -> BatchHeader | None:
-    """Return the header of the batch at the end's position, or None when no whole batch of ours stands there."""
+    """Return the header of the batch at the end's position, or None when there is no complete batch of ours."""
     if size - end.position < HEADER_BYTES:
         return None
     try:

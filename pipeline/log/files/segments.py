@@ -1,6 +1,6 @@
-"""Reading a partition's segments: which file holds an offset, where in it, and whole batches from there.
+"""Reading a partition's segments: which file has an offset, where in it, and complete batches from there.
 
-Everything here lies below the partition's durable end, so that any defect is damage and raises LogError.
+Everything here is below the partition's durable end, so any defect is damage and raises LogError.
 """
 
 import os
@@ -20,7 +20,7 @@ U8 = npt.NDArray[np.uint8]
 
 SEGMENT_SUFFIX = ".log"
 INDEX_INTERVAL_BYTES = 64 * 1024
-"""The sparse index remembers a batch at most every so many bytes; from there the search hops from header to header."""
+"""Minimum bytes between two entries of the sparse index; from an entry the search goes from header to header."""
 
 _DAMAGE = "The log is damaged; restore the partition from its source."
 
@@ -66,7 +66,7 @@ class SegmentFile:
         """Return the header of the batch at a position; the batch must end at `limit` or before."""
         header = parse_header(self._read(HEADER_BYTES, position, limit), 0, self.where)
         if position + header.size_bytes > limit:
-            raise self.damaged(position, "a record batch runs over the end")
+            raise self.damaged(position, "a record batch extends beyond the durable end")
         return header
 
     def locate(self, offset: int, limit: int) -> int:
@@ -120,7 +120,7 @@ class SegmentFile:
             self._positions.append(position)
 
     def _read(self, size: int, position: int, limit: int) -> U8:
-        """Return `size` bytes at a position, and READ_AHEAD_BYTES of no meaning behind them."""
+        """Return `size` bytes at a position, followed by READ_AHEAD_BYTES of padding."""
         if position + size > limit:
             raise self.damaged(position, "the last record batch is cut off")
         slab = np.empty(size + READ_AHEAD_BYTES, np.uint8)
@@ -136,5 +136,5 @@ class SegmentFile:
         return slab
 
     def damaged(self, position: int, reason: str) -> LogError:
-        """Return the error for bytes that are not what a writer left there."""
+        """Return the error for bytes that no writer would have left there."""
         return LogError(f"{self.where}, byte {position}: {reason}", remedy=_DAMAGE)

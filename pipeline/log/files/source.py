@@ -1,4 +1,4 @@
-"""The log as a worker uses it, from a `files:` folder: the whole group is one member, which has every lane."""
+"""A `files:` folder as a worker's log: the group has one member, which owns every lane."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from adledger.pipeline.log.source import Assignment, Committed, GroupListener, O
 from adledger.pipeline.records.encoded import Fetched
 
 POLL_SECONDS = 0.01
-"""How often a fetch that waits looks whether the log has grown."""
+"""Interval at which a waiting fetch checks whether the log has grown."""
 
 
 def new_member_id() -> str:
@@ -26,18 +26,18 @@ def new_member_id() -> str:
 
 
 def lock_file(log: Path, group: str) -> Path:
-    """Return the file that holds the process id of who consumes for a group, or last did."""
+    """Return the file with the process id of the group's current or last consumer."""
     return log / "groups" / group / "lock"
 
 
 class FilesSource:
-    """A `adledger.pipeline.log.source.Source` over a folder. One consumer a group at a time; several workers are for Kafka.
+    """An `adledger.pipeline.log.source.Source` over a folder. One consumer per group at a time; several workers need Kafka.
 
     `bounds`, `committed` and `fetch` also work without joining, to look at a log and its groups.
     """
 
     def __init__(self, log: Path, group: str, *, member_ids: Callable[[], str] = new_member_id) -> None:
-        """Open a log. Raises LogError when the folder is not one for an impossible group name."""
+        """Open a log. Raises LogError when the folder is not a log, UsageError for an impossible group name."""
         check_name(group, "group")
         self._log = log
         self._group = group
@@ -61,7 +61,7 @@ class FilesSource:
         return held_by(lock_file(self._log, self._group))
 
     async def join(self, listener: GroupListener) -> Topology:
-        """Become the group's one member; the listener is given every lane after this has returned.
+        """Become the group's one member; the listener receives every lane after this has returned.
 
         Raises LogError: another process (named) consumes for the group, or its offsets can't be read or written.
         """
@@ -82,11 +82,11 @@ class FilesSource:
             raise
         self._lock, self._journal, self._listener = lock, journal, listener
         lanes = [Assignment(p, journal.generation, member_id) for p in range(self._topology.partitions)]
-        self._assigning = asyncio.create_task(_tell(listener, lanes))
+        self._assigning = asyncio.create_task(_notify(listener, lanes))
         return self._topology
 
     async def leave(self) -> None:
-        """Revoke every lane, then let others have the group. Does nothing without a join."""
+        """Revoke every lane, then release the group. Does nothing without a join."""
         if self._listener is None or self._assigning is None:
             return
         listener, self._listener = self._listener, None
@@ -100,12 +100,12 @@ class FilesSource:
         """Leave and join again: new generation, new member id, same listener."""
         listener = self._listener
         if listener is None:
-            raise LogError(f"no member of group {self._group} to join again", remedy="Join first.")
+            raise LogError(f"this member of group {self._group} has not joined", remedy="Join first.")
         await self.leave()
         await self.join(listener)
 
     async def committed(self, lane: int) -> Mapping[int, Committed]:
-        """Return what the group has committed for a lane. Raises LogError."""
+        """Return the group's committed positions of a lane. Raises LogError."""
         self._check_lane(lane)
         if self._journal is not None:
             return self._journal.committed(lane)
@@ -113,7 +113,7 @@ class FilesSource:
         return state.lanes.get(lane, {})
 
     async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
-        """Commit all positions as one, durably. Raises CommitFenced, CommitUnknown, LogError."""
+        """Commit all positions atomically and durably. Raises CommitFenced, CommitUnknown, LogError."""
         self._check_lane(assignment.lane)
         for topic in positions:
             self._check_topic(topic)
@@ -122,7 +122,7 @@ class FilesSource:
         await asyncio.to_thread(self._journal.commit, assignment, positions)
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
-        """Return the first offset that a lane's topics hold, and their durable ends. Raises LogError."""
+        """Return the first offset of each of a lane's topics, and its durable end. Raises LogError."""
         self._check_lane(lane)
         ends = self._ends.refresh()
         return {
@@ -175,13 +175,13 @@ class FilesSource:
         if not 0 <= lane < self._topology.partitions:
             raise LogError(
                 f"{self._log} has no lane {lane}, only 0 to {self._topology.partitions - 1}",
-                remedy="The number of partitions is fixed when a log is made.",
+                remedy="The number of partitions is fixed when a log is created.",
             )
 
     def _check_topic(self, topic: int) -> None:
         if not 0 <= topic < len(self._topology.topics):
             raise LogError(
-                f"{self._log} has no topic number {topic}", remedy="Ask for a topic of the manifest."
+                f"{self._log} has no topic number {topic}", remedy="Choose a topic of the manifest."
             )
 
     def _give_up(self) -> None:
@@ -194,5 +194,5 @@ class FilesSource:
         self._journal = self._lock = self._assigning = None
 
 
-async def _tell(listener: GroupListener, lanes: Collection[Assignment]) -> None:
+async def _notify(listener: GroupListener, lanes: Collection[Assignment]) -> None:
     await listener.lanes_assigned(lanes)

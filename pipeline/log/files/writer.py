@@ -1,4 +1,4 @@
-"""Appending to a `files:` log: one writer at a time; what `flush` returned for is durable and visible."""
+"""Appending to a `files:` log: one writer at a time; records are durable and visible once `flush` has returned."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 
 
 class PartitionWriter:
-    """The end of one partition, and the open segment behind it. `end` counts what is written, durable or not."""
+    """The end of one partition, and its open segment. `end` counts everything written, durable or not."""
 
     def __init__(self, folder: Path, end: End, segment_bytes_max: int) -> None:
         self.end = end
@@ -37,7 +37,7 @@ class PartitionWriter:
         self._file_made = False
 
     def append(self, block: RecordBlock) -> None:
-        """Write the block's records as batches at the end. Raises OSError; a part may then be written."""
+        """Write the block's records as batches at the end. Raises OSError, after which a part may be written."""
         for batch in encode_batches(block, self.end.offset):
             if self.end.position and self.end.position + len(batch.data) > self._segment_bytes_max:
                 self._roll()
@@ -52,7 +52,7 @@ class PartitionWriter:
             )
 
     def sync(self) -> None:
-        """Put everything that was written on the disk. Raises OSError."""
+        """Flush everything written to the disk. Raises OSError."""
         if self._written:
             os.fdatasync(self._fd)
             self._written = False
@@ -61,7 +61,7 @@ class PartitionWriter:
             self._file_made = False
 
     def close(self) -> None:
-        """Close the open segment; nothing is synced."""
+        """Close the open segment without syncing it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -80,10 +80,10 @@ class PartitionWriter:
 
 
 class FilesLogWriter:
-    """The one writer of a log. Use as a context manager: leaving it flushes and closes."""
+    """The one writer of a log. Use it as a context manager: leaving it flushes and closes."""
 
     def __init__(self, log: Path, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
-        """Open an existing log for appending; a batch that an earlier writer left torn is cut away (and logged).
+        """Open an existing log for appending; a torn batch of an earlier writer is cut off (and logged).
 
         Raises LogError: not a log, damaged below its durable end, or in use by another writer (named).
         """
@@ -105,9 +105,9 @@ class FilesLogWriter:
 
     @classmethod
     def create(cls, log: Path, manifest: Manifest, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> Self:
-        """Make a log in a folder that is empty or does not exist, and open it.
+        """Create a log in a folder that is empty or does not exist, and open it.
 
-        Raises UsageError when something else is there, LogError when it can't be written.
+        Raises UsageError when the folder has other content, LogError when it can't be written.
         """
         folders = {
             partition_folder(log, topic.name, p).name
@@ -118,14 +118,14 @@ class FilesLogWriter:
             log.mkdir(parents=True, exist_ok=True)
             lock = FileLock.acquire(log / WRITER_LOCK, f"the log {log}, for writing,")
             try:
-                # The manifest is written last: what an attempt that was cut off left behind is taken over.
+                # The manifest is written last, so that an interrupted attempt can be repeated on the same folder.
                 found = {entry.name for entry in log.iterdir()}
                 if MANIFEST in found:
                     raise UsageError(f"{log} is a log already", remedy="Open it, or name another folder.")
                 if found - folders - {WRITER_LOCK, ENDS}:
                     raise UsageError(
-                        f"{log} is not empty and not a log",
-                        remedy="Name a folder that is new or empty, or a log.",
+                        f"{log} is neither empty nor a log",
+                        remedy="Name a new or empty folder, or a log.",
                     )
                 for name in sorted(folders):
                     (log / name).mkdir(exist_ok=True)
@@ -139,14 +139,14 @@ class FilesLogWriter:
 
     @property
     def topology(self) -> Topology:
-        """The log's topics and width."""
+        """The log's topics and partitions."""
         return self.manifest.topology
 
     def append(self, topic: int, partition: int, block: RecordBlock) -> int:
         """Append records, in order, and return the first one's offset. Durable and visible after `flush`.
 
-        Raises LogError when the system refuses the write. The writer is of no use then; how much of what was not
-        flushed is there, the next one to open the log finds out.
+        Raises LogError when the write fails. The writer is unusable then; the next one to open the log finds out which of
+        the unflushed records were written.
         """
         self._usable()
         writer = self._partitions[topic][partition]
@@ -163,7 +163,7 @@ class FilesLogWriter:
         return max((row[partition].end.log_time_max for row in self._partitions), default=NO_LOG_TIME)
 
     def flush(self) -> None:
-        """Make everything appended durable, then visible to readers, of all partitions at once. Raises LogError."""
+        """Make everything appended durable, then visible to readers in all partitions at once. Raises LogError."""
         self._usable()
         ends = tuple(tuple(writer.end for writer in row) for row in self._partitions)
         if ends == self._durable:
@@ -179,11 +179,11 @@ class FilesLogWriter:
         self._durable = ends
 
     def records_written(self) -> int:
-        """Return how many records of this writer are durable: what the last `flush` returned for."""
+        """Return how many records of this writer are durable: those that `flush` has returned for."""
         return _records(self._durable) - self._records_before
 
     def close(self) -> None:
-        """Flush, unless a write failed before, and give the log to the next writer. Raises LogError."""
+        """Flush, unless a write has failed, and release the log to the next writer. Raises LogError."""
         try:
             if not self._broken:
                 self.flush()

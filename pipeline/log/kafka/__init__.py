@@ -1,1 +1,1 @@
-"""Kafka as the log: a consumer group, whole record batches, topics fit for the protocol, and writing to it."""
+"""Kafka as the log: group membership, commits, reading whole record batches, and writing them."""

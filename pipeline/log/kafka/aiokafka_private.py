@@ -1,13 +1,13 @@
-"""All that the source uses of aiokafka's inside, and nothing of it anywhere else in the source.
+"""Every use of aiokafka's private parts, isolated in this module.
 
-aiokafka keeps the connections (with TLS, SASL, metadata, negotiated versions) and the group. The fetching is ours:
-its Fetcher has one request under way for each broker, over all partitions, so that an idle lane's long poll delays
-the others, and it reads ahead where nobody asked. Here each lane has a connection of its own to each broker, by a
-`ConnectionGroup` of its own number, and fetches exactly what it was asked for. The consumer is left out with it:
-a `GroupCoordinator` and a `SubscriptionState` do, as AIOKafkaConsumer puts them together.
+aiokafka keeps the connections (with TLS, SASL, metadata, negotiated versions) and the group. Fetching is our own:
+aiokafka's Fetcher sends each broker one request at a time for all partitions, so an idle lane's long poll delays the
+others, and it reads ahead. Here each lane has its own connection to each broker, through a `ConnectionGroup` number of
+its own, and fetches exactly what it requests. AIOKafkaConsumer is not used either: a `GroupCoordinator` and a
+`SubscriptionState` suffice, combined as AIOKafkaConsumer combines them.
 
 Proved on the versions of `PROVED_ON`; tests/unit/test_aiokafka_private.py fails when another one is installed, or
-when what is used here has changed its shape.
+when a private part has changed its signature.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _HAS_ENTERED = frozenset({0, MemberIdRequired.errno})
 _IS_OUT = frozenset({0, UnknownMemberIdError.errno})
 _LEAVE_RETRY_SECONDS = 0.1
 _CONSUMER = -1
-"""The replica id of who is no replica."""
+"""The replica id of a client."""
 _FIRST_LANE_CONNECTION = max(ConnectionGroup) + 1
 
 
@@ -48,7 +48,7 @@ async def send_fetch(
     bytes_max: int,
     wait_ms: int,
 ) -> list[FetchedPartition]:
-    """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each. KafkaError."""
+    """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each. Raises KafkaError."""
     request = FetchById(lane, positions, bytes_max=bytes_max, wait_ms=wait_ms, isolation_level=READ_COMMITTED)
     response = await client.send(node, request, group=_FIRST_LANE_CONNECTION + lane)
     return partitions(response)
@@ -57,7 +57,7 @@ async def send_fetch(
 async def send_list_offsets(
     client: AIOKafkaClient, node: int, lane: int, topics: Collection[str], which: int
 ) -> dict[str, tuple[int, int]]:
-    """Ask one broker for the `EARLIEST` or `LATEST` stable offset; topic -> (error code, offset). KafkaError."""
+    """Return topic -> (error code, `EARLIEST` or `LATEST` stable offset) from one broker. Raises KafkaError."""
     request = OffsetRequest(_CONSUMER, READ_COMMITTED, [(topic, [(lane, which)]) for topic in topics])
     response = await client.send(node, request)
     return {
@@ -74,29 +74,29 @@ def leader(client: AIOKafkaClient, topic: str, lane: int) -> int | None:
 
 
 def drop_connection(client: AIOKafkaClient, node: int, group: object) -> None:
-    """Close a connection, if it is there: behind a request without an answer nothing else would be answered."""
+    """Close a connection, if it exists: nothing sent after an unanswered request would be answered either."""
     connection = client._conns.get((node, group))  # noqa: SLF001
     if connection is not None:
         connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
 
 async def refresh_metadata(client: AIOKafkaClient) -> None:
-    """Ask the brokers who leads what."""
+    """Refresh the partitions' leaders from the brokers."""
     await client.force_metadata_update()
 
 
 async def leave_group(client: AIOKafkaClient, group: str, member_id: str, seconds_max: float) -> bool:
-    """Take a member out of its group, through the coordinator of this moment. Returns whether it is known to be out.
+    """Remove a member from its group, through the current coordinator. Returns whether it is known to be out.
 
-    aiokafka sends LeaveGroup once, to the coordinator that it last knew, and looks at no answer: after a move the old
-    member then stays until its session ends, and holds back every rebalance until then.
+    aiokafka sends LeaveGroup once, to the last coordinator it knew, and ignores the answer: after the coordinator has
+    moved, the old member stays until its session ends and delays every rebalance until then.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds_max):
             while True:
                 try:
                     node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-                    # Not by the connection of a new member, whose JoinGroup may wait there for the old one to go.
+                    # Not on the new member's connection, where its JoinGroup may wait for the old member to leave.
                     response = await client.send(node, LeaveGroupRequest(group, member_id))
                 except KafkaError as error:
                     if not error.retriable:
@@ -110,7 +110,7 @@ async def leave_group(client: AIOKafkaClient, group: str, member_id: str, second
 
 
 class _Coordinator(GroupCoordinator):  # type: ignore[misc]
-    """aiokafka's, which leaves the leaving to `leave_group`, and tells when the group knows its member."""
+    """aiokafka's coordinator, but `leave_group` does the leaving, and `entered` is set once the group knows the member."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.entered = asyncio.Event()
@@ -127,10 +127,10 @@ class _Coordinator(GroupCoordinator):  # type: ignore[misc]
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
-    """One member of a group, from its first join to its leaving. A new member id needs a new Member.
+    """One member of a group, from its first join until it leaves. A new member id needs a new Member.
 
-    `revoked(lanes)` is awaited before each rejoin, while heartbeats go on; `assigned(lanes)` after it, and must be
-    quick, since heartbeats wait for it; `failed(error)` is called once, when the group can't go on as it is.
+    `revoked(lanes)` is awaited before each rejoin, while heartbeats continue; `assigned(lanes)` after it, and must be
+    quick, since heartbeats wait for it; `failed(error)` is called once, on an error that membership does not survive.
     """
 
     def __init__(
@@ -145,12 +145,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no
         revoked: Callable[[list[int]], Awaitable[None]],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """Begin to join. `options` are GroupCoordinator's, of times and of static membership."""
+        """Begin to join. `options` are GroupCoordinator's timeouts and static membership."""
         self._assigned, self._revoked, self._failed = assigned, revoked, failed
         subscription = SubscriptionState()
         self._open = ExitStack()
-        # The coordinator leaves the group when nobody polls for max.poll.interval.ms. A lane that waits for ClickHouse
-        # does not poll, and must stay a member: for aiokafka one fetch is always under way.
+        # The coordinator leaves the group after max.poll.interval.ms without a poll. A worker whose lanes wait for
+        # ClickHouse does not poll but must stay a member, so aiokafka sees one fetch that never ends.
         self._open.enter_context(subscription.fetch_context())
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure.add_done_callback(self._on_failure)
@@ -162,17 +162,17 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no
 
     @property
     def generation(self) -> int:
-        """The generation as of now; below 0 outside of the group."""
+        """The current generation; below 0 outside the group."""
         return int(self._coordinator.generation)
 
     @property
     def member_id(self) -> str:
-        """The member id as of now; "" outside of the group."""
+        """The current member id; "" outside the group."""
         return str(self._coordinator.member_id)
 
     @property
     def stays(self) -> bool:
-        """Whether the group keeps this member's place when it goes (it is static)."""
+        """Whether the group keeps this member's place while it is away (it is static)."""
         return self._coordinator._group_instance_id is not None  # noqa: SLF001
 
     async def entered(self) -> None:
@@ -186,7 +186,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no
         try:
             await self._coordinator.close()
         except KafkaError:
-            pass  # its failure was told, or nobody cares any more: the member is gone either way
+            pass  # it was reported already, or no longer matters: the member is gone either way
         finally:
             self._coordinator._cluster.remove_listener(self._coordinator._handle_metadata_update)  # noqa: SLF001
             self._open.close()

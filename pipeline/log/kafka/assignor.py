@@ -1,23 +1,23 @@
-"""Who gets which lane: partition p of every topic goes to one member, balanced, and few lanes move.
+"""Lane assignment: partition p of every topic goes to one member, balanced, and as few lanes as possible move.
 
-`assign_lanes` decides, a function of what the members claim; `LaneAssignor` is the shell that speaks aiokafka's
-assignor interface and Kafka's `consumer` protocol (version 0), so that Kafka's own tools show who has what.
+`assign_lanes` decides from the members' claims alone; `LaneAssignor` is the shell that implements aiokafka's assignor
+interface and Kafka's `consumer` protocol (version 0), so that Kafka's own tools show the assignment.
 
-**What a member claims.** With every join it sends, as user data, the lanes it was last given, the *round* that gave
-them, and its `group.instance.id`. Where two claim a lane the newer round wins. A round is a number of our own that
-each leader counts up by one from the newest it sees: aiokafka tells an assignor neither the group's generation nor
-the members' instance ids, and a generation starts again when the group was empty for long. Claims only decide what
-moves, never who may commit: that is the broker's generation (`commits.py`).
+**Claims.** With every join a member sends, as user data, the lanes of its last assignment, the *round* of that
+assignment, and its `group.instance.id`. Where two members claim a lane, the newer round wins. A round is a number of our
+own: each leader adds one to the newest that it sees. aiokafka gives an assignor neither the group's generation nor the
+members' instance ids, and generations start over when the group was empty for long. Claims only decide which lanes move,
+never who may commit: the broker's generation does (`commits.py`).
 
-**Static members.** While one restarts within its session timeout the broker gives it its old lanes back and no round
-takes place. Members are ordered by instance id (else member id), so that a group in which everyone has forgotten
-(all restarted at once) is given the same lanes as the time before.
+**Static members.** When one restarts within its session timeout, the broker returns its old lanes without a round.
+Members are ordered by instance id (else member id), so that a group whose members all restart at once gets the same
+assignment as before.
 
 **Eager, not cooperative.** aiokafka revokes every lane of every member before a join and assigns them all after it, so
-a rebalance pauses all lanes for its length, also those that do not move. A lane that comes back has a new generation
-and so a new `Assignment`; nothing is accepted under the old one any more. Its worker has kept the lane's state in
-memory and uses it again if the ledger's end is still the one that the lane left behind, since only an owner writes
-there; otherwise the lane rebuilds its state from ClickHouse (ADR 12).
+a rebalance pauses all lanes for its duration, including those that do not move. A lane that returns has a new generation
+and so a new `Assignment`; nothing is accepted under the old one. Its worker has kept the lane's state in memory and
+reuses it if the ledger's end has not changed, since only an owner writes there; otherwise the lane rebuilds its state
+from ClickHouse (ADR 12).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,15 +32,15 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo
 
 NAME = "adledger-lanes"
-"""Of the protocol, as the group's members agree on it. It changes when claims or assignments change their meaning."""
+"""The protocol's name, on which the group's members agree. It changes when claims or assignments change their meaning."""
 
 PROTOCOL_VERSION = 0
-"""Of Kafka's `consumer` embedded protocol: the one that every tool reads."""
+"""The version of Kafka's `consumer` embedded protocol that every tool reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a member says it had: `lanes`, given to it in `round` (0: never any). `instance` is "" if not static."""
+    """A member's last assignment: `lanes`, assigned in `round` (0: never any). `instance` is "" if not static."""
 
     round: int = 0
     lanes: tuple[int, ...] = ()
@@ -48,15 +48,15 @@ class Claim:
 
 
 def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tuple[int, ...]]:
-    """Return the lanes of each member: all of 0..partitions-1, each once, numbers of lanes within one of each other.
+    """Return the lanes of each member: each of 0..partitions-1 exactly once, and member counts differ by at most one.
 
     As many lanes as balance allows stay with the member whose claim is the newest. The result does not depend on the
-    mapping's order. There is at least one member.
+    mapping's order. `members` is not empty.
     """
     order = sorted(members, key=lambda member: (members[member].instance or member, member))
     held = _held(members, order, partitions)
     fewest, rest = divmod(partitions, len(order))
-    # The larger shares go to those who hold most: only so the fewest lanes have to move.
+    # The larger shares go to the members with the most lanes, so that as few lanes as possible move.
     by_held = sorted(order, key=lambda member: -len(held[member]))
     share = {member: fewest + (place < rest) for place, member in enumerate(by_held)}
     kept = {member: held[member][: share[member]] for member in order}
@@ -70,7 +70,7 @@ def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tup
 
 
 def _held(members: Mapping[str, Claim], order: Iterable[str], partitions: int) -> dict[str, list[int]]:
-    """Return the lanes that each member holds, in order: of several claims the newest, then the first in `order`."""
+    """Return each member's lanes, ascending: the newest of several claims wins, then the first member in `order`."""
     owner: dict[int, str] = {}
     for member in order:
         for lane in members[member].lanes:
@@ -84,7 +84,7 @@ def _held(members: Mapping[str, Claim], order: Iterable[str], partitions: int) -
 
 
 def lanes_of(partitions: Mapping[str, int]) -> int:
-    """Return the number of lanes of topics (name -> partitions). Raises LogError where they are not all alike."""
+    """Return the number of lanes of topics (name -> partitions). Raises LogError where the counts differ."""
     counts = set(partitions.values())
     if len(counts) != 1 or 0 in counts:
         found = ", ".join(f"{topic} has {count}" for topic, count in sorted(partitions.items()))
@@ -97,10 +97,10 @@ def lanes_of(partitions: Mapping[str, int]) -> int:
 
 
 class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka has no types
-    """One member's assignor: `partition_assignment_strategy=[LaneAssignor(...)]`, an instance a consumer.
+    """One member's assignor: `partition_assignment_strategy=[LaneAssignor(...)]`, one instance per consumer.
 
-    aiokafka asks it for its claim before each join (`metadata`), for everyone's lanes where this member leads
-    (`assign`), and tells it what it was given (`on_assignment`).
+    aiokafka calls `metadata` for the claim before each join, `assign` for everyone's lanes where this member leads, and
+    `on_assignment` with this member's lanes.
     """
 
     name = NAME
@@ -112,10 +112,10 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
         refused: Callable[[LogError], None] | None = None,
         info: WorkerInfo = NO_INFO,
     ) -> None:
-        """Make an assignor for a member with this `group.instance.id`.
+        """Create the assignor of a member with this `group.instance.id`.
 
-        `refused` is told when the group can't be assigned: aiokafka wraps what `assign` raises and keeps it until
-        somebody polls.
+        `refused` is called when lanes can't be assigned: aiokafka wraps the error that `assign` raises and holds it until
+        the next poll.
         """
         self._claim = Claim(instance=instance or "")
         self._refused = refused
@@ -123,7 +123,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
 
     @property
     def claim(self) -> Claim:
-        """What this member was last given."""
+        """The last assignment of this member."""
         return self._claim
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
@@ -134,7 +134,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Assign lanes to all members. Raises LogError: topics of different widths, members of different topics."""
+        """Assign lanes to all members. Raises LogError: partition counts differ, or the members' topics do."""
         try:
             topics = _common_topics(members)
             lanes = lanes_of({topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics})
@@ -155,7 +155,7 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
         }
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Remember what was given, to claim it in the next round."""
+        """Remember the assignment, to claim it in the next round."""
         lanes = {tuple(sorted(partitions)) for _, partitions in assignment.assignment} or {()}
         assert len(lanes) == 1, (
             f"an assignment by {NAME} has the same partitions of every topic: {assignment}"
@@ -171,8 +171,8 @@ def _common_topics(members: Mapping[str, ConsumerProtocolMemberMetadata]) -> lis
             f"{member}: {', '.join(topics)}" for topics, member in sorted(subscriptions.items())
         )
         raise LogError(
-            f"workers of one group have different topics, so no lane is whole: {found}",
-            remedy="give all workers of the group the same topics settings, or another group",
+            f"workers of one group have different topics, so no lane is complete: {found}",
+            remedy="set the same topics for all workers of the group, or use another group",
         )
     return list(next(iter(subscriptions)))
 
@@ -185,7 +185,7 @@ def _encode_claim(claim: Claim, info: WorkerInfo) -> bytes:
 
 
 def _decode_claim(user_data: bytes | None) -> Claim:
-    """Return a member's claim. What can't be read claims nothing: claims only spare moves."""
+    """Return a member's claim. An unreadable one claims nothing: claims only avoid moves."""
     try:
         said = orjson.loads(user_data or b"{}")
         return Claim(int(said["round"]), tuple(int(lane) for lane in said["lanes"]), str(said["instance"]))

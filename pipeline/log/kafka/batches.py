@@ -1,13 +1,13 @@
-"""From the bytes of a fetch to encoded batches: whole, checked, decompressed, and only what was committed.
+"""From the bytes of a fetch to encoded batches: complete, checked, decompressed, and committed.
 
-What a broker sends for a partition are record batches one behind the other, the last perhaps cut off. With
-isolation `read_committed` it also names the aborted transactions among them (producer id, first offset): a
-producer's transactional batches from there on are left out, until its abort marker. Markers themselves (control
-batches) and batches that compaction emptied bring no records, but move the next offset.
+A broker sends a partition's record batches in sequence, the last one possibly cut off. With isolation `read_committed`
+it also names the aborted transactions among them (producer id, first offset): a producer's transactional batches are
+left out from there until its abort marker. Markers (control batches) and batches that compaction emptied bring no
+records, but move the next offset.
 
-Whoever may produce is not trusted. A batch whose checksum is right and whose bytes are not what its header says is
-its producer's doing: it is passed on as unreadable, and becomes a dead letter. Whatever the bytes alone do not decide
-(a wrong checksum, no memory) is an error, and never a dead letter.
+Producers are not trusted. A batch with a correct checksum whose bytes contradict its header is the producer's fault: it
+is passed on as unreadable and becomes a dead letter. Anything that the bytes alone do not decide (a wrong checksum, no
+memory) is an error, never a dead letter.
 """
 
 from collections.abc import Iterable
@@ -34,12 +34,12 @@ _LENGTH_AT, _MAGIC_AT = 8, 16
 _CODEC_MASK = 0x07
 
 DECODED_BYTES_MAX = 64 << 20
-"""A fetch yields no further batches once what it decoded takes this much memory: they are fetched again."""
+"""A fetch yields no further batches once the decoded ones take this much memory: the rest is fetched again."""
 RECORD_REF_BYTES = 64
-"""What a record takes beside its bytes, at most: its row of references."""
+"""Memory per record in addition to its bytes, at most: its row of references."""
 _NOTHING: U8 = np.zeros(READ_AHEAD_BYTES, np.uint8)
 _ABORT = b"\x00\x00"
-"""The type in a marker's key, behind its version (both i16): 0 abort, 1 commit."""
+"""The type in a marker's key, after its version (both i16): 0 abort, 1 commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def decode_batches(
     data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str,
     room_bytes_max: int = BATCH_BYTES_MAX,
 ) -> DecodedBatches:  # fmt: skip
-    """Decode what a fetch at `position` brought of one partition; batches that end before it are passed over.
+    """Decode one partition's bytes from a fetch at `position`; batches that end before it are skipped.
 
     `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Batches beyond
     DECODED_BYTES_MAX are left for the next fetch. Raises LogError for a checksum that does not match, a format older
@@ -80,7 +80,7 @@ def decode_batches(
         if not checksum_matches(buffer, at, header):
             raise LogError(
                 f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
-                remedy="Look at the broker's disk and the network; the batch is fetched again after a restart.",
+                remedy="Check the broker's disk and the network; the batch is fetched again after a restart.",
             )
         emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
         if transactions.wants(header, data, at, where) and header.next_offset > position and not emptied:
@@ -93,7 +93,7 @@ def decode_batches(
 
 
 def whole_batch_bytes(data: bytes, at: int) -> int:
-    """Return the size of the batch that begins at `at`; 0 where nothing does, or it was cut off."""
+    """Return the size of the batch that begins at `at`; 0 where there is none, or it is cut off."""
     if len(data) - at < LENGTH_FIELD_END:
         return 0
     length = int.from_bytes(data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big")
@@ -102,7 +102,7 @@ def whole_batch_bytes(data: bytes, at: int) -> int:
 
 
 class _Aborted:
-    """Which batches belong to aborted transactions, told batch by batch in offset order."""
+    """Decides which batches belong to aborted transactions, batch by batch in offset order."""
 
     def __init__(self, aborted: Iterable[tuple[int, int]]) -> None:
         self._coming = sorted(((first, producer) for producer, first in aborted), reverse=True)
@@ -120,9 +120,9 @@ class _Aborted:
 
 
 def _is_abort(data: bytes, at: int, where: str) -> bool:
-    """Tell whether a control batch, which is never compressed, is an abort marker.
+    """Return whether a control batch, which is never compressed, is an abort marker.
 
-    Raises LogError where it is no marker: brokers take none from clients, so it is theirs.
+    Raises LogError where it is not a marker: brokers accept no control batches from clients, so they wrote it.
     """
     at += HEADER_BYTES
     try:
@@ -142,7 +142,7 @@ def _header(data: bytes, at: int, size: int, where: str) -> BatchHeader:
     if size > _MAGIC_AT and 0 <= data[at + _MAGIC_AT] < MAGIC:
         raise LogError(
             f"{where}: records of message format {data[at + _MAGIC_AT]}, from before Kafka 0.11",
-            remedy="Copy the topic with a current producer (its records then have format 2), or begin behind them: "
+            remedy="Copy the topic with a current producer (its records then have format 2), or begin after them: "
             "kafka-consumer-groups.sh --reset-offsets.",
         )
     if size < HEADER_BYTES:
@@ -159,8 +159,8 @@ def _append_time(header: BatchHeader, log_time: LogTime, where: str) -> int:
     if header.append_time == NO_APPEND_TIME:
         raise LogError(
             f"{where}: the record batch at offset {header.base_offset} carries its producer's time, and log_time = append",
-            remedy="Set message.timestamp.type=LogAppendTime (adledger topics check); what was written before that can "
-            "only be read with log_time = record, from a topic of its own.",
+            remedy="Set message.timestamp.type=LogAppendTime (adledger topics check); records written before that can "
+            "only be read with log_time = record, from a separate topic.",
         )
     return header.append_time
 

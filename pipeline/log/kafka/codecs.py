@@ -1,12 +1,12 @@
 """Decompressing the records of Kafka's record batches, many into one piece of memory.
 
-Producers are not trusted: whatever the bytes declare, at most BATCH_BYTES_MAX come out, and memory is taken for what
-a codec can make of that many bytes, not for what they say of themselves. The bytes alone decide whether a batch can be
-decompressed: where memory is short that is a MemoryError, and says nothing about the batch.
+Producers are not trusted: whatever the bytes declare, at most BATCH_BYTES_MAX come out, and memory is allocated for the
+most that a codec can make of the input, not for the size it declares. The bytes alone decide whether a batch can be
+decompressed: a lack of memory is a MemoryError and says nothing about the batch.
 
-LZ4 is read block by block: a frame decoder makes and checks a context for each frame, which costs ten times as
-much as the blocks themselves [measured: 65 us against 5 us for a batch of 76 KB], and what its checksums cover the
-batch's own CRC has covered already. Frame format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md.
+LZ4 is read block by block: a frame decoder creates and checks a context for each frame, which costs ten times as
+much as the blocks themselves [measured: 65 us against 5 us for a batch of 76 KB], and the batch's own CRC already covers
+what the frame's checksums cover. Frame format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md.
 Snappy comes as one raw block (librdkafka) or as the xerial stream of Java's and aiokafka's producers.
 """
 
@@ -22,9 +22,9 @@ from adledger.schemas.wire import BATCH_BYTES_MAX
 U8 = npt.NDArray[np.uint8]
 
 PIECE_BYTES_MIN, PIECE_BYTES_MAX = 64 << 10, 4 << 20
-"""Memory is taken in pieces between these, unless a single batch needs more."""
+"""Memory is allocated in pieces of a size between these, unless a single batch needs more."""
 RATIO = 8
-"""Decompressed to compressed bytes, as assumed for the first piece: JSON's is 3 to 7. Untouched memory costs nothing."""
+"""Assumed compression ratio for the first piece: JSON's is 3 to 7. Untouched memory costs nothing."""
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 
@@ -35,31 +35,31 @@ _LZ4_BLOCK_BYTES = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
 _LZ4_HEADER_BYTES_MIN = 7
 _LZ4_STORED = 0x8000_0000
 _LZ4_RATIO_MAX = 255
-"""Decompressed to compressed bytes of a block, at most: a length's byte stands for 255."""
+"""The largest compression ratio of a block: one byte of a length encodes up to 255."""
 _LZ4_BLOCKS_MAX = 2_048
-"""A frame of more blocks (each of 64 KiB or more, where a client fills them) is left to the frame decoder."""
+"""Frames with more blocks than this go to the frame decoder (a client that fills its blocks has 64 KiB or more in each)."""
 
 _NO_MEMORY = "llocation"
-"""In what zstd and LZ4 say where they get no memory: "Allocation error", "ERROR_allocation_failed"."""
+"""In the errors of zstd and LZ4 when they get no memory: "Allocation error", "ERROR_allocation_failed"."""
 
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
 _XERIAL_BLOCKS_MAX = 16_384
-"""Clients write blocks of 32 KiB: BATCH_BYTES_MAX has 2,048 of them. So many small ones would only cost time."""
+"""Clients write blocks of 32 KiB, 2,048 of which fill BATCH_BYTES_MAX. More, smaller ones would only cost time."""
 
 
 class UndecodableError(ValueError):
-    """The bytes are not what their codec says, or more of them than a batch may have."""
+    """The bytes are invalid for their codec, or decompress to more than a batch may have."""
 
 
 class Arena:
-    """Memory for decompressed records, given out from its beginning; a new piece where one is full.
+    """Memory for decompressed records, allotted from its beginning; a new piece where one is full.
 
-    Behind what is given out there are always READ_AHEAD_BYTES more. No byte is given out twice.
+    READ_AHEAD_BYTES more always follow what is allotted. No byte is allotted twice.
     """
 
     def __init__(self, compressed_bytes: int, room_bytes_max: int = BATCH_BYTES_MAX) -> None:
-        """Make an arena for so many compressed bytes in all, as far as that can be told; at most so much room at once."""
+        """Prepare for about `compressed_bytes` in total; one request may ask for at most `room_bytes_max`."""
         self._room_bytes_max = room_bytes_max
         self._piece_bytes = min(max(compressed_bytes * RATIO, PIECE_BYTES_MIN), PIECE_BYTES_MAX)
         self._memory = np.empty(0, np.uint8)
@@ -68,23 +68,25 @@ class Arena:
     def room(self, size: int) -> memoryview:
         """Return the free memory, which is at least `size` bytes. Raises MemoryError."""
         if size > self._room_bytes_max:
-            raise MemoryError(f"{size} bytes of room are asked for at once, there are {self._room_bytes_max}")
+            raise MemoryError(
+                f"{size} bytes are requested at once, at most {self._room_bytes_max} are allowed"
+            )
         if size > len(self._memory) - READ_AHEAD_BYTES - self._at:
             self._memory = np.empty(max(size + READ_AHEAD_BYTES, self._piece_bytes), np.uint8)
             self._at = 0
         return self._memory.data[self._at : len(self._memory) - READ_AHEAD_BYTES]
 
     def take(self, size: int) -> tuple[U8, int]:
-        """Give out the first `size` bytes of the room; return the memory and where they begin in it."""
+        """Allot the first `size` bytes of the room; return the memory and where they begin in it."""
         begin = self._at
         self._at += size
         return self._memory, begin
 
     def decompress(self, data: memoryview, codec: int) -> tuple[U8, int, int]:
-        """Return the memory that holds the decompressed bytes, where they begin in it, and how many they are.
+        """Return the memory with the decompressed bytes, where they begin in it, and their number.
 
-        Raises UndecodableError: a codec that is not known, bytes that are not what it says, or more than
-        BATCH_BYTES_MAX of them. MemoryError: there is no room now.
+        Raises UndecodableError: an unknown codec, invalid bytes, or more than BATCH_BYTES_MAX decompressed; MemoryError:
+        there is no memory now.
         """
         try:
             if codec == LZ4:
@@ -94,7 +96,7 @@ class Arena:
             elif codec in (GZIP, ZSTD):
                 size = _stream(data, self, cramjam.gzip if codec == GZIP else cramjam.zstd)
             else:
-                raise UndecodableError(f"codec {codec} is not known")
+                raise UndecodableError(f"codec {codec} is unknown")
         except cramjam.DecompressionError as error:
             if _NO_MEMORY in str(error):
                 raise MemoryError(str(error)) from error
@@ -103,12 +105,12 @@ class Arena:
 
 
 def _stream(data: memoryview, arena: Arena, codec: ModuleType) -> int:
-    """Decompress what does not say how large it will be."""
+    """Decompress a stream that does not declare its size."""
     try:
         return int(codec.decompress_into(data, arena.room(len(data) * RATIO)[:BATCH_BYTES_MAX]))
     except (
         cramjam.DecompressionError
-    ):  # no room, or damaged: with all the room that a batch may have, it tells
+    ):  # no room, or damaged: an attempt with all the room that a batch may have tells which
         return int(codec.decompress_into(data, arena.room(BATCH_BYTES_MAX)[:BATCH_BYTES_MAX]))
 
 
@@ -144,9 +146,9 @@ def _lz4(data: memoryview, arena: Arena) -> int:
 
 
 def _lz4_header(raw: bytes) -> tuple[int, int, int] | None:
-    """Return where an LZ4 frame's first block is, the blocks' size at most, and the bytes behind each block.
+    """Return where an LZ4 frame's first block is, the largest block size, and the number of bytes after each block.
 
-    None for what is not one frame of independent blocks without a dictionary, as Kafka's clients write it.
+    None for anything but one frame of independent blocks without a dictionary, as Kafka's clients write it.
     """
     if len(raw) < _LZ4_HEADER_BYTES_MIN or raw[:4] != _LZ4_MAGIC:
         return None

@@ -1,18 +1,18 @@
 """What the broker's answers to an OffsetCommit mean for the lane that sent it.
 
-| answer of a partition | verdict | when all are of it |
+| answer of a partition | meaning | when all have it |
 | --- | --- | --- |
 | 0 | DONE | - |
 | ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, REBALANCE_IN_PROGRESS | FENCED | CommitFenced |
 | COORDINATOR_LOAD_IN_PROGRESS, OFFSET_METADATA_TOO_LARGE, UNKNOWN_TOPIC_OR_PARTITION, not authorised ... | NOT_DONE | CommitRefused |
 | NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE, none, any other | UNKNOWN | CommitUnknown |
 
-Some accepted and some not is CommitUnknown too; some fenced and some not done is CommitFenced.
+A mix of accepted and not accepted is CommitUnknown too; a mix of fenced and not done is CommitFenced.
 
-NOT_COORDINATOR and COORDINATOR_NOT_AVAILABLE read like "ask elsewhere", and stock clients then send again. But a
-broker also gives them for a commit that it *has* written and not seen replicated (its replicas were slow, or it lost
-the partition in between: Kafka's GroupMetadataManager.storeOffsets, CoordinatorRuntime), which the next coordinator
-may hold as accepted. So they tell nothing.
+NOT_COORDINATOR and COORDINATOR_NOT_AVAILABLE look like "ask another broker", and stock clients send the commit again. But
+a broker also returns them for a commit that it *has* written but not seen replicated (its replicas were slow, or it lost
+the partition meanwhile: Kafka's GroupMetadataManager.storeOffsets, CoordinatorRuntime), and the next coordinator may
+treat that one as accepted. So the outcome is unknown.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,11 +26,11 @@ METADATA_BYTES_MAX = 4096
 
 
 class CommitAnswer(Enum):
-    """What one partition's answer says of the commit."""
+    """What one partition's answer says about the commit."""
 
     DONE = "accepted"
-    FENCED = "refused, the lane has been given away"
-    NOT_DONE = "refused, surely not done"
+    FENCED = "refused, the lane has another owner"
+    NOT_DONE = "refused, certainly not done"
     UNKNOWN = "unknown"
 
 
@@ -56,7 +56,7 @@ NAMES: Mapping[int, tuple[str, CommitAnswer]] = {
 """Kafka's error codes that OffsetCommit and OffsetFetch may answer with. Others are UNKNOWN."""
 
 REMEDIES: Mapping[int, str] = {
-    3: "make the topic, or name another in the settings (`adledger topics check`)",
+    3: "create the topic, or name another in the settings (`adledger topics check`)",
     12: f"set the brokers' offset.metadata.max.bytes to {METADATA_BYTES_MAX} (Kafka's default) or more",
     14: "wait: the broker reads the group's offsets after its start",
     29: RIGHTS_REMEDY,
@@ -73,14 +73,14 @@ def error_name(code: int) -> str:
 
 
 def remedy(code: int) -> str:
-    """Return what a person can do about an error code."""
+    """Return what an operator can do about an error code."""
     return REMEDIES.get(code, LOOK)
 
 
 def outcome(
     where: str, asked: Collection[TopicAndPartition], answers: Mapping[TopicAndPartition, int]
 ) -> LogError | None:
-    """Return the error that the answers to one commit amount to, None where every partition asked for was accepted."""
+    """Return the error that the answers to one commit amount to, or None where every requested partition accepted it."""
     verdicts = {NAMES[answers[at]][1] if answers.get(at) in NAMES else CommitAnswer.UNKNOWN for at in asked}
     if verdicts == {CommitAnswer.DONE}:
         return None
@@ -91,7 +91,7 @@ def outcome(
     if verdicts & {CommitAnswer.DONE, CommitAnswer.UNKNOWN}:
         return CommitUnknown(
             f"{where}: whether the commit was accepted is unknown: {found}",
-            remedy="the worker leaves the group and joins as a new member; if that goes on, look at the brokers' logs",
+            remedy="the worker leaves the group and joins as a new member; if this keeps happening, look at the brokers' logs",
         )
     if CommitAnswer.FENCED in verdicts:
         return CommitFenced(

@@ -1,12 +1,12 @@
 """A group's committed positions on Kafka: each commit in its assignment's name, sent once.
 
-Stock aiokafka sends a commit again when the answer is one that passes, and under the generation and member id that
-are current *then*: an old intent so overwrites the one of the lane's next owner. Here a request carries what the
-assignment was made with, is sent once, and what its answer means is in `commit_outcome`.
+Stock aiokafka resends a commit after a transient error, with the generation and member id that are current *then*: that
+would let an old intent overwrite that of the lane's next owner. Here a request carries the assignment's generation and
+member id and is sent once; `commit_outcome` says what its answer means.
 
-The broker takes one request of a connection at a time, and a commit takes 7 ms, mostly its wait for others to be written
-with. So lanes share `CONNECTIONS` connections to the coordinator: 64 lanes that commit at once wait 0.4 s on one,
-0.1 s on four. The group's heartbeats and joins have one of their own.
+The broker handles one request of a connection at a time, and a commit takes 7 ms, most of which it waits to be written
+together with others. So lanes share `CONNECTIONS` connections to the coordinator: 64 lanes that commit at once wait
+0.4 s on one connection, 0.1 s on four. The group's heartbeats and joins use another one.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.retry import RetryPolicy
 
 ANSWER_SECONDS_MAX = 10.0
-"""Patience for an answer: about the write deadline, since an intent that is accepted later is of no use."""
+"""Timeout for an answer: about the write deadline, since an intent that is accepted later is useless."""
 
 CONNECTIONS = 4
-"""To the coordinator, for offsets; lane p uses number p modulo this."""
+"""Connections to the coordinator for offsets; lane p uses number p modulo this."""
 
 COORDINATOR_WAIT = RetryPolicy(attempts_max=None, backoff_ms_max=400)
-"""Between two looks at a coordinator that is not ready: until ANSWER_SECONDS_MAX are over."""
+"""Pause between two requests to a coordinator that is not ready, until ANSWER_SECONDS_MAX have passed."""
 ENDLESS = "attempts without a limit do not end"
 
 PASSING = NOT_READY | {88}
-"""Answers to OffsetFetch that pass by themselves: also a commit that is not stable yet."""
+"""Transient answers to OffsetFetch, a commit that is not stable yet among them."""
 
 
 class GroupCommits:
-    """The `Offsets` of one group, through an aiokafka client that was bootstrapped. It finds the coordinator itself."""
+    """The `Offsets` of one group, through a bootstrapped aiokafka client. It finds the coordinator itself."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class GroupCommits:
     async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
         """Commit a lane's positions (topic index -> position) in the assignment's name, in exactly one request.
 
-        Raises CommitFenced; CommitRefused, then nothing was committed or will be; CommitUnknown. After CommitUnknown,
-        and after a commit that was cancelled, nothing more is sent for this lane under this assignment: the earlier
-        request may still be on its way and would overwrite what came after it.
+        Raises CommitFenced; CommitRefused (nothing was or will be committed); CommitUnknown. After CommitUnknown, and after
+        a cancelled commit, this lane sends nothing more under this assignment: the earlier request may still be on its
+        way and would overwrite a later one.
         """
         lane = assignment.lane
         where = f"lane {lane}, group {self._group}"
@@ -84,20 +84,20 @@ class GroupCommits:
         except (KafkaError, TimeoutError) as error:
             raise CommitUnknown(
                 f"{where}: no answer to a commit: {error!r}",
-                remedy="the worker leaves the group and joins as a new member; if that goes on, look at the brokers",
+                remedy="the worker leaves the group and joins as a new member; if this keeps happening, look at the brokers",
             ) from error
         answers = {(topic, p): code for topic, partitions in response.topics for p, code in partitions}
         failure = outcome(where, [(self._topics[topic], lane) for topic in positions], answers)
         if not isinstance(failure, CommitUnknown):
             self._known(assignment)
         if failure is not None:
-            self._node = None  # it may have moved; to ask costs little
+            self._node = None  # it may have moved, and a lookup is cheap
             raise failure
 
     async def committed(self, lane: int) -> Mapping[int, Committed]:
-        """Return topic index -> what the group has committed; topics without a commit are left out.
+        """Return topic index -> the group's committed position; topics without a commit are left out.
 
-        Asks again while the coordinator is not ready, as long as an answer may take. Raises LogError.
+        Repeats the request while the coordinator is not ready, for up to ANSWER_SECONDS_MAX. Raises LogError.
         """
         where, why = f"lane {lane}, group {self._group}", "no answer"
         request = OffsetFetch(self._group, self._topics, lane)
@@ -119,26 +119,26 @@ class GroupCommits:
                 raise AssertionError(ENDLESS)
         except TimeoutError as error:
             raise LogError(
-                f"{where}: what was committed can't be read: {why}",
+                f"{where}: the committed positions can't be read: {why}",
                 remedy="look at the brokers: is the group's coordinator up?",
             ) from error
 
     def _check(self, assignment: Assignment, positions: Mapping[int, Committed], where: str) -> None:
         if self._in_doubt.get(assignment.lane) == assignment:
             raise CommitUnknown(
-                f"{where}: what became of an earlier commit is unknown, so this member sends no other",
+                f"{where}: the outcome of an earlier commit is unknown, so this member sends no other",
                 remedy="the worker leaves the group and joins as a new member",
             )
         longest = max(len(at.metadata.encode()) for at in positions.values())
         assert longest <= METADATA_BYTES_MAX, f"{where}: {longest} bytes of metadata"
 
     def _known(self, assignment: Assignment) -> None:
-        """Forget a commit whose outcome is known, unless the lane has a newer one under way by now."""
+        """Forget a commit whose outcome is known, unless the lane has sent a newer one since."""
         if self._in_doubt.get(assignment.lane) == assignment:
             del self._in_doubt[assignment.lane]
 
     async def _reached(self, lane: int, where: str) -> int:
-        """Return the coordinator's node, connected to. Raises CommitRefused, nothing having been sent."""
+        """Return the coordinator's node, once it is connected. Raises CommitRefused: nothing was sent."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
                 for attempt in COORDINATOR_WAIT.attempts():
@@ -160,8 +160,8 @@ class GroupCommits:
     async def _coordinator(self, lane: int) -> int:
         """Return the coordinator's node. Raises KafkaError.
 
-        One that was just found is asked for the group's offsets first: while it is not ready for the group (after its
-        start, say) it would answer a commit with NOT_COORDINATOR, which tells nothing.
+        A newly found one first gets a request for the group's offsets: while it is not ready for the group (after its
+        start, say) it would answer a commit with NOT_COORDINATOR, which leaves the outcome unknown.
         """
         async with self._finding:
             if self._node is None:
@@ -175,11 +175,13 @@ class GroupCommits:
             return self._node
 
     async def _answer(self, lane: int, node: int, request: OffsetCommit | OffsetFetch) -> Any:
-        """Send once and return the response. Raises NodeNotReadyError or LogError: nothing was sent; KafkaError, TimeoutError."""
+        """Send once and return the response. Raises KafkaError, TimeoutError; NodeNotReadyError, LogError: nothing was sent."""
         try:
             async with asyncio.timeout(self._answer_seconds_max):
                 return await self._client.send(node, request, group=_connection(lane))
-        except NotImplementedError as error:  # aiokafka's word for a broker that lacks the request's version
+        except (
+            NotImplementedError
+        ) as error:  # aiokafka raises it where the broker lacks the request's version
             raise LogError(
                 f"the broker is too old: {error}", remedy="Kafka 2.8 or newer is needed"
             ) from error
@@ -191,7 +193,7 @@ class GroupCommits:
     def _positions(self, where: str, response: Any, code: int) -> dict[int, Committed]:
         if code:
             raise LogError(
-                f"{where}: what was committed can't be read: {error_name(code)}", remedy=remedy(code)
+                f"{where}: the committed positions can't be read: {error_name(code)}", remedy=remedy(code)
             )
         index = {topic: i for i, topic in enumerate(self._topics)}
         return {
@@ -203,7 +205,7 @@ class GroupCommits:
 
 
 def _connection(lane: int) -> tuple[str, int]:
-    """Return the name of a lane's connection: what aiokafka calls a connection group may be any hashable."""
+    """Return the name of a lane's connection: aiokafka's connection group may be any hashable."""
     return "offsets", lane % CONNECTIONS
 
 

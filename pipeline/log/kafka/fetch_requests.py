@@ -1,7 +1,7 @@
-"""Kafka's Fetch request, version 13: the first that names topics by id, which aiokafka (to 0.14) does not speak.
+"""Kafka's Fetch request, version 13: the first that names topics by id, which aiokafka (to 0.14) lacks.
 
-https://kafka.apache.org/protocol#The_Messages_Fetch. By name, a topic that was made anew under a running worker would
-be read on from the old one's offset as if nothing had happened. Brokers since Kafka 3.1 answer it.
+https://kafka.apache.org/protocol#The_Messages_Fetch. With names, a worker would not notice that a topic was recreated and
+would continue in the new one at the old one's offset. Brokers since Kafka 3.1 support it.
 """
 
 import struct
@@ -28,7 +28,7 @@ from adledger.pipeline.log.leader_epochs import NO_EPOCH
 _API_KEY = 1
 _VERSION = 13
 _CONSUMER = -1
-"""The replica id of who is no replica."""
+"""The replica id of a client."""
 _NO_SESSION, _WHOLE_FETCH = 0, -1
 _NO_RACK = ""
 _DIVERGING_EPOCH_TAG = 0
@@ -37,9 +37,9 @@ _EPOCH_END = struct.Struct(">iq")
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where to fetch from, and the leader epoch of the batch that was fetched before it (`NO_EPOCH`: not known).
+    """Where to fetch from, and the leader epoch of the batch that was fetched before it (`NO_EPOCH`: unknown).
 
-    With the epoch a broker tells where its log has another past than the one that was read: KIP-320, KIP-595.
+    From the epoch the broker tells where its log diverges from the one that was read: KIP-320, KIP-595.
     """
 
     offset: int
@@ -50,7 +50,7 @@ class Position:
 class FetchedPartition:
     """A broker's answer for one partition. `end` is the last stable offset; `aborted` (producer id, first offset).
 
-    `diverges_at`: where the log's past becomes another than the one that was read before; None: nowhere.
+    `diverges_at`: the offset from which the log differs from what was read before; None: it does not.
     """
 
     topic_id: str
@@ -62,7 +62,7 @@ class FetchedPartition:
 
 
 class FetchResponse(Response):  # type: ignore[misc] # aiokafka is untyped
-    """Of each partition: error, high watermark, last stable offset, aborted transactions, records as bytes."""
+    """For each partition: error, high watermark, last stable offset, aborted transactions, records as bytes."""
 
     API_KEY = _API_KEY
     API_VERSION = _VERSION
@@ -142,7 +142,7 @@ class _FetchRequestV13(RequestStruct):  # type: ignore[misc]
 
 
 class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
-    """Fetch one partition number of topics (id -> Position), at most `bytes_max` of each."""
+    """Fetch one partition number of topics (id -> Position), at most `bytes_max` of each topic."""
 
     API_KEY = _API_KEY
 
@@ -173,7 +173,7 @@ class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
 
 
 def partitions(response: Any) -> list[FetchedPartition]:
-    """Return the answer of each topic."""
+    """Return the answer for each topic."""
     if response.error_code:  # of the request as a whole
         return [
             FetchedPartition(topic_id, response.error_code, -1, (), b"") for topic_id, *_ in response.topics
@@ -193,6 +193,6 @@ def partitions(response: Any) -> list[FetchedPartition]:
 
 
 def _diverges_at(tags: Mapping[int, bytes]) -> int | None:
-    """Return the end of the last epoch that is the same, of the tagged field EpochEndOffset (epoch i32, end i64)."""
+    """Return the end of the last common epoch, from the tagged field DivergingEpoch (epoch i32, end offset i64)."""
     field = tags.get(_DIVERGING_EPOCH_TAG)
     return None if field is None else int(_EPOCH_END.unpack_from(field)[1])

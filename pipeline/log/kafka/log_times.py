@@ -1,7 +1,7 @@
-"""The largest record timestamp of partitions: Kafka's ListOffsets, version 7, the first that can be asked for it.
+"""The largest record timestamp of partitions: Kafka's ListOffsets, version 7, the first that returns it.
 
-https://kafka.apache.org/protocol#The_Messages_ListOffsets; aiokafka (to 0.14) stops below it. Brokers since Kafka
-3.0 answer it.
+https://kafka.apache.org/protocol#The_Messages_ListOffsets; aiokafka (to 0.14) lacks that version. Brokers since Kafka
+3.0 support it.
 """
 
 from collections import defaultdict
@@ -93,7 +93,7 @@ class _ListOffsetsRequestV7(RequestStruct):  # type: ignore[misc]
 
 
 class _LargestTimestamps(Request[_ListOffsetsRequestV7]):  # type: ignore[misc]
-    """Ask one broker for the largest timestamp of each of these partitions, which it leads."""
+    """Request the largest timestamp of each of these partitions from the broker that leads them."""
 
     API_KEY = _API_KEY
 
@@ -114,8 +114,7 @@ class _LargestTimestamps(Request[_ListOffsetsRequestV7]):  # type: ignore[misc]
 async def largest_log_times(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[int]:
     """Return each lane's largest record timestamp (ms) over all these topics, NO_TIME where it is empty.
 
-    Asks again while brokers are still taking over partitions, as they are of a topic that was just made. Raises
-    KafkaError.
+    Repeats the request while brokers are still taking over partitions, for example of a new topic. Raises KafkaError.
     """
     lanes = [NO_TIME] * max((topic.partitions for topic in topics), default=0)
     for attempt in LEADERS_RETRY.attempts():
@@ -133,7 +132,7 @@ async def largest_log_times(client: AIOKafkaClient, topics: Sequence[TopicFacts]
 
 
 async def _ask(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[tuple[str, int, int]]:
-    """Return topic, partition and largest timestamp, of each partition's leader."""
+    """Return (topic, partition, largest timestamp) from each partition's leader."""
     by_leader: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for topic in topics:
         for partition, leader in enumerate(topic.leaders):

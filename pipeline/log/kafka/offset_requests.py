@@ -1,7 +1,7 @@
-"""OffsetCommit and OffsetFetch, each in the one version that Kafka 2.8 to 4.x all know and that says what we need.
+"""OffsetCommit and OffsetFetch, each in a version that Kafka 2.8 to 4.x all support and that has the fields we need.
 
-aiokafka 0.14 stops at versions 3: too early for static members' ids (OffsetCommit 7) and stable offsets (OffsetFetch 7).
-Kafka 4.0 took away OffsetCommit 0-1 and OffsetFetch 0; topics by id came after 4.0, at 10.
+aiokafka 0.14 stops at version 3: too early for static members' ids (OffsetCommit 7) and stable offsets (OffsetFetch 7).
+Kafka 4.0 removed OffsetCommit 0-1 and OffsetFetch 0; topics by id came after 4.0, in version 10.
 """
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -46,7 +46,7 @@ class OffsetCommitResponseV7(Response):  # type: ignore[misc]  # aiokafka has no
 
 
 class OffsetCommitRequestV7(RequestStruct):  # type: ignore[misc]
-    """Positions of a group in the name of one member and generation."""
+    """A group's positions, committed by one member in one generation."""
 
     API_KEY = OFFSET_COMMIT
     API_VERSION = 7
@@ -90,7 +90,7 @@ class OffsetCommit(Request[OffsetCommitRequestV7]):  # type: ignore[misc]
 
 
 class OffsetFetchResponseV7(Response):  # type: ignore[misc]
-    """For each partition an offset (-1: none), metadata and an error code; one error code of the group."""
+    """For each partition an offset (-1: none), metadata and an error code; one error code for the group."""
 
     API_KEY = OFFSET_FETCH
     API_VERSION = 7
@@ -120,7 +120,7 @@ class OffsetFetchResponseV7(Response):  # type: ignore[misc]
 
 
 class OffsetFetchRequestV7(RequestStruct):  # type: ignore[misc]
-    """Ask for a group's positions of the partitions named."""
+    """Request a group's positions in the named partitions."""
 
     FLEXIBLE_VERSION = True
     API_KEY = OFFSET_FETCH

@@ -1,7 +1,7 @@
 """Writing encoded record batches to Kafka: idempotent, acknowledged by all in-sync replicas, in order.
 
-aiokafka's producer keeps the connections, the leaders, the retries and the sequence numbers. It takes a batch that
-is encoded already because it asks of a builder only what `_Encoded` answers.
+aiokafka's producer handles the connections, the leaders, the retries and the sequence numbers. It accepts batches that
+are already encoded because it uses a builder only through the methods of `_Encoded`.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
-"""The most that may wait for acknowledgement; `append_encoded` waits while more does."""
+"""The most bytes that may await acknowledgement; `append_encoded` waits while there are more."""
 SILENCE_SECONDS_MAX = 120
 """An idempotent producer retries for ever. When nothing is acknowledged for this long, writing ends with an error."""
 LOOK_SECONDS = 1.0
 ABANDON_SECONDS_MAX = 5
-"""How long a producer that is given up waits for answers to what it sent."""
+"""How long an abandoned producer waits for answers to what it sent."""
 
 _BASE_OFFSET = struct.Struct(">q")
 _PRODUCER = struct.Struct(">qhi")  # producer id, epoch, base sequence
@@ -37,21 +37,21 @@ _APPEND_TIME = 1  # RecordMetadata.timestamp_type
 
 
 class _Encoded(BatchBuilder):  # type: ignore[misc] # aiokafka is untyped
-    """A batch that stands encoded in a buffer of its own. Complete, so it is closed from the start."""
+    """A batch that is already encoded, in its own buffer. It is complete, so it is closed from the start."""
 
-    def __init__(self, data: bytearray, count: int) -> None:  # not super's: it would make an encoder
+    def __init__(self, data: bytearray, count: int) -> None:  # not super's, which would create an encoder
         self._data = data
         self._count = count
-        _BASE_OFFSET.pack_into(data, 0, 0)  # the broker gives offsets
+        _BASE_OFFSET.pack_into(data, 0, 0)  # the broker assigns offsets
 
     def append(self, **_: object) -> None:
-        """Take no more records."""
+        """Accept no more records."""
 
     def close(self) -> None:
         """Do nothing: it is closed."""
 
     def closed(self) -> bool:
-        """Tell that it is complete, so that it does not linger."""
+        """Return True: it is complete, so it does not linger."""
         return True
 
     def size(self) -> int:
@@ -59,7 +59,7 @@ class _Encoded(BatchBuilder):  # type: ignore[misc] # aiokafka is untyped
         return len(self._data)
 
     def record_count(self) -> int:
-        """Return how many records, and so sequence numbers, it takes."""
+        """Return how many records it has, and so how many sequence numbers it takes."""
         return self._count
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
@@ -72,7 +72,7 @@ class _Encoded(BatchBuilder):  # type: ignore[misc] # aiokafka is untyped
 
 
 class BatchProducer:
-    """Appends encoded batches to topics' partitions. Made by `batch_producer`; used from one event loop."""
+    """Appends encoded batches to topics' partitions. Created by `batch_producer`; used from one event loop."""
 
     def __init__(self, producer: AIOKafkaProducer, options: Mapping[str, Any]) -> None:
         self._producer = producer
@@ -82,20 +82,20 @@ class BatchProducer:
         self._acknowledged = asyncio.Event()
         self._failure: BaseException | None = None
         self.records_written: dict[str, int] = defaultdict(int)
-        """Topic -> records that were acknowledged."""
+        """Topic -> number of acknowledged records."""
         self.on_written: Callable[[str, int, int, int], None] = lambda *_: None
         """Called for each batch, in order within a partition: topic, partition, records, the broker's append time (ms;
-        -1 where the topic keeps the records' own, or a batch that was sent twice had arrived the first time)."""
+        -1 where the topic keeps the records' own, or a batch that was resent had arrived the first time)."""
 
     async def append_encoded(
         self, topic: str, partition: int, batch: bytes | bytearray | npt.NDArray[np.uint8], count: int
     ) -> None:
         """Send a v2 batch (61 bytes of header, then `count` records, offset deltas 0 to count - 1, create times).
 
-        The batch is copied, unless it is a bytearray: that is the producer's from then on. Batches of one partition
-        stay in the order of the calls, also of calls that overlap. Returns when it is queued; `flush` tells that it
-        is written. Raises LogError when any batch failed: which of those since the last flush are written is not
-        known then, beyond `records_written`.
+        The batch is copied, unless it is a bytearray: the producer owns that from then on. Batches of one partition keep
+        the order of the calls, even where calls overlap. Returns when the batch is queued; it is written when `flush` has
+        returned. Raises LogError when any batch failed: apart from `records_written`, it is then unknown which of those
+        since the last flush are written.
         """
         encoded = _Encoded(batch if isinstance(batch, bytearray) else bytearray(batch), count)
         async with self._order[topic, partition]:
@@ -109,11 +109,11 @@ class BatchProducer:
         delivered.add_done_callback(lambda future: self._done(future, topic, partition, encoded))
 
     async def flush(self) -> None:
-        """Wait until all that was appended is acknowledged. Raises LogError."""
+        """Wait until everything appended is acknowledged. Raises LogError."""
         await self._until(0)
 
     async def _until(self, bytes_max: int) -> None:
-        """Wait until at most so much waits for its acknowledgement."""
+        """Wait until at most `bytes_max` bytes await acknowledgement."""
         silent_seconds = 0.0
         while self._in_flight_bytes > bytes_max and self._failure is None:
             self._acknowledged.clear()
@@ -125,7 +125,7 @@ class BatchProducer:
                 silent_seconds += LOOK_SECONDS
                 if silent_seconds >= SILENCE_SECONDS_MAX:
                     self._failure = errors.KafkaTimeoutError(
-                        f"nothing acknowledged for {SILENCE_SECONDS_MAX} s"
+                        f"nothing was acknowledged for {SILENCE_SECONDS_MAX} s"
                     )
         if self._failure is not None:
             raise await self._explained(self._failure) from self._failure
@@ -146,17 +146,17 @@ class BatchProducer:
     async def _explained(self, error: BaseException) -> LogError:
         if isinstance(error, errors.MessageSizeTooLargeError):
             return LogError(
-                "Kafka refuses a record batch: larger than the topic's max.message.bytes",
-                remedy="adledger topics check: it prints the command that raises it",
+                "Kafka refuses a record batch that is larger than the topic's max.message.bytes",
+                remedy="adledger topics check: it prints the command that raises the limit",
             )
         return await explain(error, self._options)
 
 
 @asynccontextmanager
 async def batch_producer(options: Mapping[str, Any]) -> AsyncIterator[BatchProducer]:
-    """Give a producer of encoded batches; `options` are those of `client_options`.
+    """Yield a producer of encoded batches; `options` are those of `client_options`.
 
-    Leaving the block flushes; leaving it by an exception gives up what was not sent. Raises LogError.
+    Leaving the block flushes; leaving it by an exception abandons what was not sent. Raises LogError.
     """
     producer = AIOKafkaProducer(**options, enable_idempotence=True, acks="all")
     try:
@@ -174,7 +174,7 @@ async def batch_producer(options: Mapping[str, Any]) -> AsyncIterator[BatchProdu
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """End a producer that may have batches it can't deliver: its own `stop` would wait for them for ever."""
+    """End a producer that may have undeliverable batches: its own `stop` would wait for them for ever."""
     producer._closed = True  # noqa: SLF001
     with suppress(*KAFKA_ERRORS):
         async with asyncio.timeout(ABANDON_SECONDS_MAX):

@@ -1,11 +1,11 @@
-"""Reading lanes from Kafka: a pull per lane, over a connection of the lane's own, at positions that the lane names.
+"""Reading lanes from Kafka: each lane pulls over its own connection, at positions that it chooses.
 
-Nothing is read ahead, so a lane that does not fetch costs nothing and a position may go back; and a lane's long
-poll holds up nobody else's requests (a broker takes one request of a connection at a time).
+Nothing is read ahead, so a lane that does not fetch costs nothing, and a position may go back. A lane's long poll does
+not delay the requests of others (a broker handles one request of a connection at a time).
 
-A log that is truncated under a reader and grows beyond its position answers with records that follow on others than
-were read. So each fetch names the leader epoch of the batch before its position, wherever in what was read that lies
-(adledger.pipeline.log.leader_epochs), and the broker says where that ends.
+When a log is truncated and grows again beyond a reader's position, a plain fetch would continue in records that do not
+follow those that were read. So each fetch states the leader epoch of the batch before its position
+(adledger.pipeline.log.leader_epochs), and the broker reports where its log diverges.
 """
 
 import asyncio
@@ -48,22 +48,22 @@ from adledger.pipeline.records.encoded import Fetched
 from adledger.schemas.wire import BATCH_BYTES_MAX
 
 WAIT_MS_MAX = 10_000
-"""One request waits no longer at the broker, well below request.timeout.ms, after which a broker counts as dead."""
+"""The longest wait of one request at the broker, well below request.timeout.ms, after which a broker counts as dead."""
 INLINE_BYTES_MAX = 64 * 1024
 """Fetches up to this are decoded on the event loop, in a millisecond at most; larger ones in a thread."""
 INLINE_ROOM_BYTES_MAX = 1 << 20
-"""So are those that take no more room than this decompressed: a few bytes may ask for a lot."""
+"""So are those that take no more memory than this decompressed: a few bytes may expand to many."""
 
 FROM_THE_FIRST = 0
-"""Since when a log may be another where the broker does not know the leader epoch that was named."""
+"""The error codes of a broker that does not know the stated leader epoch: its log may be another one."""
 UNKNOWN_TOPIC_ID = (100, 103)
-"""UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: a broker that does not know the topic yet, or a topic made anew."""
+"""UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: the broker does not know the topic yet, or the topic was recreated."""
 
 T = TypeVar("T")
 
 
 class KafkaReader:
-    """The `Reader` of a Kafka log, through a client that is bootstrapped and knows the topics."""
+    """The `Reader` of a Kafka log, through a bootstrapped client that knows the topics."""
 
     def __init__(
         self, client: AIOKafkaClient, topology: Topology, log_time: LogTime, retry: BrokerRetry
@@ -97,31 +97,31 @@ class KafkaReader:
         return await self._decoded(lane, names, answers)
 
     def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
-        """Forget what was read of a lane, but these leader epochs before these positions, by topic."""
+        """Forget what was read of a lane, except these leader epochs before these positions, by topic."""
         for topic, name in enumerate(self._topology.topics):
             self._read.pop((lane, name), None)
             if topic in leader_epochs:
                 self._read[lane, name] = LeaderEpochs(positions[topic], leader_epochs[topic])
 
     def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> dict[int, int]:
-        """Return topic -> the leader epoch before a position, where it was read."""
+        """Return topic -> leader epoch before its position, where it was read."""
         found = {t: self._position(lane, self._topology.topics[t], p).epoch for t, p in positions.items()}
         return {topic: epoch for topic, epoch in found.items() if epoch != NO_EPOCH}
 
     async def _ask(
         self, lane: int, positions: Mapping[str, int], bytes_max: int, wait_ms: int
     ) -> list[FetchedPartition]:
-        """Return an answer of each topic. Raises KafkaError, LogError."""
+        """Return an answer for each topic. Raises KafkaError, LogError."""
         by_node = self._by_leader(lane, positions)
         if len(by_node) == 1:
             answers = await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
         else:
-            # First without waiting: what one broker has must not wait for another that has nothing.
+            # First without waiting: one broker's records must not wait for another broker that has none.
             answers = await self._ask_brokers(lane, by_node, positions, bytes_max, 0)
             if wait_ms and not any(answer.data for answer in answers):
                 answers = await self._ask_brokers(lane, by_node, positions, bytes_max, wait_ms)
-        # A broker brings a first batch, however large, only of the first partition that has something: ask for the
-        # others, where they have something, alone.
+        # A broker returns a batch that exceeds the limit only for the first partition with records: fetch the other
+        # partitions that have records one by one.
         for i, answer in enumerate(answers):
             if (
                 not whole_batch_bytes(answer.data, 0)
@@ -157,12 +157,12 @@ class KafkaReader:
         return answers
 
     async def _without_epoch(self, lane: int, name: str, position: int) -> None:
-        """Raise OffsetOutOfRange where the broker refuses an offset not for the epoch that was named with it."""
+        """Raise OffsetOutOfRange where the broker refuses an offset for a reason other than the stated epoch."""
         self._read.pop((lane, name), None)
         await self._ask_brokers(lane, self._by_leader(lane, [name]), {name: position}, 1, 0)
 
     def _rewritten(self, lane: int, positions: Mapping[str, int], since: Mapping[str, int]) -> LogRewritten:
-        """Forget what was read of these topics, and return the error that says so."""
+        """Forget what was read of these topics, and return the error."""
         for name in since:
             self._read.pop((lane, name), None)
         what = (
@@ -191,13 +191,15 @@ class KafkaReader:
             ]
 
         if sum(len(answer.data) for answer in answers) <= INLINE_BYTES_MAX:
-            with suppress(MemoryError):  # it would take more room, and so time, than the event loop has
+            with suppress(
+                MemoryError
+            ):  # it would take more memory, and so time, than the event loop can spare
                 return decode(INLINE_ROOM_BYTES_MAX)
         try:
             return await asyncio.to_thread(decode, BATCH_BYTES_MAX)
         except MemoryError as error:
             raise LogError(
-                f"lane {lane}: there is no memory to decode what was fetched at {dict(positions)}",
+                f"lane {lane}: there is no memory to decode the records fetched at {dict(positions)}",
                 remedy="Give the worker more memory, or fewer lanes; nothing is skipped.",
             ) from error
 
@@ -236,15 +238,15 @@ class KafkaReader:
         return by_node
 
     def _check(self, error_code: int, where: str, position: int) -> None:
-        """Raise what an answer's error means: KafkaError where it may pass, OffsetOutOfRange, LogError."""
+        """Raise the error that an answer's code stands for: KafkaError where it is transient, OffsetOutOfRange, LogError."""
         kind = UnknownTopicOrPartitionError if error_code in UNKNOWN_TOPIC_ID else for_code(error_code)
         if kind is NoError:
             return
         if kind is OffsetOutOfRangeError:
             raise OffsetOutOfRange(
                 f"{where}: the log does not hold offset {position}",
-                remedy="Retention removed it, the log was truncated, or the topic was made anew: kafka-get-offsets.sh "
-                "shows what there is. Restore it; nothing is skipped by itself.",
+                remedy="Retention removed it, the log was truncated, or the topic was recreated: kafka-get-offsets.sh "
+                "shows which offsets exist. Restore it; nothing is skipped automatically.",
             )
         if kind.retriable and kind is not CorruptRecordException:
             raise kind(where)
@@ -256,7 +258,7 @@ class KafkaReader:
     async def _refresh(self) -> None:
         """Ask anew who leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
         await refresh_metadata(self._client)
-        with suppress(KafkaError):  # a broker that is still away: the next try says so
+        with suppress(KafkaError):  # a broker that is still away fails the next attempt
             await self._same_topics()
 
     async def _same_topics(self) -> None:
@@ -270,12 +272,12 @@ class KafkaReader:
 
 
 def _doubts_epoch(answer: FetchedPartition, asked: Position) -> bool:
-    """Whether the offset was refused, perhaps only since the broker does not know the epoch that was named."""
+    """Whether the offset was refused, possibly only because the broker does not know the stated epoch."""
     return asked.epoch != NO_EPOCH and for_code(answer.error_code) is OffsetOutOfRangeError
 
 
 async def _all(requests: Sequence[Awaitable[T]]) -> list[T]:
-    """Await all, and raise the first error only when all have ended, so that no request is left behind unseen."""
+    """Await all, and raise the first error only when all have ended, so that no request is left unattended."""
     done = await asyncio.gather(*requests, return_exceptions=True)
     found: list[T] = []
     for answer in done:

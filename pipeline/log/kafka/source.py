@@ -1,4 +1,4 @@
-"""Kafka as a lane's source: the group, the commits and the reading, over one client."""
+"""Kafka as a lane's source: membership, commits and reading over one client."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.settings import Settings
 
 REVOKE_MARGIN_MS = 5_000
-"""A rebalance waits for a member for `revoke_ms_max` and so much longer, before it goes on without it."""
+"""Added to `revoke_ms_max`: how long a rebalance waits for a member before it continues without it."""
 REQUEST_MARGIN_MS = 5_000
-"""A join may be answered only when the rebalance is over: a request's timeout is at least so much longer."""
+"""A join may be answered only when the rebalance is over: by at least this much, a request's timeout is longer."""
 HEARTBEAT_MS = 1_000
-"""A member learns of a rebalance by its next heartbeat, so hand-overs wait for it; Kafka's default is 3,000."""
+"""A member learns of a rebalance with its next heartbeat, so handovers wait for it; Kafka's default is 3,000."""
 REQUEST_TIMEOUT_MS = 40_000
-"""aiokafka's, where the [kafka] settings say nothing."""
+"""aiokafka's defaults, where the [kafka] settings name none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    """What there is between join and leave."""
+    """The parts that exist between join and leave."""
 
     client: ClusterClient
     topology: Topology
@@ -45,21 +45,21 @@ class _Joined:
     reader: KafkaReader
 
 
-class _Nobody:
-    """Has no lanes."""
+class _NoLanes:
+    """The listener of a source that only reads."""
 
     async def lanes_assigned(self, assignments: Collection[Assignment]) -> None:
-        """Never called: who only looks is given none."""
+        """Never called: it has not joined."""
 
     async def lanes_revoked(self, lanes: Collection[int]) -> None:
-        """Do nothing: there is none to revoke."""
+        """Do nothing: there are none to revoke."""
 
 
 class KafkaSource:
-    """A `adledger.pipeline.log.source.Source` over Kafka. Any number of members share a group's lanes.
+    """An `adledger.pipeline.log.source.Source` over Kafka. Any number of members share a group's lanes.
 
-    A broker that is away is waited for, each try said; a lane's method raises LogError when the tries are used up,
-    and may be called again.
+    While a broker is away, calls retry and log each failed attempt; a lane's method raises LogError after the last
+    attempt, and may be called again.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class KafkaSource:
         say: Callable[[str], None],
         info: WorkerInfo = NO_INFO,
     ) -> None:
-        """`properties` are the [kafka] settings; `say` is given lines for people; `info` is told to the group.
+        """`properties` are the [kafka] settings; `say` receives log lines; `info` is published in the group.
 
         Raises UsageError (properties).
         """
@@ -101,7 +101,7 @@ class KafkaSource:
 
     @classmethod
     def of(cls, settings: Settings, say: Callable[[str], None], info: WorkerInfo = NO_INFO) -> Self:
-        """Return the source that the settings name. Raises UsageError: no Kafka, or its properties are wrong."""
+        """Return the source that the settings name. Raises UsageError: not Kafka, or wrong properties."""
         if not isinstance(settings.source, KafkaAddress):
             raise UsageError(
                 f"source = {settings.source}: not Kafka", remedy="name brokers: --source kafka://HOST:PORT"
@@ -120,24 +120,24 @@ class KafkaSource:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long no broker has answered; 0 while one does, or outside of the group."""
+        """For how long no broker has answered; 0 while one does, or outside the group."""
         return 0.0 if self._joined is None else self._joined.client.silent_seconds
 
     async def join(self, listener: GroupListener) -> Topology:
-        """Join the group; the listener is told of lanes after this has returned.
+        """Join the group; the listener receives lanes after this has returned.
 
-        Raises LogError: no broker (after bounded tries), refused, topics that are no lanes, joined already.
+        Raises LogError: no broker (after the last attempt), refused, unfit topics, joined already.
         """
         joined = await self._open(listener)
         joined.membership.join()
         return joined.topology
 
     async def look(self) -> Topology:
-        """Connect without joining: `committed`, `bounds` and `fetch` work, the group notices nothing. `leave` ends it.
+        """Connect without joining: `committed`, `bounds` and `fetch` work, and the group is unaffected. `leave` disconnects.
 
         Raises LogError as `join` does.
         """
-        return (await self._open(_Nobody())).topology
+        return (await self._open(_NoLanes())).topology
 
     async def _open(self, listener: GroupListener) -> _Joined:
         if self._warnings is not None:
@@ -153,7 +153,7 @@ class KafkaSource:
         return self._joined
 
     async def leave(self) -> None:
-        """Revoke every lane (the listener is called), leave the group, close all connections."""
+        """Revoke every lane (the listener is called), leave the group, and close all connections."""
         joined = self._joined
         if joined is None:
             return
@@ -165,46 +165,47 @@ class KafkaSource:
             self._close_warnings()
 
     async def rejoin(self) -> None:
-        """Revoke every lane, leave, and begin to join with a new member id. Raises LogError without a join."""
-        await self._there().membership.rejoin()
+        """Revoke every lane, and begin to join with a new member id; the old member is removed. Raises LogError without a join."""
+        await self._require_joined().membership.rejoin()
 
     async def committed(self, lane: int) -> Mapping[int, Committed]:
-        """Return what the group has committed for a lane. Raises LogError."""
-        return await self._there(lane).commits.committed(lane)
+        """Return the group's committed positions of a lane. Raises LogError."""
+        return await self._require_joined(lane).commits.committed(lane)
 
     async def commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
         """Commit in the assignment's name, once. Raises CommitFenced, CommitRefused, CommitUnknown, LogError."""
         if self._joined is None:
             raise CommitFenced(
                 f"lane {assignment.lane}: this worker has left group {self._group}",
-                remedy="Nothing to do: the lane's next owner goes on.",
+                remedy="Nothing to do: the lane's next owner continues.",
             )
-        joined = self._there(assignment.lane)
+        joined = self._require_joined(assignment.lane)
         for position in positions.values():
             if len(position.metadata.encode()) > METADATA_BYTES_MAX:
                 raise LogError(
-                    f"lane {assignment.lane}: {len(position.metadata.encode())} bytes of metadata to commit",
-                    remedy=f"At most {METADATA_BYTES_MAX}: report it, with this message.",
+                    f"lane {assignment.lane}: {len(position.metadata.encode())} bytes of commit metadata, "
+                    f"more than {METADATA_BYTES_MAX}",
+                    remedy="This is a bug: please report it with this message.",
                 )
         await joined.commits.commit(assignment, positions)
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
         """Return the first offset of a lane's topics, and their last stable offsets. Raises LogError."""
-        return await self._there(lane).reader.bounds(lane)
+        return await self._require_joined(lane).reader.bounds(lane)
 
     async def fetch(
         self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
     ) -> Sequence[Fetched]:
-        """Fetch as `Reader.fetch` says. One fetch of a lane at a time; lanes don't wait for each other."""
-        return await self._there(lane).reader.fetch(lane, positions, bytes_max, wait_ms_max)
+        """Fetch as `Reader.fetch` says. One fetch per lane at a time; lanes don't wait for each other."""
+        return await self._require_joined(lane).reader.fetch(lane, positions, bytes_max, wait_ms_max)
 
     def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
         """Forget what was read of a lane, as `Reader.resume` says. Raises LogError."""
-        self._there(lane).reader.resume(lane, positions, leader_epochs)
+        self._require_joined(lane).reader.resume(lane, positions, leader_epochs)
 
     def leader_epochs(self, lane: int, positions: Mapping[int, int]) -> Mapping[int, int]:
         """Return the leader epochs before positions, as `Reader.leader_epochs` says. Raises LogError."""
-        return self._there(lane).reader.leader_epochs(lane, positions)
+        return self._require_joined(lane).reader.leader_epochs(lane, positions)
 
     async def _connect(self, listener: GroupListener, retry: BrokerRetry) -> _Joined:
         client = await bootstrapped(self._options, retry)
@@ -212,9 +213,9 @@ class KafkaSource:
             topology = await read_topology(client, self._topics)
             await client.set_topics(self._topics)
         except KAFKA_ERRORS as error:
-            told = await explain(error, self._options)
+            explained = await explain(error, self._options)
             await client.close()
-            raise told from error
+            raise explained from error
         except BaseException:
             await client.close()
             raise
@@ -228,8 +229,8 @@ class KafkaSource:
             KafkaReader(client, topology, self._log_time, retry),
         )
 
-    def _there(self, lane: int | None = None) -> _Joined:
-        """Return what a member has. Raises LogError before join and after leave, and for a lane that is not there."""
+    def _require_joined(self, lane: int | None = None) -> _Joined:
+        """Return the parts of a joined source. Raises LogError before join and after leave, and for a lane that does not exist."""
         joined = self._joined
         if joined is None:
             raise LogError(f"not a member of group {self._group}", remedy="Join first.")

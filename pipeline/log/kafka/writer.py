@@ -1,4 +1,4 @@
-"""A log on Kafka as an importer writes it: blocks of records into topics' partitions, from one ordinary thread."""
+"""Writing to Kafka from one ordinary thread, as an importer does: blocks of records into topics' partitions."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from adledger.pipeline.log.source import Topology
 from adledger.pipeline.settings import Settings
 
 QUEUED_BATCHES_MAX = 256
-"""So many encoded batches may wait for the sending thread, so that parsing and sending overlap in bounded memory."""
+"""Encoded batches that may wait for the sending thread, so that parsing and sending overlap in bounded memory."""
 
 T = TypeVar("T")
 
@@ -30,13 +30,13 @@ _log = logging.getLogger("adledger.kafka")
 
 
 class KafkaLogWriter:
-    """Writes to the event topics of these settings. Use as a context manager: leaving it flushes and closes.
+    """Writes to the event topics of these settings. Use it as a context manager: leaving it flushes and closes.
 
-    Record timestamps are the blocks' log times; brokers replace them by the append time, unless log_time = record.
+    Record timestamps are the blocks' log times; brokers replace them with the append time, unless log_time = record.
     """
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] | None = None) -> None:
-        """Connect. `say` is given what aiokafka warns of, retries above all; None leaves its log alone.
+        """Connect. `say` receives aiokafka's warnings, mostly about retries; None leaves its logging alone.
 
         Raises UsageError (properties), LogError (no broker, topics that a worker would refuse).
         """
@@ -57,21 +57,21 @@ class KafkaLogWriter:
 
     @property
     def topology(self) -> Topology:
-        """The log's topics and width."""
+        """The log's topics and partitions."""
         return self._topology
 
     def append(self, topic: int, partition: int, block: RecordBlock) -> None:
-        """Send records of one partition, in order. Written when `flush` has returned. Raises LogError."""
+        """Send records of one partition, in order. They are written when `flush` has returned. Raises LogError."""
         name = self._topology.topics[topic]
         for batch in encode_batches(block, 0, bytes_max=self._batch_bytes_max):
             count = batch.next_offset - batch.base_offset
-            # The encoder uses its buffer again: what is queued is a copy.
+            # The encoder reuses its buffer, so a copy is queued.
             self._queue(self._producer.append_encoded(name, partition, bytearray(batch.data), count))
 
     def log_time_max(self, partition: int) -> int:
-        """Return the largest log time (ms) that a lane held when this writer was opened; -1 where it was empty.
+        """Return the largest log time (ms) in a lane when this writer was opened; -1 where it was empty.
 
-        It is -1 too where brokers give the log times.
+        It is also -1 where brokers assign the log times.
         """
         return self._log_times[partition]
 
@@ -130,7 +130,7 @@ class KafkaLogWriter:
     async def _leave(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The stack gives the error back to its contexts, which raise it again: the caller has it already.
+        # The stack passes the error to its contexts, which raise it again, but the caller has it already.
         try:
             await self._stack.__aexit__(kind, error, trace)
         except BaseException as raised:
@@ -146,7 +146,7 @@ class KafkaLogWriter:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _end(self) -> None:
-        """End the loop and its thread; what still runs in it is cancelled."""
+        """End the loop and its thread; tasks that still run are cancelled."""
 
         async def cancel_rest() -> None:
             rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -163,5 +163,5 @@ class KafkaLogWriter:
 
 
 def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Keep futures of aiokafka that nobody waits for quiet: their errors are those that the writer raises."""
+    """Silence aiokafka's futures that are never awaited: the writer raises the same errors."""
     _log.debug("%s: %r", context.get("message"), context.get("exception"))

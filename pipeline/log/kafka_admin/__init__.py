@@ -1,1 +1,1 @@
-"""Kafka around the log: connecting (TLS, logins, client properties), why it fails, topics and rights, the group as its coordinator describes it."""
+"""Kafka's administration: connecting (TLS, logins, client properties), diagnosing failures, topics, rights, groups."""

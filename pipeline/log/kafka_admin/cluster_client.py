@@ -1,8 +1,8 @@
 """A client that bootstraps again when no broker that it knows answers.
 
-aiokafka asks for metadata only the brokers that it knows. Metadata holds those that were up when it came, so while a
-cluster is restarted a client may know one broker alone; when that one dies it would ask it for ever, though the others
-are back. This client then goes to the configured servers, as it did at its start.
+aiokafka requests metadata only from the brokers that it knows. Metadata lists the brokers that were up at the time, so
+during a rolling restart a client may know only one; when that one dies, aiokafka would keep asking it for ever although
+the others are back. This client then goes back to the configured servers.
 """
 
 import time
@@ -15,7 +15,7 @@ from aiokafka.cluster import ClusterMetadata
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS
 
 BOOTSTRAP_AFTER_SECONDS = 3.0
-"""How long no known broker may answer: a leader that moves takes less, and its new place is in the metadata."""
+"""How long no known broker may answer: a moving leader takes less, and the metadata names the new one."""
 
 
 class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
@@ -47,7 +47,7 @@ class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         return False
 
     async def _ask_servers(self, cluster_metadata: ClusterMetadata, topics: Collection[str]) -> bool:
-        """Ask the configured servers for the metadata. Returns whether one answered."""
+        """Request the metadata from the configured servers. Returns whether one answered."""
         first = AIOKafkaClient(**self._options)
         try:
             await first.bootstrap()

@@ -1,4 +1,4 @@
-"""The first connection to Kafka: retried while no broker is there yet, not where one refuses us."""
+"""The first connection to Kafka: retried while no broker is up yet, but not where one refuses us."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ LISTENS_SECONDS_MAX = 2.0
 async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> ClusterClient:
     """Return a client that knows the cluster; the caller closes it. `options` are those of `client_options`.
 
-    Raises LogError with cause and remedy: at once where a broker is there and can't be used (a wrong password is not
-    tried ten times), else when the tries are used up.
+    Raises LogError with cause and remedy: at once where a broker is up but can't be used (a wrong password is not tried
+    ten times), otherwise after the last attempt.
     """
     for attempt in retry.policy.attempts():
         client = ClusterClient(**options)
@@ -26,10 +26,10 @@ async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> Cluste
             await client.bootstrap()
         except KAFKA_ERRORS as error:
             await client.close()
-            told = await explain(error, options)
-            if attempt.is_last or await _somebody_listens(options["bootstrap_servers"]):
-                raise told from error
-            retry.say(f"{' '.join(told.message.split())}; {attempt}")
+            explained = await explain(error, options)
+            if attempt.is_last or await _any_listens(options["bootstrap_servers"]):
+                raise explained from error
+            retry.say(f"{' '.join(explained.message.split())}; {attempt}")
         except BaseException:
             await client.close()
             raise
@@ -39,7 +39,7 @@ async def bootstrapped(options: Mapping[str, Any], retry: BrokerRetry) -> Cluste
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _somebody_listens(servers: list[str]) -> bool:
+async def _any_listens(servers: list[str]) -> bool:
     for host, port, _ in collect_hosts(servers):
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(LISTENS_SECONDS_MAX):

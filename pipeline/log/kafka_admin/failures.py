@@ -1,7 +1,7 @@
-"""Why Kafka can't be reached, or refuses, with the remedy.
+"""Why Kafka can't be reached or refuses, with the remedy.
 
-aiokafka reports of a bootstrap only that it failed. So after a failure each broker is tried once more, one by one,
-to find the cause: nobody listens, another protocol, a certificate, a password.
+aiokafka reports only that a bootstrap failed. So after a failure each broker is tried once more, one by one, to find the
+cause: nothing listens, another protocol, a certificate, a password.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.findings import Finding, format_findings
 
 PROBE_MS_MAX = 5_000
-"""How long one broker may take to answer when the cause of a failure is looked for."""
+"""Timeout of a probe of one broker."""
 
 KAFKA_ERRORS = (errors.KafkaError, OSError, asyncio.TimeoutError, NotImplementedError)
-"""What aiokafka raises where a broker is not there, refuses, or is too old."""
+"""aiokafka's errors where a broker is away, refuses, or is too old."""
 
 _CONNECTION_ARGUMENTS = (
     "client_id", "security_protocol", "ssl_context", "sasl_mechanism", "sasl_plain_username",
@@ -67,9 +67,9 @@ _HOSTNAME = {62, 64}  # name, address
 
 @asynccontextmanager
 async def connected(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaClient]:
-    """Give a client that knows the cluster; `options` are those of `client_options`.
+    """Yield a client that knows the cluster; `options` are those of `client_options`.
 
-    Whatever Kafka refuses inside the block too is raised as LogError with its cause and remedy.
+    Kafka's errors inside the block are raised as LogError with cause and remedy, too.
     """
     client = AIOKafkaClient(**options)
     try:
@@ -82,14 +82,14 @@ async def connected(options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaClient]
 
 
 async def explain(error: BaseException, options: Mapping[str, Any]) -> LogError:
-    """Return what an error of aiokafka means for people. Connects to the brokers to see why, where it does not say.
+    """Return the LogError that explains an error of aiokafka. Connects to the brokers where the error names no cause.
 
     `options` are those of `client_options` (or more), which the failed client was made with.
     """
     if isinstance(error, LogError):
         return error
     servers = ",".join(options["bootstrap_servers"])
-    if (named := _told(error, servers)) is not None:
+    if (named := _direct_cause(error, servers)) is not None:
         return LogError(named.message, remedy=named.remedy)
     if found := await probe(options):
         if len(found) == 1:
@@ -117,7 +117,7 @@ async def probe(options: Mapping[str, Any]) -> list[Finding]:
 async def _brokers(host: str, port: int, options: Mapping[str, Any]) -> list[tuple[str, int]]:
     connection = await _connect(host, port, options)
     try:
-        # A broker that wants a login, and from us wants none, answers versions, but nothing else.
+        # A broker that requires a login answers version requests without one, but nothing else.
         response = await connection.send(MetadataRequest([]))
     finally:
         connection.close()
@@ -142,15 +142,15 @@ async def _connect(host: str, port: int, options: Mapping[str, Any]) -> AIOKafka
     return await create_conn(host, port, request_timeout_ms=patience, **arguments)
 
 
-def _told(error: BaseException, where: str) -> Finding | None:
-    """Return what an error says without further probing; None where it says too little."""
+def _direct_cause(error: BaseException, where: str) -> Finding | None:
+    """Return the cause that an error names, without probing; None where it names none."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(cause, where)
         if isinstance(cause, _FORBIDDEN):
             what = type(cause).__name__.removesuffix("AuthorizationFailedError").lower()
             return Finding(
-                f"Kafka at {where} does not allow this user what it asked of the {what}: {cause}",
+                f"Kafka at {where} does not allow this user what it requested of the {what}: {cause}",
                 RIGHTS_REMEDY,
             )
         for kinds, message, remedy in _PLAIN_WORDS:
@@ -161,8 +161,8 @@ def _told(error: BaseException, where: str) -> Finding | None:
 
 def _why(error: BaseException, where: str, options: Mapping[str, Any]) -> Finding:
     """Return why one broker can't be used."""
-    if (told := _told(error, where)) is not None:
-        return told
+    if (direct := _direct_cause(error, where)) is not None:
+        return direct
     protocol = options["security_protocol"]
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError):
@@ -173,7 +173,7 @@ def _why(error: BaseException, where: str, options: Mapping[str, Any]) -> Findin
             )
         if isinstance(cause, ConnectionRefusedError):
             return Finding(
-                f"{where}: nobody listens there",
+                f"{where}: nothing listens there",
                 "start Kafka, or name its address: --source kafka://HOST:PORT",
             )
         if isinstance(cause, TimeoutError):
@@ -211,7 +211,7 @@ def _certificate(error: ssl.SSLCertVerificationError, where: str) -> Finding:
 
 
 def _alert(error: ssl.SSLError, where: str) -> Finding:
-    """Return what the broker says of our certificate, or that it does not speak TLS at all."""
+    """Return the broker's objection to our certificate, or that it does not speak TLS at all."""
     reason = (error.reason or str(error)).upper()
     if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "PACKET_LENGTH" in reason:
         return Finding(
@@ -224,9 +224,9 @@ def _alert(error: ssl.SSLError, where: str) -> Finding:
             "renew kafka.ssl.certificate.location",
         )
     if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason:
-        # Java says "bad certificate" also where there was none.
+        # Java says "bad certificate" even where there was none.
         return Finding(
-            f"{where}: the broker wants a certificate of this client that it trusts ({reason})",
+            f"{where}: the broker requires a client certificate that it trusts ({reason})",
             "name one that the brokers' CA signed: kafka.ssl.certificate.location and kafka.ssl.key.location",
         )
     return Finding(

@@ -1,4 +1,4 @@
-"""A group as its coordinator tells it to whoever asks: its members, what they say of themselves, and their lanes."""
+"""A group as its coordinator describes it: its members, what they publish, and their lanes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, d
 from adledger.pipeline.retry import RetryPolicy
 
 NOT_READY = frozenset({14, 15, 16})
-"""A coordinator's answers before it serves the group: loading, not available, not coordinator."""
+"""A coordinator's error codes before it serves the group: loading, not available, not coordinator."""
 
 COORDINATOR_RETRY = RetryPolicy(attempts_max=50, backoff_ms_max=250)
 
@@ -28,7 +28,7 @@ class _DescribeGroupsRequestV3(RequestStruct):  # type: ignore[misc] # aiokafka 
 
 
 class DescribeGroup(Request[_DescribeGroupsRequestV3]):  # type: ignore[misc]
-    """Ask about a group and what this user may do with it. aiokafka's own request reads the answer as an older one."""
+    """Describe a group and what this user may do with it. aiokafka's own request parses the answer as an older version."""
 
     API_KEY = 15
 
@@ -42,7 +42,7 @@ class DescribeGroup(Request[_DescribeGroupsRequestV3]):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """One member: what it calls itself, from where, its lanes (partitions of any topic), and what it tells of itself."""
+    """One member: its ids, its host, its lanes (partitions of any topic), and what it publishes."""
 
     client_id: str
     host: str
@@ -52,7 +52,7 @@ class GroupMember:
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """A group as its coordinator tells it. `protocol` is the assignor's name."""
+    """A group as its coordinator describes it. `protocol` is the assignor's name."""
 
     name: str
     state: str
@@ -63,9 +63,9 @@ class GroupFacts:
 
 
 async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
-    """Ask the group's coordinator. One that nobody was ever in is in state Dead. Raises KafkaError.
+    """Return what the group's coordinator knows. A group that never had members is in state Dead. Raises KafkaError.
 
-    Brokers that just started, or never had a group, are asked again while they make ready.
+    Repeats the request while brokers get ready: after a start, or before their first group.
     """
     for attempt in COORDINATOR_RETRY.attempts():
         try:
@@ -92,7 +92,7 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
 
 
 async def group_operations(client: AIOKafkaClient, group: str) -> int:
-    """Return what this user may do with a group, as bits; none where it may not even see it. Raises KafkaError."""
+    """Return what this user may do with a group, as bits; 0 where it may not even see it. Raises KafkaError."""
     try:
         return (await describe_group(client, group)).operations
     except GroupAuthorizationFailedError:
@@ -100,7 +100,7 @@ async def group_operations(client: AIOKafkaClient, group: str) -> int:
 
 
 def _lanes(assignment: bytes) -> tuple[int, ...]:
-    """Return the partitions of any topic that a member of a `consumer` group has; other groups' say nothing."""
+    """Return the partitions, of any topic, of a member of a `consumer` group; none for other groups."""
     try:
         decoded: Any = ConsumerProtocolMemberAssignment.decode(assignment)
     except (ValueError, IndexError, TypeError):
@@ -109,7 +109,7 @@ def _lanes(assignment: bytes) -> tuple[int, ...]:
 
 
 def _info(subscription: bytes) -> WorkerInfo:
-    """Return what a member tells of itself; of another program or release, nothing."""
+    """Return what a member publishes; NO_INFO for another program or release."""
     try:
         decoded: Any = ConsumerProtocolMemberMetadata.decode(subscription)
     except (ValueError, IndexError, TypeError):

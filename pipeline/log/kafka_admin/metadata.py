@@ -1,7 +1,7 @@
-"""Kafka's Metadata request, version 12: the one that tells a topic's id, which aiokafka (to 0.14) does not speak.
+"""Kafka's Metadata request, version 12: it returns topic ids, and aiokafka (to 0.14) lacks it.
 
 https://kafka.apache.org/protocol#The_Messages_Metadata; versions 9 and up are "flexible": compact arrays and
-strings, and tagged fields at each end. Brokers since Kafka 3.1 answer it.
+strings, and tagged fields at each end. Brokers since Kafka 3.1 support it.
 """
 
 import base64
@@ -51,7 +51,7 @@ def uuid_bytes(text: str) -> bytes:
 
 
 class MetadataResponse(Response):  # type: ignore[misc]
-    """Brokers, and of each topic its id and partitions."""
+    """Brokers, and each topic's id and partitions."""
 
     API_KEY = _API_KEY
     API_VERSION = METADATA_VERSION
@@ -114,7 +114,7 @@ class _MetadataRequestV12(RequestStruct):  # type: ignore[misc]
 
 
 class MetadataRequest(Request[_MetadataRequestV12]):  # type: ignore[misc]
-    """Ask about these topics, without making any of them."""
+    """Describe these topics, without creating any of them."""
 
     API_KEY = _API_KEY
 
@@ -130,7 +130,7 @@ class MetadataRequest(Request[_MetadataRequestV12]):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """A topic as the brokers have it. `error_code` is Kafka's, 0 for none; then id and partitions are set."""
+    """A topic as the brokers describe it. `error_code` is Kafka's; where it is 0, id and partitions are set."""
 
     name: str
     error_code: int
@@ -141,12 +141,12 @@ class TopicFacts:
 
     @property
     def partitions(self) -> int:
-        """How many partitions it has."""
+        """The number of partitions."""
         return len(self.leaders)
 
 
 async def topic_facts(client: AIOKafkaClient, topics: Sequence[str]) -> list[TopicFacts]:
-    """Return what the brokers know of these topics, in the order asked. Raises KafkaError, NotImplementedError (old brokers)."""
+    """Return the brokers' description of these topics, in order. Raises KafkaError, NotImplementedError (old brokers)."""
     response = await client.send(client.get_random_node(), MetadataRequest(topics))
     found = {topic[1]: _facts(*topic) for topic in response.topics}
     return [found[name] for name in topics]

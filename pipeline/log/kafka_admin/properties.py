@@ -1,8 +1,8 @@
 """Kafka's own client properties become what aiokafka and Faust take; wrong ones are refused, all at once.
 
-The names are those of Kafka and librdkafka (`adledger.pipeline.settings.KAFKA_PROPERTIES`). A secret may stand in the
-environment (ADLEDGER_KAFKA_SASL_PASSWORD, ADLEDGER_KAFKA_SSL_KEY_PASSWORD) or in a file of its own, named by
-`sasl.password.file` or `ssl.key.password.file`: the file's text without its last line break.
+The names are those of Kafka and librdkafka (`adledger.pipeline.settings.KAFKA_PROPERTIES`). A secret may come from the
+environment (ADLEDGER_KAFKA_SASL_PASSWORD, ADLEDGER_KAFKA_SSL_KEY_PASSWORD) or from a separate file, named by
+`sasl.password.file` or `ssl.key.password.file`: its text without the last line break.
 
 SASL: PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. GSSAPI is passed on where the `gssapi` package is installed;
 OAUTHBEARER needs a token provider, which is code, and is refused.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from faust.types.auth import CredentialsT
 
 CLIENT_ID = "adledger"
-"""How brokers name this client in logs and quotas, where client.id does not say otherwise."""
+"""This client's name in brokers' logs and quotas, unless client.id is set."""
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -38,7 +38,7 @@ _INT32_MAX = 2**31 - 1
 
 
 class Secret(str):
-    """A text whose repr does not show it, so that no log or traceback of a structure does either."""
+    """A string whose repr hides it, so that no log or traceback of a structure shows it."""
 
     __slots__ = ()
 
@@ -48,7 +48,7 @@ class Secret(str):
 
 @dataclass(slots=True)
 class _Checked:
-    """Options as they were understood, and what was not."""
+    """The options, and what is wrong with the properties."""
 
     options: dict[str, Any]
     findings: list[Finding] = field(default_factory=list)
@@ -64,7 +64,7 @@ def client_options(servers: Sequence[str], properties: Mapping[str, str]) -> dic
 
 
 def consumer_options(servers: Sequence[str], properties: Mapping[str, str]) -> dict[str, Any]:
-    """Return `client_options`, and what says how long a member of a group is waited for (aiokafka's consumer).
+    """Return `client_options` and the timeouts of a group's member (aiokafka's consumer).
 
     Raises UsageError, as `client_options`.
     """
@@ -153,7 +153,7 @@ def _secrets(properties: Mapping[str, str]) -> tuple[dict[str, str], list[Findin
                     "name a file that this user may read, with the secret alone in it",
                 )
             )
-            secrets[name] = Secret("")  # it was given: what it is missing for is not a second mistake
+            secrets[name] = Secret("")  # it was set, so its absence is not a second finding
     return secrets, findings
 
 
@@ -225,7 +225,7 @@ def _wrong_numbers(values: Mapping[str, str]) -> Iterator[Finding]:
     if (session or heartbeat) and heartbeat_ms >= session_ms:
         yield Finding(
             f"kafka.heartbeat.interval.ms = {heartbeat_ms} is not below session.timeout.ms = {session_ms}: "
-            "the broker would take a living worker for dead",
+            "the broker would take a live worker for dead",
             f"set heartbeat.interval.ms to a third of it: {max(session_ms // 3, 1)}",
         )
 
@@ -253,5 +253,5 @@ def _hides_no_password(record: logging.LogRecord) -> bool:
     return not any(type(argument).__name__.startswith("SaslAuthenticateRequest") for argument in args)
 
 
-# At level DEBUG aiokafka logs every request it sends, also the one with a PLAIN password in it.
+# At level DEBUG aiokafka logs every request it sends, including the one with a PLAIN password.
 logging.getLogger("aiokafka.conn").addFilter(_hides_no_password)

@@ -1,4 +1,4 @@
-"""aiokafka's log records, and our lines about brokers, as single lines: no tracebacks, and no storms of one line."""
+"""aiokafka's log records, and our lines about brokers, as single lines: no tracebacks, and no line storms."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 REPEAT_SECONDS_MIN, REPEAT_SECONDS_MAX = 5.0, 600.0
-"""The pause after a line before one like it is written again: doubled each time, up to this, while they keep coming."""
+"""The longest pause between two lines of one kind; the pause doubles up to it while such lines keep coming."""
 KINDS_REMEMBERED_MAX = 256
 
 NORMAL = (
@@ -15,12 +15,12 @@ NORMAL = (
     "Heartbeat failed for group %s because it is rebalancing",
     "Marking the coordinator dead (node %s)for group %s.",
 )
-"""aiokafka's warnings of what happens in any first start, rebalance or restart; where it lasts, we say so ourselves."""
+"""aiokafka's warnings of events in every first start, rebalance or restart; if they last, we log them ourselves."""
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Let aiokafka log nothing within the block: what goes wrong there is raised, and told once, with its remedy."""
+    """Silence aiokafka within the block: errors there are raised, and reported once, with a remedy."""
     log = logging.getLogger("aiokafka")
     before = log.level
     log.setLevel(logging.CRITICAL)
@@ -32,7 +32,7 @@ def silent() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Repeated:
-    """One kind of line: when it may be written again, the pause after that, and how many were left out."""
+    """One kind of line: when it may be written again, the pause after that, and how many were suppressed."""
 
     due: float
     pause: float
@@ -40,32 +40,32 @@ class _Repeated:
 
 
 class RateLimitedLog(logging.Handler):
-    """Writes lines, those of one kind less and less often; takes over aiokafka's log while it is open.
+    """Writes lines, repeated ones less and less often; takes over aiokafka's log while it is open.
 
-    A kind is a line of ours, or a message of aiokafka whatever broker it names: while brokers are away for an hour it
-    would repeat three of them every few seconds.
+    Lines are of one kind if they are equal, or come from the same log statement of aiokafka, whichever broker they name:
+    while brokers are away it would repeat three of them every few seconds.
     """
 
     def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`write` is given one line at a time; `clock` is in seconds."""
+        """`write` receives one line at a time; `clock` is in seconds."""
         super().__init__(logging.WARNING)
         self._write, self._clock = write, clock
         self._repeated: dict[str, _Repeated] = {}
         self._log = logging.getLogger("aiokafka")
 
     def open(self) -> None:
-        """Begin to take aiokafka's records."""
+        """Begin to receive aiokafka's records."""
         self._log.propagate = False
         self._log.addHandler(self)
 
     def close(self) -> None:
-        """Leave aiokafka's log alone, when the last one has been closed."""
+        """Release aiokafka's log, once the last one is closed."""
         self._log.removeHandler(self)
         self._log.propagate = not any(isinstance(handler, RateLimitedLog) for handler in self._log.handlers)
         super().close()
 
     def say(self, line: str, kind: str = "") -> None:
-        """Write a line, unless one of its kind (default: the same line) was written not long ago."""
+        """Write a line, unless one of its kind (default: the same line) was written recently."""
         kind, now = kind or line, self._clock()
         before = self._repeated.get(kind)
         if before is not None and now < before.due:
@@ -73,7 +73,7 @@ class RateLimitedLog(logging.Handler):
             return
         if len(self._repeated) >= KINDS_REMEMBERED_MAX:
             self._repeated.clear()
-        if before is None or now >= before.due + before.pause:  # it has been quiet for long
+        if before is None or now >= before.due + before.pause:  # none came for long
             self._repeated[kind] = _Repeated(now + REPEAT_SECONDS_MIN, REPEAT_SECONDS_MIN)
             self._write(line)
             return
@@ -82,7 +82,7 @@ class RateLimitedLog(logging.Handler):
         self._write(f"{line} ({before.left_out} like it were left out)" if before.left_out else line)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one of aiokafka's records, with what raised it in short."""
+        """Write one of aiokafka's records, with its exception in short."""
         if record.msg in NORMAL:
             return
         line = record.getMessage()

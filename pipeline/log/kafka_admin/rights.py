@@ -1,7 +1,7 @@
 """The rights (ACLs) that a user of the brokers needs, which of them it lacks, and the commands that grant those.
 
-Brokers say of every topic and group which operations they allow the user who asks. So all rights are checked before
-anything depends on them, and without trying any. Pure.
+Brokers report for every topic and group which operations they allow the requesting user. So all rights are checked before
+anything depends on them, without trying any operation. Pure.
 """
 
 import shlex
@@ -15,7 +15,7 @@ from cryptography import x509
 from adledger.pipeline.findings import Finding
 
 NOT_TOLD = -(2**31)
-"""What a broker answers that was not asked for operations."""
+"""A broker's answer where operations were not requested."""
 
 
 class Operation(IntEnum):
@@ -28,12 +28,12 @@ class Operation(IntEnum):
 
     @property
     def tool_name(self) -> str:
-        """As kafka-acls.sh takes it."""
+        """The name for kafka-acls.sh."""
         return self.name.title().replace("_", "")
 
 
 class Role(Enum):
-    """Who asks, and what it needs: operations on event topics, on `rollups_topic`, and on groups."""
+    """A user's role, and the operations that it needs on event topics, on `rollups_topic`, and on groups."""
 
     WORKER = (
         (Operation.READ, Operation.DESCRIBE_CONFIGS), (Operation.READ, Operation.WRITE), (Operation.READ,)
@@ -43,23 +43,23 @@ class Role(Enum):
 
     @property
     def of_events(self) -> Sequence[Operation]:
-        """What it does with event topics."""
+        """Operations on event topics."""
         return self.value[0]
 
     @property
     def of_rollups(self) -> Sequence[Operation]:
-        """What it does with `rollups_topic`."""
+        """Operations on `rollups_topic`."""
         return self.value[1]
 
     @property
     def of_groups(self) -> Sequence[Operation]:
-        """What it does with the workers' group, and with those of their pages."""
+        """Operations on the workers' group, and on the groups of their pages."""
         return self.value[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A topic or group, or all groups whose names begin so."""
+    """A topic or group, or all groups whose names begin with `name`."""
 
     kind: str  # "topic" or "group", as kafka-acls.sh names it
     name: str
@@ -71,7 +71,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The user that brokers at `servers` take us for, as their ACLs name it."""
+    """The current user, as the ACLs of the brokers at `servers` name it."""
 
     servers: str
     name: str
@@ -94,7 +94,7 @@ class Principal:
 
 
 def principal(servers: str, properties: Mapping[str, str]) -> Principal:
-    """Return who we are, by the [kafka] settings and the brokers' default mapping of certificates to names."""
+    """Return this user, by the [kafka] settings and the brokers' default mapping of certificates to names."""
     protocol = properties.get("security.protocol", "PLAINTEXT").upper()
     if protocol.startswith("SASL_"):
         return Principal(servers, f"User:{properties.get('sasl.username', 'NAME')}")
@@ -106,7 +106,7 @@ def principal(servers: str, properties: Mapping[str, str]) -> Principal:
 def missing_rights(
     who: Principal, needed: Mapping[Resource, Sequence[Operation]], allowed: Mapping[Resource, int]
 ) -> Iterator[Finding]:
-    """Yield what lacks of `needed`; `allowed` are the operations' bits that brokers gave for each resource asked."""
+    """Yield the rights of `needed` that are missing; `allowed` are the brokers' operation bits for each resource."""
     for resource, operations in needed.items():
         bits = allowed.get(resource, NOT_TOLD)
         lacking = [operation for operation in operations if not bits >> operation & 1]
@@ -116,7 +116,7 @@ def missing_rights(
 
 
 def pages_groups(group: str) -> Resource:
-    """Return the groups of workers' pages: each worker has one of its own."""
+    """Return the groups of workers' pages: one for each worker."""
     return Resource("group", f"{group}-pages-", prefixed=True)
 
 

@@ -1,4 +1,4 @@
-"""TLS to Kafka from PEM files: a context, or everything that is wrong with the files, found before any connection."""
+"""TLS to Kafka from PEM files: a context, or everything wrong with the files, found before any connection."""
 
 import re
 import ssl
@@ -23,10 +23,10 @@ _JAVA_STORES = {".jks", ".p12", ".pfx", ".keystore", ".truststore"}
 def tls_context(
     properties: Mapping[str, str], *, now: float | None = None
 ) -> tuple[ssl.SSLContext, list[Finding]]:
-    """Return a client's TLS context of the ssl.* properties, and all that is wrong with them.
+    """Return a client's TLS context for the ssl.* properties, and everything wrong with them.
 
-    Without ssl.ca.location the system's CAs are trusted, with it only its own. Where there are findings the context
-    is of no use. `now` is in seconds since the epoch (default: the clock's).
+    Without ssl.ca.location the system's CAs are trusted, with it only its own. The context is unusable where there are
+    findings. `now` is in seconds since the epoch (default: the clock's).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     moment = time.time() if now is None else now
@@ -98,7 +98,7 @@ def _load(
         )
     else:
         try:
-            # A password is always passed: without one OpenSSL would ask on the terminal.
+            # A password is always passed: without one OpenSSL would prompt on the terminal.
             context.load_cert_chain(str(certificate), str(key), password or "")
         except (OSError, ValueError) as error:
             yield _not_loaded(where, certificate, error, encrypted=encrypted)
@@ -109,7 +109,7 @@ def _not_loaded(where: str, certificate: Path, error: Exception, *, encrypted: b
     if "MISMATCH" in reason:
         return Finding(
             f"{where}: not the key of the certificate in {certificate}",
-            f"name the certificate and the key that belong together ({CERTIFICATE}, {KEY})",
+            f"name a certificate and its own key ({CERTIFICATE}, {KEY})",
         )
     if encrypted:
         return Finding(
@@ -164,9 +164,9 @@ def _unusable(name: str, path: Path, error: OSError) -> Finding:
 
 
 def certificate_validities(pem: bytes) -> list[tuple[float, float]]:
-    """Return from when to when (seconds since the epoch) each certificate of a PEM file is valid.
+    """Return the validity (from, to; seconds since the epoch) of each certificate of a PEM file.
 
-    Files that can't be parsed give none: OpenSSL, which loads the same file, says why.
+    Empty for a file that can't be parsed: OpenSSL, which loads the same file, reports the reason.
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # of serial numbers that some old CAs have
@@ -177,5 +177,5 @@ def certificate_validities(pem: bytes) -> list[tuple[float, float]]:
 
 
 def day(seconds: float) -> str:
-    """Return a moment as people read it."""
+    """Return a time as readable text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,4 +1,4 @@
-"""What the protocol needs of topics and brokers, as a function of their settings: each finding with its remedy."""
+"""Checks topics and brokers against what the protocol needs, from their settings: each finding with its remedy."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +20,24 @@ from adledger.schemas.wire import RECORD_BYTES_MAX, USER_ID_BYTES_MAX
 
 HOUR_MS = 60 * 60 * 1000
 RETENTION_HOURS_MIN = 7 * 24
-"""What a topic that we make retains at least: Kafka's own default."""
+"""The minimum retention of a topic that we create: Kafka's own default."""
 MESSAGE_BYTES_MIN = RECORD_BYTES_MAX + USER_ID_BYTES_MAX + 128
-"""The largest record of the contract with its key, in a batch of its own: 61 bytes of header, and the record's."""
+"""The largest record of the contract with its key, alone in a batch: 61 bytes of header, then the record."""
 ROLLUP_MESSAGE_BYTES_MAX = 8 * 1024 * 1024
-"""What `rollups_topic` takes: one message holds the columns of a whole batch."""
+"""Message size of `rollups_topic`: one message has the columns of a whole batch."""
 
 CREATE_TIME, APPEND_TIME = "CreateTime", "LogAppendTime"
 FOREVER = -1
 _NO_BOUND_MS = 2**62
-"""Kafka's default of message.timestamp.before.max.ms is the largest of int64; what is near it is no bound."""
+"""Kafka's default of message.timestamp.before.max.ms is the largest int64; values near it count as no bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """The cluster as far as the protocol rests on it.
+    """The cluster, as far as the protocol depends on it.
 
-    `topics` are the event topics in topic-index order, then `rollups`. `configs` has each topic's settings by name,
-    and is without those that this user may not see; `broker` one broker's, empty where it may not see them.
+    `topics` are the event topics in topic-index order, then `rollups`. `configs` has the settings, by name, of each topic
+    whose settings this user may see; `broker` has one broker's, empty where this user may not see them.
     `who` is this user, `group_operations` what it may do with groups, as bits.
     """
 
@@ -52,7 +52,7 @@ class ClusterFacts:
 
 
 def findings(facts: ClusterFacts, settings: Settings, role: Role) -> list[Finding]:
-    """Return what is not as these settings need it, and what this role lacks of rights, advice last."""
+    """Return everything that does not suit these settings, and the rights that this role lacks, advice last."""
     found = [
         *_rights(facts, settings, role),
         *unfit_topics([topic for topic in facts.topics if topic.error_code != UNAUTHORISED]),
@@ -71,7 +71,7 @@ def wanted_retention_ms(settings: Settings) -> int:
 
 
 def event_topic_configs(settings: Settings, replication_factor: int) -> dict[str, str]:
-    """Return the settings that an event topic is made with."""
+    """Return the settings with which an event topic is created."""
     retention = wanted_retention_ms(settings)
     return {
         "cleanup.policy": "delete",
@@ -84,7 +84,7 @@ def event_topic_configs(settings: Settings, replication_factor: int) -> dict[str
 
 
 def rollups_topic_configs(replication_factor: int) -> dict[str, str]:
-    """Return the settings that `rollups_topic` is made with. Its messages are live figures: a day is plenty."""
+    """Return the settings with which `rollups_topic` is created. Its messages are live figures: a day is plenty."""
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(24 * HOUR_MS),
@@ -121,7 +121,7 @@ def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> 
         return
     config = facts.configs.get(topic.name)
     if config is None:
-        return  # for want of a right, which is named
+        return  # the missing right is a finding of its own
     if "compact" in config["cleanup.policy"]:
         yield Finding(
             f"{topic.name} has cleanup.policy = {config['cleanup.policy']}: compaction would remove events",
@@ -131,7 +131,7 @@ def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> 
     if (timestamps := config["message.timestamp.type"]) != wanted:
         yield Finding(
             f"{topic.name} has message.timestamp.type = {timestamps}, and log_time = {settings.log_time} needs {wanted}"
-            + (": producers could set the lanes' clocks" if wanted == APPEND_TIME else ""),
+            + (": producers could set the lanes' watermarks" if wanted == APPEND_TIME else ""),
             _alter(facts, topic.name, "message.timestamp.type", wanted),
         )
     yield from _retention(facts, topic.name, config, settings)
@@ -149,7 +149,7 @@ def _retention(
     retained, wanted = int(config["retention.ms"]), wanted_retention_ms(settings)
     if wanted == FOREVER and retained != FOREVER:
         yield Finding(
-            f"{topic} has retention.ms = {retained}, and log_time = record: old events would be deleted as they come",
+            f"{topic} has retention.ms = {retained}, and log_time = record: old events would be deleted as they arrive",
             _alter(facts, topic, "retention.ms", str(FOREVER)),
         )
     elif retained != FOREVER and retained < wanted:
@@ -189,7 +189,7 @@ def _durability(facts: ClusterFacts, topic: TopicFacts, config: Mapping[str, str
         )
     if config.get("unclean.leader.election.enable") == "true":
         yield Finding(
-            f"{topic.name} has unclean.leader.election.enable = true: a broker that lags may become leader, and events go",
+            f"{topic.name} has unclean.leader.election.enable = true: a lagging broker may become leader and lose events",
             _alter(facts, topic.name, "unclean.leader.election.enable", "false"),
             advice=True,
         )
@@ -205,7 +205,7 @@ def _rollups_topic(facts: ClusterFacts) -> Iterator[Finding]:
     config = facts.configs.get(name, {})
     if "compact" in config.get("cleanup.policy", ""):
         yield Finding(
-            f"{name} has cleanup.policy = {config['cleanup.policy']}: messages have no key to keep the last of",
+            f"{name} has cleanup.policy = {config['cleanup.policy']}: compaction needs keys, and messages have none",
             _alter(facts, name, "cleanup.policy", "delete"),
         )
     if int(config.get("max.message.bytes", ROLLUP_MESSAGE_BYTES_MAX)) < ROLLUP_MESSAGE_BYTES_MAX:
@@ -227,7 +227,7 @@ def _broker(facts: ClusterFacts, settings: Settings) -> Iterator[Finding]:
     elif int(minutes) < settings.retention_min_hours * 60:
         yield Finding(
             f"the brokers have offsets.retention.minutes = {minutes}: committed offsets, and the intents in them, would "
-            f"be gone after an outage of retention_min_hours = {settings.retention_min_hours} h",
+            f"be lost in an outage of retention_min_hours = {settings.retention_min_hours} h",
             f"set offsets.retention.minutes={settings.retention_min_hours * 60} or more in every broker's server.properties",
         )
 

@@ -1,4 +1,4 @@
-"""Topics fit for the protocol: looked at before a run, and made where they lack."""
+"""The protocol's topics: checked before a run, and created where they are missing."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from adledger.pipeline.log.kafka_admin.versions import require_versions
 from adledger.pipeline.settings import Settings
 
 PARTITIONS_DEFAULT = 16
-"""Lanes of a deployment that says nothing else: they bound how many workers can share the work, and can't be fewer later."""
+"""The default number of lanes: it limits how many workers can share the work, and can't be reduced later."""
 
 CREATE_SECONDS_MAX = 30
 LOOK_SECONDS = 0.1
@@ -39,21 +39,21 @@ _EXISTS = errors.TopicAlreadyExistsError.errno
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The topics of a deployment (events first, rollups last), and all that is wrong with them."""
+    """The topics of a deployment (events first, rollups last), and everything wrong with them."""
 
     topics: Sequence[TopicFacts]
     findings: Sequence[Finding]
     batch_bytes_max: int
-    """The largest record batch that all event topics take; 0 where none tells."""
+    """The largest record batch that all event topics accept; 0 where none reports it."""
 
     @property
     def fit(self) -> bool:
-        """Whether a worker may start: nothing was found but advice."""
+        """Whether a worker may start: there are no findings but advice."""
         return all(finding.advice for finding in self.findings)
 
 
 async def check_topics(settings: Settings, role: Role = Role.VIEWER) -> Checked:
-    """Look at brokers and topics, and at the rights that this role needs.
+    """Check brokers and topics, and the rights that this role needs.
 
     Raises UsageError (properties, no Kafka set), LogError (no broker, refused, brokers that are too old).
     """
@@ -69,24 +69,24 @@ async def check_topics(settings: Settings, role: Role = Role.VIEWER) -> Checked:
 
 
 async def require_fit_topics(settings: Settings, role: Role) -> Checked:
-    """Return what was found where a worker may start: advice at most.
+    """Return the topics where a worker may start: there is advice at most.
 
-    Raises LogError listing what it must not start on; otherwise as `check_topics`.
+    Raises LogError listing what prevents a start; otherwise as `check_topics`.
     """
     checked = await check_topics(settings, role)
     if not checked.fit:
         refused = [finding for finding in checked.findings if not finding.advice]
-        raise LogError(format_findings("Kafka is not as the pipeline needs it:", refused))
+        raise LogError(format_findings("Kafka is not set up as the pipeline needs it:", refused))
     return checked
 
 
 async def create_topics(
     settings: Settings, partitions: int | None = None, replication_factor: int = 1
 ) -> tuple[str, ...]:
-    """Make the topics that lack, with the settings the protocol needs, and return their names.
+    """Create the missing topics, with the settings that the protocol needs, and return their names.
 
-    What exists is never altered; `check_topics` tells what is wrong with it. Without `partitions` the event topics
-    that lack get as many as the one that exists, or 16. Raises UsageError where that one has others, LogError.
+    Existing topics are never altered; `check_topics` reports what is wrong with them. Without `partitions`, missing event
+    topics get as many as the existing one, or 16. Raises UsageError where the existing one has another number, LogError.
     """
     async with connected(kafka_options(settings)) as client:
         named = (*settings.topics, settings.rollups_topic)
@@ -112,10 +112,10 @@ async def create_topics(
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:
-    """Return what aiokafka's clients are made with. Raises UsageError: properties, or another log than Kafka."""
+    """Return the options of aiokafka's clients. Raises UsageError: wrong properties, or a log other than Kafka."""
     if not isinstance(settings.source, KafkaAddress):
         raise UsageError(
-            f"source = {settings.source}: topics are Kafka's",
+            f"source = {settings.source}: only Kafka has topics",
             remedy="name brokers: --source kafka://HOST:PORT",
         )
     return client_options(settings.source.servers, settings.kafka)
@@ -128,7 +128,7 @@ def _width(topics: Sequence[TopicFacts], wanted: int | None) -> int:
         if wanted not in {None, topic.partitions}:
             raise UsageError(
                 f"the topic {topic.name} has {topic.partitions} partitions, not {wanted}",
-                remedy="leave --partitions out: event topics have equally many, and a key must stay in its lane",
+                remedy="leave --partitions out: all event topics have the same number, and a key must stay in its lane",
             )
         return topic.partitions
     return PARTITIONS_DEFAULT if wanted is None else wanted
@@ -151,9 +151,9 @@ async def _create(client: AIOKafkaClient, topics: Sequence[NewTopic]) -> tuple[s
     ]
     if refused:
         raise LogError(
-            "Kafka did not make the topics: " + "; ".join(refused),
-            remedy="no more copies (--replication-factor) than there are brokers; let this user Create and Alter on the cluster "
-            "(kafka-acls.sh); or ask those who run it",
+            "Kafka did not create the topics: " + "; ".join(refused),
+            remedy="use at most as many copies (--replication-factor) as there are brokers; grant this user Create and Alter on "
+            "the cluster (kafka-acls.sh); or ask its administrators",
         )
     return tuple(name for name, code, _ in response.topic_errors if code == 0)
 
@@ -166,15 +166,15 @@ async def _controller(client: AIOKafkaClient) -> int:
 
 
 async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
-    """Wait until the brokers tell of new topics, each partition with a leader."""
+    """Wait until the brokers report the new topics with a leader for each partition."""
     try:
         async with asyncio.timeout(CREATE_SECONDS_MAX):
             while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, topics)):  # noqa: ASYNC110 - Kafka tells nobody
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
         raise LogError(
-            f"the topics {', '.join(topics)} were made, and have no leaders after {CREATE_SECONDS_MAX} s",
-            remedy="adledger topics check, when the brokers are all up",
+            f"the topics {', '.join(topics)} were created, but have no leaders after {CREATE_SECONDS_MAX} s",
+            remedy="adledger topics check, once all brokers are up",
         ) from error
 
 
@@ -200,7 +200,7 @@ async def _facts(client: AIOKafkaClient, settings: Settings, role: Role) -> Clus
 async def _configs(
     client: AIOKafkaClient, node: int, kind: ConfigResourceType, names: Sequence[str]
 ) -> Mapping[str, Mapping[str, str]]:
-    """Return each resource's settings; those that this user may not see are left out."""
+    """Return each resource's settings, except those that this user may not see."""
     if not names:
         return {}
     request = DescribeConfigsRequest(

@@ -1,4 +1,4 @@
-"""The event topics as the brokers have them: ids, kinds and width, or why no lane can be made of them."""
+"""The event topics as the brokers describe them: ids, kinds and partitions, or why they can't be read as lanes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -28,7 +28,7 @@ async def read_topology(client: AIOKafkaClient, topics: Sequence[str]) -> Topolo
     """Return the topology of the event topics (impressions and clicks, or one for both).
 
     The topic ids are Kafka's own, as `kafka-topics.sh --describe` prints them. Raises LogError naming everything
-    that keeps them from being lanes, each with the command that fixes it; KafkaError.
+    that prevents reading them as lanes, each with the command that fixes it; KafkaError.
     """
     return topology(await topic_facts(client, topics))
 
@@ -51,7 +51,7 @@ def topic_kinds(topics: int) -> tuple[int, ...]:
 
 
 def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
-    """Yield what keeps topics from being lanes: missing, without a leader, forbidden, without an id, of different widths."""
+    """Yield what prevents reading topics as lanes: missing, without leader, forbidden, without id, unequal partition counts."""
     for topic in facts:
         if topic.error_code == _UNKNOWN:
             yield Finding(f"there is no topic {topic.name}", "adledger topics create")
@@ -74,16 +74,16 @@ def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
             yield Finding(
                 f"the topic {topic.name} has no id: the brokers' inter.broker.protocol.version is below 2.8",
                 "set inter.broker.protocol.version to the brokers' own version, or leave it out, in every broker's "
-                "server.properties, and restart them one after the other: topics that exist get ids then",
+                "server.properties, and restart them one after the other: existing topics then get ids",
             )
     widths = {topic.name: topic.partitions for topic in facts if not topic.error_code}
     if len(set(widths.values())) > 1:
         widest = max(widths.values())
         narrow = [name for name, width in widths.items() if width < widest]
-        told = ", ".join(f"{name} has {width}" for name, width in widths.items())
+        counts = ", ".join(f"{name} has {width}" for name, width in widths.items())
         yield Finding(
-            f"the event topics differ in partitions ({told}): a click would not lie in its impression's lane",
+            f"the event topics differ in partitions ({counts}): a click would not be in its impression's lane",
             "while they are still empty: "
             + "; ".join(f"kafka-topics.sh --alter --topic {name} --partitions {widest}" for name in narrow)
-            + ". Where events were produced already, make new topics (adledger topics create) of another name",
+            + ". If they already have events, create new topics (adledger topics create) with other names",
         )

@@ -1,4 +1,4 @@
-"""Whether brokers speak what is needed of them: topics by id (Kafka 3.1), or which versions they speak instead."""
+"""Checks that brokers support topics by id (Kafka 3.1), and names the versions that they support instead."""
 
 from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
@@ -9,7 +9,7 @@ from adledger.pipeline.log.kafka_admin.metadata import METADATA_VERSION
 
 FETCH, METADATA = 1, 3
 FETCH_VERSION = 13
-"""The first that names topics by id: a topic that was deleted and created again under its name can't be mistaken for the old one."""
+"""The first version with topic ids: a topic that was deleted and recreated under its name can't be mistaken for the old one."""
 
 RELEASES = (
     (17, "3.9"),
@@ -21,17 +21,17 @@ RELEASES = (
     (11, "2.3"),
     (10, "2.1"),
 )
-"""The newest Fetch that a broker speaks, and the first Kafka with it."""
+"""The newest Fetch version that a broker supports -> the first Kafka release with it."""
 
 
 async def require_versions(client: AIOKafkaClient) -> None:
-    """Ask every broker that can be asked for the versions it speaks. Raises LogError naming those that are too old."""
+    """Check the versions of every reachable broker. Raises LogError naming those that are too old."""
     old = []
     for broker in client.cluster.brokers():
         try:
             response = await client.send(broker.nodeId, ApiVersionRequest())
         except errors.KafkaError:
-            continue  # away: others serve meanwhile
+            continue  # away: the others serve meanwhile
         newest = {api_key: newest for api_key, _, newest, *_ in response.api_versions}
         if newest.get(FETCH, 0) < FETCH_VERSION or newest.get(METADATA, 0) < METADATA_VERSION:
             old.append(_spoken(f"{broker.host}:{broker.port}", newest.get(FETCH, 0)))
@@ -39,10 +39,10 @@ async def require_versions(client: AIOKafkaClient) -> None:
         raise LogError(
             f"adledger needs Kafka 3.1 or newer (Fetch {FETCH_VERSION}, which names topics by id), and found "
             + "; ".join(old),
-            remedy="upgrade the brokers, or use a service that speaks it",
+            remedy="upgrade the brokers, or use a service that supports it",
         )
 
 
 def _spoken(where: str, fetch: int) -> str:
     release = next((name for version, name in RELEASES if fetch >= version), "")
-    return f"{where} with Fetch up to {fetch}" + (f", as Kafka {release} has it" if release else "")
+    return f"{where} with Fetch up to {fetch}" + (f", as in Kafka {release}" if release else "")

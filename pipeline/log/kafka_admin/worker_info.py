@@ -1,4 +1,4 @@
-"""What a worker publishes of itself in its group's member metadata, so that `adledger lane status` can find it."""
+"""What a worker publishes in its group's member metadata, so that `adledger lane status` can find it."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ NO_INFO = WorkerInfo()
 
 
 def decode_worker_info(user_data: bytes | None) -> WorkerInfo:
-    """Return what a member's user data holds; NO_INFO for members of another program or an older release."""
+    """Return the worker info in a member's user data; NO_INFO for members of another program or an older release."""
     try:
         said = orjson.loads(user_data or b"{}")
         return WorkerInfo(str(said.get("worker", "")), str(said.get("pages", "")))
