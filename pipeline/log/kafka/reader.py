@@ -265,7 +265,7 @@ class KafkaReader:
         for facts in await topic_facts(self._client, self._topology.topics):
             if facts.error_code == 0 and facts.topic_id != self._ids[facts.name]:
                 raise LaneHalted(
-                    f"{facts.name} was made anew: its id is {facts.topic_id}, the ledger's is {self._ids[facts.name]}",
+                    f"{facts.name} was recreated: its id is {facts.topic_id}, the ledger's is {self._ids[facts.name]}",
                     remedy="adledger lane status shows what was not read of the old one; adledger lane skip gives "
                     "it up. Then start the workers again.",
                 )
