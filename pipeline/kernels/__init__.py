@@ -1,1 +1,1 @@
-"""Compiled kernels (numba). Each has a plain Python twin, and hypothesis holds the two against each other."""
+"""Compiled kernels (numba). Each has a plain Python twin, and hypothesis tests compare the two."""

@@ -1,12 +1,12 @@
-"""The fast path: records of JSON into columns, in one pass, making nothing on the way.
+"""The fast path: JSON records into columns in one pass, without allocating anything.
 
-It recognises. What it accepts it has understood to the last byte; any other record is left `UNSURE`, and the slow
-path (adledger.pipeline.stages.slow_path) decides about it.
+It accepts only records that it understands to the last byte; any other record is marked `UNSURE`, and the slow path
+(adledger.pipeline.stages.slow_path) decides about it.
 
-What makes it fast: the *separator* from the end of one value to the beginning of the next (`,"site_id":`) is
-compared, 32 bytes at once, with the one that came after the same field in the record before. It names the next
-field, whatever the order, white space and unknown fields that a producer is fond of. A string's end is found 32
-bytes at once too, and a number is eight digits in three multiplications.
+What makes it fast: the *separator* between one value and the next (`,"site_id":`) is compared, 32 bytes at once, with the
+one that followed the same field in the previous record. It names the next field, whatever field order, white space and
+unknown fields the producer uses. A string's end is found 32 bytes at once too, and eight digits become a number in three
+multiplications.
 """
 
 from collections import namedtuple
@@ -36,7 +36,7 @@ from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
 
 UNSURE = 255
-"""Status of records that the slow path is to decide about; adledger.schemas.wire.Malformed uses lower numbers."""
+"""Status of records that are left to the slow path; adledger.schemas.wire.Malformed uses lower numbers."""
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)
@@ -66,7 +66,7 @@ class RecordColumns(NamedTuple):
 
 
 class Context(NamedTuple):
-    """A DecodeContext, as numbers of fixed types."""
+    """A DecodeContext as numbers of fixed types."""
 
     lane: np.uint64
     partitions: np.uint64
@@ -75,7 +75,7 @@ class Context(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the strings of user agent and page stand: offset from the record's value, and length."""
+    """Where the strings of user agent and page are: offset from the record's value, and length."""
 
     ua_at: I32
     ua_len: I32
@@ -89,7 +89,7 @@ Columns = namedtuple("Columns", tuple(EVENT_DTYPES))  # type: ignore[misc]  # no
 
 @kernel
 def _read_fields(p, end, separators, memo):
-    """Read the record [p, end) into the memo. Returns one bit for each field that it has, or none where unsure.
+    """Read the record [p, end) into the memo. Returns one bit for each field found, or 0 where unsure.
 
     `separators` is the address of the rows of the record's topic.
     """
@@ -156,7 +156,7 @@ def _found_or_zero(seen, number, memo):
 
 @inline_kernel
 def _is_acceptable(seen, kind, log_time, memo):
-    """Whether the fields that were found make an event of that topic and time."""
+    """Whether the fields found form an event that fits the topic and the log time."""
     event_type = np.int64(_found(memo, f.EVENT_TYPE))
     return (
         seen & f.REQUIRED == f.REQUIRED
@@ -168,7 +168,7 @@ def _is_acceptable(seen, kind, log_time, memo):
 
 @inline_kernel
 def _is_routed(key, key_length, due, due_length, lane, partitions):
-    """Whether the key is the one that is due (at most 64 bytes), and belongs to the lane."""
+    """Whether the key is the expected one (at most 64 bytes), and belongs to the lane."""
     if key_length != due_length:
         return False
     inside = bits_below(min(due_length, 32))

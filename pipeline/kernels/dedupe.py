@@ -1,13 +1,13 @@
-"""The dedupe table as a kernel: open addressing, two 64-bit words and a publisher (u32) a slot.
+"""The dedupe table as a kernel: open addressing; a slot is two 64-bit words and a publisher (u32).
 
     word 0      key
     word 1      click << 63 | clock << 32 | fingerprint     clock = ms since the table's base, plus 1; 0: an empty slot
-    publisher   in an array of its own
+    publisher   in a separate array
 
-An entry is of an event where key, publisher and type are equal. A key alone is not enough: it is a public function of
-all three, so an id can be made whose key is that of another publisher's event. Slots are secret
-(adledger.pipeline.kernels.slots), so that nobody can choose ids whose look-ups meet. The table is larger than any cache:
-a row's line is asked for some rows ahead, so that memory answers many at once (ADR 18).
+An entry matches an event where key, publisher and type are equal. A key alone is not enough: it is a public function of
+all three, so an id can be constructed whose key equals that of another publisher's event. Slots are secret
+(adledger.pipeline.kernels.slots), so that nobody can choose ids whose lookups collide. The table is larger than any
+cache: a row's cache line is prefetched some rows ahead, so that many memory accesses overlap (ADR 18).
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ _CLOCK = np.uint64(0x7FFFFFFF)
 _TYPE = np.uint64(63)
 _SLOT_BYTES, _PUBLISHER_BYTES = 16, 4
 _AHEAD = 32
-"""Rows between asking for a slot's line and using it; 8 to 32 are alike."""
+"""Rows between prefetching a slot's line and using it; 8 to 32 perform alike."""
 
 
 @inline_kernel
@@ -40,7 +40,7 @@ def _word(source, clock, fingerprint):
 
 @inline_kernel
 def _first_slot(slots, keys, i, ring, address, publishers_address):
-    """Return row i's first slot, and ask for the lines of the one some rows ahead. `ring` (u64[_AHEAD]) has slots between."""
+    """Return row i's first slot, and prefetch that of row i + _AHEAD. `ring` (u64[_AHEAD]) has the slots in between."""
     slot = ring[i % _AHEAD] if i >= _AHEAD else slot_of(keys[i], slots)
     if i + _AHEAD < len(keys):
         ahead = slot_of(keys[i + _AHEAD], slots)
@@ -52,7 +52,7 @@ def _first_slot(slots, keys, i, ring, address, publishers_address):
 
 @inline_kernel
 def _is_of(table, publishers, slot, key, source):
-    """Whether the entry of a slot that is not empty is of this event."""
+    """Whether the entry of an occupied slot belongs to this event."""
     return (
         table[2 * slot] == key
         and np.uint64(publishers[slot]) == source >> _ONE
@@ -64,7 +64,7 @@ def _is_of(table, publishers, slot, key, source):
 def dedupe(
     table, publishers, slots, base, window_ms, keys, sources, fingerprints, clocks, live, duplicate, conflict
 ):
-    """Look each live row up and enter it where it is the first of its identity.
+    """Look up each live row, and enter it where it is the first of its identity.
 
     table u64[2 * capacity], publishers u32[capacity], changed in place; base: ms, at most the smallest clock.
     keys u64[n], sources u64[n] (2 * publisher + 1 for a click), fingerprints u32[n], clocks i64[n] (watermark, ms, not falling), live bool[n].
@@ -129,7 +129,7 @@ def rehash(table, publishers, oldest, shift, out, out_publishers, out_slots):
 
 @kernel
 def load(table, publishers, slots, base, keys, sources, fingerprints, clocks):
-    """Enter firsts that were read back, in any order: of two entries of an identity the later one stays."""
+    """Enter firsts that were read back, in any order: the later of two entries of one identity stays."""
     taken = 0
     address, publishers_address = table.ctypes.data, publishers.ctypes.data
     ring = np.empty(_AHEAD, np.uint64)
@@ -151,7 +151,7 @@ def load(table, publishers, slots, base, keys, sources, fingerprints, clocks):
 
 @kernel
 def probes(table, publishers, slots, keys, sources):
-    """Return how many slots looking up n events reads, in all."""
+    """Return the total number of slots read to look up n events."""
     read = 0
     for i in range(len(keys)):
         slot = slot_of(keys[i], slots)
@@ -164,10 +164,10 @@ def probes(table, publishers, slots, keys, sources):
 
 @kernel
 def unseen(table, slots, hashes, live, rows):
-    """Write to `rows` (i64[n]) the first row of each hash that the set `table` lacks, and enter it.
+    """Write to `rows` (i64[n]) the first row of each hash that is not in the set `table`, and enter the hash.
 
-    table: u64[capacity], 0 marks empty, so the hash 0 is never kept: its text is written every time.
-    Stops when the set is half full. Returns (rows found, rows looked at).
+    table: u64[capacity], 0 marks empty, so the hash 0 is never kept: its string is written every time.
+    Stops when the set is half full. Returns (rows found, rows examined).
     """
     found = 0
     room = np.uint64(len(table)) // np.uint64(2)

@@ -5,7 +5,7 @@ import numpy as np
 from adledger.pipeline.kernels.jit import kernel
 
 MULTIPLIER = 0x9E37_79B9_7F4A_7C15
-"""Odd, so that multiplying by it loses nothing: two rows that differ in one column never have the same digest."""
+"""Odd, so multiplication by it is invertible: two rows that differ in one column never have the same digest."""
 
 _MULTIPLIER = np.uint64(MULTIPLIER)
 

@@ -7,10 +7,10 @@ from adledger.pipeline.kernels.jit import inline_kernel, kernel
 from adledger.pipeline.records.batch_format import HEADER_BYTES, varint
 
 NULL = -1
-"""In `key_ends` and `value_ends`: this record has none; the next one's bytes begin where the last one's ended."""
+"""In `key_ends` and `value_ends`: null; the next record's bytes begin where the last ones ended."""
 
 RECORD_OVERHEAD_MAX = 32
-"""Bytes that a record takes beside its key and value, at most: lengths 5 + 5 + 5, time 10, offset 5, 2 single."""
+"""Bytes of a record besides its key and value, at most: lengths 5 + 5 + 5, time 10, offset 5, 2 single bytes."""
 
 
 @inline_kernel
@@ -41,7 +41,7 @@ def _put_varint(out, at, value):
 
 @inline_kernel
 def _put_bytes(out, at, length, source):
-    """Write a length (-1 for null) and that many bytes of the address `source`; return where the next field goes."""
+    """Write a length (-1 for null) and that many bytes from the address `source`; return where the next field goes."""
     at = _put_varint(out, at, length)
     copy_bytes(out.ctypes.data + at, source, max(length, 0))
     return at + max(length, 0)
@@ -88,7 +88,7 @@ def encode_records(
 
 
 def encode_plain(records: list[tuple[int, bytes | None, bytes | None]]) -> bytes:
-    """Return the records of one batch, without its header: (log time, key, value) each, nulls allowed."""
+    """Return the records of one batch, without its header, from (log time, key, value); nulls are allowed."""
     out = bytearray()
     for delta, (log_time, key, value) in enumerate(records):
         body = (

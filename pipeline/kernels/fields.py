@@ -1,7 +1,7 @@
-"""The fields of an event as the decode kernel numbers them, and the names it looks for.
+"""The decode kernel's numbers for an event's fields, and the names that it looks for.
 
-Numbers are grouped by how the value is read. Behind the known fields come `UNKNOWN_SLOTS` numbers that are given
-to unknown names as they turn up.
+Numbers are grouped by how the value is read. After the known fields come `UNKNOWN_SLOTS` numbers, which are assigned to
+unknown names as they appear.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ NAMES = (
     "price_micros",
     "width",
     "height",
-    # each in its own way
+    # each read in its own way
     "event_type",
     "ip",
     "currency",
@@ -103,8 +103,8 @@ MOST = _bounds(
 """i64[INTEGERS_END]: the largest."""
 
 QUOTED = sum(1 << n for n in range(KNOWN_END) if n < TEXTS_END or n in {EVENT_TYPE, IP, CURRENCY, COUNTRY})
-"""One bit a known field: whether its value is a JSON string."""
+"""One bit per known field: whether its value is a JSON string."""
 
 _OPTIONAL = {IMPRESSION_ID, PLACEMENT_ID, WIDTH, HEIGHT, CURRENCY, COUNTRY, IS_PREFETCH, IS_TEST}
 REQUIRED = np.uint64(sum(1 << n for n in range(KNOWN_END) if n not in _OPTIONAL))
-"""One bit a field; clicks also need IMPRESSION_ID."""
+"""One bit per field; clicks also need IMPRESSION_ID."""

@@ -11,7 +11,7 @@ _CLICK = int(EventType.CLICK)
 
 @kernel
 def dedupe_keys(event_type_code, publisher_id, id_hash, keys, sources):
-    """Write the key of each of n events to `keys` (u64[n]), and what publisher and type are to `sources` (u64[n])."""
+    """Write the key of each of n events to `keys` (u64[n]), and its source (publisher and type) to `sources` (u64[n])."""
     for i in range(len(keys)):
         kind = np.uint64(event_type_code[i] == _CLICK)
         source = np.uint64(publisher_id[i]) * np.uint64(2) + kind

@@ -1,9 +1,8 @@
-"""Loads from raw addresses and bit tricks that numba has no words for: each becomes one or a few instructions.
+"""Loads from raw addresses and bit tricks that numba does not offer: each becomes one or a few instructions.
 
-Addresses are int64 and need no alignment; loads are little end first and give uint64. Nothing is checked: the
-caller knows that the bytes can be read (READ_AHEAD_BYTES lie behind the last record of every records buffer; the
-widest load here takes 32). The masks look at 32 or 16 bytes at once and have one bit a byte, the first byte's
-the lowest.
+Addresses are int64 and need no alignment; loads are little-endian and return uint64. Nothing is checked: the caller
+ensures that the bytes are readable (READ_AHEAD_BYTES follow the last record of every records buffer; the widest load here
+takes 32). Masks cover 32 or 16 bytes and have one bit per byte, the lowest for the first byte.
 """
 
 # ruff: noqa: ARG001
@@ -97,7 +96,7 @@ def copy32(_typing, to, source):
 
 @intrinsic
 def same32(_typing, left, right):
-    """Return the mask of bytes that are the same at both addresses, of 32."""
+    """Return the mask of the 32 bytes that are equal at both addresses."""
 
     def codegen(_c, builder, _s, args):
         left, right = (_load_bytes(builder, address, 32) for address in args)
@@ -108,7 +107,7 @@ def same32(_typing, left, right):
 
 @intrinsic
 def special32(_typing, address):
-    """Return the mask of bytes that end or interrupt a JSON string, of 32: quote, backslash, control characters."""
+    """Return the mask of the 32 bytes that end or interrupt a JSON string: quote, backslash, control characters."""
 
     def codegen(_c, builder, _s, args):
         block = _load_bytes(builder, args[0], 32)
@@ -122,7 +121,7 @@ def special32(_typing, address):
 
 @intrinsic
 def special_or_high32(_typing, address):
-    """Return the mask of special32's bytes and those over 127, of 32."""
+    """Return the mask of the 32 bytes that are in special32's mask or over 127."""
 
     def codegen(_c, builder, _s, args):
         block = _load_bytes(builder, args[0], 32)
@@ -137,7 +136,7 @@ def special_or_high32(_typing, address):
 
 @intrinsic
 def digits16(_typing, address):
-    """Return the mask of the bytes 0-9, of 16."""
+    """Return the mask of the 16 bytes that are digits."""
 
     def codegen(_c, builder, _s, args):
         block = _load_bytes(builder, args[0], 16)
@@ -149,7 +148,7 @@ def digits16(_typing, address):
 
 @intrinsic
 def dots16(_typing, address):
-    """Return the mask of full stops, of 16."""
+    """Return the mask of the 16 bytes that are full stops."""
 
     def codegen(_c, builder, _s, args):
         block = _load_bytes(builder, args[0], 16)
@@ -160,7 +159,7 @@ def dots16(_typing, address):
 
 @intrinsic
 def prefetch(_typing, address):
-    """Ask for the cache line at an address, to be written: goes on at once, and may do nothing."""
+    """Prefetch the cache line at an address for writing: returns at once, and may do nothing."""
 
     def codegen(context, builder, _s, args):
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -175,7 +174,7 @@ def prefetch(_typing, address):
 
 @intrinsic
 def lowest_bit(_typing, mask):
-    """Return the number of the lowest bit that is set (64 where none is)."""
+    """Return the index of the lowest set bit (64 where there is none)."""
 
     def codegen(_c, builder, _s, args):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))

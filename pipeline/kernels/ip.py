@@ -16,7 +16,7 @@ _ONE, _16, _32, _48 = (np.uint64(n) for n in (1, 16, 32, 48))
 
 @inline_kernel
 def parse_ipv4(p, length):
-    """Return the address (u32 in a u64) that `length` bytes at p are, or NO_IPV4."""
+    """Parse `length` bytes at p; return the address (u32 in a u64), or NO_IPV4."""
     if length < 1 or length > _IPV4_CHARS_MAX:
         return NO_IPV4
     stop_bit = _ONE << np.uint64(length)
@@ -27,7 +27,7 @@ def parse_ipv4(p, length):
     address = np.uint64(0)
     start = 0
     for _ in range(4):
-        stop = lowest_bit(stops)  # 64 where there is none left, which makes too many digits
+        stop = lowest_bit(stops)  # 64 where none is left, which is too many digits
         stops &= stops - _ONE
         digits = stop - start
         if digits < 1 or digits > 3 or (digits > 1 and load8(p + start) == 0x30):
@@ -42,12 +42,12 @@ def parse_ipv4(p, length):
 
 @kernel
 def parse_ipv6(p, length):  # noqa: PLR0911
-    """Return (whether `length` bytes at p are an IPv6 address, its high half, its low half)."""
+    """Parse `length` bytes at p as an IPv6 address; return (whether they are one, its high half, its low half)."""
     invalid = False, np.uint64(0), np.uint64(0)
     high = low = np.uint64(0)  # groups are shifted in from the right
     head_high = head_low = np.uint64(0)  # those before "::"
     groups = 0
-    gap = -1  # how many groups stand before "::"
+    gap = -1  # the number of groups before "::"
     end = p + length
     if length < 2 or length > _IPV6_CHARS_MAX:
         return invalid

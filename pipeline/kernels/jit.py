@@ -1,7 +1,7 @@
-"""How kernels are compiled: numba without the GIL, cached on disk under a name made from all their sources.
+"""How kernels are compiled: numba without the GIL, cached on disk under a digest of all their sources.
 
-Numba's own cache looks only at the file of the function itself, so a kernel that inlines another one's old
-code would be served after an upgrade. The digest in the folder's name rules that out.
+Numba's own cache checks only the file of the function itself, so after an upgrade it could serve a kernel that has
+inlined another one's old code. The digest in the folder's name rules that out.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numba
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ("pipeline/kernels/*.py", "loadtest/traffic/kernels/*.py", "pipeline/records/*.py", "schemas/*.py")
-"""What kernels are made of: their own packages, and those whose constants are compiled in. A test follows the imports."""
+"""The kernels' sources: their own packages, and those whose constants are compiled in. A test follows the imports."""
 
 
 def _digest() -> str:

@@ -1,6 +1,6 @@
-"""Look-ups in the lists, compiled: flags of user agents by hash, of addresses by range, of publishers by number.
+"""List lookups, compiled: flags of user agents by hash and of addresses by range, the status of publishers by id.
 
-The tables are made, and the plain twins live, in adledger.pipeline.lists.
+adledger.pipeline.lists builds the tables and has the plain twins.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from adledger.pipeline.kernels.slots import slot_after, slot_of
 UA_BLANK = 1
 UA_KNOWN_BOT = 2
 UA_NON_BROWSER = 4
-UA_ALLOWED = 8  # an allow list of the deployment names it: no flag beside
+UA_ALLOWED = 8  # an allow list of the deployment names it: then it has no other flag
 UA_TAKEN = 128  # in the table only: the slot holds an entry
 UA_PENDING = 64  # in the table only: the entry's text is being classified
 UA_CLAIM_SHIFT = 8
@@ -22,7 +22,7 @@ UA_CLAIM_SHIFT = 8
 # Flags of an address: u32. Bit IP_OWNER_SHIFT + c: it lies in the published ranges of crawler c (1..24).
 IP_DATACENTER = 1
 IP_RESERVED = 2
-IP_ALLOWED = 4  # an allow list of the deployment names it: neither flag above, and every crawler's own
+IP_ALLOWED = 4  # an allow list of the deployment names it: neither flag above, and valid for every crawler
 IP_OWNER_SHIFT = 7
 CRAWLERS_MAX = 24
 IP_OWNED_BY_ALL = 0xFFFF_FF00
@@ -34,7 +34,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class AddressTable(NamedTuple):
-    """Segments that cover all addresses, in order: segment i runs from its start to before the next one's.
+    """Segments that cover all addresses, in order: segment i runs from its start up to that of the next one.
 
     The index has, for each value h of an address's top 16 bits, the segment of the first such address; and the last
     segment for h = 65536. v4: u32 starts; v6: u64 halves.
@@ -92,9 +92,9 @@ def address_flags(table, ip_hi, ip_lo, out):
 def cached_flags(keys, values, slots, hashes, live, start, room, out, unknown):
     """Write the flags (u16) of live rows from `start` on to `out`, as far as the table knows them.
 
-    keys u64, values u16: open addressing; changed in place: an unknown hash takes a slot, pending
-    until `enter_flags`, and its first row is written to `unknown` (i64). Stops before more than `room` of them.
-    Returns (unknown hashes, further rows that have them, row to go on with).
+    keys u64, values u16: open addressing, changed in place: an unknown hash takes a slot, which is pending until
+    `enter_flags`, and its first row is written to `unknown` (i64). Stops before there are more than `room` of them.
+    Returns (number of unknown hashes, further rows that have them, the row to continue with).
     """
     found = repeats = 0
     for i in range(start, len(hashes)):
@@ -120,7 +120,7 @@ def cached_flags(keys, values, slots, hashes, live, start, room, out, unknown):
 
 @kernel
 def enter_flags(keys, values, slots, hashes, rows, flags):
-    """Give the slots that rows' hashes took their flags (u16)."""
+    """Write the flags (u16) of rows whose hashes have pending slots."""
     for k in range(len(rows)):
         key = hashes[rows[k]]
         slot = slot_of(key, slots)
@@ -148,7 +148,7 @@ def enter_publishers(keys, statuses, shift, ids, values):
 
 @kernel
 def publisher_statuses(keys, statuses, shift, ids, out):
-    """Write the status (u8) of n publishers (u32) to `out`; 0 for one that the table lacks."""
+    """Write the status (u8) of n publishers (u32) to `out`; 0 for unknown ones."""
     mask = np.uint64(len(keys) - 1)
     for i in range(len(ids)):
         slot = _publisher_slot(ids[i], shift)

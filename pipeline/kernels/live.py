@@ -1,4 +1,4 @@
-"""The live counts of one minute, in an open-addressed table of publishers; its plain twin stands in the monitor's test.
+"""The live counts of one minute, in an open-addressed table of publishers; the plain twin is in the monitor's test.
 
 A table is u32[capacity, 6], capacity a power of two: publisher id, then received, impressions, clicks, duplicates and
 invalid records. A slot without received records is free.
@@ -15,14 +15,14 @@ BILLABLE, DUPLICATE, GIVT, SIVT = int(Class.BILLABLE), int(Class.DUPLICATE), int
 CLICK = int(EventType.CLICK)
 
 RECEIVED, IMPRESSIONS, CLICKS, DUPLICATES, INVALID = range(1, 6)
-"""Columns of a table behind the publisher."""
+"""Columns of a table after the publisher."""
 
 WIDTH = 6
 
 
 @inline_kernel
 def _slot(table, slots, publisher):
-    """Return where a publisher is, or the free slot where it would be. The table has one."""
+    """Return a publisher's slot, or the free slot for it. The table always has a free one."""
     slot = slot_of(np.uint64(publisher), slots)
     while table[slot, RECEIVED] != 0 and table[slot, 0] != publisher:
         slot = slot_after(slot, slots)
@@ -31,9 +31,9 @@ def _slot(table, slots, publisher):
 
 @kernel
 def add_rows(table, slots, taken, taken_max, begin, publisher, event_type, class_code, records):
-    """Add rows from `begin` on; return (the first row that was not added, slots taken now).
+    """Add rows from `begin` on; return (the first row not added, slots now taken).
 
-    Ends early where a row needs a slot and `taken_max` (below the capacity) are taken. Counts wrap at 2^32.
+    Stops early where a row needs a slot and `taken_max` (below the capacity) are taken. Counts wrap at 2^32.
     """
     for i in range(begin, len(publisher)):
         slot = _slot(table, slots, publisher[i])
@@ -55,7 +55,7 @@ def add_rows(table, slots, taken, taken_max, begin, publisher, event_type, class
 
 @kernel
 def move(table, larger, larger_slots):
-    """Move all slots into an empty table that is larger."""
+    """Move all slots into an empty, larger table."""
     for i in range(len(table)):
         if table[i, RECEIVED] != 0:
             larger[_slot(larger, larger_slots, table[i, 0])] = table[i]
@@ -63,5 +63,5 @@ def move(table, larger, larger_slots):
 
 @kernel
 def find(table, slots, publisher):
-    """Return a publisher's slot; it is free where there is no such publisher."""
+    """Return a publisher's slot; it is free where the publisher is not in the table."""
     return np.int64(_slot(table, slots, publisher))

@@ -1,7 +1,7 @@
-"""The decode kernel's memo: what it remembers between records, and room to work in.
+"""The decode kernel's memo: its state between records, and scratch space.
 
-It is one block of memory and goes by its address, because numba counts references to every array that it passes
-on, which costs more than reading a field.
+It is one block of memory and is passed by address, because numba counts references to every array argument, which costs
+more than reading a field.
 """
 
 import numpy as np
@@ -13,23 +13,23 @@ from adledger.pipeline.kernels.jit import inline_kernel
 from adledger.schemas.wire import RECORD_BYTES_MAX
 
 TEXT_ROOM = RECORD_BYTES_MAX + 64
-"""Bytes for an unescaped text: no longer than the record, and kernels write 32 bytes at once."""
+"""Bytes for an unescaped text: it is no longer than the record, and kernels write 32 bytes at once."""
 
 ROW_BYTES = 64
 SEPARATOR_BYTES_MAX = 32
 ROW_MASK, ROW_LEADS_TO = 32, 40
-"""Offsets in the row of a learned separator: its bytes come first, then the mask of them, then what follows."""
+"""Offsets in the row of a learned separator: after its bytes, their mask, then what it leads to."""
 
 FREE_SLOT = 2**32
-"""Stands for the length of a name where there is none."""
+"""The length of a name in a free slot."""
 
 # Offsets in bytes. Of the record that is being read, words by field number:
-FOUND = 0  # hash, integer or code; behind the last field the high half of the address
+FOUND = 0  # hash, integer or code; after the last field the high half of the address
 TEXT_AT = FOUND + 8 * (
     f.KNOWN_END + 1
-)  # address of the text: in the record, or in the room where it was escaped
+)  # address of the text: in the record, or in the scratch space where it was escaped
 TEXT_LENGTH = TEXT_AT + 8 * f.TEXTS_END
-RAW_AT = TEXT_LENGTH + 8 * f.TEXTS_END  # address of the string as it stands in the record
+RAW_AT = TEXT_LENGTH + 8 * f.TEXTS_END  # address of the string in the record
 RAW_LENGTH = RAW_AT + 8 * f.TEXTS_END
 IP_AT = RAW_LENGTH + 8 * f.TEXTS_END
 IP_LENGTH = IP_AT + 8
@@ -48,7 +48,7 @@ SEPARATORS_BYTES = ROW_BYTES * f.STATES
 """Of one topic."""
 
 IP_HIGH = f.KNOWN_END
-"""Stands in FOUND as one more field."""
+"""An additional field in FOUND."""
 
 
 def new_memo(topics: int) -> npt.NDArray[np.uint64]:

@@ -14,9 +14,9 @@ def _mix(z):
 
 @kernel
 def group(slots, publisher, event_time, event_type, class_code, currency, money, first, records, nanos):
-    """Assign every row to its group; returns the number of groups g.
+    """Assign every row to its group; return the number of groups g.
 
-    slots: i32[capacity], all -1, capacity a power of two > n. Groups stand in order of their first row:
+    slots: i32[capacity], all -1, capacity a power of two > n. Groups are in the order of their first rows:
     first i64[:g] is that row, records i64[:g] and nanos i64[:g] are the sums.
     """
     mask = np.uint64(len(slots) - 1)

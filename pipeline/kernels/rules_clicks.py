@@ -1,6 +1,6 @@
-"""Rules of clicks, compiled: a click against its impression, and against the click before it.
+"""Rules about clicks, compiled: a click compared with its impression, and with the click before it.
 
-The laws are those of adledger.pipeline.rules.plain, which says the same in plain Python.
+adledger.pipeline.rules.plain has the same rules in plain Python.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ _MISMATCH = ONE << np.uint64(Reason.CLICK_MISMATCH)
 _DOUBLE_CLICK = ONE << np.uint64(Reason.DOUBLE_CLICK)
 
 NO_IMPRESSION_MS, FAST_HORIZON_MS, FAST_MS, LATE_HORIZON_MS, LATE_MS, MISMATCH_MS = range(6)
-"""Places in `limits` of `impressions`."""
+"""Indexes in `limits` of `impressions`."""
 _HORIZONS = (FAST_HORIZON_MS, LATE_HORIZON_MS, MISMATCH_MS)
 
 
@@ -38,12 +38,12 @@ def impressions(
     table, slots, event_type, event_time, publisher, campaign, person,
     id_hash, impression_hash, clocks, live, duplicate, limits, hits,
 ):  # fmt: skip
-    """Enter impressions and hold clicks against them, n rows in lane order; returns how many new slots were taken.
+    """Enter impressions and compare clicks with them, n rows in lane order; return how many new slots were taken.
 
     live, duplicate u8[n] (duplicates are evaluated, never entered); clocks i64[n]; limits i64[6], in ms, by the names
     above: each rule's horizon, and the gaps. Sets bits of hits u64[n].
-    The impression of a click is that of its publisher with that id; where there is none, the newest of another
-    publisher that the same person saw.
+    The impression of a click is its publisher's impression with that id; where there is none, the newest one with that id
+    that the same person saw on another publisher.
     """
     farthest = max(
         limits[NO_IMPRESSION_MS], limits[FAST_HORIZON_MS], limits[LATE_HORIZON_MS], limits[MISMATCH_MS]
@@ -100,7 +100,7 @@ def impressions(
             else:
                 continue
             gap = event_time[i] - np.int64(table[shown + _TWO])
-            if gap < 0:  # the clocks of the two producers disagree: the log's own decides
+            if gap < 0:  # the two producers' clocks disagree: the log's clock decides
                 gap = age
             if rule == 0:
                 if gap < limits[FAST_MS]:
@@ -118,9 +118,9 @@ def double_clicks(
     table, slots, event_type, event_time, creative, person, impression_hash, flags,
     clocks, counted, horizon_ms, within_ms, hits,
 ):  # fmt: skip
-    """Hold each click against the last of its person and creative; returns how many new slots were taken.
+    """Compare each click with the last one of its person and creative; return how many new slots were taken.
 
-    counted u8[n]: live and no duplicate. Where the user has no id, clicks must also be on one impression.
+    counted u8[n]: live and not a duplicate. Where the user has no id, both clicks must also be on the same impression.
     """
     taken = 0
     for i in range(len(hits)):
@@ -146,6 +146,6 @@ def double_clicks(
 
 @kernel
 def impression_keys(impression_hash, publisher, out):
-    """Write the key of each click's impression as its publisher names it: u64[n]."""
+    """Write the key of the impression that each click names, under the click's publisher: u64[n]."""
     for i in range(len(out)):
         out[i] = not_zero(splitmix64(impression_hash[i] ^ splitmix64(np.uint64(publisher[i]))))

@@ -1,6 +1,6 @@
-"""Rules that look at one event: what the lists say of it, and what it says of itself. One pass.
+"""Rules about single events, from the lists and from the event's own fields. One pass.
 
-The laws are those of adledger.pipeline.rules.plain_events, which says the same in plain Python.
+adledger.pipeline.rules.plain_events has the same rules in plain Python.
 """
 
 import numpy as np
@@ -31,10 +31,10 @@ _HAS_WIDTH, _HAS_HEIGHT = 1 << int(Flag.HAS_WIDTH), 1 << int(Flag.HAS_HEIGHT)
 
 @kernel
 def event_hits(ua_flags, ip_flags, status, flags, width, height, live, side_px_max, run, hits):
-    """Set in hits u64[n] what the rules in `run` (bits) say of each live row.
+    """Set in hits u64[n] the bits of the rules in `run` (bits) that hit each live row.
 
-    ua_flags u16[n], ip_flags u32[n] (kernels.lists), status u8[n] of the publisher; a side of at most `side_px_max`
-    CSS pixels can't be seen.
+    ua_flags u16[n], ip_flags u32[n] (kernels.lists), status u8[n] of the publisher; an ad with a side of at most
+    `side_px_max` CSS pixels is invisible.
     """
     for i in range(len(hits)):
         if not live[i]:

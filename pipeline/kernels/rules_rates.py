@@ -1,6 +1,6 @@
-"""Rules of rates, compiled: exact counts in a sliding window, networks of a user, regular arrivals.
+"""Rules about rates, compiled: exact counts in a sliding window, networks of a user, regular arrivals.
 
-The laws are those of adledger.pipeline.rules.plain, which says the same in plain Python.
+adledger.pipeline.rules.plain has the same rules in plain Python.
 """
 
 import numpy as np
@@ -23,10 +23,11 @@ _USER = np.uint64(USER_STRIDE)
 def count_in_window(
     table, slots, fifo_keys, fifo_clocks, fifo, keys, clocks, counted, window_ms, count_max, bit, hits
 ):
-    """Set `bit` on each counted row that has `count_max` or more of its key before it in the window.
+    """Set `bit` on each counted row that `count_max` or more of its key precede in the window.
 
-    fifo i64[2]: first and end of the events in the window, ever rising; they lie at `index & (capacity - 1)` of
-    fifo_keys u64[], fifo_clocks i64[], which have room for all rows. Returns how many new slots were taken.
+    fifo i64[2]: first and end index of the events in the window, which only increase; event `index` is at
+    `index & (capacity - 1)` of fifo_keys u64[], fifo_clocks i64[], which have room for all rows.
+    Returns how many new slots were taken.
     """
     ring = len(fifo_keys) - 1
     first, end = fifo[0], fifo[1]
@@ -56,7 +57,7 @@ def count_in_window(
 
 @kernel
 def expire(table, slots, fifo_keys, fifo_clocks, fifo, now, window_ms):
-    """Take what is older than the window at `now` out of the counts."""
+    """Remove events older than the window at `now` from the counts."""
     ring = len(fifo_keys) - 1
     first = fifo[0]
     while first < fifo[1] and now - fifo_clocks[first & ring] > window_ms:
@@ -68,7 +69,7 @@ def expire(table, slots, fifo_keys, fifo_clocks, fifo, now, window_ms):
 
 @kernel
 def keep_counted(table, out, out_slots):
-    """Move the slots that count something into the empty table `out`; returns how many."""
+    """Move the slots whose count is not 0 into the empty table `out`; return their number."""
     kept = 0
     for at in range(0, len(table), COUNT_STRIDE):
         if table[at + 1] != 0:
@@ -116,7 +117,9 @@ def many_networks(table, slots, user_hash, ip_hi, ip_lo, clocks, counted, window
             place += ONE
         if others >= networks_max:
             hits[i] |= bit
-        last = place if place < _USER else _USER - ONE  # its entry moves to the front, or the last one goes
+        last = (
+            place if place < _USER else _USER - ONE
+        )  # its entry moves to the front, or the last one is dropped
         while last > ONE:
             table[at + last] = table[at + last - ONE]
             last -= ONE
@@ -128,7 +131,7 @@ def many_networks(table, slots, user_hash, ip_hi, ip_lo, clocks, counted, window
 def regular_arrivals(
     table, slots, user_hash, event_time, clocks, counted, horizon_ms, gap_min_ms, tolerance_percent, bit, hits
 ):
-    """Set `bit` where the last eight of a user's counted events are equally far apart. Returns new slots taken.
+    """Set `bit` where a user's last eight counted events are equally spaced. Returns how many new slots were taken.
 
     Event times are kept modulo 2^32 ms, and their differences read as signed: exact within 24 days.
     """

@@ -3,7 +3,7 @@
     word 0   key, never 0; 0 marks an empty slot
     word 1   its low half is the watermark (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
 
-Ages are differences modulo 2^32 (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry can be that old.
+Ages are differences modulo 2^32 ms (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry gets that old.
 A key's slot is secret (adledger.pipeline.kernels.slots). Every word, index and stride is u64.
 """
 
@@ -22,7 +22,7 @@ _COOKIELESS = 1 << int(Flag.KEYED_BY_IP)
 
 @inline_kernel
 def age_ms(word, now):
-    """Return how long before `now` (u64 ms) the clock in the low half of a word was, as i64."""
+    """Return the age at `now` (u64 ms) of the clock in the low half of a word, as i64."""
     return np.int64((now - word) & LOW)
 
 
@@ -72,7 +72,7 @@ def sweep(table, stride, now, keep_ms, out, out_slots):
 
 @kernel
 def persons(user_hash, ip_hi, ip_lo, ua_hash, flags, out):
-    """Write who each of n events is by: the user, or address and user agent where the user has no id. u64[n]."""
+    """Write the person behind each of n events: the user, or address and user agent where the user has no id. u64[n]."""
     for i in range(len(out)):
         if flags[i] & _COOKIELESS:
             out[i] = splitmix64(splitmix64(splitmix64(ip_hi[i]) ^ ip_lo[i]) ^ ua_hash[i])

@@ -1,7 +1,7 @@
-"""Separators: what stands between two values of a record, and names the second (`,"site_id":`).
+"""Separators: the bytes between two values of a record, which name the second one (`,"site_id":`).
 
-A producer writes them alike in every record, so the kernel compares them as a whole with what it saw last time
-after the same field; only where that fails are they read here.
+A producer writes the same ones in every record, so the kernel compares a whole separator with the last one that followed
+the same field; only where they differ does this module parse it.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def bits_below(n):
 
 @inline_kernel
 def _number_of(name, length, memo):
-    """Return the number of the field of that name, a slot's where it is unknown, or -1."""
+    """Return the number of the field with that name, a slot's number where the name is unknown, or -1."""
     if length > f.NAME_BYTES_MAX:
         return -1
     inside = bits_below(length)
@@ -44,7 +44,7 @@ def _number_of(name, length, memo):
 
 @inline_kernel
 def unpack(leads_to):
-    """Return (field number, length of the separator) of what `learn` returns."""
+    """Return (field number, length of the separator) from a result of `learn`."""
     return leads_to & 0xFF, leads_to >> 8
 
 
@@ -52,8 +52,8 @@ def unpack(leads_to):
 def learn(p, end, state, row, memo):  # noqa: PLR0911
     """Read the separator at p, after the field `state`, and keep it in the row at address `row`.
 
-    The quote of a field that must be a string is part of the separator. Returns what it leads to (see `unpack`),
-    or 0 where it isn't understood.
+    The opening quote of a field that must be a string is part of the separator. Returns the packed result (see `unpack`),
+    or 0 where it can't be parsed.
     """
     start = p
     p = skip_space(p, end)

@@ -19,7 +19,7 @@ _FALSE = np.uint64(int.from_bytes(b"false", "little"))
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _LOW40 = np.uint64(2**40 - 1)
 
-# Together they keep a number below the largest double: beyond that it is not valid here, and the slow path's.
+# Together they keep a number below the largest double; larger ones are invalid, which the slow path finds out.
 _INTEGER_DIGITS_MAX = 100
 _EXPONENT_DIGITS_MAX = 2
 
@@ -111,7 +111,7 @@ def _skip_name(p, end, memo):
 
 @kernel
 def skip_value(p, end, memo):  # noqa: PLR0911
-    """Skip any value that begins at p < end, and stands in the record's own object."""
+    """Skip any value of the record's own object that begins at p < end."""
     depth = 1
     are_objects = np.uint64(0)  # one bit for each open container, the innermost the lowest
     while True:
@@ -134,7 +134,7 @@ def skip_value(p, end, memo):  # noqa: PLR0911
             p = _skip_scalar(p, end, memo)
         if p < 0:
             return -1
-        while closed:  # a value ends at p, or a closing bracket stands there
+        while closed:  # a value ends at p, or there is a closing bracket
             if depth == 1:
                 return p
             p = skip_space(p, end)

@@ -1,8 +1,8 @@
-"""Where a key goes in an open-addressed table: a mix of the key with a secret, so that nobody can choose keys that meet.
+"""A key's slot in an open-addressed table: the key mixed with a secret, so that nobody can craft keys that collide.
 
-Ids come from producers, and their hashes are public (xxHash64, seed 0): without a secret, keys that share a slot are
-easy to make, and each look-up among n of them reads n slots. Mixed twice with 128 secret bits they lie as random ones do.
-The secret says only where an entry lies: keys are compared whole, and no verdict, row or digest depends on it.
+Ids come from producers, and their hashes are public (xxHash64, seed 0): without a secret, colliding keys are easy to
+construct, and each lookup among n of them reads n slots. Mixed twice with 128 secret bits, keys spread like random ones.
+The secret only decides where an entry is: keys are compared whole, and no verdict, row or digest depends on it.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ SECRET_BYTES = 16
 
 
 class Slots(NamedTuple):
-    """A table's slots, as kernels take them: capacity - 1 (a power of two less one), and the two halves of the secret."""
+    """A table's slots as kernels need them: capacity - 1 (a power of two less one), and the two halves of the secret."""
 
     mask: np.uint64
     first: np.uint64
@@ -31,7 +31,7 @@ class SlotSecret(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> "SlotSecret":
-        """Return the secret of SECRET_BYTES bytes, which nobody else may know."""
+        """Return the secret from SECRET_BYTES random bytes, which must stay in this process."""
         assert len(data) == SECRET_BYTES, f"a secret of {len(data)} bytes"
         return cls(int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little"))
 
@@ -41,7 +41,7 @@ class SlotSecret(NamedTuple):
 
 
 KNOWN_SECRET = SlotSecret(0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7344)
-"""For tests, simulations and tools whose keys nobody crafts: pi."""
+"""For tests, simulations and tools whose keys are not hostile: pi."""
 
 
 @inline_kernel
@@ -52,5 +52,5 @@ def slot_of(key, slots):
 
 @inline_kernel
 def slot_after(slot, slots):
-    """Return the slot that is looked at next."""
+    """Return the slot to probe next."""
     return (slot + np.uint64(1)) & slots.mask

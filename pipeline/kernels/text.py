@@ -1,4 +1,4 @@
-"""JSON strings: where they end, and the text that they stand for."""
+"""JSON strings: where they end, and the text that they encode."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _BACKSLASH_U = 0x755C  # "\\u", little end first
 def ascii_end(p, end):
     """Return where the string that begins at p ends (its quote), or -1.
 
-    -1 also where it holds an escape or a byte over 127: then the bytes as they stand may not be its text.
+    Also -1 where it has an escape or a byte over 127: its bytes may then differ from its text.
     """
     while p < end:
         stops = special_or_high32(p)
@@ -36,7 +36,7 @@ def ascii_end(p, end):
 
 @kernel
 def any_end(p, end):
-    """Return where the string that begins at p ends (its quote), or -1. What is in it is not looked at."""
+    """Return where the string that begins at p ends (its quote), or -1. Its content is not checked."""
     while p < end:
         stops = special32(p)
         p += lowest_bit(stops) if stops else 32
@@ -52,7 +52,7 @@ def any_end(p, end):
 
 @inline_kernel
 def _hex4(p):
-    """Return the number that four hexadecimal digits are, or -1."""
+    """Return the value of four hexadecimal digits, or -1."""
     number = np.int64(0)
     for i in range(4):
         digit = hex_digit(load8(p + i))
@@ -64,7 +64,7 @@ def _hex4(p):
 
 @inline_kernel
 def _put_utf8(out, code):
-    """Write a code point; return where the next one goes."""
+    """Write a code point as UTF-8; return where the next one goes."""
     if code < 0x80:
         store8(out, np.uint64(code))
         return out + 1
@@ -115,7 +115,7 @@ def _utf8_length(p):
 
 @inline_kernel
 def _short_escape(letter):
-    """Return what a backslash and this letter stand for, or -1."""
+    """Return the byte that a backslash and this letter encode, or -1."""
     if letter in (_QUOTE, _BACKSLASH, _SLASH):
         return np.int64(letter)
     if letter == _N:
@@ -131,7 +131,7 @@ def _short_escape(letter):
 
 @inline_kernel
 def _escape(p):
-    """Read the escape at p, which is its backslash. Returns (address after it, code point); -1 where invalid."""
+    """Read the escape whose backslash is at p. Returns (address after it, code point); -1 where invalid."""
     letter = load8(p + 1)
     if letter != _U:
         return p + 2, _short_escape(letter)
@@ -146,10 +146,10 @@ def _escape(p):
 
 @kernel
 def unescape(p, end, out):
-    """Write the text of the string [p, end) in UTF-8 to `out`, and return its length, or -1 for invalid ones.
+    """Write the text of the string [p, end) in UTF-8 to `out`, and return its length, or -1 for an invalid string.
 
-    Between p and end no quote or control character stands but after a backslash (`any_end` saw to that).
-    The text is never longer than the string; up to 32 bytes more may be written behind it.
+    Quotes and control characters occur between p and end only after a backslash (`any_end` ensures that). The text is
+    never longer than the string; up to 32 bytes after it may be overwritten.
     """
     start = out
     while p < end:

@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps, compiled: what adledger.pipeline.stages.rfc3339 reads, but for leap seconds and endless fractions."""
+"""RFC 3339 timestamps, compiled: as adledger.pipeline.stages.rfc3339, except leap seconds and very long fractions."""
 
 from adledger.pipeline.kernels.intrinsics import digits16, load8, lowest_bit
 from adledger.pipeline.kernels.jit import kernel
@@ -23,7 +23,7 @@ def _days_from_civil(year, month, day):
         days_in_month = 29 if is_leap else 28
     if day < 1 or day > days_in_month:
         return -1
-    # Years begin in March here, so that the leap day is a year's last; 153 days are any five months from March on.
+    # Years begin in March here, so that the leap day is the last of a year; five months from March on have 153 days.
     if month <= 2:
         year -= 1
         month += 12

@@ -1,6 +1,6 @@
 """Reading the values of an event's fields. Each reader returns the address after the value, or -1 where unsure.
 
-What it read is in the memo. Readers look only at the value; that a separator follows is seen when that is read.
+The result is in the memo. Readers check only the value; whether a separator follows is checked when that is read.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ _LOW40, _LOW48 = np.uint64(2**40 - 1), np.uint64(2**48 - 1)
 
 @inline_kernel
 def read_text(p, end, number, memo):
-    """Read the rest of a string, hash it and note its place."""
+    """Read the rest of a string, hash it and record its place."""
     stop = ascii_end(p, end)
     at = p
     length = stop - p

@@ -1,8 +1,8 @@
 """Walk the records of v2 record batches: compiled (`walk_batches`), and its plain twin (`walk_plain`).
 
-Both accept the same bytes and refuse the same bytes. A batch is whole when each of its `count` records ends
-where its length says, within the batch; offsets rise and stay within what the batch's header covers; times and lengths
-are in range; and nothing is left over. Record headers are passed over by the record's own length.
+Both accept and refuse the same bytes. A batch is whole when each of its `count` records ends where its length says,
+within the batch; offsets increase and stay within the range of the batch's header; times and lengths are in range; and
+nothing is left over. Record headers are skipped by the record's own length.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ from adledger.pipeline.records.encoded import NO_APPEND_TIME, EncodedBatch
 VARINT_BYTES_MAX = 10
 
 ADDRESS, SIZE, COUNT, BASE_OFFSET, LAST_DELTA, BASE_TIMESTAMP, APPEND_TIME = range(7)
-"""Columns of the batch table that `walk_batches` takes, i64[n, 7]; a count of NOT_READABLE: it is not looked at."""
+"""Columns of the batch table for `walk_batches`, i64[n, 7]; a batch whose count is NOT_READABLE is not examined."""
 NOT_READABLE = -1
 
 
 @inline_kernel
 def _varint(p, end):
-    """Return the zigzag varint at p and the address after it; that is 0 when the varint does not end in time."""
+    """Return the zigzag varint at p and the address after it, which is 0 when the varint does not end before `end`."""
     byte = load8(p) if p < end else np.uint64(0x80)
     rest = byte & np.uint64(0x7F)
     shift = np.uint64(7)
@@ -40,9 +40,9 @@ def _varint(p, end):
 
 @kernel
 def walk_batches(table, position, offset, log_time, value_addr, value_len, key_addr, key_len, span):
-    """Write where each record at or after `position` lies; columns as in RecordRefs, with room for max(1, count) each.
+    """Write where each record at or after `position` is; columns as in RecordRefs, with room for max(1, count) each.
 
-    A batch that is not whole becomes one row: `span` offsets from `offset` on, with the batch's number in the table as
+    A batch that is not whole becomes one row: `span` offsets from `offset` on, with the batch's index in the table as
     `value_addr`. Returns how many rows were written.
     """
     n = 0
@@ -79,7 +79,7 @@ def _walk_one(  # noqa: PLR0911 - each return is a way for a batch not to be who
         if p == 0 or length < 1 or length > end - p:
             return n, False
         record_end = p + length
-        time_delta, p = _varint(p + 1, record_end)  # a byte of attributes, unused by Kafka, is passed over
+        time_delta, p = _varint(p + 1, record_end)  # skips a byte of attributes, which Kafka does not use
         if p == 0 or time_delta >= NUMBER_MAX or time_delta <= -NUMBER_MAX:
             return n, False
         delta, p = _varint(p, record_end)
@@ -136,7 +136,7 @@ def walk_plain(batch: EncodedBatch) -> list[tuple[int, int, bytes | None, bytes 
 
 
 def _read_bytes(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
-    """Return the bytes (None for null) whose varint length stands at `at`, and where the next field stands."""
+    """Return the bytes (None for null) whose varint length is at `at`, and where the next field begins."""
     length, at = read_varint(data[:end], at)
     if not -1 <= length <= end - at:
         raise ValueError("a key or value runs over its record")

@@ -1,1 +1,1 @@
-"""Records on their way through a lane: encoded batches, and the columns made of them. Every other package may import it."""
+"""Records in a lane: encoded batches, and the columns made from them. Every other package may import this one."""

@@ -18,12 +18,12 @@ Source: https://kafka.apache.org/documentation/#recordbatch. The records' own lo
 
 HEADER_BYTES = 61
 LENGTH_FIELD_END = 12
-"""Bytes of a batch that its own `batch length` does not count."""
+"""Bytes of a batch that its `batch length` does not count."""
 RECORD_BYTES_MIN = 7
 """The smallest record: seven one-byte fields, no key, no value, no headers."""
 MAGIC = 2
 NUMBER_MAX = 2**62
-"""Offsets and times beyond it are refused, so that their sums never overflow."""
+"""Offsets and times beyond this are refused, so that their sums never overflow."""
 
 
 def varint(value: int) -> bytes:
@@ -38,11 +38,11 @@ def varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int, bytes_max: int = 10) -> tuple[int, int]:
-    """Return the zigzag varint at `at` and where the next byte stands. Raises ValueError if it does not end."""
+    """Return the zigzag varint at `at` and the index after it. Raises ValueError if it does not end."""
     rest = shift = 0
     for i in range(bytes_max):
         if at + i >= len(data):
-            raise ValueError("a varint runs over the end")
+            raise ValueError("a varint extends beyond the end")
         byte = data[at + i]
         rest |= (byte & 0x7F) << shift
         if byte < 0x80:

@@ -1,8 +1,8 @@
-"""The columns that the stages pass on. One row is one record, in the lane's order.
+"""The columns that stages pass on. One row is one record, in the lane's order.
 
-`RecordRefs`  where each record's bytes lie (made by walk, ordered by merge)
-`EventColumns` what decode found in them
-`Decoded`     both, with each record's status and the texts behind its hashes
+`RecordRefs`  where each record's bytes are (made by walk, ordered by merge)
+`EventColumns` the fields that decode found in them
+`Decoded`     both, with each record's status and the strings behind its hashes
 """
 
 from collections.abc import Sequence
@@ -66,16 +66,16 @@ class EventColumns:
 
 @dataclass(slots=True)
 class RecordRefs:
-    """Where n records lie in memory, in order. Addresses stay valid while `holders` lives.
+    """Where n records are in memory, in order. Addresses stay valid while `holders` lives.
 
-    `value_len` / `key_len` are -1 where the record has none (null). `span` is 0 for a record; a row may also stand for a
-    whole record batch that can't be decoded: then it is the number of offsets, from `offset` on, that the batch covers.
-    At least `READ_AHEAD_BYTES` bytes behind each record can be read.
+    `value_len` / `key_len` are -1 for null. `span` is 0 for a record; a row may also represent a whole record batch that
+    can't be decoded: `span` is then the number of offsets, from `offset` on, that the batch covers.
+    At least `READ_AHEAD_BYTES` bytes after each record are readable.
     """
 
     topic: U8  # index into Topology.topics
     offset: I64
-    log_time: I64  # ms; the broker's append time, or the record's own where the deployment says so
+    log_time: I64  # ms; the broker's append time, or the record's own where log_time = record
     value_addr: I64
     value_len: I32
     key_addr: I64
@@ -96,7 +96,7 @@ class RecordRefs:
         offsets: Sequence[int] | None = None,
         log_times: Sequence[int] | None = None,
     ) -> Self:
-        """Copy records into a buffer of their own. Topics default to 0, offsets to 0, 1, 2 ..., log times to 0."""
+        """Copy records into a new buffer. Topics default to 0, offsets to 0, 1, 2 ..., log times to 0."""
         n = len(values)
         buffer = np.frombuffer(
             b"".join(v or b"" for v in (*values, *keys)) + bytes(READ_AHEAD_BYTES), np.uint8
@@ -118,7 +118,7 @@ class RecordRefs:
 
     @property
     def records(self) -> U32:
-        """How many records each row counts as: one, or as many as the batch covers offsets."""
+        """How many records each row counts as: one, or the number of offsets that its batch covers."""
         return np.maximum(self.span, np.uint32(1))
 
     @classmethod
@@ -150,8 +150,8 @@ class RecordRefs:
 class Decoded:
     """Records after decode: n rows; `status` is adledger.schemas.wire.Malformed (0 = decodable).
 
-    `ua_at`/`ua_len`, `page_at`/`page_len` say where the JSON string behind ua_hash and page_hash stands (escapes
-    and all; adledger.pipeline.stages.decode.user_agents and pages give the text), as an offset from the record's value.
+    `ua_at`/`ua_len`, `page_at`/`page_len` say where the JSON string behind ua_hash and page_hash is (with its escapes;
+    adledger.pipeline.stages.decode.user_agents and pages return the text), as an offset from the record's value.
     Rows that the slow path decoded have the texts in `slow_texts` (row -> (user agent, page)) instead and -1 here.
     """
 

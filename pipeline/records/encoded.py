@@ -1,4 +1,4 @@
-"""Encoded record batches (Kafka's v2 format, decompressed, CRC checked), as a log hands them to a lane."""
+"""Encoded record batches (Kafka's v2 format, decompressed, CRC checked), as a log returns them to a lane."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy.typing as npt
 U8 = npt.NDArray[np.uint8]
 
 READ_AHEAD_BYTES = 64
-"""Every records buffer has at least this many readable bytes behind its last record: kernels load 8-64 at a time."""
+"""Readable bytes after the last record of every records buffer, at least: kernels load 8-64 bytes at a time."""
 
 NO_APPEND_TIME = -1
 
@@ -19,8 +19,8 @@ class EncodedBatch:
     """One record batch: `buffer[start:start + size]` are its records (v2 encoding, after the 61-byte header).
 
     `append_time` is the one log time (ms) of all records, or `NO_APPEND_TIME`: then a record's own timestamp
-    (`base_timestamp` + delta) is its log time. `last_offset_delta` is what the header says; `whole` are all bytes of
-    the batch as the log has them, header and all. `readable` False: they can't be decompressed, or are too many.
+    (`base_timestamp` + delta) is its log time. `last_offset_delta` is the header's; `whole` are all bytes of the batch as
+    the log has them, including the header. `readable` False: the records can't be decompressed, or are too many.
     """
 
     buffer: U8
@@ -42,11 +42,11 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch of one topic's partition brought.
+    """The result of one fetch from one topic's partition.
 
-    `batches` may begin before `position`: records below it are to be left out.
-    `next_offset` is the position after this fetch, also past control records and gaps.
-    `end_offset` is the log's end as known at this fetch; the topic is *drained* when next_offset >= end_offset.
+    `batches` may begin before `position`: the caller leaves out records below it.
+    `next_offset` is the position after this fetch, past control records and gaps.
+    `end_offset` is the log's end as of this fetch; the topic is *drained* when next_offset >= end_offset.
     """
 
     topic: int
@@ -57,5 +57,5 @@ class Fetched:
 
     @property
     def drained(self) -> bool:
-        """Whether nothing was left behind this fetch when it was asked for."""
+        """Whether the log had nothing after this fetch at the time."""
         return self.next_offset >= self.end_offset

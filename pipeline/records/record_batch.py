@@ -1,4 +1,4 @@
-"""Headers and checksums of Kafka's v2 record batches; the format is drawn in `adledger.pipeline.records.batch_format`."""
+"""Headers and checksums of Kafka's v2 record batches; `adledger.pipeline.records.batch_format` describes the format."""
 
 import struct
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class BatchHeader:
     max_timestamp: int
     count: int
     producer_id: int
-    leader_epoch: int  # of the leader that appended it: each has a higher one
+    leader_epoch: int  # of the leader that appended it: it increases with each leader
 
     @property
     def next_offset(self) -> int:
@@ -56,7 +56,7 @@ class BatchHeader:
 
     @property
     def is_control(self) -> bool:
-        """Whether it holds transaction markers and no records for us."""
+        """Whether it has transaction markers instead of records."""
         return bool(self.attributes & _CONTROL_BIT)
 
     @property
@@ -71,10 +71,10 @@ class BatchHeader:
 
 
 def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
-    """Return the header that stands at `buffer[at : at + HEADER_BYTES]`, all of which must be there.
+    """Return the header at `buffer[at : at + HEADER_BYTES]`, which must be in the buffer.
 
-    Raises LogError, its text beginning with `where`, when the bytes are not the header of a v2 batch: what a broker
-    checks or writes itself. What it takes from a producer (count, base timestamp) may be anything: see `is_readable`.
+    Raises LogError, with a message that begins with `where`, when a field that brokers check or write themselves does not
+    fit a v2 batch. Fields that they accept from producers (count, base timestamp) may be anything: see `is_readable`.
     """
     base, length, epoch, magic, crc, attributes, last, base_ts, max_ts, producer, _, _, count = (
         _HEADER.unpack_from(buffer.data if isinstance(buffer, np.ndarray) else buffer, at)
@@ -96,7 +96,7 @@ def parse_header(buffer: U8 | bytes, at: int, where: str) -> BatchHeader:
 
 
 def checksum_matches(buffer: U8, at: int, header: BatchHeader) -> bool:
-    """Tell whether the batch at `at`, all of which must be in the buffer, has the checksum it says it has."""
+    """Return whether the batch at `at`, all of which must be in the buffer, matches its checksum."""
     checked = buffer[at + _ATTRIBUTES_AT : at + header.size_bytes]
     return bool(google_crc32c.value(checked) == header.crc)
 
@@ -105,9 +105,9 @@ def write_header(
     buffer: U8, size: int, *, base_offset: int, last_offset_delta: int, base_timestamp: int,
     max_timestamp: int, count: int, append_time: int = NO_APPEND_TIME,
 ) -> None:  # fmt: skip
-    """Put the header before records that stand at `buffer[HEADER_BYTES:size]`, and the checksum over both.
+    """Write the header before the records at `buffer[HEADER_BYTES:size]`, with the checksum over both.
 
-    `append_time`, where given, becomes the log time of all records, as a topic with LogAppendTime does it.
+    `append_time`, where given, becomes the log time of all records, as on a topic with LogAppendTime.
     """
     stamped = append_time != NO_APPEND_TIME
     _HEADER.pack_into(
@@ -119,7 +119,7 @@ def write_header(
 
 
 def encoded_batch(buffer: U8, at: int, header: BatchHeader, where: str) -> EncodedBatch:
-    """Return the uncompressed batch at `at`, whose checksum was found good, as the lane takes it.
+    """Return the uncompressed batch at `at`, whose checksum was verified, as lanes need it.
 
     Raises LogError for a compressed one: decompress it first.
     """
@@ -143,9 +143,9 @@ def encoded_batch(buffer: U8, at: int, header: BatchHeader, where: str) -> Encod
 
 
 def is_readable(header: BatchHeader, size: int) -> bool:
-    """Whether records of `size` bytes, decompressed, may be what a header says, and no more than a batch may have.
+    """Whether records of `size` bytes, decompressed, can match a header, and do not exceed the limits of a batch.
 
-    A base timestamp is not looked at where the broker's append time takes its place.
+    The base timestamp is ignored where the broker's append time replaces it.
     """
     timed = header.append_time != NO_APPEND_TIME or abs(header.base_timestamp) < NUMBER_MAX
     counted = 0 <= header.count <= min(header.last_offset_delta + 1, BATCH_RECORDS_MAX)
@@ -153,5 +153,5 @@ def is_readable(header: BatchHeader, size: int) -> bool:
 
 
 def base_time(header: BatchHeader) -> int:
-    """Return the base timestamp, or the nearest that a log time may be: the log time of a batch that is not readable."""
+    """Return the base timestamp, limited to the range of log times: the log time of an unreadable batch."""
     return max(1 - NUMBER_MAX, min(header.base_timestamp, NUMBER_MAX - 1))

@@ -1,1 +1,1 @@
-"""The generator's compiled loops: columns in, bytes out."""
+"""The generator's compiled loops: from columns to bytes."""

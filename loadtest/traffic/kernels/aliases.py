@@ -8,7 +8,7 @@ from adledger.pipeline.kernels.jit import kernel
 U32 = npt.NDArray[np.uint32]
 
 _GRID = 2**38
-"""Weights are whole multiples of 2^-38 of their sum: too coarse for two machines' pow() to differ."""
+"""Weights are integer multiples of 2^-38 of their sum: coarse enough to be the same whatever a machine's pow() returns."""
 
 
 @kernel

@@ -1,9 +1,9 @@
-"""When each record comes into the log, and why: slots (impressions) in log order, their clicks and copies.
+"""When each record enters the log, and why: slots (impressions) in log order, their clicks and copies.
 
-A *slot* is one turn of an impression. Its log time is a function of its number, rising with it, so that any
-range of slots can be made by itself. Clicks and copies are *derived*: functions of their slot alone, with log
-times after it. Whether a copy is a duplicate follows from its own siblings and nothing else, which is how the
-truth is known without running a pipeline.
+A *slot* is one impression. Its log time is an increasing function of its number, so that any range of slots can be
+generated independently. Clicks and copies are *derived*: functions of their slot alone, with log times after it. Whether
+a copy is a duplicate depends only on the other records of its slot, so the ground truth is known without running a
+pipeline.
 """
 
 import numpy as np
@@ -17,12 +17,12 @@ MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 COPIES_MAX = 4
 DERIVED_MAX = 2 * COPIES_MAX + 1
-"""At most so many records derive from one slot."""
+"""The most records that derive from one slot."""
 
 FIRST_COPY_LABEL = 2  # labels.Label.RETRY_AT_ONCE; kinds of copies are numbered from it
 _AT_ONCE, _HOURS, _EDGE, _BEYOND, _CONFLICT, _TEXT, _RESTART = range(7)
 
-# purposes: every draw has its own
+# purposes: one for each kind of draw
 P_JITTER, P_ROLE, P_RECIPE, P_CLICK, P_CLICK_DELAY, P_COPY, P_COPY_CLICK = range(7)
 
 
@@ -34,7 +34,7 @@ def slot_base(tb, slot):
 
 @inline_kernel
 def _weight(tb, step, slot):
-    """Return the slot's place on the cumulative weight: one slot each `step`, at random within it."""
+    """Return the slot's position in the cumulative weight: one slot per `step`, at random within it."""
     jitter = np.float64(high(draw(slot_base(tb, slot), P_JITTER))) * 2.0**-32
     return (np.float64(slot) + jitter) * step
 
@@ -71,7 +71,7 @@ def _emit(out, n, log_time, slot_time, slot, variant):
 
 @inline_kernel
 def _odd(tb, base, out, n):
-    """Let a share of the decodable records be odd: every sending of a record draws for itself."""
+    """Make a share of the decodable records odd, with a draw for each time that a record is sent."""
     bits = draw(base, 32 + out[n].variant)
     if low(bits) < tb.odd_t:
         out[n].recipe = 1 + tb.malformed_recipes + below(bits, tb.odd_recipes)
@@ -79,7 +79,7 @@ def _odd(tb, base, out, n):
 
 @inline_kernel
 def _delay(tb, kind, bits):
-    """Return how long after the sending before it a copy comes (ms), at least 1."""
+    """Return how long after the previous sending a copy follows (ms), at least 1."""
     if kind == _HOURS:
         return HOUR_MS + below(bits, 22 * HOUR_MS)
     if kind == _EDGE:
@@ -104,17 +104,17 @@ def _change(kind, bits):
 
 @inline_kernel
 def _copies(tb, base, purpose, out, n, log_time, slot_time, slot, is_click):
-    """Emit the copies of one event, in log order, each with the truth about it; return the new n.
+    """Emit the copies of one event, in log order, each with its ground truth; return the new n.
 
     The first sending opens the dedupe window; a copy within it is a duplicate and does not extend it; a copy
-    after it is a first again. Two sendings conflict when what the fingerprint covers differs.
+    after it is a first again. Two sendings conflict when they differ in a field that the fingerprint covers.
     """
     window_from = log_time
     first_payload = 0
     at = log_time
     bits = draw(base, purpose)
     for copy in range(1, COPIES_MAX + 1):
-        more = tb.copy_t if copy == 1 else 1 << 29  # one in eight copies has another behind it
+        more = tb.copy_t if copy == 1 else 1 << 29  # one copy in eight is followed by another
         if low(bits) >= more:
             break
         kind_bits = draw(bits, copy)
@@ -145,10 +145,10 @@ def _copies(tb, base, purpose, out, n, log_time, slot_time, slot, is_click):
 
 @kernel
 def plan_slots(tb, first, times, slots, derived):
-    """Plan the slots from `first` on, whose log times are given.
+    """Plan the slots from `first` on, with the given log times.
 
-    Fills `slots` (PLANNED, one a slot) and `derived` (PLANNED, at least DERIVED_MAX a slot); returns how many
-    derived were filled.
+    Fills `slots` (PLANNED, one per slot) and `derived` (PLANNED, with room for DERIVED_MAX per slot); returns the number
+    of derived records.
     """
     n = 0
     for i in range(len(times)):
@@ -189,8 +189,7 @@ def click_delays(tb, slots, out):
 def merge_planned(derived, slots, out):
     """Merge two runs of PLANNED records in log order into one.
 
-    Where log times are equal, what derives goes first: it comes later than its slot, so that its slot is an
-    earlier one.
+    Where log times are equal, derived records go first: they come after their own slot, so their slot is an earlier one.
     """
     n = 0
     for i in range(len(slots)):

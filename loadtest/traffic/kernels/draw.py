@@ -33,19 +33,19 @@ def mix64(x):
 
 @inline_kernel
 def draw(base, purpose):
-    """Return 64 fresh random bits of `base` (uint64) for one purpose (small integer)."""
+    """Return 64 random bits for one purpose (small integer) of `base` (uint64)."""
     return mix64(base ^ (np.uint64(purpose) * _A))
 
 
 @inline_kernel
 def below(bits, n):
-    """Return an integer in [0, n) from the upper 32 of the bits; n < 2^32."""
+    """Return an integer in [0, n) from the upper 32 bits; n < 2^32."""
     return np.int64(((bits >> _S32) * np.uint64(n)) >> _S32)
 
 
 @inline_kernel
 def low(bits):
-    """Return the lower 32 bits as int64: compared with a threshold of `share * 2^32`, a coin."""
+    """Return the lower 32 bits as int64: below `share * 2^32` with the probability `share`."""
     return np.int64(bits & _LOW32)
 
 

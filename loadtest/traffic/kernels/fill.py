@@ -1,7 +1,7 @@
-"""From planned records to rows: who sees what where, in what words it is sent, and what becomes of it.
+"""From planned records to rows: who sees which ad where, how its producer writes it, and its expected class.
 
-Everything is drawn from the slot, its session, its user, its publisher's producer or its campaign, each by its
-own counter; so a copy is equal to its first, a session stays with its user, a producer keeps its habits.
+Everything is drawn from the slot, its session, its user, its publisher's producer or its campaign, each with its own
+counter. So a copy equals its first, a session keeps its user, and a producer keeps its habits.
 """
 
 import numpy as np
@@ -40,8 +40,8 @@ EXPIRED, MALFORMED = int(Class.EXPIRED), int(Class.MALFORMED)
 PUBLISHER_ID_FIRST = 1_000
 CAMPAIGN_ID_FIRST = 5_000
 PAGES_MAX = 60
-_HOUSEHOLD = 2  # users share an address by twos
-_CARRIER_ADDRESSES = 2_048  # a carrier's NAT shows so many addresses of a block
+_HOUSEHOLD = 2  # two users share an address
+_CARRIER_ADDRESSES = 2_048  # public addresses of a carrier's NAT in a block
 _HOT_USERS = 10
 _ONE = np.uint64(1)
 
@@ -59,9 +59,9 @@ _SESSION, _USER, _PRODUCER, _CAMPAIGN, _EVENT = (np.uint64(n << 56) for n in ran
 
 @inline_kernel
 def _session(tb, base, slot_time):
-    """Return (session, visit) bits: sessions of eight staggered windows share out the slots of their time.
+    """Return (session, visit) bits: sessions of eight staggered windows share the slots of their time.
 
-    A third of a window's slots goes to an eighth of its sessions, so that lengths are heavy-tailed.
+    A third of a window's slots goes to an eighth of its sessions, so that session lengths are heavy-tailed.
     """
     bits = draw(base, P_SESSION)
     stagger = low(bits) & 7
@@ -86,7 +86,7 @@ def _user(tb, session):
 
 @inline_kernel
 def _put_address(tb, row, user, mobile, roam):
-    """Set the row's address and country: the household's own, or one of the carrier's. `roam`: another one."""
+    """Set the row's address and country: the household's address, or one of the carrier's. `roam`: another one."""
     if mobile:
         bits = draw(user, U_CARRIER)
         net = tb.networks + 32 * (tb.homes + alias(tb.a_carriers, tb.carriers, bits))
@@ -97,7 +97,7 @@ def _put_address(tb, row, user, mobile, roam):
     hi, lo, host_bits, what = load64(net), load64(net + 8), load64(net + 16), load64(net + 24)
     row.country = what & np.uint64(0xFFFF)
     row.ip6 = what >> np.uint64(16)
-    if row.ip6:  # a household has a /64 in its block; of what lies behind it, one address is seen
+    if row.ip6:  # a household has a /64 in its block, of which one address is used
         row.ip_hi = hi | (bits & ((_ONE << (host_bits - np.uint64(64))) - _ONE))
         row.ip_lo = mix64(bits)
         return
@@ -113,7 +113,7 @@ def _put_address(tb, row, user, mobile, roam):
 
 @inline_kernel
 def _put_habits(tb, row, producer):
-    """Set what the producer always does: ids, optional fields, spaces, order of fields."""
+    """Set the producer's habits: ids, optional fields, spaces, order of fields."""
     row.long_ids = low(draw(producer, R_IDS)) < tb.long_ids_t
     row.spaced = low(draw(producer, R_FORM)) < tb.spaced_t
     order = draw(producer, R_ORDER)
@@ -130,7 +130,7 @@ def _put_habits(tb, row, producer):
 
 @inline_kernel
 def _put_offer(tb, row, campaign_row, bits, click_bits):
-    """Set campaign, advertiser, creative and price: by the thousand, by the click, or both."""
+    """Set campaign, advertiser, creative and price: per thousand impressions, per click, or both."""
     row.campaign_id = CAMPAIGN_ID_FIRST + campaign_row
     row.advertiser_id = 100 + campaign_row % 4_001
     row.creative_id = (CAMPAIGN_ID_FIRST + campaign_row) * 8 + (low(bits) & 7)
@@ -153,7 +153,7 @@ def _put_offer(tb, row, campaign_row, bits, click_bits):
 
 @inline_kernel
 def _put_times(tb, row, plan, base, producer):
-    """Set event_time: log time less the way (late, and expired, are long ways), by the producer's clock."""
+    """Set event_time, by the producer's clock: log time minus the delay, which is long for late and expired records."""
     way = quantile(tb.q_transport, high(draw(base, P_TRANSPORT)))
     if plan.change != CHANGE_TIME:
         late = draw(base, P_LATE)
@@ -175,7 +175,7 @@ def _put_times(tb, row, plan, base, producer):
 
 @inline_kernel
 def _put_route(tb, row, plan, base, producer, key):
-    """Set key kind, partition and whether that is the contract's; `key` is the address of scratch space."""
+    """Set key kind, partition, and whether that is the contract's partition; `key` is the address of scratch space."""
     if row.key_kind == KEY_USER:
         n = put_id(key, row.user_no, row.long_ids) - key
     else:
@@ -196,7 +196,7 @@ def _put_route(tb, row, plan, base, producer, key):
 
 @inline_kernel
 def _put_change(tb, row, plan):
-    """Change what this copy has other than its first."""
+    """Change the fields in which this copy differs from its first."""
     if plan.change == CHANGE_PRICE:
         row.price_micros += 1 + row.price_micros // 10
     elif plan.change == CHANGE_CAMPAIGN:
@@ -268,7 +268,7 @@ def fill_rows(tb, plans, mine, scratch, rows):
         if mine[row.partition] == 0:
             continue
 
-        if by_user:  # the address was not needed for the key
+        if by_user:  # the key did not need the address
             _put_address(tb, row, user if mobile else household, mobile, roam)
         row.log_time = plan.log_time
         row.slot = plan.slot

@@ -1,4 +1,4 @@
-"""Making rows whole after a script has changed them: what follows from the other columns follows again."""
+"""Recomputes the dependent columns of rows after a script has changed others."""
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from adledger.pipeline.kernels.jit import kernel
 
 @kernel
 def finish_rows(tb, rows, scratch):
-    """Make key, partition, money and class of rows fit what else stands in them.
+    """Recompute key, partition, money and class of rows from their other columns.
 
-    Rows of class DUPLICATE stay what they are; `scratch` is as for fill_rows.
+    Rows of class DUPLICATE keep that class; `scratch` is as for fill_rows.
     """
     key = np.int64(scratch.ctypes.data)
     for i in range(len(rows)):

@@ -1,6 +1,6 @@
-"""Texts of ids and addresses, and the partitioners of Kafka's clients, written here independently of the pipeline.
+"""Ids and addresses as text, and the partitioners of Kafka's clients, written independently of the pipeline.
 
-murmur2 is org.apache.kafka.common.utils.Utils.murmur2; crc32 is what librdkafka's default partitioner takes.
+murmur2 is org.apache.kafka.common.utils.Utils.murmur2; crc32 is the hash of librdkafka's default partitioner.
 """
 
 import zlib
@@ -21,7 +21,7 @@ _SEED = np.uint32(0x9747B28C)
 
 @inline_kernel
 def put_id(at, number, long):
-    """Write an id: 16 hex digits, or a UUID of 36 bytes whose first half follows from the second."""
+    """Write an id: 16 hex digits, or a UUID of 36 bytes whose first half is computed from the second."""
     if not long:
         return put_hex(at, number, 16)
     more = mix64(number)
@@ -44,7 +44,7 @@ def _put_group(at, group):
 
 @inline_kernel
 def put_ip(at, hi, lo, ip6):
-    """Write an address: dotted IPv4, or eight groups of IPv6 without leading zeros, none left out."""
+    """Write an address: dotted IPv4, or all eight groups of IPv6 without leading zeros."""
     if not ip6:
         at = put_byte(put_decimal(at, np.int64(lo >> np.uint64(24)) & 255), 46)
         at = put_byte(put_decimal(at, np.int64(lo >> np.uint64(16)) & 255), 46)

@@ -1,7 +1,7 @@
 """Writing text to raw addresses. Addresses are int64 and unchecked.
 
-Every text table has at least 32 readable bytes behind its end, and every output buffer as many writable ones:
-texts are copied 32 bytes at a time, and what is written too much is overwritten by what follows.
+At least 32 readable bytes follow the end of every text table, and as many writable ones that of every output buffer:
+texts are copied 32 bytes at a time, and the next write overwrites the surplus.
 """
 
 import numpy as np
@@ -33,14 +33,14 @@ def store16(_typing, address, value):
 
 @inline_kernel
 def put_byte(at, byte):
-    """Write one byte (int64); return the address behind it."""
+    """Write one byte (int64); return the address after it."""
     store8(at, np.uint64(byte))
     return at + 1
 
 
 @inline_kernel
 def put_text(at, text, length):
-    """Copy `length` bytes from the address `text`; return the address behind them."""
+    """Copy `length` bytes from the address `text`; return the address after them."""
     done = 0
     while done < length:
         copy32(at + done, text + done)
@@ -50,14 +50,14 @@ def put_text(at, text, length):
 
 @inline_kernel
 def put_entry(at, texts, entry):
-    """Copy an entry of a text table (see `tables.text_table`); return the address behind it."""
+    """Copy an entry of a text table (see `lookup_tables`); return the address after it."""
     where = load64(texts + 8 * entry)
     return put_text(at, texts + np.int64(where >> np.uint64(16)), np.int64(where & np.uint64(0xFFFF)))
 
 
 @inline_kernel
 def put_hex(at, value, digits):
-    """Write the low `digits` hex digits (an even number) of a uint64; return the address behind them."""
+    """Write the low `digits` hex digits (an even number) of a uint64; return the address after them."""
     for k in range(digits - 2, -2, -2):
         store16(at + k, np.uint64(_HEX_PAIRS[np.int64(value & _BYTE)]))
         value >>= _U8
@@ -66,7 +66,7 @@ def put_hex(at, value, digits):
 
 @inline_kernel
 def put_decimal(at, value):
-    """Write a non-negative int64 below 10^18; return the address behind it."""
+    """Write a non-negative int64 below 10^18; return the address after it."""
     digits = 1
     limit = 10
     while digits < 18 and value >= limit:

@@ -1,4 +1,4 @@
-"""From rows to bytes: one JSON object a record, as its producer writes it, and its key."""
+"""From rows to bytes: one JSON object per record, as its producer writes it, and its key."""
 
 import numpy as np
 
@@ -37,10 +37,10 @@ FIELDS = len(FIELD_NAMES)
 ) = range(FIELDS)  # fmt: skip
 
 VALUE_BYTES_MAX = 1_024
-"""No rendered record is longer."""
+"""The longest rendered record."""
 
 NULL = -1
-"""Instead of an end: the row has no bytes, not even none of them (adledger.pipeline.log.record_block)."""
+"""Instead of an end: the row is null, not empty (adledger.pipeline.log.record_block)."""
 
 _COMMA_SPACE = np.uint64(0x202C)
 
@@ -52,7 +52,7 @@ def _quote(at):
 
 @inline_kernel
 def _put_page(at, texts, row):
-    """Write the page's address: a site has its words, a page its number."""
+    """Write the page's URL: the site determines its words, the page its number."""
     site = np.int64(row.site_id)
     page = np.int64(row.page_no)
     bits = np.int64(mix64(np.uint64(site)) >> np.uint64(8))
@@ -66,7 +66,7 @@ def _put_page(at, texts, row):
 
 @inline_kernel
 def _sent(row, field):
-    """Tell whether the record has the field."""
+    """Return whether the record has the field."""
     if field == IMPRESSION:
         return row.event_type == 2
     if field == CURRENCY:
@@ -154,9 +154,9 @@ def _put_record(at, tb, texts, row):
 def render_rows(tb, texts, rows, order, given, given_lengths, values, value_ends, keys, key_ends):
     """Write the values and keys of rows[order], in that order; fill the ends (int64; NULL where there is none).
 
-    Rows with a recipe get the next text of `given` (flat bytes; a length of NULL is a null value) as long as there
-    is one, else they are rendered like the others. `values` has room for VALUE_BYTES_MAX a rendered row and the
-    given texts, `keys` for KEY_BYTES_MAX a row, both for SLACK_BYTES more.
+    Rows with a recipe get the next text of `given` (flat bytes; a length of NULL is a null value) while there is one;
+    after that they are rendered like the others. `values` has room for VALUE_BYTES_MAX per rendered row and the given
+    texts, `keys` for KEY_BYTES_MAX per row, both for SLACK_BYTES more.
     """
     values_from = np.int64(values.ctypes.data)
     keys_from = np.int64(keys.ctypes.data)

@@ -11,9 +11,9 @@ Records = npt.NDArray[np.void]
 
 PLANNED = np.dtype(
     [
-        ("log_time", "i8"),  # ms; when it lies in the log
+        ("log_time", "i8"),  # ms
         ("slot_time", "i8"),  # ms; log time of the slot's impression
-        ("slot", "i8"),  # the impression it stems from, numbered from 0 in log order
+        ("slot", "i8"),  # the impression that it derives from, numbered from 0 in log order
         ("variant", "u1"),  # 2 * copy number + (1 for a click): with the slot, the record's identity
         ("change", "u1"),  # CHANGE_...: what differs from the first sending
         ("duplicate", "u1"),  # 1: within the window of an equal event before it in its lane
@@ -23,7 +23,7 @@ PLANNED = np.dtype(
     ],
     align=True,
 )
-"""A record to come, before it is known what is in it."""
+"""A planned record, without its content."""
 
 ROW = np.dtype(
     [
@@ -68,14 +68,14 @@ ROW = np.dtype(
     ],
     align=True,
 )
-"""A record with all that is in it and its truth; `render` turns it into bytes."""
+"""A record with its content and its ground truth; `render` turns it into bytes."""
 
 
-# Numbers as plain constants: kernels read them. What differs in a copy; those up to CHANGE_TIME are covered by
-# the fingerprint, so that the copy is a conflict.
+# Plain numbers, since kernels read them. How a copy differs: changes up to CHANGE_TIME are covered by the fingerprint, so
+# the copy is a conflict.
 CHANGE_NONE, CHANGE_PRICE, CHANGE_CAMPAIGN, CHANGE_TIME, CHANGE_PAGE, CHANGE_USER_AGENT = range(6)
 
-# What the producer keys a record by.
+# How the producer keys a record.
 KEY_NONE, KEY_USER, KEY_IP = range(3)
 
 # Bits: which optional fields a producer sends.
@@ -85,11 +85,11 @@ KEY_NONE, KEY_USER, KEY_IP = range(3)
 
 
 class Tables(NamedTuple):
-    """A model as kernels read it: integers only, so that every machine draws the same.
+    """A model as kernels read it: integers only, so that every machine draws the same values.
 
-    `_t` are thresholds (share * 2^32), `q_` addresses of quantile tables, `a_` addresses of alias tables with the
-    number of their rows beside them. Addresses stay valid while the `Lookup` that made them lives. (Arrays would
-    cost a reference count at each call.)
+    `_t` are thresholds (share * 2^32), `q_` addresses of quantile tables, `a_` addresses of alias tables, each next to its
+    number of rows. Addresses stay valid while the `Lookup` that created them lives. (Arrays would cost a reference count
+    at each call.)
     """
 
     key: np.uint64
@@ -158,12 +158,12 @@ class Tables(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """Addresses of the texts that render writes; all but `layouts` are text tables."""
+    """Addresses of the texts that `render` writes; all but `layouts` are text tables."""
 
     user_agents: int
     words: int
     fields: int  # tokens `"name":` in the contract's order, then the same with a space behind the colon
-    layouts: int  # orders of fields, one row of bytes a layout
+    layouts: int  # orders of fields, one row of bytes per layout
     currencies: int  # `"USD"`, `"EUR"`
     literals: int  # LITERAL_...
 

@@ -1,4 +1,4 @@
-"""Adding up the truth about rows: a hash table of publisher-minute keys that grows with what it holds."""
+"""Adds up the ground truth of rows in a growing hash table of publisher-minute keys."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from adledger.schemas.classes import Class
 
 MALFORMED = int(Class.MALFORMED)
 FULL = 0.6
-"""The table is doubled before more of its places are taken."""
+"""The table is doubled before a larger share of its slots is taken."""
 
 
 @inline_kernel
 def _place(keys, key):
-    """Return where the key is or belongs; 0 marks a free place (no key is 0: a class is part of it)."""
+    """Return the key's slot, or the free slot for it; 0 marks a free slot (no key is 0, since it includes a class)."""
     mask = len(keys) - 1
     at = np.int64(mix64(key)) & mask
     while keys[at] != np.uint64(0) and keys[at] != key:
@@ -23,7 +23,7 @@ def _place(keys, key):
 
 @inline_kernel
 def rollup_key(row, currency_code):
-    """Return the row's place in the rollup as one number, in the order of truth.ROLLUP_KEY.
+    """Return the row's rollup key as one number, ordered like ground_truth.ROLLUP_KEY.
 
     32 bits of publisher, 27 of minute, 1 of event type, 3 of class, 1 that is 0 for `currency_code`.
     """
@@ -38,9 +38,9 @@ def rollup_key(row, currency_code):
 def tally(
     rows, first, currency_code, reasons, keys, records, money, used, classes, malformed, misrouted, conflicts
 ):
-    """Add rows from `first` on into the table (keys, records, money; 2^k places, `used` taken) and the counts.
+    """Add rows from `first` on to the table (keys, records, money; 2^k slots, of which `used` are taken) and the counts.
 
-    Returns (the row it stopped at, places used): it stops where the table must grow first.
+    Returns (the row where it stopped, slots used): it stops where the table must grow first.
     """
     full = np.int64(len(keys) * FULL)
     for i in range(first, len(rows)):
