@@ -322,7 +322,7 @@ async def test_every_topic_refused_is_refused_with_the_remedy(group):
     member = await group.member()
     await assemble(member)
     commits = GroupCommits(await group.client(), group.name, (fresh("no-such"), fresh("nor-this")))
-    with pytest.raises(CommitRefused, match="make the topic"):
+    with pytest.raises(CommitRefused, match="create the topic"):
         await commits.commit(member.owns(0), intent(1))
 
 
