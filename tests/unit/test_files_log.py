@@ -366,7 +366,7 @@ def test_not_a_log(tmp_path):
 def test_a_log_is_not_made_among_other_files(tmp_path):
     """`create` takes a new or empty folder only, and leaves others unchanged."""
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="neither empty nor a log"):
         FilesLogWriter.create(tmp_path, Manifest.new(1))
     make(tmp_path / "log")
     with pytest.raises(UsageError, match="a log already"):

@@ -40,7 +40,7 @@ async def test_every_broker_that_is_too_old_is_named():
         await require_versions(Brokers({1: (13, 12), 2: (12, 11)}))
     assert refused.value.message == (
         "adledger needs Kafka 3.1 or newer (Fetch 13, which names topics by id), and found "
-        "kafka-2:9092 with Fetch up to 12, as Kafka 2.7 has it"
+        "kafka-2:9092 with Fetch up to 12, as in Kafka 2.7"
     )
 
 
