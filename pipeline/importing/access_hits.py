@@ -1,4 +1,4 @@
-"""What the lines of every web server's log come to: a hit, which is an impression keyed by its address."""
+"""A hit: what every line of a web server's log becomes, an impression keyed by its address."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,12 +8,12 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from adledger.pipeline.importing.records import FieldError, ParsedRecord, shown
+from adledger.pipeline.importing.records import FieldError, ParsedRecord, quoted
 from adledger.pipeline.stages.rfc3339 import parse_ms
 from adledger.schemas.wire import EventType
 
 OUR_ID = 2
-"""Publisher, site, campaign, creative and advertiser of such a log."""
+"""Publisher, site, campaign, creative and advertiser of an access log."""
 PRICE_MICROS = 1_000_000
 ABSENT = {"", "-"}
 ADDRESS_CHARS_MAX = 45
@@ -26,7 +26,7 @@ _LOCAL = re.compile(r"([^:\s]+):(\d\d):(\d\d):(\d\d) ([+-]\d{4})")
 
 
 class Hit(NamedTuple):
-    """One request: the client's address, when (ms), and the texts that the client sent; "" where one is absent."""
+    """One request: the client's address, the time (ms), and the strings that the client sent; "" if absent."""
 
     client: str
     time_ms: int
@@ -35,17 +35,17 @@ class Hit(NamedTuple):
 
 
 class HitReader(Protocol):
-    """One way to write a line of an access log."""
+    """Reads one style of access log line."""
 
     def read(self, line: str) -> Hit | None:
-        """Return a line's hit, or None for a line that is part of the format and no hit (a header).
+        """Return a line's hit, or None for a line of the format that is not a hit (a header).
 
-        Raises ValueError: why the line can't be read.
+        Raises ValueError with the reason if the line can't be read.
         """
 
 
 def hit_record(hit: Hit, event_id: str, number: int) -> ParsedRecord:
-    """Return the impression that a hit is."""
+    """Return a hit as an impression."""
     event = {
         "event_type": "impression",
         "event_id": event_id,
@@ -67,9 +67,9 @@ def hit_record(hit: Hit, event_id: str, number: int) -> ParsedRecord:
 
 
 def text(field: str) -> str:
-    r"""Return a field's text; "" for `-`, which stands for an absent one.
+    r"""Return a field's text; "" for `-`, which marks an absent value.
 
-    The server's own escapes stay in it: what `\xe4` was is text in a code page that the log does not name.
+    The server's escapes are kept: the log does not name the code page of a `\xe4`.
     """
     return "" if field == "-" else field
 
@@ -87,12 +87,12 @@ def is_address(field: str) -> bool:
 
 
 def addresses_in(field: str) -> list[str]:
-    """Return the addresses among the words of a field, in order: those of a list, or of a `for=` of a proxy."""
+    """Return the addresses among the words of a field, in order: of a list, or of a proxy's `for=`."""
     return [word for word in _WORDS.findall(field) if is_address(word)]
 
 
 def client_address(name: str, field: str) -> str:
-    """Return the client's address. Raises FieldError where the field is none."""
+    """Return the client's address. Raises FieldError if the field is not one."""
     if is_address(field):
         return field
     if "," in field:
@@ -117,7 +117,7 @@ def local_ms(field: str) -> int:
 
 @lru_cache(maxsize=64)
 def _midnight_ms(day: str, zone: str) -> int | None:
-    """Return when a day (`17/May/2015`) began in a zone (`+0000`), or None where there is no such day."""
+    """Return the start of a day (`17/May/2015`) in a zone (`+0000`), or None if there is no such day."""
     try:
         midnight = datetime.strptime(f"{day} {zone}", "%d/%b/%Y %z")
     except ValueError:
@@ -142,7 +142,7 @@ def seconds_ms(field: str) -> int:
 
 
 def any_time_ms(field: str) -> int:
-    """Return a time in any of the ways that access logs have. Raises FieldError."""
+    """Return a time in any notation of access logs. Raises FieldError."""
     for read in (local_ms, iso_ms, seconds_ms):
         try:
             return read(field)
@@ -154,10 +154,10 @@ def any_time_ms(field: str) -> int:
 
 
 def refuse_two_clients(client: str, others: dict[str, str], name: str) -> None:
-    """Raise ValueError where another field says that another address was the client's."""
+    """Raise ValueError if another field names a different address as the client's."""
     for other, field in others.items():
         if any(address != client for address in addresses_in(field)):
             raise ValueError(
-                f"{name} is {client} and {other} is {shown(field)}: which is the client can't be told "
-                f"(say it: --client-field {name}, or --client-field {other})"
+                f"{name} is {client} and {other} is {quoted(field)}: which one is the client is ambiguous "
+                f"(choose one: --client-field {name}, or --client-field {other})"
             )

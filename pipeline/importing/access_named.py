@@ -1,4 +1,4 @@
-"""Web servers' logs whose fields have names or fixed columns: JSON lines, CloudFront's (W3C), and AWS load balancers'."""
+"""Web servers' logs with named fields or fixed columns: JSON lines, CloudFront's (W3C), and AWS load balancers'."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CLIENTS = (
     "remote_addr", "remote_ip", "remoteip", "client_ip", "clientip", "client_addr", "clientaddr", "clienthost", "client", "remote",
     "c_ip", "ip", "request.remote_ip", "request.client_ip", "httprequest.remoteip",
 )  # fmt: skip
-"""Names of the client's address: nginx, Caddy, Traefik, Google's load balancer. Compared in lower case, - and spaces as _."""
+"""Names of the client's address: nginx, Caddy, Traefik, Google's load balancer. Lower case, with _ for - and spaces."""
 TIMES = (
     "time_iso8601", "time_local", "msec", "time", "timestamp", "@timestamp", "ts", "startutc", "start_time", "date", "datetime",
 )  # fmt: skip
@@ -49,7 +49,7 @@ _PORT = re.compile(r"\[?(.*?)\]?:\d{1,5}")
 
 
 class JsonHits:
-    """Reads one JSON object a line. A client that is not the only one that the line names is refused."""
+    """Reads one JSON object per line. A line that names two different clients is refused."""
 
     def __init__(self, client_field: str | None = None) -> None:
         self._client = None if client_field is None else _normal(client_field)
@@ -95,13 +95,13 @@ class CloudFront:
             return None
         fields = line.split("\t")
         if not self._columns:
-            raise ValueError("no #Fields: line stands before it, so that its columns have no names")
+            raise ValueError("no #Fields: line precedes it, so its columns have no names")
         if len(fields) != len(self._columns):
             raise ValueError(f"{len(fields)} columns, not the {len(self._columns)} of the #Fields: line")
         row = dict(zip(self._columns, fields, strict=True))
         missing = [name for name in ("date", "time", "c-ip") if name not in row]
         if missing:
-            raise ValueError(f"the #Fields: line names no {', '.join(missing)}")
+            raise ValueError(f"the #Fields: line lacks {', '.join(missing)}")
         client = client_address("c-ip", row["c-ip"])
         refuse_two_clients(client, {"x-forwarded-for": row.get("x-forwarded-for", "-")}, "c-ip")
         return Hit(
@@ -119,14 +119,14 @@ class Alb:
         """Return a line's hit. Raises ValueError."""
         found = _ALB.fullmatch(line)
         if found is None:
-            raise ValueError("not of an application load balancer's log")
+            raise ValueError("not a line of an application load balancer's log")
         return Hit(
             client_address("client:port", _without_port(found[2])), iso_ms(found[1]), text(found[3]), ""
         )
 
 
 def _flat(event: Mapping[str, Any], prefix: str = "") -> "list[tuple[str, str]]":
-    """Return (name in lower case, text) of an object's values, and of objects' in it, by `outer.inner`."""
+    """Return (name in lower case, text) of an object's values; those of nested objects are named `outer.inner`."""
     found: list[tuple[str, str]] = []
     for key, value in event.items():
         name = prefix + _normal(key)
@@ -156,7 +156,7 @@ def _without_port(field: str) -> str:
 
 
 def _decoded(field: str) -> str:
-    """Return a value that CloudFront wrote URL-encoded; text that is not UTF-8 stays as it was."""
+    """Decode a URL-encoded value of CloudFront's; text that is not UTF-8 stays as it is."""
     if field in ABSENT:
         return ""
     try:

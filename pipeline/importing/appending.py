@@ -14,7 +14,7 @@ from adledger.pipeline.log.record_block import Record, RecordBlock
 from adledger.schemas.wire import EventType
 
 PROBLEMS_MAX = 5
-"""At most this many lines that can't be read are named; all are counted."""
+"""The most unreadable lines that are named; all are counted."""
 
 
 class Appender:
@@ -51,11 +51,11 @@ class Appender:
             self._counts[topic] += len(block)
 
     def flush(self) -> None:
-        """Make durable what was appended."""
+        """Make the appended records durable."""
         self._writer.flush()
 
     def written(self) -> str:
-        """Return what is certainly in the log."""
+        """Return how many records are certainly in the log, as a clause."""
         return f"at least {self._writer.records_written():,} records were written"
 
     def summary(self, examined: Examination | None) -> ImportSummary:

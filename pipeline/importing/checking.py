@@ -1,4 +1,4 @@
-"""Which imported records the pipeline will find malformed: asked of its own decoder, before anything is written."""
+"""Which imported records the pipeline will find malformed, by its own decoder, before anything is written."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from adledger.pipeline.stages.slow_path import decode_plain
 from adledger.schemas.wire import FUTURE_MS_MAX, EventType, Malformed, currency_code
 
 PLAIN_RECORDS_MAX = 4_096
-"""So few records are decoded in plain Python, which needs no compiled kernel; both paths give the same verdicts."""
+"""Up to this many records are decoded in plain Python, which compiles no kernel; both paths have the same results."""
 
 _KINDS = (int(EventType.IMPRESSION), int(EventType.CLICK))
 _CONTEXT = DecodeContext(lane=0, partitions=1, kinds=_KINDS, default_currency=currency_code("USD"))
@@ -21,12 +21,12 @@ class RecordCheck:
     """Decodes records as a worker will."""
 
     def __init__(self, latest_ms: int) -> None:
-        """Take the latest event time that can be: a record of a later one gets no such log time, and is malformed."""
+        """Take the latest valid event time: a record with a later one is malformed."""
         self._log_time = latest_ms - FUTURE_MS_MAX
         self._plain_left = PLAIN_RECORDS_MAX
 
     def checked(self, records: Sequence[ParsedRecord]) -> tuple[list[ParsedRecord], dict[int, int]]:
-        """Return the records, those that will be malformed without an event time; and the reasons of these, by index."""
+        """Return the records, malformed ones without an event time; and the reasons of the malformed ones, by index."""
         found = list(records)
         malformed = self._malformed(found)
         for i in malformed:

@@ -1,4 +1,4 @@
-"""Decompressing a file by what it holds, not by its name: gzip, bzip2, xz, zstd, and whatever is packed twice."""
+"""Decompressing a file by its content, not its name: gzip, bzip2, xz, zstd, also nested."""
 
 import bz2
 import gzip
@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 LAYERS_MAX = 3
-"""A file that is packed more often than this is read as it then is."""
+"""Layers of compression that are removed; a file with more is read as it then is."""
 ZSTD_WINDOW_BYTES_MAX = 128 * 1024 * 1024
-"""Files made with `zstd --long=28` and more need a larger window, and are refused."""
+"""Files made with `zstd --long=28` or more need a larger window, and are refused."""
 ZSTD_READ_BYTES = 4 * 1024
-"""Read and decompressed at a time: it bounds what a file that expands a thousandfold takes."""
+"""Bytes that are decompressed at a time: bounds the memory for a file that expands a thousandfold."""
 
 _SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
 
@@ -24,7 +24,7 @@ DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, zstandard.Zst
 
 
 class _Zstd(io.RawIOBase):
-    """A zstd stream, frame after frame, that notices a file which ends within a frame."""
+    """A zstd stream of one or more frames. A file that ends within a frame is an error."""
 
     def __init__(self, packed: BinaryIO) -> None:
         self._packed = packed
@@ -35,7 +35,7 @@ class _Zstd(io.RawIOBase):
         self._in = b""
 
     def readable(self) -> bool:
-        """Say that this stream is for reading."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -72,7 +72,7 @@ _OPENERS: tuple[tuple[tuple[bytes, ...], Callable[[BinaryIO], BinaryIO]], ...] =
 
 
 def decompressed(stream: io.BufferedReader) -> io.BufferedReader:
-    """Return a stream's decompressed bytes, or the stream where it is not packed in a way that is known."""
+    """Return a stream's decompressed bytes, or the stream itself if its compression is unknown or none."""
     for _ in range(LAYERS_MAX):
         start = stream.peek(16)
         opener = next((open_ for magics, open_ in _OPENERS if start.startswith(magics)), None)

@@ -1,17 +1,17 @@
-"""What a file is that is not one of lines in UTF-8: recognised by its first bytes, as `file` does it."""
+"""Recognises files that are not lines of UTF-8 text by their first bytes, as `file` does."""
 
 from typing import NamedTuple
 
 HEAD_BYTES = 64 * 1024
-"""At most this much of a file's decompressed beginning is looked at."""
+"""How much of a file's decompressed beginning is examined."""
 
 _UTF16_BYTES_MIN = 8
 _NUL_SHARE_UTF16 = 0.25
-"""Of text in UTF-16, nearly every second byte is NUL where it is ASCII; a quarter tells it from stray NULs."""
+"""In UTF-16, nearly every second byte of ASCII text is NUL; a quarter distinguishes it from stray NULs."""
 
 
 class Foreign(NamedTuple):
-    """What a file is, and the command or step that makes lines of it."""
+    """What a file is, and the command or step that converts it to lines."""
 
     what: str
     remedy: str
@@ -49,7 +49,7 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
 
 
 def foreign(head: bytes) -> Foreign | None:
-    """Return what a file is by its first (decompressed) bytes, or None where it may be lines of text."""
+    """Return what a file is by its first (decompressed) bytes, or None if it may be lines of text."""
     start = head.lstrip()[:16].lower()
     for magic, what, remedy in _MAGICS:
         if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):

@@ -7,7 +7,7 @@ from adledger.pipeline.errors import UsageError
 
 
 class CsvRows:
-    """Reads a header, then rows by name; other columns than those that are wanted are passed over."""
+    """Reads a header, then rows by name; unknown columns are ignored."""
 
     def __init__(self, what: str, columns: Sequence[str]) -> None:
         """Name the data set, and the columns that its header must have, in any order."""
@@ -15,7 +15,7 @@ class CsvRows:
         self.names: list[str] = []
 
     def read_header(self, line: bytes) -> None:
-        """Take the names of the columns. Raises UsageError: which are missing, and what was found."""
+        """Read the column names. Raises UsageError with the missing ones and the header found."""
         text = line.decode(errors="replace")
         try:
             names = [name.strip() for name in _split(text)]
@@ -26,7 +26,7 @@ class CsvRows:
         if missing or repeated:
             why = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(repeated)} twice"
             raise UsageError(
-                f"this is no {self._what} file: its header {why}\n  found: {text[:200]}",
+                f"this is not {self._what} data: its header {why}\n  found: {text[:200]}",
                 remedy=f"Name a file whose first line has the columns {', '.join(self._columns)}, separated by commas.",
             )
         self.names = names

@@ -1,4 +1,4 @@
-"""What would come of an import: every record gone through, as it would be stamped and judged, before any is written."""
+"""What an import would write: every record is stamped and decoded before any is written."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from adledger.pipeline.stages.malformed import MalformedReason, refusal_of
 from adledger.schemas.wire import FUTURE_MS_MAX, EventType
 
 EXAMPLES_MAX = 5
-"""Of the lines that can't be read, and of those that will be malformed, this many are named; all are counted."""
+"""The most unreadable lines, and malformed ones, that are named; all are counted."""
 
 EXAMINING = "examining"
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many bytes of the files were read for it, of how many (0: unknown)."""
+"""Called with the current step, the bytes of the files that it has read, and their total (0: unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineProblem:
-    """A line that ends in the dead letters: where it is, and why."""
+    """A line that becomes a dead letter: its position and the reason."""
 
     file: int
     line: int
@@ -31,7 +31,7 @@ class LineProblem:
 
 @dataclass(slots=True)
 class Examination:
-    """What was found: counts of records, of lines that can't be read, and of those that will be malformed otherwise."""
+    """What was found: counts of records, of unreadable lines, and of other records that will be malformed."""
 
     records: int = 0
     by_type: Counter[EventType] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Examination:
 
     @property
     def billable(self) -> int:
-        """How many records are neither dead letters nor expired; of duplicates and rules nothing is known here."""
+        """How many records are neither dead letters nor expired. Duplicates and rules are not considered."""
         return self.records - self.unreadable - self.malformed.total() - self.expiring.count
 
 
@@ -60,10 +60,11 @@ def examine(
     brokers_stamp: bool,
     progress: Progress,
 ) -> Examination:
-    """Go through all records.
+    """Examine all records.
 
-    `latest_ms`: the latest event time that can be; `lateness_ms`: how far behind its lane's watermark an event may be, None
-    where none expires; `brokers_stamp`: log times are the present. Raises UsageError where a file can't be read or is not of its format.
+    `latest_ms`: the latest valid event time; `lateness_ms`: how far behind its lane's watermark an event may be, None
+    if none expires; `brokers_stamp`: log times are the present. Raises UsageError if a file can't be read or has another
+    format.
     """
     found = Examination(first_times=[None] * view.topology.partitions)
     marks = Watermarks(
@@ -101,7 +102,7 @@ def _dead_letter(found: Examination, record: ParsedRecord, reason: int, latest_m
 
 
 def why_malformed(record: ParsedRecord, reason: int, latest_ms: int) -> str:
-    """Return why a record that was read will be malformed, in words."""
+    """Return why a readable record will be malformed, in words."""
     refusal = refusal_of(record.value, int(record.event_type), latest_ms - FUTURE_MS_MAX)
     return str(refusal or MalformedReason(reason, "", "", ""))
 
@@ -119,5 +120,5 @@ def _times(found: Examination, records: Sequence[ParsedRecord]) -> None:
 
 
 def in_words(problem: LineProblem, named: Sequence[Path]) -> str:
-    """Return a problem with file, line and reason."""
+    """Format a problem with file, line and reason."""
     return f"{named[problem.file]}, line {problem.line:,}: {problem.why}"

@@ -1,4 +1,4 @@
-"""Which records would expire: those whose event time lies further behind their lane's watermark than is allowed."""
+"""Which records would expire: those whose event time is further behind their lane's watermark than allowed."""
 
 from array import array
 from collections import Counter
@@ -11,19 +11,19 @@ import xxhash
 from adledger.pipeline.importing.records import ParsedRecord
 
 TRACKED_MAX = 4_000_000
-"""Of at most this many records it is looked up whether the log has them already: 8 bytes each."""
+"""The most expiring records that are looked up in the log, to see whether it has them already: 8 bytes each."""
 EXAMPLES_MAX = 3
 
 
 class LinePosition(NamedTuple):
-    """A line of a file that is imported; line 0 stands for what the log held before."""
+    """A line of an imported file; line 0 means a record that was in the log before."""
 
     file: int
     line: int
 
 
 class Example(NamedTuple):
-    """One record that would expire: where it is, its event time, the watermark (ms), and what had set that."""
+    """One record that would expire: its position, its event time, the watermark (ms), and the line that had set that."""
 
     position: LinePosition
     event_time: int
@@ -33,11 +33,10 @@ class Example(NamedTuple):
 
 @dataclass(slots=True)
 class Expiring:
-    """The records that would expire. `lag_ms_max`: how far the one that is furthest behind is.
+    """The records that would expire. `lag_ms_max`: how far behind the watermark the latest of them is.
 
-    `causes` counts them by the line that had set their watermark, the earliest of which is of `cause_ms_min` (None: none is
-    of these files); `hashes` are xxHash64 of their values, as long as they are
-    no more than `TRACKED_MAX`.
+    `causes` counts them by the line that had set their watermark. `cause_ms_min` is the earliest such watermark (None: no
+    line of these files set one). `hashes` are the xxHash64 of the values of the first `TRACKED_MAX`.
     """
 
     count: int = 0
@@ -57,18 +56,18 @@ LOG = LinePosition(0, 0)
 
 
 class Watermarks:
-    """The lanes' watermarks while a file is gone through, and what set each."""
+    """The lanes' watermarks while files are examined, and the line that set each."""
 
     def __init__(self, lane_log_times: Sequence[int], lateness_ms: int, now_ms: int | None) -> None:
-        """`now_ms`: brokers stamp records with the present, whatever their event times are; None elsewhere."""
+        """`now_ms`: the present, if brokers stamp records with it, whatever their event times are; else None."""
         self._moves = now_ms is None
-        self._lanes = [held if now_ms is None else now_ms for held in lane_log_times]
+        self._lanes = [log_time if now_ms is None else now_ms for log_time in lane_log_times]
         self._set_by = [LOG] * len(lane_log_times)
         self._lateness_ms = lateness_ms
         self.expiring = Expiring()
 
     def add(self, record: ParsedRecord, lane: int) -> None:
-        """Take the next record; one without an event time is malformed, and neither expires nor moves anything."""
+        """Add the next record. One without an event time is malformed: it neither expires nor moves a watermark."""
         event_time = record.event_time
         if event_time is None:
             return

@@ -1,4 +1,4 @@
-"""How an import that would lose lines by expiry is refused: how many, behind which line, and the ways out."""
+"""The message of an import that would lose lines by expiry: how many, behind which line, and the options."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from adledger.pipeline.importing.expiring import Example, Expiring, LinePosition
 HOUR_MS = 3_600_000
 LATENESS_SETTING, WINDOW_SETTING = "allowed_lateness_hours", "dedupe_window_hours"
 LATENESS_HOURS_MAX = 168
-"""The most that either setting can be."""
+"""The maximum of both settings."""
 CAUSES_SHOWN = 3
 
 
@@ -32,7 +32,7 @@ def expiry(
     if (rest := expiring.count - sum(count for _, count in shown)) and not brokers_stamp:
         text += f"\n  {rest:,} are behind other lines"
     if in_log:
-        text += f"\n  in the log already, so that nothing is lost: {in_log:,} of them; not there: {expiring.count - in_log:,}"
+        text += f"\n  {in_log:,} of them are in the log already, and lose nothing; {expiring.count - in_log:,} are not"
     return text
 
 
@@ -42,27 +42,27 @@ def ways_out(expiring: Expiring, *, by_time: bool, brokers_stamp: bool, window_h
     hours = ceil(expiring.lag_ms_max / HOUR_MS)
     if brokers_stamp:
         ways.append(
-            "topics of their own, made and read with --set log_time=record, keep the times: add --set topics=NAME --set log_time=record"
+            "separate topics, created and read with --set log_time=record, keep the times: add --set topics=NAME --set log_time=record"
         )
         ways.append("--speed N --as-of-now replays them as new events")
     elif expiring.cause_ms_min is not None:
         if not by_time:
-            ways.append("where all times are right: --sort appends the lines in the order of their times")
+            ways.append("if all times are right: --sort appends the lines in the order of their times")
         latest = utc(expiring.cause_ms_min - 1_000)
-        ways.append(f"where the later times are wrong: --not-after {latest} makes dead letters of later ones")
+        ways.append(
+            f"if the later times are wrong: --not-after {latest} makes lines with later times dead letters"
+        )
     if hours <= LATENESS_HOURS_MAX and not brokers_stamp:
         window = max(hours, window_hours)
         ways.append(
             f"--set {WINDOW_SETTING}={window} --set {LATENESS_SETTING}={hours}, for this command and for adledger run, bills them"
         )
-    ways.append("--keep-expired writes them all the same: recorded as expired, never billed")
+    ways.append("--keep-expired writes them anyway: recorded as expired, never billed")
     return "choose one:" + "".join(f"\n    {way}" for way in ways)
 
 
 def _position(position: LinePosition, named: Sequence[Path]) -> str:
-    return (
-        f"{named[position.file]}, line {position.line:,}" if position.line else "what the log holds already"
-    )
+    return f"{named[position.file]}, line {position.line:,}" if position.line else "records in the log"
 
 
 def _example(example: Example, named: Sequence[Path]) -> str:

@@ -14,7 +14,7 @@ ID_PREFIX_CHARS_MAX = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatChoice:
-    """What was asked for: a format by name, and its options. `id_prefix`: None is the format's own."""
+    """The chosen format and its options. `id_prefix`: None is the format's default."""
 
     name: str
     id_prefix: str | None = None
@@ -24,9 +24,9 @@ class FormatChoice:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format: what it is, and how its reader is made; `id_prefix` is None where events bring their own ids.
+    """A format: its description, and how to construct its reader; `id_prefix` is None if events have their own ids.
 
-    `own_ids`: an event's id hangs on the event, not on its row, so that several files are one log.
+    `own_ids`: an event's id depends on the event, not on its row, so that several files can be merged.
     """
 
     description: str
@@ -38,7 +38,9 @@ class Format:
 ACCESS_LOG = "access-log"
 
 FORMATS: Mapping[str, Format] = {
-    "wire": Format("one JSON event a line, as producers send it", None, lambda _p, _c: Wire(), own_ids=True),
+    "wire": Format(
+        "one JSON event per line, as producers send it", None, lambda _p, _c: Wire(), own_ids=True
+    ),
     ACCESS_LOG: Format(
         "a web server's log: combined, vhost_combined, --line-format, JSON lines, CloudFront or ALB",
         access_log.ID_PREFIX,
@@ -66,7 +68,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def reader_of(choice: FormatChoice) -> LineFormat:
-    """Return a reader for one file. Raises UsageError: an unknown format, or options that do not fit it."""
+    """Return a reader for one file. Raises UsageError for an unknown format, or options that don't apply to it."""
     name, id_prefix = choice.name, choice.id_prefix
     found = FORMATS.get(name)
     if found is None:
@@ -74,18 +76,18 @@ def reader_of(choice: FormatChoice) -> LineFormat:
     if name != ACCESS_LOG and (choice.line_format or choice.client_field):
         raise UsageError(
             f"--line-format and --client-field belong to {ACCESS_LOG}, not to {name}",
-            remedy=f"Leave them out, or choose --format {ACCESS_LOG}.",
+            remedy=f"Remove them, or choose --format {ACCESS_LOG}.",
         )
     if id_prefix is None:
         return found.reader(found.id_prefix or "", choice)
     if found.id_prefix is None:
         raise UsageError(
-            f"an id prefix does not go with the format {name}, whose events have ids of their own",
-            remedy="Leave --id-prefix out.",
+            f"the format {name} takes no id prefix: its events have their own ids",
+            remedy="Remove --id-prefix.",
         )
     if not (0 < len(id_prefix) <= ID_PREFIX_CHARS_MAX and id_prefix.isascii() and id_prefix.isprintable()):
         raise UsageError(
-            f"{id_prefix!r} can't be an id prefix",
+            f"{id_prefix!r} is not a valid id prefix",
             remedy=f"Use 1 to {ID_PREFIX_CHARS_MAX} printable ASCII characters.",
         )
     return found.reader(id_prefix, choice)

@@ -1,4 +1,4 @@
-"""What a file of lines seems to be that is not of the format that was named, and what to do about it."""
+"""Guesses the real format of a file that does not match the chosen one, and what to do about it."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from adledger.pipeline.importing.formats import ACCESS_LOG, FORMATS, FormatChoic
 COLUMNS_SHOWN = 8
 _ACCESS_TIME = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
 COMBINED = '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"'
-"""nginx's combined format, to begin an own one with."""
+"""nginx's combined format, as a starting point for a custom one."""
 SERVER_FIRST = COMBINED.replace("$remote_addr -", "$server_addr $remote_addr -", 1)
 
 _KNOWN_COLUMNS: tuple[tuple[set[str], str, str], ...] = (
@@ -21,7 +21,7 @@ _KNOWN_COLUMNS: tuple[tuple[set[str], str, str], ...] = (
     ({"timestamp", "item_id"}, "the Open Bandit Dataset", "open-bandit"),
     ({"bidid", "timestamp"}, "an iPinYou log", "ipinyou"),
 )
-"""Columns of data sets, what these are, and the format that reads them."""
+"""Columns of known data sets, the data set, and the format that reads it."""
 
 
 class Guess(NamedTuple):
@@ -32,14 +32,14 @@ class Guess(NamedTuple):
 
 
 def guess(lines: Sequence[bytes], name: str) -> Guess | None:
-    """Return what the first lines of a file seem to be, that are not of the format `name`; None where nobody knows."""
-    there = [line for line in lines if line.strip()]
-    if not there:
+    """Return what a file seems to be by its first lines, which are not of the format `name`; None if there is no guess."""
+    filled = [line for line in lines if line.strip()]
+    if not filled:
         return None
     for other in FORMATS:
-        if other != name and _reads_most(there, other):
+        if other != name and _reads_most(filled, other):
             return Guess(f"{other}: {FORMATS[other].description}", f"Add --format {other}.")
-    return _json(there) or _access(there, name) or _table(there, name)
+    return _json(filled) or _access(filled, name) or _table(filled, name)
 
 
 def _reads_most(lines: Sequence[bytes], name: str) -> bool:
@@ -56,12 +56,12 @@ def _json(lines: Sequence[bytes]) -> Guess | None:
         if _ACCESS_TIME.match(first):
             return None
         return Guess(
-            "one JSON array", "Write one object a line: jq -c '.[]' FILE | adledger import /dev/stdin ..."
+            "one JSON array", "Write one object per line: jq -c '.[]' FILE | adledger import /dev/stdin ..."
         )
     if first in {b"{", b"{}"} or (first.startswith(b"{") and not _is_object(first)):
         return Guess(
             "JSON over several lines",
-            "Write one object a line: jq -c . FILE | adledger import /dev/stdin ...",
+            "Write one object per line: jq -c . FILE | adledger import /dev/stdin ...",
         )
     if _is_object(first):
         names = ", ".join(list(orjson.loads(first))[:COLUMNS_SHOWN])
@@ -85,19 +85,19 @@ def _access(lines: Sequence[bytes], name: str) -> Guess | None:
         add = "" if name == ACCESS_LOG else f"--format {ACCESS_LOG} "
         return Guess(
             "a web server's log with other fields than combined",
-            f"Name them as the server's configuration does: {add}--line-format '{COMBINED}'; where a server's address stands "
+            f"Name them as the server's configuration does: {add}--line-format '{COMBINED}'; if a server's address comes "
             f"first, --line-format '{SERVER_FIRST}'.",
         )
     if lines[0].startswith(b"#") and any(line.startswith(b"#Fields:") for line in lines):
-        return Guess("a W3C log of another server than CloudFront (IIS?)", _CONVERT)
+        return Guess("a W3C log of a server other than CloudFront (IIS?)", _CONVERT)
     return None
 
 
-_CONVERT = "Convert it to wire: one JSON event a line, with the fields of docs/events.md."
+_CONVERT = "Convert it to wire: one JSON event per line, with the fields of docs/events.md."
 
 
 def _table(lines: Sequence[bytes], name: str) -> Guess | None:
-    """Return a guess at a table: its separator is the one that occurs as often in each line."""
+    """Return a guess at a table: its separator occurs equally often in each line."""
     texts = [line.decode(errors="replace") for line in lines]
     for separator, called in ((",", "commas"), ("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
         counts = {text.count(separator) for text in texts}
@@ -107,7 +107,7 @@ def _table(lines: Sequence[bytes], name: str) -> Guess | None:
                 (found[1:] for found in _KNOWN_COLUMNS if found[0] <= set(columns)), ("", "")
             )
             if format_name == name:
-                return None  # what is wrong in it was said, column by column
+                return None  # the message already names the wrong columns
             names = ", ".join(columns[:COLUMNS_SHOWN]) + (", ..." if len(columns) > COLUMNS_SHOWN else "")
             what = f"a table of {count + 1} columns separated by {called} ({names})"
             return Guess(f"{what}: {known}" if known else what, _CONVERT)

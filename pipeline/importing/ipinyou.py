@@ -4,19 +4,19 @@ The columns are those of the data set's description (Zhang et al., arXiv 1407.70
 (yyyyMMddHHmmssSSS, China's zone), 3 log type (1 impression, 2 click, 3 conversion), 4 user, 5 user agent, 6 address
 with its last byte hidden, 7 region, 8 city, 9 exchange, 10 domain, 11 URL, 12 anonymous URL, 13 slot, 14 width,
 15 height, 16 visibility, 17 format, 18 floor price, 19 creative, 20 bid, 21 price paid, 22 landing page, 23 advertiser,
-24 tags. `null`, `Na` and nothing are an absent value.
+24 tags. `null`, `Na` and an empty field mean an absent value.
 
-What the wire asks for and the log does not have is filled so:
-- event_id: the prefix and the bid id; a click's has `-c` behind it, and its impression is the one of the same bid. A second
-  click of a bid is so a duplicate;
+Fields of the wire format that the log lacks are filled like this:
+- event_id: the prefix and the bid id; a click's ends with `-c`, and its impression is the one of the same bid, so a second
+  click of a bid is a duplicate;
 - publisher, site: 32 bits of xxHash64 of the domain; placement and creative: of the slot's and the creative's text;
-- campaign: the advertiser, of whom the log names no campaigns;
+- campaign: the advertiser, because the log names no campaigns;
 - the address's hidden byte is 1;
-- price: what was paid, in fen (hundredths of a yuan) a thousand impressions; a click costs nothing on top of it;
+- price: the price paid, in fen (hundredths of a yuan) per thousand impressions; a click costs nothing extra;
 - currency CNY, country CN;
-- where a value is absent: an id or a price is 0, user, user agent and page are empty, width and height are left out.
-The wire has no place for region, city, exchange, anonymous URL, visibility, slot format, floor price, bid, landing page and
-tags. Conversions are no ad events: their lines are passed over.
+- absent values: an id or a price is 0; user, user agent and page are empty; width and height are omitted.
+The wire format has no field for region, city, exchange, anonymous URL, visibility, slot format, floor price, bid, landing
+page and tags. Conversions are not ad events: their lines are skipped.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ COLUMNS = (
     "slotid", "slotwidth", "slotheight", "slotvisibility", "slotformat", "slotprice", "creative", "bidprice", "payprice",
     "keypage", "advertiser", "usertag",
 )  # fmt: skip
-"""As the files that come with a header name them."""
+"""The names in the headers of files that have one."""
 SEASON_1_COLUMNS = 22
-"""Season 1's logs end before the advertiser and the tags, and so can't be billed to anybody."""
+"""Season 1's logs lack the advertiser and the tags, so they can't be billed."""
 MICROS_PER_FEN = 10_000
 HIDDEN_BYTE = "1"
 CURRENCY, COUNTRY = "CNY", "CN"
@@ -53,7 +53,7 @@ _SIZE = {"width": 13, "height": 14}
 
 
 class IPinYou:
-    """Reads lines of an impression or a click log, or of both; a first line that names the columns is passed over."""
+    """Reads lines of an impression log, a click log, or both; a header is skipped."""
 
     def __init__(self, id_prefix: str = ID_PREFIX) -> None:
         self._id_prefix = id_prefix
@@ -72,7 +72,7 @@ class IPinYou:
                     if _is_header(fields):
                         continue
                 record = self._record(fields, number)
-            except ValueError as error:  # not UTF-8, other columns, a number that is none
+            except ValueError as error:  # not UTF-8, other columns, an invalid number
                 record = unreadable(line, number, error)
             if record is not None:
                 records.append(record)
@@ -119,7 +119,7 @@ class IPinYou:
 
 
 def _fields(line: bytes) -> list[str]:
-    """Return a line's columns. Where the first is in quotes, all are, and the quotes are no part of them."""
+    """Return a line's columns. If the first is quoted, all are, and the quotes are removed."""
     fields = line.decode().split("\t")
     if not line.startswith(b'"'):
         return fields
@@ -127,7 +127,7 @@ def _fields(line: bytes) -> list[str]:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether a first line names the columns. Raises UsageError where they are other ones, or in another order."""
+    """Whether a first line is a header. Raises UsageError if its columns are others, or in another order."""
     names = [field.strip().lower() for field in fields]
     if not {"bidid", "timestamp"} <= set(names):
         return False
@@ -135,7 +135,7 @@ def _is_header(fields: list[str]) -> bool:
         missing = [name for name in COLUMNS if name not in names]
         why = f"lacks {', '.join(missing)}" if missing else "has other columns, or another order"
         raise UsageError(
-            f"this is no iPinYou log of season 2 or 3: its header {why}",
+            f"this is not an iPinYou log of season 2 or 3: its header {why}",
             remedy=f"Import the original logs, of {len(COLUMNS)} columns: {', '.join(COLUMNS)}.",
         )
     return True

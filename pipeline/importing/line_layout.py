@@ -1,7 +1,7 @@
-"""A web server's `log_format` as what reads its lines: nginx's `$variables` or Apache's `%directives`.
+"""Compiles a web server's `log_format`, nginx's `$variables` or Apache's `%directives`, to a pattern that reads its lines.
 
-Each field runs to the character that follows it in the format. So a line has at most one reading, which takes time linear in
-its length; a format in which a field's end can't be told is refused.
+Each field ends at the character that follows it in the format. So a line has at most one reading, in time linear in its
+length; a format in which the end of a field is ambiguous is refused.
 """
 
 import re
@@ -11,9 +11,9 @@ from itertools import pairwise
 from adledger.pipeline.errors import UsageError
 
 CLIENT = "remote_addr"
-"""The field of the client's address, by nginx's name; `%a` and `%h` of Apache are it too."""
+"""The field of the client's address, by nginx's name; also Apache's `%a` and `%h`."""
 TIMES = ("time_local", "time_iso8601", "msec", "sec", "msec_whole", "usec_whole")
-"""Fields that say when, the first that a format has being read."""
+"""Fields with the time; the first that a format has is used."""
 FORWARDED = (
     "http_x_forwarded_for",
     "http_x_real_ip",
@@ -22,12 +22,12 @@ FORWARDED = (
     "http_forwarded",
     "proxy_protocol_addr",
 )
-"""Fields in which a proxy says who its client is."""  # fmt: skip
+"""Fields in which a proxy names its client."""  # fmt: skip
 
 _FREE_TEXT = re.compile(
     r"(request|request_uri|uri|args|query_string|remote_user|arg_.*|http_.*|cookie_.*|sent_http_.*)\Z"
 )
-"""Fields that a client writes, and that may so hold any character that the server does not escape."""  # fmt: skip
+"""Fields that the client controls, which may contain any character that the server does not escape."""  # fmt: skip
 _NGINX = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _APACHE = re.compile(r"%(?:%|[<>]?(?:!?\d+(?:,\d+)*)?(?:\{([^}]*)\})?(\^?[a-zA-Z]+))")
 _APACHE_NAMES = {
@@ -40,13 +40,13 @@ _APACHE_NAMES = {
 }  # fmt: skip
 _APACHE_TIME = r"\[%t\]"
 _ENCLOSED = r'[^"\\]*(?:\\.[^"\\]*)*'
-"""What stands between quotes; servers escape quotes in it."""
+"""The text between quotes; servers escape quotes in it."""
 _SEPARATORS_OF_FREE_TEXT = '"\t'
 
 
 @dataclass(frozen=True, slots=True)
 class LineLayout:
-    """How a line is read: `pattern` matches the whole of it, with one named group for each of `fields`."""
+    """How a line is read: `pattern` matches the whole line, with a named group for each of `fields`."""
 
     pattern: re.Pattern[str]
     fields: frozenset[str]
@@ -54,12 +54,12 @@ class LineLayout:
 
 
 def compiled(source: str) -> LineLayout:
-    """Return the layout that a server's format describes. Raises UsageError: what it lacks, or where it is ambiguous."""
+    """Compile a server's format. Raises UsageError with what it lacks, or where it is ambiguous."""
     parts = _parts(source)
     names = [name for is_field, name in parts if is_field]
     if not names:
         raise _refused(
-            source, "it names no field", "Give nginx's log_format or Apache's LogFormat, in single quotes."
+            source, "it names no field", "Pass nginx's log_format or Apache's LogFormat, in single quotes."
         )
     pattern = ""
     seen: set[str] = set()
@@ -71,8 +71,8 @@ def compiled(source: str) -> LineLayout:
         if at + 1 < len(parts) and parts[at + 1][0]:
             raise _refused(
                 source,
-                f"nothing stands between ${text} and ${parts[at + 1][1]}",
-                "Name formats whose fields are separated.",
+                f"nothing separates ${text} and ${parts[at + 1][1]}",
+                "Use a format whose fields are separated.",
             )
         after = parts[at + 1][1] if at + 1 < len(parts) else ""
         body = _field(source, text, before, after, _breaks(parts))
@@ -87,7 +87,7 @@ def compiled(source: str) -> LineLayout:
 def _parts(source: str) -> list[tuple[bool, str]]:
     """Return the format as (is a field, name or literal), literals between fields."""
     is_nginx = _NGINX.search(source) is not None
-    # Both write a quote in a quoted format as \"; nginx's formats may be quoted with '.
+    # Both servers escape a quote in a quoted format as \"; nginx's formats may be quoted with '.
     text = source.strip().replace('\\"', '"')
     parts: list[tuple[bool, str]] = []
     end = 0
@@ -127,14 +127,14 @@ def _apache_name(source: str, argument: str | None, directive: str) -> str:
     if name is None:
         raise _refused(
             source,
-            f"%{{{argument}}}{directive} is not read" if argument else f"%{directive} is not read",
-            "Times are %t, %{sec}t, %{msec}t or %{usec}t; leave other directives of this kind out of the log.",
+            f"%{{{argument}}}{directive} is not supported" if argument else f"%{directive} is not supported",
+            "Times are %t, %{sec}t, %{msec}t or %{usec}t; remove other directives of this kind from the log.",
         )
     return name
 
 
 def _breaks(parts: list[tuple[bool, str]]) -> str:
-    """Return the characters other than blanks that end some field of client's text outside quotes."""
+    """Return the characters other than blanks that end a client-controlled field outside quotes."""
     ends = set()
     for (is_field, name), (_, after) in pairwise(parts):
         if is_field and _FREE_TEXT.match(name) and after[0] not in _SEPARATORS_OF_FREE_TEXT + " ":
@@ -143,7 +143,7 @@ def _breaks(parts: list[tuple[bool, str]]) -> str:
 
 
 def _field(source: str, name: str, before: str, after: str, breaks: str) -> str:
-    """Return the expression of a field between two literals."""
+    """Return the regular expression of a field between two literals."""
     if before.endswith('"') and after.startswith('"'):
         return _ENCLOSED
     is_free = _FREE_TEXT.match(name) is not None
@@ -154,7 +154,7 @@ def _field(source: str, name: str, before: str, after: str, breaks: str) -> str:
     if is_free and after.startswith(" ") and name != "remote_user":
         raise _refused(
             source,
-            f"${name} may hold blanks, and a blank follows it: where it ends can't be told",
+            f"${name} may contain blanks, and a blank follows it, so its end is ambiguous",
             f'Log it in quotes ("${name}"), or separated by tabs.',
         )
     return f"[^{re.escape(after[0])}]*"

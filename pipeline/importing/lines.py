@@ -1,4 +1,4 @@
-"""Reading a file of lines, packed or not, in pieces of bounded size."""
+"""Reading a file of lines, compressed or not, in chunks of bounded size."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.compression import DAMAGED, decompressed
 
 CHUNK_BYTES = 4 * 1024 * 1024
-"""At most this much is read, parsed and appended at a time: it bounds the importer's memory."""
+"""Bytes that are read, parsed and appended at a time: bounds the importer's memory."""
 LINE_BYTES_MAX = 256 * 1024
-"""Of a longer line this much is kept. No event is longer than 16 KiB, so such a line is a dead letter either way."""
+"""Longer lines are truncated to this. No event is longer than 16 KiB, so such a line is a dead letter either way."""
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -23,8 +23,8 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 class LineChunk:
     """Consecutive lines without their ends (LF or CRLF); the first has number `first_line`, from 1.
 
-    `bytes_done` of the file's bytes, as they lie on the disk, have been read so far (0: not known). `cut_from` is not 0
-    where the chunk is the beginning of one line that is too long to keep: it then is that line's length.
+    `bytes_done` of the file's bytes, as stored on disk, have been read so far (0: unknown). If `cut_from` is not 0, the
+    chunk is one truncated line, and `cut_from` is its full length.
     """
 
     lines: list[bytes]
@@ -34,7 +34,7 @@ class LineChunk:
 
 
 def read_chunks(path: Path) -> Iterator[LineChunk]:
-    """Yield a file's lines. Raises UsageError: it is not there, not readable, or damaged."""
+    """Yield a file's lines. Raises UsageError if it is missing, unreadable or damaged."""
     with _opened(path) as raw:
         yield from _Lines(raw).chunks(decompressed(raw))
 
@@ -53,22 +53,22 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     except DAMAGED as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        if error.errno is None:  # bzip2's way to say so
+        if error.errno is None:  # how bzip2 reports damage
             raise _damaged(path, error) from error
         raise UsageError(
-            f"{path} can't be read: {error.strerror}", remedy="Name a file that this user may read."
+            f"cannot read {path}: {error.strerror}", remedy="Name a file that this user may read."
         ) from error
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(
         f"{path} is a damaged compressed file: {error}",
-        remedy="Fetch or compress it again, and import it again: what is in the log already bills nothing.",
+        remedy="Fetch or compress it again, and import it again: lines that are in the log already bill nothing.",
     )
 
 
 def file_bytes(path: Path) -> int:
-    """Return a file's size, or 0 when it has none that is known (a pipe, or it is not there)."""
+    """Return a file's size, or 0 if it is unknown (a pipe, a missing file)."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 - follows /dev/stdin too
     except OSError:
@@ -76,16 +76,16 @@ def file_bytes(path: Path) -> int:
 
 
 class _Lines:
-    """Splits a stream into lines, and keeps no more than `LINE_BYTES_MAX` of any."""
+    """Splits a stream into lines, each truncated to `LINE_BYTES_MAX`."""
 
     def __init__(self, raw: BufferedReader) -> None:
         self._raw = raw
         self._number = 1
         self._rest = b""
-        self._skipped = 0  # bytes of the line in `_rest` that were read and not kept
+        self._skipped = 0  # bytes of the line in `_rest` that were read and dropped
 
     def chunks(self, stream: BinaryIO) -> Iterator[LineChunk]:
-        """Yield the stream's lines; a byte order mark at its start is no part of the first."""
+        """Yield the stream's lines; a byte order mark at its start is skipped."""
         start = stream.read(len(_UTF8_BOM))
         data = start.removeprefix(_UTF8_BOM) + stream.read(CHUNK_BYTES)
         while data:
@@ -97,7 +97,7 @@ class _Lines:
             yield from self._whole([self._rest])
 
     def _after_cut(self, data: bytes) -> list[bytes]:
-        """Return the lines of `data`, the first of which only ends the long line in `_rest`."""
+        """Return the lines of `data`, whose first is the end of the long line in `_rest`."""
         tail, newline, more = data.partition(b"\n")
         self._skipped += len(tail)
         return [self._rest, *more.split(b"\n")] if newline else [self._rest]
@@ -109,7 +109,7 @@ class _Lines:
         self._rest = rest
 
     def _whole(self, lines: list[bytes]) -> Iterator[LineChunk]:
-        """Yield lines that have ended; one that is too long stands alone."""
+        """Yield complete lines; one that is too long gets its own chunk."""
         begin = 0
         for at, line in enumerate(lines):
             skipped, self._skipped = self._skipped, 0

@@ -1,4 +1,4 @@
-"""The Open Bandit Dataset's CSV (st-tech/zr-obp): each row is an impression, a clicked one also gives a click."""
+"""The Open Bandit Dataset's CSV (st-tech/zr-obp): each row is an impression, and a clicked row also a click."""
 
 import csv
 import hashlib
@@ -27,12 +27,12 @@ USER_AGENT = (
 
 _FEATURES = tuple(f"user_feature_{n}" for n in range(4))
 COLUMNS = ("timestamp", "item_id", "position", "click", *_FEATURES)
-"""What a header must have, in any order; other columns are passed over."""
+"""The columns that a header must have, in any order; others are ignored."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _DIGITS_MAX = 18
-"""Whole numbers of more digits are no ids: they would not fit 64 bits."""
+"""Whole numbers with more digits are not ids: they would not fit 64 bits."""
 
 
 class OpenBandit:
@@ -44,7 +44,7 @@ class OpenBandit:
         self._rows = 0
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
-        """Return one record a row, two for a clicked one. Raises UsageError when the header lacks a column."""
+        """Return one record per row, two for a clicked row. Raises UsageError if the header lacks a column."""
         records: list[ParsedRecord] = []
         for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
@@ -60,7 +60,7 @@ class OpenBandit:
         return records
 
     def _row(self, row: dict[str, str], number: int) -> list[ParsedRecord]:
-        """Return a row's records. Raises ValueError when it can't be read."""
+        """Return a row's records. Raises ValueError if it can't be read."""
         if row["click"] not in {"0", "1"}:
             raise FieldError("click", row["click"], "0 or 1")
         time_ms = _ms(row["timestamp"])
@@ -104,7 +104,7 @@ def _record(event_type: EventType, event: dict[str, Any], number: int) -> Parsed
 
 @lru_cache(maxsize=65_536)
 def _user(features: str) -> tuple[str, str]:
-    """Return the user id and the address that the four joined features stand for."""
+    """Return the user id and the address that are derived from the four joined features."""
     digest = hashlib.md5(features.encode(), usedforsecurity=False)
     a, b, c = digest.digest()[:3]
     return digest.hexdigest(), f"126.{a}.{b}.{c}"

@@ -1,4 +1,4 @@
-"""Records in the order of their event times: sorted in runs that lie in a temporary folder, and merged."""
+"""Records in the order of their event times: sorted in runs in a temporary folder, then merged."""
 
 import heapq
 import marshal
@@ -14,19 +14,19 @@ from adledger.pipeline.importing.records import ParsedRecord
 from adledger.schemas.wire import EVENT_TIME_MS_MIN, EventType
 
 RUN_BYTES = 32 * 1024 * 1024
-"""Records are sorted in memory by runs of about this many bytes, which bounds it."""
+"""The approximate size of a run that is sorted in memory."""
 RUNS_MAX = 128
-"""At this many runs they are merged to one: each is an open file."""
+"""At this many runs they are merged into one: each is an open file."""
 _SPILLED_RECORDS = 1_024
 
 _Keyed = tuple[int, int, tuple[int, bytes | None, int | None, bytes, str, int, int], int]
-"""Time, number in the files' own order, the record's fields, why it is malformed (0: it is not)."""
+"""Time, number in the files' order, the record's fields, why it is malformed (0: it is not)."""
 
 
 class SortedPieces:
-    """The records of other pieces by event time; equal times, and a record without one, keep the files' order.
+    """The records of other pieces by event time; equal times, and records without a time, keep the files' order.
 
-    A context manager: the runs are gone when it is left. They are written when the records are first gone through.
+    A context manager: leaving it removes the runs. The first iteration writes them.
     """
 
     def __init__(self, source: Pieces, run_bytes: int = RUN_BYTES) -> None:
@@ -45,7 +45,7 @@ class SortedPieces:
             self._folder.cleanup()
 
     def __iter__(self) -> Iterator[Piece]:
-        """Go through the records from the earliest."""
+        """Yield the records from the earliest."""
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="adledger-import-")
             self._spill(Path(self._folder.name))
@@ -95,7 +95,7 @@ def _run(path: Path) -> Iterator[_Keyed]:
     with path.open("rb") as file:
         while True:
             try:
-                # Of this process's own making, a moment ago, in a folder that only it may read.
+                # This process wrote it a moment ago, in a folder that only it may read.
                 part = marshal.load(file)  # noqa: S302
             except EOFError:
                 return

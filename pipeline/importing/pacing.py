@@ -1,7 +1,7 @@
-"""A replay: imported records are written at the pace of their own times, or so many times faster.
+"""A replay: imported records are written at the pace of their own times, or at a multiple of it.
 
-The loop is open. When a record is due follows from the files and the moment of the start alone; what the log does not take
-in time is written late, and nothing that follows moves. How late it came to be is told.
+The loop is open. When a record is due depends only on the files and the start time. If the log accepts a record late, later
+records keep their due times. The maximum lateness is reported.
 """
 
 import time
@@ -18,20 +18,20 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.records import ParsedRecord
 
 TICK_SECONDS = 0.05
-"""What is due within so long is written together, at its end: as a producer with linger.ms does."""
+"""Records that are due within this time are written together, at its end, like a producer's with linger.ms."""
 SPEED_MIN, SPEED_MAX = 0.001, 1_000_000.0
 WAIT_SECONDS_MAX = 1.0
-"""A wait is made in such pieces, so that a machine that was asleep goes on at the right place."""
+"""The longest single sleep, so that a machine that was suspended continues at the right record."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayPace:
-    """How a file is replayed: `speed` ms of the events' own time pass in a ms.
+    """How a file is replayed: `speed` ms of the events' own time pass in each ms.
 
-    `as_of_now`: event times are moved to when their turn is, so that a live deployment takes them as new. `flushed`: after
-    each tick what was written is made durable, where readers see nothing else.
+    `as_of_now`: event times are set to when the events are due, so that a live deployment sees new events. `flushed`:
+    flush after each tick, for logs whose readers only see flushed records.
     """
 
     speed: float
@@ -41,7 +41,7 @@ class ReplayPace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacedReplay:
-    """How a replay went: seconds that passed, seconds of the events' own time, and how late a tick was at most."""
+    """The result of a replay: seconds elapsed, seconds of the events' own time, and the lateness of the latest tick."""
 
     seconds: float
     log_seconds: float
@@ -49,21 +49,21 @@ class PacedReplay:
 
 
 def speed_of(text: str) -> float:
-    """Return the speed that `10`, `10x` or `0.5` says. Raises UsageError."""
+    """Parse a speed, `10`, `10x` or `0.5`. Raises UsageError."""
     try:
         speed = float(text.removesuffix("x").replace("_", ""))
     except ValueError:
         speed = 0.0
     if not SPEED_MIN <= speed <= SPEED_MAX:
         raise UsageError(
-            f"--speed {text} is no speed",
-            remedy=f"1 is the events' own timing, 10 ten times as fast; {SPEED_MIN:g} to {SPEED_MAX:,.0f}",
+            f"--speed {text} is not a speed",
+            remedy=f"give {SPEED_MIN:g} to {SPEED_MAX:,.0f}: 1 is the events' own timing, 10 is ten times as fast",
         )
     return speed
 
 
 class Pacer:
-    """Gives records when they are due; the replay begins with the first call of `due`."""
+    """Yields records when they are due; the replay begins with the first call of `due`."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Pacer:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`latest_ms`: a later event time can't be, and sets no pace; `clock` gives seconds since the epoch."""
+        """`latest_ms`: later event times are invalid, and set no pace; `clock` returns seconds since the epoch."""
         self._pace, self._latest_ms = pace, latest_ms
         self._clock, self._sleep = clock, sleep
         self._begin: float | None = None
@@ -81,7 +81,7 @@ class Pacer:
         self._late_seconds = 0.0
 
     def due(self, records: Sequence[ParsedRecord]) -> Iterator[Sequence[ParsedRecord]]:
-        """Yield the next records in parts, in order, each when it is due."""
+        """Yield the next records in parts, in order, each part when it is due."""
         if not records:
             return
         if self._begin is None:
@@ -97,7 +97,7 @@ class Pacer:
             yield [self._moved(record) for record in part] if self._pace.as_of_now else part
 
     def replayed(self) -> PacedReplay:
-        """Return how it went so far."""
+        """Return the result so far."""
         return PacedReplay(
             seconds=0.0 if self._begin is None else self._clock() - self._begin,
             log_seconds=(self._at_ms - self._first_ms) / 1_000,
@@ -119,10 +119,10 @@ class Pacer:
         self._late_seconds = max(self._late_seconds, -early)
 
     def _moved(self, record: ParsedRecord) -> ParsedRecord:
-        """Return a record whose event happens now; one that can't be read, or is of the far future, stays as it is."""
+        """Return a record with its event time set to now; an unreadable one, or one of the far future, is unchanged."""
         if record.key is None or record.event_time is None or record.event_time > self._latest_ms:
             return record
-        assert self._begin is not None, "the first call set it"
+        assert self._begin is not None, "the first call has set it"
         moved = round(self._begin * 1_000 + (record.event_time - self._first_ms) / self._pace.speed)
         event = orjson.loads(record.value)
         event["event_time"] = moved
@@ -130,7 +130,7 @@ class Pacer:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what an iterator yields; the next item is made in a thread meanwhile."""
+    """Yield an iterator's items; a thread prepares the next one meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="reader") as pool:
         upcoming = pool.submit(_next, items)
         while found := upcoming.result():

@@ -1,4 +1,4 @@
-"""From files to parsed records, in pieces: one file in its own order, several merged by their events' times."""
+"""From files to parsed records, in pieces: one file in its own order, several merged by event time."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
 MERGED_RECORDS = 16_384
-"""Records of several files are handed on in pieces of this many."""
+"""Records per piece when several files are merged."""
 
 
 class Piece(NamedTuple):
-    """Consecutive records, and which of them the pipeline will find malformed: index to `Malformed`.
+    """Consecutive records, and which of them the pipeline will find malformed: index -> `Malformed`.
 
-    `bytes_done` of the files' `bytes_of` have been read so far (0: not known).
+    `bytes_done` of the files' `bytes_of` have been read so far (0: unknown).
     """
 
     records: list[ParsedRecord]
@@ -31,14 +31,14 @@ class Piece(NamedTuple):
 
 
 class Pieces(Protocol):
-    """Records that can be gone through more than once."""
+    """Records that can be iterated more than once."""
 
     def __iter__(self) -> Iterator[Piece]:
-        """Go through them from the start. Raises UsageError where a file can't be read or is not of its format."""
+        """Yield them from the start. Raises UsageError if a file can't be read or is not of its format."""
 
 
 def running_time(at: int, event_time: int | None) -> int:
-    """Return the running maximum of event times after one more; what can't be read leaves it."""
+    """Return the running maximum of event times after one more; an unreadable time (None) leaves it."""
     return at if event_time is None else max(at, event_time)
 
 
@@ -46,7 +46,7 @@ def running_time(at: int, event_time: int | None) -> int:
 class FilePieces:
     """The records of one file in its order, or of several, merged by the running maximum of their event times.
 
-    A record that the pipeline will find malformed has no event time here: it moves neither a clock nor the merge.
+    A record that the pipeline will find malformed has no event time here: it moves neither a watermark nor the merge.
     """
 
     paths: Sequence[Path]
@@ -54,12 +54,12 @@ class FilePieces:
     check: RecordCheck
 
     def __post_init__(self) -> None:
-        """Raise UsageError for an unknown format, options that do not fit it, and ids that would be the same."""
+        """Raise UsageError for an unknown format, options that don't apply to it, and ids that would collide."""
         reader_of(self.choice)
         if len(self.paths) > 1 and not FORMATS[self.choice.name].own_ids:
             raise UsageError(
-                f"{len(self.paths)} files: {self.choice.name} has ids by row, which are the same in each file",
-                remedy="Import them one by one, each with an --id-prefix of its own.",
+                f"{len(self.paths)} files: {self.choice.name} has ids by row, which repeat in each file",
+                remedy="Import them one by one, each with its own --id-prefix.",
             )
 
     def __iter__(self) -> Iterator[Piece]:
@@ -103,26 +103,26 @@ def _cut(line: bytes, number: int, length: int) -> ParsedRecord:
     return unreadable(line, number, f"{length:,} bytes long; its first {len(line):,} are kept")
 
 
-class HeldPieces:
-    """Pieces that are held in memory from the first time on, as long as they are few; then they are read again."""
+class CachedPieces:
+    """Pieces that stay in memory after the first iteration if they are small enough; else they are read again."""
 
     def __init__(self, source: Pieces, bytes_max: int) -> None:
         self._source, self._bytes_max = source, bytes_max
-        self._held: list[Piece] | None = []
+        self._cached: list[Piece] | None = []
         self._whole = False
 
     def __iter__(self) -> Iterator[Piece]:
-        """Go through them from the start."""
-        if self._whole and self._held is not None:
-            yield from self._held
+        """Yield them from the start."""
+        if self._whole and self._cached is not None:
+            yield from self._cached
             return
-        size, held = 0, []
+        size, cached = 0, []
         for piece in self._source:
             size += sum(len(record.value) for record in piece.records)
             if size <= self._bytes_max:
-                held.append(piece)
+                cached.append(piece)
             else:
-                held.clear()
+                cached.clear()
             yield piece
-        self._held = held if size <= self._bytes_max else None
-        self._whole = self._held is not None
+        self._cached = cached if size <= self._bytes_max else None
+        self._whole = self._cached is not None

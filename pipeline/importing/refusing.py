@@ -1,6 +1,6 @@
-"""What an import refuses before it writes anything: files that do not fit their format, and events that would be lost.
+"""What an import refuses before it writes anything: files that don't match their format, and events that would be lost.
 
-Each refusal says what was found, with file and line, and what to do; `Limits` are the ways out.
+Each refusal names what was found, with file and line, and what to do; `Limits` are the overrides.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from adledger.pipeline.importing.lines import read_head
 from adledger.pipeline.importing.target import TargetView
 
 FIRST_LINES = 100
-"""Where none of this many first lines (or of all, where there are fewer) is an event, the file is not of the format."""
+"""If none of these first lines (or of all, if there are fewer) is an event, the file is not of the format."""
 UNREADABLE_SHARE_MAX = 0.01
 MALFORMED_SHARE_MAX = 0.5
-"""More is tolerated of lines that are read and break the contract: producers' errors are counted, and paid by nobody."""
+"""The limit is higher for readable lines that break the contract: producers' errors are counted, and never billed."""
 FIRST_PROBLEMS_SHOWN = 3
 WITH_COLUMNS = ("open-bandit", "ipinyou", "talkingdata")
 """Formats of data sets whose columns are known."""
@@ -39,9 +39,9 @@ class ImportRefused(AdledgerError):  # noqa: N818 - an outcome
 class Limits:
     """What an import accepts.
 
-    `unreadable_share_max`: of lines that can't be read; 1 accepts any file. `lateness_ms`: how far behind its lane's
-    watermark an event may be, None where none expires. `keep_expired`: write those that will expire too. `not_after_ms`: a
-    later event time can't be. `window_hours`: the dedupe window, which may not be shorter than the lateness.
+    `unreadable_share_max`: the share of unreadable lines; 1 accepts any file. `lateness_ms`: how far behind its lane's
+    watermark an event may be, None if none expires. `keep_expired`: also write events that will expire. `not_after_ms`:
+    later event times are invalid. `window_hours`: the dedupe window, which may not be shorter than the lateness.
     """
 
     unreadable_share_max: float = UNREADABLE_SHARE_MAX
@@ -86,17 +86,15 @@ def _check_first_lines(
     records, malformed = check.checked(parsed)
     if not records or len(malformed) < len(records):
         return
-    lines_said = (
-        f"none of its first {len(records):,} lines is" if len(records) > 1 else "its only line is not"
-    )
-    message = f"{name} is not of the format {choice.name}: {lines_said} an event; nothing was written"
+    subject = f"none of its first {len(records):,} lines is" if len(records) > 1 else "its only line is not"
+    message = f"{name} is not of the format {choice.name}: {subject} an event; nothing was written"
     for i, record in enumerate(records[:FIRST_PROBLEMS_SHOWN]):
         why = record.problem or why_malformed(record, malformed[i], latest_ms)
         message += f"\n  {name}, line {record.line:,}: {why}"
     remedy = (
-        "Import the original file; or change the columns that are named above to what is expected."
+        "Import the original file, or change the columns named above to what is expected."
         if choice.name in WITH_COLUMNS
-        else f"Name the format that it has ({', '.join(FORMATS)}), or write it as wire: one JSON event a line."
+        else f"Name its format ({', '.join(FORMATS)}), or convert it to wire: one JSON event per line."
     )
     raise _other_format(message, remedy, name, lines, choice)
 
@@ -104,7 +102,7 @@ def _check_first_lines(
 def _other_format(
     message: str, remedy: str, name: Path, lines: Sequence[bytes], choice: FormatChoice
 ) -> UsageError:
-    """Return the error of a file that is not of its format, with a guess at what it is, where there is one."""
+    """Return the error for a file that is not of its format, with a guess at its real one, if there is one."""
     guessed = guess(lines, choice.name)
     if guessed is None:
         return UsageError(message, remedy=remedy)
@@ -122,9 +120,9 @@ def refusal(
     by_time: bool,
     brokers_stamp: bool,
 ) -> ImportRefused | None:
-    """Return why nothing is to be written: too many dead letters, or lines lost by expiry; None where all is well.
+    """Return why nothing may be written, too many dead letters or lines lost by expiry; None if the import may go on.
 
-    Raises LogError where the log can't be searched for lines that it has already.
+    Raises LogError if the log can't be searched for lines that it has already.
     """
     most = limits.unreadable_share_max
     malformed = examined.malformed.total()
@@ -147,7 +145,7 @@ def refusal(
 
 
 def _count_in_log(expiring: Expiring, view: TargetView) -> int:
-    """Return how many of the records that would expire are in the log already; 0 where that can't be looked up."""
+    """Return how many of the records that would expire are in the log already; 0 if that can't be looked up."""
     if not expiring.count or view.folder is None or not expiring.tracked:
         return 0
     return count_in_log(view.folder, expiring.hashes)
@@ -161,6 +159,6 @@ def _too_many(
         f"{count:,} of {records:,} lines ({percent:.3g}%) {what}, more than {100 * most:g}%; nothing was written"
         + "".join(f"\n  {in_words(problem, named)}" for problem in problems)
         + ("\n  ..." if count > len(problems) else ""),
-        remedy="fix these lines where they are (ids count lines) and import the file; "
+        remedy="fix these lines in place (ids count lines) and import the file; "
         f"or accept them as dead letters: --unreadable-max {ceil(percent)}%",
     )

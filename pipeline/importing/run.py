@@ -1,4 +1,4 @@
-"""Import files: examine them, then parse, place, stamp and append, in the files' order or by time; at a pace, where asked for."""
+"""Import files: examine them, then parse, partition, stamp and append, in the files' order or by time, or at a pace."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ from adledger.pipeline.importing.examining import EXAMINING, Examination, Progre
 from adledger.pipeline.importing.formats import FormatChoice
 from adledger.pipeline.importing.ordering import SortedPieces
 from adledger.pipeline.importing.pacing import Pacer, ReplayPace, ahead
-from adledger.pipeline.importing.reading import FilePieces, HeldPieces, Piece, Pieces
+from adledger.pipeline.importing.reading import CachedPieces, FilePieces, Piece, Pieces
 from adledger.pipeline.importing.refusing import Limits, check_heads, refusal
 from adledger.pipeline.importing.spooling import spooled
 from adledger.pipeline.importing.stamping import LogClock
@@ -33,11 +33,11 @@ __all__ = [
 ]  # fmt: skip
 
 FLUSH_CHUNKS = 16
-"""How many pieces are appended between two flushes: what an import that is cut off may lose, and readers wait for."""
-HELD_BYTES_MAX = 64 * 1024 * 1024
-"""Files of records up to this size are read once; larger ones a first time to be examined, and again to be written."""
+"""Pieces between two flushes: what an interrupted import may lose, and how long readers wait."""
+CACHED_BYTES_MAX = 64 * 1024 * 1024
+"""Records up to this size are read once; larger files are read twice, to examine and to write them."""
 
-_AGAIN = "import the whole file again: what is there already bills nothing"
+_AGAIN = "import the whole file again: lines that are in the log already bill nothing"
 
 
 class ImportInterrupted(AdledgerError):  # noqa: N818 - an outcome
@@ -48,7 +48,7 @@ class ImportInterrupted(AdledgerError):  # noqa: N818 - an outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOptions:
-    """How files are imported. `by_time`: in the order of event times; `dry_run`: everything but the writing."""
+    """How files are imported. `by_time`: in the order of event times; `dry_run`: examine, but write nothing."""
 
     limits: Limits = field(default_factory=Limits)
     by_time: bool = False
@@ -69,10 +69,10 @@ def import_file(
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     options: ImportOptions | None = None,
 ) -> ImportSummary:
-    """Append a file's records to the log in a folder, which is made if there is none, and make them durable.
+    """Append a file's records to the log in a folder, which is created if missing, and make them durable.
 
-    `partitions` and `topics` (impressions and clicks, or one for both) are those of a log that is yet to be made.
-    Raises UsageError (the file, the format, other partitions than the log has), LogError.
+    `partitions` and `topics` (impressions and clicks, or one for both) are those of a new log.
+    Raises UsageError (for the file, the format, or a number of partitions that the log does not have), LogError.
     """
     return import_files(
         [path],
@@ -121,9 +121,9 @@ def import_files(
 ) -> ImportSummary:
     """Examine files, then append their records to a log and make them durable.
 
-    Nothing is written, and no log is made, where a file is not what it should be, or would lose events silently.
-    Raises UsageError, `ImportRefused` (what was found, and the ways out), LogError and ImportInterrupted, which say what was
-    written before.
+    Nothing is written, and no log is created, if a file is not of its format or would lose events silently.
+    Raises UsageError, `ImportRefused` (what was found, and the options), LogError and ImportInterrupted; the last two say
+    how many records had been written.
     """
     limits = options.limits
     latest_ms = started_at_ms + FUTURE_MS_MAX
@@ -136,10 +136,10 @@ def import_files(
         check = RecordCheck(latest_ms)
         source = FilePieces(paths, choice, check)
         check_heads(paths, named, choice, limits, latest_ms)
-        view = target.look()
+        view = target.view()
         if isinstance(target, OpenedTarget):
             stack.callback(target.close)
-        pieces: Pieces = HeldPieces(source, HELD_BYTES_MAX)
+        pieces: Pieces = CachedPieces(source, CACHED_BYTES_MAX)
         if options.by_time:
             pieces = stack.enter_context(SortedPieces(source))
         examined = None
@@ -175,12 +175,12 @@ def _written(
     pieces: Pieces, target: ImportTarget, view: TargetView, examined: Examination | None, latest_ms: int,
     options: ImportOptions, named: Sequence[Path], progress: Progress,
 ) -> ImportSummary:  # fmt: skip
-    """Append everything, and return what was appended."""
+    """Append everything, and return the summary."""
     with target.open() as writer:
         if [writer.log_time_max(p) for p in range(view.topology.partitions)] != list(view.lane_log_times):
             raise LogError(
                 "another import wrote to the log while the files were examined; nothing was written",
-                remedy="Import again, when the other one has ended.",
+                remedy="Import again when the other one has ended.",
             )
         first_times = [] if examined is None else examined.first_times
         importer = Appender(writer, LogClock(view.lane_log_times, latest_ms, first_times), named)
@@ -207,7 +207,7 @@ def _written(
 def _replay(
     pieces: Iterator[Piece], importer: Appender, pace: ReplayPace, latest_ms: int, progress: Progress
 ) -> None:
-    """Append everything when it is due; the next piece is read meanwhile."""
+    """Append each record when it is due; the next piece is read meanwhile."""
     pacer = Pacer(pace, latest_ms=latest_ms)
     for piece in ahead(pieces):
         for records in pacer.due(piece.records):

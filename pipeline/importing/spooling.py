@@ -1,4 +1,4 @@
-"""What can be read only once (a pipe, /dev/stdin) is copied to a temporary file, since an import reads twice."""
+"""Copies input that can be read only once (a pipe, /dev/stdin) to a temporary file, since an import reads twice."""
 
 import shutil
 import tempfile
@@ -13,9 +13,9 @@ COPY_BYTES = 1024 * 1024
 
 @contextmanager
 def spooled(path: Path, progress: Callable[[str, int, int], None]) -> Iterator[Path]:
-    """Give the path of a file that can be read twice: the file itself, or a copy of what a pipe gives.
+    """Yield the path of a file that can be read twice: the file itself, or a copy of a pipe's content.
 
-    Raises UsageError where there is no room for the copy, or the pipe can't be read.
+    Raises UsageError if there is no room for the copy, or the pipe can't be read.
     """
     if not path.exists() or path.is_file() or path.is_dir():
         yield path
@@ -28,9 +28,9 @@ def spooled(path: Path, progress: Callable[[str, int, int], None]) -> Iterator[P
                     progress("receiving", copy.tell(), 0)
             copy.flush()
         except OSError as error:
-            room = shutil.disk_usage(tempfile.gettempdir()).free
+            free = shutil.disk_usage(tempfile.gettempdir()).free
             raise UsageError(
-                f"{path} can't be copied to {tempfile.gettempdir()} ({room:,} bytes free): {error.strerror}",
-                remedy="Set TMPDIR to a folder with room for all of it, or import a file instead of a pipe.",
+                f"cannot copy {path} to {tempfile.gettempdir()} ({free:,} bytes free): {error.strerror}",
+                remedy="Set TMPDIR to a folder with enough space, or import a file instead of a pipe.",
             ) from error
         yield Path(copy.name)

@@ -13,11 +13,11 @@ from adledger.pipeline.log.files.manifest import BOTH
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What an import wrote (with `dry_run`, what it would write): records in all, and by topic.
+    """What an import wrote (with `dry_run`, what it would write): records in total, and by topic.
 
-    Among them those of lines that could not be read, of lines that will be malformed, and of those that will expire;
-    `problems` says of the first that can't be read where they are and why; `replay` how the pace was kept; `refused` why a
-    dry run's import would write nothing.
+    These include unreadable lines, other records that will be malformed, and records that will expire. `problems` names the
+    first unreadable lines and the reasons; `replay` is how the pace was kept; `refused` is why an import would write
+    nothing (dry run).
     """
 
     records: int
@@ -31,7 +31,7 @@ class ImportSummary:
 
     @property
     def malformed(self) -> int:
-        """How many were read, and will be malformed all the same."""
+        """How many were readable, but will be malformed."""
         return 0 if self.examined is None else self.examined.malformed.total()
 
 

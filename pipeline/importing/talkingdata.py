@@ -1,18 +1,18 @@
 """TalkingData AdTracking's clicks: the CSV of its fraud detection challenge, every row a click on a mobile ad.
 
-Columns as its description names them: ip, app, device, os, channel (numbers that stand for values), click_time
-(`YYYY-MM-DD HH:MM:SS`, UTC), attributed_time, is_attributed; or click_id first, in the test set. Read by name.
+Columns, by its description: ip, app, device, os, channel (numbers that encode values), click_time
+(`YYYY-MM-DD HH:MM:SS`, UTC), attributed_time, is_attributed; the test set begins with click_id. They are read by name.
 
-What the wire asks for and the data does not have is filled so:
+Fields of the wire format that the data lacks are filled like this:
 - event_id: the prefix and the click_id, or the row's number, from 1;
-- impression_id: the event id with `-i` behind it, an impression that the data does not have;
+- impression_id: the event id followed by `-i`, an impression that the data does not have;
 - publisher, site: the channel, which sold the ad; advertiser, campaign: the app, which was advertised; creative:
-  likewise the app; placement: the channel;
+  the app too; placement: the channel;
 - address: 126.a.b.c with a, b, c the three low bytes of the ip's number (a consumer network);
 - user: MD5 (hex) of ip, device and os joined by `|`; user agent: an ordinary phone's; page: none (apps have none);
-- price: 100,000 micros a click, of the deployment's currency; country and size are left out.
-Whether the app was downloaded later (attributed) is no part of an event. Rows of the data that are equal in all columns are
-events of their own, since nothing says that they are one.
+- price: 100,000 micros per click, in the deployment's currency; country and size are omitted.
+Whether the app was downloaded later (attributed) is not part of an event. Rows that are equal in all columns are separate
+events, because nothing identifies them as one.
 """
 
 import csv
@@ -29,14 +29,14 @@ from adledger.schemas.wire import EventType
 
 ID_PREFIX = "td"
 COLUMNS = ("ip", "app", "device", "os", "channel", "click_time")
-"""What a header must have, in any order."""
+"""The columns that a header must have, in any order."""
 CLICK_ID = "click_id"
 CLICK_PRICE_MICROS = 100_000
 USER_AGENT = (
     "Mozilla/5.0 (Linux; Android 7.0; SM-G930F) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/61.0.3163.98 Mobile Safari/537.36"
 )
-"""An ordinary phone's of the data's time; the data names none."""
+"""An ordinary phone of the data's time; the data has no user agents."""
 
 
 class TalkingData:
@@ -48,7 +48,7 @@ class TalkingData:
         self._rows = 0
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
-        """Return a click a row. Raises UsageError when the header lacks a column."""
+        """Return a click per row. Raises UsageError if the header lacks a column."""
         records: list[ParsedRecord] = []
         for number, line in enumerate(lines, first_line):
             if not line or line.isspace():
@@ -108,5 +108,5 @@ def _ms(text: str) -> int:
 
 
 def _excel(text: str) -> str:
-    """Return a hint where a spreadsheet has written the time in its own way, which has lost the seconds."""
+    """Return a hint if a spreadsheet has reformatted the time, which loses the seconds."""
     return " (a spreadsheet changed it: import the original file)" if "/" in text else ""

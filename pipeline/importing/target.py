@@ -1,4 +1,4 @@
-"""Where an import goes: a log that is looked at first, and opened for writing when the files have proved to be good."""
+"""Where an import goes: a log that is inspected first, and opened for writing once the files have been examined."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -31,20 +31,20 @@ class LogWriter(AbstractContextManager["LogWriter"], Protocol):
         """Append records, in order; durable and visible after `flush`. Raises LogError."""
 
     def log_time_max(self, partition: int) -> int:
-        """Return the largest log time (ms) that a lane held before, over all its topics; -1 when it was empty."""
+        """Return the largest log time (ms) that a lane had before, over all its topics; -1 if it was empty."""
 
     def flush(self) -> None:
         """Make everything appended durable and visible. Raises LogError."""
 
     def records_written(self) -> int:
-        """Return how many records of this writer are certainly durable, also after a failure."""
+        """Return how many records of this writer are certainly durable, even after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetView:
-    """What an import must know of a log: topics and width, and the largest log time (ms) of each lane, -1 where empty.
+    """What an import must know of a log: its topology, and the largest log time (ms) of each lane, -1 if empty.
 
-    `folder` is that of a `files:` log that exists, whose records can be compared with a file's.
+    `folder` is that of an existing `files:` log, whose records can be compared with a file's.
     """
 
     topology: Topology
@@ -53,25 +53,25 @@ class TargetView:
 
 
 class ImportTarget(Protocol):
-    """A log that records go to."""
+    """A log that records are written to."""
 
-    def look(self) -> TargetView:
-        """Return what the log holds; nothing is made. Raises UsageError, LogError."""
+    def view(self) -> TargetView:
+        """Return the log's state, and create nothing. Raises UsageError, LogError."""
 
     def open(self) -> LogWriter:
-        """Open the log for writing; a folder is made where there is none. Raises UsageError, LogError."""
+        """Open the log for writing; a folder is created if missing. Raises UsageError, LogError."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilesTarget:
-    """The log in a folder; `partitions` and `topics` are those of one that is yet to be made."""
+    """The log in a folder; `partitions` and `topics` are those of a new one."""
 
     folder: Path
     partitions: int | None = None
     topics: Sequence[str] = (TOPIC_IMPRESSIONS, TOPIC_CLICKS)
 
-    def look(self) -> TargetView:
-        """Return what the log holds, or will be."""
+    def view(self) -> TargetView:
+        """Return the log's state, or that of the log that would be created."""
         if not (self.folder / MANIFEST).exists():
             planned = _planned(self.partitions, self.topics)
             return TargetView(planned.topology, (-1,) * planned.partitions)
@@ -84,19 +84,19 @@ class FilesTarget:
         )
 
     def open(self) -> LogWriter:
-        """Open the log, or make it."""
+        """Open the log, or create it."""
         return open_log(self.folder, self.partitions, self.topics)
 
 
 class OpenedTarget:
-    """A log that is opened to be looked at, as Kafka's is."""
+    """A log that must be opened to be inspected, such as Kafka's."""
 
     def __init__(self, open_writer: Callable[[], LogWriter]) -> None:
         self._open_writer = open_writer
         self._writer: LogWriter | None = None
 
-    def look(self) -> TargetView:
-        """Open the log, and return what it holds."""
+    def view(self) -> TargetView:
+        """Open the log, and return its state."""
         writer = self.open()
         lanes = range(writer.topology.partitions)
         return TargetView(writer.topology, tuple(map(writer.log_time_max, lanes)))
@@ -108,7 +108,7 @@ class OpenedTarget:
         return self._writer
 
     def close(self) -> None:
-        """Close the log where it was looked at and not written to."""
+        """Close the log if it was opened."""
         if self._writer is not None:
             self._writer.__exit__(None, None, None)
 
@@ -116,7 +116,7 @@ class OpenedTarget:
 def open_log(
     log: Path, partitions: int | None = None, topics: Sequence[str] = (TOPIC_IMPRESSIONS, TOPIC_CLICKS)
 ) -> FilesLogWriter:
-    """Open the log in a folder for writing, or make one. Raises UsageError, LogError."""
+    """Open the log in a folder for writing, or create one. Raises UsageError, LogError."""
     if not (log / MANIFEST).exists():
         return FilesLogWriter.create(log, _planned(partitions, topics))
     writer = FilesLogWriter(log)
@@ -138,12 +138,12 @@ def _check_width(log: Path, has: int, partitions: int | None) -> None:
     if partitions not in {None, has}:
         raise UsageError(
             f"the log {log} has {has} partitions, not {partitions}",
-            remedy="Leave --partitions out, or name another folder: the number is fixed when a log is made.",
+            remedy="Remove --partitions, or name another folder: the number is fixed when a log is created.",
         )
 
 
 def partitions_of(records: Sequence[ParsedRecord], partitions: int) -> list[int]:
-    """Return each record's partition: its key's by Java's default partitioner, 0 without a key."""
+    """Return each record's partition: by Java's default partitioner from its key, 0 without a key."""
     keys = [record.key or b"" for record in records]
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     buffer = np.frombuffer(b"".join(keys) + bytes(READ_AHEAD_BYTES), np.uint8)
@@ -151,5 +151,5 @@ def partitions_of(records: Sequence[ParsedRecord], partitions: int) -> list[int]
     hashes, found = np.empty(len(keys), np.uint64), np.empty(len(keys), np.uint64)
     hash_all(addresses, lengths, np.uint64(partitions), hashes, found)
     found[lengths == 0] = 0
-    placed: list[int] = found.tolist()
-    return placed
+    partition_of_each: list[int] = found.tolist()
+    return partition_of_each

@@ -1,4 +1,4 @@
-"""The wire format itself: one JSON object a line, written as it is."""
+"""The wire format itself: one JSON object per line, written as it is."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ _EVENT_TYPES = {"impression": EventType.IMPRESSION, "click": EventType.CLICK}
 
 
 class Wire:
-    """Takes from each line its topic, key and event time, and nothing else: the pipeline evaluates it."""
+    """Reads the topic, key and event time of each line, and nothing else: the pipeline evaluates the rest."""
 
     def parse(self, lines: Sequence[bytes], first_line: int) -> list[ParsedRecord]:
-        """Return a record a line that is not blank, its value the line."""
+        """Return a record for each line that is not blank; its value is the line."""
         return [
             _record(line, number)
             for number, line in enumerate(lines, first_line)

@@ -112,7 +112,7 @@ def test_a_fixed_file_is_billed_after_a_broken_one_was_refused(tmp_path):
     ) as refused:
         run_import(tmp_path / "log", "quote_broken.log", "access-log")
     assert "line 2: a quote is not closed" in refused.value.message
-    assert "fix these lines where they are" in refused.value.remedy
+    assert "fix these lines in place" in refused.value.remedy
     run_import(tmp_path / "log", "quote_fixed.log", "access-log")
     assert classified(tmp_path / "log")["billable"] == 15
 
@@ -131,7 +131,7 @@ def test_a_fixed_line_is_billed_after_the_broken_file_was_written(tmp_path, part
     assert before == {"billable": 14, "duplicate": 0, "expired": 0, "malformed": 1}
     with pytest.raises(ImportRefused) as late:
         run_import(tmp_path / "log", "quote_fixed.log", "access-log")
-    assert ("of them; not there: 1" in late.value.message) == (partitions == "1")
+    assert ("nothing; 1 are not" in late.value.message) == (partitions == "1")
     [settings] = [way for way in options_of(late.value) if way[0] == "--set"]
     run_import(tmp_path / "log", "quote_fixed.log", "access-log", *settings)
     hours = dict(word.split("=") for word in settings if "=" in word)

@@ -22,7 +22,7 @@ from adledger.pipeline.importing.examining import examine
 from adledger.pipeline.importing.formats import FormatChoice
 from adledger.pipeline.importing.lines import CHUNK_BYTES, LINE_BYTES_MAX, read_chunks
 from adledger.pipeline.importing.ordering import SortedPieces
-from adledger.pipeline.importing.reading import HeldPieces, Piece
+from adledger.pipeline.importing.reading import CachedPieces, Piece
 from adledger.pipeline.importing.records import ParsedRecord, unreadable
 from adledger.pipeline.importing.refusing import ImportRefused, Limits
 from adledger.pipeline.importing.run import ImportOptions, import_files
@@ -242,8 +242,8 @@ def test_large_files_are_read_twice_and_small_ones_held():
 
     for bytes_max, expected in ((1_000, 1), (10, 2)):
         reads.clear()
-        held = HeldPieces(Source(), bytes_max)
-        assert list(held) == list(held)
+        cached = CachedPieces(Source(), bytes_max)
+        assert list(cached) == list(cached)
         assert len(reads) == expected
 
 
