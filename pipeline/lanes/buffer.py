@@ -1,4 +1,4 @@
-"""What a lane has fetched and not yet put into a batch; it says what to fetch next and cuts batches."""
+"""What a lane has fetched and not yet put into a batch: it decides what to fetch next, and cuts batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Batch:
 
     @property
     def clock_after(self) -> int:
-        """The watermark behind the batch: at its last record; a batch of none goes up to its position."""
+        """The watermark after the batch: its last record's or, without records, its position's."""
         clock = self.records.clock
         return int(clock[-1]) if len(clock) else self.position.time
 
@@ -51,14 +51,14 @@ class _Topic:
         return RecordRefs.concat(self.parts)
 
     def add(self, refs: RecordRefs, size: int) -> None:
-        """Take in records that hold `size` bytes of memory: their keys and headers too, which no batch counts."""
+        """Add records that hold `size` bytes of memory, including keys and headers, which batches do not count."""
         self.parts.append(refs)
         self.sizes.append(size / len(refs))
         self.rows += len(refs)
         self.size += size
 
     def drop(self, count: int) -> None:
-        """Forget the first `count` records; what is left keeps only the buffers that it lies in."""
+        """Drop the first `count` records, and the buffers that only they used."""
         while count:
             part, size = self.parts.pop(0), self.sizes.pop(0)
             if len(part) > count:
@@ -83,7 +83,7 @@ class LaneBuffer:
         return {t: topic.position for t, topic in enumerate(self._topics) if not self._full(topic)}
 
     def add(self, fetched: Sequence[Fetched]) -> None:
-        """Take in what a fetch brought."""
+        """Add fetched records."""
         for f in fetched:
             topic = self._topics[f.topic]
             assert f.position == topic.position, "a fetch goes on where the one before ended"
@@ -95,7 +95,7 @@ class LaneBuffer:
 
     @property
     def rows(self) -> int:
-        """Records held."""
+        """Buffered records."""
         return sum(t.rows for t in self._topics)
 
     @property
@@ -115,7 +115,7 @@ class LaneBuffer:
         return {t: topic.start for t, topic in enumerate(self._topics)}
 
     def cut(self, clock_before: int) -> Batch | None:
-        """Return the next batch and forget its records, or None where more must be fetched first.
+        """Return the next batch and drop its records, or None if more must be fetched first.
 
         Where only offsets without records remain (control records, gaps), that is a batch of no records.
         """
@@ -132,7 +132,7 @@ class LaneBuffer:
         return Batch(found.records, self._advance(), found.position, clock_before)
 
     def idle(self, clock_before: int, clock_after: int) -> Batch:
-        """Return a batch of no records, which moves the lane's clock, and over offsets without records if there are any."""
+        """Return an empty batch, which advances the watermark, and positions past offsets without records."""
         assert not self.rows, "an idle lane holds no records"
         return Batch(OrderedRecords.none(), self._advance(), CutPosition(clock_after, 0, -1), clock_before)
 

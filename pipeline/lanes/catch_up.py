@@ -1,4 +1,4 @@
-"""When a group has caught up: the ledger of every lane has reached the log's end of the start, whoever wrote it."""
+"""Whether a group has caught up: every lane's ledger has reached the end that the log had at the start."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -8,10 +8,10 @@ from adledger.sinks.sink import LedgerEntry, Sink
 
 
 class CatchUp:
-    """The ends that there were at the start, and the lanes that have not reached them yet."""
+    """The log's ends at the start, and the lanes that have not reached them yet."""
 
     def __init__(self, epoch: str, bounds: Mapping[int, Mapping[int, OffsetBounds]]) -> None:
-        """`bounds`: lane -> topic -> offsets of the start."""
+        """`bounds`: lane -> topic -> offsets at the start."""
         self._epoch = epoch
         self._bounds = bounds
         self.missing = set(bounds)
@@ -32,7 +32,7 @@ class CatchUp:
         self.missing.discard(lane)
 
     async def look(self, sink: Sink, lanes: Iterable[int]) -> None:
-        """Look in the ledger for lanes that others work on. Raises SinkError."""
+        """Read the ledger for lanes that other workers own. Raises SinkError."""
         for lane in self.missing.intersection(lanes):
             if covers(await sink.ledger_end(lane), self._epoch, self._bounds[lane]):
                 self.reached(lane)

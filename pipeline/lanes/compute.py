@@ -29,7 +29,7 @@ from adledger.sinks.sink import Columns, LedgerEntry, Money, StoredEvents
 
 @dataclass(slots=True)
 class LaneState:
-    """What a lane remembers: a function of its earlier events; the texts seen are only a cache."""
+    """What a lane remembers: a function of its earlier events; the dimension strings are only a cache."""
 
     dedupe: DedupeState
     evaluator: LaneEvaluator
@@ -39,7 +39,7 @@ class LaneState:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A batch's rows by table, but for the stamp. `texts` are user agents and pages not written lately."""
+    """A batch's rows by table, without the stamp. `texts` are user agents and pages not written recently."""
 
     events: Columns
     dead_letters: Columns
@@ -113,7 +113,7 @@ def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
 
 
 def stored_columns(stored: StoredEvents) -> Columns:
-    """Return event rows that were read back as they were inserted, money made again from price and type."""
+    """Return event rows read back, in the form of an insert; money is recomputed from price and type."""
     click = stored.columns.event_type_code == EventType.CLICK
     per_micro = np.where(click, np.int64(NANOS_PER_MICRO_CPC), np.int64(NANOS_PER_MICRO_CPM))
     return {

@@ -1,13 +1,13 @@
-"""The normal path of a batch: intend, write, done. The order is law.
+"""The normal path of a batch: intend, write, done. The order must not change.
 
-1. *Intend*: the offsets where the batch begins are committed on every topic's partition, and with them what the batch
-   will be and until when its rows may arrive. Rows before the intent could not be told from somebody else's.
-2. *Write*: events, then what derives from them. Derived first, and a batch that is judged again by another release would
-   leave tables that disagree.
+1. *Intend*: commit the offsets where the batch begins, on every topic's partition, with a description of the batch and the
+   deadline of its rows. Rows written before the intent could not be told from another worker's.
+2. *Write*: events, then the tables that derive from them. In another order, a batch that another release evaluates again
+   would leave tables that disagree.
 3. *Done*: the ledger row, last. A ledger row before its rows would vouch for rows that may never come.
 
-Only then the next batch is intended. Where any answer is missing the batch is in doubt (adledger.pipeline.lanes.doubt).
-What each step protects, and the shortest way to harm without it: docs/exactly-once.md.
+Only then is the next batch intended. If any answer is missing, the batch is in doubt (adledger.pipeline.lanes.doubt).
+docs/exactly-once.md tells what each step protects, and the shortest way to harm without it.
 """
 
 import time
@@ -42,21 +42,21 @@ from adledger.sinks.sink import Columns, LedgerEntry, Stamp
 T = TypeVar("T")
 
 DOUBT = (SinkUnavailable, InsertRefused, InsertUnknown)
-"""What of a write leaves its batch in doubt."""
+"""Errors of a write that leave its batch in doubt."""
 
 RETRIED = (*DOUBT, CommitRefused)
-"""What a call that may be repeated is repeated after."""
+"""Errors after which an idempotent call is repeated."""
 
 
 class Delivery:
-    """Delivers one lane's batches in the name of one assignment. Not for two tasks at once."""
+    """Delivers one lane's batches under one assignment. Not safe for concurrent tasks."""
 
     def __init__(self, ports: Ports, assignment: Assignment, phase: PhaseTracker) -> None:
         self._ports, self._assignment, self._phase = ports, assignment, phase
         self._lane = assignment.lane
 
     async def prepare(self, intent: Intent, computed: Computed) -> Intent:
-        """Do what comes before any row: dimension strings, this worker's turn, the intent. Returns it as committed.
+        """Do what precedes the rows: dimension strings, the rate limit, the intent. Returns the intent as committed.
 
         Raises CommitFenced, CommitUnknown, and what `retry` does.
         """
@@ -70,7 +70,7 @@ class Delivery:
     async def intend(self, intent: Intent) -> Intent:
         """Commit the intent with a new deadline, on every topic's partition, and return it as committed.
 
-        Only when every partition has it any row is inserted: else whoever comes next finds rows that nothing explains.
+        Rows are inserted only when every partition has it: otherwise the next owner finds rows that nothing explains.
         """
         now = await self._ports.sink.server_time()
         intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
@@ -83,8 +83,8 @@ class Delivery:
     async def write(self, intent: Intent, computed: Computed) -> LedgerEntry:
         """Insert a batch's rows, in this order and no other. Raises what DOUBT names: the batch is in doubt then.
 
-        Events come first, since after doubt all else is made from them; the ledger row is last, since it vouches for the
-        others.
+        Events come first, since after doubt the others derive from them; the ledger row is last, since it vouches for
+        the others.
         """
         stamp = intent.stamp
         await self.insert("events", computed.events, stamp)
@@ -97,9 +97,9 @@ class Delivery:
         return entry
 
     async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what `call` does, which may be repeated: it is retried while ClickHouse does not answer or has no room.
+        """Return the result of an idempotent call, retried while ClickHouse does not answer or has no room.
 
-        Or while the log refuses a commit: surely not done, so the same batch may be intended again.
+        Also while the log refuses a commit: it was not done, so the same batch may be intended again.
         """
         before = self._phase.current
 
@@ -112,7 +112,7 @@ class Delivery:
         return found
 
     def note_retry(self, error: AdledgerError, attempt: Attempt, batch_no: int | None = None) -> None:
-        """Tell that a try failed and another follows, in settling a batch where one is named."""
+        """Report that a try failed and another follows; `batch_no`: while settling that batch."""
         code = error.code if isinstance(error, InsertRefused) else 0
         self._ports.emit(
             RetryScheduled(self._lane, error.message, attempt.number, attempt.attempts_max, code, batch_no)
@@ -125,7 +125,7 @@ class Delivery:
         self._ports.emit(StageTimed(name, time.perf_counter() - began))
 
     async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
-        """Insert, where there are rows, and tell what came of it."""
+        """Insert the rows, if any, and report the outcome."""
         if not len(next(iter(columns.values()))):
             return
         try:
@@ -138,7 +138,7 @@ class Delivery:
         self._ports.emit(InsertDone(table))
 
     async def announce(self, entry: LedgerEntry, rollup: Columns) -> None:
-        """Tell the control path, before the ledger row: a message may come twice, and never not at all."""
+        """Notify the control path before the ledger row: a message may come twice, and is never missing."""
         async with self._stage("announce"):
             await self._ports.announce(
                 RolledUp(entry.epoch, entry.lane, entry.batch_no, entry.clock_after, rollup)

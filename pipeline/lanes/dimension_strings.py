@@ -1,4 +1,4 @@
-"""Writing the texts behind hashes: one insert a table for all lanes that wait for one."""
+"""Writing the strings behind hashes: one insert a table for all waiting lanes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from adledger.sinks.sink import BatchWriter, Columns
 
 
 class DimensionStringWriter:
-    """Writes user agents and pages, gathered over lanes. Idempotent: what fails is simply written again."""
+    """Writes user agents and pages, batched over lanes. Idempotent: after a failure they are simply written again."""
 
     def __init__(self, sink: BatchWriter) -> None:
         self._sink = sink
@@ -19,7 +19,7 @@ class DimensionStringWriter:
         self._written = 0
 
     async def write(self, texts: Mapping[str, Columns]) -> None:
-        """Return when the texts are durable. Raises SinkError."""
+        """Write, and return when the strings are durable. Raises SinkError."""
         if not texts:
             return
         self._queue.append(texts)

@@ -1,17 +1,17 @@
-"""A batch in doubt: whether its rows are in the tables is unknown, and it is brought to its end. The order is law.
+"""A batch in doubt: it is unknown whether its rows are in the tables. It is settled in this order, which must not change.
 
-1. Wait until the server's clock is past the last deadline by which anything of the batch may arrive: a look before it
-   could miss rows that come later.
-2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. Looked for first, an
-   insert could begin while the deadline is waited for.
-3. Commit the same intent with a new deadline, which shuts out whoever lost the lane meanwhile.
-4. Look at what is there, and whether the log still has the records that it was intended of: if not, and nothing is there,
-   the batch is cut again; rows of other records halt the lane. All rows: go on. None: insert. Some: the lane halts. Where no events are there this release
-   evaluates the batch, and commits what *it* makes of it before it inserts. All else is made from the event rows that are
-   read back, so that two releases can't make two tables disagree.
-5. If that fails, again from 1, with the deadline of the last intent that was committed.
+1. Wait until the server's clock is past the last deadline by which any row of the batch may arrive. A count before then
+   could miss rows that arrive later.
+2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. This comes after 1,
+   since an insert could otherwise begin while the deadline is waited for.
+3. Commit the same intent with a new deadline, which fences off a worker that lost the lane meanwhile.
+4. Count the batch's rows, and check that the log still has the records that were intended. If the log has others, the
+   batch is cut again, or the lane halts if there are rows. Otherwise: all rows, continue; none, insert; some, the lane
+   halts. If there are no events, this release evaluates the batch, and commits *its* result before it inserts. All other
+   tables are derived from the event rows read back, so that two releases can't make two tables disagree.
+5. If that fails, repeat from 1, with the deadline of the last intent that was committed.
 
-Leaving out any of these loses or doubles a batch: docs/exactly-once.md has the shortest way to each harm.
+Leaving out any step loses or doubles a batch: docs/exactly-once.md shows the shortest way to each harm.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ FETCH_WAIT_MS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A batch after doubt: done, or (`entry` None) to be cut again, of other records; `stored`: its rows were there already."""
+    """A batch after doubt: done, or (`entry` None) to be cut again. `stored`: event rows that were there already."""
 
     entry: LedgerEntry | None
     stored: StoredEvents | None
 
 
 class Settlement:
-    """Settles one lane's batches in doubt, by the same inserts and commits as its delivery. Not for two tasks at once."""
+    """Settles one lane's batches in doubt, with its delivery's inserts and commits. Not safe for concurrent tasks."""
 
     def __init__(self, ports: Ports, delivery: Delivery, context: DecodeContext, phase: PhaseTracker) -> None:
         self._ports, self._delivery = ports, delivery
@@ -68,13 +68,13 @@ class Settlement:
         leader_epochs: tuple[int, ...],
         compute: Callable[[], Awaitable[Computed]],
     ) -> Settled:
-        """Bring a batch in doubt to its end. `compute` is asked only where no event row is there.
+        """Settle a batch. `compute` is called only if there are no event rows.
 
-        `records`, and `leader_epochs` as in the intent, are of the batch as the log has it now. Raises CommitFenced,
+        `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now. Raises CommitFenced,
         CommitUnknown, LaneHalted.
         """
         deadline, found, retry = self._ports.limits.write_deadline_seconds, intent, self._ports.limits.retry
-        # A former owner read the clock before we joined: what it sent may arrive until then, plus the deadline.
+        # An earlier owner read the clock before we joined: its inserts may arrive until then, plus the deadline.
         last = max(intent.send_by, await self._delivery.retry(self._ports.sink.server_time) + deadline)
         for attempt in retry.attempts():
             self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")
@@ -90,17 +90,17 @@ class Settlement:
                 if not (there["ledger"] or there["events"]):
                     computed = await compute()
                     intent = await self._as_computed(intent, leader_epochs, computed)
-                    last = intent.send_by  # the later of the two: what is sent now may arrive until then
+                    last = intent.send_by  # the later of the two: inserts from now on may arrive until then
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
                 if not attempt.is_last:
                     self._delivery.note_retry(error, attempt, intent.batch_no)
                     await retry.pause(attempt)
             except LaneHalted:
-                # Who lost the lane meanwhile sees what its new owner writes: no reason to alarm anybody.
+                # A worker that lost the lane sees rows of the new owner, which is no reason to alarm an operator.
                 committed = await self._ports.source.committed(self._lane)
                 if not {c.metadata for c in committed.values()} <= {found.text(), intent.text()}:
-                    raise CommitFenced(f"batch {intent.batch_no} is settled there") from None
+                    raise CommitFenced(f"batch {intent.batch_no} is settled by another worker") from None
                 raise
             else:
                 self._ports.emit(BatchSettled(self._lane, intent.batch_no))
@@ -112,7 +112,7 @@ class Settlement:
         )
 
     def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
-        """Give up an intent of records that the log no longer has: no row of it is there, nor can one arrive."""
+        """Give up an intent whose records the log no longer has: it has no rows, and none can arrive."""
         refuse_other_records(intent, there)
         self._ports.emit(BatchCutAgain(self._lane, intent.batch_no))
         return Settled(None, None)
@@ -120,9 +120,9 @@ class Settlement:
     async def _finish(
         self, intent: Intent, records: OrderedRecords, there: Mapping[str, int], computed: Computed | None
     ) -> Settled:
-        """Insert what is not `there` (table -> rows). Everything but events is made from the event rows read back.
+        """Insert the tables that have no rows (`there`: table -> rows). All but events derive from the event rows read back.
 
-        `computed` is given where no event row is there.
+        `computed` is None if there are event rows.
         """
         sink = self._ports.sink
         if there["ledger"]:
@@ -135,7 +135,7 @@ class Settlement:
         self._check_whole("events", len(stored.offset), intent.event_rows)
         events = stored_columns(stored)
         if len(stored.judge_version):
-            # On replicas a part that was not shown yet may be there after all: then its rows, and who judged them, stand.
+            # On replicas a part may appear late: then its rows count, and so does the rule set that evaluated them.
             intent = replace(intent, judge_version=int(stored.judge_version[0]))
         dead = self._dead_letters(intent, records, stored)
         rollup, entry = await self._delivery.derive(intent, events, dead)
@@ -152,16 +152,16 @@ class Settlement:
         return Settled(entry, stored if computed is None else None)
 
     async def _find_rows(self, intent: Intent) -> Mapping[str, int]:
-        """Return what the tables hold of the batch, without rows that an operator ordered away."""
+        """Return table -> rows of the batch, after clearing what an operator's override names."""
         there = await self._ports.sink.batch_rows(self._lane, intent.batch_no)
         if there["ledger"] or not any(there.values()):
             return there
-        given = [o for o in await self._ports.overrides.of_lane(self._lane) if o.clears(intent.batch_no)]
-        if not given:
+        overrides = [o for o in await self._ports.overrides.of_lane(self._lane) if o.clears(intent.batch_no)]
+        if not overrides:
             return there
         found = await self._ports.overrides.leftovers(self._lane, intent.batch_no)
-        for order in given:
-            if set(found) <= set(order.leftovers):
+        for override in overrides:
+            if set(found) <= set(override.leftovers):
                 self._ports.emit(LeftoversRemoved(self._lane, intent.batch_no))
                 await self._ports.overrides.clear(self._lane, intent.batch_no, max(r.send_by for r in found))
                 return await self._ports.sink.batch_rows(self._lane, intent.batch_no)
@@ -170,7 +170,7 @@ class Settlement:
     async def _as_computed(
         self, intent: Intent, leader_epochs: tuple[int, ...], computed: Computed
     ) -> Intent:
-        """Return the intent of what this release makes of the batch as the log has it, committed again where it differs."""
+        """Return the intent of what this release computed, committed again if it differs."""
         now = replace(
             intent,
             event_rows=computed.event_rows,
@@ -182,7 +182,7 @@ class Settlement:
         return intent if now == intent else await self._delivery.intend(now)
 
     def _dead_letters(self, intent: Intent, records: OrderedRecords, stored: StoredEvents) -> Columns:
-        """Return the dead letters: the batch's records that are no event rows, with the reason found now."""
+        """Return the dead letters: the batch's records without an event row, with the reason that this release finds."""
         is_event = np.zeros(len(records.refs), bool)
         for topic in range(len(self._ports.topology.topics)):
             of_topic = records.refs.topic == topic
@@ -205,8 +205,8 @@ class Settlement:
     def _check_whole(self, table: str, found: int, intended: int) -> None:
         if found != intended:
             raise LaneHalted(
-                f"lane {self._lane}: {table} has {found} rows of the batch under way, {intended} were intended",
-                remedy="an insert was not atomic or rows were altered: look at them, then let the batch be written "
+                f"lane {self._lane}: {table} has {found} rows of the current batch, {intended} were intended",
+                remedy="an insert was not atomic or rows were altered: inspect them, then have the batch written "
                 f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
             )
 
@@ -217,9 +217,9 @@ class Settlement:
 
 
 async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
-    """Return the records of an intent's ranges, in the order they had then; what was given up has none.
+    """Return the records of an intent's ranges, in the lane's order; none for an override.
 
-    Raises LaneHalted where the log ends before them, LogError.
+    Raises LaneHalted if the log ends before them, LogError.
     """
     if intent.is_override:
         return OrderedRecords.none()

@@ -1,4 +1,4 @@
-"""How lanes tell what happens: an event, and the one function that takes it.
+"""How lanes report what happens: an event, and the one function that takes it.
 
 Whoever has something to tell calls `emit`. Who listens (the log, metrics, readiness, the event log) picks the events
 that concern it by their type (adledger.pipeline.lanes.events). There are two kinds:
@@ -24,7 +24,7 @@ class Event:
 
     @property
     def line(self) -> str:
-        """Its log line; "" where it has none."""
+        """Its log line, or ""."""
         return self.text.format(e=self)
 
     @classmethod
@@ -33,20 +33,20 @@ class Event:
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def fields(self) -> Mapping[str, object]:
-        """Return what the event log has of it: values that JSON knows."""
+        """Return its fields for the event log, as JSON values."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 Emit = Callable[[Event], None]
-"""Takes an event in. Cheap, and never raises: a lane must not fail because somebody could not be told."""
+"""Takes an event. Cheap, and never raises: a lane must not fail because a report did."""
 
 
 def ignore(_: Event) -> None:
-    """Take an event in, and do nothing."""
+    """Ignore an event."""
 
 
 def fan_out(*listeners: Emit) -> Emit:
-    """Return what passes an event on to all of these, in their order."""
+    """Return a function that passes an event to all of these, in this order."""
 
     def emit(event: Event) -> None:
         for listener in listeners:

@@ -18,11 +18,11 @@ T = TypeVar("T")
 EPOCH = dt.date(1970, 1, 1)
 
 Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
-"""Calls what may be repeated until ClickHouse answers."""
+"""Repeats an idempotent call until ClickHouse answers."""
 
 
 class EvaluatorChoice:
-    """One lane's choice of evaluator. Not for two tasks at once."""
+    """One lane's choice of evaluator. Not safe for concurrent tasks."""
 
     def __init__(
         self, lane: int, rules_in_force: RulesInForce, state: LaneState, patiently: Patiently
@@ -80,7 +80,7 @@ class EvaluatorChoice:
         self._made_for = wanted_for
 
     async def after(self, entry: LedgerEntry, computed: Computed) -> None:
-        """Let the guardrail see a batch that is in the ledger."""
+        """Pass a batch that is in the ledger to the guardrail."""
         if not self._guardrail.watches:
             return
         events, enforced = computed.events, self._state.evaluator.compiled.enforced
@@ -97,7 +97,7 @@ class EvaluatorChoice:
         await self._see(entry.batch_no, batch)
 
     async def _see(self, batch_no: int, batch: Slices) -> None:
-        """Measure a batch, and tell what it shows."""
+        """Measure a batch, and report the result."""
         breaches = self._guardrail.add(batch, self._rules_in_force.standing(self._lane))
         if self._guarded != self._rules_in_force.current.rules.version:
             return  # the alerts are of another set; the next batch has another guardrail

@@ -22,7 +22,7 @@ _log = logging.getLogger("adledger.lanes")
 
 @contextmanager
 def event_log(path: Path | None, clock: Callable[[], float] = time.time) -> Iterator[Emit]:
-    """Give what appends events to a file while the block runs; to none where there is no path. Raises UsageError.
+    """Yield a function that appends events to a file (nowhere if `path` is None). Raises UsageError.
 
     `clock` gives seconds since the epoch.
     """
@@ -41,14 +41,14 @@ def event_log(path: Path | None, clock: Callable[[], float] = time.time) -> Iter
 
 
 class _Appender:
-    """Writes events. One loop's."""
+    """Writes events, from one event loop."""
 
     def __init__(self, file: BinaryIO, clock: Callable[[], float]) -> None:
         self._file, self._clock = file, clock
         self._broken = False
 
     def emit(self, event: Event) -> None:
-        """Write an event. Where that fails the log ends, which is logged: no lane waits for room on this disk."""
+        """Write an event. If that fails the log ends, with a log line: no lane waits for room on this disk."""
         if self._broken or isinstance(event, Measurement):
             return
         line = {"at": self._clock(), "event": event.name(), **event.fields()}

@@ -1,6 +1,6 @@
-"""What happens in a worker's lanes, as data: each event, what it carries, and its log line.
+"""What happens in a worker's lanes, as data: each event, its fields, and its log line.
 
-The event log's readers depend on names and fields (docs/operations.md): a released event keeps both, and their meaning.
+Readers of the event log depend on names and fields (docs/operations.md): a released event keeps both, and their meaning.
 """
 
 import logging
@@ -22,7 +22,7 @@ class Phase(StrEnum):
 
     REBUILDING = "rebuilding"  # reads its state back from ClickHouse
     RUNNING = "running"
-    IDLE = "idle"  # all that was there is in the ledger
+    IDLE = "idle"  # everything in the log is in the ledger
     WAITING = "waiting"  # for ClickHouse, which does not answer
     IN_DOUBT = "in_doubt"  # settles a batch whose outcome is unknown
     HALTED = "halted"  # found what an operator must decide about
@@ -45,7 +45,7 @@ class InsertDone(Measurement):
 
 @dataclass(frozen=True, slots=True)
 class RecordsFetched(Measurement):
-    """A fetch brought `size` bytes of records; `lag` records of the topic's partition wait behind it."""
+    """A fetch returned `size` bytes of records; `lag` records of the topic's partition come after them."""
 
     lane: int
     topic: str
@@ -55,7 +55,7 @@ class RecordsFetched(Measurement):
 
 @dataclass(frozen=True, slots=True)
 class RulesNotEvaluated(Measurement):
-    """On how many events of one batch rules could not be evaluated; a rule that is not named was, on all."""
+    """Rule -> on how many events of one batch it could not be evaluated; rules without a count always were."""
 
     events: Mapping[Reason, int]
 
@@ -77,7 +77,7 @@ class BatchDone(Event):
     dedupe_entries: int
 
     def fields(self) -> Mapping[str, object]:
-        """Return what names and measures the batch; the ledger has the rest."""
+        """Return the batch's name and size; the ledger has the rest."""
         e = self.entry
         return {
             "lane": e.lane, "batch_no": e.batch_no, "records": e.records_received, "clock_after": e.clock_after,
@@ -86,7 +86,7 @@ class BatchDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class InsertFailed(Event):
-    """An insert of a batch ended with an error. `code` is ClickHouse's; 0: it did not say."""
+    """An insert of a batch ended with an error. `code` is ClickHouse's, or 0."""
 
     lane: int
     batch_no: int
@@ -97,7 +97,7 @@ class InsertFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class BatchInDoubt(LaneTrouble):
-    """Whether a batch is in the tables is unknown."""
+    """It is unknown whether a batch is in the tables."""
 
     level = logging.WARNING
     text = "lane {e.lane}, batch {e.batch_no}: in doubt. {e.why}"
@@ -115,7 +115,7 @@ class BatchSettled(Event):
 
 @dataclass(frozen=True, slots=True)
 class BatchCutAgain(Event):
-    """A batch in doubt is given up, and cut again: the log was rewritten, and nothing of it is in the tables."""
+    """A batch in doubt is given up and cut again: the log was rewritten, and the tables have no row of it."""
 
     text = "lane {e.lane}, batch {e.batch_no}: cut again, the log was rewritten"
     lane: int
@@ -124,26 +124,26 @@ class BatchCutAgain(Event):
 
 @dataclass(frozen=True, slots=True)
 class LeftoversRemoved(Event):
-    """Rows of a batch were removed, as an operator had ordered."""
+    """Rows of a batch were removed by an operator override."""
 
-    text = "lane {e.lane}, batch {e.batch_no}: its rows are removed, as an operator ordered"
+    text = "lane {e.lane}, batch {e.batch_no}: its rows are removed by an operator override"
     lane: int
     batch_no: int
 
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled(LaneTrouble):
-    """A try failed and another follows. `batch_no`: of a batch that stays in doubt by it."""
+    """A try failed and another follows. `batch_no`: the batch that remains in doubt."""
 
     level = logging.WARNING
     attempt: int
     attempts_max: int | None
-    code: int = 0  # ClickHouse's; 0: it did not say
+    code: int = 0  # ClickHouse's, or 0
     batch_no: int | None = None
 
     @property
     def line(self) -> str:
-        """Its log line: of the first tries, then once a minute."""
+        """Its log line, for the first tries and then once a minute."""
         if self.attempt > TRIES_LOGGED and self.attempt % TRIES_BETWEEN_LINES:
             return ""
         of = f" of {self.attempts_max}" if self.attempts_max else ""
@@ -153,7 +153,7 @@ class RetryScheduled(LaneTrouble):
 
 @dataclass(frozen=True, slots=True)
 class RebuildProgressed(Event):
-    """A lane's state is being read back from ClickHouse: this many ids, of about as many as expected."""
+    """A lane's state is being read back from ClickHouse: `ids` so far, of about `expected`."""
 
     text = "lane {e.lane}: {e.ids:,} ids rebuilt, of about {e.expected:,}"
     lane: int
@@ -163,7 +163,7 @@ class RebuildProgressed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ParentAwaited(Event):
-    """A lane of added partitions begins when the lane that had its users has reached the repartition barrier."""
+    """A lane of added partitions waits until the lane that had its users has reached the repartition barrier."""
 
     text = "lane {e.lane}: {e.what}"
     lane: int
@@ -172,13 +172,13 @@ class ParentAwaited(Event):
 
     @property
     def what(self) -> str:
-        """What is waited for."""
+        """What the lane waits for."""
         return f"waits for lane {self.parent} to reach offsets {', '.join(map(str, self.ends))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Halted(Remediable):
-    """A lane found what it must not guess about. It goes on when that fits again, or when an operator overrides it."""
+    """A lane found what it must not guess about. It continues once that is resolved, or when an operator overrides it."""
 
     level = logging.ERROR
     text = "lane {e.lane} halted: {e.why}{e.advice}"
@@ -186,7 +186,7 @@ class Halted(Remediable):
 
 @dataclass(frozen=True, slots=True)
 class OverrideFound(Event):
-    """An operator has given a new override for a lane that is halted: it starts again."""
+    """An operator has written a new override for a halted lane: it starts again."""
 
     text = "lane {e.lane}: there is an override for it; it starts again"
     lane: int
@@ -194,7 +194,7 @@ class OverrideFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class RestartScheduled(Remediable):
-    """A server refused what a lane asked of it: the lane starts again after this many seconds."""
+    """A server refused a lane's request: the lane starts again after `seconds`."""
 
     level = logging.ERROR
     text = "lane {e.lane}: {e.why}; it starts again in {e.seconds:g} s{e.advice}"
@@ -220,14 +220,14 @@ class LaneCrashed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LaneReleased(Event):
-    """A lane is not this worker's any more."""
+    """A lane no longer belongs to this worker."""
 
     lane: int
 
 
 @dataclass(frozen=True, slots=True)
 class OwnershipChanged(Event):
-    """The group gave lanes to this worker, or took some; `owned` are all that it has now."""
+    """The group gave lanes to this worker, or revoked some; `owned` are all that it has now."""
 
     lanes: tuple[int, ...]
     owned: tuple[int, ...]
@@ -239,7 +239,7 @@ class OwnershipChanged(Event):
 
     @property
     def left(self) -> str:
-        """All that it has, for the line."""
+        """All owned lanes, for the line."""
         return ",".join(map(str, self.owned)) or "none"
 
 
@@ -252,7 +252,7 @@ class LanesAssigned(OwnershipChanged):
 
 @dataclass(frozen=True, slots=True)
 class LanesRevoked(OwnershipChanged):
-    """Lanes went back to the group, which took this long."""
+    """Lanes went back to the group, after `seconds`."""
 
     text = "lanes given back: {e.moved}, after {e.seconds:.1f} s; now owned: {e.left}"
     seconds: float
@@ -278,7 +278,7 @@ class RejoinFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class LedgerUnreadable(Event):
-    """A worker that has caught up could not look whether the others have."""
+    """A worker that has caught up could not read whether the others have."""
 
     text = "the ledger can't be read: {e.reason}"
     reason: str
@@ -301,7 +301,7 @@ class AlertRaised(Event):
 
 @dataclass(frozen=True, slots=True)
 class RulesNoticed(Event):
-    """Something about the rules in force that an operator may want to know."""
+    """A notice about the rules in force."""
 
     text = "{e.what}"
     what: str
@@ -309,6 +309,6 @@ class RulesNoticed(Event):
 
 @dataclass(frozen=True, slots=True)
 class RulesTrouble(RulesNoticed):
-    """Something about the rules in force that an operator must look at."""
+    """A problem with the rules in force that needs an operator."""
 
     level = logging.ERROR

@@ -1,4 +1,4 @@
-"""Intents: what a lane is about to write, as the text that is committed with its offsets."""
+"""Intents: what a lane is about to write, as metadata committed with its offsets."""
 
 from dataclasses import dataclass, replace
 
@@ -11,17 +11,17 @@ METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""
 
 VERSION = 1
-"""Of the text; raised when an older release could not read it any more."""
+"""The metadata's version; raised when older releases can no longer read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The next batch of a lane: what it consists of, what it will write, and until when it may arrive.
+    """The next batch of a lane: its ranges, its rows by table, and the deadline by which they may arrive.
 
     `event_rows` and `dead_rows` pin how many rows the batch has in `events` and `dead_letters`, so that a later
     release can tell "all" from "some" without decoding as this one does; `malformed` is how many records the rows of
-    `dead_letters` stand for (None, an older release's: one each). `ordered`: a person's order, which reads no
-    records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
+    `dead_letters` cover (None, an older release's: one each). `is_override`: an operator override, which reads
+    no records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
     """
 
     epoch: str
@@ -43,7 +43,7 @@ class Intent:
 
     @property
     def stamp(self) -> Stamp:
-        """In whose name the batch's rows are written."""
+        """The stamp of the batch's rows."""
         return Stamp(self.lane, self.batch_no, self.send_by)
 
     def with_send_by(self, send_by: int) -> "Intent":
@@ -69,7 +69,7 @@ class Intent:
 
     @classmethod
     def parse(cls, text: str, where: str) -> "Intent":
-        """Return the intent of a commit's metadata. Raises LaneHalted where the text is not one."""
+        """Return the intent of a commit's metadata. Raises LaneHalted if it is not one."""
         try:
             f = orjson.loads(text)
             if f["v"] != VERSION:  # first: another version may have other fields

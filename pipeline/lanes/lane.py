@@ -1,4 +1,4 @@
-"""A lane, read top to bottom: recover, then fetch, cut, compute, deliver, for as long as it is ours."""
+"""A lane, read top to bottom: recover, then fetch, cut, compute and deliver for as long as this worker owns it."""
 
 import asyncio
 import time
@@ -30,16 +30,16 @@ from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.sink import LedgerEntry, OffsetRange
 
-PARENT_LOOK_SECONDS = 1.0
-"""How often a new lane looks whether its parent has reached the barrier."""
+PARENT_POLL_SECONDS = 1.0
+"""How often a new lane checks whether its parent has reached the repartition barrier."""
 
 INTENDED_BEFORE = "An earlier owner intended it, and it is not in the ledger"
 
 
 class Lane:
-    """One lane in one assignment. `run` ends when it is told to stop, or has reached `until` (topic -> offset).
+    """One lane in one assignment. `run` ends after `stop`, or when the lane has reached `until` (topic -> offset).
 
-    `cached` is what the lane knew in an earlier assignment of this worker; it is used where nobody wrote a batch since.
+    `cached` is the state from an earlier assignment; it is used if no other worker wrote a batch since.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class Lane:
         self._settlement = Settlement(ports, self._delivery, self._context, self._phase)
         self._keeper = StateKeeper(ports, self.lane, self._phase)
         self._cached = cached
-        self._knows: tuple[int, int] | None = None  # the next batch and the clock that the state is of
+        self._knows: tuple[int, int] | None = None  # the next batch and watermark that the state belongs to
         self._choice = EvaluatorChoice(
             self.lane, ports.rules_in_force, self._keeper.state, self._delivery.retry
         )
 
     def stop(self) -> None:
-        """Ask the lane to finish the batch under way and to end."""
+        """Let the lane finish its current batch and end."""
         self._stopping.set()
 
     @property
     def cached(self) -> CachedState | None:
-        """What a later assignment may go on with; None while a batch is half in the state, and before it is made."""
+        """State for a later assignment; None while a batch is partly in it, and before it is built."""
         return None if self._knows is None else CachedState(self._keeper.state, self._epoch, *self._knows)
 
     async def run(self) -> None:
         """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LogError, SinkError."""
         found = await self._delivery.retry(lambda: find_start(self._ports, self.lane))
-        start = await self._when_parent_is_there(found)
+        start = await self._after_parent(found)
         if start is None:
             return
         self._ports.source.resume(self.lane, start.positions, start.leader_epochs)
@@ -119,25 +119,25 @@ class Lane:
             idle_since = asyncio.get_running_loop().time()
             self._ports.emit(BatchDone(entry, self._keeper.state.dedupe.taken))
 
-    async def _when_parent_is_there(self, start: Start) -> Start | None:
-        """Return the start when the lane that had our users has reached the barrier; None when we are to stop."""
-        order = start.awaits
-        if order is None:
+    async def _after_parent(self, start: Start) -> Start | None:
+        """Return the start once the parent lane has reached the barrier, or None after `stop`."""
+        override = start.awaits
+        if override is None:
             return start
-        waits = ParentAwaited(self.lane, order.parent, order.parent_ends)
+        waits = ParentAwaited(self.lane, override.parent, override.parent_ends)
         self._ports.emit(waits)
         while not self._stopping.is_set():
             self._phase.enter(Phase.REBUILDING, waits.what)
             entry = await self._delivery.retry(
-                lambda: self._ports.overrides.entry_reaching(order.parent, order.parent_ends)
+                lambda: self._ports.overrides.entry_reaching(override.parent, override.parent_ends)
             )
             if entry is not None:
                 return start.after(entry)
-            await asyncio.sleep(PARENT_LOOK_SECONDS)
+            await asyncio.sleep(PARENT_POLL_SECONDS)
         return None
 
     async def _settle(self, intent: Intent) -> LedgerEntry | None:
-        """End the batch that a former owner, or this worker before it died, had intended; None: it is to be cut again."""
+        """Settle the batch that an earlier owner, or this worker before a crash, intended. None: it is to be cut again."""
         self._ports.emit(BatchInDoubt(self.lane, INTENDED_BEFORE, intent.batch_no))
         records = await fetch_again(self._ports, intent)
         leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
@@ -158,7 +158,7 @@ class Lane:
         return settled.entry
 
     def _leader_epochs(self, ranges: Sequence[OffsetRange]) -> tuple[int, ...]:
-        """Return the leader epoch before each range's end, as it was read; () where none is known."""
+        """Return the leader epoch before each range's end, as read; () if none is known."""
         known = self._ports.source.leader_epochs(self.lane, {r.topic: r.end for r in ranges})
         return tuple(known.get(r.topic, NO_EPOCH) for r in ranges) if known else ()
 
@@ -176,7 +176,7 @@ class Lane:
                 self._ports.emit(RecordsFetched(self.lane, name, size, max(0, f.end_offset - f.next_offset)))
 
     async def _idle_batch(self, buffer: LaneBuffer, clock: int, idle_since: float) -> Batch | None:
-        """Return the empty batch that an idle lane owes its clock, or None where it owes none now."""
+        """Return the empty batch that advances an idle lane's watermark, or None if it is not due."""
         idle_clock = self._ports.limits.idle_clock
         if idle_clock is None:
             return None
@@ -187,7 +187,7 @@ class Lane:
         return buffer.idle(clock, clock_after) if clock_after > clock else None
 
     async def _gather_batch(self, buffer: LaneBuffer, clock: int) -> Batch | None:
-        """Fetch until a batch is full, old enough, or all there is; None where there is none after all."""
+        """Fetch until a batch is full, old enough, or at the log's end; None if there are no records."""
         loop = asyncio.get_running_loop()
         closes = loop.time() + self._ports.limits.batch.age_ms_max / 1000
         while not self._stopping.is_set():
@@ -218,7 +218,7 @@ class Lane:
         return await self._ports.run_cpu(timed)
 
     async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
-        """Bring the batch into the tables and the ledger: intend, write, done, by the straight way or through doubt."""
+        """Bring the batch into the tables and the ledger, by the normal path or through doubt."""
         computed = await self._compute(batch.records, batch_no, batch.clock_before, batch.clock_after)
         intent = Intent(
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,

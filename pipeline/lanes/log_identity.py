@@ -1,12 +1,12 @@
-"""Whether the log is still the one that a lane's ledger was written from: it is known by its records.
+"""Whether the log is still the one that a lane's ledger was written from, judged by its records.
 
 A log that was truncated (an unclean leader election, a disk restored from a copy) and then grew again holds other
-records at offsets that the ledger has: no offset tells. So the last record of each topic that the tables have is compared
-with the one at its offset: log time and id; and behind it, up to the ledger's end, the log must have none. A record is
-appended once and never changed, so where the last is the same, all before it are.
+records at offsets that the ledger has, which offsets alone can't show. So each topic's last record in the tables is
+compared, by log time and id, with the record at its offset; after it, up to the ledger's end, the log must have none. A
+record is appended once and never changes: if the last one is the same, so are all before it.
 
-Before that the broker is asked, by the leader epoch that the ledger has. Where it denies that, the records decide, and
-the look goes farther: also at topics that were silent for long, and at what stands where the ledger has no record.
+First the broker checks the ledger's leader epoch. If it denies that epoch, the records decide, and the comparison goes
+further: to topics without recent records, and to offsets at which the ledger has no record.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ from adledger.schemas.wire import Malformed
 from adledger.sinks.sink import LastRecord, LedgerEntry, OffsetRange, Sink, StoredEvents
 
 KNOWN_BY_AGE_MS_MAX = 24 * 3_600_000
-"""A record so far (watermark) behind the lane is not looked for: a topic that was silent for longer is not compared."""
+"""How far behind the lane's watermark a record is looked for: a topic without records since is not compared."""
 LOOKS_BACK_MAX = 64
-"""Batches that are looked at for the place where the log changed; then all that it holds counts as changed."""
+"""How many batches are compared to find where the log changed; beyond it, everything in the log counts as changed."""
 FEW_BYTES = 1
-"""One record batch comes, however large."""
+"""Returns one record batch, however large."""
 WAIT_MS = 200
 
 
@@ -50,7 +50,7 @@ class LogEnvironment(Protocol):
 
 
 def known_epochs(entry: LedgerEntry) -> dict[int, int]:
-    """Return topic -> the leader epoch of the record batch before the ledger's end, where the ledger has it."""
+    """Return topic -> the leader epoch of the record batch before the ledger's end, if the ledger has it."""
     return {
         r.topic: epoch
         for r, epoch in zip(entry.ranges, entry.leader_epochs, strict=False)
@@ -59,7 +59,7 @@ def known_epochs(entry: LedgerEntry) -> dict[int, int]:
 
 
 async def denied_epochs(environment: LogEnvironment, entry: LedgerEntry) -> dict[int, int]:
-    """Return topic -> the offset from which the broker denies that the ledger's last leader epoch goes up to its end.
+    """Return topic -> the offset from which the broker denies that the ledger's last leader epoch reaches its end.
 
     Raises LogError.
     """
@@ -93,13 +93,13 @@ async def changed_since(
 
 
 def same_times(refs: RecordRefs, stored: StoredEvents) -> bool:
-    """Whether n records, in any order, are those of a batch's stored event rows: as many, and of the same log times."""
+    """Whether n records, in any order, match a batch's stored event rows: as many, with the same log times."""
     order = np.lexsort((refs.offset, refs.topic))
     return len(order) == len(stored.offset) and np.array_equal(refs.log_time[order], stored.log_time)
 
 
 def as_intended(intent: Intent, refs: RecordRefs, clock: I64, leader_epochs: Sequence[int]) -> bool:
-    """Whether a batch's records, read again, are those that it was intended of: as many, up to its cut, by their leaders."""
+    """Whether a batch's records, read again, match its intent: their number, their cut, their leader epochs."""
     if len(refs) != intent.event_rows + intent.dead_rows:
         return False
     cut = (intent.cut_time, intent.cut_topic, intent.cut_offset)
@@ -110,19 +110,19 @@ def as_intended(intent: Intent, refs: RecordRefs, clock: I64, leader_epochs: Seq
 
 
 def of_other_records(intent: Intent, table: str) -> LaneHalted:
-    """Return the error where rows of a batch in doubt are not of the records that the log has now."""
+    """Return the error for rows of a batch in doubt that the log's records don't match."""
     return LaneHalted(
         f"lane {intent.lane}: {table} has rows of batch {intent.batch_no} of other records than the log has now: it was "
         "truncated, and has grown again",
-        remedy="restore the log; or let the batch be written again, of what the log has now: "
+        remedy="restore the log; or have the batch written again from the log: "
         f"adledger lane resolve {intent.lane} --reason TEXT --dry-run",
     )
 
 
 def refuse_other_records(intent: Intent, there: Mapping[str, int]) -> None:
-    """Raise where a batch in doubt has rows (table -> how many), of records that the log no longer has.
+    """Raise if a batch in doubt has rows (table -> how many) of records that the log no longer has.
 
-    LogRewritten where it is done: then a lane that starts again compares the log with the whole ledger. LaneHalted else.
+    LogRewritten if it is in the ledger, so that the lane starts again and compares the log with it; else LaneHalted.
     """
     if there["ledger"]:
         raise LogRewritten(
@@ -152,7 +152,7 @@ async def _changed_since(
         except OffsetOutOfRange:
             if not await _is_gone(environment, lane, topic, record.offset):
                 raise
-            continue  # retention took it just now
+            continue  # retention has just removed it
         if _same(found, record, context):
             return record.offset + 1 if looks else None
         before = record.batch_no
@@ -162,7 +162,7 @@ async def _changed_since(
 async def _first_record(
     environment: LogEnvironment, lane: int, topic: int, denied: int | None, first: int, until: int
 ) -> int | None:
-    """Return the first record from a denied offset on and before the ledger's end: the tables have none there."""
+    """Return the offset of the first record between a denied offset and the ledger's end, where the tables have none."""
     if denied is None or first >= until:
         return None
     found = await _records(environment, lane, topic, max(denied, first), until)
@@ -178,7 +178,7 @@ async def _is_gone(environment: LogEnvironment, lane: int, topic: int, offset: i
 
 
 async def _records(environment: LogEnvironment, lane: int, topic: int, offset: int, until: int) -> RecordRefs:
-    """Return the records of a topic from an offset on and before another."""
+    """Return the records of a topic from `offset` up to (without) `until`."""
     parts = []
     position, drained = offset, False
     while position < until and not drained:
@@ -190,11 +190,11 @@ async def _records(environment: LogEnvironment, lane: int, topic: int, offset: i
 
 
 def _same(found: RecordRefs, record: LastRecord, context: DecodeContext) -> bool:
-    """Whether what was found is this record, and nothing behind it, where the ledger has had nothing."""
+    """Whether `found` is this record alone, with nothing after it that the ledger lacks."""
     if found.offset.tolist() != [record.offset] or int(found.log_time[0]) != record.log_time:
         return False
     if record.id_hash is None:
         return True
     decoded = decode(found, context)
-    # What this release can't decode, the one that wrote the event could: its time is the same.
+    # Another release may have decoded what this one can't: the equal time must do.
     return bool(decoded.status[0] != Malformed.OK or int(decoded.columns.id_hash[0]) == record.id_hash)

@@ -1,4 +1,4 @@
-"""What a lane is given: the log, ClickHouse, its limits, and where its CPU work runs."""
+"""A lane's dependencies: the log, ClickHouse, its limits, and where its CPU work runs."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class RunCpu(Protocol):
-    """Runs a function of the data path, in a thread or at once, and returns what it returns."""
+    """Runs a function of the data path, in a thread or inline, and returns its result."""
 
     def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
         """Run it."""
@@ -32,7 +32,7 @@ class WriteTexts(Protocol):
 
 
 class Announce(Protocol):
-    """Tells the control path of a batch whose rollups are in (the `ad.rollups` message)."""
+    """Notifies the control path of a batch whose rollups are inserted (the `ad.rollups` message)."""
 
     def __call__(self, batch: "RolledUp", /) -> Awaitable[None]:
         """Return when the message is accepted; it may be sent again. Raises SinkUnavailable: the batch is in doubt."""
@@ -50,12 +50,12 @@ class RolledUp:
 
 
 async def announce_to_nobody(_: RolledUp) -> None:
-    """Return at once: a log in a directory has no control path."""
+    """Do nothing: a log in a directory has no control path."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleClock:
-    """An idle lane writes an empty batch every so often, which moves its clock to the server's time less the skew."""
+    """An idle lane writes an empty batch at intervals, which advances its watermark to the server's time minus the skew."""
 
     every_seconds: int
     skew_seconds: int
@@ -76,9 +76,7 @@ class LaneLimits:
     retry: RetryPolicy
     default_currency: int
     idle_clock: IdleClock | None = None
-    slot_secret: SlotSecret = (
-        KNOWN_SECRET  # of this process: where entries of its tables lie, and nothing else
-    )
+    slot_secret: SlotSecret = KNOWN_SECRET  # of this process: decides slots in its hash tables, nothing else
 
 
 @dataclass(frozen=True, slots=True)

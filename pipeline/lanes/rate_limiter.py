@@ -1,18 +1,18 @@
-"""How fast a worker may insert, and what its work took."""
+"""A worker's insert rate limit, and its CPU time."""
 
 import asyncio
 import time
 
 
 class RateLimiter:
-    """Turns, each of `cost` units, at most `per_second` units a second; a second's worth may come at once."""
+    """Turns of `cost` units, at most `per_second` units a second; bursts of one second's worth are allowed."""
 
     def __init__(self, per_second: int, cost: int) -> None:
         self._seconds = cost / per_second
         self._free_at = 0.0
 
     async def turn(self) -> None:
-        """Return when it is the caller's turn."""
+        """Wait for the caller's turn."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now - 1.0) + self._seconds
         if self._free_at > now:
@@ -20,7 +20,7 @@ class RateLimiter:
 
 
 class Meter:
-    """Wall and CPU time of this process since it was made."""
+    """Wall and CPU time of this process since construction."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()

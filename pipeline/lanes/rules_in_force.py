@@ -72,7 +72,7 @@ class RulesInForce:
         self._unreadable = ""  # what was said last
 
     async def begin(self) -> None:
-        """Load what is in force. Raises UsageError where there is nothing that can be used, SinkError.
+        """Load the rules in force. Raises UsageError if none can be used, SinkError.
 
         A ClickHouse that goes away just now is waited for, as it is before and after: `BEGIN_RETRY`, each try said.
         """
@@ -91,7 +91,7 @@ class RulesInForce:
 
     @asynccontextmanager
     async def looking(self, failed: Callable[[], None]) -> AsyncIterator[None]:
-        """Take what is published while the block runs. A bug in it calls `failed`, and is raised when the block ends."""
+        """Poll for published rules while the block runs. A bug calls `failed`, and is raised when the block ends."""
         task = asyncio.create_task(self._keep_looking())
         task.add_done_callback(lambda done: failed() if not done.cancelled() and done.exception() else None)
         try:
@@ -108,7 +108,7 @@ class RulesInForce:
             await self.look()
 
     async def look(self) -> None:
-        """Take what is published now; where it can't be read or used, what is in force stays, and that is said."""
+        """Poll once; what can't be read or used is reported, and the rules in force stay."""
         if self._loading is None:
             return
         try:
@@ -123,20 +123,20 @@ class RulesInForce:
             self._unreadable = error.message
 
     def standing(self, lane: int) -> Standing:
-        """Return what the alerts say of a lane under the set in force."""
+        """Return a lane's demotions under the set in force, from the alerts."""
         return standing(self._alerts, lane)
 
     async def store(self, evaluator: RuleEvaluator) -> None:
-        """Return when an evaluator is stored durably: what it is made of, under its version. Raises SinkError."""
+        """Store an evaluator durably, under its version. Raises SinkError."""
         if evaluator.version in self._stored:
             return
-        async with self._store_lock:  # lanes change together: one row is enough
+        async with self._store_lock:  # lanes switch together: one row is enough
             if evaluator.version not in self._stored:
                 await self._store.store_evaluator(evaluator_row(evaluator))
                 self._stored.add(evaluator.version)
 
     async def tell(self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]) -> None:
-        """Return when the breaches that a lane's batch showed under a set are stored as alerts. Raises SinkError."""
+        """Store the breaches of a lane's batch under a set as alerts. Raises SinkError."""
         for b in breaches:
             row = AlertRow(
                 AlertKind.BREACH, rules_version, b.reason.name, lane, batch_no, b.clock, b.currency_code,
@@ -154,7 +154,7 @@ class RulesInForce:
             )
 
     async def tallies(self, lane: int, before_batch_no: int) -> dict[int, Slices]:
-        """Return batch number -> what it adds, in order: of a lane's last batches, under the set in force.
+        """Return batch number -> its share of the guardrail, in order, for a lane's last batches under the set in force.
 
         They go back by the guardrail's window from where the last one begins.
         """
@@ -168,7 +168,7 @@ class RulesInForce:
         return Found(rules, await self._store.publishers_version())
 
     async def _take(self, found: Found) -> None:
-        """Load what was found: of the published sets the newest that can be used."""
+        """Load the newest usable set of those found."""
         assert self._loading is not None, "else nothing is looked for"
         if self._found is None or found.publishers != self._found.publishers:
             self._publishers = snapshot(await self._store.publishers())
@@ -204,17 +204,17 @@ class RulesInForce:
         self._alerted(AlertKind.REFUSED)
 
     async def _read_alerts(self) -> None:
-        async with self._alerts_lock:  # an alert that is being told must not be forgotten
+        async with self._alerts_lock:  # an alert that is being stored must not be lost
             self._alerts = await self._store.alerts(self.current.rules.version)
 
 
 def standing(alerts: Sequence[AlertRow], lane: int) -> Standing:
-    """Return what alerts, in order, say of a lane: a breach turns a rule there, a resumption lets it enforce again."""
+    """Return a lane's demotions after alerts, in order: a breach demotes a rule, a resumption lets it enforce again."""
     demoted: set[Reason] = set()
     breached: dict[Reason, int] = {}
     for alert in alerts:
         if alert.rule not in Reason.__members__:
-            continue  # of another release
+            continue  # another release's
         rule = Reason[alert.rule]
         if alert.kind == AlertKind.BREACH and alert.lane == lane:
             demoted.add(rule)

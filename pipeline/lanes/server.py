@@ -1,4 +1,4 @@
-"""The ClickHouse that a worker writes to: its own embedded one or a server, made ready before the lanes start."""
+"""The ClickHouse that a worker writes to, embedded or a server: checked and migrated before the lanes start."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 class Server:
-    """A server that runs; where it is the embedded one, it is started again when it dies."""
+    """A running server; the embedded one is restarted when it dies."""
 
     def __init__(self, address: ServerAddress, embedded: EmbeddedServer | None = None) -> None:
         self.address = address
@@ -40,7 +40,7 @@ class Server:
         return cls(ServerAddress(server.host, server.port, server.http_port), server)
 
     async def keep_alive(self, progress: Progress) -> None:
-        """Start the embedded server again, on the same ports, when it dies; lanes that wrote are then in doubt."""
+        """Start the embedded server again, on the same ports, when it dies; lanes that were writing are then in doubt."""
         while self._embedded is not None:
             await asyncio.sleep(SERVER_LOOK_SECONDS)
             if self._embedded.alive():
@@ -55,14 +55,14 @@ class Server:
                 progress(error.message)
 
     def stop(self) -> None:
-        """Stop the embedded server; any other goes on."""
+        """Stop the embedded server; leave any other running."""
         if self._embedded is not None:
             self._embedded.stop()
 
 
 @contextmanager
 def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
-    """Give a server that has its tables and is as the protocol needs it. Raises SinkError.
+    """Yield a server that has its tables and meets the protocol's requirements. Raises SinkError.
 
     A server may still be starting: `retry_attempts_max` tries, each shown. One that refuses us is not tried again.
     """
@@ -80,7 +80,7 @@ def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
 def summarize(
     settings: Settings, address: ServerAddress, events_per_second: float, cpu_seconds: float
 ) -> LedgerSummary:
-    """Return the whole ledger's totals beside what this process did. Raises SinkError."""
+    """Return the whole ledger's totals, and this process's own work. Raises SinkError."""
     with connected(address) as client:
         report = audit(client, TableNames(settings.database), Scope(), recount=False)
     return LedgerSummary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
@@ -97,7 +97,7 @@ def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Prog
 
 
 def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
-    """Make missing tables, and refuse a server that the protocol can't rest on."""
+    """Create missing tables, and refuse a server that does not meet the protocol's requirements."""
     with connected(address) as client:
         check_version(client)
         for applied in migrate(
@@ -114,7 +114,7 @@ def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> 
 
 @contextmanager
 def connected(address: ServerAddress) -> Iterator[Client]:
-    """Give a connection; what the server refuses, or its going away, is a SinkError."""
+    """Yield a connection; a refusal or a lost connection raises SinkError."""
     client = connect(address)
     try:
         yield client

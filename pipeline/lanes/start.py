@@ -1,4 +1,4 @@
-"""Bringing a worker up from its settings: what it is made of, and the run of one on a log in a directory."""
+"""Building a worker from its settings, and running one on a log in a directory."""
 
 import asyncio
 import gc
@@ -57,7 +57,7 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
 
 
 def lines_to(progress: Progress) -> Emit:
-    """Return what shows events to people. Who owns which lanes is left out: a log in a directory has one worker."""
+    """Return a function that shows events on stderr. Ownership is left out: a log in a directory has one worker."""
 
     def emit(event: Event) -> None:
         if not isinstance(event, OwnershipChanged) and (line := event.line):
@@ -68,10 +68,10 @@ def lines_to(progress: Progress) -> Emit:
 
 @contextmanager
 def ready_process(settings: Settings) -> Iterator[None]:
-    """Compile what the data path runs, and keep the collector away from it, before the loop has members to lose."""
-    # What will be published is not known yet; the default set runs every kernel.
+    """Compile the data path and freeze the garbage collector's objects, before the worker has a membership to lose."""
+    # The published set is not known yet; the default set runs every kernel.
     compile_kernels(load_rules(shipped_name(settings.rules)))
-    # What was imported lives to the end, and batches leave no cycles: the collector was a tenth of the CPU.
+    # Imported objects live to the end and batches leave no cycles; collection took a tenth of the CPU.
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -118,7 +118,7 @@ def make_worker(
 
 
 def _rules_in_force(settings: Settings, sink: Sink, emit: Emit) -> RulesInForce:
-    """Return what finds the judge in force."""
+    """Return the rules in force."""
     store = sink.rules if isinstance(sink, ClickHouseSink) else NO_RULE_STORE
     if settings.rules == NONE:
         return RulesInForce(RuleEvaluator.none(), store)
@@ -136,7 +136,7 @@ def _rules_in_force(settings: Settings, sink: Sink, emit: Emit) -> RulesInForce:
 
 
 def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
-    """Return a lane's limits; one that runs on waits for ClickHouse as long as it is away."""
+    """Return a lane's limits; a continuous worker waits for ClickHouse without limit."""
     live = isinstance(settings.source, KafkaAddress) and settings.log_time == "append"
     return LaneLimits(
         batch=BatchLimits(settings.batch_rows_max, settings.batch_bytes_max, settings.batch_age_ms_max),
@@ -156,7 +156,7 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
 
 
 def new_secret() -> SlotSecret:
-    """Return a secret for the slots of this process's tables."""
+    """Return the slot secret of this process's hash tables."""
     return SlotSecret.of(secrets.token_bytes(SECRET_BYTES))
 
 

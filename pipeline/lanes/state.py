@@ -25,12 +25,12 @@ from adledger.sinks.sink import StoredEvents
 USER_AGENTS_SEEN_MAX = 1 << 16
 PAGES_SEEN_MAX = 1 << 18
 IDS_BETWEEN_LINES = 10_000_000
-"""A rebuild tells how far it is after this many more ids: every few seconds."""
+"""A rebuild reports its progress after this many ids: every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedState:
-    """What a lane knew when it ended between two batches: its state before the batch of this number, and its clock."""
+    """A lane's state as it ended between two batches, before the batch `batch_no`, with its watermark."""
 
     state: LaneState
     epoch: str
@@ -39,7 +39,7 @@ class CachedState:
 
 
 class StateKeeper:
-    """Makes one lane's state, empty at first. Not for two tasks at once."""
+    """Makes one lane's state, empty at first. Not safe for concurrent tasks."""
 
     def __init__(self, ports: Ports, lane: int, phase: PhaseTracker) -> None:
         self._ports, self._lane, self._phase = ports, lane, phase
@@ -52,9 +52,9 @@ class StateKeeper:
         )
 
     def restore(self, cached: CachedState | None, start: Start, epoch: str) -> bool:
-        """Go on with what was cached, where it is of this very position; returns whether it is.
+        """Take the cached state if it belongs to exactly this position; returns whether it does.
 
-        Where anybody wrote a batch since, it is not, and believing it would bill that batch's ids a second time.
+        If another worker wrote a batch since, it does not: using it would bill that batch's ids a second time.
         """
         if cached is None or (cached.epoch, cached.batch_no, cached.clock) != (
             epoch,
@@ -68,9 +68,9 @@ class StateKeeper:
         return True
 
     async def rebuild(self, start: Start) -> None:
-        """Make dedupe state and rules' windows from ClickHouse: firsts that matter yet, but for a pending batch's.
+        """Read dedupe state and rule windows from ClickHouse: the firsts still in a window, without a pending batch's.
 
-        A lane that came with more partitions takes over what its parent knew at the barrier.
+        A lane of added partitions takes over its parent's state at the repartition barrier.
         """
         past = (*await lineage(self._ports.overrides, self._lane), Ancestor(self._lane, start.batch_no))
         clock_from = max(0, start.clock - self._ports.limits.window_ms)
@@ -87,7 +87,7 @@ class StateKeeper:
         await self.rebuild_windows(start.clock, start.batch_no)
 
     async def rebuild_windows(self, clock: int, batch_no: int) -> None:
-        """Make the rules' windows from the events before a batch that begins at a watermark (ms)."""
+        """Read the rule windows from the events before a batch that begins at a watermark (ms)."""
         evaluator = self.state.evaluator
         if not evaluator.windows.horizon_ms:
             return
@@ -97,7 +97,7 @@ class StateKeeper:
                 await self._ports.run_cpu(lambda e=events: evaluator.remember(e.columns, e.lane_clock))  # type: ignore[misc]
 
     def absorb(self, stored: StoredEvents) -> None:
-        """Enter the firsts of a batch whose event rows were there already: nobody computed it here."""
+        """Add the firsts of a batch whose event rows another worker wrote."""
         first = stored.class_code != Class.DUPLICATE
         order = np.argsort(stored.lane_clock[first], kind="stable")
         columns = stored.columns.take(first).take(order)

@@ -1,4 +1,4 @@
-"""Compiling the kernels before work begins, so that neither a batch's deadline nor a measurement pays for it."""
+"""Compiles the kernels before work begins, so that compilation never counts against a batch's deadline or a measurement."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _EVENT = (
 
 
 def compile_kernels(rules: RuleSet | None = None) -> None:
-    """Run every stage once on a record of no consequence: compiles, or loads what was compiled before.
+    """Run every stage once on a dummy record, which compiles the kernels or loads them from the cache.
 
     None: no rules are run, so theirs are not compiled.
     """

@@ -1,4 +1,4 @@
-"""A worker: joins the group, runs a lane for each assignment, and ends when told, or when the group has caught up."""
+"""A worker: joins the group, runs a lane for each assignment, and ends on `stop` or when the group has caught up."""
 
 import asyncio
 import itertools
@@ -50,26 +50,26 @@ INSERTS_PER_BATCH = 4
 """events, dead_letters, rollup_minute, ledger."""
 
 SLOTS_BEYOND_THREADS = 2
-"""So many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
+"""How many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
 
 OVERRIDE_POLL_SECONDS = 5
-"""A lane that stands still looks for a person's override this often."""
+"""How often a halted lane looks for an operator override."""
 
-SAID_EVERY_LOOKS = 12
-"""A lane that stands still says so once a minute."""
+REPORTED_EVERY_POLLS = 12
+"""A halted lane logs the reason once a minute."""
 
 LANE_RETRY_SECONDS = 15
-"""A lane that a server refused starts anew after this: what was wrong may have been mended.
+"""A lane that a server refused starts again after this, since the cause may have been fixed.
 
-So does one whose log does not hold what comes next: at start it is found out whether the ledger has some of it.
+So does one whose log lacks the next offset: its start checks whether the ledger has it.
 """
 
-LEDGER_LOOK_SECONDS = 1.0
-"""How often a worker that has caught up looks whether the others have."""
+LEDGER_POLL_SECONDS = 1.0
+"""How often a worker that has caught up checks whether the others have."""
 
 
 class Worker:
-    """Runs the lanes that a group gives it. A `GroupListener`."""
+    """Runs the lanes that a group assigns to it. A `GroupListener`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Worker:
         rules_in_force: RulesInForce | None = None,
         overrides: Overrides = NO_OVERRIDES,
     ) -> None:
-        """`emit` is told what happens. `rules_in_force` None: no rules."""
+        """`emit` takes events. `rules_in_force` None: no rules."""
         self._source, self._sink, self._limits = source, sink, limits
         self._emit, self._announce = emit, announce
         self._rules_in_force = rules_in_force or RulesInForce(RuleEvaluator.none())
@@ -98,7 +98,7 @@ class Worker:
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
         self._owned: dict[int, OwnedLane] = {}
-        self._cached: dict[int, CachedState] = {}  # between two assignments: most lanes come back
+        self._cached: dict[int, CachedState] = {}  # between two assignments, as most lanes come back
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -110,16 +110,16 @@ class Worker:
 
     @property
     def joined(self) -> bool:
-        """Whether this worker is a member of the group and was given its lanes, be they none."""
+        """Whether this worker is a member of the group and has its assignment, even an empty one."""
         return self._assigned and self._rejoining is None and not self._ended.is_set()
 
     @property
     def lanes_led(self) -> int | None:
-        """How many lanes the log has, where lane 0 is ours: what one worker does for all, this one does. Else None."""
+        """How many lanes the log has, if this worker owns lane 0 and so does the work for all lanes. Else None."""
         return self._ports.topology.partitions if self._ports is not None and 0 in self._owned else None
 
     async def run(self) -> bool:
-        """Work until stopped or caught up; returns whether it caught up. Raises what stopped a lane that is ours."""
+        """Work until stopped or caught up; returns whether it caught up. Raises the error of the lowest halted lane."""
         await self._rules_in_force.begin()
         topology = await self._source.join(self)
         self._ports = Ports(
@@ -154,7 +154,7 @@ class Worker:
         return not self._stopped
 
     def stop(self) -> None:
-        """Finish the batches under way and end."""
+        """Finish the current batches and end."""
         self._stopped = True
         self._ended.set()
         self._changed.set()
@@ -170,8 +170,8 @@ class Worker:
             owned = self._owned[assignment.lane] = OwnedLane(
                 assignment, self._cached.pop(assignment.lane, None)
             )
-            owned.task = asyncio.create_task(self._hold(owned))
-        self._cached.clear()  # of lanes that others have now
+            owned.task = asyncio.create_task(self._run_owned(owned))
+        self._cached.clear()  # of lanes that others own now
         self._emit(LanesAssigned(_sorted(a.lane for a in assignments), _sorted(self._owned)))
         self._changed.set()
 
@@ -195,14 +195,14 @@ class Worker:
             if owned.lane is not None and (cached := owned.lane.cached) is not None:
                 self._cached[owned.assignment.lane] = cached
             self._emit(LaneReleased(owned.assignment.lane))
-            if not self._ended.is_set():  # another worker's from now on
+            if not self._ended.is_set():  # now another worker's
                 self._errors.pop(owned.assignment.lane, None)
         if ending:
             given = _sorted(owned.assignment.lane for owned in ending)
             self._emit(LanesRevoked(given, _sorted(self._owned), time.monotonic() - began))
 
-    async def _hold(self, owned: OwnedLane) -> None:
-        """Run a lane, anew where a server refused it, until it is told to stop or has reached the end."""
+    async def _run_owned(self, owned: OwnedLane) -> None:
+        """Run a lane, again after refusals, until it is stopped or has reached the end."""
         number = owned.assignment.lane
         assert self._ports is not None
         watch = OverrideWatch(self._overrides, number)
@@ -249,7 +249,7 @@ class Worker:
         finally:
             self.records += lane.records
         owned = self._owned.get(lane.lane)
-        if owned is not None and owned.lane is lane:  # nobody took it away: it has reached its end
+        if owned is not None and owned.lane is lane:  # not revoked: it has reached its end
             self._reached(lane.lane)
 
     def _reached(self, lane: int) -> None:
@@ -258,9 +258,9 @@ class Worker:
         self._changed.set()
 
     async def _halt(self, owned: OwnedLane, error: AdledgerError, watch: OverrideWatch) -> bool:
-        """Say that a lane stands still, again and again; returns whether there is a new override for it.
+        """Report a halted lane once a minute; returns True when there is a new override for it.
 
-        Other lanes go on. False: it is somebody else's, or this worker ends when the others have caught up.
+        Other lanes continue. False: the lane was revoked, or this worker ends when the others have caught up.
         """
         lane = owned.assignment.lane
         self._errors[lane] = error
@@ -270,23 +270,23 @@ class Worker:
         if self._until_caught_up:
             self._reached(lane)
             return False
-        for looks in itertools.count(1):
+        for polls in itertools.count(1):
             if await owned.stopped_within(OVERRIDE_POLL_SECONDS):
                 return False
             if await watch.has_new():
                 break
-            if looks % SAID_EVERY_LOOKS == 0:
+            if polls % REPORTED_EVERY_POLLS == 0:
                 self._emit(halted)
         self._emit(OverrideFound(lane))
         self._errors.pop(lane, None)
         return True
 
     async def _until_all_caught_up(self, catch_up: CatchUp) -> None:
-        """Return when every lane of the group has reached its end, or the worker is to end."""
+        """Wait until every lane of the group has reached its end, or the worker ends."""
         while catch_up.missing and not self._ended.is_set():
             self._changed.clear()
             try:
-                async with asyncio.timeout(LEDGER_LOOK_SECONDS):
+                async with asyncio.timeout(LEDGER_POLL_SECONDS):
                     await self._changed.wait()
             except TimeoutError:
                 try:

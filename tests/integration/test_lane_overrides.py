@@ -342,7 +342,7 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
     assert f"of {stands['intended_rows']['events']} rows in events" in stands["trouble"]
     (override,) = ordered(made, "resolve", "1")
     assert override["rows_removed"] == stands["rows_beyond"]
-    assert any("removed, as an operator ordered" in line for line in catch_up(made))
+    assert any("removed by an operator override" in line for line in catch_up(made))
     assert checked(made).totals.records_received == before.totals.records_received + MODEL.events
 
 

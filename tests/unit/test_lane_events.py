@@ -26,7 +26,7 @@ LINES: tuple[tuple[Event, str], ...] = (
     (events.BatchInDoubt(3, "No answer", 8), "lane 3, batch 8: in doubt. No answer"),
     (events.BatchSettled(3, 8), "lane 3, batch 8: settled"),
     (events.BatchCutAgain(3, 8), "lane 3, batch 8: cut again, the log was rewritten"),
-    (events.LeftoversRemoved(3, 8), "lane 3, batch 8: its rows are removed, as an operator ordered"),
+    (events.LeftoversRemoved(3, 8), "lane 3, batch 8: its rows are removed by an operator override"),
     (events.RetryScheduled(3, "away", 2, 10), "lane 3: away; try 2 of 10"),
     (events.RetryScheduled(3, "away", 1, None, 243, 8), "lane 3: batch 8 is still in doubt. away; try 1"),
     (events.RebuildProgressed(3, 10_000_000, 25_000_000), "lane 3: 10,000,000 ids rebuilt, of about 25,000,000"),
