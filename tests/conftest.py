@@ -27,7 +27,7 @@ def _client_logs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    """One broker for all tests: topics and groups have names of their own. A test that hurts it starts another."""
+    """One broker for all tests, whose topics and groups have unique names. A test that damages it starts another."""
     try:
         kafka_jars()
     except KafkaMissing as error:
@@ -38,7 +38,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 
 @pytest.fixture(scope="session")
 def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """ClickHouse's own server, one for all tests: databases have names of their own. A test that hurts it starts another."""
+    """ClickHouse's own server, one for all tests, whose databases have unique names. A test that damages it starts
+    another.
+    """
     with running_server(OWN, tmp_path_factory.mktemp("clickhouse-server")) as server:
         assert isinstance(server, ClickHouseServer)
         yield server

@@ -1,4 +1,4 @@
-"""`make model`: the protocol as it is, and with each rule taken out; `make model MUTANT=name` tells one in full."""
+"""`make model`: the protocol, and the protocol without each of its rules; `make model MUTANT=name` explains one in full."""
 
 import argparse
 import multiprocessing
@@ -17,12 +17,12 @@ PROCESSES = 2
 def searched_all() -> Iterator[tuple[Mutant | None, Searched]]:
     """Yield the protocol's search (None), then each mutant's, as they are listed.
 
-    Compiled once, before the processes fork.
+    The search is compiled once, before the processes fork.
     """
     search(BY_NAME["ledger-first"].bit)
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(PROCESSES, context) as pool:
-        # The longest first: the two that are searched to their end.
+        # The longest first: those that are searched to their end.
         bits = [0, *(m.bit for m in sorted(MUTANTS, key=lambda m: not m.holds))]
         found = dict(zip(bits, pool.map(search, bits), strict=True))
     yield None, found[0]
@@ -35,7 +35,7 @@ def _line(mutant: Mutant | None, searched: Searched) -> str:
         found = f"holds: {searched.states:,} states, {searched.steps:,} steps"
     else:
         found = f"{len(searched.chain) - 1:2} steps to: {WRONG[searched.violation]}"
-    name, lacks = (mutant.name, mutant.lacks) if mutant else ("protocol", "nothing: all rules are there")
+    name, lacks = (mutant.name, mutant.lacks) if mutant else ("protocol", "nothing: all rules are kept")
     return f"{name:20} {found}\n{'':20} lacks: {lacks}"
 
 
@@ -47,7 +47,7 @@ def main() -> int:
     """Print what was found; 1 where the protocol fails or a mutant is not caught."""
     parser = argparse.ArgumentParser(prog="make model", description=__doc__)
     parser.add_argument("mutant", nargs="?", choices=[*BY_NAME, ""], default="", metavar="MUTANT",
-                        help=f"tell how it goes wrong: {', '.join(BY_NAME)}")  # fmt: skip
+                        help=f"explain how it goes wrong: {', '.join(BY_NAME)}")  # fmt: skip
     name = parser.parse_args().mutant
     began = time.monotonic()
     expected = True

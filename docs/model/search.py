@@ -1,4 +1,4 @@
-"""Every state that can be reached, breadth first, so that what is found wrong is found by the shortest way."""
+"""Search all reachable states breadth first, so that a violation is found by its shortest path."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ def successors(s, m, out, labels):
 
 @jit
 def rank(s, label):
-    """Return how much a step is wanted when nothing more goes wrong; 255: it is a fault, or not needed."""
+    """Return a step's priority when nothing more goes wrong; 255: it is a fault, or not needed."""
     what, w = label // 2, label % 2
     owner = s[WORKERS + w * WORKER_FIELDS + CURRENT]
     if what in (OLD_PUBLISHED, OLD_LOST):
@@ -77,7 +77,7 @@ def rank(s, label):
 
 @jit
 def slot_of(first, second, mask):
-    """Return where a state's search in the table begins."""
+    """Return the slot at which a state's look-up in the table begins."""
     h = (first ^ (second * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xBF58476D1CE4E5B9)
     h ^= h >> np.uint64(29)
     h *= np.uint64(0x94D049BB133111EB)
@@ -99,7 +99,7 @@ def grow(table, first, second, count):
 
 @jit
 def longer(array):
-    """Return a copy with twice the room."""
+    """Return a copy of twice the size."""
     copy = np.empty(array.size * 2, array.dtype)
     copy[: array.size] = array
     return copy
@@ -107,7 +107,7 @@ def longer(array):
 
 @numba.njit
 def explore(m, states_max):
-    """Search. Return words, parents, wanted successors, number of states, steps, the bad state and what is wrong."""
+    """Search. Return words, parents, wanted successors, number of states, steps, the bad state and the violation."""
     first, second = np.empty(1 << 16, np.uint64), np.empty(1 << 16, np.uint64)
     parent, wanted = np.empty(1 << 16, np.int32), np.empty(1 << 16, np.int32)
     table = np.full(1 << 18, -1, np.int32)
@@ -181,7 +181,7 @@ def never_ends(wanted, count):
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a search found. `chain`: the packed states from the beginning to the bad one, empty where all is well."""
+    """Result of a search. `chain`: the packed states from the beginning to the bad one, empty without a violation."""
 
     states: int
     steps: int
@@ -193,7 +193,7 @@ STATES_MAX_ALL = 60_000_000
 
 
 def search(mutant: int = 0, states_max: int = STATES_MAX_ALL) -> Searched:
-    """Search the protocol without the rules of `mutant`, to the first thing that is wrong, or to the end."""
+    """Search the protocol without the rules of `mutant`, to the first violation, or to the end."""
     first, second, parent, _, count, steps, bad, violation = explore(mutant, states_max)
     if violation < 0:
         raise RuntimeError(f"more than {states_max} states")

@@ -1,4 +1,4 @@
-"""Kafka, ClickHouse and the network: whatever they may do with what workers send.
+"""Kafka, ClickHouse and the network: everything they may do with what workers send.
 
 A reply is delivered together with what it answers, or never: all it does is let its worker go on.
 """
@@ -22,7 +22,7 @@ from docs.model.worker import SOON, add_orphan, committed, doubt, insert_done, l
 
 @jit
 def accept(t, partition, content):
-    """A partition takes an intent."""
+    """A partition stores an intent."""
     if batch_of(content) < batch_of(t[partition]):
         t[VIOLATION] = OLD_INTENT
     t[partition] = content
@@ -75,7 +75,7 @@ def taken(t, content, partitions):
 
 @jit
 def old_commit(s, n, out, labels, m):
-    """A commit that nobody waits for: it comes after all, or never."""
+    """An orphaned commit arrives late, or never."""
     if s[ORPHAN_COMMIT] == NONE:
         return n
     if s[ORPHAN_CURRENT] or m & ANY_MEMBER:
@@ -91,7 +91,7 @@ def old_commit(s, n, out, labels, m):
 
 @jit
 def rebalance(s, n, out, labels, w, m):
-    """The group gives the lane to a worker, in a new generation: also to one that has it, or is far behind."""
+    """The group assigns the lane to a worker in a new generation; it may own it already, or be far behind."""
     t = step(s, n, out, labels, REBALANCE, w)
     at = WORKERS + w * WORKER_FIELDS
     abandon(t, at, m)
@@ -105,7 +105,7 @@ def rebalance(s, n, out, labels, w, m):
 
 @jit
 def abandon(t, at, m):
-    """The worker is no more, or stops this lane: what it has sent stays on its way."""
+    """The worker dies, or stops this lane; its requests stay on their way."""
     if t[at + PC] == COMMIT and (t[at + CURRENT] or m & ANY_MEMBER):
         if t[ORPHAN_COMMIT] == NONE:
             t[ORPHAN_COMMIT], t[ORPHAN_CURRENT] = t[at + CONTENT], t[at + CURRENT]
@@ -177,7 +177,7 @@ def own_insert(s, n, out, labels, w, m):
 
 @jit
 def old_inserts(s, n, out, labels, m):
-    """Inserts that nobody waits for: they arrive late or in time, run on, end or are ended."""
+    """Orphaned inserts arrive late or in time, run on, end or are killed."""
     for k in range(ORPHANS_MAX):
         at = ORPHANS + k * ORPHAN_FIELDS
         if s[at] == 0 or (k and same_orphans(s)):
@@ -211,7 +211,7 @@ def clear_orphan(t, at):
 
 @jit
 def same_orphans(s):
-    """Whether both inserts that nobody waits for are alike: what becomes of one becomes of the other."""
+    """Whether both orphaned inserts are equal, so that one of them stands for both."""
     for k in range(ORPHAN_FIELDS):
         if s[ORPHANS + k] != s[ORPHANS + ORPHAN_FIELDS + k]:
             return False
@@ -220,7 +220,7 @@ def same_orphans(s):
 
 @jit
 def gone(s, n, out, labels, w, m):
-    """A worker dies, or ends the lane because it is told to, or gives up a commit and leaves the group."""
+    """A worker dies, ends the lane on request, or gives up a commit and leaves the group."""
     at = WORKERS + w * WORKER_FIELDS
     abandon(step(s, n, out, labels, GONE, w), at, m)
     return n + 1
@@ -228,7 +228,7 @@ def gone(s, n, out, labels, w, m):
 
 @jit
 def tick(s, n, out, labels, m):
-    """A second passes on the server. Deadlines that are past stay so: an insert on the wire behind its own is lost."""
+    """A second passes on the server. Past deadlines stay past: an insert on the wire after its own is lost."""
     t = step(s, n, out, labels, TICK, 0)
     changed = False
     for w in range(2):
@@ -249,7 +249,7 @@ def tick(s, n, out, labels, m):
 
 @jit
 def unsynced(s, n, out, labels):
-    """The server dies, and a part that it had answered for is gone: what fsync and quorums forbid."""
+    """The server dies and an acknowledged part is gone, which fsync and quorums prevent."""
     for number in range(1, 3):
         for table in range(EVENTS, DERIVED + 1):
             if s[part_at(table, number)] != NONE:

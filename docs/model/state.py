@@ -1,11 +1,11 @@
 """The model's state: small numbers in a vector, packed into two 64-bit words, two workers alike.
 
 A *content* says what a batch is: its number, its range of the log of two records, and the release (worker) that
-judged it. Batch 1 is either record 1 (X) or both records (Y), as its owner happened to cut it; after X comes batch 2
+evaluated it. Batch 1 is either record 1 (X) or both records (Y), depending on how its owner cut it; after X comes batch 2
 with record 2 (Z). Codes: 0 none, 1 X by A, 2 X by B, 3 Y by A, 4 Y by B, 5 Z by A, 6 Z by B, 7 torn (rows of a part of it).
 
-Time is relative: a deadline is how many seconds it lies ahead, plus one; 0 is past for ever. So clocks have no end.
-Generations are relative too: an assignment is the current one or never again. So rebalances have no end either.
+Time is relative: a deadline is the number of seconds until it, plus one; 0 is past for ever. So clocks are unbounded.
+Generations are relative too: an assignment is the current one or never again. So rebalances are unbounded too.
 """
 
 import numba
@@ -15,11 +15,11 @@ jit = numba.njit(cache=False, boundscheck=False)
 
 NONE, X, Y, Z, TORN = 0, 1, 3, 5, 7
 
-# What survives everybody: the group's commits on two partitions, and the tables by batch number.
+# What survives every worker: the group's commits on two partitions, and the tables by batch number.
 P0, P1 = 0, 1
 TABLES = 2  # events 1, derived 1, ledger 1, events 2, derived 2, ledger 2
 TOKENS = 8  # token log of the server, a bit for each table and batch; only where a mutant uses tokens
-# What is on its way and has nobody waiting for it: a commit, and two inserts (table, content, deadline, stage).
+# Orphans, on their way without a worker that waits for them: a commit, and two inserts (table, content, deadline, stage).
 ORPHAN_COMMIT, ORPHAN_CURRENT = 9, 10
 ORPHANS, ORPHAN_FIELDS = 11, 4
 ORPHANS_MAX = 2
@@ -40,17 +40,17 @@ ON_WIRE, RUNNING = 1, 2
 """An insert's stage: not at the server; past the deadline's check, its part not published."""
 
 DELIVER, SETTLE, REJUDGE = 0, 1, 2
-"""Why a worker commits or writes: first time, in doubt, in doubt as its own release makes the batch."""
+"""Why a worker commits or writes: first time; in doubt; in doubt, with the batch as its own release computes it."""
 
 (OUT, START, READ_LEDGER, READ_BEYOND, RECHECK, NEXT, COMMIT, WRITE_EVENTS, WRITE_DERIVED, WRITE_LEDGER,
  DOUBT, WAIT, QUIESCE, INTEND, LOOK, IDLE) = range(16)  # fmt: skip
-"""Where a worker is. OUT: dead, started again, revoked, or left to join anew: it holds nothing."""
+"""Where a worker is. OUT: dead, restarted, revoked, or left to join again: it has no state."""
 
 FIRST_DONE = 7
 """A worker's content in NEXT: batch 1 (X) is done, Z is next."""
 
 (FINE, TWICE, PARTLY, DISAGREE, GAP, OLD_INTENT, STOPPED, LOST, TOO_SMALL, LIVELOCK) = range(10)
-"""What is wrong. TOO_SMALL: with this model, which has no room for what happens. LIVELOCK is found by the search."""
+"""What is wrong. TOO_SMALL is an error of this model, which lacks room for what happens. LIVELOCK is found by the search."""
 
 
 @jit
@@ -69,13 +69,13 @@ def range_of(content):
 
 @jit
 def judged_by(content, worker):
-    """Return the same batch as a worker's release judges it."""
+    """Return the same batch as a worker's release evaluates it."""
     return range_of(content) + worker
 
 
 @jit
 def swapped(content):
-    """Return what a content is when the workers' names are exchanged."""
+    """Return a content with the workers' names exchanged."""
     return content if content in (NONE, TORN) else ((content - 1) ^ 1) + 1
 
 
@@ -104,7 +104,7 @@ def unpack(first, second, s):
 
 @jit
 def sort_orphans(s):
-    """Put the two inserts that nobody waits for in order: which is which means nothing."""
+    """Sort the two orphaned inserts, since their order has no meaning."""
     a, b = ORPHANS, ORPHANS + ORPHAN_FIELDS
     for k in range(ORPHAN_FIELDS):
         if s[a + k] != s[b + k]:

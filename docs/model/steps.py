@@ -1,4 +1,4 @@
-"""What a step is, and how one is written down: a copy of the state with a label."""
+"""Steps, each recorded as a copy of the state with a label."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from docs.model.state import (
 """What a step is; its label is 2 * what + worker, 0 for A or nobody, 1 for B."""
 
 STATES_MAX = 64
-"""More successors no state has."""
+"""No state has more successors."""
 
 STEPS = np.zeros(31, np.bool_)
-"""Of a worker that owns the lane: what it does by itself, and what becomes of its requests when nothing goes wrong."""
+"""Of a worker that owns the lane: its own steps, and the outcome of its requests when nothing goes wrong."""
 STEPS[[READS_COMMITS, READS_LEDGER, READS_BEYOND, READS_AGAIN, INTENDS, COMMIT_OK, ARRIVES, TOO_LATE, PUBLISHED,
        READS_CLOCK, WAITED, QUIESCED, LOOKS]] = True  # fmt: skip
 
@@ -51,7 +51,7 @@ def finished(s):
 
 @jit
 def check(t):
-    """Note what must never be: the tables that readers trust, up to the ledger."""
+    """Note a violation in the tables that readers trust, up to the ledger."""
     for n in range(2):
         events, derived, ledger = t[TABLES + 3 * n], t[TABLES + 3 * n + 1], t[TABLES + 3 * n + 2]
         if ledger != NONE:

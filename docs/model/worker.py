@@ -27,7 +27,7 @@ SOON = DEADLINE_SECONDS + 1
 
 @jit
 def add_orphan(t, table, content, send_by, stage, m):
-    """Note an insert that nobody waits for, unless the server will refuse it; past its check it has no deadline."""
+    """Note an orphaned insert, unless the server will refuse it; past its check it has no deadline."""
     if stage == ON_WIRE and send_by == 0 and not m & NO_DEADLINE:
         return
     for k in range(ORPHANS_MAX):
@@ -42,7 +42,7 @@ def add_orphan(t, table, content, send_by, stage, m):
 
 @jit
 def leave(t, at):
-    """The worker holds nothing any more."""
+    """The worker loses all its state."""
     for k in range(WORKER_FIELDS):
         t[at + k] = 0
 
@@ -57,7 +57,7 @@ def stop(t, at):
 
 @jit
 def next_batch(t, at, done):
-    """The worker goes on behind a batch that is done, or behind nothing."""
+    """The worker goes on after a batch that is done, or from the beginning."""
     t[at + SEND_BY] = t[at + LAST] = t[at + INSERT] = t[at + MODE] = t[at + DERIVED_THERE] = 0
     if done == NONE:
         t[at + PC], t[at + CONTENT] = NEXT, NONE
@@ -77,7 +77,7 @@ def write(t, at, pc):
 
 @jit
 def doubt(t, at, m):
-    """The worker's insert failed, or it never heard of it."""
+    """The worker's insert failed, or its answer was lost."""
     t[at + INSERT] = 0
     if m & TOKENS_ONLY:
         t[at + SEND_BY], t[at + INSERT] = SOON, ON_WIRE
@@ -89,7 +89,7 @@ def doubt(t, at, m):
 
 @jit
 def insert_done(t, at, m):
-    """The worker heard OK: it goes on to the next table, or the batch is done."""
+    """The worker gets OK: it goes on to the next table, or the batch is done."""
     pc, first_time = t[at + PC], t[at + MODE] == DELIVER
     content = t[at + CONTENT]
     t[at + INSERT] = 0
@@ -180,7 +180,7 @@ def agree(t, at, intent, m):
 
 @jit
 def look_beyond(t, at):
-    """`_check_beyond`: no table holds rows of a batch that nothing speaks of."""
+    """`_check_beyond`: no table has rows of a batch without ledger row or intent."""
     content, pending = t[at + CONTENT], t[at + MODE] == SETTLE
     for number in range(batch_of(content) + 1, 3):
         for table in range(EVENTS, LEDGER + 1):
@@ -197,7 +197,7 @@ def look_beyond(t, at):
 
 @jit
 def settle(s, n, out, labels, w, m):
-    """`Settlement.settle`: the clock, the wait, quiesce, the intent again, the look, and what is missing."""
+    """`Settlement.settle`: the clock, the wait, quiesce, the intent again, the look, and the missing inserts."""
     at = WORKERS + w * WORKER_FIELDS
     pc = s[at + PC]
     if pc == DOUBT:
@@ -231,7 +231,7 @@ def settle(s, n, out, labels, w, m):
 
 @jit
 def look(t, at, w, m, events, derived, ledger):
-    """`batch_rows` and `_finish`: what is there decides what is inserted."""
+    """`batch_rows` and `_finish`: the stored rows decide what is inserted."""
     content = t[at + CONTENT]
     if m & BLIND:
         write(t, at, WRITE_EVENTS)
@@ -268,7 +268,7 @@ def any_running(s):
 
 @jit
 def intend_next(s, n, out, labels, w, m):
-    """`Lane._deliver` and `Delivery.intend`: the next batch, cut as it may be, or as a former commit was refused."""
+    """`Lane._deliver` and `Delivery.intend`: the next batch, with any cut, or with that of a refused commit."""
     at = WORKERS + w * WORKER_FIELDS
     for cut in (X, Y) if s[at + CONTENT] == NONE else (Z, Z):
         t = step(s, n, out, labels, INTENDS, w)

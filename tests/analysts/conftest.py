@@ -1,4 +1,4 @@
-"""Adversarial traffic that ran through the whole pipeline under rules, for all tests of what analysts use."""
+"""Adversarial traffic that ran through the whole pipeline with rules, for all tests of what analysts use."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ TIGHT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A database of judged events: its server, settings (server address in them), and the rules."""
+class Evaluated:
+    """A database of evaluated events: its server, settings (server address in them), and the rules."""
 
     client: Client
     settings: Settings
@@ -48,7 +48,9 @@ class Judged:
 
 
 @pytest.fixture(scope="session", params=SERVERS)
-def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+def evaluated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Evaluated]:
     folder = tmp_path_factory.mktemp("analysts")
     text = load_rules(DEFAULT).text()
     for old, new in TIGHT.items():
@@ -71,4 +73,4 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         settings = Settings(**where)
         assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
         with connect(address) as client:
-            yield Judged(client, settings, load_rules(settings.rules))
+            yield Evaluated(client, settings, load_rules(settings.rules))

@@ -1,4 +1,4 @@
-"""A small story of known actors, for what generated traffic does not do; and known answers for the cookbook."""
+"""A small story of known actors, for what generated traffic does not do, with known answers for the cookbook."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,9 +30,9 @@ def click(number: int, of: int, at_ms: int, **changes: Any) -> dict[str, Any]:
 def story() -> Iterator[dict[str, Any]]:
     """Yield the story's events, in the order of time.
 
-    reader: an honest reader. farmer: one cookie on six networks. metronome: impressions a minute apart.
-    hasty: five clicks on one impression. thief: a click of RIVAL on the reader's impression, and one at another campaign.
-    c1 to c8: a crawler, a library, nobody's agent, a hidden ad, a prefetch, a test, addresses that no visitor has.
+    reader: an honest reader. farmer: one cookie on six networks. metronome: impressions a minute apart. hasty: five clicks
+    on one impression. thief: a click of RIVAL on the reader's impression, and one at another campaign. c1 to c8: a crawler,
+    a library, a blank user agent, a hidden ad, a prefetch, a test, addresses that no visitor has.
     """
     yield event(1, 0)
     yield click(2, 1, 4_000)

@@ -1,4 +1,4 @@
-"""The cookbook's queries run as they stand in the page, and mean what it says."""
+"""The cookbook's queries run unchanged, and mean what the page says."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ import pytest
 from adledger.pipeline.rules.rule import Mode
 from adledger.schemas.classes import Reason
 from adledger.sinks.connection import Client, connect
-from tests.analysts.conftest import Judged
+from tests.analysts.conftest import Evaluated
 from tests.analysts.story import FARM_IPS, PUBLISHER, READER_IP, RIVAL
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "analysts.md").read_text("utf-8")
@@ -21,20 +21,20 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def client(judged: Judged) -> Client:
-    with connect(judged.settings.clickhouse, database="adledger") as connection:
+def client(evaluated: Evaluated) -> Client:
+    with connect(evaluated.settings.clickhouse, database="adledger") as connection:
         yield connection
 
 
 def answer(client: Client, number: int) -> list[Row]:
-    """Return the rows of a query, by its number in the page."""
+    """Return the rows of a query, by its number on the page."""
     (sql,) = [sql for title, sql in QUERIES if title.startswith(f"{number}. ")]
     rows, columns = client.execute(sql, with_column_types=True)
     return [dict(zip([name for name, _ in columns], row, strict=True)) for row in rows]
 
 
 def test_every_query_runs(client: Client) -> None:
-    """Ten numbered ones and the last, each with rows in the traffic at hand."""
+    """The ten numbered queries and the last one each return rows for this traffic."""
     assert [title.split(".")[0] for title, _ in QUERIES][:10] == [str(n) for n in range(1, 11)]
     assert len(QUERIES) == 11
     for title, sql in QUERIES:
@@ -42,7 +42,7 @@ def test_every_query_runs(client: Client) -> None:
 
 
 def test_look_ups_find_the_actors(client: Client) -> None:
-    """1 to 3: the event, the farmer on all its networks, all that came from the reader's address."""
+    """1 to 3: the event, the farmer on all its networks, and everything from the reader's address."""
     (event,) = answer(client, 1)
     assert (event["event_type"], event["class"], event["primary_reason"]) == ("click", "sivt", "REPEAT_CLICK")
     assert event["money"] == Decimal("0.5")
@@ -57,7 +57,7 @@ def test_look_ups_find_the_actors(client: Client) -> None:
 
 
 def test_gross_to_net_adds_up(client: Client) -> None:
-    """4: of each type and currency, gross is the sum of the other steps; the story's rules stand in it."""
+    """4: for each type and currency, gross is the sum of the other steps, and the story's rules are among them."""
     rows = answer(client, 4)
     for kind in ("impression", "click"):
         for what in ("events", "money"):
@@ -72,13 +72,13 @@ def test_gross_to_net_adds_up(client: Client) -> None:
     assert {r["events"] for r in rows if r["reason"] == "DUPLICATE_CONFLICT"} == {1}
 
 
-def test_rules_are_ranked_by_what_they_cost(client: Client, judged: Judged) -> None:
-    """5 and 8: money falls within a currency; only enforced rules stand there; both count the same events."""
+def test_rules_are_ranked_by_what_they_cost(client: Client, evaluated: Evaluated) -> None:
+    """5 and 8: money falls within a currency, only enforced rules are listed, and both count the same events."""
     rows = answer(client, 5)
     for currency in {r["currency"] for r in rows}:
         money = [r["money"] for r in rows if r["currency"] == currency]
         assert money == sorted(money, reverse=True)
-    enforced = {r.name for r, s in judged.rules.rules.items() if s.mode == Mode.ENFORCE}
+    enforced = {r.name for r, s in evaluated.rules.rules.items() if s.mode == Mode.ENFORCE}
     assert {r["reason"] for r in rows} <= enforced
     events: Counter[str] = Counter()
     for row in rows:
@@ -93,7 +93,9 @@ def test_rules_are_ranked_by_what_they_cost(client: Client, judged: Judged) -> N
 
 
 def test_shares_user_agents_conflicts_and_floods(client: Client) -> None:
-    """6, 7, 9, 10: worst publishers first; bots by name; what conflicts asked for; the flood's users, billed up to the limit."""
+    """6, 7, 9, 10: worst publishers first; bots by name; what conflicts claimed; the flood's users, billed up to the
+    limit.
+    """
     shares = answer(client, 6)
     assert [r["percent"] for r in shares] == sorted((r["percent"] for r in shares), reverse=True)
     assert all(0 <= r["invalid"] <= r["gross"] for r in shares)

@@ -1,4 +1,4 @@
-"""`adledger explain`: evidence that is made again from stored events is what was stored, rule by rule."""
+"""`adledger explain`: evidence computed again from stored events agrees with what is stored, rule by rule."""
 
 import functools
 import json
@@ -18,26 +18,26 @@ from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.rules.loader import today
 from adledger.schemas.classes import Class, Reason
-from tests.analysts.conftest import Judged
+from tests.analysts.conftest import Evaluated
 from tests.analysts.story import PUBLISHER, RIVAL
 
 PER_REASON, OTHERS = 2, 12
 
 
 @pytest.fixture(scope="module")
-def store(judged: Judged) -> Store:
-    return Store(judged.client, TableNames(judged.settings.database))
+def store(evaluated: Evaluated) -> Store:
+    return Store(evaluated.client, TableNames(evaluated.settings.database))
 
 
 @pytest.fixture(scope="module")
-def explainer(judged: Judged, store: Store) -> Explainer:
-    lists = load_lists(today(), age_days_max=judged.settings.list_age_days_max)
+def explainer(evaluated: Evaluated, store: Store) -> Explainer:
+    lists = load_lists(today(), age_days_max=evaluated.settings.list_age_days_max)
     return Explainer(store, lists, store.publishers())
 
 
 @pytest.fixture(autouse=True)
-def environment(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ADLEDGER_CLICKHOUSE", str(judged.settings.clickhouse))
+def environment(evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADLEDGER_CLICKHOUSE", str(evaluated.settings.clickhouse))
 
 
 def run(*arguments: str) -> Any:
@@ -45,7 +45,7 @@ def run(*arguments: str) -> Any:
 
 
 def found(event_id: str, *arguments: str) -> list[dict[str, Any]]:
-    """Return what explain says on the server of the test; asked once a server."""
+    """Return what explain says on the test's server, queried once for each server."""
     return asked(os.environ["ADLEDGER_CLICKHOUSE"], event_id, *arguments)
 
 
@@ -56,8 +56,8 @@ def asked(_server: str, event_id: str, *arguments: str) -> list[dict[str, Any]]:
     return json.loads(result.stdout)["events"]
 
 
-def some_of_each(judged: Judged) -> Iterator[EventRow]:
-    """Some events of every reason and class, duplicates and users without an id among them, and some others."""
+def some_of_each(evaluated: Evaluated) -> Iterator[EventRow]:
+    """Return some events of every reason and class, including duplicates and users without an id, and some others."""
     columns = ", ".join(f"toUnixTimestamp64Milli({c})" if c in TIMES else c for c in COLUMNS)
     for where, most in [
         *((f"bitTest(reasons, {r:d})", PER_REASON) for r in Reason),
@@ -66,14 +66,14 @@ def some_of_each(judged: Judged) -> Iterator[EventRow]:
         ("bitTest(flags, 5) AND event_type_code = 2", PER_REASON),
         ("1", OTHERS),
     ]:
-        for row in judged.client.execute(
+        for row in evaluated.client.execute(
             f"SELECT {columns} FROM adledger.events WHERE {where} ORDER BY cityHash64(lane, topic, offset) LIMIT {most:d}"
         ):
             yield EventRow(*row)
 
 
-def test_an_event_is_found_by_what_views_show_of_it() -> None:
-    """Ids are stored hashed: an id_hash explains the same events as the id; what is no hash is refused."""
+def test_an_event_is_found_by_id_or_hash() -> None:
+    """Ids are stored hashed: an id_hash explains the same events as the id, and an invalid hash is refused."""
     id_hash = str(json.loads(run("s-79", "--json").stdout)["id_hash"])
     assert found(id_hash, "--id-hash") == found("s-79")
     for wrong in ("s-79", str(2**64)):
@@ -81,10 +81,10 @@ def test_an_event_is_found_by_what_views_show_of_it() -> None:
         assert "is not an id_hash" in str(refused.exception)
 
 
-def test_evidence_agrees_with_what_is_stored(judged: Judged, explainer: Explainer) -> None:
-    """For events of every reason: the rules, run again on the lane's stored events, hit exactly the stored bits."""
+def test_evidence_agrees_with_what_is_stored(evaluated: Evaluated, explainer: Explainer) -> None:
+    """For events of every reason, the rules, run again on the lane's stored events, hit exactly the stored bits."""
     seen = 0
-    for row in some_of_each(judged):
+    for row in some_of_each(evaluated):
         explained = explainer.explain(row)
         assert explained.differs == (), (row, explained.findings)
         assert explained.rules is not None
@@ -96,8 +96,10 @@ def test_evidence_agrees_with_what_is_stored(judged: Judged, explainer: Explaine
     }
 
 
-def test_a_click_is_told_by_its_impression() -> None:
-    """Gap, limit and place of the impression; the mode of each rule; where the click came from."""
+def test_a_click_is_explained_by_its_impression() -> None:
+    """The evidence has the gap, the limit and the position of the impression, each rule's mode, and where the click came
+    from.
+    """
     (click,) = found("s-79")
     rules = {r["rule"]: r for r in click["rules"]}
     assert (click["class"], click["primary_reason"]) == ("sivt", "CLICK_TOO_FAST")
@@ -113,7 +115,7 @@ def test_a_click_is_told_by_its_impression() -> None:
 
 
 def test_evidence_of_rates_and_lists() -> None:
-    """Counts, networks and list entries stand in the evidence, each with its threshold."""
+    """Counts, networks and list entries are in the evidence, each with its threshold."""
 
     def evidence(event_id: str, rule: str, *arguments: str) -> dict[str, Any]:
         (event,) = found(event_id, *arguments)
@@ -133,7 +135,7 @@ def test_evidence_of_rates_and_lists() -> None:
 
 
 def test_all_matches_and_their_families() -> None:
-    """An id that two publishers use is two events; a duplicate names its first, a first its duplicates."""
+    """An id that two publishers use is two events; a duplicate names its original, an original its duplicates."""
     events = found("s-1")
     assert [e["publisher_id"] for e in events] == [PUBLISHER, PUBLISHER, RIVAL]
     first, again, other = events
@@ -149,8 +151,8 @@ def test_all_matches_and_their_families() -> None:
     assert "DIFFERS" not in shown
 
 
-def test_what_is_not_there_is_told_with_what_to_check() -> None:
-    """Nothing found is exit code 1 and says where else it may be; a dead letter with the id is named."""
+def test_a_missing_event_is_reported_with_what_to_check() -> None:
+    """Nothing found is exit code 1 with other places to look; a dead letter with the id is named."""
     missing = run("no-such-id")
     assert isinstance(missing.exception, AdledgerError)
     assert missing.exception.exit_code == 1

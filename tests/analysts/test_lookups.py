@@ -41,7 +41,7 @@ def _with_small_granules(statement: str) -> str:
 
 @pytest.mark.parametrize("name", LOOKUPS)
 def test_a_look_up_reads_under_one_percent(client: Client, name: str) -> None:
-    """By the table's own index, and through v_events just so; what is there is found."""
+    """The table's own index is used, through v_events too, and existing events are found."""
     read, of = granules_read(client, "adledger", LOOKUPS[name])
     assert of >= 36_000
     assert 0 < read < 0.01 * of
@@ -51,13 +51,13 @@ def test_a_look_up_reads_under_one_percent(client: Client, name: str) -> None:
 
 
 def test_a_look_up_by_address_text_uses_the_index(client: Client) -> None:
-    """v_events_of_ip turns the text into the two halves that are stored."""
+    """v_events_of_ip turns the address into the two stored halves."""
     ip = str(client.execute("SELECT toString(ip) FROM adledger.events LIMIT 1")[0][0])
     read, of = granules_read(client, "adledger", "1", f"v_events_of_ip(ip = '{ip}')")
     assert 0 < read < 0.01 * of
 
 
-def test_the_page_tells_how() -> None:
+def test_the_conditions_are_the_cookbooks() -> None:
     """The conditions above are those of the cookbook."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "analysts.md").read_text("utf-8")
     assert "id_hash = xxHash64(" in page

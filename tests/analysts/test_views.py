@@ -9,7 +9,7 @@ import pytest
 
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.wire import currency_text
-from tests.analysts.conftest import Judged
+from tests.analysts.conftest import Evaluated
 
 QUARTER_MS = 900_000
 NANO = Decimal(1).scaleb(-9)
@@ -22,7 +22,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of `events`, as it is stored; times in ms."""
+    """A row of `events`, as stored; times in ms."""
 
     lane: int
     batch_no: int
@@ -47,21 +47,21 @@ class Stored:
 
     @property
     def place(self) -> tuple[int, int, int, int, int]:
-        """Where it stands in its lane's order."""
+        """Return the event's position in its lane's order."""
         return self.lane, self.batch_no, self.lane_clock, self.topic, self.offset
 
 
 @pytest.fixture(scope="module")
-def stored(judged: Judged) -> list[Stored]:
+def stored(evaluated: Evaluated) -> list[Stored]:
     columns = ", ".join(
         f"toUnixTimestamp64Milli({c})" if c in {"lane_clock", "event_time"} else c for c in COLUMNS
     )
-    rows = judged.client.execute(f"SELECT {columns} FROM adledger.events")
+    rows = evaluated.client.execute(f"SELECT {columns} FROM adledger.events")
     return sorted((Stored(*row) for row in rows), key=lambda e: e.place)
 
 
 def primary(event: Stored, enforced: int) -> str:
-    """The first reason by precedence that was enforced."""
+    """Return the first reason by precedence that was enforced."""
     return next((r.name for r in Reason if event.reasons >> r & enforced >> r & 1), "")
 
 
@@ -69,20 +69,20 @@ def money(nanos: int) -> Decimal:
     return nanos * NANO
 
 
-def test_the_traffic_is_worth_looking_at(judged: Judged, stored: list[Stored]) -> None:
-    """Every class, two currencies, conflicts, and most rules occur, else the tests below would say little."""
+def test_the_traffic_covers_every_case(evaluated: Evaluated, stored: list[Stored]) -> None:
+    """Every class, two currencies, conflicts, and most rules occur, so that the tests below mean something."""
     assert {e.class_code for e in stored} >= {Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT}
     assert len({e.currency_code for e in stored}) == 2
     assert len({r for e in stored for r in Reason if e.reasons >> r & 1}) >= 12
-    assert judged.client.execute("SELECT count(DISTINCT judge_version) FROM adledger.events") == [(1,)]
+    assert evaluated.client.execute("SELECT count(DISTINCT judge_version) FROM adledger.events") == [(1,)]
 
 
-def test_v_events_names_what_is_stored(judged: Judged, stored: list[Stored]) -> None:
-    """Class, all reasons, the primary one, hints, money and texts of every event."""
-    enforced = judged.rules.bits("enforce")
+def test_v_events_names_what_is_stored(evaluated: Evaluated, stored: list[Stored]) -> None:
+    """It has class, all reasons, the primary one, hints, money and dimension strings of every event."""
+    enforced = evaluated.rules.bits("enforce")
     found = {
         (lane, topic, offset): rest
-        for lane, topic, offset, *rest in judged.client.execute(
+        for lane, topic, offset, *rest in evaluated.client.execute(
             "SELECT lane, topic, offset, class, reasons, primary_reason, hints, money, currency FROM adledger.v_events"
         )
     }
@@ -96,12 +96,14 @@ def test_v_events_names_what_is_stored(judged: Judged, stored: list[Stored]) -> 
         ]  # fmt: skip
         assert found[e.lane, e.topic, e.offset] == expected
     texts = "SELECT countIf(xxHash64(user_agent) != ua_hash), countIf(xxHash64(page_url) != page_hash) FROM adledger.v_events"
-    assert judged.client.execute(texts) == [(0, 0)]
+    assert evaluated.client.execute(texts) == [(0, 0)]
 
 
-def test_v_reasons_goes_from_gross_to_net(judged: Judged, stored: list[Stored]) -> None:
-    """Events and money by publisher, quarter of an hour, type, currency, step and reason; and gross is the sum of the rest."""
-    enforced = judged.rules.bits("enforce")
+def test_v_reasons_goes_from_gross_to_net(evaluated: Evaluated, stored: list[Stored]) -> None:
+    """Events and money by publisher, quarter of an hour, type, currency, step and reason are right, and gross is the sum
+    of the rest.
+    """
+    enforced = evaluated.rules.bits("enforce")
     steps = {
         Class.BILLABLE: "net",
         Class.DUPLICATE: "duplicate",
@@ -120,7 +122,7 @@ def test_v_reasons_goes_from_gross_to_net(judged: Judged, stored: list[Stored]) 
             key = (e.publisher_id, e.period, TYPES[e.event_type_code], currency_text(e.currency_code), *which)
             expected[key][0] += 1
             expected[key][1] += e.money_nanos
-    rows = judged.client.execute(
+    rows = evaluated.client.execute(
         "SELECT publisher_id, toUnixTimestamp(period) * 1000, event_type, currency, step, reason, events, money "
         "FROM adledger.v_reasons"
     )
@@ -132,8 +134,8 @@ def test_v_reasons_goes_from_gross_to_net(judged: Judged, stored: list[Stored]) 
     assert not any(sums.values())
 
 
-def test_v_duplicate_conflicts_has_both_payloads(judged: Judged, stored: list[Stored]) -> None:
-    """Each conflict beside the last event before it of its identity that is no duplicate, and what differs."""
+def test_v_duplicate_conflicts_has_both_payloads(evaluated: Evaluated, stored: list[Stored]) -> None:
+    """Each conflict is beside the last event before it of its identity that is no duplicate, with the differences."""
     firsts: dict[tuple[int, ...], Stored] = {}
     expected = {}
     for e in stored:
@@ -146,7 +148,7 @@ def test_v_duplicate_conflicts_has_both_payloads(judged: Judged, stored: list[St
                 e.price_micros, money(e.money_nanos), first.price_micros, money(first.money_nanos), first.offset, first.batch_no,
                 first.price_micros != e.price_micros, first.event_time != e.event_time, first.campaign_id != e.campaign_id,
             )  # fmt: skip
-    rows = judged.client.execute(
+    rows = evaluated.client.execute(
         "SELECT lane, topic, offset, price_micros, money, first_price_micros, first_money, first_offset, first_batch_no, "
         "has(differs, 'price_micros'), has(differs, 'event_time'), has(differs, 'campaign_id'), notEmpty(differs) "
         "FROM adledger.v_duplicate_conflicts"
@@ -156,36 +158,36 @@ def test_v_duplicate_conflicts_has_both_payloads(judged: Judged, stored: list[St
     assert all(r[-1] for r in rows)
 
 
-def test_v_statement_shows_classes_only(judged: Judged, stored: list[Stored]) -> None:
-    """A publisher's statement: the same events and money by class; nothing under it knows a rule."""
+def test_v_statement_shows_classes_only(evaluated: Evaluated, stored: list[Stored]) -> None:
+    """A publisher's statement has the same events and money by class, and nothing about rules."""
     expected: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
     for e in stored:
         kind, currency = TYPES[e.event_type_code], currency_text(e.currency_code)
         totals = expected[e.publisher_id, e.period, kind, currency, CLASS_NAMES[Class(e.class_code)]]
         totals[0] += 1
         totals[1] += e.money_nanos
-    rows = judged.client.execute(
+    rows = evaluated.client.execute(
         "SELECT publisher_id, toUnixTimestamp(period) * 1000, event_type, currency, class, events, money "
         "FROM adledger.v_statement"
     )
     assert {tuple(r[:5]): (r[5], r[6]) for r in rows} == {k: (n, money(m)) for k, (n, m) in expected.items()}
-    reached = judged.client.execute(
+    reached = evaluated.client.execute(
         "SELECT table, name FROM system.columns WHERE database = 'adledger' AND table IN ('v_statement', 'rollup_minute')"
     )
     assert not [c for c in reached if "reason" in c[1] or "judge" in c[1] or "rule" in c[1]]
-    ((sql,),) = judged.client.execute(
+    ((sql,),) = evaluated.client.execute(
         "SELECT as_select FROM system.tables WHERE database = 'adledger' AND name = 'v_statement'"
     )
     assert sql.count("FROM") == 1
     assert "FROM adledger.rollup_minute" in sql
 
 
-def test_v_events_of_ip_finds_an_address(judged: Judged) -> None:
-    """Each of some addresses, IPv4 and IPv6, gives the events that have it."""
-    some = judged.client.execute(
+def test_v_events_of_ip_finds_an_address(evaluated: Evaluated) -> None:
+    """For sampled addresses, IPv4 and IPv6, it returns exactly the events that have them."""
+    some = evaluated.client.execute(
         "SELECT toString(ip), count() FROM adledger.v_events GROUP BY ip ORDER BY cityHash64(ip) LIMIT 8"
     )
     for ip, events in some:
-        assert judged.client.execute(f"SELECT count() FROM adledger.v_events_of_ip(ip = '{ip}')") == [
+        assert evaluated.client.execute(f"SELECT count() FROM adledger.v_events_of_ip(ip = '{ip}')") == [
             (events,)
         ]

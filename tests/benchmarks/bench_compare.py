@@ -1,4 +1,4 @@
-"""What `loadtest compare` tells of nothing, and what it finds: the table of docs/loadtest.md."""
+"""What `loadtest compare` reports without a change, and which changes it finds: the table of docs/loadtest.md."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""What decode costs an event, on records that lie out of cache: CPU of one core, best of five.
+"""What decode costs an event, on records that are out of cache: CPU of one core, best of five.
 
-Wanted: at most 0.25 us for ordinary records; 1 % odd ones must not double it.
+Target: at most 0.25 us for ordinary records; 1 % odd ones must not double it.
 """
 
 import json
@@ -74,7 +74,7 @@ def measure(
     change: Change = lambda _rng, event: event,
     spoil: Callable[[random.Random, bytes], bytes] = lambda _rng, value: value,
 ) -> None:
-    """Decode `RECORDS` events, each changed before or spoiled after it is written, and print what one costs."""
+    """Decode `RECORDS` events, each changed before or spoiled after it is written, and print the cost of one."""
     rng = random.Random(1)
     events = [change(rng, an_event(rng, n)) for n in range(RECORDS)]
     refs = RecordRefs.of(
@@ -106,7 +106,7 @@ def test_ordinary():
 
 
 def test_kinds_of_content():
-    """IPv6, fields that come and go, UTF-8, escapes, unknown fields: all on the fast path."""
+    """IPv6, optional fields, UTF-8, escapes and unknown fields, all on the fast path."""
     measure(
         "IPv6",
         change=lambda rng, event: event | {"ip": str(IPv6Address(0x20010DB8 << 96 | rng.getrandbits(64)))},
@@ -133,7 +133,7 @@ def test_kinds_of_content():
 
 
 def test_one_percent_odd():
-    """Records that the slow path decides about."""
+    """One record in a hundred takes the slow path."""
     longest_name = "n" * 33
     measure(
         "1 % unknown to the fast path",
@@ -148,7 +148,7 @@ def test_one_percent_odd():
 
 
 def test_slow_path():
-    """Nothing but records that the slow path decides about."""
+    """Every record takes the slow path."""
     measure("slow path alone", change=lambda _rng, event: event | {"n" * 33: 1})
 
 

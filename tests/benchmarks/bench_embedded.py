@@ -1,8 +1,8 @@
-"""What the embedded server costs: large and small inserts, short queries, large results, and doing nothing.
+"""What the embedded server costs: large and small inserts, short queries, large results, and idling.
 
-Wanted: at least 650,000 rows a second of an events-like table (33 numeric columns) from one client. Shown beside the
-wall time: CPU of the server and of the client. Files deleted shortly before make the kernel search for inodes, and
-small inserts dearer (ext4, five minutes): compare runs of a quiet machine.
+Target: at least 650,000 rows a second of an events-like table (33 numeric columns) from one client. Also printed: CPU of the
+server and of the client. Files deleted shortly before make the kernel search for inodes, and small inserts more expensive
+(ext4, five minutes): compare runs on a quiet machine.
 """
 
 import time
@@ -112,7 +112,7 @@ def test_large_inserts_of_four_lanes(server):
 
 
 def test_small_inserts(server):
-    """One row an insert, one client: what an insert costs that is not its rows."""
+    """One row an insert, one client: the fixed cost of an insert."""
     columns = events(1)
     with connect(server) as client:
         insert(client, 0, columns)
@@ -158,7 +158,7 @@ def test_large_results(server):
         report(server, "result", lambda: client.execute(query, columnar=True), 3_000_000, "row")
 
 
-def test_doing_nothing(server):
-    """An idle server uses next to no CPU."""
+def test_idling(server):
+    """An idle server uses almost no CPU."""
     report(server, "idle", lambda: time.sleep(IDLE_SECONDS), IDLE_SECONDS, "second")
     print(f"memory: {psutil.Process(server.pid).memory_info().rss >> 20} MiB")

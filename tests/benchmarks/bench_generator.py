@@ -1,4 +1,4 @@
-"""How fast traffic is generated: the issue asks for 500,000 events a CPU-second, columns in, bytes out, truth kept."""
+"""How fast traffic is generated. Target: 500,000 events a CPU-second, columns in, bytes out, ground truth kept."""
 
 import time
 
@@ -27,12 +27,12 @@ def measure(what: str, model: TrafficModel, *, render: bool, **options) -> None:
 
 
 def test_generate_everything():
-    """Plan, fill, render and truth."""
+    """Plan, fill, render and ground truth."""
     measure("generate", TrafficModel(events=EVENTS), render=True)
 
 
 def test_plan_and_fill_only():
-    """What a verification pays to make the expected records again."""
+    """What a verification pays to compute the expected records again."""
     measure("expected records only", TrafficModel(events=EVENTS), render=False)
 
 

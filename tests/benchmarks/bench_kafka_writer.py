@@ -1,4 +1,4 @@
-"""What writing encoded batches to a real broker costs the writer. Wanted: 500,000 events a CPU-second."""
+"""What writing encoded batches to a real broker costs the writer. Target: 500,000 events a CPU-second."""
 
 import time
 from uuid import uuid4

@@ -1,6 +1,6 @@
 """What the lists cost an event in the steady state: CPU of one core, best of five.
 
-Wanted: at most 0.1 us an event for user agent and address together.
+Target: at most 0.1 us an event for user agent and address together.
 """
 
 import time
@@ -43,7 +43,7 @@ def best_us(work: Callable[[], object], events: int) -> float:
 
 
 def addresses(chance, v6_share):
-    """A batch of visitors from the catalog's networks, 3 % of them from data centres."""
+    """Return a batch of visitors from the catalog's networks, 3 % of them from data centres."""
     nets = [net for net, _, _ in networks()[0]]
     families = [[net for net in nets if net.version == version] for version in (4, 6)]
     hosts = datacentres()
@@ -60,7 +60,7 @@ def addresses(chance, v6_share):
 
 
 def test_addresses(lists, chance):
-    """Catalog's visitors with different shares of IPv6, and addresses from anywhere."""
+    """The catalog's visitors with different shares of IPv6, and random addresses."""
     for v6_share in (0.0, 0.35, 1.0):
         hi, lo = addresses(chance, v6_share)
         cost = best_us(lambda hi=hi, lo=lo: lists.addresses.classify(hi, lo), ROWS)
@@ -73,7 +73,7 @@ def test_addresses(lists, chance):
 
 
 def test_user_agents(lists, chance):
-    """Flags by hash with few and with many distinct user agents, all of them seen before."""
+    """Flags by hash with few and with many distinct user agents, all of them cached."""
     live = np.ones(ROWS, np.bool_)
     for distinct in (200, 5_000, 30_000):
         agents = chance.integers(0, 2**64, distinct, np.uint64)
@@ -89,7 +89,7 @@ def test_user_agents(lists, chance):
 
 
 def test_new_user_agents(lists):
-    """What a user agent costs that was never seen: browsers, crawlers, libraries, and texts that nobody knows."""
+    """What a new user agent costs: browsers, crawlers, libraries, and unknown strings."""
     crawlers, libraries = bots()
     kinds = {
         "browsers": [agent.encode() for agent in all_user_agents()[:150]],
@@ -111,6 +111,6 @@ def test_publishers(chance):
 
 
 def test_loading():
-    """All lists from their packages: once a process, and again with each rule set."""
+    """All lists from their packages: once for a process, and again with each rule set."""
     cost = best_us(lambda: load_lists(date(2026, 11, 23), age_days_max=365), 1) / 1e6
     print(f"loading                  {cost:.2f} s")

@@ -1,7 +1,7 @@
 """What the log costs a record: encoding, appending, fetching, walking, importing; and a commit.
 
-Wanted: encode and append at least 2 million records a second, walk at most 0.05 us a record, wire import at
-least 150,000 lines a second.
+Target: encode and append at least 2 million records a second, walk at most 0.05 us a record, wire import at least 150,000
+lines a second.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def log(tmp_path, block):
 
 
 def report(what: str, work: Callable[[], object], count: int = RECORDS, unit: str = "record") -> None:
-    """Run the work a few times and print the best one's CPU and wall time a unit."""
+    """Run the work a few times and print the best run's CPU and wall time a unit."""
     best = min(_timed(work) for _ in range(4))
     cpu, wall = (seconds / count * 1e6 for seconds in best)
     print(f"\n{what}: {cpu:.3f} us CPU, {wall:.3f} us wall a {unit} ({1 / cpu:.2f} million/CPU-s)")
@@ -81,7 +81,7 @@ def test_walk(log):
 
 
 def test_walk_small_batches(tmp_path, block):
-    """The same in batches as a busy producer sends them (about 40 records)."""
+    """The same in batches of the size that a busy producer sends (about 40 records)."""
     with FilesLogWriter.create(tmp_path / "log", Manifest.new(1)) as writer:
         small = RecordBlock.of((START, b"user", value) for value in values()[:40])
         for _ in range(RECORDS // 40):

@@ -24,7 +24,7 @@ ROWS = int(os.environ.get("ADLEDGER_LOOKUP_ROWS", "3000000"))
 @pytest.mark.benchmark
 @pytest.mark.timeout(3_600)
 def test_bench_lookups(tmp_path: Path):
-    """Prints; asserts no time."""
+    """Print the figures; no time is asserted."""
     with EmbeddedServer.start(tmp_path / "clickhouse") as server:
         client = connect(ServerAddress(server.host, server.port, server.http_port))
         migrate(client, database="adledger", release="bench")

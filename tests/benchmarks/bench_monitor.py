@@ -1,7 +1,7 @@
-"""What live pages cost: bytes and CPU of a rollups message, and events a CPU-second that the monitor keeps up with.
+"""What live pages cost: bytes and CPU of a rollups message, and the monitor's events a CPU-second.
 
-The issue asks for 100,000 events/s. Batches are of generated traffic: full ones, and those of 16 lanes that close a
-batch every second at that rate (about 6,000 events each).
+Target: 100,000 events/s. Batches are of generated traffic: full ones, and those of 16 lanes that close a batch every second
+at that rate (about 6,000 events each).
 """
 
 import time
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.benchmark
 
 @pytest.fixture(scope="module")
 def records() -> Any:
-    """Decodable records of 16 lanes at RATE, by arrival, as the generator judges them."""
+    """Return decodable records of 16 lanes at RATE, by arrival, as the generator classifies them."""
     model = TrafficModel(
         events=EVENTS, partitions=LANES, duration_hours=SECONDS / 3600, day_peak_to_trough=1.0
     )
@@ -40,7 +40,7 @@ def records() -> Any:
 
 
 def rollup_of(rows: Any) -> dict[str, Any]:
-    """Return the rollup of a batch's records, as columns, in no order that helps."""
+    """Return the rollup of a batch's records, as columns, in an order that does not help."""
     columns = {
         "publisher_id": rows["publisher_id"],
         "minute": rows["event_time"] // 60_000 * 60,
@@ -59,7 +59,7 @@ def rollup_of(rows: Any) -> dict[str, Any]:
 
 
 def batches(records: Any, rows_max: int) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
-    """Give (lane, batch number, clock, rollup) of every lane's batches, and how many records they are of."""
+    """Return (lane, batch number, watermark, rollup) of every lane's batches, and how many records they have."""
     for lane in range(LANES):
         mine = records[records["partition"] == lane]
         for number, begin in enumerate(range(0, len(mine), rows_max)):
@@ -68,7 +68,7 @@ def batches(records: Any, rows_max: int) -> Iterator[tuple[int, int, int, dict[s
 
 
 def cpu_of(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what some work returns, and its CPU seconds."""
+    """Return the result of some work, and its CPU seconds."""
     begin = time.process_time()
     found = work()
     return found, time.process_time() - begin

@@ -1,8 +1,8 @@
-"""What it costs a lane to rebuild its dedupe state: 50 million ids wanted within 15 s, in bounded memory.
+"""What rebuilding its dedupe state costs a lane. Target: 50 million ids within 15 s, in bounded memory.
 
-`ADLEDGER_BENCH_IDS` takes another number of ids. The rows are made on the server; the columns that the rebuild reads are
-as unlike each other as real ones, the others are zeros. Seconds depend on what else the machine does; CPU seconds, which
-are printed by part, hardly do.
+`ADLEDGER_BENCH_IDS` sets another number of ids. The rows are generated on the server; the columns that the rebuild reads
+have as many distinct values as real ones, the others are zeros. Seconds depend on the machine's other load; CPU seconds,
+printed by part, hardly do.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ def cpu_of(pid: int) -> float:
 
 
 async def rebuilt(server: EmbeddedServer) -> tuple[DedupeState, float, float]:
-    """Return a lane's state made from the table, how long it took, and the CPU seconds of loading alone."""
+    """Return a lane's state rebuilt from the table, how long it took, and the CPU seconds of loading alone."""
     sink = ClickHouseSink(
         ServerAddress(server.host, server.port, server.http_port), SinkOptions(database=DATABASE)
     )

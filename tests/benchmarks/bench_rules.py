@@ -1,6 +1,6 @@
 """What the rules cost: CPU an event by rule, all of them, and the memory of the windows.
 
-    python -m pytest -q -s tests/benchmarks/bench_rules.py
+python -m pytest -q -s tests/benchmarks/bench_rules.py
 
 One lane of events like the real ones: 2,000,000 users with sessions of five impressions, 2 % clicks, at 2,200 events a
 second of log time, so that an hour's window is full (8 million events) before anything is measured.
@@ -35,7 +35,7 @@ AGENTS = [
 
 
 def batch(number: int, users: int = 2_000_000) -> tuple[Decoded, np.ndarray]:
-    """One batch of the lane, and the watermark at its rows."""
+    """Return one batch of the lane, and the watermark at its rows."""
     rng = np.random.default_rng(number)
     c = EventColumns.zeros(ROWS)
     clock = START_MS + (number * ROWS + np.arange(ROWS)) * 1000 // PER_SECOND
@@ -64,13 +64,13 @@ def batch(number: int, users: int = 2_000_000) -> tuple[Decoded, np.ndarray]:
 
 
 def nowhere() -> RecordRefs:
-    """Records of which nothing is read: their texts are given."""
+    """Return records of which nothing is read, since their user agents are passed in."""
     wide, narrow = np.zeros(ROWS, np.int64), np.zeros(ROWS, np.int32)
     return RecordRefs(np.zeros(ROWS, np.uint8), wide, wide, wide, narrow, wide, narrow, ())
 
 
 def only(rules: RuleSet, names: set[str]) -> RuleSet:
-    """The set with all other rules off."""
+    """Return the set with all other rules off."""
     text = rules.text()
     for reason in RULES:
         if reason.name not in names:
@@ -81,7 +81,7 @@ def only(rules: RuleSet, names: set[str]) -> RuleSet:
 
 
 def microseconds(evaluator: RuleEvaluator, warm: int) -> tuple[float, LaneEvaluator]:
-    """CPU an event in the steady state, the median of batches."""
+    """Return CPU an event in the steady state, the median of batches."""
     lane = LaneEvaluator(evaluator)
     none = np.zeros(ROWS, np.uint8)
     took = []
@@ -95,7 +95,7 @@ def microseconds(evaluator: RuleEvaluator, warm: int) -> tuple[float, LaneEvalua
 
 @pytest.fixture(scope="module")
 def make() -> Callable[[RuleSet], RuleEvaluator]:
-    """Compiles a rule set with the lists of this installation and 400,000 publishers."""
+    """Compile a rule set with the lists of this installation and 400,000 publishers."""
     lists = load_lists(date(2026, 1, 15), age_days_max=3_650)
     rows = (PublisherRow(n, PublisherStatus.ACTIVE, 1) for n in range(1, 400_001))
     publishers = PublisherSnapshot.of(rows)
@@ -104,7 +104,7 @@ def make() -> Callable[[RuleSet], RuleEvaluator]:
 
 @pytest.mark.benchmark
 def test_bench_rules(make):
-    """Prints; asserts no time."""
+    """Print the figures; no time is asserted."""
     rules = load_rules(DEFAULT)
     total, lane = microseconds(make(rules), WARM_BATCHES)
     print(f"\nall rules, an hour of {PER_SECOND:,}/s in the windows: {total:.3f} us of CPU an event")

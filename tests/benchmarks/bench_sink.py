@@ -1,7 +1,7 @@
 """What the sink costs: an insert's CPU on the client and its rows a second, reading back, rebuilding state.
 
-Wanted: at most 0.2 us of client CPU an event inserted; 50 million ids of a lane rebuilt in 15 s (5 million here).
-The server is the embedded one: its own transport, in Python, is in the wall times.
+Target: at most 0.2 us of client CPU an event inserted; 50 million ids of a lane rebuilt in 15 s (5 million here). The server
+is the embedded one: its own transport, in Python, is part of the wall times.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def mixed(x: U64) -> U64:
 
 
 def a_batch(number: int) -> Columns:
-    """Return a batch as traffic is: 400,000 publishers in a Zipf curve, heavy users, hashes that don't compress."""
+    """Return a realistic batch: 400,000 publishers in a Zipf curve, heavy users, hashes that don't compress."""
     rng = np.random.default_rng(number)
     weights = np.cumsum(1 / np.arange(1, 400_001))
     publisher = np.searchsorted(weights / weights[-1], rng.random(ROWS)).astype("u4")
@@ -111,7 +111,7 @@ async def sink(tmp_path: Path) -> AsyncIterator[ClickHouseSink]:
 
 
 async def measured(what: str, rows: int, work: Callable[[], Awaitable[Any]]) -> None:
-    """Print what some work costs, wall and client CPU."""
+    """Print the wall time and client CPU of some work."""
     wall, cpu = time.perf_counter(), time.process_time()
     await work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -141,7 +141,7 @@ async def test_inserting(sink: ClickHouseSink) -> None:
 
 
 async def test_reading_back(sink: ClickHouseSink) -> None:
-    """What recovery and a rebuild ask for, with 5 million events of the lane and as many of another."""
+    """What recovery and a rebuild query, with 5 million events of the lane and as many of another."""
     for number in range(LANE_BATCHES):
         columns = a_batch(number)
         await asyncio.gather(*(sink.insert("events", columns, Stamp(n, number, FOREVER)) for n in (1, 2)))

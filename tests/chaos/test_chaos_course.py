@@ -1,4 +1,4 @@
-"""The course of a chaos run, and what its findings amount to."""
+"""The course of a chaos run, and the verdict that its findings add up to."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ REPORT = ChaosReport(
 
 
 def test_every_fault_is_in_a_round_and_has_a_control() -> None:
-    """What is planned can be done, and each fault is also done without its protection; 30 workers die at least."""
+    """Every planned fault is possible and has a control without its protection; at least 30 workers die."""
     controlled = [fault for acts in control_runs.CONTROLS.values() for fault in acts]
     assert sorted(ROUND) == sorted(faults.FAULTS) == sorted(controlled)
     assert ROUND["kill-worker"] * KILLS_TOGETHER >= 30
@@ -37,7 +37,7 @@ def test_every_fault_is_in_a_round_and_has_a_control() -> None:
 
 @given(st.integers(0, 2**32), st.integers(0, 9), st.sets(st.sampled_from(sorted(ROUND))))
 def test_a_round_follows_from_seed_and_number(seed: int, number: int, names: set[str]) -> None:
-    """Each fault as often as it is wanted, in an order that can be repeated."""
+    """Each fault occurs as often as requested, in a repeatable order."""
     wanted = chosen(sorted(names))
     order = planned(seed, number, wanted)
     assert order == planned(seed, number, wanted)
@@ -46,7 +46,7 @@ def test_a_round_follows_from_seed_and_number(seed: int, number: int, names: set
 
 
 def test_an_unknown_fault_is_refused() -> None:
-    """By its name, with those that there are."""
+    """The error names it and lists the existing ones."""
     with pytest.raises(UsageError, match="there is no kill-moon") as refused:
         chosen(["kill-broker", "kill-moon"])
     assert "kill-broker" in refused.value.remedy
@@ -67,23 +67,23 @@ def test_an_unknown_fault_is_refused() -> None:
         (replace(REPORT, interrupted=True), ChaosVerdict.INTERRUPTED, 130),
     ],
 )  # fmt: skip
-def test_a_verdict_is_true_only_when_all_was_seen_and_held(
+def test_a_run_holds_only_when_everything_was_seen_and_held(
     report: ChaosReport, verdict: ChaosVerdict, code: int
 ) -> None:
-    """What is untrue goes before what was not seen; a fault or a control without effect makes a run invalid."""
+    """A violation outranks an unseen effect; a fault or a control without effect makes a run invalid."""
     assert (report.verdict, report.verdict.exit_code) == (verdict, code)
 
 
 def test_a_report_is_kept(tmp_path: Path) -> None:
-    """As JSON with all of it, and as a page that names each fault and control."""
+    """It is JSON with all of it, and a page that names each fault and control."""
     REPORT.write(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(REPORT.as_json()))
     page = (tmp_path / "report.md").read_text()
     assert all(text in page for text in ("kill-broker", "3.0 s", "rows are missing", "Equal, to the nano"))
 
 
-def test_doubts_are_read_from_what_workers_tell(tmp_path: Path) -> None:
-    """Each with its time, lane and batch; a try within one is none of its own, nor is a line that is half written."""
+def test_doubts_are_read_from_event_logs(tmp_path: Path) -> None:
+    """Each has its time, lane and batch; an attempt within one is not another, and a half-written line is ignored."""
     log, times = tmp_path / "worker.events.jsonl", iter((1.0, 2.5, 3.0))
     with event_log(log, lambda: next(times)) as emit:
         emit(BatchInDoubt(3, "no answer", 8))
@@ -95,8 +95,8 @@ def test_doubts_are_read_from_what_workers_tell(tmp_path: Path) -> None:
     assert list(doubts_of(tmp_path / "none.jsonl")) == []
 
 
-def test_controls_replace_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A protection that was renamed would be taken out no more: each control names what there is."""
+def test_controls_name_existing_protections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renamed protection would no longer be removed, so each control names an existing one."""
     replaced = []
 
     def note(owner: object, name: str, changed: object) -> None:
@@ -128,7 +128,7 @@ def test_a_course_ends_and_says_what_was_not_seen(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """A fault without effect makes the run invalid, whatever becomes of it; one with an effect must be recovered from."""
+    """A fault without effect makes the run invalid whatever follows; one with an effect must be recovered from."""
 
     def fault(_: object) -> str:
         if raised is not None:

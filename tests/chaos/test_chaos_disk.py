@@ -1,4 +1,4 @@
-"""A full disk, with the means that a machine permits: refused while it is full, as before when there is room."""
+"""A full disk, by whatever means the machine permits: inserts are refused while it is full, and accepted again after."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ NOT_ENOUGH_SPACE = 243
 def test_inserts_are_refused_until_there_is_room(
     may_mount: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a file system of its own where mounting is permitted, and without: the server says that there is no room."""
+    """With a mounted file system where mounting is permitted, and without one, the server reports a full disk."""
     if not may_mount:
         refused = subprocess.CompletedProcess([], 1, b"", b"")
         monkeypatch.setattr("adledger.loadtest.lab.disk.subprocess.run", lambda *_, **__: refused)
@@ -60,7 +60,7 @@ time.sleep(600)
 
 
 def test_a_killed_run_leaves_no_file_system_mounted(tmp_path: Path) -> None:
-    """However the process ends that mounted it: also by kill -9."""
+    """It is unmounted however the mounting process ends, kill -9 included."""
     folder = tmp_path / "disk"
     with subprocess.Popen(
         [sys.executable, "-c", _FILL_AND_SAY, str(folder)], stdout=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""The judge of ClickHouse's bytes: which insert is under way, and whose answer is struck."""
+"""Parsing ClickHouse's bytes: which insert is under way, and whose answer is dropped."""
 
 from uuid import UUID
 
@@ -46,7 +46,7 @@ def until_rows_are_sent(gate: ClickHouseGate, insert: Insert) -> None:
 
 @given(INSERTS, PROGRESS)
 def test_an_insert_is_under_way_from_its_rows_to_its_answer(insert: Insert, progress: list[bytes]) -> None:
-    """Progress is no answer, whatever its numbers are; the end of the stream is, behind progress or alone."""
+    """Progress is not an answer, whatever its numbers; the end of the stream is, after progress or alone."""
     faults = ClickHouseFaults()
     gate = faults.gate()
     assert passes(gate, Side.REQUESTS, query_of(insert)) is Action.PASS
@@ -60,8 +60,8 @@ def test_an_insert_is_under_way_from_its_rows_to_its_answer(insert: Insert, prog
 
 
 @given(st.lists(INSERTS, min_size=1, max_size=6), st.sampled_from(PROTOCOL_TABLES))
-def test_one_answer_is_struck(inserts: list[Insert], table: str) -> None:
-    """That of the first insert into the table which the server has done; none before, none after."""
+def test_one_answer_is_dropped(inserts: list[Insert], table: str) -> None:
+    """It is that of the first insert into the table that the server has done; none before, none after."""
     faults = ClickHouseFaults()
     gate = faults.gate()
     faults.strike_next(table, Action.CUT)
@@ -76,7 +76,7 @@ def test_one_answer_is_struck(inserts: list[Insert], table: str) -> None:
 
 
 def test_a_refusal_is_an_answer() -> None:
-    """An insert that the server refuses is not under way any more, and nothing is struck: it was not done."""
+    """A refused insert is no longer under way, and nothing is dropped, since it was not done."""
     faults = ClickHouseFaults()
     gate, insert = faults.gate(), Insert(0, 1, "events")
     faults.strike_next("events", Action.CUT)
@@ -88,7 +88,7 @@ def test_a_refusal_is_an_answer() -> None:
 
 @given(st.lists(INSERTS, min_size=1, max_size=6), st.sampled_from(PROTOCOL_TABLES))
 def test_one_insert_is_held_back(inserts: list[Insert], table: str) -> None:
-    """The first into the table, with its first byte: the server learns nothing of it before it is released."""
+    """The first into the table is held from its first byte: the server learns nothing of it before the release."""
     faults = ClickHouseFaults()
     faults.hold_next(table)
     actions = [passes(faults.gate(), Side.REQUESTS, query_of(insert)) for insert in inserts]
@@ -100,8 +100,8 @@ def test_one_insert_is_held_back(inserts: list[Insert], table: str) -> None:
 
 
 @given(INSERTS)
-def test_inserts_are_slow_while_that_is_wanted(insert: Insert) -> None:
-    """Their requests alone: rows and answers follow at their own speed."""
+def test_only_inserts_are_slowed(insert: Insert) -> None:
+    """Rows and answers pass at their own speed."""
     faults = ClickHouseFaults()
     gate = faults.gate()
     faults.slow = True
@@ -121,8 +121,8 @@ def test_a_connection_that_ended_has_nothing_under_way() -> None:
     assert faults.under_way() == set()
 
 
-def test_the_clock_is_ahead_for_those_who_ask() -> None:
-    """The query that the sink asks the time with gets the seconds added; as short text, its length before it."""
+def test_the_clock_is_ahead_for_the_sinks_query() -> None:
+    """The query that the sink reads the time with gets the seconds added; as a short string, it keeps a right length."""
     faults = ClickHouseFaults()
     faults.clock_ahead_seconds = 40
     asked = bytes([len(SERVER_TIME)]) + SERVER_TIME.encode()

@@ -1,4 +1,4 @@
-"""The laws of `Sink`, for every implementation: subclass `SinkContract` and give it a `harness` fixture.
+"""The laws of `Sink`, for every implementation: subclass `SinkContract` and define a `harness` fixture.
 
 Each test uses a lane of its own, so that one database serves them all.
 """
@@ -29,7 +29,7 @@ _lanes = itertools.count(1)
 
 
 class Harness(Protocol):
-    """What the suite needs beside the sink."""
+    """What the suite needs besides the sink."""
 
     sink: Sink
 
@@ -37,7 +37,7 @@ class Harness(Protocol):
         """Return the lane's rows of a protocol table, every column of PROTOCOL_COLUMNS, in any order."""
 
     async def texts(self, table: str) -> dict[int, bytes]:
-        """Return what a text table holds, each hash once."""
+        """Return what a table of dimension strings holds, each hash once."""
 
     async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
         """Start an insert into events that runs on the server until it is killed; return its outcome."""
@@ -100,7 +100,7 @@ def entry(lane: int, batch_no: int) -> LedgerEntry:
 
 
 def led(lane: int, batch_no: int) -> LedgerEntry:
-    """Return such an entry of a log with leaders, of which one is not known."""
+    """Return such an entry of a log with leader epochs, one of them unknown."""
     return replace(entry(lane, batch_no), leader_epochs=(-1, 2**31 - 1))
 
 
@@ -148,7 +148,7 @@ class SinkContract:
     async def test_every_value_comes_back_as_it_was_written(
         self, harness: Harness, lane: int, table: str
     ) -> None:
-        """The least and the greatest value of every column survive the way there and back."""
+        """The least and the greatest value of every column round-trip."""
         stamp = await self.stamp(harness, lane, 2**64 - 1)
         columns = extremes(table)
         await harness.sink.insert(table, columns, stamp)
@@ -163,7 +163,7 @@ class SinkContract:
         assert sorted(values) == [b"", b"x\x00\xff"]
 
     async def test_a_block_that_comes_late_is_refused_whole(self, harness: Harness, lane: int) -> None:
-        """Past send_by the server says no, and says why; no row is stored, in any protocol table."""
+        """After send_by the server refuses it with the reason, and no row is stored, in any protocol table."""
         now = await harness.sink.server_time()
         late = Stamp(lane, 1, now - 1)
         blocks = {
@@ -187,7 +187,7 @@ class SinkContract:
         assert (await harness.sink.batch_rows(lane, 1))["events"] == 1
 
     async def test_rows_of_two_partitions_are_not_one_insert(self, harness: Harness, lane: int) -> None:
-        """Two days of the watermark in one block are refused by us, before anything is sent."""
+        """Two days of the watermark in one block are refused by the sink, before anything is sent."""
         clock = np.array([CLOCK - 1, CLOCK])
         stamp = await self.stamp(harness, lane)
         with pytest.raises(ValueError, match="more than one day"):
@@ -195,7 +195,7 @@ class SinkContract:
         assert (await harness.sink.batch_rows(lane, 1))["events"] == 0
 
     async def test_columns_must_be_the_tables(self, harness: Harness, lane: int) -> None:
-        """A column too few or too many, of another length, or with a value that does not fit, is refused by us."""
+        """The sink refuses a missing or extra column, another length, and a value that does not fit."""
         stamp = await self.stamp(harness, lane)
         good = events(2)
         wrong = [
@@ -210,11 +210,11 @@ class SinkContract:
                 await harness.sink.insert("events", columns, stamp)
 
     async def test_an_insert_of_no_rows_is_nothing(self, harness: Harness, lane: int) -> None:
-        """No rows, no insert: also past the deadline."""
+        """Without rows nothing is inserted, even after the deadline."""
         await harness.sink.insert("dead_letters", dead_letters([]), Stamp(lane, 1, 0))
 
     async def test_batch_rows_counts_every_table(self, harness: Harness, lane: int) -> None:
-        """Rows by table, of this batch of this lane only; zero where there are none."""
+        """Rows are counted by table, of this batch of this lane only; zero where there are none."""
         stamp = await self.stamp(harness, lane)
         assert await harness.sink.batch_rows(lane, 1) == dict.fromkeys(PROTOCOL_TABLES, 0)
         await harness.sink.insert("events", events(1000), stamp)
@@ -227,7 +227,7 @@ class SinkContract:
         assert await harness.sink.batch_rows(lane, 1) == expected
 
     async def test_last_batches_are_ascending_from_the_given(self, harness: Harness, lane: int) -> None:
-        """Every table is there, with the numbers it holds rows of, each once."""
+        """Every table is listed, with the batch numbers that it holds rows of, each once."""
         for number in (3, 1, 2):
             await harness.sink.insert("events", events(10), await self.stamp(harness, lane, number))
         await harness.sink.insert("rollup_minute", rollups(5), await self.stamp(harness, lane, 2))
@@ -238,7 +238,9 @@ class SinkContract:
         }  # fmt: skip
 
     async def test_the_ledgers_end_is_the_highest_batch(self, harness: Harness, lane: int) -> None:
-        """None without a row; then the entry of the highest number, field by field, whatever the order of writing."""
+        """It is None without a row, and else the entry of the highest number, field by field, in whatever order rows were
+        written.
+        """
         assert await harness.sink.ledger_end(lane) is None
         for number in (2, 3, 1):
             columns = ledger_columns(led(lane, number))
@@ -246,7 +248,7 @@ class SinkContract:
         assert await harness.sink.ledger_end(lane) == led(lane, 3)
 
     async def test_an_empty_batch_is_a_ledger_entry_too(self, harness: Harness, lane: int) -> None:
-        """No ranges, no counts, no money: as an idle lane writes it."""
+        """It has no ranges, no counts and no money, as an idle lane writes it."""
         empty = LedgerEntry(lane, 7, "e", (), 0, 0, -1, CLOCK, CLOCK, 0, {}, (), 0, 0, 0, 0)
         await harness.sink.insert("ledger", ledger_columns(empty), await self.stamp(harness, lane, 7))
         assert await harness.sink.ledger_end(lane) == empty
@@ -254,7 +256,7 @@ class SinkContract:
     async def test_stored_events_are_the_batchs_by_topic_and_offset(
         self, harness: Harness, lane: int
     ) -> None:
-        """Every column that recovery needs comes back, for this batch only, with its dtype."""
+        """Every column that recovery needs is returned, for this batch only, with its dtype."""
         written = events(5000, seed=1)
         await harness.sink.insert("events", events(10, seed=2), await self.stamp(harness, lane, 1))
         await harness.sink.insert("events", written, await self.stamp(harness, lane, 2))
@@ -275,7 +277,7 @@ class SinkContract:
     async def test_identities_are_the_firsts_in_time_and_before_the_batch(
         self, harness: Harness, lane: int
     ) -> None:
-        """Duplicates are left out, and so is what lies before the clock, in later batches, or in other lanes."""
+        """Duplicates are left out, and so are events before the watermark, in later batches, or in other lanes."""
         written = [events(3000, seed=n) for n in range(3)]
         for number, columns in enumerate(written, start=1):
             await harness.sink.insert("events", columns, await self.stamp(harness, lane, number))
@@ -320,7 +322,7 @@ class SinkContract:
         assert len(keys) == 2
 
     async def test_rule_events_are_the_firsts_in_the_lanes_order(self, harness: Harness, lane: int) -> None:
-        """Non-duplicates since the clock and before the batch: by batch, watermark, topic and offset."""
+        """They are non-duplicates since the watermark and before the batch, by batch, watermark, topic and offset."""
         written = [events(3000, seed=n) for n in range(3)]
         for number, columns in enumerate(written, start=1):
             await harness.sink.insert("events", columns, await self.stamp(harness, lane, number))
@@ -341,7 +343,7 @@ class SinkContract:
         assert got == expected
 
     async def test_the_last_record_of_a_topic(self, harness: Harness, lane: int) -> None:
-        """Event or dead letter, whichever came last: of this lane, epoch and topic, before the batch and in time."""
+        """It is the last event or dead letter of this lane, epoch and topic, before the batch and in time."""
         for number, epoch in ((1, "old"), (2, "new"), (3, "new")):
             of = replace(entry(lane, number), epoch=epoch)
             await harness.sink.insert("ledger", ledger_columns(of), await self.stamp(harness, lane, number))
@@ -371,8 +373,8 @@ class SinkContract:
         await stream.aclose()  # type: ignore[attr-defined]
         assert (await harness.sink.batch_rows(lane, 1))["events"] == 1000
 
-    async def test_texts_may_be_written_again(self, harness: Harness, lane: int) -> None:
-        """The same text under the same hash twice is one text; any bytes are a text."""
+    async def test_strings_may_be_written_again(self, harness: Harness, lane: int) -> None:
+        """The same string under the same hash twice is one string; any bytes are valid."""
         key = 2**64 - lane
         for _ in range(2):
             await harness.sink.insert_texts(
@@ -383,11 +385,11 @@ class SinkContract:
         assert (agents[key], agents[lane], pages[key]) == (b"\xff\x00", b"", "/\u00fc".encode())
 
     async def test_quiesce_returns_when_nothing_runs(self, harness: Harness, lane: int) -> None:
-        """Without an insert of the lane on the server there is nothing to wait for."""
+        """Without an insert of the lane on the server it does not wait."""
         await harness.sink.quiesce(lane)
 
     async def test_quiesce_ends_the_lanes_inserts_and_no_others(self, harness: Harness, lane: int) -> None:
-        """An insert that runs on is killed: its outcome is unknown to its sender, and after quiesce it never lands."""
+        """A running insert is killed: its outcome is unknown to its sender, and after quiesce it never lands."""
         other = next(_lanes)
         mine = await harness.held_insert(await self.stamp(harness, lane))
         theirs = await harness.held_insert(await self.stamp(harness, other))
@@ -403,7 +405,7 @@ class SinkContract:
     async def test_a_cancelled_insert_is_stored_whole_or_not_at_all(
         self, harness: Harness, lane: int
     ) -> None:
-        """Cancelling leaves a sink that works, and after quiesce a batch that does not change any more."""
+        """Cancelling leaves a sink that works, and after quiesce the batch no longer changes."""
         stamp = await self.stamp(harness, lane)
         task = asyncio.create_task(harness.sink.insert("events", events(20_000), stamp))
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
-"""The laws of `Source`, for every implementation: subclass `SourceLaws` and give it a `log` fixture.
+"""The laws of `Source`, for every implementation: subclass `SourceLaws` and define a `log` fixture.
 
-Each test finds a log of its own, with TOPICS topics of PARTITIONS partitions and a group that nobody has joined.
+Each test has a log of its own, with TOPICS topics of PARTITIONS partitions and a group that nobody has joined.
 """
 
 import asyncio
@@ -38,20 +38,20 @@ ODD_RECORDS: list[Record] = [
 
 
 class Log(Protocol):
-    """What the suite needs beside sources: a log to fill, and members of its one group."""
+    """What the suite needs besides sources: a log to fill, and members of its one group."""
 
     keeps_record_times: bool
     """Whether a record's log time is the one it is appended with (the broker may set its own)."""
 
     async def append(self, topic: int, partition: int, records: Sequence[Record]) -> None:
-        """Append records, which can be fetched when this returns, in at least one batch of their own."""
+        """Append records as at least one batch of their own; they can be fetched when this returns."""
 
     def member(self) -> Source:
         """Return a source that has not joined the group."""
 
 
 class Listener:
-    """Remembers what it was told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.assigned: dict[int, Assignment] = {}
@@ -116,8 +116,8 @@ class SourceLaws:
 
     # reading
 
-    async def test_what_was_appended_is_fetched(self, log: Log):
-        """Records come back in order, once, byte for byte, null and empty told apart, with offset and log time."""
+    async def test_appended_records_are_fetched(self, log: Log):
+        """Records come back in order, once, byte for byte, null distinct from empty, with offset and log time."""
         await log.append(0, 1, ODD_RECORDS)
         await log.append(0, 1, some_records(500))
         source = log.member()
@@ -131,7 +131,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_a_fetch_may_begin_anywhere(self, log: Log):
-        """From every offset, also in the middle of a batch, a fetch begins with that very record."""
+        """From every offset, also in the middle of a batch, a fetch begins with exactly that record."""
         await log.append(0, 1, some_records(20))
         await log.append(0, 1, some_records(20, 20))
         source = log.member()
@@ -143,7 +143,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_a_small_limit_still_makes_progress(self, log: Log):
-        """A fetch of few bytes brings at least one batch, however large, and little more."""
+        """A fetch of few bytes returns at least one batch, however large, and little more."""
         large: Record = (START, b"k", b"v" * 200_000)
         for _ in range(4):
             await log.append(0, 1, [large])
@@ -155,7 +155,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_topics_are_fetched_together(self, log: Log):
-        """One `Fetched` comes for each topic asked for, each from its own position, also where it has nothing."""
+        """Each requested topic gets one `Fetched` from its own position, even without records."""
         await log.append(0, 1, some_records(10))
         await log.append(1, 1, some_records(5))
         source = log.member()
@@ -168,7 +168,7 @@ class SourceLaws:
         assert found[0].drained
         await source.leave()
 
-    async def test_lanes_are_apart(self, log: Log):
+    async def test_lanes_are_separate(self, log: Log):
         """A record is in the lane of its partition and in no other."""
         await log.append(0, 1, some_records(3))
         source = log.member()
@@ -179,7 +179,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_an_end_is_drained_until_it_moves(self, log: Log):
-        """At the end a fetch brings nothing and says drained; what is appended then, the next one brings."""
+        """At the end a fetch returns nothing and is drained; the next fetch returns what is appended after it."""
         await log.append(0, 1, some_records(3))
         source = log.member()
         await joined(source)
@@ -190,7 +190,7 @@ class SourceLaws:
         assert [r[0] for r in read_back(walk(await waiting))] == [3, 4]
         await source.leave()
 
-    async def test_behind_the_end_is_out_of_range(self, log: Log):
+    async def test_after_the_end_is_out_of_range(self, log: Log):
         """A position that the log does not hold is an error, never a silent jump."""
         await log.append(0, 1, some_records(3))
         source = log.member()
@@ -200,7 +200,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_bounds_are_the_first_and_the_end(self, log: Log):
-        """Bounds name every topic's first offset and the one after its last."""
+        """Bounds have every topic's first offset and the one after its last."""
         await log.append(1, 1, some_records(6))
         source = log.member()
         await joined(source)
@@ -210,7 +210,7 @@ class SourceLaws:
     # membership
 
     async def test_a_lone_member_has_every_lane(self, log: Log):
-        """Every lane is assigned, once, in one generation of one member."""
+        """Every lane is assigned once, in one generation of one member."""
         source = log.member()
         listener = Listener()
         topology = await source.join(listener)
@@ -222,7 +222,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_leaving_revokes(self, log: Log):
-        """Who leaves is told that all its lanes are gone."""
+        """A member that leaves has all its lanes revoked."""
         source = log.member()
         listener = await joined(source)
         await source.leave()
@@ -259,7 +259,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_what_was_committed_is_there_for_the_next_member(self, log: Log):
-        """Offset and metadata of each topic come back as committed, for the lane they were committed for."""
+        """Offset and metadata of each topic read back as committed, for their lane."""
         await log.append(0, 1, some_records(9))
         await log.append(1, 1, some_records(5))
         first = {0: Committed(0, ""), 1: Committed(5, "text")}
@@ -280,7 +280,7 @@ class SourceLaws:
         await successor.leave()
 
     async def test_topics_may_be_committed_one_by_one(self, log: Log):
-        """A commit leaves alone what it does not name."""
+        """A commit does not change topics that it does not name."""
         await log.append(1, 1, some_records(5))
         source = log.member()
         listener = await joined(source)
@@ -299,7 +299,7 @@ class SourceLaws:
         await source.leave()
 
     async def test_an_old_generation_is_fenced(self, log: Log):
-        """A commit in the name of an earlier assignment is refused and changes nothing."""
+        """A commit in an earlier assignment's generation is refused and changes nothing."""
         source = log.member()
         listener = await joined(source)
         stale = listener.assigned[1]
@@ -323,8 +323,8 @@ class SourceLaws:
         assert await source.committed(1) == {}
         await source.leave()
 
-    async def test_who_has_left_is_fenced(self, log: Log):
-        """After leaving, nothing can be committed any more."""
+    async def test_a_member_that_left_is_fenced(self, log: Log):
+        """After leaving, nothing can be committed."""
         source = log.member()
         listener = await joined(source)
         mine = listener.assigned[1]
@@ -332,8 +332,8 @@ class SourceLaws:
         with pytest.raises(CommitFenced):
             await source.commit(mine, {0: Committed(0, "")})
 
-    async def test_a_lane_that_is_not_there_is_an_error(self, log: Log):
-        """Asking for a lane beyond the last is refused by each method."""
+    async def test_a_lane_that_does_not_exist_is_an_error(self, log: Log):
+        """Each method refuses a lane beyond the last."""
         source = log.member()
         listener = await joined(source)
         some = listener.assigned[1]

@@ -24,7 +24,7 @@ from tests.support.clickhouse_servers import SERVERS, address_of, running_server
 
 
 class _Hold(SinkFaults):
-    """Inserts of the lanes named here run until they are killed."""
+    """Inserts of these lanes run until they are killed."""
 
     def __init__(self) -> None:
         self.lanes: set[int] = set()
@@ -89,7 +89,7 @@ class ClickHouseHarness:
         return dict(await asyncio.to_thread(self._query, f"SELECT * FROM {self.database}.{table} FINAL"))
 
     async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
-        """Run an insert whose rows take the server for ever to make."""
+        """Run an insert whose rows the server never finishes producing."""
         client = connect(self.address)
         query_id = f"{insert_id_prefix(self.database, stamp.lane)}{stamp.batch_no}/events/{uuid.uuid4()}"
         slow = (
@@ -147,7 +147,7 @@ class TestClickHouseSink(SinkContract):
         assert parts == [(1,)]
 
     async def test_the_server_too_refuses_two_partitions(self, harness: ClickHouseHarness) -> None:
-        """Were our own check to miss it: with the sink's settings ClickHouse stores nothing of such a block."""
+        """With the sink's settings ClickHouse stores nothing of such a block, even if our own check missed it."""
         two_days = (
             f"INSERT INTO {harness.database}.dead_letters (lane, batch_no, send_by, lane_clock) "
             "SELECT 60001, 1, 4000000000, toDateTime64(number * 86400, 3, 'UTC') FROM numbers(2)"

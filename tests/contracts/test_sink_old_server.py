@@ -1,4 +1,4 @@
-"""The sink over Debian's clickhouse-server 18.16: the wire of a server that we did not build.
+"""The sink with Debian's clickhouse-server 18.16: the wire of a server that we did not build.
 
 Its dialect lacks DateTime64 and constraints, so times are read as integers, and the deadline's law does not run here.
 """
@@ -44,7 +44,7 @@ class OldServerHarness:
         return dict(await asyncio.to_thread(self._query, f"SELECT * FROM {DATABASE}.{table} FINAL"))
 
     async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
-        """Run an insert whose rows take the server for ever to make."""
+        """Run an insert whose rows the server never finishes producing."""
         client = connect(self.address)
         query_id = f"{insert_id_prefix(DATABASE, stamp.lane)}{stamp.batch_no}/events/{uuid.uuid4()}"
         slow = (

@@ -38,7 +38,7 @@ class TestFilesSource(SourceLaws):
     """A folder keeps the laws."""
 
     async def test_one_consumer_at_a_time(self, log):
-        """A second member of the group is refused by name while the first is in, and welcome after it."""
+        """A second member of the group is refused, with the owner's name, while the first is in, and accepted after it."""
         first, second = log.member(), log.member()
         await joined(first)
         with pytest.raises(LogError, match=f"for group readers, is in use by process {os.getpid()}"):
@@ -47,7 +47,7 @@ class TestFilesSource(SourceLaws):
         await joined(second)
         await second.leave()
 
-    async def test_groups_are_apart(self, log):
+    async def test_groups_are_separate(self, log):
         """Two groups read the same log side by side."""
         first, second = log.member(), FilesSource(log.folder, "others")
         await joined(first)
@@ -55,7 +55,7 @@ class TestFilesSource(SourceLaws):
         await first.leave()
         await second.leave()
 
-    async def test_looking_needs_no_membership(self, log):
+    async def test_reading_needs_no_membership(self, log):
         """Bounds, records and a group's offsets can be read without joining it."""
         await log.append(0, 1, some_records(4))
         looker = log.member()
@@ -64,8 +64,8 @@ class TestFilesSource(SourceLaws):
         assert await looker.committed(1) == {}
         assert not (log.folder / "groups").exists(), "and leaves nothing behind"
 
-    async def test_member_ids_may_be_given(self, log):
-        """Who needs reproducible runs passes the member ids in."""
+    async def test_member_ids_may_be_passed_in(self, log):
+        """For reproducible runs member ids are passed in."""
         ids = iter(["a", "b"])
         source = FilesSource(log.folder, "readers", member_ids=lambda: next(ids))
         listener = await joined(source)

@@ -1,7 +1,7 @@
 """Fuzz for a while, from a seed that is printed: `python -m tests.fuzz --seconds 60`.
 
-Each case has a seed of its own, made of the run's and its number, so that a failure is repeated alone:
-`python -m tests.fuzz --target batches --seed 5 --case 1234`.
+Each case has its own seed, derived from the run's seed and its number, so that a failure can be repeated alone: `python -m
+tests.fuzz --target batches --seed 5 --case 1234`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ CASES_BETWEEN_LOOKS = 50
 
 
 def run_case(target: str, seed: int, case: int, kept: list[bytes]) -> None:
-    """Run one case. Raises what is wrong."""
+    """Run one case. Raises the violation."""
     TARGETS[target](random.Random(f"{target} {seed} {case}"), kept)
 
 

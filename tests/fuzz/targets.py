@@ -1,6 +1,6 @@
-"""What is fuzzed: record batches as a broker may bring them, and records as producers may write them.
+"""What is fuzzed: record batches as a broker may return them, and records as producers may write them.
 
-A target makes one case of a random source, from the corpus or from nothing, and raises where a law is broken.
+A target makes one case from a random source, from the corpus or from nothing, and raises where a law is broken.
 """
 
 import random
@@ -30,7 +30,7 @@ HEADER_FIELDS = ((8, ">i"), (16, ">b"), (21, ">h"), (23, ">i"), (27, ">q"), (35,
 
 
 def corpus(target: str) -> list[bytes]:
-    """Return what was kept for a target: each found a fault once, or stands for a kind."""
+    """Return a target's corpus: each entry once found a fault, or is an example of a kind."""
     return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
 
 
@@ -41,7 +41,7 @@ def fuzz_batches(rng: random.Random, kept: Sequence[bytes]) -> None:
 
 
 def check_fetch(data: bytes, position: int) -> None:
-    """Hold the laws of a fetch against bytes, whatever they are."""
+    """Check the laws of a fetch on any bytes."""
     try:
         found = decode_batches(data, position, (), "record", "fuzz-0")
     except LogError:
@@ -85,7 +85,7 @@ def _time(batch: EncodedBatch) -> int:
 
 
 def _batch(rng: random.Random, kept: Sequence[bytes]) -> bytes:
-    """Return a batch: honest, with lies in its header or its records, compressed well or badly; mostly well sealed."""
+    """Return a batch: honest, or with a false header or records, compressed well or badly; mostly with a right checksum."""
     data = bytearray(rng.choice(kept) if kept and rng.random() < 0.3 else _made(rng))
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
         at, form = rng.choice(HEADER_FIELDS)
@@ -136,7 +136,7 @@ def _compressed(data: bytes, codec: int, rng: random.Random) -> bytes:
 
 
 def _spoiled(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with a few changed, taken out, put in or repeated."""
+    """Return bytes with a few changed, removed, inserted or repeated."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 5))):
         at = rng.randrange(len(out) + 1)

@@ -12,15 +12,15 @@ CASES = 300
 
 
 @pytest.mark.parametrize("number", range(len(corpus("batches"))))
-def test_kept_batches(number):
-    """The laws of a fetch hold for each batch that was kept, from its first offset on and from later ones."""
+def test_the_corpus_of_batches(number):
+    """The laws of a fetch hold for each batch of the corpus, from its first offset on and from later ones."""
     for position in (0, 1, 5):
         check_fetch(corpus("batches")[number], position)
 
 
 @pytest.mark.parametrize("number", range(len(corpus("records"))))
-def test_kept_records(number):
-    """Both paths of decode agree on each record that was kept."""
+def test_the_corpus_of_records(number):
+    """Both paths of decode agree on each record of the corpus."""
     decode_one(corpus("records")[number], b"u-14", BOTH)
 
 

@@ -1,4 +1,6 @@
-"""Several senders and several workers on Kafka: the same events however many send them, counted exactly by all together."""
+"""Several senders and several workers on Kafka: the same events for any number of senders, counted exactly by all workers
+together.
+"""
 
 import asyncio
 from pathlib import Path
@@ -54,7 +56,7 @@ Log = dict[tuple[int, int], list[tuple[int, bytes | None, bytes]]]
 
 
 def test_a_run_of_many_counts_exactly(kafka: LocalBroker, tmp_path: Path) -> None:
-    """Three senders share out the partitions, two workers the lanes; each has some, and every row is the truth's."""
+    """Three senders share the partitions, two workers the lanes; each has some, and every row equals the ground truth."""
     (tmp_path / "many.toml").write_text(PROFILE)
     with EmbeddedServer.start(tmp_path / "clickhouse") as server:
         ended = adledger(
@@ -78,7 +80,9 @@ def test_a_run_of_many_counts_exactly(kafka: LocalBroker, tmp_path: Path) -> Non
 
 
 async def test_the_log_is_the_same_however_many_send(kafka: LocalBroker, tmp_path: Path) -> None:
-    """Every partition of both topics holds the same log times, keys and values in the same order, by one sender as by three."""
+    """Every partition of both topics has the same log times, keys and values in the same order, with one sender and with
+    three.
+    """
     logs = []
     for senders in (1, 3):
         name = f"many-{uuid4().hex[:8]}"
@@ -98,7 +102,7 @@ async def test_the_log_is_the_same_however_many_send(kafka: LocalBroker, tmp_pat
 
 
 def send(settings: Settings, senders: int, folder: Path) -> None:
-    """Send all of MODEL's records as fast as the log takes them, by so many processes."""
+    """Send all of MODEL's records as fast as the log accepts them, from this many processes."""
     schedule = Schedule(start_ms=START, end_ms=START + 10**12, speed=0.0, warm_up_seconds=0.0, seconds=60.0)
     processes = [
         SenderProcess.start(
@@ -121,7 +125,7 @@ def send(settings: Settings, senders: int, folder: Path) -> None:
 
 
 async def read(settings: Settings, servers: str) -> Log:
-    """Return log time, key and value of every record, by topic's index and partition."""
+    """Return log time, key and value of every record, by topic index and partition."""
     where = {
         TopicPartition(topic, partition): (index, partition)
         for index, topic in enumerate(settings.topics)
@@ -142,5 +146,5 @@ async def read(settings: Settings, servers: str) -> Log:
 
 
 def owned_by(event_log: Path) -> set[int]:
-    """Return the lanes that a worker ever owned, by its event log."""
+    """Return the lanes that a worker ever owned, from its event log."""
     return {lane for event in events_of(event_log, "lanes_assigned") for lane in event.fields["lanes"]}

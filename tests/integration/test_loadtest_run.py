@@ -1,4 +1,4 @@
-"""`adledger loadtest` on real servers: load, harm, drain, verification, and nothing left of it after `clean`."""
+"""`adledger loadtest` on real servers: load, faults, drain, verification, and nothing left of it after `clean`."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ def run_arguments(folder: Path, text: str, target: str, clickhouse: str) -> list
 
 
 def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
-    """It holds, counted exactly; what is altered afterwards is found and explained; `clean` leaves nothing of it."""
+    """The run holds, counted exactly; a later alteration is found and explained; `clean` leaves nothing of it."""
     address = f"clickhouse://{server.host}:{server.port}/?http_port={server.http_port}"
     arguments = run_arguments(tmp_path, PROFILE, f"kafka://{kafka.servers}", address)
     ended = adledger(tmp_path / "run", *arguments, "--run-id", "mine", "--json")
@@ -128,7 +128,9 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
 
 
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
-    """Ctrl-C ends a run on a files: log cleanly: exit code 130, a summary, the seconds until then; the rest is exact."""
+    """Ctrl-C ends a run on a files: log cleanly, with exit code 130, a summary and the seconds until then; the count is
+    exact.
+    """
     text = PROFILE.partition("[settings.kafka]")[0].replace('"6s"', '"50s"')
     arguments = run_arguments(
         tmp_path, text, f"files:{tmp_path / 'log'}", f"embedded:{tmp_path / 'clickhouse'}"
@@ -149,7 +151,7 @@ def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:
 
 
 def test_crossed_thresholds_end_a_run(tmp_path: Path) -> None:
-    """abort_on_fail ends the load early; the exit code is k6's 99, and what was sent is counted exactly all the same."""
+    """abort_on_fail ends the load early with k6's exit code 99, and what was sent is still counted exactly."""
     text = PROFILE.partition("[settings.kafka]")[0].replace('"6s"', '"50s"').replace(
         'freshness_ms = ["max<90000"]', 'freshness_ms = [{ threshold = "max<1", abort_on_fail = true }]'
     )  # fmt: skip
@@ -209,8 +211,8 @@ def test_other_executors(tmp_path: Path, load: str) -> None:
     assert verification.records_found > 3_000
 
 
-def test_misuse_is_told_apart(tmp_path: Path) -> None:
-    """A wrong profile, rate or target: exit code 2, before anything is made."""
+def test_misuse_has_its_own_exit_code(tmp_path: Path) -> None:
+    """An invalid profile, rate or target has exit code 2, before anything is created."""
     for arguments in (
         ["no-such-profile", "--target", "local"],
         ["steady-day", "--target", "kafka://localhost:1"],

@@ -1,4 +1,6 @@
-"""Traffic into a deployment's own topics, where its workers count it: a profile's (`loadtest send`), or a log's (`import --speed`)."""
+"""Traffic into a deployment's own topics, counted by its workers: a profile's (`loadtest send`), or a log's (`import
+--speed`).
+"""
 
 import json
 import uuid
@@ -9,8 +11,8 @@ from tests.support.commands import adledger
 from tests.unit.test_importing_ad_logs import line
 
 
-def test_what_is_sent_is_what_the_worker_counts(kafka, tmp_path: Path):
-    """As many records as were told to be sent are in the ledger, and most of them bill."""
+def test_the_worker_counts_what_is_sent(kafka, tmp_path: Path):
+    """The ledger has as many records as were reported as sent, and most of them bill."""
     name = f"send-{uuid.uuid4().hex[:8]}"
     topics = ("--set", f"topics={name}-i,{name}-c", "--set", f"rollups_topic={name}-r")
     where = ("--source", f"kafka://{kafka.servers}", *topics, "--json")
@@ -30,7 +32,7 @@ def test_what_is_sent_is_what_the_worker_counts(kafka, tmp_path: Path):
 
 
 def test_a_replay_into_kafka_counts_as_it_happened(kafka, tmp_path):
-    """iPinYou's two logs, merged and replayed as of now: the worker bills all of them, as new events."""
+    """iPinYou's two logs, merged and replayed as of now, are billed in full, as new events."""
     stamp = "201306060000{:02}000"
     impressions = [line(bid=f"b{i:03}", time=stamp.format(i // 2)) for i in range(40)]
     clicks = [line(bid=f"b{i:03}", time=stamp.format(25 + i // 10), type="2") for i in range(0, 40, 10)]

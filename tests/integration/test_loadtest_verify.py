@@ -1,4 +1,4 @@
-"""`loadtest verify` finds whatever is done to a run's tables, and names the events, batches or records behind it."""
+"""`loadtest verify` finds any alteration of a run's tables, and names the events, batches or records behind it."""
 
 import json
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 
 
 def verified_after(ended: Ended, *statements: str) -> Verification:
-    """Copy the run's tables, do something to the copy ({d}), and return what verification says of it."""
+    """Copy the run's tables, alter the copy ({d}), and return what verification says of it."""
     copy = f"{ended.database}_copy"
     ended.client.execute(f"CREATE DATABASE {copy}")
     try:
@@ -82,8 +82,8 @@ def verified_after(ended: Ended, *statements: str) -> Verification:
         ended.client.execute(f"DROP DATABASE {copy} SYNC")
 
 
-def test_what_nobody_touched_is_equal(ended: Ended) -> None:
-    """The copy itself changes nothing: counted exactly, to the record."""
+def test_an_unaltered_copy_is_equal(ended: Ended) -> None:
+    """The copy itself changes nothing: it is counted exactly, to the record."""
     found = verified_after(ended)
     assert found.equal
     assert found.wrong == found.explanations == ()
@@ -139,10 +139,10 @@ def test_what_nobody_touched_is_equal(ended: Ended) -> None:
         "a ledger row deleted", "dead letters deleted",
     ],
 )  # fmt: skip
-def test_whatever_is_done_to_the_tables_is_found_and_explained(
+def test_every_alteration_is_found_and_explained(
     ended: Ended, statement: str, wrong: str, explanation: str
 ) -> None:
-    """What differs is listed, and the events or batches behind it are named."""
+    """The differences are listed, and the events or batches behind them named."""
     found = verified_after(ended, statement)
     assert not found.equal
     assert any(wrong in line for line in found.wrong), found.wrong

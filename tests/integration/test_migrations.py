@@ -1,4 +1,4 @@
-"""The migrations on the engine: the tables say what `schemas/tables.py` says, and are made once."""
+"""The migrations on the engine: the tables are those of `schemas/tables.py`, and are created once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +67,7 @@ def insert(client: Client, table: str, rows: int = 1, **columns: int | str) -> N
 
 @pytest.mark.parametrize("table", [*PROTOCOL_COLUMNS, *TEXT_COLUMNS])
 def test_the_tables_have_the_columns_that_are_written(client: Client, database: str, table: str) -> None:
-    """Every stored column without a default is one that the sink writes; what it writes is there, of its type.
-
-    A default is for rows from before the column was there.
-    """
+    """Every stored column without a default is one that the sink writes, of its type, and vice versa."""
     found = client.execute(
         "SELECT name, type, default_kind FROM system.columns "
         "WHERE database = %(d)s AND table = %(t)s AND default_kind IN ('', 'DEFAULT')",
@@ -84,7 +81,7 @@ def test_the_tables_have_the_columns_that_are_written(client: Client, database: 
 
 
 def test_names_in_sql_are_the_codes_of_the_contract(client: Client, database: str) -> None:
-    """Classes, event types and reasons of dead letters are Enums of exactly our numbers."""
+    """Classes, event types and reasons of dead letters are Enums with exactly our numbers."""
     columns = client.execute(
         "SELECT table, name, type FROM system.columns WHERE database = %(d)s AND default_kind = 'ALIAS'",
         {"d": database},
@@ -103,7 +100,7 @@ def test_names_in_sql_are_the_codes_of_the_contract(client: Client, database: st
 
 
 def test_reasons_in_v_events_are_the_contracts(client: Client, database: str) -> None:
-    """Each bit has its Reason's name; a bit without one is shown by number."""
+    """Each bit has its Reason's name, and an unknown bit is shown by number."""
     (query,) = client.execute(
         "SELECT create_table_query FROM system.tables WHERE database = %(d)s AND name = 'v_events'",
         {"d": database},
@@ -115,7 +112,7 @@ def test_reasons_in_v_events_are_the_contracts(client: Client, database: str) ->
 
 
 def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> None:
-    """Codes, flags, address, money and texts of one event, as people read them."""
+    """It shows codes, flags, address, money and dimension strings of an event in readable form."""
     flags = 1 << Flag.HAS_WIDTH | 1 << Flag.PREFETCH | 1 << Flag.MISROUTED
     reasons = 1 << Reason.MISROUTED | 1 << Reason.PERIODIC | 1 << 63
     insert(
@@ -136,7 +133,7 @@ def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> N
 
 
 def test_views_sum_beyond_64_bits(client: Client, database: str) -> None:
-    """Money of many rows is exact where Int64 would have overflowed, and the view keeps currencies apart."""
+    """Money of many rows is exact where Int64 would have overflowed, and the view keeps currencies separate."""
     greatest = 2**63 - 1
     for class_code in (1, 2):
         insert(
@@ -164,7 +161,7 @@ def test_migrating_twice_changes_nothing(client: Client) -> None:
 
 
 def test_a_dry_run_changes_nothing(client: Client) -> None:
-    """It says what it would do, to the statement, and does not even make the database."""
+    """It prints what it would do, to the statement, and does not even create the database."""
     plan = migrate(client, database="dry", release="1", dry_run=True)
     assert [step.version for step in plan] == [m.version for m in load()]
     assert any("CREATE TABLE IF NOT EXISTS dry.events" in s for step in plan for s in step.statements)
@@ -172,7 +169,7 @@ def test_a_dry_run_changes_nothing(client: Client) -> None:
 
 
 def test_an_edited_migration_is_refused_before_anything_runs(client: Client) -> None:
-    """A new one behind an edited one is not applied either."""
+    """A new one after an edited one is not applied either."""
     known = load()
     migrate(client, database="edited", release="1", migrations=known[:2])
     changed = [known[0], replace(known[1], checksum="other"), *known[2:]]
@@ -181,7 +178,7 @@ def test_an_edited_migration_is_refused_before_anything_runs(client: Client) -> 
     assert client.execute("SELECT max(version) FROM edited.schema_migrations") == [(2,)]
 
 
-def test_a_migration_that_broke_off_is_run_again(client: Client) -> None:
+def test_an_interrupted_migration_is_run_again(client: Client) -> None:
     """It is recorded only when all its statements ran; the next run begins with its first."""
     known = load()
     broken = replace(
@@ -193,7 +190,7 @@ def test_a_migration_that_broke_off_is_run_again(client: Client) -> None:
 
 
 def test_two_migrators_at_once_are_harmless(server: ServerAddress) -> None:
-    """Both end well, with every table there, and later runs find nothing to do."""
+    """Both succeed, with every table there, and later runs find nothing to do."""
 
     def run() -> None:
         with connect(server) as client:
@@ -208,7 +205,7 @@ def test_two_migrators_at_once_are_harmless(server: ServerAddress) -> None:
 
 
 def test_the_replicated_forms_are_sql(client: Client) -> None:
-    """Parsed by the engine, not run: that takes a cluster. Every table but the record is there on all shards too."""
+    """The engine parses them; running them takes a cluster. Every table but the record is also on all shards."""
     target = Target("db", cluster="main")
     statements = bootstrap(target) + [s for m in load() for s in render(m.sql, target)]
     for statement in statements:
@@ -229,8 +226,8 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
     )
 
 
-def test_migrated_tables_have_nothing_to_find(client: Client, database: str) -> None:
-    """What the migrations make is what the protocol rests on."""
+def test_migrated_tables_have_no_findings(client: Client, database: str) -> None:
+    """The migrations create what the protocol relies on."""
     assert check_server(client, database) == []
 
 
@@ -250,8 +247,8 @@ def test_a_database_that_is_not_migrated_is_found(client: Client) -> None:
         ("ALTER TABLE mended.events MODIFY TTL toDateTime(lane_clock) + INTERVAL 1 DAY", "TTL"),
     ],
 )
-def test_the_statement_of_a_finding_mends_it(client: Client, damage: str, message: str) -> None:
-    """What was changed by hand is found, and its remedy, run as it stands, leaves nothing to find."""
+def test_the_statement_of_a_finding_fixes_it(client: Client, damage: str, message: str) -> None:
+    """A manual change is found, and its remedy, run unchanged, leaves nothing to find."""
     migrate(client, database="mended", release="1")
     client.execute(damage)
     (finding,) = check_server(client, "mended")

@@ -1,6 +1,6 @@
-"""Partitions added to topics while workers run: refused, said wherever people look, and then the documented procedure.
+"""Partitions added to topics while workers run: refused, reported everywhere, and then the documented procedure.
 
-The commands are those of docs/partitions.md, typed as they stand there, with this deployment's names.
+The commands are those of docs/partitions.md, unchanged but for this deployment's names.
 """
 
 import json
@@ -53,9 +53,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 def test_partitions_added_under_running_workers(
     kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """New lanes are not read half-way: they stand still in /readyz, logs and `lane status`, while the old ones go on.
+    """New lanes are not read halfway: /readyz, logs and `lane status` show them as halted, while the old ones go on.
 
-    Then the procedure, as it is written: no record is lost, and what was sent before the barrier is a duplicate behind it.
+    Then the procedure is followed as written: no record is lost, and what was sent before the barrier is a duplicate after
+    it.
     """
     made = Deployment.make(
         kafka.servers, server, tmp_path, partitions=BEFORE, write_deadline_seconds=1,
@@ -72,9 +73,9 @@ def test_partitions_added_under_running_workers(
 
         for alter in topics_alter:
             alter()
-        workers[0].until(lambda: {lane for one in workers for lane in standing(one)} == {2, 3})
+        workers[0].until(lambda: {lane for one in workers for lane in halted_lanes(one)} == {2, 3})
         for one in workers:
-            for number, told in standing(one).items():
+            for number, told in halted_lanes(one).items():
                 assert not readyz(one)["ready"]
                 assert f"lane {number}: partitions were added: there were {BEFORE}" in told
                 assert f"lane {number} halted: {told.removeprefix(f'lane {number}: ')}" in one.err
@@ -118,7 +119,7 @@ def worker(made: Deployment, name: str) -> Any:
 
 
 def readyz(of: Command) -> dict[str, Any]:
-    """Return what a worker's /readyz says; {"ready": False} before it has one."""
+    """Return a worker's /readyz response; {"ready": False} before it has one."""
     found = re.search(r"pages at (http://\S+/)", of.err)
     if found is None:
         return {"ready": False}
@@ -132,8 +133,8 @@ def readyz(of: Command) -> dict[str, Any]:
         return {"ready": False}
 
 
-def standing(of: Command) -> dict[int, str]:
-    """Return the lanes that a worker says stand still for good, and why."""
+def halted_lanes(of: Command) -> dict[int, str]:
+    """Return the lanes that a worker reports as halted, and why."""
     lanes = readyz(of).get("stalled", ())
     return {lane["lane"]: lane["detail"] for lane in lanes if lane["phase"] == "halted"}
 
@@ -154,11 +155,11 @@ def guide(kafka: LocalBroker, made: Deployment) -> list[list[Callable[[], Any]]]
         text = text.replace(name, ours)
     blocks = re.findall(r"(?:^ {7}(?:kafka-topics\.sh|adledger) .*\n)+", text, re.MULTILINE)
     assert [block.count("\n") for block in blocks] == [2, 2, 2]
-    return [[typed(kafka, made, line.strip()) for line in block.splitlines()] for block in blocks]
+    return [[output_of(kafka, made, line.strip()) for line in block.splitlines()] for block in blocks]
 
 
-def typed(kafka: LocalBroker, made: Deployment, line: str) -> Callable[[], Any]:
-    """Return what types a command; it must end well."""
+def output_of(kafka: LocalBroker, made: Deployment, line: str) -> Callable[[], Any]:
+    """Return what a command prints; it must succeed."""
     program, *arguments = shlex.split(line)
 
     def tool() -> None:
@@ -181,7 +182,7 @@ def traffic(folder: Path) -> list[tuple[int, Stored]]:
 
 
 def repeated(sent: Records, every: int, place: int) -> list[tuple[int, Stored]]:
-    """Return some records once more, as they would come after the last."""
+    """Return some records again, as they would come after the last."""
     last = max(time for _, (_, time, _, _) in sent)
     return [
         (topic, (o, last + i, k, v)) for i, (topic, (o, _, k, v)) in enumerate(sent) if i % every == place
@@ -195,7 +196,7 @@ def received(made: Deployment) -> int:
 
 
 def checked(made: Deployment) -> AuditReport:
-    """Return the audit, which has nothing to complain of."""
+    """Return the audit, which must have no problems."""
     with made.client() as client:
         report = audit(client, TableNames(made.settings.database), Scope(), recount=True)
     assert not report.problems, report.problems

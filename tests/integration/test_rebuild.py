@@ -1,4 +1,4 @@
-"""A lane's state after a restart: on a real engine, entry by entry that of a lane that never stopped."""
+"""A lane's state after a restart equals, entry by entry and on a real engine, that of a lane that never stopped."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -48,12 +48,12 @@ Entries = dict[str, Any]
 
 
 def entries(state: LaneState, clock: int) -> Entries:
-    """Return what a lane knows at a clock (ms), name by name; what has expired is no entry."""
+    """Return what a lane remembers at a watermark (ms), by name; expired entries are left out."""
     return {"ids": state.dedupe.entries(clock), **window_entries(state.evaluator.windows, clock)}
 
 
 def window_entries(windows: RuleWindows, clock: int) -> Entries:
-    """Return what the rules' windows hold at a clock (ms)."""
+    """Return what the rule windows hold at a watermark (ms)."""
     horizons = windows._horizons
     velocity = windows._rules[Reason.USER_VELOCITY].params
     return {
@@ -68,7 +68,7 @@ def window_entries(windows: RuleWindows, clock: int) -> Entries:
 
 
 def young(table_words: np.ndarray, clock: int, window_ms: int) -> np.ndarray:
-    """Return which words' clocks, their low halves, are within a window."""
+    """Return which words' times, their low halves, are within a window."""
     return (clock - table_words.astype(np.int64)) % 2**32 <= window_ms
 
 
@@ -88,15 +88,15 @@ def words(table: SlotTable, clock: int, window_ms: int) -> dict[int, list[int]]:
 
 
 def counts(of: SlidingCounts, clock: int, window_ms: int) -> list[tuple[int, int]]:
-    """Return (key, clock) of the events within the window, in the lane's order."""
+    """Return (key, time) of the events within the window, in the lane's order."""
     places = np.arange(of._fifo[0], of._fifo[1]) & (len(of._fifo_keys) - 1)
     found = zip(of._fifo_keys[places].tolist(), of._fifo_clocks[places].tolist(), strict=True)
     return [(key, at) for key, at in found if clock - at <= window_ms]
 
 
 @dataclass
-class Seen:
-    """What a lane knew after each batch, and what it said of its rebuild."""
+class Snapshots:
+    """What a lane remembered after each batch, and what it logged about its rebuild."""
 
     worker: Worker | None = None
     after: dict[int, Entries] = field(default_factory=dict)
@@ -151,8 +151,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]
         yield address
 
 
-def run(log: Path, sink: ClickHouseSink, seen: Seen) -> bool:
-    """Run a worker; returns whether it came to the end."""
+def run(log: Path, sink: ClickHouseSink, seen: Snapshots) -> bool:
+    """Run a worker; return whether it came to the end."""
 
     async def to_the_end() -> bool:
         worker = seen.worker = make_worker(log, sink, seen.emit)
@@ -166,20 +166,20 @@ def run(log: Path, sink: ClickHouseSink, seen: Seen) -> bool:
     return asyncio.run(to_the_end())
 
 
-def test_a_restarted_lane_knows_what_one_that_never_stopped_knows(
+def test_a_restarted_lane_has_the_state_of_one_that_never_stopped(
     address: ServerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Dedupe table and rules' windows, entry by entry: at the restart, without the batch in doubt; and at the end.
+    """Dedupe table and rule windows are equal entry by entry, at the restart (without the batch in doubt) and at the end.
 
-    How far the rebuild is can be seen, and is said.
+    The rebuild's progress is visible, and logged.
     """
-    steady = Seen()
+    steady = Snapshots()
     assert run(write_log(tmp_path / "one", MODEL), ClickHouseSink(address, SinkOptions("steady")), steady)
     assert len(steady.after) > DIES_IN + 1
     assert all(steady.after[DIES_IN].values()), "every window has entries"
     assert len(steady.after[max(steady.after)]["ids"]) < MODEL.events * 0.8, "ids have left the window"
     log = write_log(tmp_path / "two", MODEL)
-    assert not run(log, Dies(address, SinkOptions("stopped")), Seen())
+    assert not run(log, Dies(address, SinkOptions("stopped")), Snapshots())
 
     rebuilt: list[Entries] = []
     real = StateKeeper.rebuild
@@ -192,7 +192,7 @@ def test_a_restarted_lane_knows_what_one_that_never_stopped_knows(
 
     monkeypatch.setattr(StateKeeper, "rebuild", rebuild)
     monkeypatch.setattr(state_module, "IDS_BETWEEN_LINES", 100)
-    again = Seen()
+    again = Snapshots()
     assert run(log, ClickHouseSink(address, SinkOptions("stopped")), again)
     assert rebuilt == [steady.after[DIES_IN - 1]]
     assert again.after == {n: steady.after[n] for n in again.after}
@@ -203,7 +203,7 @@ def test_a_restarted_lane_knows_what_one_that_never_stopped_knows(
 
 
 class Waits(MemorySink):
-    """A sink that gives lane 0 its ids only when another lane has a batch in the ledger."""
+    """A sink that returns lane 0's ids only when another lane has a batch in the ledger."""
 
     waited = False
 

@@ -1,4 +1,4 @@
-"""The report, and the worker's own page, in a real browser: what is drawn can be seen, and nothing overflows."""
+"""The report and the worker's own page in a real browser: everything drawn is visible, and nothing overflows."""
 
 import itertools
 import struct
@@ -30,7 +30,7 @@ def browser(folder) -> Browser:
 
 @pytest.fixture(scope="module")
 def report(folder) -> Path:
-    """The page of a run whose texts are as long, and whose numbers as large, as they come."""
+    """The page of a run with the longest strings and the largest numbers."""
     run = run_of(
         target=f"kafka://{LONG}", command=("adledger", "loadtest", "run", LONG), rate_per_second=1_234_567.0,
         environment={**run_of().environment, LONG: LONG},
@@ -46,7 +46,7 @@ def report(folder) -> Path:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_plots_are_there_and_nothing_overflows(browser, report, width):
-    """At a desk's and at a telephone's width: every plot has drawn lines, nothing reaches beyond the page or its box."""
+    """At desktop and phone width every plot has drawn lines, and nothing exceeds the page or its box."""
     seen = browser.look(report, width)
     assert seen.width == width
     assert seen.wide == []
@@ -63,15 +63,15 @@ def test_the_plots_are_there_and_nothing_overflows(browser, report, width):
     assert seen.text.index("Invalid run") < seen.text.index("Throughput")
 
 
-def test_a_picture_is_more_than_ground(browser, report, folder):
-    """A picture can be taken: a PNG of the size asked for, with more on it than one colour packs into."""
+def test_a_picture_has_content(browser, report, folder):
+    """A picture is a PNG of the requested size that compresses to more than one colour would."""
     picture = browser.picture(report, 1280, 1600, folder / "report.png").read_bytes()
     assert struct.unpack(">II", picture[16:24]) == (1280, 1600)
     assert len(picture) > 50_000
 
 
-def test_a_dark_desk_gets_a_dark_page(browser, report):
-    """Where the reader prefers dark, the page is."""
+def test_a_reader_who_prefers_dark_gets_a_dark_page(browser, report):
+    """The page follows prefers-color-scheme."""
     assert browser.look(report, 1280, dark=True).ground == "rgb(18, 22, 27)"
 
 
@@ -85,8 +85,8 @@ def test_the_worker_s_page_fits(browser, folder, width):
     assert "livez" in seen.text
 
 
-def test_what_overflows_is_seen(browser, folder):
-    """The check itself is no ornament: a box that is too wide, and one that hides what it holds, are both named."""
+def test_control_overflow_is_detected(browser, folder):
+    """Control: a box that is too wide, and one that hides its content, are both named."""
     page = folder / "wide.html"
     page.write_text(
         "<!doctype html><body><p class=wide style='width:900px'>x</p>"

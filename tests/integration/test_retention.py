@@ -1,4 +1,6 @@
-"""Retention on a real engine: what goes goes whole, the ledger check knows it from a loss, and nothing else is missing."""
+"""Retention on a real engine: partitions are dropped whole, the ledger check tells that from a loss, and nothing else is
+missing.
+"""
 
 import json
 from collections.abc import Iterator
@@ -65,10 +67,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         yield Ran(folder, server)
 
 
-def test_old_days_go_and_nothing_else_is_missed(ran: Ran):
-    """The log is of 2025, and stays by the lanes' clocks; with two days' retention the days before go, and only they.
+def test_exactly_the_old_days_are_dropped(ran: Ran):
+    """The log is of 2025 and stays by the lanes' watermarks; with two days' retention exactly the earlier days are dropped.
 
-    The check then finds nothing wrong, but a row that is lost from a day that is there.
+    The check then finds no problem, except a row that is lost from a day that is kept.
     """
     assert ran.command("retention", "plan")["partitions"] == []
     before = ran.days()

@@ -1,4 +1,4 @@
-"""The roles that `adledger roles` prints, on ClickHouse's own server: what each may do, and what it may not."""
+"""The roles that `adledger roles` prints, on ClickHouse's own server: what each may and may not do."""
 
 import re
 from collections.abc import Iterator
@@ -133,8 +133,8 @@ MAY_NOT = {
 
 
 @pytest.mark.parametrize("role", roles.ROLES)
-def test_a_role_may_what_it_is_for_and_nothing_else(server: AnyServer, role: str) -> None:
-    """Each query of its work is answered; each that lies beyond is refused for lack of a grant."""
+def test_a_role_may_do_its_work_and_nothing_else(server: AnyServer, role: str) -> None:
+    """Each query of its work is answered, and each beyond it is refused for lack of a grant."""
     for query in MAY[role]:
         ask(server, f"{role}_1", query)
     for query in MAY_NOT[role]:
@@ -142,14 +142,16 @@ def test_a_role_may_what_it_is_for_and_nothing_else(server: AnyServer, role: str
 
 
 def test_a_worker_needs_no_more_than_the_writer(server: AnyServer) -> None:
-    """The fixture's worker ran as pipeline_writer, system tables behind grants: its ledger is whole."""
+    """The fixture's worker ran as pipeline_writer, with system tables behind grants, and its ledger is complete."""
     assert ask(
         server, "default", "SELECT sum(records_received) > 1900, sum(malformed) > 0 FROM adledger.ledger"
     ) == [(1, 1)]
 
 
 def test_doctor_names_the_grants_that_are_missing(server: AnyServer) -> None:
-    """None for pipeline_writer; for another role each that a worker needs, with the statement that gives it."""
+    """None are missing for pipeline_writer; for another role each that a worker needs is named, with the statement that
+    grants it.
+    """
 
     def missing(user: str) -> list[str]:
         settings = Settings(clickhouse=as_user(server, user))
@@ -168,7 +170,7 @@ def test_doctor_names_the_grants_that_are_missing(server: AnyServer) -> None:
 
 
 def test_a_publisher_sees_its_own_rows_alone(server: AnyServer) -> None:
-    """By the row policy: one publisher's statement is its own, one without rows has none, and readers see all."""
+    """By the row policy a publisher's statement is its own, one without rows has none, and readers see all."""
     everyone = dict(
         ask(server, f"{BILLING}_1", "SELECT publisher_id, sum(events) FROM adledger.v_statement GROUP BY 1")
     )
@@ -181,8 +183,8 @@ def test_a_publisher_sees_its_own_rows_alone(server: AnyServer) -> None:
     assert ask(server, f"publisher_{FIRST_PUBLISHER}", "SELECT count() FROM adledger.v_statement") == [(0,)]
 
 
-def test_every_table_and_view_is_decided_upon() -> None:
-    """A new one is added to ACCESS with its migration: forgotten, it would be nobody's."""
+def test_every_table_and_view_is_in_access() -> None:
+    """A new table is added to ACCESS with its migration; otherwise no role could read it."""
     made = set(re.findall(r"(?:TABLE IF NOT EXISTS|REPLACE VIEW) db\.(\w+)", "\n".join(
         s for m in load() for s in render(m.sql, Target("db")))))  # fmt: skip
     assert made | {"schema_migrations"} == set(roles.ACCESS)
@@ -190,7 +192,7 @@ def test_every_table_and_view_is_decided_upon() -> None:
 
 @pytest.mark.parametrize("cluster", ["", "cluster=main"])
 def test_the_sql_is_parsed_by_the_engine(server: AnyServer, tmp_path: Path, cluster: str) -> None:
-    """CREATE ROLE can't be run there; every statement is parsed, also those for a cluster."""
+    """CREATE ROLE can't run there, so every statement is only parsed, also those for a cluster."""
     (tmp_path / "adledger.toml").write_text('database = "adledger"\n' + (cluster and 'cluster = "main"\n'))
     arguments = ["roles", "sql", "--publisher", "42", "--config", str(tmp_path / "adledger.toml")]
     printed = CliRunner().invoke(app, arguments)
@@ -203,7 +205,7 @@ def test_the_sql_is_parsed_by_the_engine(server: AnyServer, tmp_path: Path, clus
 
 
 def test_digests_of_the_view_are_those_of_the_code(server: AnyServer) -> None:
-    """What an operator names rows by is what overrides are checked with."""
+    """Operators name rows by the digests that overrides are checked with."""
     from adledger.pipeline.stages import digest
 
     for table in digest.DIGESTED:

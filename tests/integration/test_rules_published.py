@@ -54,7 +54,7 @@ SHIPPED = rule_set(TEST_TRAFFIC={})
 
 
 class Stored(FilesSource):
-    """A log whose commits are refused by the test unless the judge that an intent names is stored."""
+    """A log that refuses commits unless the evaluator that an intent names is stored."""
 
     rules: MemoryRules
 
@@ -66,7 +66,7 @@ class Stored(FilesSource):
 
 
 class AfterBatch(SinkFaults):
-    """Does something when a batch's ledger row is in: before the lane goes on."""
+    """Does something when a batch's ledger row is stored, before the lane goes on."""
 
     def __init__(self, batch_no: int, act: Callable[[], object]) -> None:
         self._batch_no, self._act = batch_no, act
@@ -79,7 +79,7 @@ class AfterBatch(SinkFaults):
 
 
 class Published(Runs):
-    """Workers that take what is published."""
+    """Workers that use published sets."""
 
     def __init__(self, log: Path, rules: RuleSet | None) -> None:
         super().__init__(log, Stored)
@@ -114,7 +114,7 @@ class Published(Runs):
 
 @pytest.fixture(scope="module", autouse=True)
 def no_waiting() -> Iterator[None]:
-    """The server's clock goes on by being looked at, and the log is all there."""
+    """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
@@ -130,7 +130,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(log: Path, rules: RuleSet | None, then: RuleSet | str | None = None) -> Published:
-    """Run to the end; `then` is published when batch PUBLISHED_AFTER is done, and looked for at once."""
+    """Run to the end; `then` is published when batch PUBLISHED_AFTER is done, and polled at once."""
     runs = Published(log, rules)
 
     async def publish() -> None:
@@ -149,7 +149,7 @@ def run(log: Path, rules: RuleSet | None, then: RuleSet | str | None = None) -> 
 def test_a_published_set_is_in_force_from_the_next_batch_on_as_if_it_always_had(
     log: Path, then: RuleSet
 ) -> None:
-    """No batch is evaluated by two; after the change every bit is as in a run under the new set alone."""
+    """No batch is evaluated by two sets; after the change every bit is as in a run with the new set alone."""
     changed, always = run(log, RULES, then), run(log, then)
     versions = changed.versions()
     assert len(versions) > PUBLISHED_AFTER + 2
@@ -161,8 +161,8 @@ def test_a_published_set_is_in_force_from_the_next_batch_on_as_if_it_always_had(
     assert (stored.rules_version, stored.rules) == (then.version, then.text())
 
 
-def test_a_set_that_can_not_be_used_is_refused_whole(log: Path) -> None:
-    """The old one stays, in this worker and in the next; it is said once, and an alert stands."""
+def test_an_unusable_set_is_refused_whole(log: Path) -> None:
+    """The old one stays in force, in this worker and in the next; it is logged once, with an alert."""
     runs = run(log, RULES, then="mode = [")
     assert len(set(runs.versions())) == 1
     assert [(a.kind, a.rules_version) for a in runs.store.told] == [(AlertKind.REFUSED, 7)]
@@ -171,8 +171,8 @@ def test_a_set_that_can_not_be_used_is_refused_whole(log: Path) -> None:
     assert runs.finder.current.rules.version == RULES.version
 
 
-def test_until_somebody_publishes_the_shipped_set_is_in_force(log: Path) -> None:
-    """It is said; the first set that is published takes its place between two batches, like any other."""
+def test_until_a_set_is_published_the_shipped_one_is_in_force(log: Path) -> None:
+    """The worker logs it; the first published set replaces it between two batches."""
     runs = run(log, None, then=STRICTER)
     assert sum("no rules have been published" in line for line in runs.said) == 1
     versions = runs.versions()
@@ -182,8 +182,8 @@ def test_until_somebody_publishes_the_shipped_set_is_in_force(log: Path) -> None
     assert runs.store.evaluators[versions[0]].rules_version == SHIPPED.version
 
 
-def test_where_no_published_set_can_be_used_a_worker_does_not_begin(log: Path) -> None:
-    """Somebody has chosen, and it can't be had: no event is evaluated by rules that nobody chose."""
+def test_without_a_usable_published_set_a_worker_does_not_start(log: Path) -> None:
+    """An operator has chosen a set that is unusable, and no event is evaluated by rules that nobody chose."""
     runs = Published(log, None)
     runs.store.publish("mode = [")
     with pytest.raises(UsageError, match="no rule set that is published"):
@@ -191,8 +191,8 @@ def test_where_no_published_set_can_be_used_a_worker_does_not_begin(log: Path) -
     assert not runs.sink.tables["ledger"]
 
 
-def test_a_bug_in_looking_ends_the_worker(log: Path) -> None:
-    """It is raised, not swallowed: rules that silently stay for ever would be worse."""
+def test_a_bug_in_polling_ends_the_worker(log: Path) -> None:
+    """It is raised, not swallowed: rules that silently never change would be worse."""
     runs = Published(log, RULES)
     finder = runs.rules_in_force()
 
@@ -209,7 +209,7 @@ def test_a_bug_in_looking_ends_the_worker(log: Path) -> None:
 
 
 def test_publishers_are_known_from_the_next_batch_on(log: Path) -> None:
-    """While the table is empty the rules about them are not evaluated; then all of them are unknown but those in it."""
+    """While the table is empty the rules about publishers are not evaluated; then all but those in it are unknown."""
     runs = Published(log, rule_set(UNKNOWN_PUBLISHER={}, PUBLISHER_SUSPENDED={}))
 
     async def publish() -> None:
@@ -239,7 +239,7 @@ def demoted(log: Path) -> Published:
 
 
 def test_a_breach_demotes_its_rule_for_the_batches_after(log: Path, demoted: Published) -> None:
-    """Not the batch that shows it; the alert has its numbers; later hits are flagged and invalidate nothing."""
+    """The breaching batch is unchanged; the alert has its numbers; later hits are flagged and invalidate nothing."""
     (breach,) = demoted.store.told
     versions = demoted.versions()
     assert (breach.kind, breach.rule, breach.lane) == (AlertKind.BREACH, "USER_VELOCITY", 0)
@@ -269,7 +269,7 @@ def test_a_breach_demotes_its_rule_for_the_batches_after(log: Path, demoted: Pub
 def test_a_restart_changes_nothing_of_what_a_guardrail_does(
     table: str, after_breach: int, fate: str, log: Path, demoted: Published
 ) -> None:
-    """Wherever a worker dies around a breach, the same batch turns the rule, once, and the tables are the same."""
+    """Wherever a worker dies around a breach, the same batch demotes the rule, once, and the tables are the same."""
     (breach,) = demoted.store.told
     runs = Published(log, guarded())
     runs.sink.faults = FateOf(table, breach.batch_no + after_breach, fate, runs.sink)
@@ -279,8 +279,8 @@ def test_a_restart_changes_nothing_of_what_a_guardrail_does(
     assert_as_undisturbed(runs, demoted)
 
 
-def test_dying_again_and_again_changes_nothing_of_it(log: Path, demoted: Published) -> None:
-    """Also when no worker lives longer than a few inserts."""
+def test_repeated_crashes_change_no_guardrail(log: Path, demoted: Published) -> None:
+    """This holds even when no worker survives more than a few inserts."""
     runs = Published(log, guarded())
     runs.sink.faults = Fates(["ok", "ok", "ok", "ok", "ok", CRASH_AFTER] * 6, runs.sink)
     asyncio.run(runs.to_the_end())
@@ -289,8 +289,8 @@ def test_dying_again_and_again_changes_nothing_of_it(log: Path, demoted: Publish
     assert_as_undisturbed(runs, demoted)
 
 
-def test_a_rule_that_a_person_resumes_enforces_again(log: Path, demoted: Published) -> None:
-    """From the next batch on; what it invalidates then is measured anew, and turns it again."""
+def test_a_resumed_rule_enforces_again(log: Path, demoted: Published) -> None:
+    """It does so from the next batch on, and is measured again and demoted again."""
     (breach,) = demoted.store.told
     runs = Published(log, guarded())
 
@@ -309,6 +309,6 @@ def test_a_rule_that_a_person_resumes_enforces_again(log: Path, demoted: Publish
 
 
 def test_the_default_set_can_be_published() -> None:
-    """Its text reads back as itself."""
+    """Its text round-trips."""
     default = load_rules("default")
     assert RuleSet.parse(default.text(), "x").version == default.version

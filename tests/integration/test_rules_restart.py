@@ -1,4 +1,4 @@
-"""A lane under rules that dies and comes back judges bit by bit as one that never stopped."""
+"""A lane with rules that dies and comes back evaluates bit by bit as one that never stopped."""
 
 import asyncio
 import dataclasses
@@ -45,15 +45,15 @@ RULES = rule_set(
 """Limits so low that every rule has hits, and windows far longer than a batch."""
 
 
-class Judged(Runs):
-    """Workers whose lanes judge by the rules."""
+class Evaluated(Runs):
+    """Workers whose lanes evaluate by the rules."""
 
     evaluator = RuleEvaluator(RULES)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_waiting() -> Iterator[None]:
-    """The server's clock goes on by being looked at, and the log is all there."""
+    """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
         patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
@@ -70,19 +70,19 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(log: Path) -> Runs:
-    runs = Judged(log)
+    runs = Evaluated(log)
     asyncio.run(runs.to_the_end())
     return runs
 
 
 def test_every_windowed_rule_has_hits(undisturbed: Runs) -> None:
-    """Else the tests below would say little; both classes of the rules that are enforced occur, and the version is theirs."""
+    """Otherwise the tests below would mean little; both classes of enforced rules occur, and the version is theirs."""
     blocks = [block for _, block in undisturbed.sink.tables["events"]]
     reasons = np.bitwise_or.reduce(np.concatenate([b["reasons"] for b in blocks]))
     rare = {Reason.CLICK_MISMATCH, Reason.PERIODIC}
     assert {r for r in WINDOWED if int(reasons) >> r & 1} >= set(WINDOWED) - rare
     assert Class.SIVT in np.concatenate([b["class_code"] for b in blocks])
-    assert {int(v) for b in blocks for v in b["judge_version"]} == {Judged.evaluator.version}
+    assert {int(v) for b in blocks for v in b["judge_version"]} == {Evaluated.evaluator.version}
 
 
 @pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER, UNANSWERED])
@@ -91,17 +91,17 @@ def test_every_windowed_rule_has_hits(undisturbed: Runs) -> None:
 def test_a_restart_changes_no_verdict(
     batch_no: int, table: str, fate: str, log: Path, undisturbed: Runs
 ) -> None:
-    """Wherever a worker dies, the next one's windows, from the rows of `events`, give the same rows to every table."""
-    runs = Judged(log)
+    """Wherever a worker dies, the next one's windows, rebuilt from `events`, lead to the same rows in every table."""
+    runs = Evaluated(log)
     runs.sink.faults = FateOf(table, batch_no, fate, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes == fate.startswith("crash")
     assert_as_undisturbed(runs, undisturbed)
 
 
-def test_dying_again_and_again_changes_no_verdict(log: Path, undisturbed: Runs) -> None:
-    """A crash after every few inserts: no window is ever older than some batches."""
-    runs = Judged(log)
+def test_repeated_crashes_change_no_verdict(log: Path, undisturbed: Runs) -> None:
+    """With a crash after every few inserts, no window is ever older than some batches."""
+    runs = Evaluated(log)
     runs.sink.faults = Fates([OK, OK, OK, OK, OK, CRASH_AFTER, OK, OK, CRASH_BEFORE] * 4, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes >= 3
@@ -109,7 +109,7 @@ def test_dying_again_and_again_changes_no_verdict(log: Path, undisturbed: Runs) 
 
 
 def test_another_rule_set_is_another_version(log: Path, undisturbed: Runs) -> None:
-    """Flagged instead of enforced: the same hits, no event changes its class, another evaluator version."""
+    """Flagged instead of enforced, the hits are the same, no event changes its class, and the evaluator version differs."""
     flagged = RULES.flagged(list(RULES.rules))
 
     class Flagged(Runs):
@@ -128,16 +128,16 @@ def test_another_rule_set_is_another_version(log: Path, undisturbed: Runs) -> No
 @pytest.mark.parametrize("table", ["events", "rollup_minute", "ledger"])
 @pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER])
 def test_a_pending_batch_meets_new_rules(table: str, fate: str, log: Path, undisturbed: Runs) -> None:
-    """A worker dies in mid-batch, and the next one judges by other rules: the batch's tables say one thing, not two.
+    """A worker dies in mid-batch and the next one evaluates by other rules; the batch's tables agree.
 
-    Where its events stood there already, everything of it is as the former rules had it; else as the new ones have it.
+    Where its events were stored already, all of its rows follow the former rules, otherwise the new ones.
     """
     batch_no, flagged = 3, RuleEvaluator(RULES.flagged(list(RULES.rules)))
-    runs = Judged(log)
+    runs = Evaluated(log)
     runs.sink.faults = FateOf(table, batch_no, fate, runs.sink)
 
     def by_turns() -> RulesInForce:
-        return RulesInForce(Judged.evaluator if not runs.crashes else flagged)
+        return RulesInForce(Evaluated.evaluator if not runs.crashes else flagged)
 
     runs.rules_in_force = by_turns  # type: ignore[method-assign]
     asyncio.run(runs.to_the_end())
@@ -145,7 +145,7 @@ def test_a_pending_batch_meets_new_rules(table: str, fate: str, log: Path, undis
     as_before = batch_no if (table, fate) != ("events", CRASH_BEFORE) else batch_no - 1
     for name in ("events", "ledger"):
         for stamp, block in runs.sink.tables[name]:
-            wanted = Judged.evaluator if stamp.batch_no <= as_before else flagged
+            wanted = Evaluated.evaluator if stamp.batch_no <= as_before else flagged
             assert {int(v) for v in block["judge_version"]} == {wanted.version}
     for stamp, rollup in runs.sink.tables["rollup_minute"]:
         (events,) = [block for at, block in runs.sink.tables["events"] if at.batch_no == stamp.batch_no]

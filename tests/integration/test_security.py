@@ -1,4 +1,4 @@
-"""A deployment behind logins and certificates, as people run it: it works, each mistake is told, no secret is shown."""
+"""A deployment behind logins and certificates, as in production: it works, each mistake is reported, no secret is shown."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ def keystore(certificate: Certificate, ca: CertificateAuthority, **more: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """A broker with a listener a way in, ClickHouse behind TLS that asks for a certificate, and who signs what."""
+    """A broker with a listener for each authentication, ClickHouse behind TLS that requires a certificate, and the CAs."""
 
     folder: Path
     broker: LocalBroker
@@ -136,8 +136,9 @@ def shows_no_secret(*texts: str) -> None:
 
 
 def test_a_whole_worker_behind_login_and_certificates(secured: Secured):
-    """SCRAM over TLS to Kafka, mutual TLS to ClickHouse, Faust's part too: the tables are the truth, and no secret is
-    in any output, page or log file, also at level DEBUG."""
+    """With SCRAM over TLS to Kafka (Faust's part too) and mutual TLS to ClickHouse, the tables equal the ground truth,
+    and no secret is in any output, page or log file, even at level DEBUG.
+    """
     config = str(secured.config("worker", "SCRAM", secured.scram()))
     folder, log = secured.folder / "worker", secured.folder / "worker.log"
     arguments = ("run", "--config", config, "--loglevel", "debug", "--logfile", str(log))
@@ -170,7 +171,7 @@ def test_a_whole_worker_behind_login_and_certificates(secured: Secured):
 
 
 def test_every_command_reaches_both_servers(secured: Secured, tmp_path: Path):
-    """Also by a client's certificate to Kafka, and by HTTPS where a command speaks HTTP."""
+    """They also connect with a client certificate to Kafka, and by HTTPS where a command speaks HTTP."""
     certificate = secured.ca.issue("client", file="client")
     config = str(
         secured.config(
@@ -191,8 +192,8 @@ def test_every_command_reaches_both_servers(secured: Secured, tmp_path: Path):
         shows_no_secret(done.output)
 
 
-def test_each_mistake_ends_a_worker_with_what_to_do(secured: Secured):
-    """Within seconds, not after many tries; with cause and remedy; without traceback or secret."""
+def test_each_mistake_ends_a_worker_with_a_remedy(secured: Secured):
+    """The error comes within seconds, not after many attempts, with cause and remedy, without traceback or secret."""
     good, address = secured.scram(), secured.clickhouse
     wrong = {k: v for k, v in good.items() if k != "sasl.password.file"} | {"sasl.password": "wr0ng-secret"}
     stranger = str(secured.stranger.pem)
@@ -218,8 +219,8 @@ def test_each_mistake_ends_a_worker_with_what_to_do(secured: Secured):
             shows_no_secret(ended.out, ended.err)
 
 
-def test_each_mistake_ends_a_command_with_what_to_do(secured: Secured):
-    """The same errors by commands that ask Kafka, and ClickHouse by its native protocol and by HTTPS."""
+def test_each_mistake_ends_a_command_with_a_remedy(secured: Secured):
+    """Commands that query Kafka, and ClickHouse by its native protocol and by HTTPS, report the same errors."""
     good, address = secured.scram(), secured.clickhouse
     plain = {k: v for k, v in good.items() if not k.startswith("ssl.")} | {
         "security.protocol": "SASL_PLAINTEXT"
@@ -248,8 +249,8 @@ def test_each_mistake_ends_a_command_with_what_to_do(secured: Secured):
         shows_no_secret(done.output, str(done.exception), repr(done.exception))
 
 
-def test_the_doctor_names_a_refused_login_and_looks_at_the_rest(secured: Secured):
-    """A wrong password to Kafka, in the file that it stands in: ClickHouse is looked at all the same."""
+def test_the_doctor_names_a_refused_login_and_checks_the_rest(secured: Secured):
+    """For a wrong password to Kafka it names the file that has it, and checks ClickHouse all the same."""
     (secured.folder / "wrong-password").write_text("wr0ng-secret")
     kafka = secured.scram(sasl_password_file=str(secured.folder / "wrong-password"))
     config = str(secured.config("doctor", "SCRAM", kafka))
@@ -261,8 +262,10 @@ def test_the_doctor_names_a_refused_login_and_looks_at_the_rest(secured: Secured
     shows_no_secret(done.output)
 
 
-def test_a_secret_from_the_environment_serves_and_is_not_shown(secured: Secured):
-    """ADLEDGER_KAFKA_SASL_PASSWORD and a password in ADLEDGER_CLICKHOUSE: read, used, masked wherever settings are shown."""
+def test_a_secret_from_the_environment_works_and_is_not_shown(secured: Secured):
+    """ADLEDGER_KAFKA_SASL_PASSWORD and a password in ADLEDGER_CLICKHOUSE are used, and masked wherever settings are
+    shown.
+    """
     kafka = {k: v for k, v in secured.scram().items() if k != "sasl.password.file"}
     config = str(secured.config("environment", "SCRAM", kafka))
     lines = (secured.folder / "environment.toml").read_text().splitlines()
@@ -280,7 +283,7 @@ def test_a_secret_from_the_environment_serves_and_is_not_shown(secured: Secured)
 
 
 def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
-    """Settings, clients, options: what a traceback, a debugger or a log line of them would print."""
+    """A traceback, a debugger or a log line that prints settings, clients or options shows no secret."""
     from adledger.pipeline.log.kafka_admin.properties import client_options, faust_credentials
 
     kafka = {k: v for k, v in secured.scram().items() if k != "sasl.password.file"} | {
@@ -302,7 +305,7 @@ def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
 
 
 def test_an_app_is_made_with_the_login(secured: Secured):
-    """Faust's own consumer and producer log in as ours do: nothing of the app speaks to Kafka without it."""
+    """Faust's own consumer and producer log in as ours do, and nothing of the app speaks to Kafka without it."""
     from adledger.pipeline.app import create_app
 
     settings = Settings(source=f"kafka://{secured.broker.address('SCRAM')}", kafka=secured.scram())
@@ -318,7 +321,9 @@ def test_an_app_is_made_with_the_login(secured: Secured):
 
 
 def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
-    """ClickHouse's own TLS and password, not a proxy's: native and HTTPS, from a password file; each mistake is told."""
+    """With ClickHouse's own TLS and password, not a proxy's, native and HTTPS work from a password file, and each mistake
+    is reported.
+    """
     ca, stranger = CertificateAuthority(tmp_path / "ca"), CertificateAuthority(tmp_path / "other", "other")
     own, client = ca.issue(HOST, file="server"), ca.issue("client", file="client")
     native, https = _free_ports(2)
@@ -352,8 +357,9 @@ def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
 
 
 def test_clickhouses_own_logins(tmp_path: Path):
-    """Its own users and passwords, behind TLS: native and HTTPS; a wrong password and an unknown user are refused by
-    both, in words that name the remedy, and the server answers afterwards."""
+    """With its own users and passwords behind TLS, native and HTTPS work; both refuse a wrong password and an unknown
+    user with the remedy, and the server answers afterwards.
+    """
     ca = CertificateAuthority(tmp_path / "ca")
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text(CLICKHOUSE_PASSWORD + "\n")
@@ -390,7 +396,7 @@ def test_clickhouses_own_logins(tmp_path: Path):
 
 
 def asked_both(address: str) -> tuple[object, bytes]:
-    """Ask by the native protocol and by HTTP."""
+    """Query by the native protocol and by HTTP."""
     server = parse_clickhouse(address)
     assert isinstance(server, ServerAddress)
     with connect(server) as client:

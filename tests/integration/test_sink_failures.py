@@ -1,4 +1,4 @@
-"""The sink while ClickHouse dies and comes back: each failure has its name, and none outlives its cause."""
+"""The sink while ClickHouse dies and comes back: each failure has its error, and none outlives its cause."""
 
 import asyncio
 import os
@@ -21,7 +21,9 @@ STAMP = Stamp(1, 1, 2**32 - 1)
 
 
 async def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
-    """In mid-insert: unknown. While it is away: unavailable. Back again: the same sink works, and sees what was OK."""
+    """In mid-insert the outcome is unknown, while it is away unavailable; once it is back the same sink works, and sees
+    what was OK.
+    """
     with EmbeddedServer.start(tmp_path) as server:
         address = ServerAddress(server.host, server.port, server.http_port)
         with connect(address) as client:
@@ -48,8 +50,8 @@ async def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     await sink.close()
 
 
-async def test_tables_that_are_not_there_are_refused_with_the_command(tmp_path: Path) -> None:
-    """Before `adledger migrate`: inserts and reads say so."""
+async def test_missing_tables_are_refused_with_the_command(tmp_path: Path) -> None:
+    """Before `adledger migrate` the errors of inserts and reads name it."""
     with EmbeddedServer.start(tmp_path) as server:
         sink = ClickHouseSink(ServerAddress(server.host, server.port, server.http_port))
         with pytest.raises(InsertRefused) as refused:

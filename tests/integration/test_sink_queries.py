@@ -1,4 +1,4 @@
-"""What the sink reads with is served by a projection or the primary key, on the engine itself."""
+"""The sink's queries are served by a projection or the primary key, on the engine itself."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
 
 @pytest.fixture
 async def client(server: ServerAddress) -> AsyncIterator[Client]:
-    """Three lanes of three batches, merged into one part, so that only an index tells them apart."""
+    """Three lanes of three batches, merged into one part, so that only an index separates them."""
     with connect(server) as client:
         if migrate(client, database=DATABASE, release="test"):
             sink = ClickHouseSink(server, SinkOptions(database=DATABASE))
@@ -58,7 +58,7 @@ def plan(client: Client, query: str) -> str:
     ],
 )
 async def test_a_lane_is_read_through_its_projection(client: Client, query: str) -> None:
-    """by_lane, found by primary key: at most a third of the rows, and a granule at each end, for one of three lanes."""
+    """The primary key of by_lane finds one of three lanes with at most a third of the rows, and a granule at each end."""
     explained = plan(client, query)
     assert "ReadFromMergeTree (by_lane)" in explained
     selected, total = map(int, re.findall(r"Granules: (\d+)/(\d+)", explained)[-1])
@@ -66,7 +66,7 @@ async def test_a_lane_is_read_through_its_projection(client: Client, query: str)
 
 
 async def test_rollup_rows_are_counted_without_reading_them(client: Client) -> None:
-    """The projection holds a row a batch."""
+    """The projection holds one row for each batch."""
     explained = plan(client, f"SELECT count() FROM {DATABASE}.rollup_minute WHERE lane = 1 AND batch_no = 1")
     assert "ReadFromMergeTree (per_batch)" in explained
 

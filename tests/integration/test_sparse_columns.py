@@ -1,4 +1,4 @@
-"""Columns that ClickHouse stores and sends sparse are read as any other, and the protocol's tables store none so."""
+"""Columns that ClickHouse stores and sends sparse are read like any other, and the protocol's tables store none sparse."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ def address(server: ClickHouseServer) -> ServerAddress:
 
 
 def run(server: ClickHouseServer, log: Path, database: str, group: str) -> list[str]:
-    """Run a worker to the log's end, and return what it said."""
+    """Run a worker to the log's end, and return its output."""
     said: list[str] = []
     settings = Settings(
         source=FilesAddress(log), clickhouse=address(server), database=database, group=group, rules="none",
@@ -67,7 +67,7 @@ def sparse(client: Client, database: str) -> set[tuple[str, str]]:
 def test_a_group_goes_over_to_another_database_with_sparse_columns(
     clickhouse_server: ClickHouseServer, client: Client, log: Path
 ) -> None:
-    """Every lane settles what was in doubt from rows that are read back sparse: no lane halts."""
+    """Every lane settles what was in doubt from rows that are read back sparse, and no lane halts."""
     migrate(client, database="sparse_b", release=__version__)
     for table in PROTOCOL_TABLES:
         client.execute(
@@ -83,7 +83,7 @@ def test_a_group_goes_over_to_another_database_with_sparse_columns(
 def test_tables_store_no_column_sparse(
     clickhouse_server: ClickHouseServer, client: Client, log: Path
 ) -> None:
-    """Not in fresh parts, and not in merged ones, of any table that workers write."""
+    """Neither fresh nor merged parts do, of any table that workers write."""
     run(clickhouse_server, log, "dense", "dense")
     written = {*PROTOCOL_TABLES, *TEXT_COLUMNS}
     for table in written:
@@ -93,7 +93,7 @@ def test_tables_store_no_column_sparse(
 
 
 def test_columns_are_arrays_of_their_declared_dtype(client: Client) -> None:
-    """Every type that a query for arrays may return, sparse or not: the same values, an array, its dtype."""
+    """Every type that a query for arrays may return, sparse or not, has the same values, as an array of its dtype."""
     types = {
         **{f"{kind}{bits}": f"{dtype}{bits // 8}" for kind, dtype in (("UInt", "u"), ("Int", "i")) for bits in (8, 16, 32, 64)},
         "Float32": "f4", "Float64": "f8", "Bool": "?",

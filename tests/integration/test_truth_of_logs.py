@@ -1,4 +1,4 @@
-"""What the demo's log must come to is what a plain count finds in that log: real files, generated events, offsets."""
+"""The demo's ground truth is what a plain count finds in its log: real files, generated events, offsets."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -50,8 +50,8 @@ def counted(filled) -> Counted:
     return count(lanes, partitions=MODEL.partitions)
 
 
-def test_the_truth_is_what_lies_in_the_log(filled, counted: Counted):
-    """Rollup, classes by lane, reasons, wrong keys and conflicts: all equal the plain count of the log."""
+def test_the_ground_truth_equals_a_plain_count(filled, counted: Counted):
+    """Rollup, classes by lane, reasons, wrong keys and conflicts all equal the plain count of the log."""
     truth = filled[1].truth
     found = {tuple(row[:5]): tuple(row[5:]) for row in truth.rollup.tolist()}
     assert found == counted.rollup
@@ -63,7 +63,7 @@ def test_the_truth_is_what_lies_in_the_log(filled, counted: Counted):
 
 
 def test_the_real_logs_are_counted_in_full(filled):
-    """20,046 records, one of them malformed; each impression a milli, each of 46 clicks half a unit."""
+    """There are 20,046 records, one of them malformed; each impression is worth a milli, each of 46 clicks half a unit."""
     real, _ = filled[1].expected
     assert filled[1].real_records == len(real.records) == 20_046
     assert real.malformed()["malformed"].tolist() == [Malformed.NOT_JSON]
@@ -72,8 +72,8 @@ def test_the_real_logs_are_counted_in_full(filled):
     assert (real.records["publisher_id"] == SITE).sum() == 9_999
 
 
-def test_each_record_is_expected_where_it_lies(filled):
-    """What is expected of single records names each offset of the log once, and adds up to the truth."""
+def test_each_offset_is_expected_once(filled):
+    """Expectations of single records name each offset of the log once, and add up to the ground truth."""
     log, result = filled
     places = defaultdict(set)
     for source in result.expected:
@@ -87,7 +87,7 @@ def test_each_record_is_expected_where_it_lies(filled):
 
 
 def test_traffic_must_fit_the_log(filled):
-    """Other partitions, or log times that would fall, are refused before anything is written."""
+    """Other partitions, or log times that would step back, are refused before anything is written."""
     from adledger.loadtest.traffic.write import write_traffic
     from adledger.pipeline.log.files.writer import FilesLogWriter
 

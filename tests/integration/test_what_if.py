@@ -1,4 +1,4 @@
-"""What if, on the engine: it foretells exactly what a run under the candidate does; and the tables of rules."""
+"""What-if on the engine predicts exactly what a run with the candidate does; and the tables of rules."""
 
 import asyncio
 import dataclasses
@@ -39,7 +39,7 @@ ALWAYS = ("--from", "2000-01-01", "--to", "2100-01-01")
 
 
 def candidate() -> RuleSet:
-    """Stricter here, milder there, another horizon, a rule off, a rule flagged."""
+    """A set that is stricter here, milder there, with another horizon, a rule off and a rule flagged."""
     default = load_rules("default")
     rules = dict(default.rules)
 
@@ -102,7 +102,7 @@ def what_if(rules: str, *span: str) -> dict[str, Any]:
 def test_the_same_rules_change_nothing(
     client: Client, hours: tuple[int, int] | None, address: ServerAddress
 ) -> None:
-    """Neither over all events nor in a span that begins in the middle: windows are warmed up by what came before."""
+    """This holds over all events and for a span that begins in the middle, with windows warmed up by earlier events."""
     ((first,),) = client.execute("SELECT toUnixTimestamp(min(lane_clock)) FROM one.events")
     assert address
     span = ALWAYS
@@ -121,7 +121,7 @@ def test_the_same_rules_change_nothing(
     assert all(rule["hits_then"] == rule["hits_now"] for rule in found["rules"])
 
 
-def test_what_would_change_is_what_a_run_under_the_candidate_changes(client: Client) -> None:
+def test_a_prediction_is_what_a_run_with_the_candidate_changes(client: Client) -> None:
     """Events and money, by publisher and class, are exactly those that differ between the two databases."""
     before = client.execute(
         "SELECT count(), sum(cityHash64(lane, topic, offset, class_code, reasons)) FROM one.events"
@@ -150,8 +150,8 @@ def test_what_would_change_is_what_a_run_under_the_candidate_changes(client: Cli
     assert before == after, "it writes nothing"
 
 
-def test_what_is_printed_for_people_names_rules_publishers_and_samples() -> None:
-    """Three tables; what can't be known stands on stderr."""
+def test_the_output_names_rules_publishers_and_samples() -> None:
+    """There are three tables; what can't be known is on stderr."""
     found = run("what-if", "--rules", "new.toml", *ALWAYS)
     assert found.exit_code == 0
     assert "would change their class" in found.stdout
@@ -159,8 +159,8 @@ def test_what_is_printed_for_people_names_rules_publishers_and_samples() -> None
     assert "UNKNOWN_PUBLISHER is not evaluated" in found.stderr
 
 
-def test_a_missing_text_is_said_and_what_was_found_then_stands(client: Client) -> None:
-    """Whoever loses user_agents still changes nothing by the same rules."""
+def test_a_missing_dimension_string_is_reported(client: Client) -> None:
+    """Without user_agents the stored findings are used, so the same rules still change nothing."""
     client.execute("CREATE TABLE one.kept ENGINE = Memory AS SELECT * FROM one.user_agents")
     client.execute("TRUNCATE TABLE one.user_agents")
     try:
@@ -173,7 +173,7 @@ def test_a_missing_text_is_said_and_what_was_found_then_stands(client: Client) -
 
 
 def test_every_evaluator_of_an_event_is_stored(client: Client) -> None:
-    """With its rules whole, what they enforce, and the lists that it used."""
+    """It is stored with its complete rules, what they enforce, and the lists that it used."""
     rows = client.execute(
         "SELECT e.v, j.rules, j.enforced, j.list_names, j.list_contents, j.list_usable, j.release FROM "
         "(SELECT DISTINCT judge_version AS v FROM one.events) AS e LEFT JOIN one.judges AS j ON j.version = e.v"
@@ -189,8 +189,8 @@ def test_every_evaluator_of_an_event_is_stored(client: Client) -> None:
     assert rows == versions
 
 
-def test_the_tables_of_rules_give_back_what_was_written(address: ServerAddress) -> None:
-    """Sets, alerts, publishers, and the batches of a guardrail's window, as a worker reads them."""
+def test_the_tables_of_rules_round_trip(address: ServerAddress) -> None:
+    """Sets, alerts, publishers, and the batches of a guardrail's window read back as a worker needs them."""
     assert run("publish", "new.toml", "--author", "mia", "--reason", "to see").exit_code == 0
     wrong = Path("wrong.toml")
     wrong.write_text(HEAD + "[rules.DOUBLE_CLICK]\nmode = 'enforce'\nwithin_ms = -1\n", "utf-8")
@@ -242,7 +242,7 @@ def test_the_tables_of_rules_give_back_what_was_written(address: ServerAddress) 
 
 
 def test_a_demoted_rule_waits_for_an_operator(address: ServerAddress) -> None:
-    """status shows it and fails; resume asks for a demoted rule, and then nothing is waiting."""
+    """`status` shows it and fails; after `resume` of a demoted rule nothing is waiting."""
     version = load_rules("default").version
 
     async def breach() -> None:

@@ -1,4 +1,4 @@
-"""The lane protocol as a model (docs/model): it holds in every state, and without any one rule it does not."""
+"""The lane protocol as a model (docs/model): it holds in every state, and does not without any one rule."""
 
 from collections.abc import Mapping
 
@@ -18,17 +18,18 @@ def found() -> Mapping[str, Searched]:
 
 
 def test_the_protocol_holds_in_every_state(found):
-    """However often workers die, the group rebalances, requests are late and answers lost: nothing lost, nothing twice.
+    """However often workers die, the group rebalances, requests are late and answers lost, nothing is lost and nothing
+    counted twice.
 
-    And from every state the lane comes to its end when nothing more goes wrong.
+    And from every state the lane reaches its end when nothing more goes wrong.
     """
     assert found[PROTOCOL].violation == 0, "\n".join(trace(found[PROTOCOL], 0))
     assert found[PROTOCOL].states > 100_000
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.holds], ids=lambda m: m.name)
-def test_without_a_rule_it_does_not(found, mutant: Mutant):
-    """Each rule, and each assumption, is needed: the shortest way to harm without it can be told."""
+def test_each_rule_is_needed(found, mutant: Mutant):
+    """Each rule, and each assumption, is needed, and the shortest way to harm without it can be printed."""
     searched = found[mutant.name]
     told = list(trace(searched, mutant.bit))
     assert told[-1] == f"  => {WRONG[searched.violation]}"
@@ -36,6 +37,6 @@ def test_without_a_rule_it_does_not(found, mutant: Mutant):
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.holds], ids=lambda m: m.name)
-def test_what_does_no_harm_by_itself(found, mutant: Mutant):
-    """The model also says which rule the others don't need."""
+def test_a_redundant_rule_does_no_harm_alone(found, mutant: Mutant):
+    """The model also shows which rule the others make redundant."""
     assert found[mutant.name].violation == 0

@@ -1,4 +1,4 @@
-"""Lanes are shared whole, evenly, and with as few moves as can be, whatever happened to the group before."""
+"""Lanes are assigned whole, evenly, and with as few moves as possible, whatever happened to the group before."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -17,7 +17,7 @@ Given = Mapping[str, tuple[int, ...]]
 
 
 class Cluster:
-    """Topics as aiokafka's cluster metadata tells them."""
+    """Topics as aiokafka's cluster metadata reports them."""
 
     def __init__(self, **partitions: int) -> None:
         self._partitions = {topic.replace("_", "."): count for topic, count in partitions.items()}
@@ -27,7 +27,9 @@ class Cluster:
 
 
 def fewest_moves(held: Mapping[str, set[int]], partitions: int) -> int:
-    """The least number of held lanes that change hands under any balanced assignment: every choice of shares tried."""
+    """Return the least number of held lanes that change hands under any balanced assignment: every choice of shares is
+    tried.
+    """
     fewest, rest = divmod(partitions, len(held))
     kept_most = max(
         sum(min(len(lanes), fewest + (member in larger)) for member, lanes in held.items())
@@ -43,7 +45,7 @@ def check(assigned: Given, partitions: int) -> None:
 
 
 def holders(members: Mapping[str, Claim], partitions: int) -> dict[str, set[int]]:
-    """Who holds what: of a lane's claims the newest, of equals the first by instance id, else member id."""
+    """Return who holds what: of a lane's claims the newest, of equals the first by instance id, else member id."""
     held: dict[str, set[int]] = {member: set() for member in members}
     for lane in range(partitions):
         claimants = [m for m, claim in members.items() if lane in claim.lanes]
@@ -65,8 +67,8 @@ claims = st.builds(
 
 
 @given(st.dictionaries(MEMBERS, claims, min_size=1), st.integers(1, 33))
-def test_all_lanes_are_given_once_and_evenly_whatever_is_claimed(members, partitions):
-    """Complete, disjoint, balanced to within one; the order in which members are told of does not matter."""
+def test_all_lanes_are_assigned_once_and_evenly_whatever_is_claimed(members, partitions):
+    """The assignment is complete, disjoint and balanced to within one, and does not depend on the order of members."""
     assigned = assign_lanes(members, partitions)
     check(assigned, partitions)
     assert assigned.keys() == members.keys()
@@ -75,7 +77,7 @@ def test_all_lanes_are_given_once_and_evenly_whatever_is_claimed(members, partit
 
 @given(st.dictionaries(MEMBERS, claims, min_size=1), st.integers(1, 33))
 def test_of_claims_that_conflict_the_newest_counts_and_moves_are_the_fewest(members, partitions):
-    """A lane belongs to the newest claim; how many lanes leave their holder is the least that balance allows."""
+    """A lane belongs to the newest claim, and as few lanes leave their holder as balance allows."""
     held = holders(members, partitions)
     assert moves(held, assign_lanes(members, partitions)) == fewest_moves(held, partitions)
 
@@ -88,7 +90,7 @@ def test_of_claims_that_conflict_the_newest_counts_and_moves_are_the_fewest(memb
 def test_through_joins_leaves_deaths_and_returns_the_fewest_lanes_move(history, partitions, static):
     """Each round of a group moves the fewest lanes, over the wire format: members come, go, come back and forget.
 
-    A history is, for each round, who is there and who has started anew. What a member was given is kept by a model.
+    A history is, for each round, which members are there and which have restarted. A model keeps what each was assigned.
     """
     cluster = Cluster(ad_clicks=partitions, ad_impressions=partitions)
     group: dict[str, LaneAssignor] = {}
@@ -109,7 +111,7 @@ def test_through_joins_leaves_deaths_and_returns_the_fewest_lanes_move(history, 
 
 
 def play_round(group: Mapping[str, LaneAssignor], cluster: Cluster) -> Given:
-    """One rebalance as aiokafka does it, every message encoded and decoded; the first member leads."""
+    """Run one rebalance as aiokafka does, every message encoded and decoded; the first member leads."""
     joined = {
         member: ConsumerProtocolMemberMetadata.decode(assignor.metadata(TOPICS).encode())
         for member, assignor in group.items()
@@ -128,7 +130,7 @@ def play_round(group: Mapping[str, LaneAssignor], cluster: Cluster) -> Given:
 
 @given(st.lists(MEMBERS, min_size=1, unique=True), st.integers(1, 20), st.data())
 def test_static_members_that_all_forgot_are_given_the_same_lanes_again(instances, partitions, data):
-    """The first assignment of static members hangs on their instance ids, not on the member ids of the day."""
+    """The first assignment of static members depends on their instance ids, not on their current member ids."""
 
     def started(order: list[str]) -> dict[str, tuple[int, ...]]:
         claims = {f"member-{number}": Claim(instance=instance) for number, instance in enumerate(order)}
@@ -137,8 +139,8 @@ def test_static_members_that_all_forgot_are_given_the_same_lanes_again(instances
     assert started(instances) == started(data.draw(st.permutations(instances)))
 
 
-def test_a_claim_that_can_not_be_read_claims_nothing():
-    """Another program's or version's user data costs moves, not the group."""
+def test_an_unreadable_claim_claims_nothing():
+    """User data of another program or version costs moves, not the group."""
     cluster = Cluster(ad_clicks=4, ad_impressions=4)
     group = {f"{i}": ConsumerProtocolMemberMetadata(0, list(TOPICS), data) for i, data in enumerate(
         [b"", None, b"\x00\xff", b"[]", b'{"round": 1}', b'{"round": 1, "lanes": [null], "instance": ""}']
@@ -155,7 +157,7 @@ def test_a_claim_that_can_not_be_read_claims_nothing():
     ],
 )
 def test_topics_of_different_widths_are_refused(partitions, said):
-    """The message names each topic with its partitions; the shell is told before aiokafka wraps the error."""
+    """The message names each topic with its partitions, and is reported before aiokafka wraps the error."""
     with pytest.raises(LogError, match=said):
         lanes_of(partitions)
     told: list[LogError] = []
@@ -167,7 +169,7 @@ def test_topics_of_different_widths_are_refused(partitions, said):
 
 
 def test_members_with_different_topics_are_refused():
-    """A lane is all topics' partition p: a member that reads one topic can't own any."""
+    """A lane is partition p of all topics, so a member that reads one topic can't own any."""
     assignor = LaneAssignor()
     with pytest.raises(LogError, match=r"b: ad\.clicks; a: ad\.clicks, ad\.impressions"):
         assignor.assign(
@@ -177,5 +179,5 @@ def test_members_with_different_topics_are_refused():
 
 
 def test_the_protocol_has_a_name_of_its_own():
-    """The broker lets no consumer with another assignor into the group."""
+    """So the broker lets no consumer with another assignor into the group."""
     assert LaneAssignor().name == NAME == "adledger-lanes"

@@ -1,4 +1,4 @@
-"""What a commit's answers amount to: never hopeful, and a refusal only where nothing can have been done."""
+"""The outcome of a commit's answers is never optimistic, and a refusal only where nothing can have been done."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ def verdict(code: int | None) -> CommitAnswer:
 
 @given(st.tuples(CODES, CODES))
 def test_the_outcome_is_the_worst_that_the_answers_allow(codes):
-    """None only if all accepted; refused or fenced only if no partition was or may have been accepted; else unknown.
+    """It is None only if all accepted, refused or fenced only if no partition was or may have been accepted, else unknown.
 
     A code of None is a partition without an answer.
     """
@@ -37,8 +37,10 @@ def test_the_outcome_is_the_worst_that_the_answers_allow(codes):
 
 
 @given(CODES)
-def test_what_a_broker_says_of_itself_tells_nothing_of_the_commit(code):
-    """Only answers that are given before anything is written are refusals: the list is closed, all else is unknown."""
+def test_only_answers_before_any_write_are_refusals(code):
+    """The list of refusals is closed: it has only answers that are sent before anything is written; all others are
+    unknown.
+    """
     before_writing = {3, 12, 14, 24, 28, 29, 30}
     fencing = {22, 25, 27, 82}
     error = outcome("lane 3", ASKED, dict.fromkeys(ASKED, code) if code is not None else {})

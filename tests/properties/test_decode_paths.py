@@ -1,4 +1,4 @@
-"""Both roads agree: what decode says of a record is what the slow path says of it, whatever came before."""
+"""Both paths agree: decode says of a record what the slow path says of it, whatever came before."""
 
 import json
 import random
@@ -21,7 +21,7 @@ CONTEXT = DecodeContext(lane=wt.LANE, partitions=wt.PARTITIONS, kinds=(1, 2, 0),
 
 
 def plain_row(decoded: Decoded, row: int) -> PlainEvent | Malformed:
-    """Return row `row` in the slow path's words."""
+    """Return row `row` as the slow path would return it."""
     if decoded.status[row]:
         return Malformed(decoded.status[row])
     numbers = (int(getattr(decoded.columns, name)[row]) for name in EVENT_DTYPES)
@@ -75,7 +75,7 @@ styles = st.sampled_from(((",", ":"), (", ", ": "), (" ,\n\t", " : ")))
     )
 )
 def test_any_values(drawn):
-    """Law: whatever JSON value a field or an unknown one has, in whatever style it is written, the paths agree."""
+    """Law: whatever JSON value a known or unknown field has, and however it is written, the paths agree."""
     values = [
         json.dumps(event | odd, separators=style, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
         for event, odd, style, ascii_only in drawn
@@ -112,7 +112,7 @@ time_like = st.builds(
     st.lists(st.tuples(ip_like, time_like | st.datetimes().map(lambda t: t.isoformat() + "Z")), max_size=20)
 )
 def test_addresses_and_times(drawn):
-    """Law: the compiled readers of addresses and RFC 3339 times are those of the slow path."""
+    """Law: the compiled parsers of addresses and RFC 3339 times agree with the slow path's."""
     values = [json.dumps(wt.IMPRESSION | {"ip": ip, "event_time": time}).encode() for ip, time in drawn]
     values += [json.dumps(wt.IMPRESSION | {"ip": ip}).encode() for ip, _ in drawn]
     values += [json.dumps(wt.IMPRESSION | {"event_time": time}).encode() for _, time in drawn]
@@ -129,7 +129,7 @@ def test_any_bytes(values):
 @settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 600))
 def test_a_torn_record_is_read_no_further_than_its_end(rng, length):
-    """Law: what lies behind a record is never taken for a part of it, though it would complete it."""
+    """Law: bytes after a record are never taken for part of it, even if they would complete it."""
     whole = wt.json_text(wt.members_of(wt.CLICK), rng.choice(("", " "))).encode()
     refs = RecordRefs.of([whole, whole], [b"u-14"] * 2, topics=[2, 2], log_times=[wt.LOG_TIME] * 2)
     refs.value_len[1] = min(length, len(whole))
@@ -141,8 +141,8 @@ def test_a_torn_record_is_read_no_further_than_its_end(rng, length):
 
 @settings(max_examples=200, deadline=None)
 @given(texts, texts)
-def test_texts_are_hashed_unescaped(page, agent):
-    """Law: hashes are of the unescaped UTF-8 bytes, and the texts given back are those bytes."""
+def test_strings_are_hashed_unescaped(page, agent):
+    """Law: hashes are of the unescaped UTF-8 bytes, and the strings returned are those bytes."""
     event = wt.IMPRESSION | {"page_url": page, "user_agent": agent}
     values = [json.dumps(event, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)]
     decoded = decode(RecordRefs.of(values, [b"u-14"] * 2, log_times=[wt.LOG_TIME] * 2), CONTEXT)
@@ -153,8 +153,8 @@ def test_texts_are_hashed_unescaped(page, agent):
     assert user_agents(decoded, [0, 1]) == [agent.encode()] * 2
 
 
-def test_nothing_is_read_far_behind_a_record():
-    """Law: decode touches at most READ_AHEAD_BYTES behind a record; what it does touch there changes nothing."""
+def test_nothing_is_read_far_after_a_record():
+    """Law: decode reads at most READ_AHEAD_BYTES after a record, and what it reads there changes nothing."""
     program = [sys.executable, "-m", "tests.support.guarded_decode", "1"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

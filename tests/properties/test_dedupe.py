@@ -1,4 +1,4 @@
-"""Dedupe: the table equals the dictionary, and state read back equals the state that never stopped."""
+"""Dedupe: the table equals a dictionary, and state read back equals the state that never stopped."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ ROWS = st.tuples(
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One batch for dedupe; its clocks do not fall and lie in less than a day."""
+    """One batch for dedupe; its watermarks do not fall and span less than a day."""
 
     keys: U64
     sources: U64
@@ -47,7 +47,7 @@ class Rows:
 
 @st.composite
 def histories(draw) -> list[Rows]:
-    """Several batches, the clock rising from one to the next by anything from nothing to years."""
+    """Several batches, the watermark rising from one to the next by anything from nothing to years."""
     clock, batches = START_MS, []
     for rows in draw(st.lists(st.lists(ROWS, max_size=40), min_size=1, max_size=6)):
         clock += draw(JUMPS)
@@ -74,7 +74,9 @@ def small_tables():
 
 @given(WINDOWS, histories(), SECRETS)
 def test_the_table_equals_the_dictionary(window_ms, batches, secret):
-    """Same duplicates, same conflicts, same entries after every batch, however it grew whatever expired, and whatever the secret."""
+    """Duplicates, conflicts and entries are the same after every batch, however it grew, whatever expired, and whatever
+    the secret.
+    """
     state, plain = DedupeState(window_ms, secret), PlainDedupe(window_ms)
     for b in batches:
         found = state.apply(b.keys, b.sources, b.fingerprints, b.clocks, b.live)
@@ -87,7 +89,7 @@ def test_the_table_equals_the_dictionary(window_ms, batches, secret):
 
 @given(WINDOWS, histories(), st.data())
 def test_state_read_back_equals_the_state_that_never_stopped(window_ms, batches, data):
-    """The firsts within the window, loaded in any order, are the state; and it goes on as that does."""
+    """The originals within the window, loaded in any order, are the state, and it goes on the same."""
     stop = data.draw(st.integers(0, len(batches)), label="batches before the restart")
     clock = max((int(b.clocks[-1]) for b in batches[:stop] if len(b.clocks)), default=START_MS)
     steady, restarted = DedupeState(window_ms), DedupeState(window_ms)
@@ -110,7 +112,7 @@ def test_state_read_back_equals_the_state_that_never_stopped(window_ms, batches,
 
 
 def test_it_grows_with_its_ids_and_shrinks_when_they_expire():
-    """Nothing is forgotten while the table grows; what has expired takes no memory once it is made anew."""
+    """Nothing is forgotten while the table grows, and expired ids take no memory once it is rebuilt."""
     state, plain = DedupeState(WINDOW_MS), PlainDedupe(WINDOW_MS)
     rng = np.random.default_rng(1)
     clock = START_MS
@@ -131,7 +133,7 @@ def test_it_grows_with_its_ids_and_shrinks_when_they_expire():
 
 @pytest.mark.parametrize("window_ms", [0, -1, 2**30])
 def test_a_window_that_clocks_can_not_span_is_refused(window_ms):
-    """A window outside the 31-bit clock's reach is refused when the state is made."""
+    """A window beyond the reach of the 31-bit clock is refused when the state is created."""
     with pytest.raises(ValueError, match="window_ms"):
         DedupeState(window_ms)
 
@@ -148,8 +150,8 @@ def _look(seen: SeenHashes, batch: list[tuple[int, bool]]) -> list[int]:
 
 
 @given(st.lists(HASHES, max_size=5))
-def test_a_new_hash_is_given_once(batches):
-    """While the set has room, each hash of a live row is given exactly once, at its first row (0 may come again)."""
+def test_a_new_hash_is_returned_once(batches):
+    """While the set has room, each hash of a live row is returned exactly once, at its first row (0 may repeat)."""
     seen, before = SeenHashes.of(4_096), set[int]()
     for batch in batches:
         given_now = [h for h in _look(seen, batch) if h]
@@ -161,7 +163,7 @@ def test_a_new_hash_is_given_once(batches):
 @settings(max_examples=50)
 @given(st.lists(HASHES, max_size=8))
 def test_a_full_set_forgets_but_never_withholds(batches):
-    """However small the set, every hash of a live row was given at least once."""
+    """However small the set, every hash of a live row was returned at least once."""
     seen, given_ever = SeenHashes.of(16), set[int]()
     for batch in batches:
         given_ever.update(_look(seen, batch))

@@ -1,4 +1,4 @@
-"""The digest of a batch's rows: the same in any order, equal to its definition, changed by any one cell."""
+"""The digest of a batch's rows is the same in any order, equal to its definition, and changed by any one cell."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def digest_of(table: str, rows: list[list[Any]]) -> int:
 
 
 def plainly(table: str, rows: list[list[Any]]) -> int:
-    """The definition, in Python's own integers."""
+    """Compute the definition with Python's own integers."""
     import xxhash
 
     total = 0
@@ -53,7 +53,7 @@ def plainly(table: str, rows: list[list[Any]]) -> int:
 @pytest.mark.parametrize("table", TABLES)
 @given(data=st.data())
 def test_the_kernel_computes_the_definition(table, data):
-    """Compiled or plain, in whichever order the rows come: the same number."""
+    """Compiled or plain, in any order of rows, it is the same number."""
     rows = data.draw(rows_of(table))
     assert digest_of(table, rows) == plainly(table, rows)
     assert digest_of(table, rows[::-1]) == plainly(table, rows)
@@ -62,7 +62,7 @@ def test_the_kernel_computes_the_definition(table, data):
 @pytest.mark.parametrize("table", TABLES)
 @given(data=st.data())
 def test_any_cell_altered_alters_it(table, data):
-    """One cell of one row, in whichever column, can't be altered without the digest showing it."""
+    """The digest shows any alteration of one cell of one row, in whichever column."""
     rows = data.draw(rows_of(table).filter(bool))
     other = data.draw(rows_of(table).filter(bool))
     row, column = data.draw(st.integers(0, len(rows) - 1)), data.draw(st.integers(0, len(rows[0]) - 1))
@@ -75,13 +75,13 @@ def test_any_cell_altered_alters_it(table, data):
 
 
 def test_rows_from_before_a_column_keep_their_digest():
-    """Dead letters of one record each have the digest that they had before there was `records`."""
+    """Dead letters of one record each have the digest from before the column `records`."""
     old = [[0, 7, 1, 2, 3, b"key", b"value"], [1, 8, 1, 2, 3, None, b""]]
     assert digest_of("dead_letters", [[*row, 1] for row in old]) == OLD_DIGEST
 
 
 def test_long_batches_are_digested_in_parts():
-    """Parts add up: rows before and after the cut are all in it."""
+    """Parts add up, with the rows before and after the cut."""
     n = ROWS_AT_ONCE + 3
     columns = {name: np.arange(n).astype(dtype) for name, dtype in DIGESTED["events"].items()}
     halves = [{k: v[:100] for k, v in columns.items()}, {k: v[100:] for k, v in columns.items()}]

@@ -1,4 +1,4 @@
-"""Judge: the first class that fits, the reasons beside it, and the money of every event."""
+"""Evaluate: the first class that applies, the reasons beside it, and the money of every event."""
 
 import numpy as np
 from hypothesis import given
@@ -29,7 +29,7 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_the_first_class_that_fits(rows):
-    """Malformed, duplicate, expired (older than the acceptance by more than nothing), billable; exact nanos."""
+    """It is malformed, duplicate, expired (beyond the allowed lateness) or billable, with exact nanos."""
     n = len(rows)
     columns = EventColumns.zeros(n)
     status, found = np.zeros(n, np.uint8), Duplicates(np.zeros(n, np.uint8), np.zeros(n, np.uint8))

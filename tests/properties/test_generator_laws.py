@@ -1,4 +1,4 @@
-"""Laws of the generator: its bytes depend on the model alone, and its truth is what a plain count of them finds."""
+"""Laws of the generator: its bytes depend on the model alone, and its ground truth is what a plain count of them finds."""
 
 import hashlib
 from collections import defaultdict
@@ -77,7 +77,7 @@ models = st.builds(
 
 
 def generated(model: TrafficModel, partitions=None, chunk_slots=97) -> tuple[dict, Truth, np.ndarray]:
-    """Return records by (topic, partition), the truth, and what is expected of each record."""
+    """Return records by (topic, partition), the ground truth, and what is expected of each record."""
     log, builder, expected = defaultdict(list), TruthBuilder(model), [np.zeros(0, EXPECTED)]
     for chunk in Generator(model, partitions=partitions, chunk_slots=chunk_slots).chunks():
         at = 0
@@ -93,7 +93,7 @@ def generated(model: TrafficModel, partitions=None, chunk_slots=97) -> tuple[dic
 @given(models, st.integers(1, 5), st.sampled_from([1, 7, 65_536]))
 @settings(max_examples=40, deadline=None)
 def test_bytes_do_not_depend_on_who_makes_which_part(model: TrafficModel, shards: int, chunk_slots: int):
-    """Any sharding and any chunk size give every partition the same records in the same order, and one truth."""
+    """With any sharding and any chunk size every partition has the same records in the same order, with one ground truth."""
     whole, truth, _ = generated(model)
     parts, merged = {}, Truth.empty(model.partitions)
     for shard in range(shards):
@@ -108,8 +108,8 @@ def test_bytes_do_not_depend_on_who_makes_which_part(model: TrafficModel, shards
 
 @given(models)
 @settings(max_examples=80, deadline=None)
-def test_the_truth_is_what_a_plain_count_finds(model: TrafficModel):
-    """Every table of the truth equals a count of the bytes, record by record, by the contract in plain Python."""
+def test_the_ground_truth_is_what_a_plain_count_finds(model: TrafficModel):
+    """Every table of the ground truth equals a count of the bytes, record by record, by the contract in plain Python."""
     log, truth, expected = generated(model)
     lanes = defaultdict(list)
     for (topic, partition), records in log.items():
@@ -140,7 +140,7 @@ def test_the_truth_is_what_a_plain_count_finds(model: TrafficModel):
 @given(models)
 @settings(max_examples=40, deadline=None)
 def test_log_time_never_falls(model: TrafficModel):
-    """Within a partition log times only rise, from the model's start on, and no event is from the future."""
+    """Within a partition log times never fall, from the model's start on, and no event is from the future."""
     log, _, _ = generated(model)
     for records in log.values():
         times = [record[0] for record in records]
@@ -151,7 +151,7 @@ def test_log_time_never_falls(model: TrafficModel):
 @given(st.integers(0, 2**32), st.sampled_from(range(len(RECIPES))))
 @settings(max_examples=200, deadline=None)
 def test_recipes_do_what_they_say(seed: int, index: int):
-    """A malformed recipe gives the reason it names by the plain judge; an odd one leaves the event as it was."""
+    """A malformed recipe has the reason that it names by the plain evaluation; an odd one leaves the event unchanged."""
     recipe = RECIPES[index]
     model = TrafficModel(seed=seed, events=1, partitions=1, click_share=0, malformed_share=0, odd_share=0)
     ((log_time, key, value),) = generated(model)[0][0, 0]
@@ -178,7 +178,7 @@ def test_every_reason_has_a_recipe():
 
 
 def test_default_traffic_has_every_class():
-    """The default model, in a day's time, has duplicates, expired and malformed records, conflicts and misroutes."""
+    """In a day, the default model has duplicates, expired and malformed records, conflicts and misrouted ones."""
     _, truth, _ = generated(TrafficModel(events=30_000, duration_hours=30), chunk_slots=65_536)
     received = truth.classes.sum(axis=0)
     for wanted in (Class.BILLABLE, Class.DUPLICATE, Class.EXPIRED, Class.MALFORMED):
@@ -188,7 +188,7 @@ def test_default_traffic_has_every_class():
 
 
 def test_the_same_seed_gives_the_same_bytes_everywhere():
-    """A run's bytes are named by its model on every machine: this digest changes only with the generator itself."""
+    """A model determines its bytes on every machine: this digest changes only with the generator itself."""
     digest = hashlib.sha256()
     model = TrafficModel(seed=42, events=5_000, scenarios=(Scenario(kind="double_click"),))
     log, _, _ = generated(model)

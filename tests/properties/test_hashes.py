@@ -1,4 +1,4 @@
-"""The compiled hashes equal their plain twins, and those equal what others publish."""
+"""The compiled hashes equal their plain twins, and those equal published values."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from adledger.pipeline.stages.plain_hashes import int_hash64, murmur2, partition
 @given(st.lists(st.binary(max_size=150), max_size=10), st.integers(1, 1000))
 @example([bytes(range(n)) for n in range(130)], 16)
 def test_kernels_equal_their_twins(texts, partitions):
-    """Law: xxHash64 and the partition of murmur2 are the twins', for every length."""
+    """Law: xxHash64 and murmur2's partition equal the twins', for every length."""
     refs = RecordRefs.of(texts, [None] * len(texts))
     hashes, parts = np.zeros(len(texts), np.uint64), np.zeros(len(texts), np.uint64)
     hash_all(refs.value_addr, refs.value_len.astype(np.int64), np.uint64(partitions), hashes, parts)
@@ -33,7 +33,7 @@ def test_kernels_equal_their_twins(texts, partitions):
     ],
 )
 def test_murmur2_is_kafkas(text, signed):
-    """Law: murmur2 gives what Kafka's own test of it expects (org.apache.kafka.common.utils.UtilsTest)."""
+    """Law: murmur2 gives what Kafka's own test expects (org.apache.kafka.common.utils.UtilsTest)."""
     assert murmur2(text) == signed % 2**32
 
 

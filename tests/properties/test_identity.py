@@ -1,4 +1,4 @@
-"""Dedupe keys and fingerprints: kernels equal their plain twins, and change with what they cover only."""
+"""Dedupe keys and fingerprints: kernels equal their plain twins, and change only with the columns that they cover."""
 
 import numpy as np
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_numbers_cover_their_columns_and_no_others(columns, name):
 
 
 def test_read_only_and_strided_columns():
-    """Law: how the arrays lie in memory does not matter (blocks from ClickHouse are read-only views)."""
+    """Law: the memory layout of the arrays does not matter (blocks from ClickHouse are read-only views)."""
     columns = EventColumns.zeros(8)
     columns.id_hash[:] = np.arange(8)
     strided = columns.take(slice(None, None, 2))

@@ -1,4 +1,4 @@
-"""What a fetch brought becomes exactly its committed records; whatever else the bytes are is a LogError."""
+"""A fetch's response becomes exactly its committed records; whatever else the bytes are is a LogError."""
 
 import json
 import random
@@ -37,7 +37,7 @@ NO_PRODUCER = -1
 def batch(
     records: list[Record], base_offset: int = 0, codec: int = NONE, producer: int = NO_PRODUCER, *, transactional: bool = False
 ) -> bytes:  # fmt: skip
-    """Encode a batch as aiokafka's producer does, at an offset as the broker gives it."""
+    """Encode a batch as aiokafka's producer does, at an offset as the broker assigns it."""
     builder = DefaultRecordBatchBuilder(2, codec, int(transactional), producer, 0, 0, 1 << 24)
     for i, (time, key, value) in enumerate(records):
         builder.append(i, time, key, value, [])
@@ -56,7 +56,7 @@ def read(
 
 @given(st.lists(st.tuples(RECORDS, CODECS, st.integers(0, 5)), min_size=1, max_size=5), st.data())
 def test_batches_of_any_codec_become_their_records(parts, data):
-    """From any position, cut off anywhere, the whole batches' records come, and the next offset is behind them."""
+    """From any position, truncated anywhere, the whole batches' records are read, and the next offset is after them."""
     encoded, expected, ends, offset = b"", [], [(0, 0)], 0
     for records, codec, gap in parts:
         offset += gap  # as compaction leaves it
@@ -76,7 +76,7 @@ def test_batches_of_any_codec_become_their_records(parts, data):
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["plain", "in", "commit", "abort"])), max_size=25)
 )
 def test_aborted_transactions_are_left_out(steps):
-    """Whatever the order of producers' batches and markers: a record stays unless its transaction was aborted."""
+    """Whatever the order of producers' batches and markers, a record stays unless its transaction was aborted."""
     encoded, offset = b"", 0
     open_: dict[int, list[Stored]] = {}
     kept: list[Stored] = []
@@ -120,7 +120,7 @@ def marker(offset: int, producer: int, *, commits: bool) -> bytes:
 
 @given(RECORDS, CODECS, st.data())
 def test_a_changed_byte_is_found(records, codec, data):
-    """No byte that the checksum covers can change unseen."""
+    """No byte under the checksum can change unnoticed."""
     encoded = bytearray(batch(records, 0, codec))
     at = data.draw(st.integers(17, len(encoded) - 1))
     encoded[at] ^= data.draw(st.integers(1, 255))
@@ -129,8 +129,8 @@ def test_a_changed_byte_is_found(records, codec, data):
 
 
 @given(RECORDS, st.sampled_from([GZIP, SNAPPY, LZ4, ZSTD, 5, 7]), st.binary(max_size=200), st.data())
-def test_what_can_not_be_decoded_is_one_dead_letter(records, codec, noise, data):
-    """A good checksum over what can't be decompressed, or is no record: one row for all offsets of the header."""
+def test_an_undecodable_batch_is_one_dead_letter(records, codec, noise, data):
+    """Bytes under a right checksum that can't be decompressed or parsed are one row for all offsets of the header."""
     encoded = bytearray(batch(records, 0, codec if codec <= ZSTD else NONE))
     encoded[22] = encoded[22] & ~7 | codec
     at = data.draw(st.integers(61, len(encoded)))
@@ -163,7 +163,7 @@ def test_noise_is_undecodable(codec, noise):
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.integers(1, 2_000)), min_size=1, max_size=8))
 def test_every_form_of_a_codec_is_understood(texts):
-    """Raw snappy, LZ4 with linked blocks, checksums and sizes, several pieces of one arena: all as they went in."""
+    """Raw snappy, LZ4 with linked blocks, checksums and sizes, and several pieces of one arena round-trip."""
     arena = Arena(1)
     for text, times in texts:
         plain = text * times
@@ -194,7 +194,7 @@ def test_old_formats_are_refused(magic):
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_takes_no_more_than_a_batch_may(name, monkeypatch):
-    """Whatever bytes declare or expand to, no more room is asked for than BATCH_BYTES_MAX; it is one dead letter."""
+    """Whatever bytes declare or expand to, at most BATCH_BYTES_MAX is allocated, and the batch is one dead letter."""
     codec, data = BOMBS[name]
     asked: list[int] = []
     room = Arena.room
@@ -206,7 +206,7 @@ def test_a_bomb_takes_no_more_than_a_batch_may(name, monkeypatch):
 
 
 def test_room_is_for_what_a_codec_can_make(monkeypatch):
-    """An LZ4 frame of tiny blocks gets the room that they can come to, not a whole block's for each."""
+    """An LZ4 frame of tiny blocks gets the memory that they can expand to, not a whole block's for each."""
     asked: list[int] = []
     room = Arena.room
     monkeypatch.setattr(Arena, "room", lambda self, size: asked.append(size) or room(self, size))
@@ -218,7 +218,7 @@ def test_room_is_for_what_a_codec_can_make(monkeypatch):
 
 @pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
 def test_the_bytes_alone_decide(codec):
-    """A batch of exactly the most that is allowed is read, and one byte more is not, whatever room was there before."""
+    """A batch of exactly the limit is read, and one byte more is not, whatever was allocated before."""
     compress = {
         GZIP: cramjam.gzip.compress, ZSTD: cramjam.zstd.compress, LZ4: cramjam.lz4.compress,
         SNAPPY: cramjam.snappy.compress_raw,
@@ -234,14 +234,14 @@ def test_the_bytes_alone_decide(codec):
 
 @pytest.mark.parametrize("codec", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
 def test_no_memory_is_no_dead_letter(codec, monkeypatch):
-    """Where memory is short that is said, and no batch is called undecodable for it."""
+    """A lack of memory is reported as such, and no batch is called undecodable for it."""
     monkeypatch.setattr(Arena, "room", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
     with pytest.raises(MemoryError):
         decode_batches(batch([(1, b"k", b"v" * 100)] * 9, 0, codec), 0, (), "record", "topic-1")
 
 
-def test_a_codec_that_gets_no_memory_says_so(monkeypatch):
-    """What zstd says where it gets no memory is not taken for damage."""
+def test_a_codec_without_memory_is_not_damage(monkeypatch):
+    """zstd's error for a lack of memory is not taken for damage."""
 
     def no_memory(*_: object) -> int:
         raise cramjam.DecompressionError("Allocation error : not enough memory")
@@ -252,7 +252,7 @@ def test_a_codec_that_gets_no_memory_says_so(monkeypatch):
 
 
 def test_a_fetch_over_its_memory_yields_fewer_batches():
-    """A fetch of batches that expand far ends behind the one that fills it; from there on the others come."""
+    """A fetch of batches that expand far ends after the one that fills it; the next fetch returns the others."""
     value = bytes(24 << 20)
     data = b"".join(batch([(1, None, value)], i, ZSTD) for i in range(8))
     position, fetches = 0, 0
@@ -274,8 +274,8 @@ def test_a_fetch_over_its_memory_yields_fewer_batches():
         (1, 0, 0, 2**63 - 1),
     ],
 )
-def test_lying_headers(count, last, attributes, base_time):
-    """What a header says that no broker checks makes a dead letter for the offsets that it covers, never an error."""
+def test_false_headers(count, last, attributes, base_time):
+    """A false header field that no broker checks makes a dead letter for the covered offsets, never an error."""
     data = wrapped(
         batch([(1, b"k", b"v")])[61:], count, NONE, last=last, attributes=attributes, base_time=base_time
     )
@@ -285,15 +285,15 @@ def test_lying_headers(count, last, attributes, base_time):
     assert (refs.offset.tolist(), refs.records.tolist()) == ([0], [last + 1])
 
 
-def test_a_base_time_that_nobody_uses():
-    """Under the broker's append time a producer's base timestamp may be anything: it is no record's time."""
+def test_an_unused_base_time():
+    """Under the broker's append time a producer's base timestamp may be anything, since it is no record's time."""
     data = wrapped(batch([(1, b"k", b"v")])[61:], 1, NONE, attributes=8, base_time=2**63 - 1)
     decoded = decode_batches(data, 0, (), "append", "topic-1")
     assert read_back(walk(Fetched(0, 0, 1, 1, decoded.batches))) == [(0, 7, b"k", b"v")]
 
 
 def test_too_many_records_are_a_dead_letter():
-    """A batch of more records than BATCH_RECORDS_MAX, which a few bytes can make, is one dead letter."""
+    """A batch of more records than BATCH_RECORDS_MAX, which a few bytes can encode, is one dead letter."""
     count = BATCH_RECORDS_MAX + 1
     body = b"".join(varint(len(r)) + r for r in (b"\0\0" + varint(i) + b"\1\1\0" for i in range(count)))
     data = wrapped(bytes(cramjam.zstd.compress(body)), count, ZSTD)

@@ -1,4 +1,4 @@
-"""Leader epochs are looked up by position as a plain table of every offset would say, whatever was read in which order."""
+"""A position's leader epoch is what a plain table of every offset would say, whatever was read in which order."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +27,13 @@ def plain(batches: Batches, position: int) -> int:
 
 
 def fetched(batches: Batches, position: int, count: int) -> Batches:
-    """Return what a fetch at a position brings: at most so many batches, the first perhaps begun before it."""
+    """Return what a fetch at a position returns: at most this many batches, the first perhaps begun before it."""
     return [b for b in batches if b.end > position][:count]
 
 
 @given(logs(), st.data())
 def test_every_position_within_what_was_read_has_its_epoch(log, data):
-    """Law: read on from anywhere, in steps of any size, the epoch before each position passed is the log's."""
+    """Law: reading on from anywhere, in steps of any size, the epoch before each position passed is the log's."""
     epochs, end = LeaderEpochs(), log[-1].end
     first = position = data.draw(st.integers(0, end - 1))
     while position < end:
@@ -50,7 +50,9 @@ def test_every_position_within_what_was_read_has_its_epoch(log, data):
 
 @given(logs(), st.data())
 def test_reading_again_changes_nothing_and_is_looked_up_from_there(log, data):
-    """Law: a batch in doubt is read again, and then on from its end, in the middle of what was read: its epoch is known."""
+    """Law: a batch in doubt is read again, and then on from its end, in the middle of what was read, and its epoch is
+    known.
+    """
     epochs, end = LeaderEpochs(), log[-1].end
     epochs.read(0, log)
     again = data.draw(st.integers(log[0].start, end - 1))
@@ -60,8 +62,8 @@ def test_reading_again_changes_nothing_and_is_looked_up_from_there(log, data):
 
 
 @given(logs(), st.data())
-def test_what_is_read_again_takes_the_place_of_what_was_read(log, data):
-    """Law: where another leader's records came, theirs is the epoch from there on, and nothing beyond them is known."""
+def test_what_is_read_again_replaces_what_was_read(log, data):
+    """Law: where another leader's records came, the epoch is theirs from there on, and nothing beyond them is known."""
     epochs = LeaderEpochs()
     epochs.read(0, log)
     at = data.draw(st.sampled_from([b.start for b in log]))
@@ -90,7 +92,7 @@ def test_a_restart_knows_the_epoch_before_its_position_alone(position, epoch, lo
 
 
 def test_what_is_remembered_is_bounded():
-    """The newest changes of the leader are kept; before them the epoch is not known, and never a wrong one."""
+    """The newest changes of the leader are kept; before them the epoch is unknown, and never a wrong one."""
     epochs = LeaderEpochs()
     runs = [EpochRun(i, i + 1, i) for i in range(3 * CHANGES_MAX)]
     for run in runs:
@@ -101,7 +103,7 @@ def test_what_is_remembered_is_bounded():
 
 
 def test_a_fetch_of_nothing_changes_nothing():
-    """At the log's end there is nothing to learn, and nothing is forgotten."""
+    """At the log's end nothing is learnt, and nothing is forgotten."""
     epochs = LeaderEpochs(7, 3)
     epochs.read(7, [])
     assert epochs.before(7) == 3

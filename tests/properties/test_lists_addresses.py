@@ -53,7 +53,7 @@ def columns(numbers):
 
 
 def around(layers):
-    """Every edge of every range, one before and one behind, as IPv6 numbers."""
+    """Return every edge of every range, one before and one after, as IPv6 numbers."""
     for layer in layers:
         for first, last in layer.v4:
             yield from (MAPPED + n for n in (first - 1, first, last, last + 1) if 0 <= n < 2**32)
@@ -65,7 +65,7 @@ def around(layers):
 @example([Layer(1, [(0, 2**32 - 1)], [(0, 2**128 - 1)])], [0, MAPPED, 2**128 - 1])
 @example([Layer(1, [(5, 9), (5, 5), (7, 20)], []), Layer(4, [(8, 8)], [])], [MAPPED + n for n in range(25)])
 def test_the_table_equals_the_definition(layers, numbers):
-    """An address has the flags of all ranges that hold it, at every edge too; an allow list takes all away that rejects."""
+    """An address has the flags of all ranges that hold it, at every edge too; an allow list removes every rejecting flag."""
     hi, lo = columns([*numbers, *around(layers)])
     lists = AddressLists(
         [
@@ -94,7 +94,7 @@ def test_an_address_is_explained_by_the_networks_that_hold_it(networks, number):
 
 @given(st.lists(st.tuples(st.integers(0, 24), st.integers(0, 24), st.integers(0, 255)), max_size=20))
 def test_an_impostor_claims_a_crawler_and_is_not_at_its_address(rows):
-    """Whoever claims nothing is none; who claims a crawler is one unless the address is of that very crawler."""
+    """A user agent without a claim is none; one with a claim is, unless the address is of exactly that crawler."""
     ua = np.array([claim << 8 | other & 0x7F for claim, _, other in rows], np.uint16)
     ip = np.array([(1 << (7 + owner) if owner else 0) | other & 7 for _, owner, other in rows], np.uint32)
     expected = [claim not in (0, owner) for claim, owner, _ in rows]
@@ -107,7 +107,7 @@ KNOWN = st.sampled_from([PublisherStatus.ACTIVE, PublisherStatus.SUSPENDED])
 
 @given(st.dictionaries(IDS, KNOWN, max_size=100), st.lists(IDS, max_size=50))
 def test_publishers_equal_a_dictionary(statuses, asked):
-    """The look-up finds each publisher's status, and UNKNOWN for the rest; the version is of the contents alone."""
+    """The look-up finds each publisher's status, and UNKNOWN for the rest; the version depends on the contents alone."""
     snapshot = PublisherSnapshot(statuses)
     asked = [*asked, *statuses]
     found = snapshot.classify(np.array(asked, np.uint32)).tolist()
@@ -119,7 +119,7 @@ def test_publishers_equal_a_dictionary(statuses, asked):
 
 @given(st.lists(st.tuples(st.integers(0, 5), KNOWN), max_size=30), st.randoms(use_true_random=False))
 def test_the_highest_version_of_a_publisher_counts(changes, shuffle):
-    """Rows may come in any order: the newest of each publisher is what holds."""
+    """Rows may come in any order, and the newest of each publisher counts."""
     rows = [PublisherRow(each, status, version) for version, (each, status) in enumerate(changes)]
     shuffle.shuffle(rows)
     assert PublisherSnapshot.of(rows).version == PublisherSnapshot(dict(changes)).version

@@ -1,4 +1,4 @@
-"""User agents by hash: the cache gives what classifying every row would, however small it is."""
+"""User agents by hash: the cache returns what classifying every row would, however small it is."""
 
 import json
 from datetime import date
@@ -21,7 +21,7 @@ BATCHES = st.lists(st.lists(st.tuples(KEYS, st.booleans()), max_size=40), max_si
 
 
 class CountedLists(UserAgentLists):
-    """A user agent's text is its hash's digits; its flags follow from them."""
+    """A user agent's string is its hash's digits, and its flags follow from them."""
 
     __slots__ = ("texts",)
 
@@ -45,7 +45,9 @@ def flags_of(key):
 
 @given(BATCHES, st.sampled_from([4, 8, 1 << 10]))
 def test_flags_by_hash_equal_those_of_every_row(batches, slots):
-    """Each live row has its text's flags, other rows 0; a hash's text is asked for once while the cache is not emptied."""
+    """Each live row has its string's flags, other rows 0; a string is classified once for its hash until the cache is
+    emptied.
+    """
     lists = CountedLists()
     cache = UserAgentFlags(lists, slots)
     for batch in batches:
@@ -60,8 +62,8 @@ def test_flags_by_hash_equal_those_of_every_row(batches, slots):
         assert len(lists.texts) == len(set(lists.texts)) == cache.classified
 
 
-def test_a_text_that_can_not_be_had_leaves_no_trace():
-    """Where classifying fails, what was pending is not taken for classified afterwards."""
+def test_a_failed_classification_leaves_no_trace():
+    """Where classifying fails, pending hashes are not taken for classified afterwards."""
     cache = UserAgentFlags(CountedLists(), 16)
     hashes, live = np.array([2, 3], np.uint64), np.ones(2, np.bool_)
 
@@ -101,8 +103,8 @@ def record(number, agent, *, ascii_only):
 @given(
     rows=st.lists(st.tuples(st.sampled_from(AGENTS), st.booleans(), st.booleans()), min_size=1, max_size=20)
 )
-def test_a_batch_of_records_is_flagged_by_its_texts(real_lists, rows):
-    """From records to flags: on either path, escaped or not, each decodable row has the flags of its text."""
+def test_a_batch_of_records_is_flagged_by_its_user_agents(real_lists, rows):
+    """From records to flags: on either path, escaped or not, each decodable row has the flags of its user agent."""
     values = [
         record(k, agent, ascii_only=escaped) if sound else b"{}"
         for k, ((agent, _), escaped, sound) in enumerate(rows)

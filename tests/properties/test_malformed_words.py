@@ -1,4 +1,4 @@
-"""Why a record is malformed, in words: the reason is the decoder's, and the field that is named is the one at fault."""
+"""Why a record is malformed, in words: the reason is the decoder's, and the named field is the one at fault."""
 
 import json
 import random
@@ -19,7 +19,7 @@ OF_A_FIELD = {
 
 @pytest.mark.parametrize("seed", range(8))
 def test_words_agree_with_the_decoder(seed):
-    """On spoiled events of every kind: the same reason, or none; with a field wherever one is at fault."""
+    """On spoiled events of every kind the reason is the same, or none; with a field wherever one is at fault."""
     rng = random.Random(seed)
     for _ in range(1_000):
         value, key = wt.fuzzed(rng)
@@ -41,7 +41,7 @@ def test_words_agree_with_the_decoder(seed):
     "wrong", [None, [], -1, "x" * 3_000, 10**300], ids=["null", "array", "negative", "long text", "huge"]
 )
 def test_the_field_at_fault_is_named(name, wrong):
-    """An event with one wrong field: that field is named, with what was found and what is allowed."""
+    """For an event with one wrong field the words name it, what was found and what is allowed."""
     text = json.dumps(wrong)
     value = wt.json_text(
         [*wt.members_of({n: v for n, v in wt.IMPRESSION.items() if n != name}), (json.dumps(name), text)]
@@ -53,7 +53,7 @@ def test_the_field_at_fault_is_named(name, wrong):
 
 
 def test_publishers_are_read_where_they_can_be():
-    """Of any JSON object, however malformed otherwise."""
+    """They are read from any JSON object, however malformed otherwise."""
     assert publisher_of(b'{"publisher_id": 7, "ip": []}') == 7
     for value in (
         None,

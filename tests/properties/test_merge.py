@@ -1,4 +1,4 @@
-"""Merge: a batch is what sorting says it is, nothing is lost or doubled, and its ranges alone make it again."""
+"""Merge: a batch is what sorting says it is, nothing is lost or doubled, and its ranges alone reproduce it."""
 
 import numpy as np
 from hypothesis import given
@@ -68,7 +68,9 @@ def plain_cut(pending: list[Pending], clock_before: int, rows_max: int, bytes_ma
 
 @given(topics(), st.data(), CLOCKS, st.integers(1, 12), st.integers(1, 20))
 def test_a_cut_is_what_sorting_says(parts, data, clock_before, rows_max, bytes_max):
-    """By (time, topic, offset), to the smallest last position not drained, the day's end or a limit; at least one."""
+    """It is by (time, topic, offset), to the smallest last position not drained, the day's end or a limit; at least one
+    record.
+    """
     pending = [Pending(p, data.draw(st.booleans(), label="drained")) for p in parts]
     expected = plain_cut(pending, clock_before, rows_max, bytes_max)
     found = cut(pending, clock_before, rows_max, bytes_max)
@@ -81,7 +83,7 @@ def test_a_cut_is_what_sorting_says(parts, data, clock_before, rows_max, bytes_m
 
 
 def cut_all(parts: list[RecordRefs], clock: int, rows_max: int, arrivals: list[int]) -> list[tuple[int, Cut]]:
-    """Return (clock before, cut) of batch after batch, the topics' records arriving `arrivals[i]` at a time."""
+    """Return (watermark before, cut) of batch after batch, the topics' records arriving `arrivals[i]` at a time."""
     come, start, cuts = [0] * len(parts), [0] * len(parts), []
     step = 0
     while any(s < len(p) for s, p in zip(start, parts, strict=True)):
@@ -104,10 +106,10 @@ ARRIVALS = st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any)
 
 
 @given(topics(), CLOCKS, st.integers(1, 12), ARRIVALS)
-def test_cuts_hand_out_every_record_once_in_one_order(parts, clock, rows_max, arrivals):
-    """Batch after batch: each record once, each topic's in its order, the clock never falling.
+def test_cuts_return_every_record_once_in_one_order(parts, clock, rows_max, arrivals):
+    """Over all batches each record comes once, each topic's in its order, and the watermark never falls.
 
-    And however the records arrived, the batches one after the other are the one order of all.
+    And however the records arrived, the concatenated batches have the one order of all.
     """
     arrivals = [n + 1 for n in arrivals]
     cuts = [found for _, found in cut_all(parts, clock, rows_max, arrivals)]
@@ -117,8 +119,8 @@ def test_cuts_hand_out_every_record_once_in_one_order(parts, clock, rows_max, ar
 
 
 @given(topics(), CLOCKS, st.integers(1, 12), ARRIVALS)
-def test_the_ranges_make_the_batch_again(parts, clock, rows_max, arrivals):
-    """merge_all of a batch's ranges at its clock is the batch, also where log times go backwards."""
+def test_the_ranges_reproduce_the_batch(parts, clock, rows_max, arrivals):
+    """merge_all of a batch's ranges at its watermark is the batch, also where log times go backwards."""
     arrivals = [n + 1 for n in arrivals]
     start = [0] * len(parts)
     for clock_before, found in cut_all(parts, clock, rows_max, arrivals):
@@ -129,8 +131,8 @@ def test_the_ranges_make_the_batch_again(parts, clock, rows_max, arrivals):
         start = [s + n for s, n in zip(start, found.taken, strict=True)]
 
 
-def test_nothing_is_cut_before_a_silent_topic_has_spoken():
-    """A topic that is not drained and has no record here may bring an earlier one: nothing is cut."""
+def test_nothing_is_cut_before_every_topic_is_drained_or_has_records():
+    """A topic that is not drained and has no record yet may return an earlier one, so nothing is cut."""
     some = RecordRefs.of([b"x"], [None], topics=[0], log_times=[1])
     assert cut([Pending(some, drained=True), Pending(RecordRefs.empty(), drained=False)], 0, 9, 9) is None
     assert cut([Pending(RecordRefs.empty(), drained=True)], 0, 9, 9) is None

@@ -1,4 +1,4 @@
-"""Laws of the publisher monitor: it equals a dictionary, repeats change nothing, and its memory has an end."""
+"""Laws of the publisher monitor: it equals a dictionary, repeats change nothing, and its memory is bounded."""
 
 from collections import Counter
 from datetime import datetime
@@ -22,7 +22,7 @@ PUBLISHERS = st.integers(0, 5) | st.sampled_from([2**32 - 1, 1 << 16, 1 << 31])
 
 
 class Model:
-    """The monitor's plain twin: a dictionary of everything, and nothing forgotten."""
+    """The monitor's plain twin: a dictionary of everything that forgets nothing."""
 
     def __init__(self):
         self.counts = Counter()  # (publisher, minute, figure) -> records
@@ -63,7 +63,7 @@ class Model:
 
 
 def figures(monitor, publishers):
-    """What the monitor tells of some publishers, as the model has it."""
+    """Return the monitor's figures of some publishers, as the model has them."""
     found = {}
     for publisher in publishers:
         told = orjson.loads(orjson.dumps(monitor.live(publisher)))
@@ -94,7 +94,7 @@ def batches(draw):
 
 @given(st.lists(batches(), max_size=12))
 def test_it_equals_a_dictionary(sent):
-    """Whatever comes, in whichever order and however often: the figures of the kept minutes are those of the model."""
+    """Whatever messages come, in any order and any number of times, the figures of the kept minutes are the model's."""
     monitor, model = PublisherMonitor(MonitorLimits(minutes=MINUTES)), Model()
     for each in sent:
         known = len(model.seen)
@@ -110,7 +110,7 @@ def test_it_equals_a_dictionary(sent):
 
 @given(st.lists(batches(), max_size=8), st.data())
 def test_repeats_change_nothing(sent, data):
-    """Messages that come again, at once or later, leave every figure as it was."""
+    """Repeated messages, immediate or later, leave every figure unchanged."""
     once, again = PublisherMonitor(), PublisherMonitor()
     for i, each in enumerate(sent):
         once.absorb(each)
@@ -133,8 +133,8 @@ def test_the_order_of_messages_makes_no_difference(sent, random):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
-def test_memory_has_an_end(seed, tables):
-    """However many publishers come, the tables stay within the limit; the minutes that are told are whole."""
+def test_memory_is_bounded(seed, tables):
+    """However many publishers come, the tables stay within the limit, and the reported minutes are complete."""
     limits = MonitorLimits(minutes=MINUTES, slots_max=tables * m.SLOTS_MIN)
     monitor, model, rng = PublisherMonitor(limits), Model(), np.random.default_rng(seed)
     for batch_no in range(4):
@@ -156,8 +156,10 @@ def test_memory_has_an_end(seed, tables):
     )
 
 
-def test_what_is_remembered_of_lanes_has_an_end():
-    """Batches behind the newest are told apart up to a limit, what is older counts as a repeat; so do lanes end."""
+def test_memory_of_lanes_is_bounded():
+    """Batches before the newest are told apart up to a limit, and older ones count as repeats; so do lanes beyond a
+    limit.
+    """
     monitor = PublisherMonitor()
     last = 3 * m.BATCHES_REMEMBERED
     for batch_no in range(0, last + 1, 2):
@@ -169,8 +171,8 @@ def test_what_is_remembered_of_lanes_has_an_end():
     assert len(monitor.as_of()["lanes"]) == m.LANES_MAX
 
 
-def test_staleness_is_told():
-    """Each lane's clock is told, and the oldest and newest; a publisher that nobody knows has no minutes."""
+def test_staleness_is_reported():
+    """Each lane's watermark is reported, and the oldest and newest; an unknown publisher has no minutes."""
     monitor = PublisherMonitor()
     assert monitor.live(7)["as_of"] == {"oldest": None, "newest": None, "lanes": {}, "since": None}
     monitor.absorb(message(10, 0, [], MINUTE * 1000 + 1))
@@ -185,8 +187,8 @@ def test_staleness_is_told():
 
 
 @pytest.mark.parametrize("rows_in_one", [1, 2_000, 40_000])
-def test_a_table_grows_without_losing_anybody(rows_in_one):
-    """One minute with more publishers than its table holds: every one is there."""
+def test_a_table_grows_without_losing_a_publisher(rows_in_one):
+    """One minute with more publishers than its table holds keeps every one."""
     monitor = PublisherMonitor()
     columns = columns_of([(0, MINUTE, 1, 1, 1, 3, 0)] * rows_in_one)
     columns["publisher_id"] = np.arange(rows_in_one, dtype="u4") * np.uint32(65_536)  # equal low bits

@@ -1,4 +1,4 @@
-"""The record batch format: kernels, their plain twins, and aiokafka (written by others) agree on every byte."""
+"""The record batch format: kernels, their plain twins, and aiokafka (independent code) agree on every byte."""
 
 from hashlib import sha256
 from itertools import pairwise
@@ -25,7 +25,7 @@ SINCE_1970 = RECORDS.map(lambda records: [(abs(time), key, value) for time, key,
 
 
 def fetched(data: bytes, position: int = 0) -> Fetched:
-    """Return a whole batch as a fetch brings it."""
+    """Return a whole batch as a fetch returns it."""
     buffer = np.frombuffer(data + b"\xff" * READ_AHEAD_BYTES, np.uint8)
     header = parse_header(buffer, 0, "test")
     return Fetched(
@@ -34,7 +34,7 @@ def fetched(data: bytes, position: int = 0) -> Fetched:
 
 
 def bare(records: bytes, count: int, gap: int = 0) -> Fetched:
-    """Return records without a header as a fetch brings them; the header covers `gap` offsets more than records."""
+    """Return records without a header as a fetch returns them; the header covers `gap` offsets more than records."""
     buffer = np.frombuffer(records + b"\xff" * READ_AHEAD_BYTES, np.uint8)
     batch = EncodedBatch(
         buffer, 0, len(records), count, 0, 0,
@@ -49,7 +49,7 @@ def encode(records: list[Record], first_offset: int = 0) -> bytes:
 
 @given(RECORDS, st.integers(0, 2**40))
 def test_kernel_encodes_as_the_plain_twin(records, first_offset):
-    """The records of a batch are the twin's bytes, and its header counts and times them."""
+    """The records of a batch are the twin's bytes, and its header has their count and times."""
     data = encode(records, first_offset)
     header = parse_header(data, 0, "test")
     assert data[HEADER_BYTES:] == encode_plain(records)
@@ -62,7 +62,7 @@ def test_kernel_encodes_as_the_plain_twin(records, first_offset):
 
 @given(RECORDS, st.integers(0, 2**40))
 def test_what_is_encoded_is_walked(records, first_offset):
-    """Walk gives back offset, log time, key and value of each record, nulls as nulls; so does the twin."""
+    """Walk returns offset, log time, key and value of each record, nulls as nulls; so does the twin."""
     batch = fetched(encode(records, first_offset))
     assert read_back(walk(batch)) == stored(records, first_offset)
     assert walk_plain(batch.batches[0]) == stored(records, first_offset)
@@ -104,7 +104,9 @@ def test_append_time_is_the_log_time_of_all(records, append_time):
 
 @given(RECORDS, st.data())
 def test_damaged_records_are_refused_alike(records, data):
-    """On bytes that were changed, cut or added, walk and its twin give the same records, or the same one dead letter."""
+    """On bytes that were changed, removed or added, walk and its twin return the same records, or the same one dead
+    letter.
+    """
     whole = bytearray(encode_plain(records))
     for _ in range(data.draw(st.integers(0, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -115,13 +117,13 @@ def test_damaged_records_are_refused_alike(records, data):
 
 @given(st.binary(max_size=80), st.integers(1, 5))
 def test_noise_is_refused_alike(noise, count):
-    """On any bytes at all, walk and its twin give the same records, or the same one dead letter."""
+    """On any bytes at all, walk and its twin return the same records, or the same one dead letter."""
     assert_alike(bare(noise, count))
 
 
 @given(RECORDS, st.lists(st.integers(-3, 70), min_size=1, max_size=60), st.integers(0, 60))
 def test_offsets_stay_within_the_header(records, deltas, last):
-    """Records whose offsets are equal, fall, or lie beyond what the header covers are one dead letter, in both twins."""
+    """Records whose offsets are equal, fall, or exceed what the header covers are one dead letter, in both twins."""
     parts = []
     for (_, key, value), delta in zip(records, deltas, strict=False):
         fields = b"".join(varint(-1) if text is None else varint(len(text)) + text for text in (key, value))
@@ -133,7 +135,7 @@ def test_offsets_stay_within_the_header(records, deltas, last):
 
 
 def assert_alike(batch: Fetched) -> int:
-    """Check that walk does what its twin says; return how many dead letters it made."""
+    """Check that walk does what its twin does; return how many dead letters it made."""
     [encoded] = batch.batches
     refs = walk(batch)
     try:
@@ -149,7 +151,7 @@ def assert_alike(batch: Fetched) -> int:
 
 @given(st.lists(RECORDS, min_size=1, max_size=4))
 def test_a_fetch_of_several_buffers_is_one_walk(blocks):
-    """Batches of a fetch may lie in different buffers; the records come in order, and the buffers are held."""
+    """Batches of a fetch may be in different buffers; the records come in order, and the buffers are kept alive."""
     expected, batches = [], []
     for records in blocks:
         batches += fetched(encode(records, len(expected))).batches
@@ -163,7 +165,7 @@ def test_a_fetch_of_several_buffers_is_one_walk(blocks):
 
 @given(SINCE_1970)
 def test_aiokafka_reads_what_we_encode(records):
-    """A reader that we did not write finds the same records under a checksum that it accepts."""
+    """An independent reader finds the same records under a checksum that it accepts."""
     batch = DefaultRecordBatch(bytearray(encode(records, 7)))
     assert batch.validate_crc()
     assert [(r.offset, r.timestamp, r.key, r.value) for r in batch] == stored(records, 7)
@@ -171,7 +173,7 @@ def test_aiokafka_reads_what_we_encode(records):
 
 @given(SINCE_1970, st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=20)), max_size=3))
 def test_we_read_what_aiokafka_encodes(records, headers):
-    """A writer that we did not write is understood, record headers and all."""
+    """An independent writer's batches are read, record headers and all."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
     for i, (time, key, value) in enumerate(records):
         assert builder.append(i, time, key, value, headers) is not None
@@ -181,7 +183,7 @@ def test_we_read_what_aiokafka_encodes(records, headers):
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_varints_round_trip(number):
-    """Every 64-bit number is read as it was written, in at most ten bytes."""
+    """Every 64-bit number reads back as written, in at most ten bytes."""
     data = varint(number)
     assert len(data) <= 10
     assert read_varint(data, 0) == (number, len(data))
@@ -189,7 +191,7 @@ def test_varints_round_trip(number):
 
 @given(st.binary(min_size=HEADER_BYTES, max_size=HEADER_BYTES))
 def test_any_header_is_understood_or_refused(data):
-    """61 bytes of anything make a header whose numbers can be relied on, or a LogError."""
+    """Any 61 bytes make a header whose numbers are consistent, or a LogError."""
     try:
         header = parse_header(data, 0, "test")
     except LogError as error:
@@ -203,7 +205,7 @@ def test_any_header_is_understood_or_refused(data):
 
 @given(st.integers(0, 12), st.integers(1, 9))
 def test_a_dead_batch_counts_from_the_position(below, last):
-    """Of a batch that can't be decoded the offsets from the position on are counted: none twice, none left out."""
+    """Of an undecodable batch the offsets from the position on are counted: none twice, none left out."""
     buffer = np.zeros(200, np.uint8)
     batch = EncodedBatch(buffer, 0, 100, 3, 4, 9, last_offset_delta=last, whole=buffer[:100])
     position = max(0, batch.next_offset - 1 - below)
@@ -214,7 +216,7 @@ def test_a_dead_batch_counts_from_the_position(below, last):
 
 
 def test_a_dead_batch_between_good_ones():
-    """The batches before and behind one that can't be decoded lose nothing, and order is kept."""
+    """The batches before and after an undecodable one lose nothing, and order is kept."""
     first, second = fetched(encode([(1, b"a", b"b")])), fetched(encode([(3, b"e", b"f")], 9))
     noise = np.frombuffer(b"\7" * 40 + bytes(READ_AHEAD_BYTES), np.uint8)
     bad = EncodedBatch(noise, 0, 40, 2, 1, 2, last_offset_delta=7, whole=noise[:40])
@@ -237,7 +239,7 @@ def test_nothing_fetched_is_no_records():
 
 
 def test_a_compressed_batch_is_refused_by_name():
-    """A batch that must be decompressed first is not taken for one that is not."""
+    """A batch that must be decompressed first is not read as an uncompressed one."""
     builder = DefaultRecordBatchBuilder(2, 1, 0, -1, -1, -1, 1 << 20)
     builder.append(0, 1, b"k", b"v" * 1000, [])
     with pytest.raises(LogError, match="compressed with gzip"):

@@ -1,4 +1,4 @@
-"""Roll up: the hash aggregation equals the dictionary."""
+"""Roll up: the hash aggregation equals a dictionary."""
 
 import numpy as np
 from hypothesis import given
@@ -30,7 +30,7 @@ KEY = ("publisher_id", "minute", "event_type_code", "class_code", "currency_code
 
 @given(EVENTS)
 def test_it_equals_the_dictionary(events):
-    """Same groups, same sums, each group once, in order of its first event, in the table's own types."""
+    """Groups and sums are the same, each group once, in order of its first event, in the table's own types."""
     columns = EventColumns.zeros(len(events))
     for name, i in (("publisher_id", 0), ("event_time", 1), ("event_type_code", 2), ("currency_code", 4)):
         getattr(columns, name)[:] = [event[i] for event in events]

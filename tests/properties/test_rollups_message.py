@@ -1,4 +1,4 @@
-"""Laws of the `ad.rollups` message: nothing is lost on the way, it always fits, and bytes that are none are refused."""
+"""Laws of the `ad.rollups` message: nothing is lost on the way, it always fits, and invalid bytes are refused."""
 
 import numpy as np
 import pytest
@@ -26,8 +26,8 @@ epochs = st.text(st.characters(exclude_categories=["Cs"]), max_size=EPOCH_BYTES_
 
 
 @given(epochs, st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), some_rows, st.randoms())
-def test_a_message_comes_back_as_it_was(epoch, lane, batch_no, found, random):
-    """What is decoded is what was encoded, and the order of a batch's rows makes no difference to the bytes."""
+def test_a_message_round_trips(epoch, lane, batch_no, found, random):
+    """Decoding returns what was encoded, and the order of a batch's rows makes no difference to the bytes."""
     (sent,) = split(epoch, lane, batch_no, CLOCK, columns_of(found))
     data = encode(sent)
     got = decode(data)
@@ -44,7 +44,7 @@ def test_a_message_comes_back_as_it_was(epoch, lane, batch_no, found, random):
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.integers(0, 300))
 def test_other_bytes_are_refused_and_nothing_else_happens(noise, tail, cut):
-    """Bytes that are no message, a message cut short, changed or continued: RollupsMessageError, or a message."""
+    """Bytes that are not a message, or one truncated, changed or extended, are a RollupsMessageError, or a message."""
     data = encode(message(3, 9, [(5, MINUTE, 1, 1, 7, 2, 9), (6, MINUTE, 2, 3, 7, 1, 4)], CLOCK))
     for other in (noise, data[:cut], data[:cut] + tail, data[:5] + noise, data[:33] + noise):
         try:
@@ -69,7 +69,7 @@ def test_other_bytes_are_refused_and_nothing_else_happens(noise, tail, cut):
         (lambda d: d[:32] + b"\xff" + d[33:], "not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_said(change, said):
+def test_the_error_names_the_cause(change, said):
     """The error names what is wrong with the bytes."""
     data = encode(message(3, 9, [(5, MINUTE, 1, 1, 7, 2, 9), (6, MINUTE, 2, 3, 7, 1, 4)], CLOCK))
     with pytest.raises(RollupsMessageError, match=said):
@@ -87,13 +87,13 @@ def test_what_is_wrong_is_said(change, said):
     ],
 )
 def test_rows_that_no_batch_has_are_refused(row, said):
-    """Whoever decoded a message may rely on its rows."""
+    """A decoded message's rows are always valid."""
     with pytest.raises(RollupsMessageError, match=said):
         decode(encode(message(3, 9, [row], CLOCK)))
 
 
 def test_the_worst_batch_fits_in_parts():
-    """Rows that can't be compressed are cut into parts, each below Kafka's default limit; none is lost."""
+    """Incompressible rows are split into parts, each below Kafka's default limit; none is lost."""
     columns = many_rows(2 * PART_ROWS_MAX + 1)
     parts = [encode(part) for part in split("e" * EPOCH_BYTES_MAX, 7, 1, CLOCK, columns)]
     assert max(map(len, parts)) <= MESSAGE_BYTES_MAX
@@ -108,7 +108,7 @@ def test_the_worst_batch_fits_in_parts():
         assert (together == np.sort(columns[name])).all(), name
 
 
-def test_a_batch_without_rows_still_moves_the_clock():
+def test_a_batch_without_rows_still_advances_the_watermark():
     """An idle lane's batch is a message of no rows."""
     (only,) = split("e", 1, 4, CLOCK, columns_of([]))
     found = decode(encode(only))
@@ -116,5 +116,5 @@ def test_a_batch_without_rows_still_moves_the_clock():
 
 
 def test_the_key_is_the_lane():
-    """Records are keyed by the lane, as people write it."""
+    """Records are keyed by the lane, in decimal."""
     assert record_key(12) == b"12"

@@ -1,4 +1,4 @@
-"""The judge as a whole: lists, parameters and windows together equal their plain twins, and classes follow."""
+"""The rule evaluator as a whole: lists, parameters and windows together equal their plain twins, and classes follow."""
 
 import functools
 from datetime import date
@@ -43,7 +43,9 @@ def lists() -> Lists:
 @settings(deadline=None, max_examples=40)
 @given(histories(steps=st.sampled_from([0, 300, 700, 90_000]), size=25), st.data())
 def test_the_evaluator_equals_the_plain_rules(events, data):
-    """Hits of every decodable event, duplicates too; the class by precedence; malformed ones leave no trace."""
+    """Hits are equal for every decodable event, duplicates too; the class follows precedence; malformed ones leave no
+    trace.
+    """
     n = len(events)
     stated = [data.draw(STATED, label="stated") for _ in range(n)]
     rows = rows_of(events)
@@ -93,7 +95,7 @@ def test_the_evaluator_equals_the_plain_rules(events, data):
 
 
 def test_what_is_not_evaluated_is_counted():
-    """Without lists and publishers, on each decodable event, for each rule that needs them."""
+    """Without lists and publishers, each decodable event counts for each rule that needs them."""
     rows = rows_of([plain.EventView(1, START_MS, START_MS, 1, 1, 1, i, 0, 1, False, 1, 0) for i in range(5)])
     status, none = np.array([0, 0, 0, 0, 3], np.uint8), np.zeros(5, np.int32)
     decoded = Decoded(RecordRefs.of([b""] * 5, [None] * 5), rows.columns, status, none, none, none, none, {})

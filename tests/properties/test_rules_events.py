@@ -1,4 +1,4 @@
-"""Rules that look at one event: the kernel equals the plain twin; what is not run, or not evaluated, says nothing."""
+"""Rules that look at one event: the kernel equals the plain twin, and rules that are off or not evaluated have no hits."""
 
 import numpy as np
 from hypothesis import given
@@ -44,14 +44,14 @@ def test_the_kernel_equals_the_plain_rules(events, side, run):
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=1, max_size=10))
 def test_the_primary_reason_is_the_first_by_precedence(sets):
-    """It is the first enforced rule, in the order of RULES, among the hits; no rule, no reason."""
+    """It is the first enforced rule, in the order of RULES, among the hits; without a rule there is no reason."""
     for reasons, enforced in sets:
         expected = next((int(r) for r in RULES if reasons & enforced & 1 << r), NO_REASON)
         assert primary_reasons(np.array([reasons], np.uint64), enforced).tolist() == [expected]
 
 
 def test_general_invalid_traffic_comes_first():
-    """GIVT before SIVT, and every rule's reason is one of adledger.schemas.classes."""
+    """GIVT is before SIVT, and every rule's reason is one of adledger.schemas.classes."""
     classes = [rule.event_class for rule in RULES.values()]
     assert classes == sorted(classes)
     assert set(classes) == {Class.GIVT, Class.SIVT}

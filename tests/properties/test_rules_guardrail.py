@@ -1,4 +1,4 @@
-"""The guardrail: exact shares, rules demoted for the batches after, and the same decisions after any restart."""
+"""The guardrail: exact shares, rules demoted for later batches, and the same decisions after any restart."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ SHARES = st.builds(
 
 @st.composite
 def histories(draw) -> list[tuple[MinuteTally, ...]]:
-    """Batches of a minute and more: slices whose clocks rise within a batch, and never fall from batch to batch."""
+    """Batches of a minute and more: slices whose watermarks rise within a batch, and never fall from batch to batch."""
     clock, found = 0, []
     gaps = st.sampled_from([0, 1, MINUTE_MS, 2 * MINUTE_MS - 1, 2 * MINUTE_MS])
     for shares in draw(
@@ -66,7 +66,7 @@ def invalid(batch: MinuteTally, reason: Reason, currency: int) -> int:
 def steps(
     guardrail: Guardrail, batches: list[tuple[MinuteTally, ...]], standing: Standing
 ) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
-    """Add batches one by one, each evaluated by what is enforced by then; every breach is told at once."""
+    """Add batches one by one, each evaluated by what is enforced by then; every breach is reported at once."""
     for batch in batches:
         found = guardrail.add(judged(batch, standing), standing)
         standing = standing.after(found)
@@ -83,7 +83,7 @@ def enforced_bits(standing: Standing) -> int:
 
 @given(histories(), BOUNDS)
 def test_a_rule_is_demoted_when_its_share_leaves_its_bounds_and_not_before(batches, bounds):
-    """By definition: the shares of the window at the end of each minute, in fractions, for each rule still enforced."""
+    """By definition, with the window's shares at the end of each minute, as fractions, for each rule still enforced."""
     enforced = set(RULED)
     guardrail = Guardrail(bounded(*bounds))
     assert guardrail.watches == (bounds != (0, 1_000_000))
@@ -118,7 +118,7 @@ def outside(
 
 @given(histories(), BOUNDS)
 def test_cuts_do_not_change_what_is_measured(batches, bounds):
-    """A backlog in one batch that spans hours breaches what the same minutes breach as small batches, and no more."""
+    """A backlog in one batch that spans hours breaches exactly what the same minutes breach as small batches."""
     small = [(part,) for batch in batches for part in batch]
     told = {
         (b.reason, b.currency_code)
@@ -131,9 +131,10 @@ def test_cuts_do_not_change_what_is_measured(batches, bounds):
 
 @given(histories(), BOUNDS, st.integers(0, 8), st.sampled_from(["told", "not told", "resumed"]))
 def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, died):
-    """From the published set, the alerts, and the batches back to a window before the last: that one is measured again.
+    """Its state comes from the published set, the alerts, and the batches back to a window before the last, which is
+    measured again.
 
-    Also where its worker died before it told what the last one showed, and where a person resumed all rules.
+    This holds where its worker died before it reported the last batch's breach, and where an operator resumed all rules.
     """
     stop = min(stop, len(batches))
     rules, standing = bounded(*bounds), Standing()
@@ -153,8 +154,8 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
     assert list(steps(restarted, batches[stop:], standing)) == list(steps(steady, batches[stop:], standing))
 
 
-def test_a_rule_that_is_resumed_is_measured_anew() -> None:
-    """What demoted it does not turn it again; the batches that did not enforce it say nothing of it."""
+def test_a_resumed_rule_is_measured_again() -> None:
+    """What demoted it does not demote it again; the batches that did not enforce it do not count."""
     rules, (rule, *_) = bounded(50_000, 300_000), RULED
     too_much = MinuteTally(1_000, {1: Share(5, 100, dict.fromkeys(RULED, 20) | {rule: 50})})
     guardrail = Guardrail(rules)

@@ -47,7 +47,7 @@ LAGS = st.sampled_from([0, 0, 0, 0, 300, 500, 2_000, 60_000, -100_000])
 
 @st.composite
 def histories(draw, steps=STEPS, size=40) -> list[EventView]:
-    """A lane's events, in its order; ids from so small a range that they meet."""
+    """A lane's events, in its order; ids from such a small range that they meet."""
     clock, found = START_MS, []
     for _ in range(draw(st.integers(0, size))):
         clock += draw(steps)
@@ -66,7 +66,7 @@ def histories(draw, steps=STEPS, size=40) -> list[EventView]:
 
 
 def rows_of(events: Sequence[EventView]) -> Rows:
-    """The events as the columns that a lane has."""
+    """Return the events as the columns that a lane has."""
     columns = EventColumns.zeros(len(events))
     for i, e in enumerate(events):
         columns.event_type_code[i], columns.event_time[i] = e.event_type, e.event_time
@@ -81,7 +81,7 @@ def rows_of(events: Sequence[EventView]) -> Rows:
 
 
 def days(events: Sequence[EventView]) -> list[list[EventView]]:
-    """The events by log day: no batch holds two."""
+    """Split the events by log day: no batch has two."""
     return [list(day) for _, day in itertools.groupby(events, lambda e: e.clock // DAY_MS)]
 
 
@@ -113,7 +113,7 @@ def small_tables():
 @settings(deadline=None, max_examples=60)
 @given(histories(), st.lists(st.integers(0, 1_000), max_size=6))
 def test_the_windows_equal_the_plain_rules_whatever_the_cuts(events, cuts):
-    """Each event has the hits that the plain definitions give it, however the lane was cut into batches."""
+    """Each event has the hits of the plain definitions, however the lane was cut into batches."""
     expected, earlier = [], list[EventView]()
     for e in events:
         expected.append(plain.hits(earlier, e, PARAMS))
@@ -125,7 +125,7 @@ def test_the_windows_equal_the_plain_rules_whatever_the_cuts(events, cuts):
 @settings(deadline=None, max_examples=60)
 @given(histories(), st.integers(0, 60), st.sampled_from([4, 10**9]))
 def test_a_restarted_lane_evaluates_as_one_that_never_stopped(events, stop, events_max):
-    """Windows made from the non-duplicate events of the horizon are as good as those that saw everything."""
+    """Windows rebuilt from the non-duplicate events of the horizon are as good as those that saw everything."""
     stop = min(stop, len(events))
     steady = RuleWindows(SMALL, events_max)
     judged(steady, events[:stop])
@@ -138,8 +138,8 @@ def test_a_restarted_lane_evaluates_as_one_that_never_stopped(events, stop, even
 
 @settings(deadline=None, max_examples=60)
 @given(histories(), st.lists(st.integers(0, 1_000), max_size=6), st.integers(0, 20))
-def test_at_the_limit_a_rule_says_nothing_rather_than_something_wrong(events, cuts, events_max):
-    """With little memory a rule either says what it would say with all, or is not evaluated, and that is counted."""
+def test_at_the_memory_limit_a_rule_is_right_or_not_evaluated(events, cuts, events_max):
+    """With little memory a rule either agrees with one that has enough, or is not evaluated, and that is counted."""
     full, short = RuleWindows(SMALL), RuleWindows(SMALL, events_max)
     places = sorted({0, len(events), *(c % (len(events) + 1) for c in cuts)})
     for a, b in itertools.pairwise(places):
@@ -167,7 +167,7 @@ CHANGED = rule_set(
 @settings(deadline=None, max_examples=30)
 @given(histories(), st.integers(0, 40))
 def test_a_threshold_changes_at_once_and_for_free(events, at):
-    """From the change on, the hits are those of the new set over all that came before; the windows stay."""
+    """From the change on, the hits are those of the new set over all events before; the windows stay."""
     params = {r: CHANGED.rules[r].params for r in WINDOWED if r != Reason.CLICK_MISMATCH}
     windows, earlier, expected = RuleWindows(SMALL), list[EventView](), []
     for number, e in enumerate(events):
@@ -181,7 +181,7 @@ def test_a_threshold_changes_at_once_and_for_free(events, at):
 
 @pytest.mark.parametrize("more", [{"window_seconds": 31}, {"clicks_window_minutes": 3}])
 def test_another_window_takes_windows_of_its_own(more):
-    """Longer or shorter, or a rule that was off: the windows refuse, and go on as they are."""
+    """For a longer or shorter window, or a rule that was off, the windows refuse, and go on unchanged."""
     params = {r.name: dict(SMALL.rules[r].params) for r in WINDOWED}
     windows = RuleWindows(SMALL)
     assert not windows.adopt(rule_set(**{**params, "USER_VELOCITY": {**params["USER_VELOCITY"], **more}}))
@@ -190,7 +190,7 @@ def test_another_window_takes_windows_of_its_own(more):
 
 
 def test_a_rule_that_is_off_says_nothing_and_one_alone_says_the_same():
-    """Rules do not lean on each other: each alone gives the bits that it gives among all."""
+    """Rules are independent: each alone sets the same bits as among all."""
     rng = np.random.default_rng(7)
     clock, events = START_MS, []
     for i in range(3_000):

@@ -1,9 +1,9 @@
-"""A real browser, headless, for pages: what it makes of them is measured, and pictures are taken.
+"""A real headless browser for pages: measures its layout, and takes pictures.
 
-    python -m tests.support.browser PAGE.html PICTURE.png [WIDTH [HEIGHT]]
+python -m tests.support.browser PAGE.html PICTURE.png [WIDTH [HEIGHT]]
 
-takes one. No driver and no DevTools: a harness page holds the page in a frame of the width asked for, measures it with a script,
-writes what it found as JSON into its own document, and Chromium dumps that. Files only, no port.
+takes one. No driver and no DevTools: a harness page holds the page in a frame of the requested width, measures it with a
+script, writes the result as JSON into its own document, and Chromium dumps that. Files only, no port.
 """
 
 import html
@@ -80,14 +80,14 @@ class Browser:
         self._program, self._folder = found, folder
 
     def look(self, page: Path, width: int, *, dark: bool = False) -> Seen:
-        """Lay the page out at a width, and measure it."""
+        """Lay out the page at a width, and measure it."""
         out = self._run(self._harness(page, width, 2_000).resolve().as_uri(), "--dump-dom", dark=dark)
         found = out.rpartition('<pre id="found">')[2].partition("</pre>")[0]
         assert found.startswith("{"), f"the harness did not come to its end: {out[-500:]}"
         return Seen(**json.loads(html.unescape(found)))
 
     def picture(self, page: Path, width: int, height: int, to: Path, *, dark: bool = False) -> Path:
-        """Write a PNG of the page as it is at a width."""
+        """Write a PNG of the page at a width."""
         harness = self._harness(page, width, height)
         self._run(
             harness.resolve().as_uri(),

@@ -34,7 +34,7 @@ def running_server(kind: str, folder: Path, **options: Any) -> Iterator[AnyServe
 
 
 def users_xml(**passwords: str) -> str:
-    """Return users.xml with `default`, who has no password as the server itself needs, and users who have one."""
+    """Return users.xml with `default`, without a password as the server itself needs, and users with one."""
     named = {"default": "", **passwords}
     users = "".join(
         f"<{name}><password>{password}</password><networks><ip>127.0.0.1</ip></networks><profile>default</profile>"
@@ -46,5 +46,5 @@ def users_xml(**passwords: str) -> str:
 
 
 def address_of(server: AnyServer) -> ServerAddress:
-    """Return where it is reached."""
+    """Return its address."""
     return ServerAddress(server.host, server.port, server.http_port)

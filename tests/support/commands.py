@@ -1,4 +1,4 @@
-"""Running `adledger` as a process of its own, and waiting for what it does."""
+"""Running `adledger` as a process, and waiting for its effects."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ ADLEDGER = (sys.executable, "-m", "adledger")
 
 
 class Command:
-    """One `adledger` process (or another program's); what it says goes to files, so that it never waits for a reader."""
+    """An `adledger` process (or another program's); its output goes to files, so that it never waits for a reader."""
 
     def __init__(
         self, folder: Path, *arguments: str, program: Sequence[str] = ADLEDGER, **options: Any
@@ -41,7 +41,7 @@ class Command:
         return self.process.wait(PATIENCE_SECONDS)
 
     def until(self, what: Callable[[], bool]) -> None:
-        """Return when `what` holds; fails where the process ends first, or patience does."""
+        """Return when `what` holds; fail when the process ends first or the time is up."""
         last = time.monotonic() + PATIENCE_SECONDS
         while not what():
             assert not self.ended, f"ended with {self.process.returncode}: {self.err}"

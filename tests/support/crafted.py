@@ -1,4 +1,4 @@
-"""Record batches as no honest producer writes them, under right checksums: what a broker takes from anybody."""
+"""Record batches as no honest producer writes them, under right checksums: a broker accepts them from anybody."""
 
 import struct
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ LZ4_HEADER = b"\x04\x22\x4d\x18\x60\x70\x73"
 
 
 class RawBatch:
-    """A batch's bytes, as aiokafka's producer takes a batch that somebody else has built."""
+    """A batch's bytes, in the form in which aiokafka's producer takes a finished batch."""
 
     def __init__(self, data: bytes, records: int) -> None:
         self._data, self._records = data, records
@@ -39,7 +39,7 @@ class RawBatch:
 async def send_raw(
     producer: AIOKafkaProducer, topic: str, partition: int, data: bytes, records: int = 1
 ) -> int:
-    """Send a batch as it is; return the offset that the broker gave its first record. Raises what the broker refuses."""
+    """Send a batch unchanged; return the offset that the broker gave its first record. Raises the broker's refusal."""
     future = await producer.send_batch(RawBatch(data, records), topic, partition=partition)
     return int((await future).offset)
 
@@ -82,23 +82,23 @@ def wrapped(
 
 
 def one_byte_blocks_of(data: bytes) -> bytes:
-    """An LZ4 frame of blocks of 1 byte each, of a frame whose blocks may be 4 MiB: 57 KB ask for 48 GB."""
+    """Return an LZ4 frame of blocks of 1 byte each, in a frame whose blocks may be 4 MiB: 57 KB ask for 48 GB."""
     return LZ4_HEADER + b"".join(b"\x02\x00\x00\x00\x10%c" % byte for byte in data) + bytes(4)
 
 
 def one_byte_blocks(blocks: int) -> bytes:
-    """An LZ4 frame of so many blocks of 1 byte each."""
+    """Return an LZ4 frame of this many blocks of 1 byte each."""
     return one_byte_blocks_of(b"a" * blocks)
 
 
 def snappy_bomb(blocks: int, first: bytes = b"\0") -> bytes:
-    """A xerial stream of a raw block, and others that each declare 1 GiB."""
+    """Return a xerial stream of a raw block, and others that each declare 1 GiB."""
     bomb = struct.pack(">i", 5) + b"\x80\x80\x80\x80\x04"
     return b"\x82SNAPPY\x00" + struct.pack(">iii", 1, 1, len(first)) + first + bomb * blocks
 
 
 def lz4_block() -> bytes:
-    """A block of an LZ4 frame that expands to 256 KiB."""
+    """Return a block of an LZ4 frame that expands to 256 KiB."""
     block = bytes(cramjam.lz4.compress_block(bytes(256 << 10), store_size=False))
     return struct.pack("<I", len(block)) + block
 

@@ -1,4 +1,4 @@
-"""Ids and keys that an adversary makes: xxHash64 and splitmix64 without a secret can be run backwards."""
+"""Ids and keys that an adversary makes: without a secret, xxHash64 and splitmix64 can be inverted."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -18,7 +18,7 @@ P1, P2, P3, P4, P5 = (
 
 
 def texts_hashing_to(target: int) -> Iterator[bytes]:
-    """Yield printable texts of 16 bytes whose xxHash64 (seed 0) is a number: eight bytes are tried, eight computed."""
+    """Yield printable strings of 16 bytes whose xxHash64 (seed 0) is a number: eight bytes are tried, eight computed."""
     after = _unshift(_divided(_unshift(_divided(_unshift(target, 32), P3), 29), P2), 33)
     for number in count():
         first = b"%08x" % number
@@ -38,7 +38,7 @@ def unsplitmix64(z: int) -> int:
 
 
 def keys_of_one_slot(n: int, secret: SlotSecret, bits: int = 24) -> U64:
-    """Return n keys that share their slot in every table of up to 2^bits slots, for whoever knows the secret."""
+    """Return n keys that share their slot in every table of up to 2^bits slots, given the secret."""
     mixed = [i << bits for i in range(1, n + 1)]
     keys = [unsplitmix64(unsplitmix64(m) ^ secret.second) ^ secret.first for m in mixed]
     assert splitmix64(splitmix64(keys[0] ^ secret.first) ^ secret.second) == mixed[0]

@@ -1,4 +1,4 @@
-"""Decode fuzzed records that lie before a page that can't be read: run as a program, it dies where one is touched.
+"""Decode fuzzed records just before an unreadable page; run as a program, it dies where one is read.
 
 python -m tests.support.guarded_decode SEED
 """

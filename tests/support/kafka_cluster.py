@@ -1,6 +1,6 @@
-"""Several brokers and a controller on this machine, each a process with a small heap: what one broker can't show.
+"""Several brokers and a controller on this machine, each a process with a small heap, for what one broker can't show.
 
-The controller is a process of its own, so that any broker may be killed.
+The controller is a separate process, so that any broker may be killed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,13 +37,15 @@ class LocalCluster:
 
     @property
     def servers(self) -> str:
-        """HOST:PORT of every broker, with commas."""
+        """Return HOST:PORT of every broker, with commas."""
         return ",".join(broker.servers for broker in self.brokers.values())
 
 
 @contextmanager
 def cluster(directory: Path, brokers: int = 3, **properties: str) -> Iterator[LocalCluster]:
-    """Start a controller and brokers; `properties` are Kafka's, with _ for a dot, over those of a replicated cluster."""
+    """Start a controller and brokers; `properties` are Kafka's, with _ for a dot, and override those of a replicated
+    cluster.
+    """
     copies = str(min(brokers, 3))
     common = {
         "offsets.topic.replication.factor": copies,

@@ -39,7 +39,7 @@ QUICK = {
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Settings of a group of workers, in a file; `folder` keeps what each process said."""
+    """Settings of a group of workers, in a file; `folder` keeps each process's output."""
 
     settings: Settings
     folder: Path
@@ -58,7 +58,7 @@ class Deployment:
     def without_topics(
         cls, broker: str, server: EmbeddedServer, folder: Path, **changes: Any
     ) -> "Deployment":
-        """Write the settings alone."""
+        """Write only the settings."""
         name = f"w{uuid4().hex[:10]}"
         values = {
             "source": f"kafka://{broker}", "database": name, "group": name,
@@ -71,7 +71,7 @@ class Deployment:
         return cls(Settings(**values), folder, ServerAddress(server.host, server.port, server.http_port))
 
     def arguments(self, *more: str) -> tuple[str, ...]:
-        """What `adledger run` is given."""
+        """Return the arguments of `adledger run`."""
         return ("run", "--config", str(self.folder / "adledger.toml"), "--without-web", *more)
 
     def worker(self, name: str, *more: str) -> AbstractContextManager[Command]:
@@ -85,7 +85,7 @@ class Deployment:
         return ended
 
     async def intents(self) -> dict[int, dict[str, Any]]:
-        """Return lane -> the newest intent that is committed, as stock Kafka tools see it."""
+        """Return lane -> the newest committed intent, as stock Kafka tools see it."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.source.servers)
         await admin.start()
         try:
@@ -101,7 +101,7 @@ class Deployment:
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """Give a connection to ClickHouse."""
+        """Yield a connection to ClickHouse."""
         client = connect(self.server)
         try:
             yield client
@@ -109,7 +109,9 @@ class Deployment:
             client.disconnect()
 
     def assert_true(self, truth: Truth) -> None:
-        """Every table equals the truth; ledger and tables agree, batch by batch, counted again."""
+        """Check that every table equals the ground truth, and that ledger and tables agree, batch by batch, counted
+        again.
+        """
         with self.client() as client:
             report = verify(truth, client, self.settings.database)
             assert report.equal, report
@@ -143,7 +145,7 @@ class LedgerLook:
         )
 
     def wait_for_batches(self, command: Command, more: int) -> None:
-        """Return when so many more batches are done; `command` must live as long."""
+        """Return when this many more batches are done; `command` must live as long."""
         before = self.batches()
         command.until(lambda: self.batches() >= before + more)
 
@@ -157,7 +159,7 @@ class LedgerLook:
     def stop_in_mid_batch(self, worker: Command, lanes: set[int]) -> list[tuple[int, int]]:
         """SIGSTOP a worker between a batch's first insert and its last, and return such batches of its lanes.
 
-        It is looked at once more when it stands, so that what is returned is so as long as it does.
+        The tables are read again once it has stopped, so that the returned batches stay in that state.
         """
         found: list[tuple[int, int]] = []
 
@@ -189,7 +191,7 @@ class LedgerLook:
 
 
 def held_lanes(command: Command) -> set[int]:
-    """Return the lanes that a worker last said it holds."""
+    """Return the lanes that a worker last reported as its own."""
     said = [line for line in command.err.splitlines() if "now owned: " in line]
     if not said:
         return set()

@@ -1,4 +1,4 @@
-"""Members of a Kafka group that take each step of joining by order, and topics to commit for."""
+"""Members of a Kafka group that take each step of joining explicitly, and topics to commit for."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ MEMBER_ID_REQUIRED = 79
 
 
 def fresh(name: str) -> str:
-    """A name that no other test has."""
+    """Return a name that no other test has."""
     return f"{name}-{uuid4().hex[:12]}"
 
 
 async def make_topics(servers: str, partitions: int, count: int = 2) -> tuple[str, ...]:
-    """Make topics of one width; returns when the broker knows them: until then it refuses commits for them."""
+    """Make topics of one width; return when the broker knows them, since until then it refuses commits for them."""
     topics = tuple(fresh("topic") for _ in range(count))
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
@@ -56,7 +56,7 @@ class Member:
         self.member_id, self.generation = "", -1
 
     async def join(self) -> None:
-        """Ask to be a member of the next generation; returns when all members have."""
+        """Join the next generation; return when all members have."""
         while True:
             answer = await self._ask(
                 JoinGroupRequest(
@@ -74,7 +74,7 @@ class Member:
                 return
 
     async def sync(self) -> None:
-        """Take the assignment; returns when the leader has."""
+        """Take the assignment; return when the leader has sent it."""
         assignments = [(self.member_id, b"")] if self.leads else []
         answer = await self._ask(
             SyncGroupRequest(self.group, self.generation, self.member_id, self._instance, assignments)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class Member:
         assert answer.error_code == 0, for_code(answer.error_code)
 
     def owns(self, lane: int) -> Assignment:
-        """What this member was given, in the generation it is in now."""
+        """Return what this member is assigned in its current generation."""
         return Assignment(lane, self.generation, self.member_id)
 
     async def _ask(self, request: Any) -> Any:
@@ -103,9 +103,9 @@ class Member:
 
 
 async def assemble(*members: Member) -> None:
-    """One rebalance: all join, all sync. At most one of them is new to the group, and all others of it are here.
+    """Run one rebalance: all join, all sync. At most one of them is new to the group, and all its other members are here.
 
-    The new one asks first, and the others when the broker awaits them, so that there is one new generation.
+    The new one joins first, and the others when the broker awaits them, so that there is one new generation.
     """
     new = [member for member in members if not member.member_id]
     assert len(new) <= 1, "a group without members begins with the first one that comes"
@@ -137,7 +137,7 @@ async def awaits_members(member: Member) -> None:
 
 
 class Consumer(ConsumerRebalanceListener):
-    """A stock aiokafka consumer with our assignor, and a queue of the partitions it was given, one entry a rebalance."""
+    """A stock aiokafka consumer with our assignor, and a queue of its assigned partitions, one entry a rebalance."""
 
     def __init__(self, servers: str, group: str, topics: Sequence[str], instance: str | None = None) -> None:
         self.assigned: asyncio.Queue[set[TopicPartition]] = asyncio.Queue()
@@ -156,7 +156,7 @@ class Consumer(ConsumerRebalanceListener):
         await self.assigned.put(assigned)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     async def __aenter__(self) -> Self:
         await self.aiokafka.start()
@@ -167,5 +167,5 @@ class Consumer(ConsumerRebalanceListener):
 
 
 def reach_through(client: AIOKafkaClient, host: str, port: int) -> None:
-    """Lead a client's connections to a proxy, as the broker's advertised listener would."""
+    """Redirect a client's connections to a proxy, as the broker's advertised listener would."""
     client.cluster.broker_metadata = lambda node: BrokerMetadata(node, host, port, None)

@@ -28,7 +28,7 @@ def quiet(_: str) -> None:
 
 @dataclass(slots=True)
 class KafkaLog:
-    """Two topics that keep their records' times, unless told otherwise, and one group."""
+    """Two topics with record times by default, and one group."""
 
     broker: LocalBroker | LocalCluster
     log_time: LogTime = "record"
@@ -60,7 +60,7 @@ class KafkaLog:
         return self
 
     async def _until_there(self) -> None:
-        """Wait until the broker tells of the topics, each partition with a leader."""
+        """Wait until the broker reports the topics, each partition with a leader."""
         client = AIOKafkaClient(bootstrap_servers=self.broker.servers)
         await client.bootstrap()
         try:
@@ -71,7 +71,7 @@ class KafkaLog:
 
     @asynccontextmanager
     async def producer(self, **options: object) -> AsyncIterator[AIOKafkaProducer]:
-        """Give a producer."""
+        """Yield a producer."""
         producer = AIOKafkaProducer(bootstrap_servers=self.broker.servers, **options)
         await producer.start()
         try:

@@ -1,4 +1,4 @@
-"""Generated traffic on Kafka, with its truth."""
+"""Generated traffic on Kafka, with its ground truth."""
 
 import asyncio
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Thirty days of events to look things up in, and what a look-up reads of them, by the server's own EXPLAIN."""
+"""Thirty days of events, and what a look-up reads of them, by the server's own EXPLAIN."""
 
 import re
 from typing import Any
@@ -39,7 +39,7 @@ def insert_days(client: Any, database: str, rows: int) -> None:
 
 
 def granules_read(client: Any, database: str, condition: str, table: str = "events") -> tuple[int, int]:
-    """Return how many granules of `events` a look-up reads, and of how many, as EXPLAIN indexes = 1 tells."""
+    """Return how many granules of `events` a look-up reads, and of how many, from EXPLAIN indexes = 1."""
     plan = client.execute(f"EXPLAIN indexes = 1 SELECT * FROM {database}.{table} WHERE {condition}")
     text = "\n".join(line for (line,) in plan)
     (of_events,) = [

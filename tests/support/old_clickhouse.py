@@ -50,7 +50,7 @@ class OldServer:
 
 @contextmanager
 def old_server(folder: Path, *, more: str = "", password: str = "") -> Iterator[OldServer]:
-    """Run the server on free ports; `more` is configuration (XML) beside ours, `password` the default user's.
+    """Run the server on free ports; `more` is configuration (XML) besides ours, `password` the default user's.
 
     Raises OldServerMissing.
     """
@@ -80,7 +80,7 @@ def old_server(folder: Path, *, more: str = "", password: str = "") -> Iterator[
 
 
 def make_tables(client: Client, database: str) -> None:
-    """Make the tables that the sink writes, from their stored types: times are integers here."""
+    """Make the tables that the sink writes, from their stored types; times are integers here."""
     client.execute(f"CREATE DATABASE {database}")
     for table, columns in PROTOCOL_COLUMNS.items():
         clock, units_per_day = PARTITION_CLOCKS[table]

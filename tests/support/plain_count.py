@@ -1,4 +1,4 @@
-"""The whole contract again, one record at a time in plain Python: what a lane's records must come to."""
+"""The whole contract again, one record at a time in plain Python: what a lane's records must add up to."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -52,7 +52,7 @@ def count(
     lanes: dict[int, Iterable[LogRecord]], *, partitions: int, window_hours: int = 24, acceptance_hours: int = 24,
     currency: str = "USD",
 ) -> Counted:  # fmt: skip
-    """Judge every record of every lane, in log order."""
+    """Classify every record of every lane, in log order."""
     found = Counted({}, Counter(), Counter(), Counter(), Counter())
     for lane, records in lanes.items():
         context = DecodeContext(lane, partitions, (1, 2), currency_code(currency))

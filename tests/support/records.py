@@ -32,7 +32,7 @@ def read_back(refs: RecordRefs) -> list[Stored]:
 
 
 def stored(records: list[Record], first_offset: int = 0) -> list[Stored]:
-    """Return what the log should give back for records that were appended at an offset."""
+    """Return what the log should return for records that were appended at an offset."""
     return [(first_offset + i, *record) for i, record in enumerate(records)]
 
 

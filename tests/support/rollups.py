@@ -16,7 +16,7 @@ Row = tuple[int, int, int, int, int, int, int]
 
 
 def rows(minutes: st.SearchStrategy[int], publishers: st.SearchStrategy[int]) -> st.SearchStrategy[Row]:
-    """Rows as `roll_up` makes them, in the order of COLUMNS."""
+    """Return rows as `roll_up` makes them, in the order of COLUMNS."""
     return st.tuples(
         publishers,
         minutes,
@@ -41,7 +41,7 @@ def rows_of(message: RollupsMessage) -> list[Row]:
 
 
 def many_rows(count: int, seed: int = 1) -> dict[str, Any]:
-    """Columns of rows that nothing can compress much."""
+    """Return columns of rows that hardly compress."""
     rng = np.random.default_rng(seed)
     return {
         "publisher_id": rng.integers(0, 2**32, count, "u4"),

@@ -1,4 +1,4 @@
-"""Rule sets for tests: the named rules are run with these parameters, the others are off."""
+"""Rule sets for tests: the named rules run with these parameters, the others are off."""
 
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode

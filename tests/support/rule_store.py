@@ -21,7 +21,7 @@ class MemoryRules:
     evaluators: dict[int, EvaluatorRow] = field(default_factory=dict)
 
     def publish(self, rules: RuleSet | str) -> None:
-        """Add a set, or a text that is none."""
+        """Add a set, or an invalid text."""
         text = rules if isinstance(rules, str) else rules.text()
         version = 7 if isinstance(rules, str) else rules.version
         self.sets.insert(0, PublishedRules(version, text, "ann", "to see", len(self.sets)))

@@ -1,4 +1,4 @@
-"""Run folders as the runner writes them, made of nothing but values: a quarter of a minute of load, with a fault."""
+"""Run folders as the runner writes them, made only of values: a quarter of a minute of load, with a fault."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ THRESHOLDS = (
 
 
 def run_of(run_id: str = "r1", **other: Any) -> Run:
-    """Return what a run is told, with other values where wanted."""
+    """Return a run's parameters, with the given changes."""
     run = Run(
         id=run_id, profile_name="steady-day", seed=1, executor="constant-arrival-rate", rate_per_second=RATE,
         profile={"name": "steady-day", "description": "An ordinary day", "load": LOAD, "traffic": {}, "thresholds": THRESHOLDS},
@@ -51,7 +51,7 @@ def run_of(run_id: str = "r1", **other: Any) -> Run:
 
 
 def summary_of(run_id: str = "r1", **other: Any) -> RunSummary:
-    """Return how a run that held went, with other values where wanted."""
+    """Return the summary of a run that held, with the given changes."""
     metrics = dict.fromkeys(METRICS, 1234.5) | {"worker_cpu_us_per_event": 4.0, "dropped_events": 0}
     summary = RunSummary(
         run_id=run_id, verdict=RunVerdict.HELD, why=(), metrics=metrics,
@@ -66,7 +66,7 @@ def summary_of(run_id: str = "r1", **other: Any) -> RunSummary:
 
 
 def seconds_of(count: int = WARM_UP_SECONDS + LOAD_SECONDS + DRAIN_SECONDS) -> list[dict[str, float | None]]:
-    """Return lines of seconds.csv: waves of their own in every column, and gaps in those that may have some."""
+    """Return lines of seconds.csv: a different wave in every column, and gaps in those that may have some."""
     lines: list[dict[str, float | None]] = []
     for i in range(count):
         line: dict[str, float | None] = {

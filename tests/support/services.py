@@ -1,4 +1,4 @@
-"""Servers that tests need and a laptop may lack: absent, their tests skip there, and fail in CI."""
+"""Servers that tests need and a laptop may lack: without them their tests skip there, and fail in CI."""
 
 import os
 from typing import NoReturn

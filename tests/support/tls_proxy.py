@@ -1,4 +1,4 @@
-"""TLS before a server that speaks plain text: what stands before many a ClickHouse, and before our embedded one in tests."""
+"""TLS before a plain-text server, as in front of many a ClickHouse, and of our embedded one in tests."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ CHUNK_BYTES = 65_536
 def tls_before(
     port: int, certificate: Certificate, *, clients: CertificateAuthority | None = None
 ) -> Iterator[int]:
-    """Give a port that speaks TLS and passes all on to `port`; with `clients` only for those that this CA signed."""
+    """Yield a port that speaks TLS and passes everything to `port`; with `clients` only for certificates of this CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.chain, certificate.key)
     if clients is not None:
@@ -53,7 +53,7 @@ def tls_before(
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on to the end of the one or the other."""
+    """Copy bytes until either side closes."""
     try:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):

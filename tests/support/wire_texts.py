@@ -1,4 +1,4 @@
-"""Wire events as texts, good and bad: what hypothesis strategies and seeded fuzzing of decode draw from."""
+"""Wire events as strings, good and bad, for hypothesis strategies and seeded fuzzing of decode."""
 
 import json
 import random
@@ -63,13 +63,13 @@ HOSTILE_BYTES = (b"\x00", b"\x1f", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b"
 
 
 def json_text(members: list[tuple[str, str]], space: str = "") -> str:
-    """Return an object of (name, value) texts with `space` between all tokens."""
+    """Return an object of (name, value) strings with `space` between all tokens."""
     body = ",".join(f"{space}{name}{space}:{space}{value}{space}" for name, value in members)
     return f"{space}{{{body}}}{space}"
 
 
 def members_of(event: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return an event's members as texts."""
+    """Return an event's members as strings."""
     return [(json.dumps(name), json.dumps(value, ensure_ascii=False)) for name, value in event.items()]
 
 

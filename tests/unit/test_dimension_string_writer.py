@@ -1,4 +1,6 @@
-"""The text writer: whoever waits finds their texts durable, lanes share inserts, and a failure loses nothing."""
+"""The writer of dimension strings: a caller returns when its strings are durable, lanes share inserts, a failure loses
+nothing.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ def agents(*hashes: int) -> Mapping[str, Columns]:
 
 
 class SlowSink(MemorySink):
-    """Holds each text insert until it is let through, and counts; `down` refuses it."""
+    """Holds each insert of strings until it is released, and counts; `down` refuses it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class SlowSink(MemorySink):
 
 
 async def test_lanes_that_wait_share_one_insert():
-    """While one insert is under way the others gather, and go in together as the next."""
+    """While one insert is under way the others collect, and are written together as the next."""
     sink = SlowSink()
     writer = DimensionStringWriter(sink)
     sink.open.clear()
