@@ -41,14 +41,14 @@ rootLogger.appenderRef.file.ref=file
 
 
 class BrokerFailed(AdledgerError):  # noqa: N818
-    """The broker did not start, or did not stay."""
+    """The broker did not start, or ended early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """One listener: a name, its security protocol, and Kafka's properties of it (`listener.name.<name>.` is put before).
 
-    The first listener of a broker is what brokers speak among themselves, and what `LocalBroker.servers` names.
+    Brokers use the first listener among themselves, and `LocalBroker.servers` names it.
     """
 
     name: str = "PLAINTEXT"
@@ -71,7 +71,7 @@ class Quorum:
 
 
 class LocalBroker:
-    """A broker with its data in `directory`. Ports are chosen when it is made, so that proxies can know them before `start`."""
+    """A broker with its data in `directory`. Its ports are chosen on creation, so that proxies know them before `start`."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class LocalBroker:
         jvm: Sequence[str] = JVM,
         quorum: Quorum | None = None,
     ) -> None:
-        """`properties` are Kafka's, over ours; `format_arguments` go to StorageTool (`--add-scram` ...).
+        """`properties` are Kafka's and override ours; `format_arguments` go to StorageTool (`--add-scram` ...).
 
-        `quorum` None: the node is broker and controller in one, a cluster of its own.
+        `quorum` None: the node is both broker and controller, a cluster of one.
         """
         self.directory = directory.absolute()
         self.listeners = tuple(listeners)
@@ -165,7 +165,7 @@ class LocalBroker:
     def tool(
         self, main_class: str, *arguments: str, timeout_seconds: float = 60
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one of Kafka's own tools by its class; its output is kept, its exit code not judged."""
+        """Run one of Kafka's own tools by its class; captures the output, and ignores the exit code."""
         return subprocess.run(  # noqa: S603
             ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", f"{kafka_jars()}/*", main_class, *arguments],  # noqa: S607
             capture_output=True, text=True, timeout=timeout_seconds, check=False,
@@ -271,7 +271,7 @@ class LocalBroker:
         )  # fmt: skip
 
     def _serves(self) -> bool:
-        """Return whether it started serving; False where it ended or took too long."""
+        """Return whether it serves; False where it ended or took too long."""
         last = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < last and self.alive:
             if STARTED in self._said():

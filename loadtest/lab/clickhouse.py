@@ -1,4 +1,4 @@
-"""The embedded ClickHouse as a server that tests own: one process, which can be killed and started again on its data."""
+"""The embedded ClickHouse as a server that tests own: one process that can be killed, and restarted on its data."""
 
 import os
 import signal
@@ -22,11 +22,11 @@ class LocalClickHouse:
 
     @property
     def pid(self) -> int:
-        """The id of its process, or of its last one."""
+        """The id of its current or last process."""
         return self._server.pid
 
     def start(self) -> Self:
-        """Start it again where it was, on its data. Raises SinkError."""
+        """Start it again on the same ports and data. Raises SinkError."""
         old = self._server
         old.stop()
         self._server = EmbeddedServer.start(old.directory, port=old.port, http_port=old.http_port)

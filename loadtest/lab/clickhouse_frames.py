@@ -1,7 +1,7 @@
-"""Inserts and their answers, seen in the bytes of ClickHouse's native protocol, for `adledger.loadtest.lab.tcp_proxy`.
+"""Inserts and their answers, recognised in the bytes of ClickHouse's native protocol, for `adledger.loadtest.lab.tcp_proxy`.
 
-An insert of the protocol's is known by its query id (`adledger/DATABASE/LANE/BATCH/TABLE/UUID`), and is *under way* from
-when its rows were sent until its last answer. Nothing is compressed between worker and server on one machine.
+A worker's insert is recognised by its query id (`adledger/DATABASE/LANE/BATCH/TABLE/UUID`), and is *under way* from when
+its rows are sent until its last answer. Nothing is compressed between worker and server on one machine.
 """
 
 import re
@@ -31,21 +31,21 @@ class Insert:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The server's answer to an insert that it did not do, with its error code."""
+    """An insert that the server refused, with its error code."""
 
     insert: Insert
     code: int
 
 
 class ClickHouseFaults:
-    """What becomes of which inserts and their answers, on every connection of a proxy; and what is under way."""
+    """The actions for inserts and their answers, on every connection of a proxy; and the inserts under way."""
 
     def __init__(self) -> None:
         self._gates: set[ClickHouseGate] = set()
         self._armed: tuple[str, Action] | None = None
         self._hold: str | None = None
         self.struck: list[Insert] = []
-        """Inserts that the server had done when their answer was struck."""
+        """Inserts that the server had completed when their answer was struck."""
         self.held: list[Insert] = []
         """Inserts that were held back before the server had a byte of them."""
         self.refused: list[Refusal] = []
@@ -53,10 +53,10 @@ class ClickHouseFaults:
         self.slow = False
         """Whether every insert is slow on its way to the server."""
         self.clock_ahead_seconds = 0
-        """How far the server's clock is ahead for those who ask for it."""
+        """How far ahead the server's clock appears in answers to queries for the time."""
 
     def gate(self) -> "ClickHouseGate":
-        """Return the judge of a new connection."""
+        """Return the gate of a new connection."""
         gate = ClickHouseGate(self)
         self._gates.add(gate)
         return gate
@@ -66,7 +66,7 @@ class ClickHouseFaults:
         self._gates.discard(gate)
 
     def strike_next(self, table: str, action: Action) -> None:
-        """Strike the answer to the next insert into a table, once, when the server says that it has done it."""
+        """Strike the answer to the next completed insert into a table, once."""
         self._armed = (table, action)
 
     def hold_next(self, table: str | None) -> None:
@@ -78,7 +78,7 @@ class ClickHouseFaults:
         return {gate.insert for gate in tuple(self._gates) if gate.insert is not None and gate.rows_sent}
 
     def asked(self, insert: Insert) -> Action:
-        """Judge the request of an insert."""
+        """Return the action for the request of an insert."""
         if self._hold == insert.table:
             self._hold = None
             self.held.append(insert)
@@ -86,7 +86,7 @@ class ClickHouseFaults:
         return Action.SLOW if self.slow else Action.PASS
 
     def answered(self, insert: Insert) -> Action:
-        """Judge the answer that says an insert is done."""
+        """Return the action for the answer that reports an insert as done."""
         if self._armed is None or self._armed[0] != insert.table:
             return Action.PASS
         action, self._armed = self._armed[1], None
@@ -95,7 +95,7 @@ class ClickHouseFaults:
 
 
 class ClickHouseGate:
-    """One connection: knows which insert it carries, and when that is done."""
+    """One connection: tracks its current insert, and when that is done."""
 
     def __init__(self, faults: ClickHouseFaults) -> None:
         self._faults = faults
@@ -103,7 +103,7 @@ class ClickHouseGate:
         self.rows_sent = False
 
     def pieces(self, side: Side, data: bytes) -> Iterator[tuple[bytes, Action]]:
-        """Return the data as it is, with what becomes of it."""
+        """Return the data unchanged, with its action."""
         if side is Side.REPLIES:
             yield data, self._reply(data)
             return
@@ -121,7 +121,7 @@ class ClickHouseGate:
         self._faults.ended(self)
 
     def _at_its_time(self, data: bytes) -> bytes:
-        """Return a request that asks for the time such that it is told the clock as it is to be seen."""
+        """Return the data, where a query for the time is changed so that the clock appears ahead."""
         ahead = self._faults.clock_ahead_seconds
         return data.replace(_text(_CLOCK), _text(b"%s + %d" % (_CLOCK, ahead))) if ahead else data
 
@@ -142,13 +142,13 @@ class ClickHouseGate:
 
 
 def _text(text: bytes) -> bytes:
-    """Return a short text as the protocol has it: its length in one byte, then itself."""
+    """Return a short text in the protocol's form: its length in one byte, then the text."""
     assert len(text) < 128, "its length would be two bytes"
     return bytes([len(text)]) + text
 
 
 def _behind_progress(data: bytes) -> bytes:
-    """Return what comes behind all progress packets."""
+    """Return the data after all progress packets."""
     at = 0
     while at < len(data) and data[at] == _PROGRESS:
         at += 1

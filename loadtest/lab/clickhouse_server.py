@@ -1,9 +1,9 @@
 """ClickHouse's own server on this machine, on the loopback: its native and HTTP handlers over its own engine.
 
 For tests and load tests. It is clickhouse-local with its ports opened (`SYSTEM START LISTEN`). That differs from
-clickhouse-server in three ways: its users stand in users.xml alone; it has neither Keeper nor a DDL queue; and an error
-that leaves a connection's thread (a failed login, a connection reset at the wrong moment) ends the process. However it
-ends, it is started again on the same ports and data, as a supervisor would.
+clickhouse-server in three ways: only users.xml defines its users; it has neither Keeper nor a DDL queue; and an error
+that escapes a connection's thread (a failed login, a connection reset at the wrong moment) ends the process. However it
+ends, it is restarted on the same ports and data, as a supervisor would do.
 """
 
 import subprocess
@@ -34,7 +34,7 @@ OPEN_USERS = (
     "<networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>"
     "</default></users></clickhouse>"
 )
-"""users.xml with one user, who has no password and may do everything."""
+"""users.xml with one user, without a password and with all rights."""
 
 _CONFIG = """<clickhouse>
 <users_config>{users}</users_config>
@@ -74,8 +74,8 @@ class ClickHouseServer:
     ) -> Self:
         """Start the server of a folder, and return when it answers. Port 0 takes a free one.
 
-        `files` are written into the folder: `users.xml` in the place of OPEN_USERS (its user `default` must have no
-        password: the server itself uses it). `more` is configuration (XML) beside ours.
+        `files` are written into the folder: `users.xml` replaces OPEN_USERS (its user `default` must have no password,
+        since the server itself uses it). `more` is additional configuration (XML).
         Raises ClickHouseMissing, ClickHouseFailed.
         """
         library = clickhouse_library()
@@ -96,7 +96,7 @@ class ClickHouseServer:
 
     @property
     def pid(self) -> int:
-        """The process's id; another one after it was started again."""
+        """The process's id, which changes with a restart."""
         assert self._process is not None, "not started"
         return self._process.pid
 
@@ -105,7 +105,7 @@ class ClickHouseServer:
         return self._process is not None and self._process.poll() is None
 
     def said(self) -> str:
-        """Return what it logged, every start of it."""
+        """Return its log since its first start."""
         return (self.directory / LOG).read_text("utf-8", "replace")
 
     def await_restart(self, pid: int) -> None:
@@ -117,7 +117,7 @@ class ClickHouseServer:
             time.sleep(LOOK_SECONDS)
 
     def stop(self) -> None:
-        """End it in order: the engine is closed. Does nothing where it has ended."""
+        """End it gracefully: the engine is closed. Does nothing where it has ended."""
         with self._changing:
             self._given_up = True
             if self._process is None:
@@ -189,7 +189,7 @@ class ClickHouseServer:
             connection.close()
 
     def _keep(self, library: Path) -> None:
-        """Start the process again whenever it ends, until it is given up."""
+        """Restart the process whenever it ends, until `stop` or `kill`."""
         while not self._given_up:
             assert self._process is not None
             self._process.wait()

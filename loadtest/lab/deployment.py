@@ -1,4 +1,4 @@
-"""One deployment: a database, topics and a group of its own on some servers, settings in a file, and workers."""
+"""One deployment: its own database, topics and group on some servers, settings in a file, and workers."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ S = TypeVar("S")
 
 @dataclass(slots=True)
 class LabDeployment(Generic[S]):
-    """What one run works on. Workers have `settings`; the run itself uses `direct`, past proxies where there are some."""
+    """The deployment of one run. Workers use `settings`; the run itself uses `direct`, which bypasses proxies."""
 
     servers: S
     names: Names
@@ -39,7 +39,7 @@ class LabDeployment(Generic[S]):
         cls, servers: S, names: Names, settings: Settings, folder: Path, *, clickhouse_text: str, partitions: int,
         direct: Settings | None = None,
     ) -> "LabDeployment[S]":  # fmt: skip
-        """Make the topics or the log, and write the workers' settings; nothing is started."""
+        """Create the topics or the log, and write the workers' settings; nothing is started."""
         direct = direct or settings
         _make_log(direct, names, partitions)
         config = _config(folder)
@@ -63,7 +63,7 @@ class LabDeployment(Generic[S]):
         return {worker.name: worker.lanes() for worker in self.workers if worker.alive}
 
     def end(self, *, at_once: bool = False) -> None:
-        """End the workers that still run: in order, or by SIGKILL."""
+        """End the workers that still run: gracefully, or with SIGKILL."""
         for worker in self.workers:
             if not at_once:
                 worker.stop()

@@ -1,7 +1,7 @@
-"""A disk that can be filled: a small file system for the server, or tables that demand more room than the disk has.
+"""A disk that can be filled: a small file system for the server, or tables that require more free space than the disk has.
 
-The engine in chDB (4.4) acknowledges inserts and publishes merges whose writes the disk refused, where it had reserved
-room before. So room is taken only while nothing is being written: later inserts are then refused, as they should be.
+The engine in chDB (4.4) acknowledges inserts and publishes merges whose writes failed on a full disk, where it had
+reserved the space before. So the disk is filled only while nothing is being written: later inserts are then refused.
 """
 
 import os
@@ -20,11 +20,11 @@ SIZE_MB = 1024
 MORE_THAN_THERE_IS_BYTES = 1 << 60
 UNMOUNT_SECONDS_MAX = 30
 _UNMOUNT = 'read -r _; umount "$0" || umount -l "$0"'
-"""A shell's whole task: to wait until its standard input ends, as it does however its parent ends, and to unmount."""
+"""A shell script that waits until its standard input ends, as it does however the parent ends, and unmounts."""
 
 
 class Disk:
-    """Holds the server's folder. `how` describes it."""
+    """The disk of the server's folder. `how` describes how it is filled."""
 
     def __init__(self, folder: Path) -> None:
         """Mount a tmpfs on the folder where that is permitted."""
@@ -41,7 +41,7 @@ class Disk:
         self._ballast = folder / "ballast"
 
     def fill(self, server: ServerAddress, database: str) -> None:
-        """Leave no room for another insert. The caller makes sure that none is under way."""
+        """Leave no space for another insert. The caller ensures that none is under way."""
         self._tell(server, ["SYSTEM STOP MERGES"])
         client = connect(server)
         try:
@@ -62,7 +62,7 @@ class Disk:
                     continue
 
     def free(self, server: ServerAddress, database: str) -> None:
-        """Give the room back."""
+        """Free the space."""
         if self._mounted:
             self._ballast.unlink()
         else:
@@ -71,7 +71,7 @@ class Disk:
         self._tell(server, ["SYSTEM START MERGES"])
 
     def close(self) -> None:
-        """Unmount; it is unmounted too when this process is killed. Raises AdledgerError where that can't be done."""
+        """Unmount; this also happens when this process is killed. Raises AdledgerError where that fails."""
         if self._unmounts is None:
             return
         _, said = self._unmounts.communicate(timeout=UNMOUNT_SECONDS_MAX)

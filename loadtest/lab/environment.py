@@ -1,4 +1,4 @@
-"""What a run ran on: machine and versions, as texts and numbers."""
+"""The environment of a run: machine and versions, as texts and numbers."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def environment(servers: Servers) -> dict[str, Any]:
-    """Return machine, system and versions; `one_machine` tells that broker and ClickHouse share it with the load."""
+    """Return machine, system and versions; `one_machine`: broker and ClickHouse share it with the load."""
     return {
         "adledger": __version__,
         "cpu": cpu_name(),
@@ -43,7 +43,7 @@ def environment(servers: Servers) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself."""
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""The two ways to hurt a process that every test here uses: take it down and start it again, pause it and resume it.
+"""The two faults of processes that all tests share: down and started again, paused and resumed.
 
-Load tests do this to a whole worker, broker or ClickHouse on a schedule; chaos waits for a chosen moment first. Whether
-the fault took effect is read from the process table.
+Load tests apply them to a worker, broker or ClickHouse on a schedule; chaos waits for a chosen moment first. The process
+table shows whether the fault took effect.
 """
 
 import time
@@ -32,7 +32,7 @@ class Restartable(Protocol):
 
 @dataclass(slots=True)
 class Down:
-    """A process that is down within the block. `restart_seconds` is known after it."""
+    """A process that is down within the block. `restart_seconds` is set after it."""
 
     pid: int
     took_effect: bool
@@ -44,7 +44,7 @@ class Down:
 
 @dataclass(slots=True)
 class Pause:
-    """A process that is paused within the block. `resumed` is known after it."""
+    """A process that is paused within the block. `resumed` is set after it."""
 
     pid: int
     stopped: bool

@@ -1,14 +1,14 @@
-"""Kafka's requests and replies as pieces for `tcp_proxy`: counted, and judged by their API key.
+"""Kafka's requests and replies as pieces for `tcp_proxy`: counted, with an action for each API key.
 
     faults = KafkaFaults()
     async with TcpProxy(host, port, gate=faults.gate) as proxy:
-        faults.set(OFFSET_COMMIT, replies=Action.HOLD)   # done, but nobody hears of it
+        faults.set(OFFSET_COMMIT, replies=Action.HOLD)   # done, but the reply does not arrive
         ...
         assert faults.count(OFFSET_COMMIT) == 1
 
 Clients connect to the broker's *advertised* listener: `LocalBroker.advertised` must name the proxy.
-A reply that is held holds back what comes behind it, as a network does; one that is dropped lets later ones pass,
-which no network does, and clients take them for a broken connection.
+A held reply delays everything after it, as a network does; a dropped one lets later ones pass, which no network does, and
+clients treat that as a broken connection.
 """
 
 import struct
@@ -30,7 +30,7 @@ _REQUEST = struct.Struct(">hhi")
 
 @dataclass(frozen=True, slots=True)
 class KafkaRequest:
-    """A request that went through: its bytes begin with the API key, the size before them is left out."""
+    """A request that went through: its bytes begin with the API key, without the size before it."""
 
     api_key: int
     api_version: int
@@ -38,17 +38,17 @@ class KafkaRequest:
 
 
 class KafkaFaults:
-    """What becomes of which requests and replies, on every connection of a proxy; and what has gone through."""
+    """The action for each kind of request and reply, on every connection of a proxy; and what has gone through."""
 
     def __init__(self, keep: frozenset[int] = frozenset()) -> None:
-        """`keep`: API keys whose requests are remembered whole."""
+        """`keep`: API keys whose requests are kept with all their bytes."""
         self._actions: dict[tuple[Side, int], Action] = {}
         self._seen: Counter[int] = Counter()
         self._keep = keep
         self.kept: list[KafkaRequest] = []
 
     def set(self, api_key: int, *, requests: Action = Action.PASS, replies: Action = Action.PASS) -> None:
-        """From now on, for requests with this key and for replies to such."""
+        """Set the actions for requests with this key and for their replies."""
         self._actions[Side.REQUESTS, api_key] = requests
         self._actions[Side.REPLIES, api_key] = replies
 
@@ -61,19 +61,19 @@ class KafkaFaults:
         return KafkaGate(self)
 
     def request(self, request: KafkaRequest) -> Action:
-        """Count a request and judge it."""
+        """Count a request and return its action."""
         self._seen[request.api_key] += 1
         if request.api_key in self._keep:
             self.kept.append(request)
         return self._actions.get((Side.REQUESTS, request.api_key), Action.PASS)
 
     def reply(self, api_key: int) -> Action:
-        """Judge the reply to a request with this key."""
+        """Return the action for the reply to a request with this key."""
         return self._actions.get((Side.REPLIES, api_key), Action.PASS)
 
 
 class KafkaGate:
-    """One connection: cuts it into frames, and knows which request a reply is to."""
+    """One connection: cuts it into frames, and matches replies with requests."""
 
     def __init__(self, faults: KafkaFaults) -> None:
         self._faults = faults
@@ -81,7 +81,7 @@ class KafkaGate:
         self._asked: dict[int, int] = {}
 
     def pieces(self, side: Side, data: bytes) -> Iterator[tuple[bytes, Action]]:
-        """Return whole frames, each with what becomes of it."""
+        """Return whole frames, each with its action."""
         buffer = self._buffers[side]
         buffer += data
         while len(buffer) >= _SIZE.size:
@@ -94,7 +94,7 @@ class KafkaGate:
             yield piece, self._judge(side, piece)
 
     def ended(self) -> None:
-        """Forget what was asked and not answered."""
+        """Forget unanswered requests."""
         self._asked.clear()
 
     def _judge(self, side: Side, piece: bytes) -> Action:

@@ -14,7 +14,7 @@ FETCH_SECONDS_MAX = 300
 
 
 class KafkaMissing(AdledgerError):  # noqa: N818
-    """A broker can't be had on this machine: no Java, no Maven, or Maven can't fetch the jars."""
+    """A broker is unavailable on this machine: no Java, no Maven, or Maven can't fetch the jars."""
 
 
 def kafka_jars() -> Path:
@@ -37,7 +37,7 @@ def _cache() -> Path:
 
 
 def _fetch(folder: Path) -> None:
-    """Fetch into a folder beside it, and rename: a fetch that was interrupted leaves nothing half there."""
+    """Fetch into a folder beside it, and rename: an interrupted fetch leaves no partial folder."""
     if shutil.which("mvn") is None:
         raise KafkaMissing(
             "no mvn on the PATH: Kafka's jars are fetched by Maven",

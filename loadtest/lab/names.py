@@ -1,11 +1,11 @@
-"""The names of what a run makes in Kafka and ClickHouse."""
+"""The names of a run's topics, group and database."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a run makes and `clean` removes: all of these are the run's own."""
+    """Names that a run creates and `clean` removes: all of them belong to the run."""
 
     database: str
     topics: tuple[str, ...]

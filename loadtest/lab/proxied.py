@@ -1,4 +1,4 @@
-"""Broker and ClickHouse behind proxies that can drop, delay or hold what goes through them."""
+"""Broker and ClickHouse behind proxies that can drop, delay or hold traffic."""
 
 import time
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ class CommitFaults(KafkaFaults):
         self._armed = True
 
     def reply(self, api_key: int) -> Action:
-        """Decide about a reply."""
+        """Return the action for a reply."""
         if api_key == OFFSET_COMMIT and self._armed:
             self._armed = False
             self.struck += 1
@@ -60,7 +60,7 @@ class Proxies:
         self._loop.close()
 
     def release_inserts(self) -> None:
-        """Release what is held on its way to ClickHouse, and hold nothing more."""
+        """Release the inserts that are held on their way to ClickHouse, and hold no more."""
         self.inserts.hold_next(None)
         self._loop.call_soon_threadsafe(self.clickhouse.release)
 

@@ -12,7 +12,7 @@ from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, KafkaAddr
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where they are. `broker` and `server` are None where somebody else runs them: those can't be hurt.
+    """Their addresses. `broker` and `server` are None where this process does not run them: faults can't touch those.
 
     `clickhouse_text` is the address with its password.
     """
@@ -43,7 +43,7 @@ def own_servers(folder: Path) -> Iterator[Servers]:
 def named_servers(
     source: KafkaAddress | FilesAddress, clickhouse: ServerAddress | EmbeddedAddress, clickhouse_text: str
 ) -> Iterator[Servers]:
-    """Give servers that the user named; an `embedded:` ClickHouse is started here and ends with the block."""
+    """Yield servers that the user named; an `embedded:` ClickHouse is started here and ends with the block."""
     if isinstance(clickhouse, EmbeddedAddress):
         with LocalClickHouse(clickhouse.directory) as server:
             yield Servers(str(source), server.address, str(server.address), None, server)

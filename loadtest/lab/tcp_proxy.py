@@ -1,10 +1,10 @@
-"""A TCP proxy that does harm on purpose: swallows, holds back, slows or cuts what goes through it.
+"""A TCP proxy that injects faults: it drops, holds back, slows or cuts the traffic that it forwards.
 
     async with TcpProxy("127.0.0.1", 9092) as proxy:   # proxy.address is for clients
-        proxy.replies(Action.DROP)                      # the server answers into the void
+        proxy.replies(Action.DROP)                      # no reply reaches the client
 
-Generic over bytes: what is judged is a *piece*, by default as much as was read at once. A `Gate` a connection cuts
-bytes into pieces and judges each; `kafka_frames` has one that knows Kafka's requests and their replies.
+Generic over bytes: it decides about *pieces*, by default as much as was read at once. Each connection has a `Gate` that
+cuts its bytes into pieces and decides about each; `kafka_frames` has one that knows Kafka's requests and replies.
 """
 
 import asyncio
@@ -29,20 +29,20 @@ class Action(Enum):
     """What becomes of a piece."""
 
     PASS = "goes on"  # noqa: S105 - no password
-    DROP = "is swallowed; the connection stays"
-    HOLD = "waits for `release`, and all that comes behind it on its way"
-    SLOW = "goes on after `slow_seconds`, and all that comes behind it on its way"
-    CUT = "is swallowed, and the connection is cut (reset) both ways"
+    DROP = "is dropped; the connection stays"
+    HOLD = "waits for `release`, and so does everything after it"
+    SLOW = "goes on after `slow_seconds`, and so does everything after it"
+    CUT = "is dropped, and the connection is reset both ways"
 
 
 class Gate(Protocol):
-    """RulesInForce one connection."""
+    """Decides what becomes of one connection's pieces."""
 
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
         """Return the pieces that are whole with this data, in order, each with what becomes of it."""
 
     def ended(self) -> None:
-        """Be told that the connection has ended."""
+        """Handle the end of the connection."""
 
 
 class TcpProxy:
@@ -51,7 +51,7 @@ class TcpProxy:
     def __init__(
         self, host: str, port: int, *, gate: Callable[[], Gate] | None = None, listen_port: int = 0
     ) -> None:
-        """`gate` makes the judge of each connection; without one, `requests` and `replies` set what becomes of all."""
+        """`gate` creates each connection's gate; without one, `requests` and `replies` set the action for everything."""
         self._upstream = host, port
         self._gate = gate or (lambda: _Everything(self._actions))
         self._actions = dict.fromkeys(Side, Action.PASS)
@@ -64,9 +64,9 @@ class TcpProxy:
         self.connections = 0
         """Accepted so far."""
         self.refused = 0
-        """Of these, for whom there was no server."""
+        """Of these, the ones that could not reach the server."""
         self.slow_seconds = 0.0
-        """How long a piece waits that is to be slow."""
+        """How long a slow piece waits."""
         self.held = asyncio.Event()
         """Set while a piece is held."""
 
@@ -95,15 +95,15 @@ class TcpProxy:
         await asyncio.gather(*self._links, return_exceptions=True)
 
     def requests(self, action: Action) -> None:
-        """Set what becomes of all that clients send from now on."""
+        """Set the action for everything that clients send from now on."""
         self._actions[Side.REQUESTS] = action
 
     def replies(self, action: Action) -> None:
-        """Set what becomes of all that the server sends from now on."""
+        """Set the action for everything that the server sends from now on."""
         self._actions[Side.REPLIES] = action
 
     def release(self) -> None:
-        """Let go on what is held now."""
+        """Release the pieces that are held now."""
         self.held.clear()
         self._released.set()
         self._released = asyncio.Event()
@@ -114,7 +114,7 @@ class TcpProxy:
             writer.transport.abort()
 
     def pause(self) -> None:
-        """From now on reset every new connection at once, as a port where nobody listens."""
+        """From now on reset every new connection at once, like a port where nothing listens."""
         self._paused = True
 
     def resume(self) -> None:
@@ -140,7 +140,7 @@ class TcpProxy:
             server_reader, server_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
             self.refused += 1
-            writer.transport.abort()  # as with a server that is not there
+            writer.transport.abort()  # as with a server that is down
         else:
             await self._link(reader, writer, server_reader, server_writer)
         finally:
@@ -194,11 +194,11 @@ class TcpProxy:
 
 
 class _Cut(Exception):  # noqa: N818 - no error, an order
-    """The gate wants the connection cut."""
+    """The gate's action is CUT."""
 
 
 class _Everything:
-    """RulesInForce whatever was read at once, by its side alone."""
+    """Treats everything that was read at once as one piece, and decides by its side alone."""
 
     def __init__(self, actions: Mapping[Side, Action]) -> None:
         self._actions = actions

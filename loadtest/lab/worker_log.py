@@ -1,4 +1,4 @@
-"""What a worker wrote: its log, for messages, and its event log, which says where its pages are and what its lanes do."""
+"""A worker's files: its log, for messages, and its event log, with the address of its pages and its lanes' events."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class WorkerLog:
         self._from = 0
 
     def restart(self) -> None:
-        """Forget what is there: a new process is about to write."""
+        """Skip the current content: a new process is about to write."""
         self._from = self.path.stat().st_size if self.path.exists() else 0
         self.events = EventTail(self.events_path)
 

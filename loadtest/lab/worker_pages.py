@@ -1,4 +1,4 @@
-"""A worker's pages, asked over HTTP: whether it is ready, and its metrics as numbers."""
+"""A worker's pages, read over HTTP: whether it is ready, and its metrics as numbers."""
 
 import urllib.error
 import urllib.request
@@ -20,7 +20,7 @@ class Metrics:
 
 
 def is_ready(url: str) -> bool | None:
-    """Ask a worker's /readyz; None where it does not answer."""
+    """Return the answer of a worker's /readyz; None where it does not answer."""
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=ANSWER_SECONDS_MAX):  # noqa: S310 - a worker's page
             return True

@@ -1,4 +1,4 @@
-"""Workers as processes: started, killed, started again; what they report and what their pages answer."""
+"""Workers as processes: started, killed, restarted; their reports and their pages."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 class WorkerProcess:
     """`adledger run` with the settings of `config`, or another `program` that takes the same arguments.
 
-    On Kafka its pages say when it is ready. On a `files:` log it is ready when `lock`, the group's lock file, names it.
+    On Kafka its pages report when it is ready. On a `files:` log it is ready when `lock`, the group's lock file, names it.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class WorkerProcess:
         self._process: Process | None = None
         self._end_expected = False
         self.url = ""
-        """Of its pages; "" until it has reported it."""
+        """The URL of its pages; "" until it has reported it."""
 
     @property
     def pid(self) -> int:
@@ -57,7 +57,7 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How its process ended; None where it runs or was not started."""
+        """Its process's exit code; None where it runs or was not started."""
         return None if self._process is None else self._process.exit_code
 
     @property
@@ -66,7 +66,7 @@ class WorkerProcess:
         return self.exit_code is not None and not self._end_expected
 
     def start(self, *arguments: str) -> None:
-        """Start it, with more arguments for `run`; `ready` tells when it works."""
+        """Start it, with more arguments for `run`; `ready` is true once it works."""
         self.log.restart()
         self.url = ""
         level = ("--loglevel", "info") if self._lock is None else ()

@@ -1,1 +1,1 @@
-"""A ClickHouse server for demos and tests: chDB, the real engine in-process, behind the native protocol and HTTP."""
+"""A ClickHouse server for demos and tests: chDB, the real engine in one process, behind the native protocol and HTTP."""

@@ -15,7 +15,7 @@ from adledger.sinks.embedded.process import NOTICE, serve
 
 
 def main() -> int:
-    """Serve until told to end. Returns the exit code."""
+    """Serve until a signal or the owner's end. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m adledger.sinks.embedded", description=NOTICE)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--port", type=int, default=9000, help="native protocol; 0 takes a free one")

@@ -1,4 +1,4 @@
-"""Native blocks at the head of a stream: where one ends, and what its columns are called."""
+"""Native blocks at the head of a stream: where one ends, and its column names."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ COLUMNS_MAX = 100_000
 _HEAD_BYTES = 20  # two varints
 
 BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
-"""Field 1, no overflow rows; field 2, bucket -1; end. Every block on the wire has it in front, no Native file has."""
+"""Field 1, no overflow rows; field 2, bucket -1; end. Precedes every block on the wire, and none in a Native file."""
 
 EMPTY_BLOCK = BLOCK_INFO + b"\x00\x00"
 
@@ -21,7 +21,7 @@ Columns = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block that was walked over: columns as (name, type), rows, and its bytes in Native format from `mark`."""
+    """A block after `walk_block`: columns as (name, type), rows, and its bytes in Native format from `mark`."""
 
     columns: Columns
     rows: int
@@ -34,7 +34,7 @@ class Block:
 
 
 def walk_block(inbound: Inbound) -> Block:
-    """Step over a block with its information in front; `inbound.since(block.mark)` are then its bytes."""
+    """Step over a block and the information before it; `inbound.since(block.mark)` are then its bytes."""
     _skip_info(inbound)
     return _walk_columns(inbound)
 

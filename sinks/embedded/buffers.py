@@ -1,7 +1,7 @@
-"""Bytes as they come from a client, in one piece for as long as they are needed.
+"""Bytes from a client, kept contiguous for as long as they are needed.
 
-`Inbound` holds a window of a stream: `at` is where the reader stands, bytes before it stay until `release`. A reader
-that walks over a block so has the whole block at hand afterwards, and nothing was copied for it.
+`Inbound` is a window of a stream: `at` is the reader's position, and bytes before it stay until `release`. So a reader
+that has stepped over a block has all of its bytes, without a copy.
 """
 
 import socket
@@ -11,11 +11,11 @@ WINDOW_BYTES_MAX = 1 << 30
 """A block must fit; ClickHouse's own clients send a million rows a block at most."""
 
 KEEP_BYTES = 32 << 20
-"""A window that has grown beyond this is given back once it is empty."""
+"""A window that has grown beyond this is freed once it is empty."""
 
 
 class Disconnected(Exception):  # noqa: N818 - an outcome
-    """The client went away, or what it sends is not the protocol."""
+    """The client went away, or it does not speak the protocol."""
 
 
 class Inbound:
@@ -37,12 +37,12 @@ class Inbound:
 
     @property
     def data(self) -> bytearray:
-        """The bytes; valid where `need` has made them so, until its next call."""
+        """The bytes; valid as far as the last `need` ensured, until its next call."""
         return self._data
 
     @property
     def received(self) -> int:
-        """Index behind the last byte that is there without waiting."""
+        """Index after the last byte that is available without waiting."""
         return self._end
 
     def take(self, size: int) -> bytes:
@@ -83,15 +83,15 @@ class Inbound:
         return int.from_bytes(self.take(8), "little")
 
     def mark(self) -> int:
-        """Return the place that `at` stands at, for `since`; nothing is released until then."""
+        """Return the position of `at`, for `since`; nothing may be released until then."""
         return self.at - self._begin
 
     def since(self, mark: int) -> memoryview:
-        """Return the bytes from a mark to `at`; to be let go of before anything else is read."""
+        """Return the bytes from a mark to `at`; the view must be dropped before anything else is read."""
         return memoryview(self._data)[self._begin + mark : self.at]
 
     def release(self) -> None:
-        """Forget what lies before `at`: marks end here."""
+        """Drop the bytes before `at`: this invalidates marks."""
         self._begin = self.at
         if self.at == self._end:
             self._begin = self._end = self.at = 0
@@ -99,7 +99,7 @@ class Inbound:
                 self._data = bytearray(READ_BYTES)
 
     def _make_room(self, size: int) -> None:
-        """Give the window room for `size` bytes from `at` and a read more; indices move, marks stay."""
+        """Make room for `size` bytes from `at` and one more read; indices move, marks stay valid."""
         kept = self._end - self._begin
         wanted = (self.at - self._begin) + size + READ_BYTES
         if wanted > WINDOW_BYTES_MAX:
@@ -116,12 +116,12 @@ class Inbound:
         self._begin, self._end = 0, kept
 
     def _receive(self, data: bytearray, at: int, wanted: int) -> int:
-        """Write at least one byte to data[at:], `wanted` if they are there; return how many."""
+        """Write at least one byte to data[at:], `wanted` if they are available; return how many."""
         raise NotImplementedError
 
 
 class SocketInbound(Inbound):
-    """What a client sends."""
+    """The stream of a client's socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class SocketInbound(Inbound):
 
 
 class BytesInbound(Inbound):
-    """What stands in bytes that are all there."""
+    """A stream over bytes in memory."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()

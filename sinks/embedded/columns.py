@@ -1,6 +1,6 @@
-"""How many bytes a column of a Native block has, so that blocks can be told apart without decoding them.
+"""The size of a column of a Native block, so that a block's end can be found without decoding it.
 
-A column is its type's *prefix* (of LowCardinality, wherever it is nested), then its data. Formats as in ClickHouse's
+A column is its type's *prefix* (for LowCardinality, wherever it is nested), then its data. Formats as in ClickHouse's
 `ISerialization` and clickhouse-driver's columns.
 """
 
@@ -39,7 +39,7 @@ _ELEMENT_NAME = re.compile(r"(?:[A-Za-z_]\w*|`(?:[^`\\]|\\.)*`)\s+(?=\S)")
 
 
 def walker(type_name: str) -> Walk:
-    """Return what steps over a column of this type. Raises ServerError for types of no fixed form (JSON, Variant)."""
+    """Return a function that steps over a column of this type. Raises ServerError for types without a fixed form (JSON, Variant)."""
     prefixes = type_name.count("LowCardinality(") * LOW_CARDINALITY_PREFIX_BYTES
     try:
         data = _data(type_name)
@@ -90,7 +90,7 @@ def _width(family: str, arguments: list[str]) -> int | None:
 
 
 def split_arguments(text: str) -> list[str]:
-    """Split what stands in a type's parentheses at its commas, those of inner types and texts left alone."""
+    """Split the content of a type's parentheses at its commas, but not at those of inner types and texts."""
     found, depth, start, quoted = [], 0, 0, ""
     at = 0
     while at < len(text):
@@ -128,13 +128,13 @@ def skip_strings(inbound: Inbound, rows: int) -> None:
             at = behind
             rows -= 1
         inbound.at = at
-        if rows:  # the next one is not all there
+        if rows:  # the next one has not fully arrived
             inbound.skip(inbound.varint())
             rows -= 1
 
 
 def _behind_long(data: bytearray, at: int) -> int:
-    """Return the index behind a string whose length takes two to five bytes."""
+    """Return the index after a string whose length takes two to five bytes."""
     length, shift = 0, 0
     while True:
         byte = data[at]

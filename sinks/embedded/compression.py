@@ -10,7 +10,7 @@ from adledger.sinks.embedded.buffers import Disconnected, Inbound
 
 LZ4, ZSTD, NONE = 0x82, 0x90, 0x02
 FRAME_BYTES = 1 << 20
-"""Of data in a frame that we send."""
+"""Data in a frame that we send, at most."""
 
 FRAME_BYTES_MAX = 1 << 30
 
@@ -31,7 +31,7 @@ def frame(data: bytes | memoryview, method: int) -> bytes:
 
 
 def unframed(method: int, packed: bytes | memoryview, size: int) -> bytes:
-    """Return the data of a frame. Raises Disconnected for what is no frame."""
+    """Return the data of a frame. Raises Disconnected for an invalid frame."""
     try:
         if method == LZ4:
             return bytes(lz4.block.decompress(packed, uncompressed_size=size))
@@ -51,7 +51,7 @@ def _checksum(stated: bytes) -> bytes:
 
 
 class FrameInbound(Inbound):
-    """What the compressed frames of another stream hold."""
+    """The data of another stream's compressed frames."""
 
     def __init__(self, outer: Inbound) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""What clients of the embedded server may not reach: files, processes and networks of the machine that it runs on.
+"""Keeps clients of the embedded server away from the files, processes and networks of its machine.
 
-Grants (engine.xml) refuse what ClickHouse asks a privilege for: table functions and engines of files, URLs, object
-stores, other servers, dictionaries, named collections, SYSTEM SHUTDOWN. Four things need none, since chDB runs as
-ClickHouse's local application does: the function `file`, INTO OUTFILE and FROM INFILE, which belong to the client there,
-disks made in a statement, and formats that read a template or a schema from a path. Those are refused here.
+Grants (engine.xml) refuse everything that needs a privilege in ClickHouse: table functions and engines for files, URLs,
+object stores and other servers, dictionaries, named collections, SYSTEM SHUTDOWN. Four things need no privilege, since
+chDB runs as clickhouse-local: the function `file`, INTO OUTFILE and FROM INFILE (which belong to the client there), disks
+defined in a statement, and formats that read a template or a schema from a path. This module refuses those.
 """
 
 import re
@@ -21,7 +21,7 @@ _WORTH_A_LOOK = re.compile(rb"file|disk|format_schema|format_template_|\\[^`\"]*
 
 
 def refuse_files(text: bytes) -> None:
-    """Raise ServerError where a statement, or rows of VALUES, reach for a file of the server's machine."""
+    """Raise ServerError where a statement, or rows of VALUES, access a file of the server's machine."""
     if not _WORTH_A_LOOK.search(text):
         return
     found = list(tokens(text))
@@ -36,14 +36,14 @@ def refuse_files(text: bytes) -> None:
 
 
 def refuse_settings(names: Iterable[str]) -> None:
-    """Raise ServerError where one of these settings makes a format read a file."""
+    """Raise ServerError where one of these settings would make a format read a file."""
     for name in names:
         if name.lower().startswith(SETTINGS):
             raise _denied(name)
 
 
 def _called(token: Token, before: list[Token], behind: Token | None) -> bool:
-    """Whether a token calls one of the functions, by parentheses or by APPLY; an escaped name might be any."""
+    """Whether a token calls one of the functions, with parentheses or APPLY; a name with an escape might be any of them."""
     if token.kind not in ("word", "quoted"):
         return False
     name = token.text.strip(b'`"')
@@ -56,6 +56,6 @@ def _called(token: Token, before: list[Token], behind: Token | None) -> bool:
 def _denied(what: str) -> ServerError:
     return ServerError(
         ACCESS_DENIED,
-        f"{what}: the embedded server reaches no file, process or network of its machine; send data with the "
-        "statement, and take results from its answer. (ACCESS_DENIED)",
+        f"{what}: the embedded server accesses no file, process or network of its machine; send data with the "
+        "statement, and read results from its answer. (ACCESS_DENIED)",
     )

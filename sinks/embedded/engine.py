@@ -1,9 +1,9 @@
 """chDB as the server uses it: one engine on a folder, and sessions that each run one query at a time.
 
-Sessions of one engine run side by side; chDB lets go of the GIL while a query runs.
+Sessions of one engine run concurrently; chDB releases the GIL while a query runs.
 
-Rows of an INSERT reach the engine as a file in memory (`INSERT ... FROM INFILE`), never by chDB's `send_insert`: that
-one answers OK where the table refused the rows (a violated constraint, verified with 26.9).
+Rows of an INSERT reach the engine as a file in memory (`INSERT ... FROM INFILE`), never through chDB's `send_insert`,
+which answers OK even where the table refused the rows (a violated constraint, verified with 26.9).
 """
 
 import json
@@ -29,7 +29,7 @@ CONFIG = "engine.xml"
 NOT_STREAMED = "Streaming query is not supported for query"
 
 SESSION_SETTINGS = {"implicit_select": "0"}
-"""What chDB has otherwise than clickhouse-server."""
+"""Settings whose defaults in chDB differ from clickhouse-server's."""
 
 
 DESCRIBED_MAX = 64
@@ -38,13 +38,13 @@ DESCRIBED_MAX = 64
 _SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
 
 INSERT_SETTINGS = {"max_threads": "1"}
-"""Of INSERTs with rows, unless their client says otherwise: more threads cost a small one a quarter of its CPU."""
+"""Threads of an INSERT with rows, unless its client sets them: more threads cost a small one a quarter of its CPU."""
 
 
 class Engine:
     """The engine on the folder `directory`, which becomes the process's working directory.
 
-    Its connection string would misread a path with `?` or `&` in it, so that it is given relative ones.
+    chDB's connection string would misread a path with `?` or `&` in it, so it gets relative paths.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -61,9 +61,9 @@ class Engine:
         self.timezone = timezone.strip()
 
     def _own_default_database(self) -> None:
-        """Put an ordinary `default` database in the place of chDB's, in which every unknown table is a file's name.
+        """Replace chDB's `default` database, in which every unknown table is a file name, with an ordinary one.
 
-        chDB forgets the id of one that has no tables: such a one is created again under the same id.
+        chDB forgets the id of a database without tables: such a one is recreated with the same id.
         """
         run = self._keeps_open.run
         run(b"DETACH DATABASE default")
@@ -115,7 +115,7 @@ class Session:
         self._chdb.close()
 
     def configure(self, settings: Mapping[str, str], required: frozenset[str] = frozenset()) -> None:
-        """Make these the settings of the queries that follow. Unknown ones are left out unless `required`."""
+        """Apply these settings to the following queries. Unknown ones are ignored unless `required`."""
         refuse_settings(settings)
         wanted = {**SESSION_SETTINGS, **settings}
         for name in wanted:
@@ -129,7 +129,7 @@ class Session:
         }
         if not changes:
             return
-        self._applied |= wanted  # whatever becomes of it, the next call knows what to undo
+        self._applied |= wanted  # first, so that the next call can undo them even after an error
         try:
             self._set(changes)
         except ServerError as e:
@@ -149,7 +149,7 @@ class Session:
     ) -> Any:
         """Return the whole result of a statement, chDB's query_result, in the given format.
 
-        One that is not said to be of those that only read makes every session forget the columns that it knows.
+        A statement that is not marked as read-only makes every session forget its known columns.
         """
         if reads:
             return self._run(sql, output_format, parameters)
@@ -172,7 +172,7 @@ class Session:
     def columns(self, insert: InsertStatement) -> Columns:
         """Return the names and types of the columns that rows of an INSERT must have.
 
-        Remembered until the next statement of any session that may change tables.
+        They are cached until the next statement of any session that may change tables.
         """
         version = self._engine.schema_version
         known_at, columns = self._described.get(insert, (-1, ()))
@@ -184,12 +184,12 @@ class Session:
         return columns
 
     def described(self, describe: bytes) -> Columns:
-        """Return the names and types that a DESCRIBE statement tells."""
+        """Return the names and types that a DESCRIBE statement returns."""
         rows = map(json.loads, self.run(describe, "JSONCompactEachRow").bytes().splitlines())
         return tuple((name.encode(), type_name.encode()) for name, type_name, *_ in rows)
 
     def insert(self, insert: InsertStatement, rows: "RowsFile", input_format: bytes = b"Native") -> int:
-        """Insert the rows of a file; return how many."""
+        """Insert the rows of a file; return their number."""
         return int(self.run(insert.from_file(rows.path, input_format)).rows_written())
 
     def _blocks(self, handle: Any) -> Generator[Any]:
@@ -226,7 +226,7 @@ class Session:
 
 
 class RowsFile:
-    """Rows on their way into the engine: a file in memory where the system has such files, else a temporary one."""
+    """Rows for the engine: a file in memory where the system supports that, else a temporary file."""
 
     def __init__(self) -> None:
         if hasattr(os, "memfd_create"):

@@ -1,4 +1,4 @@
-"""What ClickHouse answers when it does not do what was asked: a code and a text."""
+"""ClickHouse's error answers: a code and a text."""
 
 import re
 
@@ -17,7 +17,7 @@ UNKNOWN_EXCEPTION = 1002
 
 
 class ServerError(Exception):
-    """An answer for the client: ClickHouse's own code, and the text without `Code: N. DB::Exception: `."""
+    """An error for the client: ClickHouse's code, and the text without `Code: N. DB::Exception: `."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -1,14 +1,14 @@
-"""Which folder a server is of: a ClickHouse folder, a new one, or one that holds something else."""
+"""Checks a server's folder: an existing one, a new one, or one with other content, which is refused."""
 
 from pathlib import Path
 
 from adledger.pipeline.errors import SinkError
 
 MARKS = ("engine.xml", "server.lock", "data")
-"""What a folder of ours has, the latest first; `data` alone may be anybody's."""
+"""Entries of a server's folder, the latest first; `data` alone may belong to something else."""
 
 BESIDE = "clickhouse"
-"""The folder of a demo's folder that ClickHouse has."""
+"""ClickHouse's folder within a demo's folder."""
 
 
 def is_server_folder(directory: Path) -> bool:
@@ -17,18 +17,18 @@ def is_server_folder(directory: Path) -> bool:
 
 
 def refuse_other_folder(directory: Path) -> None:
-    """Raise SinkError where a server would be made by mistake: in a folder that holds something else."""
+    """Raise SinkError where a server would be created by mistake: in a folder with other content."""
     if is_server_folder(directory) or not directory.is_dir() or not any(directory.iterdir()):
         return
     inner = directory / BESIDE
-    remedy = f"name {inner}" if is_server_folder(inner) else "name a new or empty folder, or that of a server"
-    raise SinkError(
-        f"{directory} is no folder of the embedded ClickHouse, and it is not empty", remedy=remedy
+    remedy = (
+        f"name {inner}" if is_server_folder(inner) else "name a new or empty folder, or a server's folder"
     )
+    raise SinkError(f"{directory} is neither empty nor a folder of the embedded ClickHouse", remedy=remedy)
 
 
 def served_folder(directory: Path) -> Path:
-    """Return the folder to serve: a demo's has its ClickHouse in `clickhouse/`. Raises SinkError."""
+    """Return the folder to serve: in a demo's folder, ClickHouse is in `clickhouse/`. Raises SinkError."""
     inner = directory / BESIDE
     if not is_server_folder(directory) and is_server_folder(inner):
         return inner

@@ -1,4 +1,4 @@
-"""A client over HTTP: one connection, one thread; each request has a session of its own."""
+"""A client over HTTP: one connection, one thread, a new session for each request."""
 
 import json
 import socket
@@ -35,7 +35,7 @@ PAGES = {"/ping": b"Ok.\n", "/replicas_status": b"Ok.\n"}
 
 
 class HttpClient:
-    """One connection. `serve` returns when it is closed, from either side."""
+    """One connection. `serve` returns when either side closes it."""
 
     def __init__(self, sock: socket.socket, engine: Engine, register: Register) -> None:
         self._socket = sock
@@ -44,24 +44,24 @@ class HttpClient:
         self.register = register
 
     def serve(self) -> None:
-        """Answer requests until the client goes away or is told to."""
+        """Answer requests until the client goes away, or until `interrupt` or `close`."""
         with self._socket, suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _Handler(self._socket, self._socket.getpeername(), self)  # type: ignore[arg-type]
 
     def interrupt(self) -> None:
-        """Have `serve` return when it has answered what it has read. May be called from any thread."""
+        """Make `serve` return once it has answered the request that it has read. May be called from any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
-        """Have `serve` return now. May be called from any thread."""
+        """Make `serve` return now. May be called from any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Python's own HTTP, as the connection's protocol; it runs as long as the connection lives."""
+    """The connection's protocol, by Python's own HTTP server; it runs as long as the connection lives."""
 
     protocol_version = "HTTP/1.1"
     server_version = "adledger-embedded"
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: HttpClient  # type: ignore[assignment]
 
     def do_GET(self) -> None:
-        """Answer a query that changes nothing."""
+        """Answer a read-only query."""
         self._request(readonly=True)
 
     do_HEAD = do_GET  # noqa: N815 - named by http.server
@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._request(readonly=False)
 
     def log_message(self, *_: Any) -> None:
-        """Keep no log of requests."""
+        """Log no requests."""
 
     def _request(self, *, readonly: bool) -> None:
         if why := foreign(dict(self.headers.items()), self.server.port):
@@ -203,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if encoding not in ("gzip", "deflate"):
             raise ServerError(
-                BAD_ARGUMENTS, f"Content-Encoding {encoding}: gzip and deflate are known. (BAD_ARGUMENTS)"
+                BAD_ARGUMENTS,
+                f"Content-Encoding {encoding}: only gzip and deflate are supported. (BAD_ARGUMENTS)",
             )
         inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         try:
@@ -248,18 +249,18 @@ def _size(text: str, base: int) -> int:
     try:
         return int(text, base)
     except ValueError:
-        raise ServerError(BAD_ARGUMENTS, f"{text!r} is no size of a body. (BAD_ARGUMENTS)") from None
+        raise ServerError(BAD_ARGUMENTS, f"{text!r} is not a valid body size. (BAD_ARGUMENTS)") from None
 
 
 def _too_large(size: int) -> ServerError:
     return ServerError(
-        BAD_ARGUMENTS, f"A body of {size} bytes: {BODY_BYTES_MAX} are taken at most. (BAD_ARGUMENTS)"
+        BAD_ARGUMENTS, f"A body of {size} bytes: at most {BODY_BYTES_MAX} are accepted. (BAD_ARGUMENTS)"
     )
 
 
 def _nothing() -> None:
-    """Interrupt: the rows are here before the query begins."""
+    """Do nothing on interrupt: the rows have arrived before the query begins."""
 
 
 def _nothing_to_tell(_: Figures) -> None:
-    """Progress: HTTP has no place for it."""
+    """Ignore progress: HTTP has no place for it."""

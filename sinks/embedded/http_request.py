@@ -1,4 +1,4 @@
-"""What an HTTP request asks for, as ClickHouse's own interface reads it, and how an answer is labelled."""
+"""HTTP requests, parsed as ClickHouse's own interface does, and the headers of answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NOT_SETTINGS = frozenset(
         "http_headers_progress_interval_ms", "http_write_exception_in_output_format",
     }
 )  # fmt: skip
-"""Parameters that are not settings of the query, whether we heed them or not."""
+"""Parameters that are not settings of the query, including those that are ignored."""
 
 READONLY_BUT_SETTINGS = "2"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -24,7 +24,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request. `sql` is what stands in the URL; more of it, or rows, may follow in the body."""
+    """A request. `sql` is the part in the URL; more of it, or rows, may follow in the body."""
 
     sql: bytes
     database: bytes
@@ -37,10 +37,10 @@ class HttpRequest:
 
 
 def foreign(headers: Mapping[str, str], port: int) -> str:
-    """Return why a request is not answered: a web page of somewhere else made a browser send it. "" where it is.
+    """Return why a request is refused (a web page of another origin made a browser send it); "" where it is not.
 
-    The server has no passwords, so that whoever reaches it may use it, and a browser on this machine reaches it. A page
-    of another origin gives itself away by Origin or Sec-Fetch-Site; one whose name was rebound to the loopback by Host.
+    The server has no passwords, so anyone who can connect may use it, and so could any page in a browser on this machine.
+    Origin or Sec-Fetch-Site reveal a page of another origin; Host reveals a name that was rebound to the loopback.
     """
     own = {f"{name}:{port}" for name in LOOPBACK}
     host = headers.get("Host", "")
@@ -48,15 +48,15 @@ def foreign(headers: Mapping[str, str], port: int) -> str:
         return f"Host {host!r}: this server answers on {', '.join(sorted(own))} only"
     origin = headers.get("Origin")
     if origin is not None and origin.lower().removeprefix("http://") not in own:
-        return f"Origin {origin!r}: this server answers no pages of other origins"
+        return f"Origin {origin!r}: this server does not answer pages of other origins"
     site = headers.get("Sec-Fetch-Site", "none")
     if site not in ("none", "same-origin"):
-        return f"Sec-Fetch-Site {site!r}: this server answers no requests that pages of other origins make"
+        return f"Sec-Fetch-Site {site!r}: this server does not answer requests from pages of other origins"
     return ""
 
 
 def read_request(target: str, headers: Mapping[str, str], *, readonly: bool) -> HttpRequest:
-    """Return what a request's target and headers ask for. A GET may change nothing, as in ClickHouse."""
+    """Parse a request's target and headers. A GET is read-only, as in ClickHouse."""
     given = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True, errors="surrogateescape"))
     settings = {
         name: value
@@ -87,7 +87,7 @@ def _encoded(text: str) -> bytes:
 
 
 def skip_to_rows(behind_format: bytes) -> bytes:
-    """Return the rows behind VALUES or FORMAT NAME: they begin in the same line, or with the next."""
+    """Return the rows after VALUES or FORMAT NAME: they begin on the same line, or on the next."""
     rows = behind_format.lstrip(b" \t")
     return rows.removeprefix(b"\r").removeprefix(b"\n")
 
@@ -109,7 +109,7 @@ _CONTENT_TYPES = {
 
 
 def content_type(format_name: str) -> str:
-    """Return the media type of a format, as ClickHouse labels it."""
+    """Return the media type that ClickHouse sends for a format."""
     if format_name in _CONTENT_TYPES:
         return _CONTENT_TYPES[format_name]
     if format_name.startswith("JSON"):
@@ -131,5 +131,5 @@ _STATUS_BY_CODE = {code: status for status, codes in _STATUS.items() for code in
 
 
 def http_status(code: int) -> int:
-    """Return the status that goes with one of ClickHouse's codes."""
+    """Return the HTTP status for one of ClickHouse's error codes."""
     return _STATUS_BY_CODE.get(code, 500)

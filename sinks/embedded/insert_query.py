@@ -1,4 +1,4 @@
-"""INSERT statements whose rows come as data: what is inserted into, which columns, and how to say it with a file."""
+"""INSERT statements whose rows come as data: the target, its columns, and the same statement with a file."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ _BEFORE_QUERY = frozenset({b"SELECT", b"WITH", b"FROM", b"WATCH", b"PARTITION"})
 
 @dataclass(frozen=True, slots=True)
 class InsertStatement:
-    """An INSERT whose rows come as data: behind it in the same text, or separately.
+    """An INSERT whose rows come as data: after it in the same text, or separately.
 
-    `head` ends before SETTINGS, VALUES or FORMAT; `source` is what a SELECT of the same columns reads from;
+    `head` ends before SETTINGS, VALUES or FORMAT; `source` is the FROM of a SELECT of the same columns;
     `data_at` is where data in the text begins.
     """
 
@@ -41,7 +41,7 @@ class InsertStatement:
 
 
 def parse_insert(sql: bytes) -> InsertStatement | None:
-    """Return an INSERT that is to be given rows, None for every other statement."""
+    """Return an INSERT that expects rows as data, None for every other statement."""
     until_rows = _until_rows(sql)
     if until_rows is None:
         return None
@@ -67,7 +67,7 @@ def parse_insert(sql: bytes) -> InsertStatement | None:
 
 
 def _until_rows(sql: bytes) -> list[Token] | None:
-    """Return an INSERT's tokens up to VALUES or FORMAT, None for what is no such INSERT."""
+    """Return an INSERT's tokens up to VALUES or FORMAT, None for other statements."""
     found: list[Token] = []
     depth = 0
     for token in tokens(sql):
@@ -115,7 +115,7 @@ def _insert_parts(
 
 
 def _openings(stated: list[Token], at: int) -> list[int]:
-    """Return where parentheses of the outermost level open."""
+    """Return where the outermost parentheses open."""
     found, depth = [], 0
     for i in range(at, len(stated)):
         if stated[i].keyword == b"(":

@@ -1,4 +1,4 @@
-"""Starting the embedded ClickHouse as a process of its own, which lives no longer than its owner."""
+"""Starts the embedded ClickHouse as a separate process, which ends with its owner."""
 
 import json
 import os
@@ -24,7 +24,7 @@ __all__ = ["EmbeddedServer", "find"]
 
 
 class EmbeddedServer:
-    """A server that this process started and owns. It ends with `stop`, or when this process ends, however it ends."""
+    """A server that this process started and owns. It ends with `stop`, or when this process ends, even by SIGKILL."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", listening: Listening, directory: Path) -> None:
         self._process = process
@@ -38,7 +38,8 @@ class EmbeddedServer:
     def start(cls, directory: Path, *, port: int = 0, http_port: int = 0) -> "EmbeddedServer":
         """Start the server of a folder, and return when it answers. Port 0 takes a free one.
 
-        What it has to say goes to DIR/server.log. Raises SinkError: a second owner, a port in use, no such folder, one of something else; UsageError: no chDB.
+        Its output goes to DIR/server.log. Raises SinkError: a second owner, a port in use, a folder that is missing or has
+        other content; UsageError: no chDB.
         """
         require("embedded", "the embedded ClickHouse")
         directory = directory.absolute()
@@ -52,7 +53,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # Ctrl-C is for its owner, which may have a batch to finish
+                start_new_session=True,  # Ctrl-C goes to its owner only, which may have a batch to finish
                 env=os.environ | {"PYTHONPATH": search_path()},
             )
         try:
@@ -64,7 +65,7 @@ class EmbeddedServer:
         return cls(process, listening, directory)
 
     def alive(self) -> bool:
-        """Whether the server runs."""
+        """Whether the server is running."""
         return self._process.poll() is None
 
     def wait(self, timeout_seconds: float | None = None) -> int:
@@ -75,7 +76,7 @@ class EmbeddedServer:
             raise TimeoutError(f"the embedded ClickHouse, process {self.pid}, still runs") from None
 
     def stop(self) -> None:
-        """End it: running queries are finished, the engine is closed. Does nothing where it has ended."""
+        """End it: running queries finish, the engine is closed. Does nothing where it has ended."""
         if self.alive():
             self._process.terminate()
             try:
@@ -94,7 +95,7 @@ class EmbeddedServer:
 
 
 def _command(directory: Path, port: int, http_port: int) -> list[str]:
-    """Return the command. A parent's death signal is that of the thread that forked: only the main one may ask for it."""
+    """Return the command. The parent's end is that of the thread that forked, so only the main thread passes --parent."""
     command = [
         sys.executable, "-m", "adledger.sinks.embedded", str(directory),
         "--port", str(port), "--http-port", str(http_port), "--owner-pipe",
@@ -105,7 +106,7 @@ def _command(directory: Path, port: int, http_port: int) -> list[str]:
 
 
 def search_path() -> str:
-    """Return PYTHONPATH with the folder that holds `adledger` in front."""
+    """Return PYTHONPATH with the folder of `adledger` in front."""
     own = str(Path(adledger.__file__).resolve().parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return f"{own}{os.pathsep}{inherited}" if inherited else own
@@ -117,12 +118,12 @@ def _make(directory: Path) -> None:
     except OSError as e:
         raise SinkError(
             f"the embedded ClickHouse can't use {directory}: {e.strerror}",
-            remedy="name a folder that can be written",
+            remedy="name a writable folder",
         ) from None
 
 
 def _first_line(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]:
-    """Return where the server listens. Raises SinkError with what it says instead."""
+    """Return where the server listens. Raises SinkError with the error that it reports instead."""
     assert process.stdout is not None
     ready, _, _ = select([process.stdout], [], [], START_SECONDS_MAX)
     line = process.stdout.readline() if ready else b""

@@ -18,7 +18,7 @@ _HTTP_HINT = (
 
 
 class NativeClient:
-    """One connection. `serve` returns when it is closed, from either side."""
+    """One connection. `serve` returns when either side closes it."""
 
     def __init__(self, sock: socket.socket, engine: Engine, register: Register, http_port: int) -> None:
         self._connection = NativeConnection(sock, register)
@@ -26,23 +26,23 @@ class NativeClient:
         self._http_port = http_port
 
     def serve(self) -> None:
-        """Answer until the client goes away or is told to."""
+        """Answer until the client goes away, or until `close`."""
         try:
             self._greet()
             while True:
                 self._packet()
                 self._connection.inbound.release()
         except (Disconnected, OSError):
-            pass  # nobody is left to be told
+            pass  # the client is gone, and cannot be told
         finally:
             self._connection.release()
 
     def interrupt(self) -> None:
-        """Wake the thread where it waits for more of the client; it can still answer. From any thread."""
+        """Wake the thread where it waits for the client; it can still answer. From any thread."""
         self._connection.interrupt()
 
     def close(self) -> None:
-        """Wake the thread that serves, and have it end. May be called from any thread."""
+        """Wake the serving thread, and make it end. May be called from any thread."""
         self._connection.close()
 
     def _greet(self) -> None:
@@ -71,5 +71,5 @@ class NativeClient:
             answer(connection, packets.read_query(connection.inbound, connection.revision))
         elif kind == packets.PING:
             connection.send(packets.PONG)
-        elif kind != packets.CANCEL:  # one that comes after its query has ended means nothing
+        elif kind != packets.CANCEL:  # a CANCEL after the end of its query is ignored
             raise Disconnected(f"unexpected packet {kind}")

@@ -1,4 +1,4 @@
-"""A connection of the native protocol: what is sent on it, and what its client does meanwhile."""
+"""A connection of the native protocol: sending, and watching the client meanwhile."""
 
 import select
 import socket
@@ -37,23 +37,23 @@ class NativeConnection:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT_SECONDS, 0))
 
     def release(self) -> None:
-        """Give the session and the socket back, at the end of the thread that serves."""
+        """Release the session and the socket, at the end of the serving thread."""
         if self.session is not None:
             self.session.close()
         self._socket.close()
 
     def close(self) -> None:
-        """Wake the thread that serves, and have it end. May be called from any thread."""
+        """Wake the serving thread, and make it end. May be called from any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def interrupt(self) -> None:
-        """Wake the thread where it waits for more of the client; it can still answer. From any thread."""
+        """Wake the thread where it waits for the client; it can still answer. From any thread."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
 
     def send(self, *parts: bytes) -> None:
-        """Send bytes, nothing in between."""
+        """Send the parts without anything in between."""
         with self._sending:
             self._socket.sendall(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -67,7 +67,7 @@ class NativeConnection:
             self.send(packets.DATA_HEAD, *frames(BLOCK_INFO + block, compression))
 
     def progress(self, query: Running, figures: Figures) -> None:
-        """Tell the client how far its query is; the watch calls it. Nothing is sent while a block is."""
+        """Send the client its query's progress; the watch calls this. Nothing is sent while a block is being sent."""
         if not self._sending.acquire(blocking=False):
             return
         try:
@@ -84,18 +84,18 @@ class NativeConnection:
                 to_read = max(0, figures.rows_to_read - since.rows_to_read)
                 self._socket.sendall(packets.progress(read, to_read, written))
         except OSError:
-            pass  # the thread that serves finds out
+            pass  # the serving thread finds out
         finally:
             self._sending.release()
 
     def _writable(self) -> bool:
-        """Whether a small packet can be sent without waiting: the watch must not wait for one slow client."""
+        """Whether a small packet can be sent without blocking: the watch must not wait for one slow client."""
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         return bool(poll.poll(0))
 
     def gone(self) -> bool:
-        """Whether the client went away or cancels its query; the watch asks while the engine works."""
+        """Whether the client went away or cancels its query; the watch checks it while the engine works."""
         try:
             peeked = self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -106,7 +106,7 @@ class NativeConnection:
         return self.cancelled or not peeked
 
     def leave_engine(self, query: Running) -> None:
-        """Note that the engine has done; no progress is sent from here on."""
+        """Record that the engine is done; no more progress is sent."""
         with self._sending:
             query.in_engine = False
             self._reported = Figures()

@@ -1,7 +1,7 @@
 """One query of the native protocol, from its packet to its answer.
 
-An INSERT is given to the engine when all its rows are here, as one insert: a client that goes away before has
-inserted nothing.
+An INSERT reaches the engine once all its rows have arrived, as one insert: a client that goes away earlier has inserted
+nothing.
 """
 
 import uuid
@@ -34,7 +34,7 @@ CANCELLED_BY_CLIENT = ServerError(
 
 
 def answer(client: NativeConnection, query: Query) -> None:
-    """Run a query whose packet was read, and send all of its answer."""
+    """Run a query whose packet was read, and send its whole answer."""
     client.inbound.release()
     client.cancelled = False
     running = Running(
@@ -61,7 +61,7 @@ def answer(client: NativeConnection, query: Query) -> None:
 
 
 class _Query:
-    """A query under way."""
+    """A query in progress."""
 
     def __init__(self, client: NativeConnection, query: Query, running: Running) -> None:
         assert client.session is not None
@@ -74,7 +74,7 @@ class _Query:
         self._compression = (ZSTD if method == "ZSTD" else LZ4) if query.compressed else None
 
     def external_tables(self) -> list[tuple[bytes, Block, RowsFile]]:
-        """Read the tables that a client may send with any query."""
+        """Read the external tables that a client may send with any query."""
         found = []
         for name, block in self._receive():
             rows = RowsFile()
@@ -83,7 +83,7 @@ class _Query:
         return found
 
     def run(self, tables: list[tuple[bytes, Block, RowsFile]]) -> None:
-        """Run the query and send its result, all but the packet that ends it."""
+        """Run the query and send its result, except the packet that ends it."""
         insert, inline = given_rows(self._query.sql)
         settings = {
             **(INSERT_SETTINGS if insert else {}),
@@ -129,7 +129,7 @@ class _Query:
                 if self._running.killed:
                     raise CANCELLED
         if count == 0:
-            with suppress(ServerError):  # of SELECTs that can't stand within another, INTO OUTFILE say
+            with suppress(ServerError):  # of SELECTs that can't be a subquery
                 self._send(packets.sample_block(self._session.described(b"DESCRIBE TABLE (%s)" % sql)))
         self._running.progress(Figures(read_rows=read_rows, read_bytes=read_bytes))
         self._client.send(packets.profile(rows, count, size))
@@ -145,7 +145,7 @@ class _Query:
         for _, type_name in columns:
             walker(
                 type_name.decode("utf-8", "replace")
-            )  # refuses what can't be received, before the client sends it
+            )  # refuses columns that can't be received, before the client sends them
         self._send(packets.sample_block(columns))
         with RowsFile() as rows:
             for _, block in self._receive():
@@ -178,7 +178,7 @@ class _Query:
         name = self._client.inbound.string()
         try:
             return name, walk_block(self._blocks)
-        except ServerError as e:  # of a type that can't be walked over: what follows can't be read any more
+        except ServerError as e:  # of a type that can't be stepped over: everything after it is unreadable
             self._client.send(packets.exception(e))
             raise Disconnected("unreadable data") from None
 
@@ -193,7 +193,7 @@ class _Query:
 
     @contextmanager
     def _engine(self) -> Iterator[None]:
-        """While the engine works: it can be killed there, and the client hears how far it is."""
+        """Mark the time in which the engine works: the query can be killed then, and the client gets progress."""
         self._running.in_engine = True
         try:
             if self._running.killed:
@@ -204,7 +204,7 @@ class _Query:
 
     @contextmanager
     def _temporary(self, tables: list[tuple[bytes, Block, RowsFile]]) -> Iterator[None]:
-        """Have the client's own tables there, for the time of the query."""
+        """Create the client's external tables for the duration of the query."""
         made = []
         try:
             for name, block, rows in tables:

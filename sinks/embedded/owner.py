@@ -1,4 +1,4 @@
-"""Who serves a folder: one process at a time, which holds a lock as long as it lives, and says in it where it listens."""
+"""Ownership of a folder: one process at a time holds its lock as long as it lives, and writes its address into it."""
 
 import fcntl
 import json
@@ -12,17 +12,17 @@ from adledger.pipeline.errors import SinkError
 LOCK = "server.lock"
 
 NOTICING_SECONDS = 0.5
-"""A server whose own owner has just been killed may still have to notice."""
+"""A server may take a moment to notice that its owner was killed."""
 
 LEAVING_SECONDS_MAX = 20
-"""A server that is leaving finishes its queries first; one that is starting up opens its tables."""
+"""A stopping server finishes its queries first; a starting one opens its tables."""
 
 POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A server that runs: its process and where it listens."""
+    """A running server: its process, and where it listens."""
 
     pid: int
     host: str
@@ -31,17 +31,17 @@ class Listening:
 
 
 class Ownership:
-    """The right to serve `directory`, held until `release` or the end of the process, however it ends."""
+    """The right to serve `directory`, held until `release` or the end of the process, even by SIGKILL."""
 
     def __init__(self, directory: Path) -> None:
-        """Raise SinkError where another process has it, or where the folder can't be written."""
+        """Take it. Raises SinkError where another process has it, or where the folder can't be written."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as e:
             raise SinkError(
                 f"the embedded ClickHouse can't use {directory}: {e.strerror}",
-                remedy="name a folder that can be written",
+                remedy="name a writable folder",
             ) from None
         began = time.monotonic()
         while not _locked(self._file):
@@ -53,15 +53,15 @@ class Ownership:
         os.truncate(self._file, 0)
 
     def tell(self, listening: Listening) -> None:
-        """Say in the lock where the server listens."""
+        """Write into the lock where the server listens."""
         os.pwrite(self._file, json.dumps(asdict(listening)).encode(), 0)
 
     def untell(self) -> None:
-        """Say that the server is leaving."""
+        """Clear the address: the server is stopping."""
         os.truncate(self._file, 0)
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder to other processes."""
         os.truncate(self._file, 0)
         os.close(self._file)
 
@@ -94,7 +94,7 @@ def _read(file: int) -> Listening | None:
     try:
         return Listening(**json.loads(os.pread(file, 4096, 0)))
     except (ValueError, TypeError):
-        return None  # it starts or stops just now
+        return None  # it is starting or stopping
 
 
 def _taken(directory: Path, owner: Listening | None) -> SinkError:
@@ -104,7 +104,7 @@ def _taken(directory: Path, owner: Listening | None) -> SinkError:
             remedy="try again in a moment",
         )
     return SinkError(
-        f"the embedded ClickHouse of {directory} is run by process {owner.pid}: one at a time",
+        f"the embedded ClickHouse of {directory} is already run by process {owner.pid}",
         remedy=f"use that one, --clickhouse 'clickhouse://{owner.host}:{owner.port}/?http_port={owner.http_port}', "
         f"or end it: kill {owner.pid}",
     )

@@ -1,7 +1,7 @@
-"""Packets of ClickHouse's native protocol: what clients send is read, what the server answers is made.
+"""Packets of ClickHouse's native protocol: reads those of clients, and creates those of the server.
 
-The revision is the last one before each column of a block carries a byte of its own (custom serialisation, 54454):
-up to it a block on the wire is the engine's Native format with eight bytes in front, and passes through as it is.
+The revision is the last one before each column of a block has an additional byte (custom serialisation, 54454): up to it,
+a block on the wire is the engine's Native format after eight bytes, and passes through unchanged.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from adledger.sinks.embedded.errors import NOT_IMPLEMENTED, ServerError
 
 REVISION = 54453
 REVISION_MIN = 54429
-"""Settings travel as texts from here on; ClickHouse 20.1 and everything later."""
+"""From this revision on (ClickHouse 20.1) settings are sent as strings."""
 
 _WITH_INTERSERVER_SECRET = 54441
 _WITH_OPENTELEMETRY = 54442
@@ -28,7 +28,7 @@ _S_HELLO, _S_DATA, _S_EXCEPTION, _S_PROGRESS, _S_PONG, _S_END, _S_PROFILE = rang
 PONG = bytes([_S_PONG])
 END_OF_STREAM = bytes([_S_END])
 DATA_HEAD = bytes([_S_DATA, 0])
-"""Packet type and the name of no table; the block follows."""
+"""Packet type and an empty table name; the block follows."""
 
 COMPRESSION_ON = 1
 
@@ -39,7 +39,7 @@ _INTERFACE_TCP = 1
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """How a client introduces itself; its revision is already the one both sides speak."""
+    """A client's greeting; `revision` is already the one that both sides support."""
 
     client: bytes
     revision: int
@@ -49,7 +49,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query as a client sends it. `required` are the settings that must be known."""
+    """A client's query. `required` are the settings that must be known."""
 
     query_id: str
     settings: dict[str, str]
@@ -65,7 +65,7 @@ def read_hello(inbound: Inbound) -> Hello:
     inbound.varint()
     revision = inbound.varint()
     database, user = inbound.string(), inbound.string()
-    inbound.string()  # the password: everyone on the loopback is let in
+    inbound.string()  # the password: every client on the loopback is accepted
     return Hello(client, min(revision, REVISION), database, user)
 
 
@@ -92,7 +92,7 @@ def read_query(inbound: Inbound, revision: int) -> Query:
             required.add(name)
     if revision >= _WITH_INTERSERVER_SECRET:
         inbound.string()
-    inbound.varint()  # the stage to which the query is to be run
+    inbound.varint()  # the stage up to which to run the query
     compressed = inbound.varint() == COMPRESSION_ON
     return Query(query_id, settings, frozenset(required), compressed, inbound.string())
 
@@ -155,7 +155,7 @@ def exception(error: ServerError) -> bytes:
 
 
 def progress(read: tuple[int, int], to_read: int = 0, written: tuple[int, int] = (0, 0)) -> bytes:
-    """Return a progress packet: (rows, bytes) read and written since the last one, and rows expected in all."""
+    """Return a progress packet: (rows, bytes) read and written since the last one, and rows expected in total."""
     return bytes([_S_PROGRESS]) + b"".join(map(varint, (*read, to_read, *written)))
 
 

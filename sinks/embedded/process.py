@@ -1,4 +1,4 @@
-"""The server as a process: who owns the folder, where it listens, and when it ends."""
+"""The server's process: it owns the folder, listens, and ends on a signal or with its owner."""
 
 import ctypes
 import os
@@ -23,10 +23,10 @@ def serve(
     owner_pipe: int | None = None,
     parent: int | None = None,
 ) -> None:
-    """Serve a folder until SIGTERM or SIGINT; `ready` is called once clients are answered. In the main thread.
+    """Serve a folder until SIGTERM or SIGINT; `ready` is called once clients are answered. Call it in the main thread.
 
-    It also ends when `owner_pipe`, a file descriptor, ends, and when the main thread of the process `parent` does.
-    Raises SinkError where it can't start: the folder is served by another process, a port is taken.
+    It also ends when `owner_pipe`, a file descriptor, reaches its end, and when the main thread of the process `parent`
+    ends. Raises SinkError where it can't start: another process serves the folder, a port is taken.
     """
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -52,7 +52,7 @@ def serve(
 
 
 def _noted(*_: object) -> None:
-    """Do nothing: the wake-up pipe tells of the signal."""
+    """Do nothing: the wake-up pipe reports the signal."""
 
 
 def _wait(wake_read: int, owner_pipe: int | None, parent: int | None) -> None:

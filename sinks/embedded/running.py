@@ -1,8 +1,8 @@
-"""What the server is doing: every query from when it was received to when it was answered, under its client's id.
+"""The running queries, each from its receipt until its answer, under its client's id.
 
-The engine gives queries ids of its own, and knows nothing of an INSERT whose rows are still on their way. So this
-register is what `system.processes` and KILL QUERY stand on. A query's id goes into the engine as its `log_comment`,
-by which the engine's own figures are found.
+The engine assigns its own ids to queries, and does not know an INSERT whose rows are still arriving. So `system.processes`
+and KILL QUERY are based on this register. A query's id goes to the engine as its `log_comment`, which leads to the
+engine's own figures.
 """
 
 import threading
@@ -35,7 +35,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How far a query is, in all."""
+    """The progress of a query, in total."""
 
     read_rows: int = 0
     read_bytes: int = 0
@@ -45,7 +45,7 @@ class Figures:
 
 
 class Register:
-    """The queries that run now. Every method may be called from any thread."""
+    """The running queries. Every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Register:
         self.asked_to_kill = threading.Event()
 
     def add(self, query: Running) -> None:
-        """Enter a query. Raises ServerError where one with the same id runs."""
+        """Add a query. Raises ServerError where one with the same id runs."""
         with self._lock:
             if query.query_id in self._queries:
                 raise ServerError(
@@ -65,7 +65,7 @@ class Register:
         self.busy.set()
 
     def remove(self, query: Running) -> None:
-        """Strike a query off: it has been answered, or its client is gone."""
+        """Remove a query: it has been answered, or its client is gone."""
         with self._lock:
             if self._queries.get(query.query_id) is query:
                 del self._queries[query.query_id]
@@ -74,12 +74,12 @@ class Register:
         query.ended.set()
 
     def all(self) -> list[Running]:
-        """Return the queries that run now."""
+        """Return the running queries."""
         with self._lock:
             return list(self._queries.values())
 
     def kill(self, query_ids: Iterable[str]) -> list[Running]:
-        """Mark queries to be ended; return them. They end by themselves soon after: wait for `ended`."""
+        """Mark queries to be killed; return them. They end soon afterwards: wait for `ended`."""
         with self._lock:
             found = [self._queries[query_id] for query_id in query_ids if query_id in self._queries]
         for query in found:
@@ -90,12 +90,12 @@ class Register:
         return found
 
     def with_processes(self, sql: bytes, by: Running) -> bytes:
-        """Return a query with what it reads of `system.processes` replaced by this register's view of it."""
+        """Return a query in which this register's view replaces `system.processes`."""
         spans = processes_reads(sql)
         return replaced(sql, spans, self.processes(by)) if spans else sql
 
     def processes(self, by: Running) -> bytes:
-        """Return a table function with the rows of `system.processes`, one for each query that runs."""
+        """Return a table function with the rows of `system.processes`, one for each running query."""
         now = time.monotonic()
         rows = b", ".join(
             b"(%s, %s, %s, %.6f)"

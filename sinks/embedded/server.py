@@ -1,4 +1,4 @@
-"""The server: an engine, what runs on it, and the two ports through which clients come."""
+"""The server: an engine, its running queries, and the two ports for clients."""
 
 import os
 import socket
@@ -21,32 +21,32 @@ from adledger.sinks.embedded.watch import QueryWatch
 HOST = "127.0.0.1"
 BACKLOG = 128
 FINISH_SECONDS_MAX = 10
-"""Queries that run when the server is told to stop have so long before they are killed."""
+"""Time for running queries to end when the server stops, before they are killed."""
 
 ACCEPT_AGAIN_SECONDS = 0.2
 
 ANSWER_SECONDS_MAX = 2
-"""Answers that are ready have so long to be taken by their clients."""
+"""Time for clients to receive answers that are ready."""
 
 STOP_SECONDS_MAX = 25
 STUCK_EXIT_CODE = 75
 
 
 class ServedClient(Protocol):
-    """A connection that is served."""
+    """A client's connection."""
 
     def serve(self) -> None:
         """Return when the connection is closed."""
 
     def interrupt(self) -> None:
-        """Have `serve` return when it has answered what it has read; from any thread."""
+        """Make `serve` return once it has answered the request that it has read; from any thread."""
 
     def close(self) -> None:
-        """Have `serve` return now; from any thread."""
+        """Make `serve` return now; from any thread."""
 
 
 class Port:
-    """A listening port; every connection is served by a thread of its own."""
+    """A listening port; each connection has its own thread."""
 
     def __init__(
         self, sock: socket.socket, name: str, client: Callable[[socket.socket], ServedClient]
@@ -65,7 +65,7 @@ class Port:
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more connections."""
         self._closing = True
         with suppress(OSError):
             socket.create_connection((HOST, self.number)).close()  # wakes the thread
@@ -73,7 +73,7 @@ class Port:
         self._socket.close()
 
     def close_clients(self) -> None:
-        """Close the connections that are there, answers under way first; returns when their threads have ended."""
+        """Close the open connections once their answers are sent; return when their threads have ended."""
         with self._lock:
             clients = dict(self._clients)
         for client in clients:
@@ -130,10 +130,10 @@ class LoopbackServer:
         self._http.open()
 
     def stop(self) -> None:
-        """Let the queries that the engine runs now end, at most `FINISH_SECONDS_MAX`, and close everything.
+        """Wait for running queries, at most `FINISH_SECONDS_MAX`, and close everything.
 
-        A query that can't be killed either does not keep the process: after `STOP_SECONDS_MAX` it exits. The data are
-        then what they are after a crash, which the engine is made for.
+        A query that can't be killed does not keep the process alive: after `STOP_SECONDS_MAX` it exits. That leaves the data
+        as after a crash, which the engine is designed for.
         """
         patience = threading.Timer(STOP_SECONDS_MAX, os._exit, (STUCK_EXIT_CODE,))
         patience.daemon = True
@@ -158,7 +158,7 @@ def _engine(directory: Path) -> Engine:
     except ServerError as e:
         raise SinkError(
             f"the embedded ClickHouse can't open the data in {directory}: {e.message}",
-            remedy="the disk may be full, or the data of a later release or damaged: free space, or name another folder",
+            remedy="the disk may be full, or the data damaged or from a later release: free space, or name another folder",
         ) from None
 
 
@@ -173,6 +173,6 @@ def listen(port: int, option: str) -> socket.socket:
         sock.close()
         raise SinkError(
             f"the embedded ClickHouse can't listen on {HOST}:{port}: {getattr(e, 'strerror', None) or e}",
-            remedy=f"end what listens there, or choose another port: {option} PORT (0 takes a free one)",
+            remedy=f"end the process that listens there, or choose another port: {option} PORT (0 takes a free one)",
         ) from None
     return sock

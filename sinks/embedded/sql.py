@@ -1,7 +1,7 @@
-"""As much of ClickHouse's SQL as a server must see in a statement before its engine does.
+"""The part of ClickHouse's SQL that the server must parse before its engine does.
 
-Where a statement ends, which FORMAT it asks for, where it reads `system.processes`. Statements are bytes, because
-an INSERT may carry any.
+That is where a statement ends, which FORMAT it requests, and where it reads `system.processes`. Statements are bytes,
+because an INSERT may carry any.
 """
 
 import re
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word, a literal or one other character of a statement, at `start` up to `end`."""
+    """A word, a literal or one other character of a statement, from `start` to `end`."""
 
     kind: str
     text: bytes
@@ -33,12 +33,12 @@ class Token:
 
     @property
     def keyword(self) -> bytes:
-        """The word in capitals; the character itself where it is no word."""
+        """The word in capitals; the character itself where it is not a word."""
         return self.text.upper() if self.kind == "word" else self.text if self.kind == "other" else b""
 
 
 def tokens(sql: bytes) -> Iterator[Token]:
-    """Yield the tokens of a statement as they are asked for; spaces and comments are left out."""
+    """Yield the tokens of a statement lazily, without spaces and comments."""
     for match in _TOKEN.finditer(sql):
         kind = match.lastgroup or ""
         if kind != "space":
@@ -61,7 +61,7 @@ def first_keywords(sql: bytes, count: int) -> list[bytes]:
 
 
 def second_statement(sql: bytes) -> int | None:
-    """Return where a second statement begins, None where there is one at most."""
+    """Return where a second statement begins, or None."""
     ended = False
     for token in tokens(sql):
         if token.keyword == b";":
@@ -72,7 +72,7 @@ def second_statement(sql: bytes) -> int | None:
 
 
 def format_clause(sql: bytes) -> tuple[int, Token] | None:
-    """Return where a query's FORMAT clause begins, and the format's name; None where it has no such clause."""
+    """Return where a query's FORMAT clause begins, and the format's name; None without such a clause."""
     found = [token for token in tokens(sql) if token.keyword != b";"]
     for i in range(len(found) - 2, -1, -1):
         if found[i].keyword == b"FORMAT":
@@ -84,7 +84,7 @@ def format_clause(sql: bytes) -> tuple[int, Token] | None:
 
 
 def without_format(sql: bytes) -> bytes:
-    """Return a query without its FORMAT clause, and without a semicolon behind it."""
+    """Return a query without its FORMAT clause and a semicolon after it."""
     clause = format_clause(sql)
     if clause is not None:
         start, name = clause

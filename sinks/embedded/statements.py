@@ -1,4 +1,4 @@
-"""What the server does with a statement itself, before the engine runs what is left of it."""
+"""The server's own handling of a statement, before the engine runs the rest."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -17,16 +17,16 @@ _READS = _SELECTS | {b"SHOW", b"DESCRIBE", b"DESC", b"EXPLAIN", b"EXISTS"}
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is left for the engine to run; `reads` where it can't change tables or the session."""
+    """The statement for the engine; `reads`: it can't change tables or the session."""
 
     sql: bytes
     reads: bool
 
 
 def given_rows(sql: bytes) -> tuple[InsertStatement | None, bytes]:
-    """Return an INSERT that is to be given rows, and those that stand in the statement itself.
+    """Return an INSERT that expects rows as data, and the rows in the statement itself.
 
-    Every statement of a client passes here first. Raises ServerError where it reaches for files (`confined`).
+    Every client statement passes through here first. Raises ServerError where it accesses files (`confined`).
     """
     insert = parse_insert(sql)
     refuse_files(sql if insert is None or insert.takes_expressions else sql[: insert.data_at])
@@ -34,9 +34,9 @@ def given_rows(sql: bytes) -> tuple[InsertStatement | None, bytes]:
 
 
 def prepare(sql: bytes, session: Session, register: Register, by: Running) -> Prepared:
-    """Return what the engine is to run for a statement other than an INSERT with rows.
+    """Return what the engine must run for a statement other than an INSERT with rows.
 
-    KILL QUERY is done here, and what is left is the SELECT of its result. Raises ServerError.
+    KILL QUERY is executed here, and the engine only runs the SELECT of its result. Raises ServerError.
     """
     second = second_statement(sql)
     if second is not None:
@@ -56,7 +56,7 @@ def prepare(sql: bytes, session: Session, register: Register, by: Running) -> Pr
 
 
 def _kill(sql: bytes, session: Session, register: Register, by: Running) -> bytes:
-    """Kill the queries that match, wait for their end if asked to, and return the query for what was done."""
+    """Kill the matching queries, wait for their end with SYNC, and return the query for the result."""
     condition, waits, behind = _kill_parts(sql)
     matching = b"SELECT query_id, user, query FROM %s WHERE %s" % (register.processes(by), condition)
     found = session.run(b"SELECT query_id FROM (%s) FORMAT TSVRaw" % matching).bytes().decode().splitlines()
@@ -90,6 +90,6 @@ def _kill_parts(sql: bytes) -> tuple[bytes, bool, bytes]:
     if len(found) < 4 or found[2].keyword != b"WHERE" or found[-1].keyword == b"TEST":
         raise ServerError(
             SYNTAX_ERROR,
-            "Syntax error: KILL QUERY WHERE condition [SYNC|ASYNC] is what is known. (SYNTAX_ERROR)",
+            "Syntax error: only KILL QUERY WHERE condition [SYNC|ASYNC] is supported. (SYNTAX_ERROR)",
         )
     return sql[found[3].start : found[-1].end], bool(waits), behind

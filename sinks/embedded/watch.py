@@ -1,6 +1,6 @@
-"""The one thread that looks after queries in the engine: kills those that are to end, tells clients how far theirs are.
+"""The thread that watches queries in the engine: kills those marked for it, and sends progress to clients.
 
-It sleeps while nothing runs. A query that takes less than a tick is never looked at.
+It sleeps while nothing runs. A query that takes less than a tick is never checked.
 """
 
 import json
@@ -25,7 +25,7 @@ _FIGURES = (
 
 
 class QueryWatch(threading.Thread):
-    """Looks after the queries of a register with a session of its own."""
+    """Watches the queries of a register, with its own session."""
 
     def __init__(self, register: Register, session: Session) -> None:
         super().__init__(name="watch", daemon=True)
@@ -36,7 +36,7 @@ class QueryWatch(threading.Thread):
     def run(self) -> None:
         """Tick while queries run, until `stop`.
 
-        A failure that is no answer of the engine's ends the process: nothing could be killed any more.
+        An error that the engine did not report ends the process: without this thread nothing could be killed.
         """
         try:
             while not self._stopping:
@@ -50,7 +50,7 @@ class QueryWatch(threading.Thread):
         self._session.close()
 
     def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """End the thread; return when it has ended."""
         self._stopping = True
         self._register.busy.set()
         self._register.asked_to_kill.set()
@@ -68,13 +68,13 @@ class QueryWatch(threading.Thread):
                     self._kill(query)
             figures = self._figures()
         except ServerError as e:  # short of memory, say: the next tick tries again
-            print(f"embedded ClickHouse: looking after queries: {e}", file=sys.stderr)  # noqa: T201
+            print(f"embedded ClickHouse: watching queries: {e}", file=sys.stderr)  # noqa: T201
             return
         for query in looked_at:
             query.progress(figures.get(query.query_id, Figures()))
 
     def _kill(self, query: Running) -> None:
-        """Tell the engine; where the query is not in it yet, or not any more, the next tick sees."""
+        """Tell the engine to kill a query; the next tick handles one that is not in the engine yet, or no longer."""
         where = b"Settings['%s'] = %s" % (TAG.encode(), quote(query.query_id.encode()))
         self._session.run(b"KILL QUERY WHERE " + where + b" ASYNC")
 
