@@ -1,1 +1,1 @@
-"""Chaos: a real broker, ClickHouse and workers are hurt while traffic with a known ground truth goes through."""
+"""Chaos: faults in a real broker, ClickHouse and workers while they process traffic with a known ground truth."""

@@ -1,7 +1,7 @@
 """A worker without one protection: `python -m adledger.loadtest.chaos.controls NAME run ...`, as `adledger run ...`.
 
-The product has no switch for this: the protection is replaced in this process only. The controls of a chaos run start it,
-to show that the checks would notice.
+The product has no switch for this: the protection is replaced in this process only. The controls of a chaos run start
+such workers, to show that the checks would notice a missing protection.
 """
 
 import os
@@ -70,7 +70,7 @@ def _answers_ignored() -> None:
 
 def _no_waiting_for_the_broker() -> None:
     """End the worker at the first error of a fetch or a commit."""
-    # ruff: noqa: SLF001 - what is taken out is private
+    # ruff: noqa: SLF001 - the protection is private
     run_lane, intend = Worker._run_lane, Delivery.intend
 
     async def once(
@@ -88,7 +88,7 @@ def _no_waiting_for_the_broker() -> None:
         try:
             await run_lane(self, lane)
         except LogError:
-            os._exit(BROKER_AWAY_EXIT_CODE)  # in order it would wait for the broker, to leave the group
+            os._exit(BROKER_AWAY_EXIT_CODE)  # a graceful end would wait for the broker, to leave the group
 
     async def intend_once(self: Delivery, intent: Intent) -> Intent:
         try:
@@ -143,7 +143,7 @@ WITHOUT: Mapping[str, Callable[[], None]] = {
     "rebuilding": _no_rebuild,
     "retrying": _no_patience,
 }
-"""Name of the protection -> what takes it out of this process."""
+"""Name of the protection -> the function that removes it from this process."""
 
 
 def _replace(owner: Any, name: str, changed: Any) -> None:

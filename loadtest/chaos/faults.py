@@ -1,6 +1,6 @@
-"""The faults. Each one hurts something, observes that this took effect, and undoes it.
+"""The faults. Each one disturbs something, observes that this took effect, and undoes it.
 
-Each returns what was seen. An effect that is expected and not seen raises `NotSeen`: the run does not count.
+Each returns its observations. An expected effect that is not observed raises `NotSeen`: the run does not count.
 """
 
 import time
@@ -48,7 +48,7 @@ def kill_worker(play: Play) -> str:
         lanes = worker.lanes()
         worker.kill()
         if not gone(worker.pid):
-            raise NotSeen(f"{worker.name} lives on after kill -9")
+            raise NotSeen(f"{worker.name} is alive after kill -9")
         with_lanes += bool(lanes)
         in_mid_batch += bool(play.deployment.tables.unfinished(lanes))
         worker.start()
@@ -97,7 +97,7 @@ def kill_broker(play: Play) -> str:
         time.sleep(BROKER_AWAY_SECONDS)
         in_vain = proxy.refused - refused
     return _required(
-        f"{outage}; workers tried to reach it {in_vain} times; started again on its data", outage.took_effect
+        f"{outage}; workers failed to reach it {in_vain} times; started again on its data", outage.took_effect
     )
 
 
@@ -167,13 +167,13 @@ def join_leave(play: Play) -> str:
 
 
 def _refused_for_room(worker: WorkerProcess) -> int:
-    """Return how often a worker was told that there is no room, since its start."""
+    """Return how often ClickHouse refused a worker's insert for lack of space, since the worker's start."""
     refused = worker.log.events.named("insert_failed", "retry_scheduled")
     return sum(event.fields["code"] == NO_ROOM for event in refused)
 
 
 def full_disk(play: Play) -> str:
-    """Leave no room on the server's disk for another byte until a worker's insert is refused."""
+    """Leave no free byte on the server's disk until a worker's insert is refused."""
     deployment = play.deployment
     before = sum(map(_refused_for_room, deployment.workers))
     fill_disk(deployment)
@@ -185,7 +185,7 @@ def full_disk(play: Play) -> str:
         time.sleep(FULL_SECONDS)
     finally:
         free_disk(deployment)
-    return f"{play.servers.disk.how}; a worker was refused after {took:.1f} s; room given back"
+    return f"{play.servers.disk.how}; a worker was refused after {took:.1f} s; the space was freed again"
 
 
 def clock_jump(play: Play) -> str:

@@ -1,4 +1,4 @@
-"""A deployment under faults: its traffic, workers that are started again after a death, and what faults have in common."""
+"""A deployment under faults: its traffic, workers that are restarted when they die, and helpers that faults share."""
 
 import random
 import time
@@ -19,7 +19,7 @@ CAUGHT_UP_SECONDS_MAX = 60.0
 
 @dataclass(slots=True)
 class Play:
-    """What a fault is given. `outage_seconds` and `slow_seconds` are how long the faults of these names last."""
+    """The argument of each fault. `outage_seconds` and `slow_seconds` are the durations of the faults with these names."""
 
     deployment: ChaosDeployment
     traffic: ChaosTraffic
@@ -44,7 +44,7 @@ class Play:
         return self.rng.choice(self.working())
 
     def until(self, what: Callable[[], bool], expected: str, seconds_max: float = 90.0) -> float:
-        """Wait as `waiting.until` does, and start workers again that died meanwhile."""
+        """Wait as `waiting.until` does, and restart workers that die meanwhile."""
 
         def checked_on() -> bool:
             self.check_on()
@@ -78,7 +78,7 @@ class Play:
         )
 
     def check_on(self) -> None:
-        """Start workers again that died, and remember that they did. Raises AdledgerError: no traffic."""
+        """Restart workers that died, and record their deaths. Raises AdledgerError: no traffic."""
         self.traffic.flows()
         for worker in self.deployment.workers:
             if worker.died:

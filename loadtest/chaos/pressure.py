@@ -96,10 +96,11 @@ def outage(play: Play) -> str:
     rate_max = deployment.settings.inserts_per_second_max * len(workers)
     _require(watch.unready, "a worker did not answer 503 until the end")
     _require(
-        watch.fetched_bytes == 0, f"{watch.fetched_bytes:,.0f} bytes were fetched with no place to put them"
+        watch.fetched_bytes == 0,
+        f"{watch.fetched_bytes:,.0f} bytes were fetched while they could not be written",
     )
     watch.held()
-    _require(rate <= rate_max, f"{rate:.0f} inserts a second, {rate_max} are allowed")
+    _require(rate <= rate_max, f"{rate:.0f} inserts a second, at most {rate_max} are allowed")
     _require(parts is not None and parts <= PARTS_MAX, f"{parts} parts")
     return (
         f"away for {play.outage_seconds:.0f} s: every worker answered 503 after {noticed:.1f} s, fetched nothing more and kept "

@@ -30,14 +30,14 @@ PLANNED_SECONDS = 1_200
 FIRST_LANES_SECONDS_MAX = 120.0
 END_SECONDS_MAX = 120.0
 ROUND_SECONDS_MAX = 600.0
-"""A round takes half of this; no fault starts later: the run ends and reports what it has not done."""
+"""No fault starts later than this; a round takes half of it. The run then ends and reports the faults that are missing."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosRequest:
-    """What is asked for. `seconds`: how long to start faults; None: one round. `faults`: kind -> how often in a round."""
+    """The command's options. `seconds`: how long to start faults; None: one round. `faults`: kind -> how often in a round."""
 
     seed: int
     faults: Mapping[str, int]
@@ -145,7 +145,7 @@ class _Course:
             self._done.append(fault)
             self._memory = max([self._memory, *(w.memory_bytes() for w in self.play.deployment.workers)])
             self.say(_line(fault))
-            if fault.recovery_seconds is None:  # what comes after it would not be seen
+            if fault.recovery_seconds is None:  # the effects of later faults would not show
                 raise NotSeen(f"not caught up after {kind}, at {fault.ended_second:.0f} s")
 
     def reported(self, report: ChaosReport) -> ChaosReport:

@@ -54,7 +54,7 @@ class ChaosTraffic:
         if self.failed:
             raise AdledgerError(
                 f"traffic could not be sent: {self.failed}",
-                remedy="nobody knows what reached the log: the run does not count",
+                remedy="what reached the log is unknown, so the run does not count",
             )
         return self.records > 0
 

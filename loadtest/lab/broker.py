@@ -123,7 +123,7 @@ class LocalBroker:
         return f"{HOST}:{self.ports[listener]}"
 
     def start(self) -> Self:
-        """Start it on the data that is there and return when it serves. Raises KafkaMissing, BrokerFailed."""
+        """Start it on its existing data, and return when it serves. Raises KafkaMissing, BrokerFailed."""
         jars = kafka_jars()
         for _ in range(START_TRIES):
             fresh = not (self.directory / "data").exists()

@@ -45,7 +45,7 @@ class EventTail:
                 log.seek(self._read_to)
                 new = log.read()
             whole = new.rfind(b"\n") + 1
-            self._seen.extend(map(told, new[:whole].splitlines()))
+            self._seen.extend(map(parse_event, new[:whole].splitlines()))
             self._read_to += whole
         return self._seen
 

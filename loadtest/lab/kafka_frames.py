@@ -53,11 +53,11 @@ class KafkaFaults:
         self._actions[Side.REPLIES, api_key] = replies
 
     def count(self, api_key: int) -> int:
-        """Return how many requests with this key clients have sent, whatever became of them."""
+        """Return how many requests with this key clients have sent, whatever their action."""
         return self._seen[api_key]
 
     def gate(self) -> "KafkaGate":
-        """Return the judge of a new connection."""
+        """Return the gate of a new connection."""
         return KafkaGate(self)
 
     def request(self, request: KafkaRequest) -> Action:

@@ -39,7 +39,7 @@ class Gate(Protocol):
     """Decides what becomes of one connection's pieces."""
 
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
-        """Return the pieces that are whole with this data, in order, each with what becomes of it."""
+        """Return the pieces that this data completes, in order, each with its action."""
 
     def ended(self) -> None:
         """Handle the end of the connection."""

@@ -1,10 +1,10 @@
-"""Numbers as people read them: thousands set off, three digits that matter, a unit that suits."""
+"""Readable numbers: separated thousands, three significant digits, a suitable unit."""
 
 import datetime as dt
 from collections.abc import Sequence
 
 NOTHING = "-"
-"""What stands where nothing was measured."""
+"""The text where nothing was measured."""
 
 MIB, GIB = 2.0**20, 2.0**30
 
@@ -67,7 +67,7 @@ def moment(ms: int | None) -> str:
 
 
 def plain(value: object) -> str:
-    """Return a setting's value as text: numbers set off, lists with commas."""
+    """Return a setting's value as text: numbers with separated thousands, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:

@@ -22,7 +22,7 @@ class Case:
 
 
 def junit(run: Run, summary: RunSummary) -> str:
-    """Return the XML. Only a run that held, or whose verification nobody wanted, has no failure and no error."""
+    """Return the XML. Only a run that held (verified, or with --no-verify) has no failure and no error."""
     cases = cases_of(run, summary)
     ended = run.ended_ms or run.load_ended_ms or run.started_ms
     return render(

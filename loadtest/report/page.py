@@ -12,10 +12,10 @@ from adledger.loadtest.results.names import METRICS
 from adledger.loadtest.results.run_folder import Run, RunSummary, Second, ThresholdResult
 
 NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
-"""What the page forbids itself: scripts, and fetching anything."""
+"""The page's Content-Security-Policy: no scripts, no requests."""
 
 LINES_MAX = 50
-"""Of the differences that are shown; the others are in summary.json."""
+"""The differences shown, at most; the others are in summary.json."""
 
 SECTIONS = {
     "thresholds": "Thresholds",

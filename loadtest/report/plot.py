@@ -23,7 +23,7 @@ JOIN_SECONDS_MAX = 10
 """A sparse series' line continues over up to this many seconds without a value."""
 
 LIMIT_SHOWN_MAX = 2.0
-"""A threshold is drawn where it is at most this many times the largest value; else it is only named."""
+"""A threshold is drawn where it is at most this many times the largest value; otherwise it is only named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Plot:
 
 
 def drawing(plot: Plot) -> dict[str, Any]:
-    """Return what templates/plot.html draws: places in pixels down, in percent across, paths in the lines' own units."""
+    """Return the values for templates/plot.html: vertical positions in pixels, horizontal ones in percent, paths in line units."""
     shown = [limit for limit in plot.limits if limit.value <= plot.high * LIMIT_SHOWN_MAX]
     ticks = scales.ticks(max([plot.high, *(limit.value for limit in shown)]))
     top = ticks[-1]
@@ -160,7 +160,7 @@ def _path(plot: Plot, series: Series, top: float) -> Iterator[str]:
 
 
 def _points(plot: Plot) -> Iterator[dict[str, str]]:
-    """Yield a strip for each point, whose label shows its values when it is pointed at."""
+    """Yield a strip for each point, whose label shows the point's values on hover."""
     for i, second in enumerate(plot.seconds):
         known = [(s.name, s.values[i]) for s in plot.series if s.values[i] is not None]
         if known:

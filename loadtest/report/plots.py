@@ -1,4 +1,4 @@
-"""Which plots a report has, made of the lines of seconds.csv."""
+"""The plots of a report, from the lines of seconds.csv."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,12 +51,12 @@ WANTED = (
             columns={f"stage_{stage}_ms": stage for stage in STAGES}, note="Wall time of a batch in each stage, on average."),
     _Wanted(key="schedule", title="Sends behind the schedule", unit="ms", largest=True, limits=("behind_ms", "generator_behind_ms"),
             columns={"behind_ms": "the latest send of a second"},
-            note="An open loop: the schedule never waits for the system. What is late here is in the freshness above."),
+            note="An open loop: the schedule never waits for the system. Delays here are included in the freshness above."),
 )  # fmt: skip
 
 
 def plots_of(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> tuple[Plot, ...]:
-    """Return the plots of which there is any value; none where no second was written."""
+    """Return the plots with at least one value; none where no second was written."""
     if not seconds:
         return ()
     size = scales.bucket_size(len(seconds), POINTS_MAX)

@@ -8,7 +8,7 @@ from adledger.loadtest.results.names import METRICS
 from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict, ThresholdResult
 
 GOOD, BAD, VOID = "good", "bad", "void"
-"""Held; crossed; no statement about the system."""
+"""The verdict's kinds: held; crossed; no statement about the system."""
 
 MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
 
@@ -75,7 +75,7 @@ def headline(run: Run, summary: RunSummary) -> Headline:
         case RunVerdict.INTERRUPTED:
             return Headline(VOID, "Interrupted", "The run ended early. The figures cover the time until then; there is no verdict.")  # fmt: skip
         case RunVerdict.INVALID:
-            return Headline(VOID, "Invalid run", "The load was not the one asked for. Don't use these figures: they say nothing about the system.")  # fmt: skip
+            return Headline(VOID, "Invalid run", "The requested load was not produced. Don't use these figures: they say nothing about the system.")  # fmt: skip
 
 
 def tiles(run: Run, summary: RunSummary) -> tuple[Tile, ...]:
@@ -95,7 +95,7 @@ def reasons(summary: RunSummary) -> tuple[str, ...]:
 
 
 def rate_asked(run: Run) -> str:
-    """Return the rate that was asked for."""
+    """Return the requested rate."""
     return f"{number(run.rate_per_second)} events/s" if run.rate_per_second else "as many events as possible"
 
 

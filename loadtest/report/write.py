@@ -1,4 +1,4 @@
-"""Writes what a run folder lacks: report.html, report.md, junit.xml."""
+"""Writes a run folder's reports: report.html, report.md, junit.xml."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ OF_THE_RUN = (RUN, SUMMARY, SECONDS_FILE, FRESHNESS)
 
 
 def write_report(folder: RunFolder) -> dict[str, Path]:
-    """Write the report of a run that ended; returns the files of the folder that there are, by name.
+    """Write the report of an ended run; return the folder's existing files, by name.
 
     Raises UsageError where the run has no summary, or was written by a later adledger.
     """

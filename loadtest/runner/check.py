@@ -1,4 +1,4 @@
-"""What was sent, known again from the plan: its ground truth, and the comparison of every table with it."""
+"""Recomputes what was sent from the plan: its ground truth, and the comparison of every table with it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,9 @@ WRONG_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The part of a model's records that was sent: of each partition those planned before `cuts_ms`.
+    """The part of a model's records that was sent: in each partition, those planned before `cuts_ms`.
 
-    The order of sending is that of the plan, so this names each record; nothing else has to be kept.
+    Records are sent in the order of the plan, so this identifies each one; nothing else has to be stored.
     """
 
     model: TrafficModel
@@ -38,7 +38,7 @@ class Sent:
             yield rows[rows["log_time"] < cuts[rows["partition"]]]
 
     def truth(self) -> Truth:
-        """Return what must be in the tables."""
+        """Return the expected content of the tables."""
         builder = TruthBuilder(self.model)
         for rows in self.rows():
             builder.add(rows)
@@ -70,7 +70,7 @@ class Sent:
 
 
 def not_verified(why: str, expected: int = 0) -> Verification:
-    """Return that it did not run, and why."""
+    """Return a verification that did not run, with the reason."""
     return Verification(ran=False, equal=False, why_not=why, records_expected=expected)
 
 

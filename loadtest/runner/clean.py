@@ -1,4 +1,4 @@
-"""Removing exactly what a run made: its database, topics, group, log and servers' data; its folder only if asked."""
+"""Removes exactly what a run created: its database, topics, group, log and servers' data; its folder only on request."""
 
 import asyncio
 import shutil
@@ -31,7 +31,7 @@ _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.er
 
 
 def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) -> list[str]:
-    """Remove what a run (and its steps) made; `everything`: its folder too. Returns what was removed, in words.
+    """Remove what a run (and its steps) created; `everything`: its folder too. Returns what was removed, in words.
 
     Raises UsageError where the folder's names are not a run's own, SinkError, LogError.
     """
@@ -43,7 +43,7 @@ def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) 
     run = folder.run()
     if run.names != names_of(run.id):
         raise UsageError(
-            f"{folder.path}: its names are not those of the run {run.id}: nothing is removed",
+            f"{folder.path}: its names don't belong to the run {run.id}, so nothing is removed",
             remedy="restore run.json, or remove its database and topics by hand",
         )
     if run.own_servers:
@@ -59,7 +59,7 @@ def clean(folder: RunFolder, *, clickhouse: str = "", everything: bool = False) 
 def _servers_data(folder: Path) -> list[str]:
     if find(folder / "clickhouse") is not None:
         raise UsageError(
-            f"{folder}: its ClickHouse runs: the run has not ended", remedy="end it first: Ctrl-C"
+            f"{folder}: its ClickHouse is running, so the run has not ended", remedy="end it first: Ctrl-C"
         )
     removed = []
     for name in ("clickhouse", "broker"):
@@ -118,7 +118,7 @@ async def _kafka(run: Run, settings: Settings) -> None:
 
 
 async def _deleted(group: str, settings: Settings) -> int:
-    """Delete a group and return Kafka's code; a member that was killed counts until its session ends."""
+    """Delete a group and return Kafka's code; a killed member counts until its session expires."""
     last = time.monotonic() + SESSION_SECONDS_MAX
     async with connected(kafka_options(settings)) as client:
         while True:

@@ -1,4 +1,4 @@
-"""Faults on a schedule, under load: each one is done, observed, undone and recorded."""
+"""Faults on a schedule, under load: each one is applied, observed, undone and recorded."""
 
 import threading
 import time
@@ -25,13 +25,13 @@ class _Done:
 
 
 class Faults:
-    """Does the faults of a run, one after the other, in a thread.
+    """Applies the faults of a run, one after the other, in a thread.
 
-    A process that it starts again ends with the thread that started it, so this thread lives as long as this process.
+    A restarted process ends with the thread that started it, so this thread lives as long as this process.
     """
 
     def __init__(self, faults: Sequence[Fault], deployment: LabDeployment[Servers]) -> None:
-        """Take a run's faults. Raises UsageError for a fault in something that is not the run's own."""
+        """Check a run's faults. Raises UsageError for a fault in something that the run does not own."""
         self._faults = sorted(faults, key=lambda fault: fault.at_seconds)
         self._deployment = deployment
         self._stopped = threading.Event()
@@ -48,7 +48,7 @@ class Faults:
         self._thread.start()
 
     def stop(self) -> None:
-        """Do no further faults, and wait, in bounded time, until the current one is undone."""
+        """Start no further faults, and wait, in bounded time, until the current one is undone."""
         self._stopped.set()
         if self._thread.is_alive():
             self.finished.wait(UNDO_SECONDS_MAX)
@@ -107,6 +107,6 @@ class Faults:
         what = fault.kind.partition("-")[2]
         if self._own()[what] is None:
             raise UsageError(
-                f"{fault.kind}: the {what} is not this run's own",
-                remedy="--target local brings its own broker and ClickHouse; --workers N its own workers",
+                f"{fault.kind}: this run does not own the {what}",
+                remedy="--target local starts a broker and a ClickHouse; --workers N starts workers",
             )

@@ -1,7 +1,7 @@
-"""Freshness: how long from when a record was due (and from when the log had it) until ClickHouse answers with it.
+"""Freshness: the time from when a record was due (and from when the log had it) until ClickHouse answers with it.
 
-Senders tell, partition by partition and in the log's order, when records were due. The ledger tells which offsets
-are done. Both are runs of records, which are matched first to first.
+Senders report, by partition and in the log's order, when records were due. The ledger shows which offsets are done. Both
+are sequences of records, which are matched in order.
 """
 
 from collections import defaultdict, deque
@@ -20,12 +20,12 @@ PERCENTILES = {"med": 50.0, "p(90)": 90.0, "p(99)": 99.0, "p(99.9)": 99.9, "max"
 SHORT = {"med": "p50", "p(90)": "p90", "p(99)": "p99", "p(99.9)": "p999", "max": "max"}
 """k6's names of percentiles, and those of columns."""
 COLUMNS = {TAG_DUE: "freshness", TAG_LOG_TIME: "log_time_freshness"}
-"""What a tag's columns in seconds.csv, and its metrics, begin with."""
+"""The prefix of a tag's columns in seconds.csv, and of its metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Records that became queryable together: their ages (ms) then, from due and from log time."""
+    """Records that became queryable together, with their ages (ms) since they were due and since their log time."""
 
     count: int
     due_ms: int
@@ -41,7 +41,7 @@ class _Run:
 
 
 class Matcher:
-    """Matches what senders had acknowledged with what the ledger has done."""
+    """Matches the senders' acknowledged records with those in the ledger."""
 
     def __init__(self) -> None:
         self._acks: dict[tuple[int, int], deque[_Run]] = defaultdict(deque)
@@ -57,7 +57,7 @@ class Matcher:
             self._seen[topic, partition].append((records, seen_ms))
 
     def matched(self) -> Iterator[Fresh]:
-        """Yield what both sides have told, once."""
+        """Yield the records that both sides have reported, once."""
         for place, seen in self._seen.items():
             acks = self._acks[place]
             while seen and acks:

@@ -1,4 +1,4 @@
-"""From what was sampled to metrics, thresholds and a verdict."""
+"""From samples to metrics, thresholds and a verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from adledger.loadtest.results.run_folder import (
 from adledger.loadtest.runner.samples import Samples
 
 GENERATOR_BEHIND_MS_MAX = 1_000
-"""A generator later than this did not produce the load that was asked for."""
+"""A generator later than this did not produce the requested load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What else a verdict rests on. `wrong`: what makes the run invalid, in words."""
+    """What else a verdict depends on. `wrong`: what makes the run invalid, in words."""
 
     seconds: float
     paced: bool
@@ -33,7 +33,7 @@ class RunFacts:
 
 
 def metrics_so_far(samples: Samples) -> dict[str, float | None]:
-    """Return the metrics that are known while it runs: what abort_on_fail can be about."""
+    """Return the metrics that are known during the run: those that abort_on_fail can use."""
     totals = samples.totals
     lines = samples.seconds
     return {
@@ -79,7 +79,7 @@ def judged(
     *,
     verified: bool,
 ) -> tuple[ThresholdResult, ...]:
-    """Return every threshold's result; counting exactly is one wherever it was looked at."""
+    """Return every threshold's result; exact counts are one where they were verified."""
     return tuple(
         threshold.result(metrics, aborted=threshold in aborted)
         for threshold in (*thresholds, *((EXACT,) if verified else ()))
@@ -90,10 +90,10 @@ def verdict_of(
     results: Sequence[ThresholdResult], faults: Sequence[FaultResult], verification: Verification, facts: RunFacts,
     metrics: Mapping[str, float | None],
 ) -> tuple[RunVerdict, tuple[str, ...]]:  # fmt: skip
-    """Return the verdict and the reasons behind one that is not `held`.
+    """Return the verdict, with reasons for any but `held`.
 
-    An interrupted run is that, whatever it measured. A run whose load was not the one asked for is invalid. Crossed
-    thresholds come before a verification that did not run, since they are known.
+    An interrupted run has that verdict whatever it measured. A run that did not produce the requested load is invalid.
+    Crossed thresholds outrank a verification that did not run, since they are certain.
     """
     if facts.interrupted:
         return RunVerdict.INTERRUPTED, ("interrupted: what was measured until then is kept",)
@@ -101,7 +101,7 @@ def verdict_of(
     behind = metrics.get("generator_behind_ms.max") or 0
     if facts.paced and behind > GENERATOR_BEHIND_MS_MAX:
         wrong.append(
-            f"the generator fell {behind:,.0f} ms behind its schedule: use more --senders, or a lower rate"
+            f"the generator fell {behind:,.0f} ms behind its schedule: use more --senders or a lower rate"
         )
     if wrong:
         return RunVerdict.INVALID, tuple(wrong)
@@ -116,7 +116,7 @@ def verdict_of(
 def after_verification(
     before: RunVerdict, why: tuple[str, ...], results: Sequence[ThresholdResult]
 ) -> tuple[RunVerdict, tuple[str, ...]]:
-    """Return the verdict of a run that is verified later: what it lacked is there, what made it invalid stays."""
+    """Return the verdict of a run after a later verification: what made it invalid stays."""
     if before in {RunVerdict.INVALID, RunVerdict.INTERRUPTED}:
         return before, why
     crossed = [r for r in results if not r.held]

@@ -1,4 +1,4 @@
-"""One load: workers and senders made ready, the schedule run, everything watched, drained and ended; bounded throughout."""
+"""One load: starts workers and senders, runs the schedule, samples everything, drains and ends; all in bounded time."""
 
 import signal
 import threading
@@ -27,11 +27,11 @@ from adledger.loadtest.runner.senders import wait_until_ready as wait_for_sender
 
 POLL_SECONDS = 0.05
 LEAD_MS = 500
-"""From the order to go to the first second's begin, at least."""
+"""Minimum time from the go command to the begin of the first second."""
 
 
 class Screen(Protocol):
-    """What is shown while it works."""
+    """Shows the progress."""
 
     def say(self, text: str) -> None:
         """Show a line."""
@@ -42,7 +42,7 @@ class Screen(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a load came to. `wrong` is what makes it invalid, in words; `drained_seconds` None: not all was consumed."""
+    """The result of a load. `wrong` is what makes it invalid, in words; `drained_seconds` None: not all was consumed."""
 
     samples: Samples
     go_ms: int
@@ -95,7 +95,7 @@ class LoadRun:
         self._next_second_ms = 0
 
     def run(self) -> Outcome:
-        """Do it all. Raises AdledgerError where workers or senders don't come to work."""
+        """Run the load. Raises AdledgerError where workers or senders don't get ready."""
         try:
             return self._run()
         finally:
@@ -166,7 +166,7 @@ class LoadRun:
             time.sleep(POLL_SECONDS)
 
     def _drain(self, samples: Samples, poller: LedgerPoller, scraper: Scraper, ended_ms: int) -> float | None:
-        """Wait until all that was acknowledged is consumed; return how long that took."""
+        """Wait until everything acknowledged is consumed; return how long that took."""
         last_ms = ended_ms + self._profile.load.drain_seconds * 1_000
         self._screen.say("sent; waiting for the last events to become queryable")
         while now_ms() < last_ms:
@@ -181,7 +181,7 @@ class LoadRun:
         return None
 
     def _step(self, samples: Samples, poller: LedgerPoller, scraper: Scraper) -> None:
-        """Take in what was told, and close the second where it is over."""
+        """Process new reports, and close the second once it is over."""
         for sender in self._senders:
             while not sender.reports.empty():
                 samples.report(sender.reports.get())
@@ -211,7 +211,7 @@ class LoadRun:
                 self._aborted.append(threshold)
 
     def _workers_dead(self) -> bool:
-        """Whether a worker ended that should not have; said once."""
+        """Whether a worker ended unexpectedly; each is reported once."""
         dead = False
         for worker in self._deployment.workers:
             if worker.died:

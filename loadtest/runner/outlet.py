@@ -35,7 +35,7 @@ class Outlet(Protocol):
     """Whether it wants packets; otherwise blocks."""
 
     async def send(self, tick: Tick, due_ms: int) -> None:
-        """Hand a tick to the log; waits while too much waits for its acknowledgement."""
+        """Send a tick to the log; waits while too much is unacknowledged."""
 
     def acks(self) -> list[Ack]:
         """Return what was acknowledged since the last call."""
@@ -111,7 +111,7 @@ class FilesOutlet:
 
 @asynccontextmanager
 async def outlet(settings: Settings) -> AsyncIterator[Outlet]:
-    """Give the outlet of these settings' source. Raises LogError."""
+    """Yield the outlet of these settings' source. Raises LogError."""
     if isinstance(settings.source, FilesAddress):
         with FilesLogWriter(Path(settings.source.directory)) as writer:
             yield FilesOutlet(writer)

@@ -42,7 +42,7 @@ ID_TIME = "%Y%m%dt%H%M%S"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What the command asks for. `rate` 0 is max, None the profile's; so is None for `seconds`."""
+    """The command's options. `rate` 0 is max; None for `rate` or `seconds` is the profile's."""
 
     profile: Profile
     target: RunTarget
@@ -59,14 +59,14 @@ class RunRequest:
 
 
 def execute(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[RunFolder, RunSummary]:
-    """Do one load test; returns its folder and how it went. Raises AdledgerError where it could not be begun."""
+    """Run one load test; return its folder and summary. Raises AdledgerError where it could not start."""
     run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
     folder = RunFolder.create(request.runs, run_id)
     try:
         with servers(request.target, folder.path) as on:
             summary = one_run(request, folder, on, screen, interrupt)
     except BaseException:
-        if not (folder.path / RUN).exists():  # nothing was begun
+        if not (folder.path / RUN).exists():  # it has not started
             shutil.rmtree(folder.path)
         raise
     drop_broker_data(on)
@@ -76,7 +76,7 @@ def execute(request: RunRequest, screen: Screen, interrupt: Interrupt) -> tuple[
 def one_run(
     request: RunRequest, folder: RunFolder, on: Servers, screen: Screen, interrupt: Interrupt
 ) -> RunSummary:
-    """Do one run on running servers; its folder exists and is empty."""
+    """Execute one run on running servers; its folder exists and is empty."""
     profile, run_id = request.profile, folder.path.name
     names = names_of(run_id)
     settings = settings_of(
@@ -150,12 +150,12 @@ def _verification(
     if not request.verify:
         return not_verified("--no-verify")
     if any(text.startswith("delivery failed") for text in loaded.wrong):
-        return not_verified("a delivery failed: nobody knows what the log holds")
+        return not_verified("a delivery failed, so what the log holds is unknown")
     if loaded.drained_seconds is None and not loaded.interrupted:
         lag = loaded.samples.totals.lag
-        return not_verified(f"{lag:,} events were not queryable when the time for draining was over")
+        return not_verified(f"{lag:,} events were not queryable at the end of the drain time")
     if loaded.drained_seconds is None:
-        return not_verified("interrupted before all was queryable")
+        return not_verified("interrupted before everything was queryable")
     screen.say("comparing every table with the ground truth")
     client = connect(deployment.servers.clickhouse)
     try:

@@ -20,14 +20,14 @@ SCRAPE_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Usage:
-    """CPU of a part's processes, added up over those that came and went, and their memory now."""
+    """CPU of a part's processes, including ended ones, and their current memory."""
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     _known: dict[int, tuple[psutil.Process, float]] = field(default_factory=dict)
 
     def look(self, pids: Sequence[int]) -> bool:
-        """Look at the processes; False where there is none."""
+        """Sample the processes; False where there are none."""
         memory, seen = 0, False
         for pid in pids:
             try:
@@ -57,7 +57,7 @@ class Scraper:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, when the scrape that runs has its answer or none."""
+        """End after the current scrape."""
         self._stopped.set()
         self._thread.join(30)
 
@@ -82,7 +82,7 @@ class Scraper:
 
 @dataclass(slots=True)
 class RunTotals:
-    """What a run came to so far."""
+    """A run's totals so far."""
 
     sent: int = 0
     acknowledged: int = 0
@@ -95,14 +95,14 @@ class RunTotals:
 
     @property
     def lag(self) -> int:
-        """Acknowledged and not consumed."""
+        """Records that are acknowledged but not consumed."""
         return self.acknowledged - self.consumed
 
 
 class Samples:
     """Takes reports, batches and usage as they come; `end_second` makes a line of them.
 
-    `load_ms` is when the load began to be judged, behind the warm-up.
+    `load_ms` is when the measured load began, after the warm-up.
     """
 
     def __init__(self, load_ms: int) -> None:
@@ -118,7 +118,7 @@ class Samples:
         self._metrics: Metrics | None = None
 
     def report(self, report: SenderReport) -> None:
-        """Take what a sender did."""
+        """Add a sender's report."""
         for due_ms, sent_ms, records in report.ticks:
             self._target[due_ms // 1_000] += records
             self.totals.sent += records
@@ -136,7 +136,7 @@ class Samples:
             self._matcher.acknowledged(ack)
 
     def batch(self, done: DoneBatch) -> None:
-        """Take a batch that the ledger has."""
+        """Add a batch from the ledger."""
         totals = self.totals
         totals.consumed += done.records
         totals.last_consumed_ms = max(totals.last_consumed_ms, done.seen_ms)
@@ -149,7 +149,7 @@ class Samples:
             self._matcher.done(topic, done.lane, records, done.seen_ms)
 
     def match(self) -> None:
-        """Count the freshness of what is known of both sides."""
+        """Count the freshness of the records that both sides have reported."""
         for fresh in self._matcher.matched():
             self.histograms.add(fresh)
 
@@ -169,7 +169,7 @@ class Samples:
         for part, usage in self.usage.items():
             seen, before = usage.look(pids.get(part, ())), self._cpu[part]
             self._cpu[part] = usage.cpu_seconds
-            first = not self.seconds  # CPU from before the load is nobody's
+            first = not self.seconds  # CPU from before the load does not count
             line[f"{part}_cpu_cores"] = usage.cpu_seconds - before if seen and not first else None
             line[f"{part}_memory_bytes"] = usage.memory_bytes if seen else None
         line |= self._since(metrics)
@@ -177,7 +177,7 @@ class Samples:
         return line
 
     def finished(self) -> list[Second]:
-        """Return all lines, each with what was due in it."""
+        """Return all lines, each with the number of events that were due in it."""
         return [
             {**line, "target_per_second": self._target.get(int(line["time_ms"] or 0) // 1_000 - 1, 0)}
             for line in self.seconds

@@ -1,7 +1,7 @@
-"""The schedule: what is due when. An open loop: it is fixed before the load begins and never waits for the system.
+"""The schedule of records. An open loop: it is fixed before the load begins, and never waits for the system.
 
-The traffic model plans each record's time in the log; the schedule maps those times to the clock on the wall. For
-live load they are the same, but for the time that getting ready took; a replay's hours pass in seconds.
+The traffic model plans each record's log time; the schedule maps those times to the wall clock. For live load they
+differ only by the time that the start took; a replay's hours pass in seconds.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,18 @@ TICK_MS = 50
 MAX_PLANNED_RATE = 1_000_000
 """`--rate max`: events a second that are planned, faster than any broker here takes them."""
 MAX_EVENTS = 20_000_000
-"""`--rate max` ends after this many: they have to fit on a disk."""
+"""The number of events after which `--rate max` ends: they have to fit on a disk."""
 MARGIN_MINUTES = 10
-"""Of a live run's clocks from every edge: more than it can be late."""
+"""The margin of a live run's clocks around every edge: more than it can be late."""
 REPLAY_MARGIN_SECONDS = 10
 MARGIN_MINUTES_MAX = 360
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Times of the plan (ms) and of the wall. `speed`: ms of the plan that pass in a ms; 0: as fast as it goes.
+    """Maps planned times (ms) to the wall clock. `speed`: planned ms per ms; 0: as fast as possible.
 
-    Records planned for `start_ms` <= t < `end_ms` are to be sent, nothing else. `warm_up_seconds` of them, at the
-    begin, are not judged.
+    Exactly the records planned for `start_ms` <= t < `end_ms` are sent. The first `warm_up_seconds` are not measured.
     """
 
     start_ms: int
@@ -55,7 +54,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run sends: the traffic, and when."""
+    """What a run sends: the traffic and its schedule."""
 
     model: TrafficModel
     schedule: Schedule
@@ -65,7 +64,7 @@ class Plan:
 def plan(
     profile: Profile, settings: Settings, *, seed: int, now_ms: int, rate: float | None, seconds: float | None
 ) -> Plan:
-    """Return what a profile sends from now on. `rate` (0: max) and `seconds` go before the profile's.
+    """Return what a profile sends from now on. `rate` (0: max) and `seconds` override the profile's.
 
     Raises UsageError where they contradict the executor.
     """
@@ -74,7 +73,7 @@ def plan(
         return _replay(profile, settings, seed, now_ms, rate, seconds)
     if load.executor == RAMPING and (rate == 0 or seconds is not None):
         raise UsageError(
-            f"{profile.name} is {RAMPING}: its stages say how long, and it has no rate max",
+            f"{profile.name} is {RAMPING}: its stages set the duration, and it has no rate max",
             remedy=f"leave --duration out and scale the stages by --rate, or take a profile of {CONSTANT}",
         )
     wanted = load.rate if rate is None else rate
@@ -113,7 +112,7 @@ def _replay(
     if not wanted or load.warm_up_seconds:
         raise UsageError(
             f"{profile.name} is a {REPLAY}: it has neither a rate max nor a warm-up",
-            remedy='give --rate a number, and warm_up = "0s" in the profile',
+            remedy='set --rate to a number, and warm_up = "0s" in the profile',
         )
     length = load.seconds if seconds is None else seconds
     speed = profile.replay_hours * 3_600 / length

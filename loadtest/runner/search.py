@@ -22,7 +22,7 @@ from adledger.pipeline.errors import UsageError
 STEPS_MAX = 12
 GROWTH = 2.0
 PRECISION = 0.10
-"""The search ends when the lowest rate that did not hold is within so much of the highest that did."""
+"""The search ends when the lowest rate that did not hold is within this ratio of the highest that did."""
 
 
 def next_rate(start: float, steps: list[tuple[float, bool]]) -> float | None:
@@ -51,7 +51,7 @@ def find_highest(request: RunRequest, screen: Screen, interrupt: Interrupt) -> t
     if request.rate == 0:
         raise UsageError(
             "--find-max searches for a rate, and --rate max has none",
-            remedy="leave --rate out, or say where to begin",
+            remedy="leave --rate out, or set it to the first rate to try",
         )
     run_id = request.run_id or new_id(time.strftime(ID_TIME, time.gmtime()))
     folder = RunFolder.create(request.runs, run_id)
@@ -78,7 +78,7 @@ def find_highest(request: RunRequest, screen: Screen, interrupt: Interrupt) -> t
                 )
                 tried.append((rate, held))
     except BaseException:
-        if best is None:  # nothing was found out; the step's folder has its logs
+        if best is None:  # there is no result; the step's folder has its logs
             shutil.rmtree(folder.path)
         raise
     drop_broker_data(on)

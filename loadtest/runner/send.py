@@ -1,4 +1,4 @@
-"""Traffic into a deployment's own topics, for trying it out: what a profile sends, without a run around it."""
+"""Sends a profile's traffic to a deployment's own topics, to try it out without a load test."""
 
 import time
 from collections.abc import Callable
@@ -75,7 +75,7 @@ class _Ending:
         self._sender = sender
 
     def close(self) -> None:
-        """Tell it to stop, where it still runs."""
+        """Stop it, if it still runs."""
         self._sender.stop()
         if not self._sender.ended.wait(5):
             self._sender.kill()

@@ -1,10 +1,10 @@
-"""A sender: a process that generates some partitions' records and hands them to the log when they are due.
+"""A sender: a process that generates some partitions' records and sends them to the log when they are due.
 
 It reads commands from stdin, one line each: its `Task` as JSON; `go MS`, when the load begins; `stop`. It writes to stdout, one
 JSON object a line: `ready`, a `SenderReport` four times a second, and `ended`. When stdin ends it stops: its runner is gone.
 
-The loop is open. A tick is sent at its time, whatever became of those before; where the log doesn't take it, it is
-sent late, and its lateness counts as latency, because that is measured from when it was due.
+The loop is open. A tick is sent at its time, whatever happened to earlier ones; where the log doesn't accept it in time,
+it is sent late, and the delay counts as latency, which is measured from when a record was due.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ CHUNK_SLOTS_LEAST, CHUNK_SLOTS_MOST = 2_048, 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a sender does: `partitions` of the model's traffic, by the schedule, to the settings' source."""
+    """A sender's task: `partitions` of the model's traffic, by the schedule, to the settings' source."""
 
     model: TrafficModel
     schedule: Schedule
@@ -68,7 +68,7 @@ class SenderReport:
     """What happened since the last report.
 
     `ticks`: (due ms, sent ms, records). `acks`: as outlet.Ack. `generator_behind_ms`: the most that the generator
-    itself was late, waits for the log left out. `sent_until_ms`: all that is planned before it was sent, no more.
+    itself was late, without waits for the log. `sent_until_ms`: exactly the records planned before it were sent.
     """
 
     ticks: list[tuple[int, int, int]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The senders of a run as processes: started on command, their reports read as they come."""
+"""The senders of a run as processes: starts them, and reads their reports as they arrive."""
 
 import json
 import sys
@@ -44,15 +44,15 @@ class SenderProcess:
         return sender
 
     def go(self, go_ms: int) -> None:
-        """Let the load begin at a time."""
+        """Begin the load at a time."""
         self._tell(f"go {go_ms}")
 
     def stop(self) -> None:
-        """Let it end early."""
+        """Make it end early."""
         self._tell("stop")
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         self.process.kill()
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
@@ -62,7 +62,7 @@ class SenderProcess:
         try:
             self.process.popen.stdin.write(line.encode() + b"\n")
             self.process.popen.stdin.flush()
-        except OSError:  # it has ended: `ended` says so
+        except OSError:  # it has ended, as `ended` shows
             return
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""What a load test runs against: the servers that the command names, and the settings and names of one run on them."""
+"""A load test's target: the servers that the command names, and the settings and names of one run on them."""
 
 import asyncio
 import shutil
@@ -58,7 +58,7 @@ def names_of(run_id: str) -> Names:
 
 @contextmanager
 def servers(target: RunTarget, folder: Path) -> Iterator[Servers]:
-    """Give the servers; those that are started here keep their data in `folder` and end with the block.
+    """Yield the servers; those that are started here keep their data in `folder` and end with the block.
 
     Raises UsageError, SinkError, BrokerFailed.
     """
@@ -69,7 +69,7 @@ def servers(target: RunTarget, folder: Path) -> Iterator[Servers]:
     source = _parsed(parse_source, target.target)
     if not target.clickhouse:
         raise UsageError(
-            f"--target {target.target} needs to know where ClickHouse is",
+            f"--target {target.target} needs ClickHouse's address",
             remedy="--clickhouse clickhouse://HOST:PORT or --clickhouse embedded:DIR",
         )
     with named_servers(source, _parsed(parse_clickhouse, target.clickhouse), target.clickhouse) as given:
@@ -78,7 +78,7 @@ def servers(target: RunTarget, folder: Path) -> Iterator[Servers]:
 
 @contextmanager
 def tables_of(run: Run, folder: Path, clickhouse: str = "") -> Iterator[ServerAddress]:
-    """Give the ClickHouse that holds a run's tables; `clickhouse` overrides the run's own. Raises SinkError."""
+    """Yield the ClickHouse with a run's tables; `clickhouse` overrides the run's own. Raises SinkError."""
     named = clickhouse or (f"embedded:{_own_tables(folder)}" if run.own_servers else run.clickhouse)
     address = _parsed(parse_clickhouse, named)
     if not isinstance(address, EmbeddedAddress):
@@ -111,9 +111,9 @@ def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, l
 def deploy(
     servers: Servers, settings: Settings, names: Names, folder: Path, *, partitions: int, workers: int
 ) -> LabDeployment[Servers]:
-    """Make topics or log, settings and workers; nothing is started.
+    """Create topics or log, settings and workers; nothing is started.
 
-    Raises UsageError where the run's names already hold rows or records: those are not the run's.
+    Raises UsageError where the run's names already hold rows or records: those don't belong to the run.
     """
     _refuse_foreign(servers, settings, names)
     if isinstance(settings.source, FilesAddress) and workers > 1:
@@ -127,13 +127,13 @@ def deploy(
 
 
 def drop_broker_data(servers: Servers) -> None:
-    """Remove the data of a broker that is ours and stopped: hundreds of bytes for each event sent."""
+    """Remove the data of our own stopped broker: hundreds of bytes for each event sent."""
     if servers.broker is not None and not servers.broker.alive:
         shutil.rmtree(servers.broker.directory / "data", ignore_errors=True)
 
 
 def _own_tables(folder: Path) -> Path:
-    """Return where a run's own ClickHouse has its data: in its folder, or in that of the search it is a step of."""
+    """Return where a run's own ClickHouse has its data: in its folder, or in the folder of its search."""
     for place in (folder, folder.with_name(folder.name.rpartition("_")[0])):
         if (place / "clickhouse").is_dir():
             return place / "clickhouse"
@@ -167,7 +167,7 @@ def _refuse_foreign(servers: Servers, settings: Settings, names: Names) -> None:
     if there:
         raise UsageError(
             f"the topics {', '.join(there)} exist: they hold records that are not this run's",
-            remedy="take another --run-id, or clean the run that made them",
+            remedy="take another --run-id, or clean the run that created them",
         )
 
 

@@ -37,7 +37,7 @@ class Tick:
 def cut(chunk: Chunk, schedule: Schedule, *, encode: bool) -> Iterator[Tick]:
     """Yield a chunk's ticks; the last ends with the chunk. Nothing planned from the schedule's end on is in them.
 
-    With `encode` they hold packets, otherwise blocks. All of it is copied: the chunk's room is used again.
+    With `encode` they hold packets, otherwise blocks. All of it is copied, since the chunk's memory is reused.
     """
     times = chunk.rows["log_time"]
     times = times[times < schedule.end_ms]
@@ -64,7 +64,7 @@ def cut(chunk: Chunk, schedule: Schedule, *, encode: bool) -> Iterator[Tick]:
 
 
 def slice_block(block: RecordBlock, begin: int, end: int) -> RecordBlock:
-    """Return rows [begin, end) of a block; nothing is copied but the ends."""
+    """Return rows [begin, end) of a block; only the ends are copied."""
     value_from, value_to, value_ends = _sliced(block.value_ends, begin, end)
     key_from, key_to, key_ends = _sliced(block.key_ends, begin, end)
     return RecordBlock(

@@ -1,1 +1,1 @@
-"""Generated traffic and its ground truth: the model, the generator, scripted attacks, and what a correct pipeline counts."""
+"""Generated traffic and its ground truth: the model, the generator, scripted attacks, and the expected counts."""

@@ -1,4 +1,4 @@
-"""What is expected of single records, made again when a difference must be explained: nothing is kept for it."""
+"""What is expected of single records, recomputed when a difference must be explained, so that nothing is stored."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def publisher_minutes(rows: Records) -> U64:
 
 
 class ExpectedRecords(Protocol):
-    """Knows what is expected of each record of a part of the log."""
+    """The expectations for each record of a part of the log."""
 
     def of_publisher_minutes(self, wanted: U64) -> Records:
         """Return the decodable records (EXPECTED) of these publishers and minutes."""
@@ -32,7 +32,7 @@ class ExpectedRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ListedRecords:
-    """Records that are listed one by one (EXPECTED)."""
+    """A list of expected records (EXPECTED)."""
 
     records: Records
 
@@ -48,7 +48,7 @@ class ListedRecords:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedRecords:
-    """Generated records, generated once more for each question (a second for two million)."""
+    """Generated records, regenerated for each call (a second for two million)."""
 
     written: Written
 
@@ -76,7 +76,7 @@ class GeneratedRecords:
 
 
 def _offsets(rows: Records, ends: I64) -> I64:
-    """Return the offsets of rows that lie in the order of (topic, partition), and move the ends behind them."""
+    """Return the offsets of rows in the order of (topic, partition), and advance the ends past them."""
     place = rows["topic"].astype(np.int64) * ends.shape[1] + rows["partition"]
     counts = np.bincount(place, minlength=ends.size)
     begins = np.cumsum(counts) - counts

@@ -1,8 +1,8 @@
-"""The generator: a model in, chunks of records and their ground truth out, in log order, in bounded memory.
+"""The generator: from a model to chunks of records and their ground truth, in log order, in bounded memory.
 
-Who makes which part is free: every process plans all records (cheap), and fills and renders those of its own
-partitions (the cost). So each partition's bytes are the same however they are shared out, and the run ends with
-the same record.
+Any number of processes may share the work: each plans all records (cheap), and fills and renders those of its own
+partitions (expensive). So each partition's bytes are the same however the partitions are shared, and the run always ends
+with the same record.
 """
 
 from collections.abc import Collection, Iterator
@@ -35,9 +35,8 @@ _OTHER_TOPIC = np.array([False, *(recipe.other_topic for recipe in RECIPES)])
 class Chunk:
     """Records of one stretch of log time.
 
-    `rows` (ROW) are in log order; `order` puts them into the order of (topic, partition), log order within;
-    `blocks` are their bytes by (topic, partition), in that order, and none where a chunk was only planned.
-    All of it is valid until the next chunk is asked for.
+    `rows` (ROW) are in log order; `order` sorts them by (topic, partition), then log order; `blocks` are their bytes by
+    (topic, partition), in that order, and empty where a chunk was only planned. All of it is valid until the next chunk.
     """
 
     rows: Records
@@ -46,7 +45,7 @@ class Chunk:
 
 
 class Generator:
-    """Generates what a model says, or the part of it that lies in some `partitions`."""
+    """Generates a model's records, or those in some `partitions`."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Generator:
         self._scratch = np.empty(KEY_BYTES_MAX + SLACK_BYTES, np.uint8)
 
     def rows(self) -> Iterator[Chunk]:
-        """Yield all chunks without their bytes: what the ground truth knows of each record."""
+        """Yield all chunks without their bytes, for the ground truth."""
         for rows, order in self._filled():
             yield Chunk(rows, order, ())
 
@@ -75,10 +74,10 @@ class Generator:
             yield Chunk(rows, order, self._rendered(rows, order))
 
     def _planned(self) -> Iterator[tuple[Records, int]]:
-        """Yield PLANNED records in log order, chunk by chunk, until the model's events are there; and each one's end.
+        """Yield chunks of PLANNED records in log order, until the model's events are complete, each with its end.
 
-        The end is the log time that none of the chunk's records has reached, and all later ones have. A chunk holds what lies before the next chunk's first slot; what derives from its slots and comes later
-        waits in the bucket of the chunk in which it will lie.
+        The end is a log time: the chunk's records are before it, all later ones are not. A chunk has the records before the
+        next chunk's first slot; records that derive from its slots but come later wait in the bucket of their own chunk.
         """
         model, size = self.model, self._chunk_slots
         chunks = -(-model.events // size)
@@ -143,7 +142,7 @@ class Generator:
         return value_ends, key_ends
 
     def _given(self, rows: Records, order: I64) -> tuple[U8, I64]:
-        """Return the texts and lengths that recipes make of the rows that have one, in the order of `order`."""
+        """Return the texts and lengths that recipes produce for the rows that have one, in the order of `order`."""
         special = order[rows["recipe"][order] > 0]
         n = len(special)
         values = np.empty(n * VALUE_BYTES_MAX + SLACK_BYTES, np.uint8)
@@ -153,7 +152,7 @@ class Generator:
         made: list[bytes | None] = []
         margin_ms = (
             self._lookup.tables.margin_ms
-        )  # the log time may come out later: what is future must stay so
+        )  # the actual log time may be later: a time in the future must stay in the future
         begin = 0
         for row, end in zip(rows[special], ends.tolist(), strict=True):
             good = values[begin:end].tobytes()
@@ -165,7 +164,7 @@ class Generator:
 
 
 def _sort_into(part: Records, begins: I64, chunk: int, waiting: list[list[Records]]) -> None:
-    """Put planned records into the buckets of their chunks; what lies beyond the last one's end is left out."""
+    """Put planned records into the buckets of their chunks, except those beyond the end of the last chunk."""
     bucket = np.searchsorted(begins, part["log_time"], side="right") - 1
     for target in range(chunk, min(int(bucket.max(initial=chunk)) + 1, len(waiting))):
         rows = part[bucket == target]
@@ -190,7 +189,7 @@ def _room(buffer: U8, size: int) -> U8:
 def _blocks(
     places: I64, log_times: I64, values: U8, value_ends: I64, keys: U8, key_ends: I64
 ) -> Iterator[tuple[int, int, RecordBlock]]:
-    """Yield (topic, partition, block) for rows that lie in the order of their places (topic << 16 | partition)."""
+    """Yield (topic, partition, block) for rows in the order of topic << 16 | partition."""
     starts = np.concatenate([[0], np.flatnonzero(np.diff(places)) + 1, [len(places)]])
     value_at = key_at = 0
     for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What must be in the tables: exact expected rows in counts and nanos, known without running the pipeline."""
+"""The expected content of the tables: exact counts and nanos, known without running the pipeline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ REASONS = max(Malformed) + 1
 
 _REASON_OF_RECIPE = np.array([Malformed.OK, *(recipe.reason for recipe in RECIPES)], np.uint8)
 _TABLE_PLACES = 2**16
-"""Of the table to begin with; it doubles as it fills."""
+"""The table's initial size; it doubles as it fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Truth:
         return totals
 
     def merge(self, other: "Truth") -> "Truth":
-        """Return the ground truth of both, which have no record in common. Raises UsageError on other partitions."""
+        """Return the ground truth of both, which share no record. Raises UsageError for different partition counts."""
         if len(self.misrouted) != len(other.misrouted):
             raise UsageError(
-                f"truths of {len(self.misrouted)} and {len(other.misrouted)} partitions don't add up",
+                f"ground truths of {len(self.misrouted)} and {len(other.misrouted)} partitions don't add up",
                 remedy="generate both for one log",
             )
         return Truth(
@@ -202,12 +202,12 @@ def exact_sum(values: npt.NDArray[np.int64]) -> int:
 
 
 def merged(truths: Iterable[Truth], partitions: int) -> Truth:
-    """Return the ground truth of all of them."""
+    """Return the combined ground truth."""
     return reduce(Truth.merge, truths, Truth.empty(partitions))
 
 
 def expected_of(rows: Records, offsets: I64) -> Records:
-    """Return what is expected of rows (kernels.shapes.ROW) that lie at these offsets."""
+    """Return what is expected of rows (kernels.shapes.ROW) at these offsets."""
     expected = np.zeros(len(rows), EXPECTED)
     expected["offset"] = offsets
     for name in ("topic", "partition", "class_code", "conflict", "misrouted", "label"):
@@ -230,7 +230,7 @@ def _count(lane: npt.NDArray[np.uint16], class_code: npt.NDArray[np.uint8], part
 
 
 def added(rollup: Records) -> Records:
-    """Return rows (ROLLUP) sorted, those of one key added up."""
+    """Return rows (ROLLUP) sorted, with those of one key added up."""
     if not len(rollup):
         return rollup
     where = rollup["publisher_id"].astype(np.uint64) << np.uint64(32) | rollup["minute"]
@@ -246,5 +246,5 @@ def added(rollup: Records) -> Records:
 
 
 def _begins(sorted_key: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.bool_]:
-    """Tell at which rows a run of equal keys begins."""
+    """Return at which rows a run of equal keys begins."""
     return np.concatenate([[len(sorted_key) > 0], sorted_key[1:] != sorted_key[:-1]])

@@ -1,10 +1,10 @@
-"""What the generator knows of each record: why it was sent. One label a record; rules are scored by them."""
+"""Why the generator sent each record: one label per record, by which rules are scored."""
 
 from enum import IntEnum
 
 
 class Label(IntEnum):
-    """Why a record is there."""
+    """Why a record was sent."""
 
     HONEST = 0
     MALFORMED = 1

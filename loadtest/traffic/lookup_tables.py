@@ -58,12 +58,12 @@ def _power_law_users(model: TrafficModel) -> I64:
 
 
 def step_ms(model: TrafficModel) -> int:
-    """Return the step of the table of arrivals: a minute, or RAMP_STEP_MS where there are ramps."""
+    """Return the time step of the arrival table: a minute, or RAMP_STEP_MS with ramps."""
     return RAMP_STEP_MS if model.ramps else MINUTE_MS
 
 
 def _ramp_arrivals(model: TrafficModel) -> tuple[I64, float]:
-    """Return as `_arrivals` for ramps; after the last one it continues at the mean rate of all."""
+    """Return what `_arrivals` returns, for ramps; after the last one it continues at the mean rate."""
     step_seconds = RAMP_STEP_MS / 1000
     weights = []
     for ramp in model.ramps:
@@ -104,7 +104,7 @@ def _arrivals(model: TrafficModel) -> tuple[I64, float]:
 
 
 def _sessions(model: TrafficModel, cum: I64, step: float) -> I64:
-    """Return how many sessions each window of one stagger has."""
+    """Return the number of sessions in each window of one stagger."""
     steps = model.session_minutes * MINUTE_MS // step_ms(model)
     ends = np.minimum(np.arange(0, len(cum) + 2 * steps, steps), len(cum) - 1)
     slots = np.diff(cum[ends]) / step
@@ -203,7 +203,7 @@ class Lookup:
         )
 
     def _keep(self, array: Array) -> int:
-        """Keep an array as long as this object lives; return its address."""
+        """Keep an array alive with this object; return its address."""
         self._kept.append(np.ascontiguousarray(array))
         return int(self._kept[-1].ctypes.data)
 
@@ -274,7 +274,7 @@ class Lookup:
 
 
 def all_user_agents() -> tuple[str, ...]:
-    """Return the texts that a row's `user_agent` counts: desktops', phones', crawlers', libraries', and none at all."""
+    """Return the strings that a row's `user_agent` indexes: desktops, phones, crawlers, libraries, and the empty one."""
     crawlers, libraries = bots()
     return (*user_agents()[0], *crawlers, *libraries, "")
 

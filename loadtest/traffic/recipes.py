@@ -1,7 +1,7 @@
-"""Records that are no ordinary JSON of a producer: malformed ones, of every kind there is, and odd but valid ones.
+"""Unusual records: malformed ones of every kind, and odd but valid ones.
 
-A recipe takes a good record's bytes and returns others. A malformed one names the reason that the contract gives
-for it; an odd one means the same event in another spelling. They are rare, so they are plain Python.
+A recipe changes the bytes of a good record. A malformed one names the contract's reason for refusing it; an odd one is
+the same event in another spelling. They are rare, so they are plain Python.
 """
 
 import json
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a record is spoilt or twisted. `make` gets its bytes and its log time (ms); None is a null value.
+    """How a record is changed. `make` gets its bytes and its log time (ms); None is a null value.
 
     `other_topic`: the result goes to the other kind's topic.
     """
@@ -138,11 +138,11 @@ MALFORMED_RECIPES = (
         lambda v, t: _with(event_time=t + wire.FUTURE_MS_MAX + 1)(v, t),
     ),
 )
-"""Of every reason that an event in the log can have (REJECTED_EARLIER is a release's, not a producer's)."""
+"""One or more for every reason that an event in the log can have (REJECTED_EARLIER comes from a release, not a producer)."""
 
 
 def _escaped(value: bytes, _: int) -> bytes:
-    """Write every letter of the page's address and of the id as an escape."""
+    """Write every letter of the page's URL and of the id as an escape."""
     event = json.loads(value)
     text = json.dumps({**event, "page_url": "\ue000", "event_id": "\ue001"}, separators=(",", ":"))
     for mark, name in (("\\ue000", "page_url"), ("\\ue001", "event_id")):

@@ -1,6 +1,6 @@
 """The scripted attacks and the honest look-alikes, each a function of its script.
 
-What a rule should find has the attack's label, what surrounds it is HONEST: the impression before an injected
+Records that a rule should find have the attack's label; those around them are HONEST: the impression before an injected
 click, the first click of two.
 """
 
@@ -18,7 +18,7 @@ from adledger.pipeline.errors import UsageError
 MINUTE_MS = 60_000
 
 GHOST_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST = 4_000_000_000, 3_900_000_000
-"""Publishers that ordinary traffic never has; whoever imports publishers names the second kind suspended."""
+"""Publishers that ordinary traffic never has; imported publishers must have the second kind as suspended."""
 
 TOLD_FROM = 7
 """The impressions of a clockwork before the first that can be detected: a gap is known from two."""
@@ -72,12 +72,12 @@ def double_click(script: Script) -> Records:
 
 
 def double_tap(script: Script) -> Records:
-    """Tap twice, as a nervous thumb does: 80 to 300 ms apart. The second tap is no second visit (DOUBLE_CLICK)."""
+    """Tap twice, as a nervous thumb does: 80 to 300 ms apart. The second tap is not a second visit (DOUBLE_CLICK)."""
     return _two_clicks(script, 80, 300, Label.DOUBLE_TAP)
 
 
 def click_flood(script: Script) -> Records:
-    """Let few users click on all that one publisher shows them, all the time."""
+    """Let a few users click on every ad of one publisher, all the time."""
     seen = script.impressions(script.times(), Label.CLICK_FLOOD)
     script.set_users(seen, script.actor_draws(1))
     script.settle(seen)
@@ -87,13 +87,13 @@ def click_flood(script: Script) -> Records:
 
 
 def injected_click(script: Script) -> Records:
-    """Click 5 to 450 ms after the impression: no hand is so fast."""
+    """Click 5 to 450 ms after the impression: faster than any hand."""
     seen = script.impressions(script.times())
     return script.finished(seen, script.clicks(seen, script.between(1, 5, 450), Label.INJECTED_CLICK))
 
 
 def repeat_click(script: Script) -> Records:
-    """Click six times on one impression, five seconds apart: those after the third are no visits of a reader."""
+    """Click six times on one impression, five seconds apart: the clicks after the third are not a reader's visits."""
     seen = script.impressions(script.times())
     delays = script.human_delays()
     labels = [Label.HONEST] * 3 + [Label.REPEAT_CLICK] * 3
@@ -136,7 +136,7 @@ def nameless_bot(script: Script) -> Records:
 
 
 def crawler(script: Script) -> Records:
-    """Crawl, and say so, from the crawler's own addresses: nobody's fraud, and no visit either."""
+    """Crawl openly, from the crawler's own addresses: not fraud, but not a visit either."""
     seen = _one_browser_each(script, Label.CRAWLER)
     seen["user_agent"] = len(user_agents()[0])  # the catalog's first: Googlebot
     script.set_ipv4(seen, np.uint64(0x42F94200) + script.actor_draws(2) % np.uint64(256))  # 66.249.66.0/24
@@ -153,7 +153,7 @@ def library_bot(script: Script) -> Records:
 
 
 def spoofed_address(script: Script) -> Records:
-    """Name addresses that nobody can have on the internet: private ones, as a forged header has them."""
+    """Use addresses that don't exist on the internet: private ones, as in a forged header."""
     seen = _one_browser_each(script, Label.SPOOFED_ADDRESS)
     nets = np.array([0x0A000000, 0xAC100000, 0xC0A80000], np.uint64)  # 10/8, 172.16/12, 192.168/16
     bits = script.actor_draws(2)
@@ -164,14 +164,14 @@ def spoofed_address(script: Script) -> Records:
 
 
 def prefetcher(script: Script) -> Records:
-    """Show ads on pages that a browser fetched ahead, and nobody has opened."""
+    """Show ads on pages that a browser prefetched but nobody opened."""
     seen = script.impressions(script.times(), Label.PREFETCHER)
     seen["sends"] |= SENDS_PREFETCH
     return script.finished(seen)
 
 
 def test_traffic(script: Script) -> Records:
-    """Try out an ad slot: impressions and clicks that say that they are a test."""
+    """Try out an ad slot: impressions and clicks marked as a test."""
     seen = script.impressions(script.times(), Label.TEST_TRAFFIC)
     seen["sends"] |= SENDS_TEST
     clicks = script.clicks(seen, script.human_delays(), Label.TEST_TRAFFIC)
@@ -180,7 +180,7 @@ def test_traffic(script: Script) -> Records:
 
 
 def ghost_publisher(script: Script) -> Records:
-    """Sell under publishers that nobody has a contract with."""
+    """Sell under publishers without a contract."""
     return _of_publishers(script, GHOST_PUBLISHER_FIRST, Label.GHOST_PUBLISHER)
 
 
@@ -198,7 +198,7 @@ def orphan_click(script: Script) -> Records:
 
 
 def late_click(script: Script) -> Records:
-    """Click half an hour after the impression and later, out of a store of them."""
+    """Click half an hour or more after the impression, from a store of them."""
     seen = script.impressions(script.times())
     return script.finished(
         seen, script.clicks(seen, script.between(1, 31 * MINUTE_MS, 55 * MINUTE_MS), Label.LATE_CLICK)
@@ -206,7 +206,7 @@ def late_click(script: Script) -> Records:
 
 
 def clockwork(script: Script) -> Records:
-    """Show ads by a timer, each as long after the one before; it is detectable from the eighth on."""
+    """Show ads by a timer, at equal intervals; it is detectable from the eighth on."""
     seen = script.impressions(script.clockwork(2_000, 5 * MINUTE_MS, 2), Label.CLOCKWORK)
     script.set_users(seen, script.actor_draws(1))
     script.settle(seen)
@@ -228,7 +228,7 @@ def office(script: Script) -> Records:
 
 
 def carrier_nat(script: Script) -> Records:
-    """Put phones of one carrier behind four addresses, between which they change."""
+    """Put a carrier's phones behind four addresses, between which they switch."""
     seen = script.impressions(script.times(), Label.CARRIER_NAT)
     script.set_users(seen, script.actor_draws(1))
     script.settle(seen)
@@ -238,7 +238,7 @@ def carrier_nat(script: Script) -> Records:
 
 
 def slow_phone(script: Script) -> Records:
-    """Hand in ten minutes of events at once, as a phone does that was offline."""
+    """Deliver ten minutes of events at once, like a phone that was offline."""
     spread = script.between(1, 0, 10 * MINUTE_MS)
     flush = script.times()[script.actor * script.scenario.events_per_actor] + script.between(2, 0, 2_000)
     seen = script.impressions(flush, Label.SLOW_PHONE)
@@ -256,7 +256,7 @@ def _one_browser_each(script: Script, label: Label) -> Records:
 
 
 def _of_publishers(script: Script, first: int, label: Label) -> Records:
-    """Return impressions of publishers of this attack's own, one an actor, and a click on one in twenty."""
+    """Return impressions of this attack's own publishers, one per actor, and a click on one in twenty."""
     seen = script.impressions(script.times(), label)
     seen["publisher_id"] = first + script.actor
     clicked = script.draws(1) % np.uint64(20) == 0

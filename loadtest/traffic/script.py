@@ -1,4 +1,4 @@
-"""What a scenario's script works with: random numbers of its own, times, and honest records to start from."""
+"""The tools of a scenario's script: its own random numbers, times, and honest records to start from."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from adledger.loadtest.traffic.model import HOUR_MS, Scenario, TrafficModel
 U64 = npt.NDArray[np.uint64]
 
 SLOTS_OF_SCENARIO = 2**40
-"""Scenario k's events have slots from (k + 1) * 2^40 on: ids of their own, after any run's."""
+"""Scenario k's events have slots from (k + 1) * 2^40 on: distinct ids, after those of any run."""
 
 _USERS = 1 << 32  # a purpose of draws that no scenario names
 
@@ -24,7 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Script:
-    """One scenario of a model. All arrays have one entry an event: actors * events_per_actor, actor by actor."""
+    """One scenario of a model. All arrays have one entry per event: actors * events_per_actor, actor by actor."""
 
     def __init__(self, model: TrafficModel, lookup: Lookup, number: int) -> None:
         self.model = model
@@ -38,11 +38,11 @@ class Script:
 
     @property
     def copies_ms_max(self) -> int:
-        """How long after its first what is sent again comes, at most."""
+        """The longest delay of a copy after its first."""
         return max(2, round(self.scenario.copies_hours_max * HOUR_MS))
 
     def draws(self, purpose: int) -> U64:
-        """Return random bits, one an event, for one purpose."""
+        """Return random bits for one purpose, one entry per event."""
         return _mixed(np.arange(self.events, dtype=np.uint64) * _GOLDEN ^ self._of(purpose))
 
     def actor_draws(self, purpose: int) -> U64:
@@ -59,7 +59,7 @@ class Script:
         return begin + self.between(0, 0, max(1, round(self.scenario.hours * HOUR_MS)))
 
     def impressions(self, log_times: I64, label: Label = Label.HONEST) -> Records:
-        """Return honest impressions at these log times, half a second after they happened, each by another user."""
+        """Return honest impressions at these log times, half a second after their event times, each by a different user."""
         rows = self._fill(log_times, log_times, 0)
         rows["user_no"] = self.draws(_USERS)
         rows["event_time"] = log_times - 500
@@ -69,9 +69,9 @@ class Script:
     def clicks(
         self, impressions: Records, delays: I64, label: Label = Label.HONEST, *, more: int = 0
     ) -> Records:
-        """Return a click on each impression, `delays` ms after it; `more` tells apart several on one impression.
+        """Return a click on each impression, `delays` ms after it; `more` distinguishes several on one impression.
 
-        They are by the user, at the address and from the browser of the impressions.
+        They have the impressions' users, addresses and browsers.
         """
         rows = self._fill(impressions["log_time"] + delays, impressions["log_time"], 1)
         for name in (
@@ -94,7 +94,7 @@ class Script:
         return rows
 
     def copies(self, rows: Records, delays: I64, label: Label) -> Records:
-        """Return the rows sent again within the window: duplicates. Those that are changed become conflicts."""
+        """Return the rows sent again within the window: duplicates. Changed ones become conflicts."""
         assert int(delays.max(initial=0)) <= self.model.dedupe_window_hours * HOUR_MS
         again = rows.copy()
         again["log_time"] += delays
@@ -104,18 +104,18 @@ class Script:
         return again
 
     def human_delays(self) -> I64:
-        """Return how long people take to click (ms)."""
+        """Return human delays before a click (ms)."""
         delays = np.empty(self.events, np.int64)
         click_delays(self._lookup.tables, self.slots, delays)
         return delays
 
     def set_users(self, rows: Records, numbers: U64) -> None:
-        """Make the rows those of other users, who have cookies."""
+        """Assign the rows to other users, who have cookies."""
         rows["user_no"] = numbers
         rows["has_user"] = 1
 
     def clockwork(self, least_ms: int, most_ms: int, purpose: int) -> I64:
-        """Return log times that follow one another at one gap an actor, in the scenario's hours if they can hold them."""
+        """Return log times at one constant gap per actor, within the scenario's hours if they fit."""
         span, each = max(1, round(self.scenario.hours * HOUR_MS)), self.scenario.events_per_actor
         gaps = least_ms + (
             self.actor_draws(purpose) % np.uint64(max(1, min(most_ms, span // each) - least_ms))
@@ -127,7 +127,7 @@ class Script:
         return start + begin.astype(np.int64) + number * gaps
 
     def settle(self, rows: Records) -> None:
-        """Give each actor one address, one browser and one way of writing its id: those of its first event."""
+        """Give each actor one address, one browser and one id format: those of its first event."""
         first = self.actor * self.scenario.events_per_actor
         for name in ("ip_hi", "ip_lo", "ip6", "country", "user_agent", "long_ids"):
             rows[name] = rows[name][first]

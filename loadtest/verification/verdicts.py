@@ -1,8 +1,8 @@
 """Verdicts checked against their own reasons, the tables' sums, and the plain rules on a sample.
 
-The generator's ground truth knows no rules, so which events are filtered is not in it. But a verdict follows from the event's
-reasons and its judge, the same money is in three tables, and the plain rules (`adledger.pipeline.rules.plain`) judge stored
-events again, one by one.
+The generator's ground truth knows no rules, so it does not say which events are filtered. But a verdict follows from the
+event's reasons and its evaluator version, the same money is in three tables, and the plain rules
+(`adledger.pipeline.rules.plain`) evaluate stored events again, one by one.
 """
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
@@ -21,14 +21,14 @@ from adledger.schemas.classes import CLASS_NAMES, Class
 
 JUDGED = (Class.BILLABLE, *FILTERED)
 SAMPLE_OF_HITS, SAMPLE_OF_REST = 3, 10
-"""Events that are judged again: of each set of rules that hit any, and of those that none hit."""
+"""Events that are evaluated again: of each set of rules that hit any, and of those that none hit."""
 
 _BITS = {code: sum(1 << r for r, rule in RULES.items() if rule.event_class == code) for code in FILTERED}
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictCheck:
-    """What was found: a line for each thing that is wrong, and how many events the plain rules judged again."""
+    """The result: a line for each error, and how many events the plain rules evaluated again."""
 
     wrong: tuple[str, ...]
     judged_again: int
@@ -56,7 +56,7 @@ def class_of(reasons: int, enforced: int) -> Class:
 
 
 def _classes(client: ColumnarClient, tables: TableNames) -> Iterator[str]:
-    """Yield where an event's class does not follow from its reasons and from what its judge enforced."""
+    """Yield where an event's class does not follow from its reasons and from the rules that its evaluator enforced."""
     enforced: Mapping[int, int] = dict(
         client.execute(f"SELECT version, any(enforced) FROM {tables.database}.judges GROUP BY version")
     )
@@ -67,7 +67,7 @@ def _classes(client: ColumnarClient, tables: TableNames) -> Iterator[str]:
         due = class_of(reasons, enforced.get(version, 0))
         if due != code:
             names = CLASS_NAMES[Class(code)], CLASS_NAMES[due]
-            yield f"events: {events:,} are {names[0]}, but reasons {reasons:x} under judge {version:016x} make them {names[1]}"
+            yield f"events: {events:,} are {names[0]}, but reasons {reasons:x} under evaluator {version:016x} make them {names[1]}"
 
 
 def _sums(client: ColumnarClient, tables: TableNames, ledger: Totals) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Verification: every table against the ground truth, row by row, to the nano; and each difference explained by event.
 
-The ground truth knows no rules. Where some judge, what they filtered is compared as billable (`before_rules`), and
-`adledger.loadtest.verification.verdicts` looks at the verdicts themselves.
+The ground truth knows no rules. Where rules ran, filtered events are compared as billable (`before_rules`), and
+`adledger.loadtest.verification.verdicts` checks the verdicts themselves.
 """
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
@@ -33,11 +33,11 @@ DIFFERENCES_MAX = 50
 
 FILTERED = (Class.GIVT, Class.SIVT)
 BEFORE_RULES = f"if(class_code IN ({Class.GIVT:d}, {Class.SIVT:d}), {Class.BILLABLE:d}, class_code)"
-"""The class of an event or a rollup's row (SQL) as if no rule had judged."""
+"""The class of an event or a rollup row (SQL) as if there were no rules."""
 
 
 class ColumnarClient(Protocol):
-    """What verification needs of adledger.sinks.connection.Client."""
+    """The part of adledger.sinks.connection.Client that verification uses."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
         """Return the rows of a SELECT as tuples."""
@@ -80,8 +80,8 @@ def verify(
 ) -> VerificationReport:
     """Compare the ledger, `rollup_minute`, `events` and `dead_letters` with the ground truth of the whole log.
 
-    `records` explain differences by event; what none of them knows is not explained. `before_rules`: rules judged, and
-    what they filtered is compared as billable. Raises what the client does.
+    `records` explain differences by event; differences in other records are not explained. `before_rules`: rules ran, and
+    what they filtered is compared as billable. Raises the client's errors.
     """
     tables = TableNames(database)
     ledger = totals(client, tables)

@@ -32,9 +32,11 @@ def test_a_demos_folder_is_served_by_its_clickhouse(tmp_path):
 def test_another_folder_is_refused_and_unchanged(tmp_path):
     """A folder that holds something else gets no server, and the remedy says what to name instead."""
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(SinkError, match="is no folder of the embedded ClickHouse") as refused:
+    with pytest.raises(
+        SinkError, match="is neither empty nor a folder of the embedded ClickHouse"
+    ) as refused:
         EmbeddedServer.start(tmp_path)
-    assert refused.value.remedy == "name a new or empty folder, or that of a server"
+    assert refused.value.remedy == "name a new or empty folder, or a server's folder"
     assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
     server_folder(tmp_path / "clickhouse")
     with pytest.raises(SinkError) as refused:
