@@ -75,9 +75,9 @@ def not_verified(why: str, expected: int = 0) -> Verification:
 
 
 def checked(sent: Sent, client: ColumnarClient, database: str) -> Verification:
-    """Compare every table with the ground truth (before rules, where some judged), and explain each difference by event."""
+    """Compare every table with the ground truth (before rules, where rules ran), and explain each difference by event."""
     began = time.monotonic()
-    # Every judge is stored before its first use, also one without rules: that enforces nothing.
+    # Every rule evaluator is stored before its first use, even one without rules, which enforces nothing.
     ((judges,),) = client.execute(f"SELECT count() FROM {database}.judges WHERE enforced != 0")  # noqa: S608 - ours
     report = verify(sent.truth(), client, database, [sent], before_rules=judges > 0)
     return Verification(

@@ -29,7 +29,7 @@ class Ack:
 
 
 class Outlet(Protocol):
-    """Takes ticks in order. Every method may raise LogError; then nobody knows how much of the last was written."""
+    """Takes ticks in order. Every method may raise LogError; how much of the last tick was written is then unknown."""
 
     encodes: bool
     """Whether it wants packets; otherwise blocks."""

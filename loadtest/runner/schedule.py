@@ -13,9 +13,9 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.settings import Settings
 
 TICK_MS = 50
-"""What is due within so long is sent together, at its end: as a producer with linger.ms does."""
+"""Records due within one tick are sent together at its end, as by a producer with linger.ms."""
 MAX_PLANNED_RATE = 1_000_000
-"""`--rate max`: events a second that are planned, faster than any broker here takes them."""
+"""`--rate max`: planned events a second, more than any broker here accepts."""
 MAX_EVENTS = 20_000_000
 """The number of events after which `--rate max` ends: they have to fit on a disk."""
 MARGIN_MINUTES = 10

@@ -123,7 +123,7 @@ class Sender:
         return report
 
     async def _send(self, tick: Tick, go_ms: int, waited_ms: int) -> bool:
-        """Send a tick when it is due; False where it is too late for that, or the sender was stopped."""
+        """Send a tick when it is due; return False where it is too late, or the sender was stopped."""
         schedule = self._task.schedule
         due_ms = schedule.due_ms(tick.until_ms, go_ms) if schedule.speed else max(now_ms(), go_ms)
         last_ms = go_ms + (schedule.total_seconds + (GRACE_SECONDS if schedule.speed else 0)) * 1_000
@@ -133,7 +133,7 @@ class Sender:
             if self.stopped.is_set():
                 return False
         late_ms = now_ms() - due_ms
-        # Late by the generator's doing at most as much as it was waited for; on time again, that is made good.
+        # The generator's own delay is at most the time spent waiting for it, and ends once ticks are on time again.
         self._behind_ms = min(late_ms, self._behind_ms + waited_ms) if schedule.speed else 0
         if now_ms() > last_ms or self.stopped.is_set():
             return False
