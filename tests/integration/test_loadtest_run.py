@@ -193,7 +193,7 @@ dropped_events = ["count<=0"]
 
 @pytest.mark.parametrize("load", [RAMP, DAY], ids=["ramping", "replay"])
 def test_other_executors(tmp_path: Path, load: str) -> None:
-    """A ramp's load rises as its stages set the duration; a replay's hours pass in seconds; both are counted exactly."""
+    """A ramp's load rises as its stages say; a replay's hours pass in seconds; both are counted exactly."""
     day = "replay_hours = 26.0\n" if load is DAY else ""
     text = load + TRAFFIC.replace("[traffic]\n", f"[traffic]\n{day}")
     arguments = run_arguments(
