@@ -68,11 +68,11 @@ class Live:
 
 
 def as_line(line: "Second", total_seconds: float) -> str:
-    """Return a second as a line; `queryable` counts events that became so in it."""
+    """Return a second as a line of at most 80 columns: `done` counts events that became queryable."""
     second = line["second"] or 0
     phase = "warm-up" if second <= 0 else "load" if second <= total_seconds else "drain"
     return (
-        f"{phase:<7} {second:>2.0f}/{total_seconds:g} s {line['sent'] or 0:>8,.0f}/s sent {line['consumed'] or 0:>8,.0f}/s queryable"
+        f"{phase:<7} {second:>2.0f}/{total_seconds:g} s {line['sent'] or 0:>8,.0f}/s sent {line['consumed'] or 0:>8,.0f}/s done"
         f"  lag {line['lag_records'] or 0:>8,.0f}  p99 {_ms(line['freshness_p99_ms'])}"
     )
 

@@ -24,7 +24,7 @@ from adledger.schemas.wire import EventType
 
 @dataclass(frozen=True, slots=True)
 class RuleFinding:
-    """What one rule says about an event. `evidence` is for display; `facts` are the numbers in it."""
+    """One rule's result for an event. `evidence` is for display; `facts` are the numbers in it."""
 
     reason: Reason
     mode: Mode
@@ -46,7 +46,7 @@ class Environment:
 def findings(
     row: EventRow, earlier: Sequence[EventRow], rules: RuleSet, evaluated: int, known: Environment
 ) -> tuple[RuleFinding, ...]:
-    """Return what the rules that were evaluated (bits) say of an event, by precedence.
+    """Return the findings of the rules that were evaluated (bits) on an event, by precedence.
 
     `earlier`: Store.earlier of the rule set's horizon.
     """
@@ -136,7 +136,7 @@ def _double_click(before: _Before, p: Params) -> Shown:
         return _NOT_A_CLICK
     last = plain.last_click(before.events, event, p["horizon_minutes"] * MINUTE_MS)
     if last is None:
-        return f"no click of this person on this creative within {p['horizon_minutes']} minutes", {}
+        return f"no click of this user on this creative within {p['horizon_minutes']} minutes", {}
     gap, place = abs(event.event_time - last.event_time), before.place(last)
     return f"{gap:,} ms from the click before it on this creative (offset {place['offset']})", {
         "gap_ms": gap, "last_click": place,
@@ -148,7 +148,7 @@ def _repeat_click(before: _Before, p: Params) -> Shown:
     if event.event_type != EventType.CLICK:
         return _NOT_A_CLICK
     clicks = len(plain.clicks_on_impression(before.events, event, p["window_minutes"] * MINUTE_MS))
-    text = f"{clicks} clicks on this impression in the {p['window_minutes']} minutes before it, {p['clicks_max']} are left alone"
+    text = f"{clicks} clicks on this impression in the {p['window_minutes']} minutes before it, {p['clicks_max']} are allowed"
     return text, {"clicks_before": clicks}
 
 
@@ -160,7 +160,7 @@ def _velocity(before: _Before, p: Params) -> Shown:
     hour = plain.of_user(before.events, event, p["clicks_window_minutes"] * MINUTE_MS)
     clicks = sum(e.event_type == EventType.CLICK for e in hour)
     text = (
-        f"of this user before it: {events} events in {p['window_seconds']} s ({p['events_max']} are left alone), "
+        f"of this user before it: {events} events in {p['window_seconds']} s ({p['events_max']} are allowed), "
         f"{clicks} clicks in {p['clicks_window_minutes']} minutes ({p['clicks_max']})"
     )
     return text, {"events_before": events, "clicks_before": clicks}
@@ -176,7 +176,7 @@ def _networks(before: _Before, p: Params) -> Shown:
     text = (
         f"in {_network(event.network)}; since it was last there: {', '.join(networks) or 'no other network'}"
     )
-    return f"{text} ({p['networks_max']} in {p['window_minutes']} minutes are left alone)", {
+    return f"{text} ({p['networks_max']} in {p['window_minutes']} minutes are allowed)", {
         "network": _network(event.network), "networks_before": networks,
     }  # fmt: skip
 
@@ -194,7 +194,9 @@ def _periodic(before: _Before, p: Params) -> Shown:
         return "about impressions of users with an id only", {}
     gaps = plain.impression_gaps_ms(before.events, event, p["horizon_minutes"] * MINUTE_MS)
     if len(gaps) < 7:
-        return f"{len(gaps)} impressions of this user before it, seven are needed", {"gaps_ms": gaps}
+        return f"{len(gaps)} impressions of this user before it, of the seven that are needed", {
+            "gaps_ms": gaps
+        }
     return f"gaps between its last eight impressions: {min(gaps):,} to {max(gaps):,} ms", {"gaps_ms": gaps}
 
 

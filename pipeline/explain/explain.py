@@ -72,7 +72,7 @@ class Explainer:
     def _status(self, row: EventRow) -> PublisherStatus:
         if (
             not self._publishers
-        ):  # the rules about publishers were then not evaluated, or the table was emptied
+        ):  # the rules about publishers were not evaluated then, or the table was emptied
             return PublisherStatus.ACTIVE
         return self._publishers.get(row.publisher_id, PublisherStatus.UNKNOWN)
 
