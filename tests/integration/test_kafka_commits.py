@@ -343,7 +343,7 @@ async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
             try:
                 await commits.commit(member.owns(0), intent(2))
             except CommitRefused:
-                continue  # surely not done: intend anew
+                continue  # surely not done: intend again
             break
         assert await group.committed(0) == intent(2)
 

@@ -131,8 +131,8 @@ async def test_unfit_settings_are_refused_with_the_command_that_fixes_them(kafka
     together = ",".join(
         command[-1] for command in commands if command[-3] == settings.topics[0] and "," not in command[-1]
     )
-    mended = kafka.tool("kafka.admin.ConfigCommand", *commands[0][1:-1], together)
-    assert mended.returncode == 0, mended.stderr
+    fixed = kafka.tool("kafka.admin.ConfigCommand", *commands[0][1:-1], together)
+    assert fixed.returncode == 0, fixed.stderr
     assert (await require_fit_topics(settings, Role.WORKER)).fit
 
 

@@ -250,7 +250,7 @@ def test_a_topic_created_again(made: Deployment):
     """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by override only."""
     before = checked(made)
 
-    async def anew(client: AIOKafkaAdminClient) -> None:
+    async def recreate(client: AIOKafkaAdminClient) -> None:
         topic = made.settings.topics[0]
         await client.delete_topics([topic])
         configs = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
@@ -260,7 +260,7 @@ def test_a_topic_created_again(made: Deployment):
         while (await client.describe_topics([topic]))[0]["error_code"]:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
 
-    admin(made, anew)
+    admin(made, recreate)
     write_traffic_to_kafka(later(MODEL), made.settings)
     with pytest.raises(LaneHalted, match="another log"):
         catch_up(made)

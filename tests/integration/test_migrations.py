@@ -241,17 +241,17 @@ def test_a_database_that_is_not_migrated_is_found(client: Client) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("ALTER TABLE mended.events DROP CONSTRAINT in_time", "no deadline"),
-        ("ALTER TABLE mended.ledger MODIFY SETTING fsync_after_insert = 0", "does not fsync"),
-        ("ALTER TABLE mended.events RESET SETTING min_free_disk_bytes_to_perform_insert", "its disk is full"),
-        ("ALTER TABLE mended.events MODIFY TTL toDateTime(lane_clock) + INTERVAL 1 DAY", "TTL"),
+        ("ALTER TABLE fixed.events DROP CONSTRAINT in_time", "no deadline"),
+        ("ALTER TABLE fixed.ledger MODIFY SETTING fsync_after_insert = 0", "does not fsync"),
+        ("ALTER TABLE fixed.events RESET SETTING min_free_disk_bytes_to_perform_insert", "its disk is full"),
+        ("ALTER TABLE fixed.events MODIFY TTL toDateTime(lane_clock) + INTERVAL 1 DAY", "TTL"),
     ],
 )
 def test_the_statement_of_a_finding_fixes_it(client: Client, damage: str, message: str) -> None:
     """A manual change is found, and its remedy, run unchanged, leaves nothing to find."""
-    migrate(client, database="mended", release="1")
+    migrate(client, database="fixed", release="1")
     client.execute(damage)
-    (finding,) = check_server(client, "mended")
+    (finding,) = check_server(client, "fixed")
     assert message in finding.message
     client.execute(finding.remedy)
-    assert check_server(client, "mended") == []
+    assert check_server(client, "fixed") == []

@@ -85,7 +85,7 @@ def test_partitions_added_under_running_workers(
         to_old = sum(partition_of(r[2], AFTER) < BEFORE if r[2] else 1 for _, r in again)
         workers[0].until(lambda: received(made) == len(sent) + to_old)
         looked = command(made, "lane", "status")
-        assert looked.exit_code == 1, "lanes would stand still"
+        assert looked.exit_code == 1, "lanes are halted"
         looks = json.loads(looked.stdout)["lanes"]
         assert all("partitions were added" in look["trouble"] for look in looks)
         assert [look["owner"]["phase"] in {"running", "idle"} for look in looks] == [True, True, False, False]

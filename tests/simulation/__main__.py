@@ -1,6 +1,6 @@
-"""`make simulate SEEDS=5000..6999`: run seeds, two at a time, and say what was injected and what came of it.
+"""`make simulate SEEDS=5000..6999`: run seeds, two at a time, and print what was injected and the result.
 
-A failing seed prints the line that repeats it, and with TRACE=1 what everybody did, and when.
+A failing seed prints the command that repeats it, and with TRACE=1 what every node did, and when.
 """
 
 import argparse
@@ -18,7 +18,7 @@ TRACE_LINES_MAX = 400
 
 
 def main() -> int:
-    """Return 0 where every seed was well, or, with a mutation, where one was not."""
+    """Return 0 where every seed passed, or, with a mutation, where one failed."""
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--seeds", default="0..1999", help="FIRST..LAST, or one")
     parser.add_argument("--processes", type=int, default=2)

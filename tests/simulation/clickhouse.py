@@ -1,7 +1,7 @@
 """A simulated ClickHouse: its own clock, a deadline checked when the block lands, inserts that outlive their client.
 
-`Server` is what survives everybody; `SimSink` is a worker's client, a `Sink`. On one server an insert has no token;
-with replicas each has a constant one, and a part may be shown only after its quorum is complete.
+`Server` is what survives every node; `SimSink` is a worker's client, a `Sink`. On one server an insert has no token; with
+replicas each has a constant one, and a part may be visible only after its quorum is complete.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -88,7 +88,7 @@ class Server:
     # an insert's life
 
     def arrive(self, table: str, stamp: Stamp, block: Block, token: str, reply: Any) -> None:
-        """A request has come over the wire."""
+        """A request has arrived over the wire."""
         if not self.up:
             self._answer(reply, InsertUnknown("the connection was reset"))
             return
@@ -216,7 +216,7 @@ class Server:
 
 @dataclass(slots=True)
 class SimSink:
-    """A worker's client. `uses_tokens`, `consistent`, `one_partition` are what mutations take away or add."""
+    """A worker's client. `uses_tokens`, `consistent`, `one_partition` are what mutations remove or add."""
 
     world: World
     server: Server
@@ -308,7 +308,7 @@ class SimSink:
         return await self._read("stored_events", lambda: at_once(self._view().stored_events(lane, batch_no)))
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts."""
+        """Yield the originals."""
 
         def found() -> list[Identities]:
             return at_once(_all(self._view().identities(lane, clock_from, before_batch_no)))
@@ -319,7 +319,7 @@ class SimSink:
     async def rule_events(
         self, lane: int, clock_from: int, before_batch_no: int
     ) -> AsyncIterator[RuleEvents]:
-        """Yield what rules' windows are rebuilt from."""
+        """Yield the rows that rule windows are rebuilt from."""
 
         def found() -> list[RuleEvents]:
             return at_once(_all(self._view().rule_events(lane, clock_from, before_batch_no)))

@@ -1,4 +1,4 @@
-"""Asynchronous tests in this room run in virtual time."""
+"""Asynchronous tests in this package run in virtual time."""
 
 import random
 from collections.abc import Callable, Mapping

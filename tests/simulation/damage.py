@@ -1,4 +1,4 @@
-"""What the log or the group loses in a run: lanes may stop and say so, and must never jump."""
+"""What the log or the group loses in a run: lanes may halt and say so, and must never jump."""
 
 from adledger.pipeline.lanes.events import Phase
 from tests.simulation.kafka import TOPICS
@@ -10,7 +10,7 @@ KINDS = (
 
 
 def plan_damage(room: Room) -> None:
-    """The log or the group loses something: lanes may stop and say so, and must never jump."""
+    """Plan a loss of the log or the group: lanes may halt and say so, and must never jump."""
     rng, world = room.world.rng, room.world
     kind = rng.choice(KINDS)
     if kind == "overwritten in doubt":
@@ -47,7 +47,7 @@ def plan_damage(room: Room) -> None:
 
 
 def plan_forced(room: Room) -> None:
-    """An unclean election at the worst of times: when a lane has just started, or has a batch in doubt."""
+    """Plan an unclean election at the worst time: when a lane has just started, or has a batch in doubt."""
     rng, world = room.world.rng, room.world
     kind, left = rng.choice((Phase.IN_DOUBT, Phase.IN_DOUBT, Phase.REBUILDING)), rng.randrange(1, 6)
     delay, at_once = rng.choice((0.0, 0.005, 0.05, 0.5, 3.0)) * rng.random(), rng.random() < 0.8
@@ -94,7 +94,7 @@ def _overwrite_some(room: Room) -> None:
 
 
 def _overwrite(room: Room, topic: int, lane: int, begins: int, *, at_once: bool) -> None:
-    """A leader without the records from an offset on takes over, and gets more than it lacks, at once or by and by."""
+    """A leader without the records from an offset on takes over, and gets more than it lacks, at once or gradually."""
     log = room.broker.log(topic, lane)
     ledger = [p.stamp.batch_no for p in room.server.parts if (p.table, p.stamp.lane) == ("ledger", lane)]
     log.past_batches = max(ledger, default=0)
@@ -115,7 +115,7 @@ def _overwrite(room: Room, topic: int, lane: int, begins: int, *, at_once: bool)
 
 
 def _expire_commits(room: Room) -> None:
-    """The group was empty for longer than its offsets are kept: days, so nothing of before is on its way any more."""
+    """The group was empty for longer than its offsets are kept: days, so no earlier request is on its way."""
     world = room.world
     room.closed = True
     for process in room.processes:

@@ -1,7 +1,7 @@
 """A simulated Kafka: partitions, a group with generations and member ids, commits with metadata.
 
-`Broker` is what survives everybody; `SimSource` is a worker's client, a `Source`. As in Kafka, a commit is refused
-for a member id or generation that is not current, and not for another member's partition.
+`Broker` is what survives every node; `SimSource` is a worker's client, a `Source`. As in Kafka, a commit is refused for a
+member id or generation that is not current, and not for another member's partition.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ SESSION_SECONDS = 5.0
 HEARTBEAT_SECONDS = 1.5
 REBALANCE_SECONDS = 6.0
 HALF_DONE = "accepted for some partitions only"
-TOPIC_IS_NEW = "a topic was made anew"
+TOPIC_IS_NEW = "a topic was created again"
 TOPICS = ("ad.impressions", "ad.clicks")
 
 
@@ -54,7 +54,7 @@ class LogRecord:
 
 @dataclass(slots=True)
 class Partition:
-    """One topic's partition. `history` keeps every record there ever was, for the truth."""
+    """One topic's partition. `history` keeps every record that was ever appended, for the ground truth."""
 
     first: int = 0
     end: int = 0
@@ -67,12 +67,12 @@ class Partition:
     epochs: list[int] = field(default_factory=lambda: [0])  # leader epoch -> where it begins
 
     def runs(self, start: int, end: int) -> list[EpochRun]:
-        """Return the leader epochs of what stands from an offset to another."""
+        """Return the leader epochs of the records between two offsets."""
         spans = ((max(b, start), min(self.end_of_epoch(e), end), e) for e, b in enumerate(self.epochs))
         return [EpochRun(*span) for span in spans if span[0] < span[1]]
 
     def end_of_epoch(self, epoch: int) -> int:
-        """Return where what a leader epoch appended ends."""
+        """Return the end of what a leader epoch appended."""
         return min([*self.epochs[epoch + 1 :], self.end])
 
     def cut(self, end: int) -> None:
@@ -178,7 +178,7 @@ class Broker:
         self.changed()
 
     def changed(self) -> None:
-        """Look again for those who wait for records."""
+        """Wake the fetches that wait for records."""
         waiting, self.waiters = self.waiters, []
         for look in waiting:
             look()
@@ -509,7 +509,9 @@ class SimSource:
         return [(there, positions)], None
 
     def _check_cut(self, lane: int, positions: Mapping[int, Committed]) -> None:
-        """The cut's law: no record that the lane knew of, at or before the cut's place, is left out of the batch."""
+        """Check the cut's law: no record that the lane knew of, at or before the cut's position, is left out of the
+        batch.
+        """
         try:
             intent = json.loads(next(iter(positions.values())).metadata)
             cut, before, ranges = tuple(intent["cut"]), intent["clock"][0], intent["ranges"]
@@ -576,7 +578,7 @@ class SimSource:
         return {topic: epoch for topic, epoch in found.items() if epoch != NO_EPOCH}
 
     async def _wait(self, lane: int, positions: Mapping[int, int], seconds: float) -> None:
-        """Wait until a topic has something behind its position."""
+        """Wait until a topic has records after its position."""
         future = self.world.loop.create_future()
 
         def look() -> None:

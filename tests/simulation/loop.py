@@ -1,8 +1,8 @@
 """An event loop in virtual time: nothing waits, one seed decides the order, and a node can be frozen or ended.
 
-A *node* is a process of the simulated machine room. What a node's code schedules belongs to it (by context), in
-order; between nodes the seed decides who goes next. A dead node's callbacks never run, not even its `finally`; a
-paused node's are withheld, its timers included, until it goes on.
+A *node* is a simulated process. What a node's code schedules belongs to it (by context), in order; between nodes the seed
+decides which is next. A dead node's callbacks never run, not even its `finally`; a paused node's are withheld, its timers
+included, until it goes on.
 """
 
 import asyncio
@@ -176,7 +176,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.call_soon(callback, *args, context=context)
 
     def on_network(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
-        """Call after a while in nobody's name: what is on a wire or on a server goes on when its sender is gone."""
+        """Call after a while on no node: what is on a wire or on a server goes on when its sender is gone."""
         self.call_later(delay, callback, *args, context=_NOBODY)
 
     # running
@@ -215,7 +215,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.run_forever()
 
     def dispose(self) -> None:
-        """End what is left, quietly: the coroutines of dead nodes are taken apart without effects."""
+        """End what is left, quietly: the coroutines of dead nodes are closed without effects."""
         self.over = True
         self._timers.clear()
         for node in self._live:

@@ -1,7 +1,7 @@
-"""The protocol with one rule taken out at a time: the simulation must notice each.
+"""The protocol with one rule removed at a time: the simulation must notice each.
 
-Product code has no switches: a mutation replaces functions while it is in force, or is a simulated server or client
-that lacks what the protocol rests on.
+Product code has no switches: a mutation replaces functions while it is in force, or is a simulated server or client that
+lacks what the protocol relies on.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """A rule taken out: what of the protocol is lacking, and how that is done."""
+    """A removed rule: what the protocol then lacks, and how it is removed."""
 
     name: str
     lacks: str
@@ -44,7 +44,7 @@ class Mutation:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """Take the rule out."""
+        """Remove the rule."""
         with ExitStack() as undo:
             for owner, name, changed in self.patches:
                 undo.callback(setattr, owner, name, getattr(owner, name))
@@ -306,7 +306,7 @@ MUTATIONS = (
         ((Settlement, "settle", _retry_by_token),), Parts(sink=_tokens),
     ),
     Mutation(
-        "rebuild includes the pending batch", "a batch that is judged anew finds its own events in the window",
+        "rebuild includes the pending batch", "a batch that is evaluated again finds its own events in the window",
         ((StateKeeper, "rebuild", _rebuild_all), (Settlement, "settle", _settle_from_memory)),
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""The machine room of one run: producers, workers that come and go, an operator who restarts what stands still."""
+"""The nodes of one run: producers, workers that come and go, an operator who restarts what has halted."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ DEADLINE_SECONDS = 4
 
 @dataclass(slots=True)
 class Process:
-    """A worker's place: its node is another one after each restart."""
+    """A worker's slot: its node is a new one after each restart."""
 
     name: str
     instance: str | None

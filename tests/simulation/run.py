@@ -1,4 +1,4 @@
-"""One seed: draw a scenario, run it, let the faults cease, and look whether everything is as it must be."""
+"""One seed: draw a scenario, run it, let the faults cease, and check every law."""
 
 import gc
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.simulation.world import World
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a seed: `problems` is empty where all was well."""
+    """The outcome of a seed: `problems` is empty where every law held."""
 
     seed: int
     problems: tuple[str, ...]
@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is made of; mutations replace some."""
+    """The parts of a run; mutations replace some."""
 
     sink: Callable[..., SimSink] = SimSink
     source: Callable[..., SimSource] = SimSource
@@ -141,7 +141,7 @@ def _plan_traffic(room: Room) -> None:
 
 
 def _plan_faults(room: Room) -> None:
-    """What comes from outside: crashes, pauses, servers killed, clocks set, members coming and going."""
+    """Plan outside faults: crashes, pauses, servers killed, clocks set, members coming and going."""
     rng, world = room.world.rng, room.world
 
     def at_some_time(p: float, times: int, what: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The simulation bites: each rule of the protocol, taken out, is noticed within the CI seeds."""
+"""The simulation bites: each removed rule of the protocol is noticed within the CI seeds."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def _compiled() -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
 def test_a_missing_rule_is_noticed(mutation: Mutation, record_property):
-    """Without the rule a seed fails that is well with it; the report says which, and what noticed it."""
+    """Without the rule a seed fails that passes with it, and the report says which seed and which law."""
     begin = BEGINS.get(mutation.name, 0)
     for seed in (*range(begin, CI_SEEDS), *range(begin)):
         with mutation.in_force():

@@ -27,15 +27,17 @@ def outcomes() -> list[Outcome]:
     return [run(seed) for seed in SEEDS]
 
 
-def test_every_seed_ends_in_the_truth(outcomes):
-    """Conservation, continuity, every row and column of every table, every lane at the log's end or saying why not."""
+def test_every_seed_ends_in_the_expected_tables(outcomes):
+    """Conservation, continuity and every cell of every table hold, and every lane is at the log's end or reports why not."""
     failed = {o.seed: o.problems for o in outcomes if o.problems}
     first = next(iter(failed), None)
     assert not failed, f"repeat it: make simulate SEEDS={first}..{first} TRACE=1\n{failed[first][0]}"
 
 
 def test_a_log_overwritten_at_the_worst_of_times_loses_nothing():
-    """In each seed an election overwrites what was read, while a batch is in doubt or a lane starts: counted, or said."""
+    """In each seed an election overwrites what was read, while a batch is in doubt or a lane starts: it is counted, or
+    reported.
+    """
     outcomes = [run(seed, forced=True) for seed in FORCED_SEEDS]
     failed = {o.seed: o.problems for o in outcomes if o.problems}
     first = next(iter(failed), None)
@@ -46,28 +48,28 @@ def test_a_log_overwritten_at_the_worst_of_times_loses_nothing():
 
 
 def test_nothing_is_left_of_a_run():
-    """100,000 seeds run in the memory of one: nothing of a world outlives its run."""
+    """100,000 seeds run in the memory of one, since nothing of a world outlives its run."""
     run(3)
     left = [o for o in gc.get_objects() if isinstance(o, World | Node | SimTask | Broker)]
     assert left == []
 
 
 def test_every_kind_of_fault_was_injected(outcomes):
-    """No fault is only claimed: each occurs within these seeds."""
+    """Each kind of fault occurs within these seeds."""
     injected = sum((o.faults for o in outcomes), Counter())
     assert set(injected) <= set(FAULTS), "every kind has its name in the list"
     assert [kind for kind in FAULTS if not injected[kind]] == []
 
 
 def test_there_is_something_to_lose(outcomes):
-    """Runs have batches enough to be interrupted, in most seeds."""
+    """In most seeds there are enough batches to interrupt."""
     assert sum(o.batches >= 3 for o in outcomes) > 0.8 * len(outcomes)
     assert sum(o.records > 10 for o in outcomes) > 0.9 * len(outcomes)
 
 
 @pytest.mark.parametrize("seed", [3, 7])
 def test_a_seed_repeats_itself(seed):
-    """The same seed gives the same trace, line by line: also in another process with another hash seed."""
+    """The same seed gives the same trace, line by line, also in another process with another hash seed."""
     here = run(seed, trace=True)
     assert here == run(seed, trace=True)
     there = subprocess.run(

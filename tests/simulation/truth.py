@@ -1,6 +1,6 @@
 """What the tables must hold: computed from the log alone, in plain Python, and compared row by row, column by column.
 
-Of the ledger only the ranges, the clock before and the release that judged are taken: a verdict is a function of the
+Only the ranges, the watermark before and the evaluating release are taken from the ledger: a verdict is a function of the
 log and the cuts.
 """
 
@@ -35,7 +35,7 @@ def judge_version(release: int) -> int:
 
 
 def is_givt(release: int, publisher_id: int) -> bool:
-    """The rule that release 1 has and release 0 has not."""
+    """The rule that release 1 has and release 0 lacks."""
     return release > 0 and publisher_id % 3 == 0
 
 
@@ -91,7 +91,7 @@ def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: lis
 
 
 class _Lane:
-    """A lane's truth, batch by batch."""
+    """A lane's expected tables, batch by batch."""
 
     def __init__(self, broker: Broker, lane: int, written: Mapping[tuple[int, ...], int]) -> None:
         self._broker, self._lane, self._written = broker, lane, written
@@ -183,7 +183,7 @@ class _Lane:
         return sorted(placed, key=lambda p: (p[0], p[1].topic, p[1].offset))
 
     def _is_of_the_past(self, entry: LedgerEntry, topic: int, log: Partition, offsets: range) -> bool:
-        """Whether a batch has what stood where others stand now; no other may follow on it."""
+        """Whether a batch has records that others have replaced since; no other may follow on it."""
         past = entry.batch_no <= log.past_batches or any(
             offset in log.lost
             and log.lost[offset].log_time == self._written.get((self._lane, entry.batch_no, topic, offset))

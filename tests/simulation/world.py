@@ -64,7 +64,7 @@ QUIET = Chances(*[0.0] * len(fields(Chances)))
 
 @dataclass(slots=True)
 class World:
-    """One run. `trace` is None where nobody reads it."""
+    """One run. `trace` is None where it is not read."""
 
     seed: int
     trace: list[str] | None = None
@@ -90,7 +90,7 @@ class World:
         return self.loop.time()
 
     def say(self, who: str, what: str) -> None:
-        """Put a line into the trace."""
+        """Add a line to the trace."""
         if self.trace is not None:
             self.trace.append(f"{self.now:9.3f}  {who:<11} {what}")
 
@@ -146,7 +146,7 @@ class World:
             self.pause(node, "at an await")
 
     async def point(self, where: str) -> None:
-        """A place where the caller's node may end or be stopped."""
+        """A point where the caller's node may end or be stopped."""
         node = current_node()
         if node is None:
             return
@@ -167,9 +167,9 @@ class World:
     # wires
 
     async def ask(self, answer: Callable[[], T], *, slow: bool = True) -> T:
-        """Send a request that is never lost and have its answer: `answer` runs at the server when it arrives.
+        """Send a request that is never lost and return its answer: `answer` runs at the server when the request arrives.
 
-        What `answer` raises is raised here.
+        Whatever `answer` raises is raised here.
         """
         future = self.loop.create_future()
         there = self.latency(self.chances.slow_request if slow else 0.0, "slow request")

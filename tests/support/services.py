@@ -13,7 +13,7 @@ WITHOUT = "TESTS_WITHOUT"
 
 def missing(service: str, error: AdledgerError) -> NoReturn:
     """Skip the test, with the reason; in CI (the variable CI is set) fail it."""
-    reason = f"{service}: {error.message}. To mend it: {error.remedy}"
+    reason = f"{service}: {error.message}. To fix it: {error.remedy}"
     if os.environ.get("CI") and service not in os.environ.get(WITHOUT, "").split(","):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -87,7 +87,7 @@ class Stopping(MemorySink):
 
     async def ledger_end(self, lane: int) -> LedgerEntry | None:
         if lane == 1 and self.stopped:
-            raise LaneHalted("lane 1: something is wrong", remedy="mend it")
+            raise LaneHalted("lane 1: something is wrong", remedy="fix it")
         return await super().ledger_end(lane)
 
 
@@ -119,7 +119,7 @@ async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pyt
         worker.stop()
         with pytest.raises(LaneHalted):
             await run
-    assert set(said) == {"lane 1 halted: something is wrong\n  remedy: mend it"}
+    assert set(said) == {"lane 1 halted: something is wrong\n  remedy: fix it"}
     assert (1, Phase.HALTED) in watcher.phases
 
 
@@ -222,7 +222,7 @@ async def test_a_lane_that_a_server_refuses_starts_again(log: Path, monkeypatch:
     """The cause may be fixed meanwhile, so a worker that keeps running retries the lane, and logs it."""
     monkeypatch.setattr(worker_module, "LANE_RETRY_SECONDS", 0)
     sink, said, watcher = Refusing(), list[str](), Watcher()
-    worker = make(FilesSource(log, "anew"), sink, watcher, said, until=False)
+    worker = make(FilesSource(log, "again"), sink, watcher, said, until=False)
     idle = set[int]()
 
     def on_phase(lane: int, phase: Phase) -> None:

@@ -97,8 +97,8 @@ def exit_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(AdledgerError("wrong", remedy="mend"), 1), (SinkUnavailable("wrong", remedy="mend"), 1),
-     (UsageError("wrong", remedy="mend"), 2), (KeyboardInterrupt(), 130)],
+    [(AdledgerError("wrong", remedy="fix"), 1), (SinkUnavailable("wrong", remedy="fix"), 1),
+     (UsageError("wrong", remedy="fix"), 2), (KeyboardInterrupt(), 130)],
     ids=lambda v: type(v).__name__,
 )  # fmt: skip
 def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
@@ -111,7 +111,7 @@ def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
     assert exit_of(monkeypatch, "version") == code
     told = capsys.readouterr()
     assert told.out == ""
-    expected = "" if code == 130 else "adledger: wrong\n  remedy: mend\n"
+    expected = "" if code == 130 else "adledger: wrong\n  remedy: fix\n"
     assert told.err == expected
 
 

@@ -49,7 +49,7 @@ def test_commits_are_read_back(path, commits):
     assert again.generation == 2
     assert {lane: again.committed(lane) for lane in states[-1]} == states[-1]
     again.close()
-    assert read_state(path).lanes == states[-1], "and writing the journal anew loses nothing"
+    assert read_state(path).lanes == states[-1], "and rewriting the journal loses nothing"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
