@@ -79,9 +79,9 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Refuse what can't work and make the rest ready, before any loop runs. Raises UsageError, LogError, SinkError."""
+        with silent():
+            checked = _run_now(require_fit_topics(self._settings, Role.WORKER))
         with _terminable():
-            with silent():
-                checked = _run_now(require_fit_topics(self._settings, Role.WORKER))
             for advice in checked.findings:
                 WORKER.warning("%s; better: %s", advice.message, advice.remedy)
             compile_monitor()
@@ -163,14 +163,19 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
 
 
 def _run_now(call: Coroutine[Any, Any, T]) -> T:
-    """Run a call on a loop of its own, and leave the current one alone."""
-    loop = asyncio.new_event_loop()
-    try:
-        found = loop.run_until_complete(call)
-        loop.run_until_complete(loop.shutdown_default_executor())
-        return found
-    finally:
-        loop.close()
+    """Run a call on a loop of its own, and leave the current one alone. SIGTERM cancels it, and exits with 0."""
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await call
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        try:
+            return runner.run(cancellable())
+        except asyncio.CancelledError:
+            sys.exit(0)
 
 
 @contextmanager

@@ -295,7 +295,8 @@ def test_control_a_blind_second_insert_doubles(
     async def insert_again(
         self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
     ) -> Settled:
-        return Settled(await self._write(await self._intend(intent), await compute()), None)
+        delivery = self._delivery
+        return Settled(await delivery.write(await delivery.intend(intent), await compute()), None)
 
     monkeypatch.setattr(Settlement, "settle", insert_again)
     runs = Runs(log)

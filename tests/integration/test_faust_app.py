@@ -116,6 +116,19 @@ def test_a_port_that_is_taken_is_an_error_with_a_remedy(deployment: Deployment):
     assert "Traceback" not in ended.err
 
 
+def test_sigterm_while_the_topics_are_checked(tmp_path: Path):
+    """A worker that waits for a broker's answer before it has joined ends with 0, and prints no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = f"kafka://127.0.0.1:{silent.getsockname()[1]}"
+        with started(tmp_path, "run", "--source", source, "--without-web") as command:
+            connection, _ = silent.accept()
+            with connection:
+                command.process.send_signal(signal.SIGTERM)
+                assert command.wait() == 0, command.err
+    assert "Traceback" not in command.err
+    assert "Task was destroyed" not in command.err
+
+
 def test_missing_topics_are_an_error_with_a_remedy(deployment: Deployment):
     """A worker does not start without its topics, and names the command that creates them."""
     arguments = deployment.run("--set", "rollups_topic=app.none", "--without-web")
