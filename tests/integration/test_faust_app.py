@@ -186,6 +186,8 @@ def page(url: str, path: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+    except TimeoutError:  # its socket is there before the kernels are: the request waits for the loop
+        return 0, ""
 
 
 def recent_publisher(truth: Truth) -> int:

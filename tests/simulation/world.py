@@ -16,7 +16,7 @@ FAULTS = (
     "part shown later", "lagging replica", "clock jump", "clock drift", "commit lost", "commit reply lost", "commit delayed",
     "commit half done", "commit refused", "commit fenced", "rebalance", "member expired", "static member returned", "joined", "left",
     "duplicate record", "fetched again", "topic idle", "topic lags", "offsets without records", "new release",
-    "slow cpu", "retention", "truncated", "overwritten", "overwritten in doubt", "topic recreated", "commits expired",
+    "slow cpu", "retention", "truncated", "overwritten", "overwritten in doubt", "topic recreated", "batch that can't be decoded", "commits expired",
 )  # fmt: skip
 """Every kind of fault; a test sees to it that the CI seeds bring each."""
 
