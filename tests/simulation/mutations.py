@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneHalted, SinkError
+from adledger.pipeline.lanes import diagnosis, recovery
 from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
-from adledger.pipeline.lanes import recovery
 from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.doubt import Settled, Settlement
@@ -160,7 +160,7 @@ async def _jump(ports: Any, lane: int) -> Start:
         entry = await ports.sink.ledger_end(lane)
         bounds = await ports.source.bounds(lane)
         if entry is None or any(
-            recovery.Intent.parse(c.metadata, "").batch_no != entry.batch_no for c in committed.values()
+            Intent.parse(c.metadata, "").batch_no != entry.batch_no for c in committed.values()
         ):
             raise
         positions = {
@@ -328,7 +328,7 @@ MUTATIONS = (
     ),
     Mutation(
         "records not compared", "a log that was cut short and grew again is taken for the one that the ledger knows",
-        ((recovery, "changed_since", _no_record_looked_at),),
+        ((diagnosis, "changed_since", _no_record_looked_at),),
     ),
     Mutation(
         "leader epochs not compared", "records are read on behind others than were read before",
@@ -344,7 +344,7 @@ MUTATIONS = (
     ),
     Mutation(
         "leader epochs not kept", "a lane that starts does not name the epoch that its ledger ends with",
-        ((recovery, "known_epochs", lambda _: {}),), forced=True,
+        ((diagnosis, "known_epochs", lambda _: {}),), forced=True,
     ),
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),
