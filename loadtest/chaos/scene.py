@@ -28,6 +28,9 @@ LANES = frozenset(range(MODEL.partitions))
 SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24}
 """Six batches a second, 768 records: the traffic lasts as long as a control."""
 BATCHES_BEFORE = 4
+IN_FLIGHT_SECONDS = 1.0
+"""An insert that was sent before its worker was paused has been stored or refused after this."""
+
 HALTED_SECONDS = 6.0
 """Of traffic: a lane that works finishes a dozen batches in it."""
 WORKER_SECONDS_MAX = 40.0
@@ -82,6 +85,7 @@ class Scene:
             if not self.deployment.tables.unfinished(worker.lanes()):
                 return False
             pause(worker.pid)
+            time.sleep(IN_FLIGHT_SECONDS)
             left = self.deployment.tables.unfinished(worker.lanes())
             if not left:
                 resume(worker.pid)
