@@ -84,9 +84,14 @@ def test_pages_of_a_worker_know_every_publisher(deployment: Deployment):
         url = url_of(command)
         command.until(lambda: page(url, "readyz")[0] == 200)
         assert page(url, "livez") == (200, "ok\n")
-        assert json.loads(page(url, "readyz")[1]) == {
-            "ready": True, "joined": True, "stalled": [], "lanes": MODEL.partitions
-        }  # fmt: skip
+        ready = {
+            "ready": True,
+            "joined": True,
+            "brokers_silent_seconds": 0,
+            "stalled": [],
+            "lanes": MODEL.partitions,
+        }
+        command.until(lambda: json.loads(page(url, "readyz")[1]) == ready)
         publisher = recent_publisher(deployment.truth)
 
         def live() -> Any:

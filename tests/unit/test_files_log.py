@@ -389,8 +389,8 @@ def test_a_log_is_not_made_among_other_files(tmp_path):
         (b'"ad.clicks"', b'""'),
         (b'"ad.clicks"', b'"ad.impressions"'),
         (b'"kind": 2', b'"kind": 7'),
-        (b'"log_id": "', b'"log_id": "x'),
-        (b'"topic_id": "', b'"topic_id": "x'),
+        (b'"log_id": "', b'"log_id": "a/b'),
+        (b'"topic_id": "', b'"topic_id": " '),
     ],
 )
 def test_an_invalid_manifest_is_refused(tmp_path, old, new):

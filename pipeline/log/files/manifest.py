@@ -27,6 +27,7 @@ MANIFEST_BYTES_MAX = 64 * 1024
 MANIFEST = "manifest.json"
 WRITER_LOCK = "writer.lock"
 
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 IMPRESSIONS, CLICKS, BOTH = 1, 2, 0
@@ -95,8 +96,11 @@ class Manifest:
         if len({*names}) != len(names):
             raise UsageError("two topics of a log can't have the same name", remedy="Give each its own name.")
         for what, text in (("log", self.log_id), *((f"topic {t.name}", t.topic_id) for t in self.topics)):
-            if not _is_uuid(text):
-                raise UsageError(f"the id of the {what} is not a UUID", remedy="Restore the original id.")
+            if not _ID.fullmatch(text):
+                raise UsageError(
+                    f"the id of the {what} has characters that an id does not have",
+                    remedy="Restore the original id.",
+                )
 
     def to_json(self) -> bytes:
         """Return the manifest's file."""
@@ -151,13 +155,6 @@ def read_manifest(log: Path) -> Manifest:
     except UsageError as error:
         raise _unfit(path, error.message) from error
     return manifest
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
 
 
 def _unfit(path: Path, reason: str) -> LogError:
