@@ -17,12 +17,15 @@ settings.load_profile("adledger")
 
 
 @pytest.fixture(autouse=True)
-def _client_logs() -> Iterator[None]:
-    """Give the Kafka client its log level back: a command that ran in this process may have silenced it."""
-    log = logging.getLogger("aiokafka")
-    before = log.level
+def _logs_as_they_were() -> Iterator[None]:
+    """Give loggers their levels and ways back: a command that ran in this process may have silenced them."""
     yield
-    log.setLevel(before)
+    logging.disable(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("adledger", "aiokafka"):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
