@@ -146,7 +146,7 @@ def handshake_failure(error: ssl.SSLError, where: str) -> SinkUnavailable:
 
 def _wants_certificate(where: str, why: str) -> SinkUnavailable:
     return SinkUnavailable(
-        f"ClickHouse at {where}: the server wants a certificate of this client that it trusts ({why})",
+        f"ClickHouse at {where}: the server requires a client certificate that it trusts ({why})",
         refused=True,
         remedy="name one that the server's CA signed, in the address: certificate=FILE&key=FILE",
     )

@@ -176,7 +176,7 @@ class RulesInForce:
         if not found.rules:
             evaluator = await asyncio.to_thread(self._loading.load, None, self._publishers)
             if self._loading.published and self._found is None:
-                self._say("nobody has published rules yet: the shipped set is in force")
+                self._say("no rules have been published yet: the shipped set is in force")
         for rules in found.rules:
             try:
                 evaluator = await asyncio.to_thread(self._loading.load, rules, self._publishers)

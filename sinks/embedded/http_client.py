@@ -39,7 +39,6 @@ class HttpClient:
 
     def __init__(self, sock: socket.socket, engine: Engine, register: Register) -> None:
         self._socket = sock
-        self.port = int(sock.getsockname()[1])
         self.engine = engine
         self.register = register
 
@@ -82,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log no requests."""
 
     def _request(self, *, readonly: bool) -> None:
-        if why := foreign(dict(self.headers.items()), self.server.port):
+        if why := foreign(dict(self.headers.items())):
             self.close_connection = True
             self._reply(
                 HTTPStatus.FORBIDDEN, f"{why}\n".encode(), {"Content-Type": "text/plain; charset=UTF-8"}

@@ -1,5 +1,6 @@
 """HTTP requests, parsed as ClickHouse's own interface does, and the headers of answers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
@@ -36,22 +37,23 @@ class HttpRequest:
     parameters: dict[str, str]
 
 
-def foreign(headers: Mapping[str, str], port: int) -> str:
-    """Return why a request is refused (a web page of another origin made a browser send it); "" where it is not.
+def foreign(headers: Mapping[str, str]) -> str:
+    """Return why a request is refused, because a web page of another origin made a browser send it; "" if it is not.
 
-    The server has no passwords, so anyone who can connect may use it, and so could any page in a browser on this machine.
-    Origin or Sec-Fetch-Site reveal a page of another origin; Host reveals a name that was rebound to the loopback.
+    The server has no passwords, and a browser on this machine reaches it. A page of another origin is known by Origin or
+    Sec-Fetch-Site; a page whose host name was rebound to the loopback is known by Host. Ports may differ: a proxy in front
+    has its own.
     """
-    own = {f"{name}:{port}" for name in LOOPBACK}
-    host = headers.get("Host", "")
-    if host.lower() not in own | set(LOOPBACK):
-        return f"Host {host!r}: this server answers on {', '.join(sorted(own))} only"
+    host = headers.get("Host", "").lower()
+    name = host[: host.rindex(":")] if re.search(r":\d+$", host) else host
+    if name not in LOOPBACK:
+        return f"Host {host!r}: this server answers to {', '.join(LOOPBACK)} only"
     origin = headers.get("Origin")
-    if origin is not None and origin.lower().removeprefix("http://") not in own:
-        return f"Origin {origin!r}: this server does not answer pages of other origins"
+    if origin is not None and origin.lower() != f"http://{host}":
+        return f"Origin {origin!r}: this server answers no pages of other origins"
     site = headers.get("Sec-Fetch-Site", "none")
     if site not in ("none", "same-origin"):
-        return f"Sec-Fetch-Site {site!r}: this server does not answer requests from pages of other origins"
+        return f"Sec-Fetch-Site {site!r}: this server answers no requests of pages of other origins"
     return ""
 
 

@@ -111,8 +111,8 @@ async def test_each_failure_is_reported_with_its_cause(broker, ca, tmp_path):
     cases = [
         ("EXPIRED", tls_only, "the broker's certificate has expired"),
         ("OTHER", tls_only, "the broker's certificate is for another name"),
-        ("MUTUAL", tls_only, "wants a certificate of this client that it trusts"),
-        ("MUTUAL", certified(ca, stranger.issue("client")), "wants a certificate of this client that it trusts"),
+        ("MUTUAL", tls_only, "requires a client certificate that it trusts"),
+        ("MUTUAL", certified(ca, stranger.issue("client")), "requires a client certificate that it trusts"),
         ("SCRAM", scram(ca, ssl_ca_location=str(stranger.pem)), "signed by a CA that is not trusted here"),
         ("SCRAM", scram(ca, sasl_password="wr0ng"), "refuses the login: wrong user name or password"),
         ("SCRAM", scram(ca, sasl_mechanism="PLAIN"), "does not have this SASL mechanism"),

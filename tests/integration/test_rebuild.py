@@ -188,7 +188,7 @@ def test_a_restarted_lane_has_the_state_of_one_that_never_stopped(
         await real(self, start)
         assert start.pending is not None
         assert start.pending.batch_no == DIES_IN
-        rebuilt.append(entries(self._state, start.clock))
+        rebuilt.append(entries(self.state, start.clock))
 
     monkeypatch.setattr(StateKeeper, "rebuild", rebuild)
     monkeypatch.setattr(state_module, "IDS_BETWEEN_LINES", 100)

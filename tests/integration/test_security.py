@@ -232,11 +232,11 @@ def test_each_mistake_ends_a_command_with_a_remedy(secured: Secured):
     cases: list[tuple[tuple[str, ...], str, dict[str, str], str, str]] = [
         (topics, "SCRAM", secured.scram(ssl_ca_location=str(secured.stranger.pem)), address, "CA that is not trusted here"),
         (topics, "OTHER", good, address, "the broker's certificate is for another name"),
-        (topics, "MUTUAL", tls_only, address, "wants a certificate of this client"),
+        (topics, "MUTUAL", tls_only, address, "requires a client certificate"),
         (topics, "MUTUAL", expired, address, "expired"),
         (topics, "PLAINTEXT", plain, address, "wants no login there"),
-        (status, "SCRAM", good, no_certificate, "wants a certificate of this client"),
-        (query, "SCRAM", good, no_certificate, "wants a certificate of this client"),
+        (status, "SCRAM", good, no_certificate, "requires a client certificate"),
+        (query, "SCRAM", good, no_certificate, "requires a client certificate"),
         (query, "SCRAM", good, address.replace(str(secured.ca.pem), str(secured.stranger.pem)), "not trusted here"),
         (status, "SCRAM", good, address + "-none", "clickhouse-password-none can't be read"),
     ]  # fmt: skip
@@ -341,7 +341,7 @@ def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
         with old_server(tmp_path / "server", more=configuration, password=CLICKHOUSE_PASSWORD) as server:
             assert asked_both(tls + certified + login) == ([(1,)], b"1\n")
             mistakes = {
-                tls + login: "wants a certificate of this client",
+                tls + login: "requires a client certificate",
                 tls + certified: "refuses 'default'",
                 tls.replace(str(ca.pem), str(stranger.pem)) + login: "CA that is not trusted here",
                 f"clickhouse://{HOST}:{native}/": "speaks TLS",

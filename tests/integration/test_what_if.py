@@ -224,7 +224,7 @@ def test_the_tables_of_rules_round_trip(address: ServerAddress) -> None:
         (found,) = await sink.rules.alerts(row.version)
         assert dataclasses.replace(found, raised_at=0) == breach
         default = load_rules("default")
-        judged = await sink.rules.judged(0, 2**40, 2**32, default.version)
+        judged = await sink.rules.evaluated(0, 2**40, 2**32, default.version)
         entry = await sink.ledger_end(0)
         assert entry is not None
         assert [b.batch_no for b in judged] == list(range(1, entry.batch_no + 1))
