@@ -69,7 +69,7 @@ def parse(text: str, where: str, name: str) -> Profile:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} is not TOML: {error}", remedy="mend the line it names") from None
+        raise UsageError(f"{where} is not TOML: {error}", remedy="fix the line it names") from None
     return _Reader(where).profile(document, name)
 
 

@@ -111,7 +111,7 @@ def parse(data: bytes, where: str, now: date) -> OwnList:
     except tomllib.TOMLDecodeError as e:
         at = _TOML_LINE.search(str(e))
         line = int(at[1]) if at else text.count("\n") + 1
-        raise UsageError(f"{where}:{line}: not TOML: {e}", remedy="Mend that line.") from e
+        raise UsageError(f"{where}:{line}: not TOML: {e}", remedy="Fix that line.") from e
     return _Checked(text, where, now, fields).result()
 
 

@@ -59,7 +59,7 @@ def test_a_profile_can_be_run(name):
         ("[settings]\nbatch_age_ms = 1", "settings.batch_age_ms", "batch_age_ms_max"),
         ('[settings]\ndatabase = "mine"', "settings.database", "known are"),
         ('[[faults]]\nkind = "kill-worker"', "faults[0].at", "quotes"),
-        ("nonsense", "mine.toml", "mend"),
+        ("nonsense", "mine.toml", "fix the line"),
     ],
 )
 def test_errors_name_file_key_and_remedy(text, key, remedy):

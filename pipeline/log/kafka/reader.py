@@ -256,7 +256,7 @@ class KafkaReader:
         )
 
     async def _refresh(self) -> None:
-        """Ask anew who leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
+        """Refresh the metadata: which broker leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
         await refresh_metadata(self._client)
         with suppress(KafkaError):  # a broker that is still away fails the next attempt
             await self._same_topics()
