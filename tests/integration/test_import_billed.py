@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -70,9 +71,8 @@ def connect_to(server: EmbeddedServer) -> Client:
 
 
 @pytest.fixture
-def made(tmp_path: Path, server: EmbeddedServer, request: pytest.FixtureRequest) -> Deployment:
-    name = f"d_{request.node.name}"[:60]
-    deployment = Deployment(tmp_path, server, "".join(c if c.isalnum() else "_" for c in name))
+def made(tmp_path: Path, server: EmbeddedServer) -> Deployment:
+    deployment = Deployment(tmp_path, server, f"d_{uuid4().hex}")
     deployment.command("migrate", *deployment.here)
     return deployment
 
