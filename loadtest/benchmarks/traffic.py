@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.kernels.shapes import Records
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
@@ -65,23 +65,23 @@ def write_traffic(servers: str, events: int) -> FilledTopic:
     """Make a topic with `events` events. Raises LogError."""
     model, settings = model_of(events), settings_of(servers, f"contestants.{events}")
     asyncio.run(create_topics(settings, partitions=PARTITIONS))
-    truth = TruthBuilder(model)
+    ground_truth = GroundTruthBuilder(model)
     with KafkaLogWriter(settings) as writer:
         for chunk in Generator(model, chunk_slots=CHUNK_SLOTS).chunks():
             for _, partition, block in chunk.blocks:
                 writer.append(0, partition, block)
-            truth.add(chunk.rows)
+            ground_truth.add(chunk.rows)
         writer.flush()
         written = writer.records_written()
-    found = truth.truth()
+    found = ground_truth.build()
     return FilledTopic(
         settings.topics[0], written, int(found.classes[:, Class.BILLABLE].sum()), minutes_of(found)
     )
 
 
-def minutes_of(truth: Truth) -> Records:
+def minutes_of(ground_truth: GroundTruth) -> Records:
     """Return the billable part of a ground truth as MINUTE rows."""
-    rows = truth.rollup[truth.rollup["class_code"] == Class.BILLABLE]
+    rows = ground_truth.rollup[ground_truth.rollup["class_code"] == Class.BILLABLE]
     place, index = np.unique(
         rows["publisher_id"].astype(np.int64) << 32 | rows["minute"], return_inverse=True
     )

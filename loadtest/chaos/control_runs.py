@@ -107,7 +107,7 @@ def _join_leave(scene: Scene) -> str:
     )
     second.start(*FAST)
     second.wait(WORKER_SECONDS_MAX)
-    wrong = differences_from(scene.truth, scene.deployment)
+    wrong = differences_from(scene.ground_truth, scene.deployment)
     return "; ".join(wrong[:MISCOUNTS_SHOWN])
 
 

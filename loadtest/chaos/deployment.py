@@ -9,7 +9,7 @@ from adledger.loadtest.lab.names import Names
 from adledger.loadtest.lab.processes import pause, resume
 from adledger.loadtest.lab.proxied import ProxiedServers
 from adledger.loadtest.lab.waiting import NotSeen, until
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
@@ -78,11 +78,11 @@ def free_disk(on: ChaosDeployment) -> None:
     on.servers.disk.free(on.servers.server.address, on.settings.database)
 
 
-def differences_from(truth: Truth, on: ChaosDeployment) -> list[str]:
+def differences_from(ground_truth: GroundTruth, on: ChaosDeployment) -> list[str]:
     """Return where tables differ from the ground truth, or from the ledger counted again; nothing when all is well."""
     client = connect(on.servers.server.address)
     try:
-        report = verify(truth, client, on.settings.database)
+        report = verify(ground_truth, client, on.settings.database)
         audited = audit(client, TableNames(on.settings.database), Scope(), recount=True)
     finally:
         client.disconnect()

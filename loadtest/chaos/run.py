@@ -102,12 +102,12 @@ def _main(request: ChaosRequest, given: ProxiedServers, say: Say) -> ChaosReport
         )
         course.run()
         say("traffic stops; catching up with the rest")
-        truth = traffic.stop()
-        report = replace(report, records=truth.records_received)
-        play.caught_up(truth.records_received, END_SECONDS_MAX)
+        ground_truth = traffic.stop()
+        report = replace(report, records=ground_truth.records_received)
+        play.caught_up(ground_truth.records_received, END_SECONDS_MAX)
         for worker in deployment.workers:
             worker.stop()
-        report = replace(report, wrong=tuple(differences_from(truth, deployment)), compared=True)
+        report = replace(report, wrong=tuple(differences_from(ground_truth, deployment)), compared=True)
     except (AdledgerError, OSError, DriverError) as error:
         report = replace(report, stopped=str(error))
     except KeyboardInterrupt:

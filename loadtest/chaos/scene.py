@@ -13,7 +13,7 @@ from adledger.loadtest.lab.proxied import ProxiedServers
 from adledger.loadtest.lab.waiting import NotSeen, until
 from adledger.loadtest.lab.workers import ADLEDGER, WorkerProcess
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
@@ -42,7 +42,7 @@ class Scene:
     """A filled deployment and the ground truth of its records. Several controls may use it, one after the other."""
 
     deployment: ChaosDeployment
-    truth: Truth
+    ground_truth: GroundTruth
     before: dict[int, int] = field(default_factory=dict)
     """Lane -> its last batch before the fault: errors up to it are another control's."""
 
@@ -120,13 +120,13 @@ def filled(given: ProxiedServers, folder: Path, events: int) -> Iterator[Scene]:
     """Give a deployment with traffic with a known ground truth in its topics; it ends with the block."""
     deployment = deploy(given, folder, partitions=MODEL.partitions, **SLOW)
     model = replace(MODEL, events=events)
-    truth = TruthBuilder(model)
+    ground_truth = GroundTruthBuilder(model)
     try:
         with KafkaLogWriter(deployment.direct, say=lambda _: None) as writer:
             for chunk in Generator(model).chunks():
                 for topic, partition, block in chunk.blocks:
                     writer.append(topic, partition, block)
-                truth.add(chunk.rows)
-        yield Scene(deployment, truth.truth())
+                ground_truth.add(chunk.rows)
+        yield Scene(deployment, ground_truth.build())
     finally:
         deployment.end(at_once=True)

@@ -5,7 +5,7 @@ import time
 
 from adledger.loadtest.lab.waiting import until
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
@@ -37,7 +37,7 @@ class ChaosTraffic:
         assert settings.log_time == "record", "the ground truth depends on the records' own times"
         self._model, self._settings = model, settings
         self.rate_per_second = rate_per_second
-        self._truth = TruthBuilder(model)
+        self._ground_truth = GroundTruthBuilder(model)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="traffic", daemon=True)
         self.records = 0
@@ -64,13 +64,13 @@ class ChaosTraffic:
         if self._thread.ident is not None:
             self._thread.join(END_SECONDS_MAX)
 
-    def stop(self) -> Truth:
+    def stop(self) -> GroundTruth:
         """Stop sending, and return the ground truth of what was sent. Raises AdledgerError where sending failed."""
         self.end()
         if self._thread.is_alive():
             self.failed = "the broker does not acknowledge it"
         self.flows()
-        return self._truth.truth()
+        return self._ground_truth.build()
 
     def _work(self) -> None:
         due = time.monotonic()
@@ -80,7 +80,7 @@ class ChaosTraffic:
                     for topic, partition, block in chunk.blocks:
                         writer.append(topic, partition, block)
                     writer.flush()
-                    self._truth.add(chunk.rows)
+                    self._ground_truth.add(chunk.rows)
                     self.records += len(chunk.rows)
                     # Not made up for after a stall: a burst of it would not be this rate.
                     due = max(due + len(chunk.rows) / self.rate_per_second, time.monotonic() - 1.0)

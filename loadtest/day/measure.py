@@ -17,7 +17,7 @@ from adledger import __version__
 from adledger.loadtest.day.plan import START_MS, Sample
 from adledger.loadtest.day.replay import Replayed
 from adledger.loadtest.lab.measured_process import cpu_seconds, measured
-from adledger.loadtest.traffic.ground_truth import ROLLUP, Truth, added
+from adledger.loadtest.traffic.ground_truth import ROLLUP, GroundTruth, added
 from adledger.loadtest.traffic.kernels.shapes import Records
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.loadtest.verification.differences import differing
@@ -73,8 +73,8 @@ def measure(
     day, begin = sample.day, time.monotonic()
     say(f"{sample.scale}: generating {day.events:,} events for {sample.lanes} lanes")
     with open_log(folder / "log", sample.lanes) as writer:
-        old = write_traffic(sample.old, writer, lambda _: None).truth
-        truth = write_traffic(day, writer, lambda _: None).truth
+        old = write_traffic(sample.old, writer, lambda _: None).ground_truth
+        ground_truth = write_traffic(day, writer, lambda _: None).ground_truth
     generated = time.monotonic() - begin
     say(f"{sample.scale}: replaying them, {sample.whole.batch_rows:,} records a batch")
     with EmbeddedServer.start(folder / "clickhouse") as server:
@@ -87,7 +87,7 @@ def measure(
                 done, memory = _replayed(sample, folder, address, settings)
             server_cpu = cpu_seconds(server.pid) - before
             say(f"{sample.scale}: comparing every publisher-minute with the ground truth")
-            problems = tuple(_problems(truth.merge(old), done, client))
+            problems = tuple(_problems(ground_truth.merge(old), done, client))
             rows, size = _stored(client)
             batches = _count(client, "ledger", f"WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}")
             texts = sum(_count(client, table) for table in TEXT_COLUMNS)
@@ -170,15 +170,15 @@ def _count(client: Client, table: str, where: str = "") -> int:
     return int(client.execute(f"SELECT count() FROM {DATABASE}.{table} {where}")[0][0])  # noqa: S608 - ours
 
 
-def _problems(truth: Truth, done: Replayed, client: Client) -> list[str]:
+def _problems(ground_truth: GroundTruth, done: Replayed, client: Client) -> list[str]:
     """Return what contradicts the ground truth, the ledger's own laws, or retention."""
     report = audit(client, TableNames(DATABASE), Scope(), recount=False)
     problems = [] if report.conserved and report.continuous else ["the ledger does not add up"]
-    if report.totals.records_received != truth.records_received:
+    if report.totals.records_received != ground_truth.records_received:
         problems.append(
-            f"{report.totals.records_received:,} records received, not {truth.records_received:,}"
+            f"{report.totals.records_received:,} records received, not {ground_truth.records_received:,}"
         )
-    wrong = len(differing(_before_rules(truth.rollup), _before_rules(_rollups(client))))
+    wrong = len(differing(_before_rules(ground_truth.rollup), _before_rules(_rollups(client))))
     if wrong:
         problems.append(f"{wrong:,} publisher-minutes differ from the ground truth")
     if not done.retention_rows:

@@ -1,4 +1,4 @@
-"""The demo's procedure: real logs, then generated traffic with attacks in it, judged and checked against the ground truth."""
+"""The demo's procedure: real logs, then generated traffic with attacks in it, evaluated and checked against the ground truth."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Protocol
 
 from adledger.loadtest.real_logs.expected import expected_of_files
 from adledger.loadtest.traffic.expected_records import GeneratedRecords, ListedRecords
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.kernels.shapes import I64
 from adledger.loadtest.traffic.lookup_tables import Lookup
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
@@ -46,13 +46,13 @@ class Filled:
     real_records: int
     generated_records: int
     generate_seconds: float
-    truth: Truth
+    ground_truth: GroundTruth
     expected: tuple[ListedRecords, GeneratedRecords]
 
     @property
     def lane_records(self) -> I64:
         """Records of each lane."""
-        return self.truth.classes.sum(axis=1)
+        return self.ground_truth.classes.sum(axis=1)
 
 
 class Shown(Protocol):
@@ -128,12 +128,12 @@ def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
     with FilesLogWriter(log) as writer:
         written = write_traffic(model, writer, shown.generating(model.events))
     seconds = time.monotonic() - begin
-    truth = Truth.of(real, model.partitions).merge(written.truth)
+    ground_truth = GroundTruth.of(real, model.partitions).merge(written.ground_truth)
     return Filled(
         records,
-        written.truth.records_received,
+        written.ground_truth.records_received,
         seconds,
-        truth,
+        ground_truth,
         (ListedRecords(real), GeneratedRecords(written)),
     )
 
@@ -143,7 +143,7 @@ def check(
 ) -> tuple[VerificationReport, VerdictCheck]:
     """Compare all tables with the ground truth, explain each difference, and check the rules' verdicts."""
     report = verify(
-        filled.truth, client, settings.database, filled.expected, before_rules=settings.rules != NONE
+        filled.ground_truth, client, settings.database, filled.expected, before_rules=settings.rules != NONE
     )
     lists = load_lists(today(), directory=settings.lists_dir, age_days_max=settings.list_age_days_max)
     return report, check_verdicts(client, settings.database, report.totals, lists)

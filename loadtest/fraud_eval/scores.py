@@ -50,7 +50,7 @@ EXPECTED_RULE: Mapping[Label, Reason] = {
 }
 """Label -> the rule (or the duplicate's mark) that must find its events."""
 
-JUDGED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
+EVALUATED = (Class.BILLABLE, Class.GIVT, Class.SIVT)
 INVALID = (Class.GIVT, Class.SIVT)
 
 SCORED = np.dtype(
@@ -121,7 +121,7 @@ def scores(
         Label.COOKIE_FARM: farm_excess(rows, rules),
     }
     attacked = np.isin(rows["label"], list(EXPECTED_RULE))
-    evaluated = np.isin(rows["class_code"], JUDGED)
+    evaluated = np.isin(rows["class_code"], EVALUATED)
     invalid = np.isin(rows["class_code"], INVALID)
     return (
         tuple(_attack(rows, label, excess, rules) for label in EXPECTED_RULE),

@@ -91,13 +91,13 @@ class KafkaGate:
                 return
             piece = bytes(buffer[:end])
             del buffer[:end]
-            yield piece, self._judge(side, piece)
+            yield piece, self._action(side, piece)
 
     def ended(self) -> None:
         """Forget unanswered requests."""
         self._asked.clear()
 
-    def _judge(self, side: Side, piece: bytes) -> Action:
+    def _action(self, side: Side, piece: bytes) -> Action:
         if side is Side.REQUESTS:
             api_key, api_version, correlation = _REQUEST.unpack_from(piece, _SIZE.size)
             self._asked[correlation] = api_key

@@ -45,7 +45,7 @@ class Threshold:
         return OPERATORS[self.comparison](value, self.bound)
 
     def result(self, metrics: Mapping[str, float | None], *, aborted: bool = False) -> ThresholdResult:
-        """Judge it. Where there is nothing to measure it does not hold, nor where it ended the run."""
+        """Return its result. Without a measurement it does not hold, nor where it ended the run."""
         value = metrics.get(self.name)
         return ThresholdResult(
             metric=self.metric, expression=self.expression, value=value,

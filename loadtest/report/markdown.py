@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
-from adledger.loadtest.report import figures, words
+from adledger.loadtest.report import figures, wording
 from adledger.loadtest.results.run_folder import Run, RunSummary
 
 WRONG_SHOWN_MAX = 5
@@ -31,23 +31,23 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def _lines(run: Run, summary: RunSummary) -> Iterator[str]:
-    said = words.headline(run, summary)
+    said = wording.headline(run, summary)
     yield f"### {said.mark} {escaped(run.profile_name)}: {escaped(said.title)}"
     yield ""
     yield escaped(said.sentence)
     yield ""
-    if reasons := words.reasons(summary):
+    if reasons := wording.reasons(summary):
         yield from (f"- {escaped(reason)}" for reason in reasons)
         yield ""
     yield from table(
-        ("what", "measured", ""), ((t.label, t.value, t.detail) for t in words.tiles(run, summary))
+        ("what", "measured", ""), ((t.label, t.value, t.detail) for t in wording.tiles(run, summary))
     )
     if summary.thresholds:
         yield ""
         yield from table(
             ("", "threshold", "measured"),
             (
-                (words.MARKS[words.GOOD if t.held else words.BAD], f"{t.metric}: {t.expression}", figures.metric(t.metric, t.value))
+                (wording.MARKS[wording.GOOD if t.held else wording.BAD], f"{t.metric}: {t.expression}", figures.metric(t.metric, t.value))
                 for t in summary.thresholds
             ),
         )  # fmt: skip
@@ -60,12 +60,12 @@ def _lines(run: Run, summary: RunSummary) -> Iterator[str]:
         yield from table(
             ("", "rate", "run"),
             (
-                (words.MARKS[words.GOOD if s.held else words.BAD], f"{figures.number(s.rate_per_second)} events/s", s.run_id)
+                (wording.MARKS[wording.GOOD if s.held else wording.BAD], f"{figures.number(s.rate_per_second)} events/s", s.run_id)
                 for s in summary.steps
             ),
         )  # fmt: skip
     yield ""
-    yield from (f"- {escaped(caution)}" for caution in words.cautions(run, summary))
+    yield from (f"- {escaped(caution)}" for caution in wording.cautions(run, summary))
     yield ""
     yield f"Run {escaped(summary.run_id)}. Repeat it:"
     yield from ("", "    " + shlex.join(run.command).replace("\n", " "))

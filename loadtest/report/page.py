@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from adledger.loadtest.report import figures, words
+from adledger.loadtest.report import figures, wording
 from adledger.loadtest.report.plot import drawing
 from adledger.loadtest.report.plots import plots_of
 from adledger.loadtest.report.rendering import render
@@ -28,9 +28,9 @@ SECTIONS = {
 def page(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> str:
     """Return the page as text. Raises UsageError where Jinja is not installed."""
     return render(
-        "page.html", run=run, summary=summary, sections=SECTIONS, no_network=NO_NETWORK, marks=words.MARKS,
-        verdict=words.headline(run, summary), reasons=words.reasons(summary), tiles=words.tiles(run, summary),
-        cautions=words.cautions(run, summary), thresholds=list(map(_threshold, summary.thresholds)),
+        "page.html", run=run, summary=summary, sections=SECTIONS, no_network=NO_NETWORK, marks=wording.MARKS,
+        verdict=wording.headline(run, summary), reasons=wording.reasons(summary), tiles=wording.tiles(run, summary),
+        cautions=wording.cautions(run, summary), thresholds=list(map(_threshold, summary.thresholds)),
         differences=_differences(summary), lines_max=LINES_MAX, plots=list(map(drawing, plots_of(run, summary, seconds))),
         figures=list(_figures(summary)), command=shlex.join(run.command), load=_load(run), environment=_environment(run),
     )  # fmt: skip
@@ -38,10 +38,10 @@ def page(run: Run, summary: RunSummary, seconds: Sequence[Second]) -> str:
 
 def _threshold(result: ThresholdResult) -> dict[str, str]:
     return {
-        "kind": words.GOOD if result.held else words.BAD,
+        "kind": wording.GOOD if result.held else wording.BAD,
         "outcome": "held" if result.held else "crossed, and ended the run" if result.aborted else "crossed",
         "threshold": f"{result.metric}: {result.expression}",
-        "meaning": words.meaning(result),
+        "meaning": wording.meaning(result),
         "value": "nothing" if result.value is None else figures.metric(result.metric, result.value),
     }
 
@@ -65,7 +65,7 @@ def _figures(summary: RunSummary) -> Iterator[tuple[str, str, str]]:
 
 def _load(run: Run) -> dict[str, Any]:
     return {
-        "rate": words.rate_asked(run), "executor": run.executor, "duration": f"{run.duration_seconds:g} s",
+        "rate": wording.rate_asked(run), "executor": run.executor, "duration": f"{run.duration_seconds:g} s",
         "warm-up": f"{run.warm_up_seconds:g} s", "partitions": run.profile.get("load", {}).get("partitions"),
         "workers": run.workers, "sender processes": run.senders, "seed": run.seed, "target": run.target,
         "log": run.source, "ClickHouse": run.clickhouse, "database": run.names.database,

@@ -55,7 +55,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Lines over `seconds` (a point's time is the end of its `point_seconds`); `judged` is the load's begin and end."""
+    """Lines over `seconds` (a point's time is the end of its `point_seconds`); `load_span` is the load's begin and end."""
 
     key: str
     title: str
@@ -63,7 +63,7 @@ class Plot:
     seconds: tuple[float, ...]
     point_seconds: int
     series: tuple[Series, ...]
-    judged: tuple[float, float]
+    load_span: tuple[float, float]
     spans: tuple[Span, ...] = ()
     limits: tuple[Limit, ...] = ()
     note: str = ""
@@ -133,7 +133,7 @@ def _spans(plot: Plot) -> Iterator[dict[str, Any]]:
 
 def _line(plot: Plot, series: Series, top: float, style: str) -> dict[str, Any]:
     assert len(series.values) == len(plot.seconds), "a value, or None, for each point"
-    values = _judged(plot, series)
+    values = _values_under_load(plot, series)
     return {
         "name": series.name, "style": style, "path": "".join(_path(plot, series, top)),
         "least": min(values, default=None), "mean": sum(values) / len(values) if values else None,
@@ -171,14 +171,14 @@ def _points(plot: Plot) -> Iterator[dict[str, str]]:
             }  # fmt: skip
 
 
-def _judged(plot: Plot, series: Series) -> list[float]:
-    begin, end = plot.judged
+def _values_under_load(plot: Plot, series: Series) -> list[float]:
+    begin, end = plot.load_span
     pairs = zip(plot.seconds, series.values, strict=True)
     return [value for second, value in pairs if value is not None and begin < second <= end]
 
 
 def _described(plot: Plot, series: Series) -> str:
-    values = _judged(plot, series)
+    values = _values_under_load(plot, series)
     if not values:
         return f"{series.name}: no value during the load."
     mean = figures.number(sum(values) / len(values))

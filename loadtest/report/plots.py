@@ -111,7 +111,7 @@ def _plot(
             Series(name, tuple(None if v is None else v / factor for v in values), wanted.sparse)
             for name, values in kept.items()
         ),
-        judged=(0.0, run.duration_seconds), spans=spans, limits=tuple(_limits(wanted, run, factor, unit)),
+        load_span=(0.0, run.duration_seconds), spans=spans, limits=tuple(_limits(wanted, run, factor, unit)),
         note=" ".join(filter(None, notes)),
     )  # fmt: skip
 

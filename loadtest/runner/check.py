@@ -10,7 +10,7 @@ from adledger.loadtest.results.run_folder import Verification
 from adledger.loadtest.traffic.expected_records import U64, ListedRecords
 from adledger.loadtest.traffic.expected_records import _offsets as offsets_of
 from adledger.loadtest.traffic.generator import TOPICS, Generator
-from adledger.loadtest.traffic.ground_truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.traffic.ground_truth import EXPECTED, GroundTruth, GroundTruthBuilder, expected_of
 from adledger.loadtest.traffic.kernels.shapes import I64, Records
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.verification.verify import ColumnarClient, VerificationReport, verify
@@ -37,12 +37,12 @@ class Sent:
                 return
             yield rows[rows["log_time"] < cuts[rows["partition"]]]
 
-    def truth(self) -> Truth:
+    def ground_truth(self) -> GroundTruth:
         """Return the expected content of the tables."""
-        builder = TruthBuilder(self.model)
+        builder = GroundTruthBuilder(self.model)
         for rows in self.rows():
             builder.add(rows)
-        return builder.truth()
+        return builder.build()
 
     def records_planned(self, end_ms: int) -> int:
         """Return how many records are planned before a time, sent or not."""
@@ -79,9 +79,9 @@ def checked(sent: Sent, client: ColumnarClient, database: str) -> Verification:
     began = time.monotonic()
     # Every rule evaluator is stored before its first use, even one without rules, which enforces nothing.
     ((judges,),) = client.execute(f"SELECT count() FROM {database}.judges WHERE enforced != 0")  # noqa: S608 - ours
-    report = verify(sent.truth(), client, database, [sent], before_rules=judges > 0)
+    report = verify(sent.ground_truth(), client, database, [sent], before_rules=judges > 0)
     return Verification(
-        ran=True, equal=report.equal, records_expected=report.truth.records_received,
+        ran=True, equal=report.equal, records_expected=report.ground_truth.records_received,
         records_found=report.totals.records_received, rows_compared=report.rows_compared,
         rows_wrong=report.rows_wrong, counts_wrong=len(report.wrong_counts), wrong=tuple(_wrong(report)), explanations=tuple(report.explanations),
         seconds=round(time.monotonic() - began, 3),

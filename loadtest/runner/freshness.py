@@ -77,10 +77,10 @@ def histogram() -> HdrHistogram:
 
 
 class Histograms:
-    """Freshness of a run: of all that was due from `judged_from_ms` on, and second by second of all."""
+    """Freshness of a run: of all that was due from `measured_from_ms` on, and second by second of all."""
 
-    def __init__(self, judged_from_ms: int) -> None:
-        self._judged_from_ms = judged_from_ms
+    def __init__(self, measured_from_ms: int) -> None:
+        self._measured_from_ms = measured_from_ms
         self.whole = {TAG_DUE: histogram(), TAG_LOG_TIME: histogram()}
         self._second = {TAG_DUE: histogram(), TAG_LOG_TIME: histogram()}
         self._lines: list[str] = []
@@ -90,7 +90,7 @@ class Histograms:
         for tag, age_ms in ((TAG_DUE, fresh.age_ms), (TAG_LOG_TIME, fresh.log_age_ms)):
             us = min(HIGHEST_US, max(LOWEST_US, age_ms * US_PER_MS))
             self._second[tag].record_value(us, fresh.count)
-            if fresh.due_ms >= self._judged_from_ms:
+            if fresh.due_ms >= self._measured_from_ms:
                 self.whole[tag].record_value(us, fresh.count)
 
     def end_second(self, end_ms: int) -> dict[str, float | None]:

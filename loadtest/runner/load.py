@@ -15,8 +15,8 @@ from adledger.loadtest.lab.workers import wait_until_ready as wait_for_workers
 from adledger.loadtest.profiles.profile import Profile
 from adledger.loadtest.profiles.thresholds import Threshold
 from adledger.loadtest.results.run_folder import FaultResult, Second
+from adledger.loadtest.runner.assessment import metrics_so_far
 from adledger.loadtest.runner.faults import Faults
-from adledger.loadtest.runner.judge import metrics_so_far
 from adledger.loadtest.runner.ledger_poller import LedgerPoller
 from adledger.loadtest.runner.outlet import now_ms
 from adledger.loadtest.runner.samples import Samples, Scraper

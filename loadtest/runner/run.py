@@ -15,7 +15,7 @@ from adledger.loadtest.lab.servers import Servers
 from adledger.loadtest.profiles.profile import Fault, Profile
 from adledger.loadtest.profiles.thresholds import EXACT
 from adledger.loadtest.results.run_folder import FRESHNESS, RUN, Run, RunFolder, RunSummary, Verification
-from adledger.loadtest.runner import judge
+from adledger.loadtest.runner import assessment
 from adledger.loadtest.runner.check import Sent, checked, cuts_of, not_verified
 from adledger.loadtest.runner.faults import Faults
 from adledger.loadtest.runner.load import Interrupt, LoadRun, Outcome, Screen
@@ -136,7 +136,7 @@ def verify_again(folder: RunFolder, clickhouse: str, screen: Screen) -> RunSumma
     metrics = {**summary.metrics, EXACT.metric: verification.rows_wrong + verification.counts_wrong}
     others = tuple(t for t in summary.thresholds if t.metric != EXACT.metric)
     thresholds = (*others, EXACT.result(metrics))
-    verdict, why = judge.after_verification(summary.verdict, summary.why, thresholds)
+    verdict, why = assessment.after_verification(summary.verdict, summary.why, thresholds)
     after = replace(
         summary, verification=verification, metrics=metrics, thresholds=thresholds, verdict=verdict, why=why
     )
@@ -175,15 +175,17 @@ def _summary(
         if paced and not (loaded.interrupted or loaded.aborted)
         else 0
     )
-    facts = judge.RunFacts(
+    facts = assessment.RunFacts(
         seconds=planned.schedule.seconds, paced=paced,
         dropped=max(0, due - loaded.samples.totals.sent) if due else 0, go_ms=loaded.go_ms,
         drained_seconds=loaded.drained_seconds, interrupted=loaded.interrupted, verify_wanted=request.verify,
         wrong=tuple(loaded.wrong),
     )  # fmt: skip
-    metrics = judge.metrics_of(loaded.samples, facts, verification)
-    results = judge.judged(request.profile.thresholds, loaded.aborted, metrics, verified=verification.ran)
-    verdict, why = judge.verdict_of(results, loaded.faults, verification, facts, metrics)
+    metrics = assessment.metrics_of(loaded.samples, facts, verification)
+    results = assessment.threshold_results(
+        request.profile.thresholds, loaded.aborted, metrics, verified=verification.ran
+    )
+    verdict, why = assessment.verdict_of(results, loaded.faults, verification, facts, metrics)
     return RunSummary(
         run_id=run_id, verdict=verdict, why=why, metrics=metrics, thresholds=results, faults=loaded.faults,
         verification=verification,

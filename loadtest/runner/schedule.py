@@ -96,10 +96,10 @@ def plan(
     model = _model(
         profile, settings, seed, start_ms=now_ms, events=events, ramps=ramps, margin=MARGIN_MINUTES
     )
-    judged = total - load.warm_up_seconds if wanted else length - load.warm_up_seconds
+    measured = total - load.warm_up_seconds if wanted else length - load.warm_up_seconds
     schedule = Schedule(
         start_ms=now_ms, end_ms=now_ms + round(total * 1_000), speed=1.0 if wanted else 0.0,
-        warm_up_seconds=load.warm_up_seconds, seconds=judged,
+        warm_up_seconds=load.warm_up_seconds, seconds=measured,
     )  # fmt: skip
     return Plan(model, schedule, wanted)
 

@@ -63,7 +63,7 @@ _TABLE_PLACES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """Expected tables of some records.
 
     `rollup` (ROLLUP) has the decodable ones. `classes[lane, class code]`, `malformed[reason code]`,
@@ -90,14 +90,14 @@ class Truth:
             totals[code >> 16, code & 0xFFFF] = int(rows["records"].sum()), exact_sum(rows["money_nanos"])
         return totals
 
-    def merge(self, other: "Truth") -> "Truth":
+    def merge(self, other: "GroundTruth") -> "GroundTruth":
         """Return the ground truth of both, which share no record. Raises UsageError for different partition counts."""
         if len(self.misrouted) != len(other.misrouted):
             raise UsageError(
                 f"ground truths of {len(self.misrouted)} and {len(other.misrouted)} partitions don't add up",
                 remedy="generate both for one log",
             )
-        return Truth(
+        return GroundTruth(
             added(np.concatenate([self.rollup, other.rollup])),
             self.classes + other.classes,
             self.malformed + other.malformed,
@@ -146,12 +146,12 @@ class Truth:
         )
 
 
-class TruthBuilder:
+class GroundTruthBuilder:
     """Adds up the ground truth of a model's rows, chunk by chunk, in memory of about 50 bytes a rollup row."""
 
     def __init__(self, model: TrafficModel) -> None:
         self._currencies = sorted(map(currency_code, (model.currency, model.second_currency)))
-        self._counts = Truth.empty(model.partitions)
+        self._counts = GroundTruth.empty(model.partitions)
         self._keys = np.zeros(_TABLE_PLACES, np.uint64)
         self._records, self._money = np.zeros((2, _TABLE_PLACES), np.int64)
         self._used = 0
@@ -167,7 +167,7 @@ class TruthBuilder:
             if done < len(rows):
                 self._grow()
 
-    def truth(self) -> Truth:
+    def build(self) -> GroundTruth:
         """Return the ground truth of all rows so far."""
         places = np.flatnonzero(self._keys)
         places = places[np.argsort(self._keys[places])]
@@ -181,7 +181,7 @@ class TruthBuilder:
         rollup["records"] = self._records[places]
         rollup["money_nanos"] = self._money[places]
         counts = self._counts
-        return Truth(
+        return GroundTruth(
             rollup,
             counts.classes.copy(),
             counts.malformed.copy(),
@@ -201,9 +201,9 @@ def exact_sum(values: npt.NDArray[np.int64]) -> int:
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
 
 
-def merged(truths: Iterable[Truth], partitions: int) -> Truth:
+def merged(truths: Iterable[GroundTruth], partitions: int) -> GroundTruth:
     """Return the combined ground truth."""
-    return reduce(Truth.merge, truths, Truth.empty(partitions))
+    return reduce(GroundTruth.merge, truths, GroundTruth.empty(partitions))
 
 
 def expected_of(rows: Records, offsets: I64) -> Records:

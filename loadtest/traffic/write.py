@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adledger.loadtest.traffic.generator import TOPICS, Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.kernels.shapes import I64
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import UsageError
@@ -18,7 +18,7 @@ class Written:
     """What was written: the model, its ground truth, and the offset of its first record in each [topic, partition]."""
 
     model: TrafficModel
-    truth: Truth
+    ground_truth: GroundTruth
     first_offsets: I64
 
 
@@ -28,17 +28,17 @@ def write_traffic(model: TrafficModel, writer: FilesLogWriter, progress: Callabl
     Raises UsageError where the log does not fit the model (partitions, or records later than its start), LogError.
     """
     _check_fits(model, writer)
-    truth = TruthBuilder(model)
+    ground_truth = GroundTruthBuilder(model)
     first_offsets = np.full((TOPICS, model.partitions), -1, np.int64)
     for chunk in Generator(model).chunks():
         for topic, partition, block in chunk.blocks:
             offset = writer.append(topic, partition, block)
             if first_offsets[topic, partition] < 0:
                 first_offsets[topic, partition] = offset
-        truth.add(chunk.rows)
+        ground_truth.add(chunk.rows)
         progress(len(chunk.rows))
     writer.flush()
-    return Written(model, truth.truth(), first_offsets)
+    return Written(model, ground_truth.build(), first_offsets)
 
 
 def _check_fits(model: TrafficModel, writer: FilesLogWriter) -> None:

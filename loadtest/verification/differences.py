@@ -20,7 +20,7 @@ class RollupDifference:
     """A publisher-minute row that is not as expected; a row that is missing counts as 0 records."""
 
     table: str
-    key: tuple[int, int, int, int, int]  # truth.ROLLUP_KEY
+    key: tuple[int, int, int, int, int]  # in the order of ROLLUP_KEY
     expected: tuple[int, int]  # records, nanos
     found: tuple[int, int]
 

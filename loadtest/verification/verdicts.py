@@ -19,7 +19,7 @@ from adledger.pipeline.lists.load import Lists
 from adledger.pipeline.rules.registry import RULE_BITS, RULES
 from adledger.schemas.classes import CLASS_NAMES, Class
 
-JUDGED = (Class.BILLABLE, *FILTERED)
+EVALUATED = (Class.BILLABLE, *FILTERED)
 SAMPLE_OF_HITS, SAMPLE_OF_REST = 3, 10
 """Events that are evaluated again: of each set of rules that hit any, and of those that none hit."""
 
@@ -31,7 +31,7 @@ class VerdictCheck:
     """The result: a line for each error, and how many events the plain rules evaluated again."""
 
     wrong: tuple[str, ...]
-    judged_again: int
+    evaluated_again: int
 
 
 def check_verdicts(client: ColumnarClient, database: str, ledger: Totals, lists: Lists) -> VerdictCheck:
@@ -62,7 +62,7 @@ def _classes(client: ColumnarClient, tables: TableNames) -> Iterator[str]:
     )
     for version, code, reasons, events in client.execute(
         f"SELECT judge_version, class_code, reasons, count() FROM {tables('events')} "
-        f"WHERE class_code IN ({', '.join(f'{c:d}' for c in JUDGED)}) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        f"WHERE class_code IN ({', '.join(f'{c:d}' for c in EVALUATED)}) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     ):
         due = class_of(reasons, enforced.get(version, 0))
         if due != code:
@@ -78,12 +78,12 @@ def _sums(client: ColumnarClient, tables: TableNames, ledger: Totals) -> Iterato
             for code, currency, number, nanos in client.execute(
                 f"SELECT class_code, currency_code, {records}, sum(money_nanos) FROM {tables(table)} GROUP BY 1, 2"
             )
-            if code in JUDGED
+            if code in EVALUATED
         }
         due = {
             key: (number, ledger.nanos_by_currency.get(key, 0))
             for key, number in ledger.records_by_currency.items()
-            if key[0] in JUDGED and number
+            if key[0] in EVALUATED and number
         }
         for key in sorted({*found, *due}):
             if found.get(key) != due.get(key):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from adledger.loadtest.traffic.expected_records import ExpectedRecords
-from adledger.loadtest.traffic.ground_truth import CLASSES, REASONS, ROLLUP, Truth
+from adledger.loadtest.traffic.ground_truth import CLASSES, REASONS, ROLLUP, GroundTruth
 from adledger.loadtest.traffic.kernels.shapes import I64, Records
 from adledger.loadtest.verification.differences import (
     RollupDifference,
@@ -51,11 +51,11 @@ class VerificationReport:
     """What verification found.
 
     `totals` are the ledger's, as they are there; `before_rules`: they were compared with givt and sivt counted as
-    billable (`judged_as_billable`). `wrong_counts` say in words which counts differ from the ground truth, `differences` are the
+    billable (`counted_as_billable`). `wrong_counts` say in words which counts differ from the ground truth, `differences` are the
     first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
     """
 
-    truth: Truth
+    ground_truth: GroundTruth
     totals: Totals
     rows_compared: int
     rows_wrong: int
@@ -71,7 +71,7 @@ class VerificationReport:
 
 
 def verify(
-    truth: Truth,
+    ground_truth: GroundTruth,
     client: ColumnarClient,
     database: str,
     records: Sequence[ExpectedRecords] = (),
@@ -85,17 +85,19 @@ def verify(
     """
     tables = TableNames(database)
     ledger = totals(client, tables)
-    compared = judged_as_billable(ledger) if before_rules else ledger
+    compared = counted_as_billable(ledger) if before_rules else ledger
     class_code = BEFORE_RULES if before_rules else "class_code"
     wrong = [
-        *_ledger_differences(truth, compared), *_count_differences(truth, client, tables, class_code),
+        *_ledger_differences(ground_truth, compared), *_count_differences(ground_truth, client, tables, class_code),
     ]  # fmt: skip
     rows_wrong, found = 0, list[RollupDifference]()
     for table, records_of_row in (("rollup_minute", "sum(records)"), ("events", "count()")):
-        for span in publisher_spans(truth.rollup):
-            in_span = (truth.rollup["publisher_id"] >= span[0]) & (truth.rollup["publisher_id"] < span[1])
+        for span in publisher_spans(ground_truth.rollup):
+            in_span = (ground_truth.rollup["publisher_id"] >= span[0]) & (
+                ground_truth.rollup["publisher_id"] < span[1]
+            )
             expected, stored = (
-                truth.rollup[in_span],
+                ground_truth.rollup[in_span],
                 _stored(client, tables, table, records_of_row, class_code, span),
             )
             keys = differing(expected, stored)
@@ -104,11 +106,11 @@ def verify(
             found += differences(table, expected, stored, keys[:room])
     explanations = explain(found, client, tables, records, class_code) if found or wrong else []
     return VerificationReport(
-        truth, ledger, len(truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations), before_rules
+        ground_truth, ledger, len(ground_truth.rollup), rows_wrong, tuple(wrong), tuple(found), tuple(explanations), before_rules
     )  # fmt: skip
 
 
-def judged_as_billable(ledger: Totals) -> Totals:
+def counted_as_billable(ledger: Totals) -> Totals:
     """Return totals with what rules filtered counted as billable."""
 
     def moved(amounts: Mapping[ClassMoney, int]) -> dict[ClassMoney, int]:
@@ -148,17 +150,19 @@ def _stored(
     return rollup
 
 
-def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
+def _ledger_differences(ground_truth: GroundTruth, ledger: Totals) -> list[str]:
     """Return where the ledger's totals differ from the ground truth: received, each class, each class's money."""
     wrong = []
-    if ledger.records_received != truth.records_received:
-        wrong.append(f"ledger: {ledger.records_received:,} records received, not {truth.records_received:,}")
-    expected_classes = truth.classes.sum(axis=0)
+    if ledger.records_received != ground_truth.records_received:
+        wrong.append(
+            f"ledger: {ledger.records_received:,} records received, not {ground_truth.records_received:,}"
+        )
+    expected_classes = ground_truth.classes.sum(axis=0)
     for code in Class:
         found, expected = ledger.records.get(code, 0), int(expected_classes[code])
         if found != expected:
             wrong.append(f"ledger: {found:,} records {CLASS_NAMES[code]}, not {expected:,}")
-    money = truth.money()
+    money = ground_truth.money()
     for key in sorted({*money, *ledger.nanos_by_currency}):
         nanos, due = ledger.nanos_by_currency.get(key, 0), money.get(key, (0, 0))[1]
         if nanos != due:
@@ -168,10 +172,10 @@ def _ledger_differences(truth: Truth, ledger: Totals) -> list[str]:
 
 
 def _count_differences(
-    truth: Truth, client: ColumnarClient, tables: TableNames, class_code: str
+    ground_truth: GroundTruth, client: ColumnarClient, tables: TableNames, class_code: str
 ) -> list[str]:
     """Return where counts by lane, or of dead letters by reason, differ from the ground truth."""
-    lanes = len(truth.misrouted)
+    lanes = len(ground_truth.misrouted)
     classes = np.zeros((lanes, CLASSES), np.int64)
     misrouted, conflicts = np.zeros((2, lanes), np.int64)
     for lane, code, records, flagged, conflicting in client.execute(
@@ -188,10 +192,10 @@ def _count_differences(
         classes[lane, Class.MALFORMED] += records
         malformed[reason] += records
     return [
-        *_unequal(lambda lane, code: f"{CLASS_NAMES[Class(code)]} records of lane {lane}", classes, truth.classes),
-        *_unequal(lambda lane: f"misrouted records of lane {lane}", misrouted, truth.misrouted),
-        *_unequal(lambda lane: f"conflicting duplicates of lane {lane}", conflicts, truth.conflicts),
-        *_unequal(lambda reason: f"dead letters for {Malformed(reason).name}", malformed, truth.malformed),
+        *_unequal(lambda lane, code: f"{CLASS_NAMES[Class(code)]} records of lane {lane}", classes, ground_truth.classes),
+        *_unequal(lambda lane: f"misrouted records of lane {lane}", misrouted, ground_truth.misrouted),
+        *_unequal(lambda lane: f"conflicting duplicates of lane {lane}", conflicts, ground_truth.conflicts),
+        *_unequal(lambda reason: f"dead letters for {Malformed(reason).name}", malformed, ground_truth.malformed),
     ]  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def _as_json(result: DemoResult) -> dict[str, Any]:
     report, filled = result.report, result.filled
     return result.summary.as_json() | {
         "truth_equal": report.equal,
-        "verdicts_judged_again": result.verdicts.judged_again,
+        "verdicts_evaluated_again": result.verdicts.evaluated_again,
         "publisher_minutes": report.rows_compared,
         "publisher_minutes_wrong": report.rows_wrong,
         "wrong": result.wrong,
@@ -176,7 +176,7 @@ def _print_text(result: DemoResult) -> None:
         )
     if not result.verdicts.wrong:
         out(
-            f"verdicts follow from their reasons; the plain rules agree on {result.verdicts.judged_again:,} events evaluated again"
+            f"verdicts follow from their reasons; the plain rules agree on {result.verdicts.evaluated_again:,} events evaluated again"
         )
     out(f"conserved: {_yes(summary.conserved)}   continuous: {_yes(summary.continuous)}")
     out("")
@@ -205,28 +205,28 @@ def _class_rows(report: "VerificationReport") -> list[tuple[object, ...]]:
 
     The ground truth does not model rules: it has one sum of billable, givt and sivt, in a separate row.
     """
-    from adledger.loadtest.verification.verify import FILTERED, judged_as_billable
+    from adledger.loadtest.verification.verify import FILTERED, counted_as_billable
     from adledger.pipeline.ledger.totals import WITHOUT_MONEY
     from adledger.schemas.classes import CLASS_NAMES, Class
 
-    expected, received = report.truth.money(), report.truth.classes.sum(axis=0)
+    expected, received = report.ground_truth.money(), report.ground_truth.classes.sum(axis=0)
     decided = (Class.BILLABLE, *FILTERED) if report.before_rules else ()
     rows: list[tuple[object, ...]] = []
     for code in sorted(Class, key=lambda c: c not in decided):
         currencies = sorted({u for c, u in {*expected, *report.totals.records_by_currency} if c == code})
         if code in WITHOUT_MONEY or not currencies:
             found, should = report.totals.records.get(code, 0), int(received[code])
-            truth = (
+            cells = (
                 (None, None, None, "", "")
                 if code in decided
                 else (should, None, None, "", _yes(found == should))
             )
-            rows.append((CLASS_NAMES[code], found, *truth))
+            rows.append((CLASS_NAMES[code], found, *cells))
         else:
             due = None if code in decided else expected
             rows += [_class_row(CLASS_NAMES[code], report.totals, (code, u), due) for u in currencies]
         if code in decided[-1:]:
-            summed = judged_as_billable(report.totals)
+            summed = counted_as_billable(report.totals)
             of_all = sorted(u for c, u in {*expected, *summed.records_by_currency} if c == Class.BILLABLE)
             rows += [_class_row("these three", summed, (Class.BILLABLE, u), expected) for u in of_all]
     return rows

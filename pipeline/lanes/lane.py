@@ -177,13 +177,13 @@ class Lane:
 
     async def _idle_batch(self, buffer: LaneBuffer, clock: int, idle_since: float) -> Batch | None:
         """Return the empty batch that advances an idle lane's watermark, or None if it is not due."""
-        idle_clock = self._ports.limits.idle_clock
-        if idle_clock is None:
+        idle_watermark = self._ports.limits.idle_watermark
+        if idle_watermark is None:
             return None
-        if asyncio.get_running_loop().time() < idle_since + idle_clock.every_seconds:
+        if asyncio.get_running_loop().time() < idle_since + idle_watermark.every_seconds:
             return None
         now = await self._delivery.retry(self._ports.sink.server_time)
-        clock_after = (now - idle_clock.skew_seconds) * 1000
+        clock_after = (now - idle_watermark.skew_seconds) * 1000
         return buffer.idle(clock, clock_after) if clock_after > clock else None
 
     async def _gather_batch(self, buffer: LaneBuffer, clock: int) -> Batch | None:

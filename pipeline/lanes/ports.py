@@ -54,7 +54,7 @@ async def announce_to_nobody(_: RolledUp) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class IdleClock:
+class IdleWatermark:
     """An idle lane writes an empty batch at intervals, which advances its watermark to the server's time minus the skew."""
 
     every_seconds: int
@@ -75,7 +75,7 @@ class LaneLimits:
     write_deadline_seconds: int
     retry: RetryPolicy
     default_currency: int
-    idle_clock: IdleClock | None = None
+    idle_watermark: IdleWatermark | None = None
     slot_secret: SlotSecret = KNOWN_SECRET  # of this process: decides slots in its hash tables, nothing else
 
 

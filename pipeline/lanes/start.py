@@ -16,7 +16,7 @@ from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.emit import Emit, Event, fan_out, ignore
 from adledger.pipeline.lanes.event_log import event_log
 from adledger.pipeline.lanes.events import AlertRaised, OwnershipChanged, RulesNoticed, RulesTrouble
-from adledger.pipeline.lanes.ports import Announce, IdleClock, LaneLimits, announce_to_nobody
+from adledger.pipeline.lanes.ports import Announce, IdleWatermark, LaneLimits, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import Meter
 from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
@@ -148,7 +148,9 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
             settings.retry_attempts_max if until_caught_up else None, settings.retry_backoff_ms_max
         ),
         default_currency=currency_code(settings.currency),
-        idle_clock=IdleClock(settings.idle_watermark_interval_seconds, settings.clock_skew_seconds_max)
+        idle_watermark=IdleWatermark(
+            settings.idle_watermark_interval_seconds, settings.clock_skew_seconds_max
+        )
         if live
         else None,
         slot_secret=new_secret(),

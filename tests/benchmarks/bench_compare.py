@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adledger.loadtest.compare.change import METRICS, ChangeKind, change_of
-from tests.support.noises import NOISES
+from tests.support.noise import NOISE_MODELS
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1_800)]
 
@@ -15,7 +15,7 @@ WORSE = 1.1
 @pytest.mark.parametrize("runs", [3, 5])
 def test_a_against_a(runs):
     rng = np.random.default_rng(5)
-    for name, noise in NOISES.items():
+    for name, noise in NOISE_MODELS.items():
         told = 0
         for _ in range(COMPARISONS):
             sides = [(metric, *(noise(rng, runs).tolist() for _ in range(2))) for metric in METRICS]

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 
 EVENTS = 1_000_000
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.benchmark
 
 def measure(what: str, model: TrafficModel, *, render: bool, **options) -> None:
     for run in ("compiling", "measured"):
-        generator, truth, size = Generator(model, **options), TruthBuilder(model), 0
+        generator, ground_truth, size = Generator(model, **options), GroundTruthBuilder(model), 0
         begin = time.process_time()
         for chunk in generator.chunks() if render else generator.rows():
-            truth.add(chunk.rows)
+            ground_truth.add(chunk.rows)
             size += sum(len(block.values) for _, _, block in chunk.blocks)
         seconds = time.process_time() - begin
         if run == "measured":

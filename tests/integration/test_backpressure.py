@@ -36,7 +36,7 @@ def test_a_clickhouse_that_is_away(kafka: LocalBroker, tmp_path: Path) -> None:
             batch_rows_max=128, inserts_per_second_max=16, retry_backoff_ms_max=BACKOFF_MS_MAX,
             kafka={"session.timeout.ms": str(SESSION_MS)},
         )  # fmt: skip
-        truth = write_traffic_to_kafka(MODEL, made.settings)
+        ground_truth = write_traffic_to_kafka(MODEL, made.settings)
         with (
             started(tmp_path / "worker", "run", "--config", str(tmp_path / "adledger.toml")) as worker,
             made.client() as client,
@@ -68,7 +68,7 @@ def test_a_clickhouse_that_is_away(kafka: LocalBroker, tmp_path: Path) -> None:
                 assert "Traceback" not in worker.err
                 fast = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
                 made.run_to_the_end("last", *fast)
-                made.assert_true(truth)
+                made.assert_expected(ground_truth)
 
 
 def readyz(worker: Command) -> tuple[int, str]:

@@ -66,7 +66,7 @@ def test_the_demo_shows_what_the_rules_find(demo):
     found = json.loads(demo[1].stdout)
     assert found["classes"]["givt"]["records"] > 2_700
     assert found["classes"]["sivt"]["records"] > 50
-    assert found["verdicts_judged_again"] > 20
+    assert found["verdicts_evaluated_again"] > 20
     reasons = adledger(
         "query", "SELECT DISTINCT reason FROM v_reasons WHERE step IN ('givt', 'sivt')",
         "--clickhouse", f"embedded:{demo[0] / CLICKHOUSE}",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from adledger.loadtest.lab.broker import LocalBroker
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
@@ -38,7 +38,7 @@ class Deployment:
 
     settings: Settings
     folder: Path
-    truth: Truth
+    ground_truth: GroundTruth
 
     def run(self, *more: str, web_port: str = "0") -> tuple[str, ...]:
         return ("run", "--config", str(self.folder / "adledger.toml"), "--web-port", web_port, *more)
@@ -60,7 +60,7 @@ def deployment(kafka: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_group_catches_up_and_its_tables_equal_the_ground_truth(deployment: Deployment):
     """A worker on Kafka with --until-caught-up ends with one JSON object on stdout, and every table equals the ground
-    truth.
+    ground truth.
     """
     ended = adledger(deployment.folder / "caught-up", *deployment.run("--until-caught-up", "--json"))
     assert ended.wait() == 0, ended.err
@@ -72,7 +72,7 @@ def test_a_group_catches_up_and_its_tables_equal_the_ground_truth(deployment: De
     with EmbeddedServer.start(deployment.folder / "clickhouse") as server:
         client = connect(ServerAddress(server.host, server.port, server.http_port))
         try:
-            report = verify(deployment.truth, client, deployment.settings.database)
+            report = verify(deployment.ground_truth, client, deployment.settings.database)
         finally:
             client.disconnect()
     assert report.equal, report
@@ -92,7 +92,7 @@ def test_pages_of_a_worker_know_every_publisher(deployment: Deployment):
             "lanes": MODEL.partitions,
         }
         command.until(lambda: json.loads(page(url, "readyz")[1]) == ready)
-        publisher = recent_publisher(deployment.truth)
+        publisher = recent_publisher(deployment.ground_truth)
 
         def live() -> Any:
             return json.loads(page(url, f"publishers/{publisher}/live")[1])
@@ -195,7 +195,9 @@ def page(url: str, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-def recent_publisher(truth: Truth) -> int:
+def recent_publisher(ground_truth: GroundTruth) -> int:
     """Return a publisher with many records in the last half hour of the log."""
-    rollup = truth.rollup[truth.rollup["minute"] >= truth.rollup["minute"].max() - 30 * 60]
+    rollup = ground_truth.rollup[
+        ground_truth.rollup["minute"] >= ground_truth.rollup["minute"].max() - 30 * 60
+    ]
     return int(rollup["publisher_id"][rollup["records"].argmax()])

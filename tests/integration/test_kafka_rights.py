@@ -73,7 +73,7 @@ def test_each_missing_right_is_named_with_the_command_that_grants_it(
     The doctor says the same, and neither waits in vain.
     """
     admin = Deployment.make(broker.address("PLAINTEXT"), server, tmp_path / "admin", partitions=2)
-    truth = write_traffic_to_kafka(MODEL, admin.settings)
+    ground_truth = write_traffic_to_kafka(MODEL, admin.settings)
     names = {name: getattr(admin.settings, name) for name in ("group", "rollups_topic", "database")}
     user = Deployment.without_topics(
         broker.address("USERS"), server, tmp_path / "user", topics=list(admin.settings.topics), **names,
@@ -105,7 +105,7 @@ def test_each_missing_right_is_named_with_the_command_that_grants_it(
         assert asyncio.run(lacking()) == remedies[1:]
         remedies = remedies[1:]
     user.run_to_the_end("worker")
-    user.assert_true(truth)
+    user.assert_expected(ground_truth)
 
 
 def test_an_import_needs_other_rights(broker: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:

@@ -102,13 +102,13 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
     events and money are all there.
     """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
-    truth = write_traffic_to_kafka(MODEL, deployment.settings)
+    ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
     (tmp_path / "new.toml").write_text(SECOND.text())
     publish = ("rules", "publish", str(tmp_path / "new.toml"), "--config", str(tmp_path / "adledger.toml"))
     with ExitStack() as stack:
         client = stack.enter_context(deployment.client())
         database = deployment.settings.database
-        look, judged, tables = (
+        look, evaluated, tables = (
             LedgerLook(client, database),
             Evaluated(client, database),
             RulesTables(client, database),
@@ -116,46 +116,46 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         first, second = (stack.enter_context(deployment.worker(name)) for name in ("first", "second"))
         look.wait_for_batches(first, BATCHES_BETWEEN)
         first.until(
-            lambda: judged.lanes_under(FIRST) == LANES and held_lanes(first) | held_lanes(second) == LANES
+            lambda: evaluated.lanes_under(FIRST) == LANES and held_lanes(first) | held_lanes(second) == LANES
         )
 
         published = adledger(tmp_path / "publish", *publish, "--author", "mia", "--reason", "ticket 71")
         assert published.process.returncode == 0, published.err
-        first.until(lambda: judged.lanes_under(SECOND) == LANES)
+        first.until(lambda: evaluated.lanes_under(SECOND) == LANES)
 
         tables.publish(THIRD, "mode = [", "mia", "the table is not checked")
         first.until(lambda: "is refused" in first.err)
         second.until(lambda: "is refused" in second.err)
         look.wait_for_batches(first, BATCHES_BETWEEN)
-        assert {sets[-1] for sets in judged.sets().values()} == {SECOND.version}
+        assert {sets[-1] for sets in evaluated.sets().values()} == {SECOND.version}
         refused = [alert for alert in tables.alerts(10) if alert.kind == AlertKind.REFUSED]
         assert {alert.rules_version for alert in refused} == {THIRD.version}
 
         [(lane, batch_no), *_] = look.kill_in_mid_batch(second, held_lanes(second))
         tables.publish(THIRD, THIRD.text(), "mia", "stricter")
         intent = asyncio.run(deployment.intents())[lane]
-        assert (intent["batch"], judged.rules_of(intent["judge"])) == (batch_no, SECOND.version)
-        assert judged.evaluators("events", lane, batch_no) == {intent["judge"]}
+        assert (intent["batch"], evaluated.rules_of(intent["judge"])) == (batch_no, SECOND.version)
+        assert evaluated.evaluators("events", lane, batch_no) == {intent["judge"]}
         first.until(lambda: f"lane {lane}, batch {batch_no}: settled" in first.err)
         assert (
-            judged.evaluators("ledger", lane, batch_no)
-            == judged.evaluators("events", lane, batch_no)
+            evaluated.evaluators("ledger", lane, batch_no)
+            == evaluated.evaluators("events", lane, batch_no)
             == {intent["judge"]}
         )
-        first.until(lambda: judged.lanes_under(THIRD) == LANES)
-        assert look.records() < truth.records_received, "there was traffic to the end"
+        first.until(lambda: evaluated.lanes_under(THIRD) == LANES)
+        assert look.records() < ground_truth.records_received, "there was traffic to the end"
         first.process.send_signal(signal.SIGTERM)
         assert first.wait() == 0, first.err
     deployment.run_to_the_end("last", *FAST)
 
     with deployment.client() as client:
-        judged = Evaluated(client, database)
+        evaluated = Evaluated(client, database)
         order = [FIRST.version, SECOND.version, THIRD.version]
-        for sets in judged.sets().values():
+        for sets in evaluated.sets().values():
             assert sets == sorted(sets, key=order.index), "no lane goes back"
             assert set(sets) == set(order)
-        assert judged.stray() == judged.batches_without_evaluator() == 0
-        report = verify(truth, client, database, before_rules=True)
+        assert evaluated.stray() == evaluated.batches_without_evaluator() == 0
+        report = verify(ground_truth, client, database, before_rules=True)
         assert report.equal, report
         audited = audit(client, TableNames(database), Scope(), recount=True)
         assert not audited.problems

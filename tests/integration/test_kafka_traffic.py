@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.real_logs.expected import murmur2
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
@@ -41,24 +41,24 @@ def test_transactions_and_another_partitioner(
     Almost a third comes from producers with librdkafka's own partitioner: each record is counted once, and flagged.
     """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions)
-    truth, astray = asyncio.run(produce_in_transactions(deployment))
+    ground_truth, astray = asyncio.run(produce_in_transactions(deployment))
     deployment.run_to_the_end("worker")
-    deployment.assert_true(truth)
+    deployment.assert_expected(ground_truth)
     with deployment.client() as client:
         [(flagged, offsets, records)] = client.execute(
             f"SELECT countIf(bitTest(reasons, {Reason.MISROUTED:d})), "
             f"(SELECT sum(end - start) FROM {deployment.settings.database}.ledger ARRAY JOIN "
             f"range_start AS start, range_end AS end), count() FROM {deployment.settings.database}.events"
         )
-    assert flagged == truth.misrouted.sum() >= astray > MODEL.events / 10
+    assert flagged == ground_truth.misrouted.sum() >= astray > MODEL.events / 10
     assert offsets > 2 * records, "aborted records, and the ends of transactions, lie in the ledger's ranges"
 
 
-async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
+async def produce_in_transactions(deployment: Deployment) -> tuple[GroundTruth, int]:
     """Send the model's chunks; return the ground truth, and how many decodable records are in the partition of their
     key's CRC32.
     """
-    truth, astray = TruthBuilder(MODEL), 0
+    ground_truth, astray = GroundTruthBuilder(MODEL), 0
     producer = AIOKafkaProducer(
         bootstrap_servers=deployment.settings.source.servers, transactional_id=deployment.settings.group
     )
@@ -70,7 +70,7 @@ async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
                 for topic, partition, block in chunk.blocks:
                     await send(producer, deployment.settings.topics[topic], partition, records_of(block))
                 await ends()
-            truth.add(chunk.rows)
+            ground_truth.add(chunk.rows)
             astray += sum(
                 is_astray(key, partition)
                 for _, partition, block in chunk.blocks
@@ -78,7 +78,7 @@ async def produce_in_transactions(deployment: Deployment) -> tuple[Truth, int]:
             )
     finally:
         await producer.stop()
-    return truth.truth(), astray
+    return ground_truth.build(), astray
 
 
 def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tm
     deployment = Deployment.make(
         kafka.servers, server, tmp_path, partitions=MODEL.partitions, topics=[f"both-{uuid4().hex[:10]}"]
     )
-    truth = TruthBuilder(MODEL)
+    ground_truth = GroundTruthBuilder(MODEL)
     with KafkaLogWriter(deployment.settings) as writer:
         for chunk in Generator(MODEL, chunk_slots=CHUNK_SLOTS).chunks():
             kinds: dict[int, list[list[Record]]] = defaultdict(list)
@@ -94,9 +94,9 @@ def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tm
                 kinds[partition].append(records_of(block))
             for partition, both in kinds.items():
                 writer.append(0, partition, RecordBlock.of(heapq.merge(*both, key=lambda record: record[0])))
-            truth.add(chunk.rows)
+            ground_truth.add(chunk.rows)
     deployment.run_to_the_end("worker")
-    deployment.assert_true(truth.truth())
+    deployment.assert_expected(ground_truth.build())
 
 
 def is_astray(key: bytes | None, partition: int) -> bool:

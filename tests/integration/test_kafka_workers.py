@@ -13,7 +13,7 @@ import pytest
 
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.real_logs.expected import expected_of_files
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger
@@ -50,14 +50,16 @@ def test_real_logs_and_generated_events(kafka: LocalBroker, server: EmbeddedServ
         )  # fmt: skip
         assert imported.process.returncode == 0, imported.err
     real = expected_of_files(REAL, MODEL.partitions, MODEL.currency)
-    truth = Truth.of(real, MODEL.partitions).merge(write_traffic_to_kafka(MODEL, deployment.settings))
+    ground_truth = GroundTruth.of(real, MODEL.partitions).merge(
+        write_traffic_to_kafka(MODEL, deployment.settings)
+    )
     ended = deployment.run_to_the_end("worker", "--json")
     summary = json.loads(ended.out)
     assert (summary["records_received"], summary["conserved"], summary["continuous"]) == (
         MODEL.events + len(real), True, True
     )  # fmt: skip
     assert "in doubt" not in ended.err
-    deployment.assert_true(truth)
+    deployment.assert_expected(ground_truth)
 
 
 def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer,
     right.
     """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
-    truth = write_traffic_to_kafka(MODEL, deployment.settings)
+    ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
     with ExitStack() as stack:
         look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
         first = stack.enter_context(deployment.worker("first"))
@@ -88,13 +90,13 @@ def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer,
         assert f"lane {lane}, batch {batch_no}: in doubt. An earlier owner intended it" in first.err
         look.wait_for_batches(first, BATCHES_BETWEEN)
 
-        assert look.records() < truth.records_received, "there was traffic to the end"
+        assert look.records() < ground_truth.records_received, "there was traffic to the end"
         first.process.send_signal(signal.SIGTERM)
         assert first.wait() == 0, first.err
     last = deployment.run_to_the_end("last", *FAST)
     assert "in doubt" not in last.err + second.err, "who leaves in order leaves no doubt"
     assert not any("Traceback" in worker.err for worker in (first, second, third, last))
-    deployment.assert_true(truth)
+    deployment.assert_expected(ground_truth)
 
 
 def test_a_worker_that_is_paused_past_its_session(
@@ -106,7 +108,7 @@ def test_a_worker_that_is_paused_past_its_session(
     No intent reverts to one of its own, and no table has a row of its twice.
     """
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
-    truth = write_traffic_to_kafka(MODEL, deployment.settings)
+    ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
     with ExitStack() as stack:
         look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
         zombie, heir = (stack.enter_context(deployment.worker(name)) for name in ("zombie", "heir"))
@@ -128,21 +130,21 @@ def test_a_worker_that_is_paused_past_its_session(
             "no older intent overwrote a newer one"
         )
         look.wait_for_batches(heir, BATCHES_BETWEEN)
-        assert look.records() < truth.records_received, "there was traffic to the end"
+        assert look.records() < ground_truth.records_received, "there was traffic to the end"
         for worker in (zombie, heir):
             worker.process.send_signal(signal.SIGTERM)
         for worker in (zombie, heir):
             assert worker.wait() == 0, worker.err
             assert "Traceback" not in worker.err
     deployment.run_to_the_end("last", *FAST)
-    deployment.assert_true(truth)
+    deployment.assert_expected(ground_truth)
 
 
 def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_path: Path) -> None:
     """After kill -9 of the broker, and a restart on the same data, two workers log their retries and go on."""
     with LocalBroker(tmp_path / "broker") as broker, ExitStack() as stack:
         deployment = Deployment.make(broker.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
-        truth = write_traffic_to_kafka(MODEL, deployment.settings)
+        ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
         look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
         workers = [stack.enter_context(deployment.worker(name)) for name in ("first", "second")]
         workers[0].until(lambda: shared(*workers))
@@ -153,14 +155,14 @@ def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_p
         broker.start()
         workers[0].until(lambda: shared(*workers))
         look.wait_for_batches(workers[0], BATCHES_BETWEEN)
-        assert look.records() < truth.records_received, "there was traffic to the end"
+        assert look.records() < ground_truth.records_received, "there was traffic to the end"
         for worker in workers:
             worker.process.send_signal(signal.SIGTERM)
         for worker in workers:
             assert worker.wait() == 0, worker.err
             assert "Traceback" not in worker.err
         deployment.run_to_the_end("last", *FAST)
-        deployment.assert_true(truth)
+        deployment.assert_expected(ground_truth)
 
 
 @pytest.mark.parametrize("partitions", [8, pytest.param(64, marks=pytest.mark.slow)])
@@ -170,7 +172,7 @@ def test_two_workers_end_together(
     """Two workers started together until caught up both end with 0 and the whole ledger's totals."""
     model = TrafficModel(seed=22, events=20_000, partitions=partitions)
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=model.partitions)
-    truth = write_traffic_to_kafka(model, deployment.settings)
+    ground_truth = write_traffic_to_kafka(model, deployment.settings)
     with ExitStack() as stack:
         workers = [
             stack.enter_context(deployment.worker(name, "--until-caught-up", "--json")) for name in ("a", "b")
@@ -179,7 +181,7 @@ def test_two_workers_end_together(
             assert worker.wait() == 0, worker.err
             assert json.loads(worker.out)["records_received"] == model.events
             assert "Traceback" not in worker.err
-    deployment.assert_true(truth)
+    deployment.assert_expected(ground_truth)
 
 
 def shared(*workers: Command) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clickhouse_driver.errors import Error as DriverError
 
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.loadtest.verification.verify import verify
@@ -31,9 +31,9 @@ WORKER_KILLS, SERVER_KILLS = 3, 2
 BATCHES_BETWEEN = 3
 
 
-def filled(log: Path, model: TrafficModel) -> Truth:
+def filled(log: Path, model: TrafficModel) -> GroundTruth:
     with open_log(log, model.partitions) as writer:
-        return write_traffic(model, writer, lambda _: None).truth
+        return write_traffic(model, writer, lambda _: None).ground_truth
 
 
 @pytest.fixture(params=SERVERS)
@@ -56,15 +56,15 @@ def ledger(client: Client) -> tuple[int, int]:
         return 0, 0
 
 
-def assert_true(truth: Truth, client: Client) -> None:
+def assert_expected(ground_truth: GroundTruth, client: Client) -> None:
     """Check that every table equals the ground truth, and that ledger and tables agree, batch by batch, counted again."""
-    report = verify(truth, client, DATABASE)
+    report = verify(ground_truth, client, DATABASE)
     assert report.equal, report
     audited = audit(client, TableNames(DATABASE), Scope(), recount=True)
     assert audited.conserved
     assert audited.continuous
     assert not audited.problems
-    assert audited.totals.records_received == truth.records_received
+    assert audited.totals.records_received == ground_truth.records_received
 
 
 def wait_for_batches(command: Command, client: Client, more: int) -> None:
@@ -98,7 +98,7 @@ def stop_in_mid_batch(worker: Command, client: Client) -> None:
 def test_a_worker_that_is_killed_repeatedly(tmp_path: Path, server: AnyServer) -> None:
     """After several kill -9 in mid-run the next worker completes what was in doubt, and nothing is lost or doubled."""
     log, said = tmp_path / "log", ""
-    truth = filled(log, MODEL)
+    ground_truth = filled(log, MODEL)
     arguments = run_arguments(log, server, "--until-caught-up")
     with connect(address_of(server)) as client:
         for kill in range(WORKER_KILLS):
@@ -108,17 +108,17 @@ def test_a_worker_that_is_killed_repeatedly(tmp_path: Path, server: AnyServer) -
                 os.kill(worker.process.pid, signal.SIGKILL)
                 assert worker.wait() == -signal.SIGKILL
                 said += worker.err
-            assert ledger(client)[1] < truth.records_received
+            assert ledger(client)[1] < ground_truth.records_received
         last = adledger(tmp_path / "last", *arguments)
         assert last.process.returncode == 0, last.err
         assert "in doubt. An earlier owner intended it" in said + last.err
-        assert_true(truth, client)
+        assert_expected(ground_truth, client)
 
 
 def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
     """After two kill -9 of the worker's own embedded server it is started again, and the worker ends normally."""
     log, data = tmp_path / "log", tmp_path / "clickhouse"
-    truth = filled(log, MODEL)
+    ground_truth = filled(log, MODEL)
     arguments = ("run", "--source", f"files:{log}", "--clickhouse", f"embedded:{data}", *QUICK)
     with started(tmp_path / "worker", *arguments, "--until-caught-up") as worker:
         killed: set[int] = set()
@@ -129,7 +129,7 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
             with connect(ServerAddress(listening.host, listening.port, listening.http_port)) as client:
                 wait_for_batches(worker, client, BATCHES_BETWEEN)
                 stop_in_mid_batch(worker, client)
-                assert ledger(client)[1] < truth.records_received
+                assert ledger(client)[1] < ground_truth.records_received
             os.kill(listening.pid, signal.SIGKILL)
             os.kill(worker.process.pid, signal.SIGCONT)
             killed.add(listening.pid)
@@ -139,23 +139,23 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
     assert "in doubt" in worker.err
     assert find(data) is None
     with EmbeddedServer.start(data) as server, connect(address_of(server)) as client:
-        assert_true(truth, client)
+        assert_expected(ground_truth, client)
 
 
 def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> None:
     """SIGTERM ends a run with 0, its batches done, and the next run goes on without doubt."""
     log = tmp_path / "log"
-    truth = filled(log, MODEL)
+    ground_truth = filled(log, MODEL)
     with connect(address_of(server)) as client:
         with started(tmp_path / "stopped", *run_arguments(log, server)) as worker:
             wait_for_batches(worker, client, BATCHES_BETWEEN)
             os.kill(worker.process.pid, signal.SIGTERM)
             assert worker.wait() == 0, worker.err
-        assert ledger(client)[1] < truth.records_received
+        assert ledger(client)[1] < ground_truth.records_received
         next_one = adledger(tmp_path / "next", *run_arguments(log, server, "--until-caught-up"))
         assert next_one.process.returncode == 0, next_one.err
         assert "in doubt" not in worker.err + next_one.err
-        assert_true(truth, client)
+        assert_expected(ground_truth, client)
 
 
 def test_a_file_that_is_imported_twice(tmp_path: Path, server: AnyServer) -> None:

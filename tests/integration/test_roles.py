@@ -53,8 +53,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
     """A server that a worker has filled, as pipeline_writer."""
     folder = tmp_path_factory.mktemp("roles")
     with open_log(folder / "log", MODEL.partitions) as writer:
-        truth = write_traffic(MODEL, writer, lambda _: None).truth
-    publisher = int(truth.rollup["publisher_id"][0])
+        ground_truth = write_traffic(MODEL, writer, lambda _: None).ground_truth
+    publisher = int(ground_truth.rollup["publisher_id"][0])
     files = {"users.xml": users(RoleTarget("adledger", publishers=(publisher, FIRST_PUBLISHER)))}
     with running_server(OWN, folder / "server", files=files, more=STRICT) as running:
         with connect(address_of(running)) as admin:

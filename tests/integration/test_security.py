@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from adledger.loadtest.lab.broker import Listener, LocalBroker
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress, parse_clickhouse
@@ -59,7 +59,7 @@ class Secured:
     ca: CertificateAuthority
     stranger: CertificateAuthority
     clickhouse: str
-    truth: Truth
+    ground_truth: GroundTruth
 
     def scram(self, **changes: str) -> dict[str, str]:
         return {
@@ -119,7 +119,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
             f"clickhouse://ads@{HOST}:{native}/?secure=1&http_port={http}&ca={ca.pem}&certificate={client.chain}"
             f"&key={client.key}&password_file={folder / 'clickhouse-password'}"
         )
-        here = Secured(folder, broker, ca, stranger, address, Truth)  # type: ignore[arg-type]
+        here = Secured(folder, broker, ca, stranger, address, GroundTruth)  # type: ignore[arg-type]
         config = here.config("create", "SCRAM", here.scram())
         made = CliRunner().invoke(app, ["topics", "create", "--partitions", "4", "--config", str(config)])
         assert made.exit_code == 0, (made.output, made.exception)
@@ -166,7 +166,7 @@ def test_a_whole_worker_behind_login_and_certificates(secured: Secured):
         assert worker.wait() == 0, worker.err
     shows_no_secret(worker.out, worker.err, log.read_text(), *pages)
     with connect(parse_clickhouse(secured.clickhouse)) as client:  # type: ignore[arg-type]
-        report = verify(secured.truth, client, "adledger")
+        report = verify(secured.ground_truth, client, "adledger")
     assert report.equal, report
 
 

@@ -224,12 +224,12 @@ def test_the_tables_of_rules_round_trip(address: ServerAddress) -> None:
         (found,) = await sink.rules.alerts(row.version)
         assert dataclasses.replace(found, raised_at=0) == breach
         default = load_rules("default")
-        judged = await sink.rules.evaluated(0, 2**40, 2**32, default.version)
+        batches = await sink.rules.evaluated(0, 2**40, 2**32, default.version)
         entry = await sink.ledger_end(0)
         assert entry is not None
-        assert [b.batch_no for b in judged] == list(range(1, entry.batch_no + 1))
-        assert {b.enforced for b in judged} == {default.bits(Mode.ENFORCE)}
-        last = judged[-1]
+        assert [b.batch_no for b in batches] == list(range(1, entry.batch_no + 1))
+        assert {b.enforced for b in batches} == {default.bits(Mode.ENFORCE)}
+        last = batches[-1]
         assert last.clock_after == entry.clock_after
         for c in (Class.BILLABLE, Class.GIVT, Class.SIVT):
             assert sum(n for _, _, code, _, n, _ in last.sums if code == c) == entry.counts.get(c, 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import EXPECTED, Truth, TruthBuilder, expected_of
+from adledger.loadtest.traffic.ground_truth import EXPECTED, GroundTruth, GroundTruthBuilder, expected_of
 from adledger.loadtest.traffic.labels import Label
 from adledger.loadtest.traffic.model import Burst, Scenario, TrafficModel
 from adledger.loadtest.traffic.recipes import MALFORMED_RECIPES, ODD_RECIPES, RECIPES
@@ -76,9 +76,9 @@ models = st.builds(
 )
 
 
-def generated(model: TrafficModel, partitions=None, chunk_slots=97) -> tuple[dict, Truth, np.ndarray]:
+def generated(model: TrafficModel, partitions=None, chunk_slots=97) -> tuple[dict, GroundTruth, np.ndarray]:
     """Return records by (topic, partition), the ground truth, and what is expected of each record."""
-    log, builder, expected = defaultdict(list), TruthBuilder(model), [np.zeros(0, EXPECTED)]
+    log, builder, expected = defaultdict(list), GroundTruthBuilder(model), [np.zeros(0, EXPECTED)]
     for chunk in Generator(model, partitions=partitions, chunk_slots=chunk_slots).chunks():
         at = 0
         for topic, partition, block in chunk.blocks:
@@ -87,30 +87,30 @@ def generated(model: TrafficModel, partitions=None, chunk_slots=97) -> tuple[dic
             log[topic, partition] += list(records_of(block))
             at += len(block)
         builder.add(chunk.rows)
-    return dict(log), builder.truth(), np.concatenate(expected)
+    return dict(log), builder.build(), np.concatenate(expected)
 
 
 @given(models, st.integers(1, 5), st.sampled_from([1, 7, 65_536]))
 @settings(max_examples=40, deadline=None)
 def test_bytes_do_not_depend_on_who_makes_which_part(model: TrafficModel, shards: int, chunk_slots: int):
     """With any sharding and any chunk size every partition has the same records in the same order, with one ground truth."""
-    whole, truth, _ = generated(model)
-    parts, merged = {}, Truth.empty(model.partitions)
+    whole, ground_truth, _ = generated(model)
+    parts, merged = {}, GroundTruth.empty(model.partitions)
     for shard in range(shards):
         log, part, _ = generated(model, range(shard, model.partitions, shards), chunk_slots)
         assert not parts.keys() & log.keys()
         parts |= log
         merged = merged.merge(part)
     assert parts == whole
-    for name in Truth.__slots__:
-        assert np.array_equal(getattr(merged, name), getattr(truth, name)), name
+    for name in GroundTruth.__slots__:
+        assert np.array_equal(getattr(merged, name), getattr(ground_truth, name)), name
 
 
 @given(models)
 @settings(max_examples=80, deadline=None)
 def test_the_ground_truth_is_what_a_plain_count_finds(model: TrafficModel):
     """Every table of the ground truth equals a count of the bytes, record by record, by the contract in plain Python."""
-    log, truth, expected = generated(model)
+    log, ground_truth, expected = generated(model)
     lanes = defaultdict(list)
     for (topic, partition), records in log.items():
         lanes[partition] += [LogRecord(r[0], topic, offset, r[1], r[2]) for offset, r in enumerate(records)]
@@ -120,21 +120,23 @@ def test_the_ground_truth_is_what_a_plain_count_finds(model: TrafficModel):
         window_hours=model.dedupe_window_hours,
         acceptance_hours=model.allowed_lateness_hours,
     )
-    assert truth.records_received == sum(map(len, log.values()))
+    assert ground_truth.records_received == sum(map(len, log.values()))
     assert (expected["label"] < Label.REPLAY).sum() >= model.events
-    assert truth.records_received == model.events or model.scenarios
-    *key, records, money = (truth.rollup[name].tolist() for name in truth.rollup.dtype.names)
+    assert ground_truth.records_received == model.events or model.scenarios
+    *key, records, money = (ground_truth.rollup[name].tolist() for name in ground_truth.rollup.dtype.names)
     assert list(zip(*key, strict=True)) == sorted(found.rollup)
     assert dict(zip(zip(*key, strict=True), zip(records, money, strict=True), strict=True)) == found.rollup
-    assert truth.classes.tolist() == [
+    assert ground_truth.classes.tolist() == [
         [found.classes[p, c] for c in range(8)] for p in range(model.partitions)
     ]
-    assert truth.malformed.tolist() == [found.malformed[reason] for reason in range(len(truth.malformed))]
-    assert truth.misrouted.tolist() == [found.misrouted[p] for p in range(model.partitions)]
-    assert truth.conflicts.tolist() == [found.conflicts[p] for p in range(model.partitions)]
-    again = Truth.of(expected, model.partitions)
-    for name in Truth.__slots__:
-        assert np.array_equal(getattr(again, name), getattr(truth, name)), name
+    assert ground_truth.malformed.tolist() == [
+        found.malformed[reason] for reason in range(len(ground_truth.malformed))
+    ]
+    assert ground_truth.misrouted.tolist() == [found.misrouted[p] for p in range(model.partitions)]
+    assert ground_truth.conflicts.tolist() == [found.conflicts[p] for p in range(model.partitions)]
+    again = GroundTruth.of(expected, model.partitions)
+    for name in GroundTruth.__slots__:
+        assert np.array_equal(getattr(again, name), getattr(ground_truth, name)), name
 
 
 @given(models)
@@ -179,12 +181,12 @@ def test_every_reason_has_a_recipe():
 
 def test_default_traffic_has_every_class():
     """In a day, the default model has duplicates, expired and malformed records, conflicts and misrouted ones."""
-    _, truth, _ = generated(TrafficModel(events=30_000, duration_hours=30), chunk_slots=65_536)
-    received = truth.classes.sum(axis=0)
+    _, ground_truth, _ = generated(TrafficModel(events=30_000, duration_hours=30), chunk_slots=65_536)
+    received = ground_truth.classes.sum(axis=0)
     for wanted in (Class.BILLABLE, Class.DUPLICATE, Class.EXPIRED, Class.MALFORMED):
         assert received[wanted] > 0
-    assert truth.conflicts.sum() > 0
-    assert truth.misrouted.sum() > 0
+    assert ground_truth.conflicts.sum() > 0
+    assert ground_truth.misrouted.sum() > 0
 
 
 def test_the_same_seed_gives_the_same_bytes_everywhere():

@@ -68,12 +68,12 @@ def steps(
 ) -> Iterator[tuple[Standing, tuple[Breach, ...]]]:
     """Add batches one by one, each evaluated by what is enforced by then; every breach is reported at once."""
     for batch in batches:
-        found = guardrail.add(judged(batch, standing), standing)
+        found = guardrail.add(enforced_tallies(batch, standing), standing)
         standing = standing.after(found)
         yield standing, found
 
 
-def judged(batch: tuple[MinuteTally, ...], standing: Standing) -> tuple[MinuteTally, ...]:
+def enforced_tallies(batch: tuple[MinuteTally, ...], standing: Standing) -> tuple[MinuteTally, ...]:
     return tuple(dataclasses.replace(part, enforced=enforced_bits(standing)) for part in batch)
 
 
@@ -142,7 +142,7 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
     told: list[tuple[MinuteTally, ...]] = []
     for batch in batches[:stop]:
         before = standing
-        told.append(judged(batch, standing))
+        told.append(enforced_tallies(batch, standing))
         ((standing, found),) = steps(steady, [batch], standing)
     restarted = Guardrail(rules, [b for b in told[:-1] if told[-1][0].clock - b[-1].clock < 2 * MINUTE_MS])
     if died == "resumed":

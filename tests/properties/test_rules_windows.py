@@ -85,7 +85,7 @@ def days(events: Sequence[EventView]) -> list[list[EventView]]:
     return [list(day) for _, day in itertools.groupby(events, lambda e: e.clock // DAY_MS)]
 
 
-def judged(windows: RuleWindows, events: Sequence[EventView]) -> list[int]:
+def hits_of(windows: RuleWindows, events: Sequence[EventView]) -> list[int]:
     return apply(windows, events)[0]
 
 
@@ -100,7 +100,7 @@ def apply(windows: RuleWindows, events: Sequence[EventView]) -> tuple[list[int],
 
 def in_batches(windows: RuleWindows, events: Sequence[EventView], cuts: Sequence[int]) -> list[int]:
     places = sorted({0, len(events), *(c % (len(events) + 1) for c in cuts)})
-    return [h for a, b in itertools.pairwise(places) for h in judged(windows, events[a:b])]
+    return [h for a, b in itertools.pairwise(places) for h in hits_of(windows, events[a:b])]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,11 +128,11 @@ def test_a_restarted_lane_evaluates_as_one_that_never_stopped(events, stop, even
     """Windows rebuilt from the non-duplicate events of the horizon are as good as those that saw everything."""
     stop = min(stop, len(events))
     steady = RuleWindows(SMALL, events_max)
-    judged(steady, events[:stop])
+    hits_of(steady, events[:stop])
     restarted = RuleWindows(SMALL, events_max)
     if stop:
         since = restarted.clock_from(events[stop - 1].clock)
-        judged(restarted, [e for e in events[:stop] if e.clock >= since and not e.duplicate])
+        hits_of(restarted, [e for e in events[:stop] if e.clock >= since and not e.duplicate])
     assert apply(restarted, events[stop:]) == apply(steady, events[stop:])
 
 
@@ -174,9 +174,9 @@ def test_a_threshold_changes_at_once_and_for_free(events, at):
         expected.append(plain.hits(earlier, e, PARAMS if number < at else params))
         if not e.duplicate:
             earlier.append(e)
-    found = judged(windows, events[:at])
+    found = hits_of(windows, events[:at])
     assert windows.adopt(CHANGED)
-    assert found + judged(windows, events[at:]) == expected
+    assert found + hits_of(windows, events[at:]) == expected
 
 
 @pytest.mark.parametrize("more", [{"window_seconds": 31}, {"clicks_window_minutes": 3}])
@@ -200,12 +200,12 @@ def test_a_rule_that_is_off_says_nothing_and_one_alone_says_the_same():
             EventView(kind, clock, clock, i % 2, i % 3 % 2, i % 2, int(rng.integers(0, 100)), int(rng.integers(0, 100)),
                   int(rng.integers(1, 30)), False, int(0xFFFF_0A00_0000 + rng.integers(0, 2**12)), 0)
         )  # fmt: skip
-    together = judged(RuleWindows(SMALL), events)
+    together = hits_of(RuleWindows(SMALL), events)
     for reason in WINDOWED:
         params = {r: dict(s.params) for r, s in SMALL.rules.items()}
         alone = rule_set(**{reason.name: params[reason]})
-        assert judged(RuleWindows(alone), events) == [h & (1 << reason) for h in together]
-    assert judged(RuleWindows(RuleSet.none()), events) == [0] * len(events)
+        assert hits_of(RuleWindows(alone), events) == [h & (1 << reason) for h in together]
+    assert hits_of(RuleWindows(RuleSet.none()), events) == [0] * len(events)
     assert {r for r in WINDOWED if any(h >> r & 1 for h in together)} >= set(WINDOWED) - {Reason.PERIODIC}
 
 
@@ -214,9 +214,9 @@ def test_memory_follows_what_the_window_holds():
     windows = RuleWindows(SMALL)
     small = sum(windows.size_bytes.values())
     crowd = [EventView(1, START_MS, START_MS, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in range(2_000)]
-    judged(windows, crowd)
+    hits_of(windows, crowd)
     assert sum(windows.size_bytes.values()) > 100 * small
     for day in range(1, 30):
         later, ids = START_MS + day * DAY_MS, range(3_000 + day * 100, 3_100 + day * 100)
-        judged(windows, [EventView(1, later, later, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in ids])
+        hits_of(windows, [EventView(1, later, later, 1, 1, 1, i, 0, i, False, 1 << 64, 0) for i in ids])
     assert sum(windows.size_bytes.values()) < 40 * small

@@ -8,9 +8,9 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation.many import Mode, outcomes_of, run_one
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.run import Outcome
+from tests.simulation.seeds import Mode, outcomes_of, run_one
 from tests.simulation.world import FAULTS
 
 FAILURES_SHOWN = 5

@@ -339,7 +339,7 @@ MUTATIONS = (
         ((LeaderEpochs, "before", _after_the_last_fetch),), forced=True,
     ),
     Mutation(
-        "batch in doubt of other records", "it is judged again, with the cut of records that the log no longer has",
+        "batch in doubt of other records", "it is evaluated again, with the cut of records that the log no longer has",
         ((doubt_module, "as_intended", lambda *_: True),), forced=True,
     ),
     Mutation(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from adledger.pipeline.lanes.ports import IdleClock
-from tests.simulation import truth
+from adledger.pipeline.lanes.ports import IdleWatermark
+from tests.simulation import expected
 from tests.simulation.clickhouse import Server, SimSink
 from tests.simulation.damage import plan_damage, plan_forced
+from tests.simulation.deployment import FAULT_SECONDS, PATIENCE_SECONDS, Deployment, Process
 from tests.simulation.kafka import TOPICS, Broker, SimSource
-from tests.simulation.room import FAULT_SECONDS, PATIENCE_SECONDS, Process, Room
 from tests.simulation.world import World
 
 
@@ -64,34 +64,34 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL, forced: bool = F
 
 def _run(world: World, parts: Parts, *, forced: bool) -> Outcome:
     try:
-        room = _scenario(world, parts, forced=forced)
+        deployment = _scenario(world, parts, forced=forced)
         world.loop.run()
-        found = _problems(world, room)
+        found = _problems(world, deployment)
         return Outcome(
-            world.seed, tuple(found), world.faults, sum(p.table == "ledger" for p in room.server.parts),
-            sum(len(log.history) for log in room.broker.logs.values()), world.now, world.loop.steps,
+            world.seed, tuple(found), world.faults, sum(p.table == "ledger" for p in deployment.server.parts),
+            sum(len(log.history) for log in deployment.broker.logs.values()), world.now, world.loop.steps,
             tuple(world.trace or ()),
         )  # fmt: skip
     finally:
         world.loop.dispose()
 
 
-def _problems(world: World, room: Room) -> list[str]:
+def _problems(world: World, deployment: Deployment) -> list[str]:
     found = [
-        *room.failures,
+        *deployment.failures,
         *(f"crash of an invariant: {f}" for f in world.loop.failures),
-        *room.broker.cut_problems[:3],
+        *deployment.broker.cut_problems[:3],
     ]
-    if room.behind():
-        ends = {lane: room.positions().get(lane, {}) for lane in room.behind()}
+    if deployment.behind():
+        ends = {lane: deployment.positions().get(lane, {}) for lane in deployment.behind()}
         found.append(
             f"stuck: lanes {ends} are not at the log's end, {PATIENCE_SECONDS:.0f} s after the last fault"
         )
-    found.extend(truth.problems(room.broker, room.server, room.stopped))
+    found.extend(expected.problems(deployment.broker, deployment.server, deployment.stopped))
     return found
 
 
-def _scenario(world: World, parts: Parts, *, forced: bool) -> Room:
+def _scenario(world: World, parts: Parts, *, forced: bool) -> Deployment:
     rng = world.rng
     broker = Broker(
         world,
@@ -105,44 +105,46 @@ def _scenario(world: World, parts: Parts, *, forced: bool) -> Room:
     )  # fmt: skip
     if server.drift:
         world.fault("clock drift", "clickhouse", f"{server.drift:+.0%}")
-    room = Room(world, broker, server, rng.random() < 0.4, parts.sink, parts.source)
-    room.idle_clock = IdleClock(every_seconds=5, skew_seconds=8) if rng.random() < 0.4 else None
-    world.on_crash = room.crashed
-    world.loop.worked = room.worked
+    deployment = Deployment(world, broker, server, rng.random() < 0.4, parts.sink, parts.source)
+    deployment.idle_watermark = IdleWatermark(every_seconds=5, skew_seconds=8) if rng.random() < 0.4 else None
+    world.on_crash = deployment.crashed
+    world.loop.worked = deployment.worked
     for number in range(rng.choice((1, 2, 2, 3))):
         process = Process(f"w{number}", f"static{number}" if rng.random() < 0.3 else None)
-        room.processes.append(process)
-        world.loop.on_network(rng.random() * 2.0, room.start, process)
-    _plan_traffic(room)
-    _plan_faults(room)
+        deployment.processes.append(process)
+        world.loop.on_network(rng.random() * 2.0, deployment.start, process)
+    _plan_traffic(deployment)
+    _plan_faults(deployment)
     if forced:
-        plan_forced(room)
+        plan_forced(deployment)
     elif rng.random() < 0.15:
-        plan_damage(room)
-    world.loop.on_network(FAULT_SECONDS, _cease, room)
-    return room
+        plan_damage(deployment)
+    world.loop.on_network(FAULT_SECONDS, _cease, deployment)
+    return deployment
 
 
-def _plan_traffic(room: Room) -> None:
+def _plan_traffic(deployment: Deployment) -> None:
     """Each partition gets a few bursts; a topic may idle for a long while."""
-    rng = room.world.rng
-    for lane in range(room.broker.lanes):
+    rng = deployment.world.rng
+    for lane in range(deployment.broker.lanes):
         for topic in range(len(TOPICS)):
             begins, ends = 0.0, FAULT_SECONDS - 4.0
             if rng.random() < 0.2:
-                room.world.fault("topic idle", "producer", f"{TOPICS[topic]}-{lane}")
+                deployment.world.fault("topic idle", "producer", f"{TOPICS[topic]}-{lane}")
                 begins, ends = rng.choice(((0.0, 6.0), (25.0, ends), (0.0, 0.0)))
             if begins < DAY_ENDS < ends:
-                room.world.loop.on_network(DAY_ENDS + rng.uniform(-0.3, 0.1), room.produce, topic, lane)
+                deployment.world.loop.on_network(
+                    DAY_ENDS + rng.uniform(-0.3, 0.1), deployment.produce, topic, lane
+                )
             for _ in range(rng.randrange(4, 12)):
                 at = rng.uniform(begins, ends)
                 if ends > begins:
-                    room.world.loop.on_network(at, room.produce, topic, lane)
+                    deployment.world.loop.on_network(at, deployment.produce, topic, lane)
 
 
-def _plan_faults(room: Room) -> None:
+def _plan_faults(deployment: Deployment) -> None:
     """Plan outside faults: crashes, pauses, servers killed, clocks set, members coming and going."""
-    rng, world = room.world.rng, room.world
+    rng, world = deployment.world.rng, deployment.world
 
     def at_some_time(p: float, times: int, what: Callable[[], None]) -> None:
         for _ in range(times):
@@ -150,52 +152,57 @@ def _plan_faults(room: Room) -> None:
                 world.loop.on_network(rng.uniform(2.0, FAULT_SECONDS - 1.0), what)
 
     level = rng.choice((0.0, 0.2, 0.5))
-    at_some_time(level, 3, lambda: _on_a_worker(room, lambda node: world.crash(node, "kill -9")))
-    at_some_time(level, 2, lambda: _on_a_worker(room, lambda node: world.pause(node, "SIGSTOP")))
-    at_some_time(level, 2, lambda: _joined(room))
-    at_some_time(level, 2, lambda: _left(room))
-    at_some_time(level, 2, lambda: _rebalance(room))
-    at_some_time(level / 2, 2, lambda: room.server.up and room.server.kill())
-    at_some_time(level / 2, 1, lambda: room.server.jump(rng.uniform(0.5, 8.0)))
+    at_some_time(level, 3, lambda: _on_a_worker(deployment, lambda node: world.crash(node, "kill -9")))
+    at_some_time(level, 2, lambda: _on_a_worker(deployment, lambda node: world.pause(node, "SIGSTOP")))
+    at_some_time(level, 2, lambda: _joined(deployment))
+    at_some_time(level, 2, lambda: _left(deployment))
+    at_some_time(level, 2, lambda: _rebalance(deployment))
+    at_some_time(level / 2, 2, lambda: deployment.server.up and deployment.server.kill())
+    at_some_time(level / 2, 1, lambda: deployment.server.jump(rng.uniform(0.5, 8.0)))
 
 
-def _on_a_worker(room: Room, what: Callable[[Any], None]) -> None:
-    nodes = [p.node for p in room.processes if p.node and not p.node.dead and not p.node.paused]
+def _on_a_worker(deployment: Deployment, what: Callable[[Any], None]) -> None:
+    nodes = [p.node for p in deployment.processes if p.node and not p.node.dead and not p.node.paused]
     if nodes:
-        what(room.world.rng.choice(nodes))
+        what(deployment.world.rng.choice(nodes))
 
 
-def _joined(room: Room) -> None:
-    process = Process(f"w{len(room.processes)}", None)
-    room.processes.append(process)
-    room.world.fault("joined", process.name)
-    room.start(process)
+def _joined(deployment: Deployment) -> None:
+    process = Process(f"w{len(deployment.processes)}", None)
+    deployment.processes.append(process)
+    deployment.world.fault("joined", process.name)
+    deployment.start(process)
 
 
-def _left(room: Room) -> None:
+def _left(deployment: Deployment) -> None:
     """A worker is told to stop (SIGTERM); it comes back later."""
-    able = [p for p in room.processes if p.node and not p.node.dead and not p.node.paused and p.worker]
+    able = [p for p in deployment.processes if p.node and not p.node.dead and not p.node.paused and p.worker]
     if able:
-        process = room.world.rng.choice(able)
+        process = deployment.world.rng.choice(able)
         assert process.worker is not None
         assert process.node is not None
-        room.world.fault("left", process.node.name)
-        room.world.loop.on_node(process.node, process.worker.stop)
+        deployment.world.fault("left", process.node.name)
+        deployment.world.loop.on_node(process.node, process.worker.stop)
 
 
-def _rebalance(room: Room) -> None:
-    room.broker.rebalance()
+def _rebalance(deployment: Deployment) -> None:
+    deployment.broker.rebalance()
 
 
-def _cease(room: Room) -> None:
-    world = room.world
+def _cease(deployment: Deployment) -> None:
+    world = deployment.world
     world.cease()
     world.say("faults", "cease")
     deadline = world.now + PATIENCE_SECONDS
 
     def look() -> None:
-        if room.failures or world.loop.failures or not (room.closed or room.behind()) or world.now > deadline:
-            room.closed = True
+        if (
+            deployment.failures
+            or world.loop.failures
+            or not (deployment.closed or deployment.behind())
+            or world.now > deadline
+        ):
+            deployment.closed = True
             world.loop.stop()
         else:
             world.loop.on_network(1.0, look)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_driver.errors import Error as DriverError
 
-from adledger.loadtest.traffic.ground_truth import Truth
+from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.verification.verify import verify
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkUnavailable
@@ -32,7 +32,7 @@ ON_ITS_WAY_SECONDS = 0.5
 """Well below the session's timeout, and long for an insert on the loopback."""
 QUICK = {
     "write_deadline_seconds": 2, "revoke_ms_max": 3_000, "retry_backoff_ms_max": 500, "log_time": "record",
-    "rules": "none",  # the truth knows no rules
+    "rules": "none",  # the ground truth knows no rules
     "kafka": {"session.timeout.ms": str(SESSION_MS), "heartbeat.interval.ms": str(HEARTBEAT_MS)},
 }  # fmt: skip
 
@@ -108,18 +108,18 @@ class Deployment:
         finally:
             client.disconnect()
 
-    def assert_true(self, truth: Truth) -> None:
+    def assert_expected(self, ground_truth: GroundTruth) -> None:
         """Check that every table equals the ground truth, and that ledger and tables agree, batch by batch, counted
         again.
         """
         with self.client() as client:
-            report = verify(truth, client, self.settings.database)
+            report = verify(ground_truth, client, self.settings.database)
             assert report.equal, report
             audited = audit(client, TableNames(self.settings.database), Scope(), recount=True)
         assert audited.conserved
         assert audited.continuous
         assert not audited.problems
-        assert audited.totals.records_received == truth.records_received
+        assert audited.totals.records_received == ground_truth.records_received
 
 
 @dataclass(frozen=True, slots=True)

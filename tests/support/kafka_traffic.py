@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from aiokafka import AIOKafkaProducer
 
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import Truth, TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.settings import Settings
@@ -14,17 +14,17 @@ from adledger.pipeline.stages.plain_hashes import partition_of
 from tests.support.records import Stored
 
 
-def write_traffic_to_kafka(model: TrafficModel, settings: Settings) -> Truth:
+def write_traffic_to_kafka(model: TrafficModel, settings: Settings) -> GroundTruth:
     """Write the model's records to the settings' topics (log_time = record: they carry the model's log times)."""
     assert settings.log_time == "record"
-    truth = TruthBuilder(model)
+    ground_truth = GroundTruthBuilder(model)
     with KafkaLogWriter(settings) as writer:
         for chunk in Generator(model).chunks():
             for topic, partition, block in chunk.blocks:
                 writer.append(topic, partition, block)
-            truth.add(chunk.rows)
+            ground_truth.add(chunk.rows)
         writer.flush()
-    return truth.truth()
+    return ground_truth.build()
 
 
 def send_records(settings: Settings, records: Iterable[tuple[int, Stored]], partitions: int) -> None:

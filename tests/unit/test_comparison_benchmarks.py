@@ -25,7 +25,7 @@ from adledger.loadtest.benchmarks.traffic import (
 )
 from adledger.loadtest.lab.measured_process import ProcessFailed, measured
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruthBuilder
 
 
 def minutes(*rows: tuple[int, int, int, int, int]):
@@ -54,7 +54,7 @@ def test_every_row_that_differs_is_counted_once(a, b):
 def test_the_job_is_well_defined():
     """No record is malformed, expired or misrouted, ids are unique over publishers and kinds, and there are duplicates."""
     model = model_of(30_000)
-    builder = TruthBuilder(model)
+    builder = GroundTruthBuilder(model)
     ids: set[bytes] = set()
     for chunk in Generator(model).chunks():
         builder.add(chunk.rows)
@@ -63,17 +63,17 @@ def test_the_job_is_well_defined():
             for end in block.value_ends.tolist():
                 ids.add(_event_id(values[begin:end]))
                 begin = end
-    truth = builder.truth()
-    classes = truth.classes.sum(axis=0)
+    ground_truth = builder.build()
+    classes = ground_truth.classes.sum(axis=0)
     billable, duplicates = int(classes[1]), int(classes[2])
-    assert billable + duplicates == truth.records_received == model.events
+    assert billable + duplicates == ground_truth.records_received == model.events
     assert duplicates > model.events // 200
     assert len(ids) == billable
-    assert not truth.misrouted.any()
-    found = minutes_of(truth)
+    assert not ground_truth.misrouted.any()
+    found = minutes_of(ground_truth)
     assert int(found["impressions"].sum() + found["clicks"].sum()) == billable
     assert int(found["nanos"].sum()) == sum(
-        nanos for (code, _), (_, nanos) in truth.money().items() if code == 1
+        nanos for (code, _), (_, nanos) in ground_truth.money().items() if code == 1
     )
 
 

@@ -37,9 +37,9 @@ def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
     """freshness.hlog reads back as the histograms of all records, warm-up included; the whole has only those after the
     warm-up.
     """
-    histograms = Histograms(judged_from_ms=1_000)
-    for second, (count, age, judged) in enumerate(ages):
-        histograms.add(Fresh(count, 1_000 if judged else 999, age, age // 2))
+    histograms = Histograms(measured_from_ms=1_000)
+    for second, (count, age, measured) in enumerate(ages):
+        histograms.add(Fresh(count, 1_000 if measured else 999, age, age // 2))
         if second % 3 == 0:
             histograms.end_second(second * 1_000)
     histograms.end_second(100_000)
@@ -50,13 +50,15 @@ def test_the_log_holds_what_was_counted(tmp_path_factory, ages):
         (TAG_DUE, TAG_LOG_TIME), sum(count for count, _, _ in ages)
     )
     assert read[TAG_DUE].get_max_value() >= max(age for _, age, _ in ages) * 1_000
-    assert histograms.whole[TAG_DUE].get_total_count() == sum(count for count, _, judged in ages if judged)
+    assert histograms.whole[TAG_DUE].get_total_count() == sum(
+        count for count, _, measured in ages if measured
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.integers(0, 100_000)), min_size=1, max_size=30))
 def test_each_second_has_its_own_percentiles(ages):
     """Percentiles of both ages rise to the largest, are columns of seconds.csv, and start over each second."""
-    histograms = Histograms(judged_from_ms=0)
+    histograms = Histograms(measured_from_ms=0)
     for count, age in ages:
         histograms.add(Fresh(count, 0, age, age // 2))
     line, after = histograms.end_second(1_000), histograms.end_second(2_000)

@@ -11,7 +11,7 @@ from adledger.loadtest.runner.check import Sent, cuts_of
 from adledger.loadtest.runner.schedule import Schedule
 from adledger.loadtest.runner.ticks import cut
 from adledger.loadtest.traffic.generator import Generator
-from adledger.loadtest.traffic.ground_truth import TruthBuilder
+from adledger.loadtest.traffic.ground_truth import GroundTruthBuilder
 from adledger.loadtest.traffic.labels import Label
 from adledger.loadtest.traffic.model import Ramp, Scenario, TrafficModel
 from adledger.pipeline.log.record_block import encode_batches
@@ -82,18 +82,18 @@ def test_cuts_determine_the_ground_truth():
     """For a load that ended early, sender by sender, the ground truth of the cuts is that of the records before them."""
     cuts = cuts_of(MODEL, [((0, 2), START + 900), ((1, 3), START + 1_700)])
     sent = Sent(MODEL, cuts)
-    builder = TruthBuilder(MODEL)
+    builder = GroundTruthBuilder(MODEL)
     for chunk in Generator(MODEL).rows():
         builder.add(chunk.rows[chunk.rows["log_time"] < np.array(cuts)[chunk.rows["partition"]]])
-    truth, expected = sent.truth(), builder.truth()
-    assert np.array_equal(truth.rollup, expected.rollup)
-    assert np.array_equal(truth.classes, expected.classes)
-    assert 0 < truth.records_received < COUNT
+    ground_truth, expected = sent.ground_truth(), builder.build()
+    assert np.array_equal(ground_truth.rollup, expected.rollup)
+    assert np.array_equal(ground_truth.classes, expected.classes)
+    assert 0 < ground_truth.records_received < COUNT
     wanted = np.unique(
-        truth.rollup["publisher_id"].astype(np.uint64) << np.uint64(32) | truth.rollup["minute"]
+        ground_truth.rollup["publisher_id"].astype(np.uint64) << np.uint64(32) | ground_truth.rollup["minute"]
     )
     listed = sent.of_publisher_minutes(wanted)
-    assert len(listed) + len(sent.malformed()) == truth.records_received
+    assert len(listed) + len(sent.malformed()) == ground_truth.records_received
     for topic, partition in {(int(r["topic"]), int(r["partition"])) for r in listed}:
         places = [int(r["offset"]) for part in (listed, sent.malformed()) for r in part
                   if (int(r["topic"]), int(r["partition"])) == (topic, partition)]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.loadtest.report import figures, scales, words
+from adledger.loadtest.report import figures, scales, wording
 from adledger.loadtest.report.junit import FAILURE, Case, junit
 from adledger.loadtest.report.markdown import markdown
 from adledger.loadtest.report.page import page
@@ -106,7 +106,7 @@ def test_a_crossed_threshold_is_explained(metric, expression, value, said):
     """Page and Markdown say what was required and what was measured, for readers who don't read profiles."""
     result = ThresholdResult(metric=metric, expression=expression, value=value, held=False)
     summary = summary_of(verdict=RunVerdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
-    [reason] = words.reasons(summary)
+    [reason] = wording.reasons(summary)
     assert reason.startswith(said)
     assert reason in page(run_of(), summary, seconds_of())
     assert reason in markdown(run_of(), summary)
@@ -115,11 +115,11 @@ def test_a_crossed_threshold_is_explained(metric, expression, value, said):
 @ends
 def test_the_verdict_comes_first(summary):
     """In page and Markdown the verdict's title, its reasons and the figures precede any other section."""
-    said = words.headline(run_of(), summary)
+    said = wording.headline(run_of(), summary)
     text = page(run_of(), summary, seconds_of()).partition("<main")[2]
     places = [
         text.index(f">{part}<")
-        for part in (said.title, *words.reasons(summary), "Counted", "Thresholds", "Over time")
+        for part in (said.title, *wording.reasons(summary), "Counted", "Thresholds", "Over time")
     ]
     assert places == sorted(places)
     assert markdown(run_of(), summary).splitlines()[0] == f"### {said.mark} steady-day: {said.title}"
@@ -127,19 +127,19 @@ def test_the_verdict_comes_first(summary):
 
 def test_a_verdict_is_good_only_where_the_run_held():
     """An invalid, interrupted or unverified run is shown as neither good nor bad."""
-    kinds = {name: words.headline(run_of(), summary).kind for name, summary in ENDS.items()}
-    assert {name for name, kind in kinds.items() if kind == words.GOOD} == {
+    kinds = {name: wording.headline(run_of(), summary).kind for name, summary in ENDS.items()}
+    assert {name for name, kind in kinds.items() if kind == wording.GOOD} == {
         "held",
         "held, not verified",
         "search",
     }
-    assert {name for name, kind in kinds.items() if kind == words.BAD} == {"crossed", "wrong"}
-    assert "Don't use" in words.headline(run_of(), ENDS["invalid"]).sentence
+    assert {name for name, kind in kinds.items() if kind == wording.BAD} == {"crossed", "wrong"}
+    assert "Don't use" in wording.headline(run_of(), ENDS["invalid"]).sentence
 
 
 def test_counting_is_never_called_exact_without_a_comparison():
     """The tile says Exactly only of a run that was verified and equal."""
-    exact = {name for name, summary in ENDS.items() if words.tiles(run_of(), summary)[2].value == "Exactly"}
+    exact = {name for name, summary in ENDS.items() if wording.tiles(run_of(), summary)[2].value == "Exactly"}
     assert exact == {"held", "crossed", "invalid", "search"}
 
 

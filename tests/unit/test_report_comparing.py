@@ -26,7 +26,7 @@ from adledger.loadtest.results.run_folder import RunVerdict, Verification
 from adledger.pipeline.cli.loadtest import loadtest
 from adledger.pipeline.cli.loadtest_report import repeated
 from adledger.pipeline.errors import UsageError
-from tests.support.noises import NOISES
+from tests.support.noise import NOISE_MODELS
 from tests.support.run_folders import STARTED_MS, folder_of, run_of, summary_of
 
 CPU = METRICS[0]
@@ -34,7 +34,7 @@ COMPARISONS = 300
 
 
 @pytest.mark.parametrize("runs", [3, 5])
-@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("noise", NOISE_MODELS.values(), ids=NOISE_MODELS)
 def test_a_against_a_is_silent(noise, runs):
     """Of comparisons of a system with itself, all metrics at once, at most ERROR_MAX report anything.
 

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from adledger.loadtest.profiles.thresholds import OPERATORS, parse_threshold
 from adledger.loadtest.results.run_folder import FaultResult, RunVerdict, Verification
-from adledger.loadtest.runner.judge import GENERATOR_BEHIND_MS_MAX, RunFacts, judged, verdict_of
+from adledger.loadtest.runner.assessment import (
+    GENERATOR_BEHIND_MS_MAX,
+    RunFacts,
+    threshold_results,
+    verdict_of,
+)
 from adledger.loadtest.runner.search import PRECISION, STEPS_MAX, next_rate
 
 EQUAL = Verification(ran=True, equal=True)
@@ -23,7 +28,7 @@ def test_a_threshold_says_what_it_compares(comparison, bound, value):
 
 def test_a_threshold_without_a_value_is_crossed():
     """A missing measurement is not a success."""
-    [result] = judged(
+    [result] = threshold_results(
         [parse_threshold("freshness_ms", "p(99)<5")], [], {"freshness_ms.p(99)": None}, verified=False
     )
     assert not result.held
@@ -39,7 +44,9 @@ def facts(**changes):
 
 def verdict(*, held=True, verification=EQUAL, behind=0, faults=(), **changes):
     metrics = {"freshness_ms.max": 1.0 if held else 9.0, "unequal_rows": 0 if verification.equal else 3}
-    results = judged([parse_threshold("freshness_ms", "max<5")], [], metrics, verified=verification.ran)
+    results = threshold_results(
+        [parse_threshold("freshness_ms", "max<5")], [], metrics, verified=verification.ran
+    )
     return verdict_of(
         results, faults, verification, facts(**changes), metrics | {"generator_behind_ms.max": behind}
     )[0]

@@ -72,7 +72,7 @@ def metrics_of(samples: Samples, facts: RunFacts, verification: Verification) ->
     }
 
 
-def judged(
+def threshold_results(
     thresholds: Sequence[Threshold],
     aborted: Sequence[Threshold],
     metrics: Mapping[str, float | None],

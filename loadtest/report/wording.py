@@ -169,8 +169,8 @@ def _rate(run: Run, summary: RunSummary) -> Tile:
 
 def _freshness(summary: RunSummary) -> Tile:
     metrics = summary.metrics
-    judged = [t.held for t in summary.thresholds if t.metric == "freshness_ms"]
-    kind = (GOOD if all(judged) else BAD) if judged and summary.verdict is not RunVerdict.INVALID else ""
+    results = [t.held for t in summary.thresholds if t.metric == "freshness_ms"]
+    kind = (GOOD if all(results) else BAD) if results and summary.verdict is not RunVerdict.INVALID else ""
     if kind == GOOD and metrics.get("drain_seconds") is None:
         kind = ""
     median, most = latency(metrics.get("freshness_ms.med")), latency(metrics.get("freshness_ms.max"))

@@ -14,12 +14,12 @@ from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import Halted, LaneCrashed, Phase, PhaseChanged, RestartScheduled
-from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
+from adledger.pipeline.lanes.ports import IdleWatermark, LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.classes import Class
 from adledger.schemas.wire import currency_code
-from tests.simulation import truth
+from tests.simulation import expected
 from tests.simulation.clickhouse import Server, SimSink
 from tests.simulation.kafka import CLOCK_BEGINS_MS, TOPIC_IS_NEW, TOPICS, Broker, SimSource
 from tests.simulation.loop import Node
@@ -48,7 +48,7 @@ class Process:
 
 
 @dataclass(slots=True)
-class Room:
+class Deployment:
     """One run. `stopped` maps a lane to what it said when it stopped for good."""
 
     world: World
@@ -62,7 +62,7 @@ class Room:
     failures: list[str] = field(default_factory=list)
     damaged: bool = False
     closed: bool = False
-    idle_clock: IdleClock | None = None
+    idle_watermark: IdleWatermark | None = None
     on_phase: Callable[[int, Phase], None] = lambda *_: None
     _ids: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
 
@@ -72,12 +72,12 @@ class Room:
         return LaneLimits(
             batch=BatchLimits(rows_max=9, bytes_max=4_000, age_ms_max=400),
             fetch_bytes_max=1 << 20,
-            window_ms=truth.WINDOW_MS,
-            allowed_lateness_ms=truth.ALLOWED_LATENESS_MS,
+            window_ms=expected.WINDOW_MS,
+            allowed_lateness_ms=expected.ALLOWED_LATENESS_MS,
             write_deadline_seconds=DEADLINE_SECONDS,
             retry=RetryPolicy(attempts_max=None, backoff_ms_max=1_000, draw=self.world.rng.random),
             default_currency=currency_code("USD"),
-            idle_clock=self.idle_clock,
+            idle_watermark=self.idle_watermark,
         )
 
     def start(self, process: Process) -> None:
@@ -129,7 +129,7 @@ class Room:
             self.failures.append(f"stopped: {text}")
 
     def crashed(self, node: Node) -> None:
-        """A node is gone: its process is started again, unless the room is closed."""
+        """A node is gone: its process is started again, unless the deployment is closed."""
         for process in self.processes:
             if process.node is node:
                 self.restart_later(process)
@@ -139,7 +139,7 @@ class Room:
             return
         process.restarting = True
         if self.world.rng.random() < 0.35:
-            process.release = (process.release + 1) % truth.RELEASES
+            process.release = (process.release + 1) % expected.RELEASES
             self.world.fault("new release", process.name, f"release {process.release}")
         delay = self.world.rng.choice((0.1, 1.0, 3.0, 9.0)) * self.world.rng.random()
         self.world.loop.on_network(delay, self._restart, process)
@@ -156,7 +156,7 @@ class Room:
         events = dict(found.events)
         givt = (events["class_code"] == Class.BILLABLE) & (events["publisher_id"] % 3 == 0)
         events["class_code"] = np.where(givt, Class.GIVT, events["class_code"]).astype(np.uint8)
-        version = truth.judge_version(release)
+        version = expected.judge_version(release)
         events["judge_version"] = np.full(len(events["offset"]), version, np.uint64)
         return dataclasses.replace(found, events=events, judge_version=version)
 

@@ -12,7 +12,7 @@ def contaminated(rng: np.random.Generator, n: int) -> np.ndarray:
     return 1 + 0.02 * rng.standard_normal(n) + 0.33 * (rng.random(n) < 0.1)
 
 
-NOISES: dict[str, Noise] = {
+NOISE_MODELS: dict[str, Noise] = {
     "quiet, 1 %": lambda rng, n: 1 + 0.01 * rng.standard_normal(n),
     "shared machine, 8 %": lambda rng, n: np.exp(0.08 * rng.standard_normal(n)),
     "skewed: only ever slower": lambda rng, n: 1 + 0.05 * rng.exponential(size=n),

@@ -85,7 +85,7 @@ def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: lis
     if sorted(wanted) != sorted(found):
         missing, extra = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
         yield (
-            f"truth: {table} of lane {lane}, batch {batch_no}: {missing.total()} rows missing, {extra.total()} too many; "
+            f"ground truth: {table} of lane {lane}, batch {batch_no}: {missing.total()} rows missing, {extra.total()} too many; "
             f"first missing {next(iter(missing), None)}, first extra {next(iter(extra), None)}"
         )
 
@@ -153,7 +153,7 @@ class _Lane:
 
     def entry_problems(self, entry: LedgerEntry) -> Iterator[str]:
         """Yield where the ledger row says something else than the batch."""
-        name = f"truth: ledger of lane {self._lane}, batch {entry.batch_no}"
+        name = f"ground truth: ledger of lane {self._lane}, batch {entry.batch_no}"
         yield from (f"silent jump: {jump}" for jump in self._jumps)
         self._jumps.clear()
         if entry.records_received != self._records:

@@ -10,7 +10,7 @@ from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import BatchDone, Phase, PhaseChanged
-from adledger.pipeline.lanes.ports import IdleClock, LaneLimits
+from adledger.pipeline.lanes.ports import IdleWatermark, LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
 from adledger.pipeline.retry import RetryPolicy
@@ -69,7 +69,7 @@ async def test_an_idle_lane_advances_its_watermark_by_empty_batches(tmp_path: Pa
     clock = iter(range(NEW_YEAR_2100, NEW_YEAR_2100 + 10_000))
     sink = MemorySink(clock=lambda: next(clock))
     watcher = Watcher(2)
-    await idle_run(log, sink, watcher, replace(LIMITS, idle_clock=IdleClock(0, SKEW_SECONDS)))
+    await idle_run(log, sink, watcher, replace(LIMITS, idle_watermark=IdleWatermark(0, SKEW_SECONDS)))
     assert Phase.IDLE in watcher.phases
     for lane, (first, second, *_) in watcher.idle.items():
         assert first.clock_after < second.clock_after
@@ -81,6 +81,6 @@ async def test_an_idle_lane_advances_its_watermark_by_empty_batches(tmp_path: Pa
         assert end.clock_after >= second.clock_after
 
     after = Watcher(1)  # the next owner goes on from there, and agrees
-    await idle_run(log, sink, after, replace(LIMITS, idle_clock=IdleClock(0, SKEW_SECONDS)))
+    await idle_run(log, sink, after, replace(LIMITS, idle_watermark=IdleWatermark(0, SKEW_SECONDS)))
     assert after.idle[0][0].batch_no > watcher.idle[0][1].batch_no
     assert Phase.IN_DOUBT not in after.phases

@@ -52,14 +52,18 @@ def counted(filled) -> Counted:
 
 def test_the_ground_truth_equals_a_plain_count(filled, counted: Counted):
     """Rollup, classes by lane, reasons, wrong keys and conflicts all equal the plain count of the log."""
-    truth = filled[1].truth
-    found = {tuple(row[:5]): tuple(row[5:]) for row in truth.rollup.tolist()}
+    ground_truth = filled[1].ground_truth
+    found = {tuple(row[:5]): tuple(row[5:]) for row in ground_truth.rollup.tolist()}
     assert found == counted.rollup
     lanes = range(MODEL.partitions)
-    assert truth.classes.tolist() == [[counted.classes[lane, code] for code in range(8)] for lane in lanes]
-    assert truth.malformed.tolist() == [counted.malformed[reason] for reason in range(len(truth.malformed))]
-    assert truth.misrouted.tolist() == [counted.misrouted[lane] for lane in lanes]
-    assert truth.conflicts.tolist() == [counted.conflicts[lane] for lane in lanes]
+    assert ground_truth.classes.tolist() == [
+        [counted.classes[lane, code] for code in range(8)] for lane in lanes
+    ]
+    assert ground_truth.malformed.tolist() == [
+        counted.malformed[reason] for reason in range(len(ground_truth.malformed))
+    ]
+    assert ground_truth.misrouted.tolist() == [counted.misrouted[lane] for lane in lanes]
+    assert ground_truth.conflicts.tolist() == [counted.conflicts[lane] for lane in lanes]
 
 
 def test_the_real_logs_are_counted_in_full(filled):
@@ -78,7 +82,7 @@ def test_each_offset_is_expected_once(filled):
     places = defaultdict(set)
     for source in result.expected:
         rows = np.concatenate(
-            [source.of_publisher_minutes(publisher_minutes(result.truth.rollup)), source.malformed()]
+            [source.of_publisher_minutes(publisher_minutes(result.ground_truth.rollup)), source.malformed()]
         )
         for topic, lane, offset in rows[["topic", "partition", "offset"]].tolist():
             assert offset not in places[topic, lane]
