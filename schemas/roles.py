@@ -3,6 +3,7 @@
 A new table or view is added to ACCESS with its migration; a test fails until it is.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -72,6 +73,16 @@ SHARDED = frozenset(
 
 ROW_POLICY_TABLE = "rollup_minute"
 
+ACCESS_DENIED = 497
+"""The server's code for a missing grant."""
+
+_LACKING = re.compile(
+    r"(?P<user>[^\s:]+): Not enough privileges\..*?the grants? (?P<grant>.+? ON (?P<table>[\w`]+(?:\.[\w`*]+)?))"
+)
+
+ALL_COLUMNS = frozenset({"*"})
+"""The columns of a privilege that names none."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoleTarget:
@@ -99,6 +110,50 @@ def single_grants(role: str, target: RoleTarget) -> list[str]:
         *(f"{privilege} ON {place}" for privilege, place in tables),
         *(f"SELECT ON {table}" for table, granted in SYSTEM.items() if role in granted),
     ]
+
+
+def roles_with(privileges: str, table: str) -> list[str]:
+    """Return the roles that have all of `privileges` (`SELECT(a, b)` or `SELECT`) on `DATABASE.TABLE`."""
+    wanted = _columns_by_kind(privileges)
+    name = table.rpartition(".")[2]
+    of_table = ACCESS.get(name) or ACCESS.get(name.removesuffix("_all"), {})
+    granted = {role: _columns_by_kind(", ".join(has)) for role, has in of_table.items()}
+    granted |= {role: {SELECT: ALL_COLUMNS} for role in SYSTEM.get(table, ())}
+    return [role for role in ROLES if role in granted and _covers(granted[role], wanted)]
+
+
+def grant_remedy(said: str) -> str:
+    """Return what to do about a missing grant: a role of `adledger roles` that has it, or the grant alone."""
+    lacking = _LACKING.search(said)
+    if lacking is None:
+        return "use a user that may do this: `adledger roles sql` prints the roles"
+    user, grant = lacking["user"], lacking["grant"]
+    roles = roles_with(grant.rpartition(" ON ")[0], lacking["table"])
+    if not roles:
+        return f"use an administrator's user: no role of `adledger roles sql` has {grant}"
+    return (
+        f"use a user with the role {' or '.join(roles)} (`adledger roles sql` prints it); "
+        f"or GRANT {grant} TO {user}"
+    )
+
+
+def _columns_by_kind(privileges: str) -> dict[str, frozenset[str]]:
+    """Return kind of privilege -> its columns; ALL_COLUMNS where none are named."""
+    found: dict[str, frozenset[str]] = {}
+    privileges = privileges.replace("SHOW COLUMNS", SELECT)  # SELECT implies it
+    for kind, columns in re.findall(r"([A-Z][A-Z ]*[A-Z])(?:\(([^)]*)\))?", privileges):
+        named = frozenset(columns.split(", ")) if columns else ALL_COLUMNS
+        before = found.get(kind, named)
+        found[kind] = ALL_COLUMNS if ALL_COLUMNS in (before, named) else before | named
+    return found
+
+
+def _covers(granted: Mapping[str, frozenset[str]], wanted: Mapping[str, frozenset[str]]) -> bool:
+    return all(
+        kind in granted
+        and (granted[kind] == ALL_COLUMNS or (columns != ALL_COLUMNS and columns <= granted[kind]))
+        for kind, columns in wanted.items()
+    )
 
 
 def _granted(role: str, target: RoleTarget) -> Iterator[tuple[str, tuple[str, ...]]]:

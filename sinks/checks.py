@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
+from adledger.schemas import roles
 from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
 from adledger.sinks.clickhouse import insert_settings
 from adledger.sinks.connection import Client
@@ -69,8 +70,25 @@ def check_version(client: Client) -> None:
 
 
 def check_server(client: Client, database: str, cluster: str | None = None) -> list[Finding]:
-    """Return what is not as the protocol needs it. Raises SinkUnavailable, and ServerException where it may not look."""
-    return findings(_facts(client, database, cluster))
+    """Return what is not as the protocol needs it. Raises SinkUnavailable, and ServerException where it may not look.
+
+    A server hides tables from users without a grant on them: then the missing grants are the findings.
+    """
+    facts = _facts(client, database, cluster)
+    if len(facts.tables) < len(PROTOCOL_TABLES) and (lacking := missing_grants(client, database, cluster)):
+        return [
+            Finding(
+                f"the user {client.address.user} lacks {', '.join(lacking)}",
+                f"use a user with the role {roles.WRITER}: adledger roles sql",
+            )
+        ]
+    return findings(facts)
+
+
+def missing_grants(client: Client, database: str, cluster: str | None = None) -> list[str]:
+    """Return the grants of pipeline_writer that the client's user lacks. Raises as `check_server` does."""
+    wanted = roles.single_grants(roles.WRITER, roles.RoleTarget(database, cluster))
+    return [grant for grant in wanted if not client.execute(f"CHECK GRANT {grant}")[0][0]]
 
 
 def findings(facts: ServerFacts) -> list[Finding]:

@@ -24,6 +24,7 @@ from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.outcomes import insert_outcome
 from adledger.sinks.overrides import ClickHouseOverrides
 from adledger.sinks.pool import ClientPool
+from adledger.sinks.refused import query_refused
 from adledger.sinks.rules import ClickHouseRules
 from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
 
@@ -288,11 +289,3 @@ def _as_sink_errors() -> Iterator[None]:
         raise query_refused(e) from None
     except NETWORK_ERRORS as e:
         raise SinkUnavailable(f"ClickHouse went away in mid-answer: {first_line(e)}") from None
-
-
-def query_refused(error: driver_errors.ServerException) -> SinkError:
-    """Return the SinkError of a query that the server refused."""
-    return SinkError(
-        f"ClickHouse refused a query with code {error.code}: {first_line(error)}",
-        remedy="adledger migrate" if error.code in (16, 60, 81) else "ClickHouse's log says more",
-    )

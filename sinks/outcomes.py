@@ -4,6 +4,7 @@ from clickhouse_driver.errors import Error, ServerException
 
 from adledger.pipeline.errors import InsertRefused, InsertUnknown, SinkError
 from adledger.sinks.connection import NETWORK_ERRORS, first_line
+from adledger.sinks.refused import refused_remedy
 
 VIOLATED_CONSTRAINT = 469
 DEADLINE_CONSTRAINT = "in_time"
@@ -53,14 +54,12 @@ def _answered(table: str, error: ServerException) -> SinkError:
             code=error.code,
             remedy="if this recurs, ClickHouse or the network is slow: raise write_deadline_seconds",
         )
-    return InsertRefused(said, code=error.code, remedy=_remedy(error.code))
+    return InsertRefused(said, code=error.code, remedy=_remedy(error.code, said))
 
 
-def _remedy(code: int) -> str:
+def _remedy(code: int, said: str) -> str:
     if code == TOO_MANY_PARTS:
         return "too many inserts a second, or merges that don't keep up: raise batch_age_ms_max"
     if code == NOT_ENOUGH_SPACE:
         return "free space on ClickHouse's disk; the lane then continues automatically"
-    if code in (16, 60, 81):  # no such column, table, database
-        return "adledger migrate"
-    return "ClickHouse's log says more"
+    return refused_remedy(code, said)

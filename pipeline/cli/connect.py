@@ -36,8 +36,8 @@ def client(settings: "Settings") -> Iterator["Client"]:
     from clickhouse_driver.errors import ServerException
 
     from adledger.pipeline.errors import SinkUnavailable
-    from adledger.sinks.clickhouse import query_refused
     from adledger.sinks.connection import NETWORK_ERRORS, connect, first_line
+    from adledger.sinks.refused import query_refused
 
     with server(settings) as address:
         connection = connect(address)

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkError, SinkUnavailable
+from adledger.schemas.roles import ACCESS_DENIED, grant_remedy
 from adledger.sinks.secure import handshake_failure, login_password, probed, tls_context
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -99,7 +100,11 @@ def _refused(response: HTTPResponse) -> SinkError:
     text = response.read().decode("utf-8", "replace").strip()
     message = text.split("Stack trace:")[0].strip() or f"HTTP status {response.status}"
     code = response.getheader("X-ClickHouse-Exception-Code") or ""
-    return SinkError(f"ClickHouse refused the query: {message}", remedy=_REMEDIES.get(code, ""))
+    return SinkError(f"ClickHouse refused the query: {message}", remedy=_remedy(code, message))
+
+
+def _remedy(code: str, message: str) -> str:
+    return grant_remedy(message) if code == str(ACCESS_DENIED) else _REMEDIES.get(code, "")
 
 
 _REMEDIES = {

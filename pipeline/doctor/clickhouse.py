@@ -11,10 +11,10 @@ from adledger.pipeline.doctor.rules import NO_TABLES, RulesFacts, read_tables
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.pipeline.settings import Settings
-from adledger.schemas import migrate, roles
-from adledger.sinks.checks import check_server, too_old
-from adledger.sinks.clickhouse import query_refused
+from adledger.schemas import migrate
+from adledger.sinks.checks import check_server, missing_grants, too_old
 from adledger.sinks.connection import Client
+from adledger.sinks.refused import query_refused
 
 AREA = "clickhouse"
 
@@ -71,20 +71,12 @@ def no_directory_yet(settings: Settings) -> ServerSeen | None:
 
 def _grants(client: Client, settings: Settings) -> Check:
     """Return which grants of pipeline_writer this user lacks."""
-    target = roles.RoleTarget(settings.database, settings.cluster)
-    lacking = [
-        wanted
-        for wanted in roles.single_grants(roles.WRITER, target)
-        if not client.execute(f"CHECK GRANT {wanted}")[0][0]
-    ]
+    user = client.address.user
     findings = [
-        Finding(
-            f"the user {client.address.user} lacks {wanted}",
-            f"GRANT {wanted} TO {client.address.user}; or the role: adledger roles sql",
-        )
-        for wanted in lacking
+        Finding(f"the user {user} lacks {grant}", f"GRANT {grant} TO {user}; or the role: adledger roles sql")
+        for grant in missing_grants(client, settings.database, settings.cluster)
     ]
-    return Check(AREA, f"grants of {client.address.user}", findings)
+    return Check(AREA, f"grants of {user}", findings)
 
 
 def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:

@@ -17,9 +17,9 @@ from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
 from adledger.sinks.checks import check_server, check_version
-from adledger.sinks.clickhouse import query_refused
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.refused import query_refused
 
 SERVER_LOOK_SECONDS = 0.2
 

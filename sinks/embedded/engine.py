@@ -210,7 +210,9 @@ class Session:
 
     def _run(self, sql: bytes, output_format: str, parameters: Mapping[str, str] | None) -> Any:
         try:
-            return self._chdb.query(sql, output_format, params=dict(parameters or {}))
+            if parameters:
+                return self._chdb.query(sql, output_format, params=dict(parameters))
+            return self._chdb.query(sql, output_format)  # chDB of ClickHouse 25.8 takes no parameters
         except RuntimeError as e:
             raise ServerError.stated(str(e)) from None
 

@@ -9,65 +9,29 @@ from clickhouse_driver.errors import ServerException
 from typer.testing import CliRunner
 
 from adledger.loadtest.traffic.model import TrafficModel
-from adledger.loadtest.traffic.write import write_traffic
-from adledger.pipeline.addresses import FilesAddress, ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.doctor.clickhouse import look_at_server
-from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes.start import run_worker
 from adledger.pipeline.settings import Settings
 from adledger.schemas import roles
-from adledger.schemas.migrate import load, migrate
-from adledger.schemas.roles import BILLING, FRAUD, OPERATOR, PUBLISHER, WRITER, RoleTarget
+from adledger.schemas.migrate import load
+from adledger.schemas.roles import BILLING, FRAUD, OPERATOR, PUBLISHER, WRITER
 from adledger.schemas.statements import Target, render
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.connection import connect
-from tests.support.clickhouse_servers import OWN, AnyServer, address_of, running_server
+from tests.support.clickhouse_servers import AnyServer
+from tests.support.role_server import as_user, role_server
 
 MODEL = TrafficModel(seed=9, events=2_000, partitions=2, duration_hours=2, malformed_share=0.02)
-STRICT = (
-    "<access_control_improvements><select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>"
-    "<users_without_row_policies_can_read_rows>true</users_without_row_policies_can_read_rows>"
-    "</access_control_improvements>"
-)
-"""As the configuration that ClickHouse is shipped with has it."""
 NOT_GRANTED = 497
 FIRST_PUBLISHER = 100_000
 """Stands for the publisher of the row policy: replaced by one that has rows."""
 
 
-def users(target: RoleTarget) -> str:
-    """Return users.xml: our roles as printed, a user for each of them, and the admin who migrates."""
-    printed = roles.users_xml(target)
-    head = "<profiles><default/></profiles><quotas><default/></quotas>"
-    who = "<password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>"
-    named = "".join(f"<{r}_1>{who}<grants><query>GRANT {r}</query></grants></{r}_1>" for r in roles.ROLES)
-    own = f"<users><default>{who}</default>{named}"
-    body = re.sub("</?clickhouse>", "", printed)
-    assert "<users>" in body
-    return f"<clickhouse>{head}{body.replace('<users>', own, 1)}</clickhouse>"
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
     """A server that a worker has filled, as pipeline_writer."""
-    folder = tmp_path_factory.mktemp("roles")
-    with open_log(folder / "log", MODEL.partitions) as writer:
-        ground_truth = write_traffic(MODEL, writer, lambda _: None).ground_truth
-    publisher = int(ground_truth.rollup["publisher_id"][0])
-    files = {"users.xml": users(RoleTarget("adledger", publishers=(publisher, FIRST_PUBLISHER)))}
-    with running_server(OWN, folder / "server", files=files, more=STRICT) as running:
-        with connect(address_of(running)) as admin:
-            migrate(admin, database="adledger", release="test")
-        settings = Settings(
-            source=FilesAddress(folder / "log"), clickhouse=as_user(running, f"{WRITER}_1"), rules="published",
-        )  # fmt: skip
-        assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
-        yield running
-
-
-def as_user(server: AnyServer, user: str) -> ServerAddress:
-    return ServerAddress(server.host, server.port, server.http_port, user=user)
+    with role_server(tmp_path_factory.mktemp("roles"), MODEL, publishers=(FIRST_PUBLISHER,)) as running:
+        yield running.server
 
 
 def ask(server: AnyServer, user: str, query: str) -> list[tuple[object, ...]]:

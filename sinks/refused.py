@@ -1,0 +1,27 @@
+"""Queries that ClickHouse refused, as errors with a remedy; missing grants with the roles that have them."""
+
+from clickhouse_driver.errors import ServerException
+
+from adledger.pipeline.errors import SinkError
+from adledger.schemas.roles import ACCESS_DENIED, grant_remedy
+from adledger.sinks.connection import first_line
+
+NO_SUCH_NAME = frozenset({16, 60, 81})
+"""No such column, table, database."""
+
+
+def query_refused(error: ServerException) -> SinkError:
+    """Return the SinkError of a query that the server refused."""
+    said = first_line(error)
+    return SinkError(
+        f"ClickHouse refused a query with code {error.code}: {said}", remedy=refused_remedy(error.code, said)
+    )
+
+
+def refused_remedy(code: int, said: str) -> str:
+    """Return what to do about a refusal, by its code and the server's message."""
+    if code in NO_SUCH_NAME:
+        return "adledger migrate"
+    if code == ACCESS_DENIED:
+        return grant_remedy(said)
+    return "ClickHouse's log says more"
