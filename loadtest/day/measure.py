@@ -34,7 +34,7 @@ from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
 REPLAY_SECONDS_MAX = 4 * 3_600
-TOLD_EVERY_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 """Between two lines about how far a replay is; asking costs a count of some hundred ledger rows."""
 LARGE_PARTS_CODEC = "ZSTD(3)"
 """The codec that the engine chooses for parts as large as a whole day's; a sample's small ones would stay LZ4, twice the size."""
@@ -83,7 +83,7 @@ def measure(
         try:
             migrate(client, database=DATABASE, cluster=None, release=__version__)
             before = cpu_seconds(server.pid)
-            with _told(address, sample, say):
+            with _progress(address, sample, say):
                 done, memory = _replayed(sample, folder, address, settings)
             server_cpu = cpu_seconds(server.pid) - before
             say(f"{sample.scale}: comparing every publisher-minute with the ground truth")
@@ -127,14 +127,14 @@ def _replayed(
 
 
 @contextmanager
-def _told(address: ServerAddress, sample: Sample, say: Callable[[str], None]) -> Iterator[None]:
+def _progress(address: ServerAddress, sample: Sample, say: Callable[[str], None]) -> Iterator[None]:
     """Say now and then how much of the day is in the ledger."""
     ended, of = Event(), sample.day.events
 
-    def tell() -> None:
+    def report() -> None:
         client = connect(address)
         try:
-            while not ended.wait(TOLD_EVERY_SECONDS):
+            while not ended.wait(REPORT_SECONDS):
                 [[done]] = client.execute(
                     f"SELECT sum(records_received) FROM {DATABASE}.ledger WHERE toYYYYMMDD(clock_after) >= {FIRST_DAY}"  # noqa: S608 - ours
                 )
@@ -143,12 +143,12 @@ def _told(address: ServerAddress, sample: Sample, say: Callable[[str], None]) ->
             client.disconnect()
 
     with ThreadPoolExecutor(1) as threads:
-        telling = threads.submit(tell)
+        reporting = threads.submit(report)
         try:
             yield
         finally:
             ended.set()
-    telling.result()
+    reporting.result()
 
 
 def _stored(client: Client) -> tuple[dict[str, int], dict[str, int]]:

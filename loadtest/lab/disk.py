@@ -42,7 +42,7 @@ class Disk:
 
     def fill(self, server: ServerAddress, database: str) -> None:
         """Leave no space for another insert. The caller ensures that none is under way."""
-        self._tell(server, ["SYSTEM STOP MERGES"])
+        self._execute(server, ["SYSTEM STOP MERGES"])
         client = connect(server)
         try:
             until(
@@ -52,7 +52,7 @@ class Disk:
             client.disconnect()
         if not self._mounted:
             setting = f"MODIFY SETTING min_free_disk_bytes_to_perform_insert = {MORE_THAN_THERE_IS_BYTES}"
-            self._tell(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
+            self._execute(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
             return
         with self._ballast.open("wb") as file:
             while free := psutil.disk_usage(str(self.folder)).free:
@@ -67,8 +67,8 @@ class Disk:
             self._ballast.unlink()
         else:
             setting = f"MODIFY SETTING min_free_disk_bytes_to_perform_insert = {DISK_FREE_BYTES_MIN}"
-            self._tell(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
-        self._tell(server, ["SYSTEM START MERGES"])
+            self._execute(server, [f"ALTER TABLE {database}.{table} {setting}" for table in PROTOCOL_TABLES])
+        self._execute(server, ["SYSTEM START MERGES"])
 
     def close(self) -> None:
         """Unmount; this also happens when this process is killed. Raises AdledgerError where that fails."""
@@ -88,7 +88,7 @@ class Disk:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, cwd="/",
         )  # fmt: skip
 
-    def _tell(self, server: ServerAddress, statements: list[str]) -> None:
+    def _execute(self, server: ServerAddress, statements: list[str]) -> None:
         client = connect(server)
         try:
             for statement in statements:

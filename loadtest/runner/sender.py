@@ -160,7 +160,7 @@ async def work(task: Task, commands: "asyncio.Queue[str]") -> None:
     async with outlet(Settings(**task.settings)) as log:
         sender = Sender(task, log)
         listening = asyncio.ensure_future(_listen(sender, commands))
-        reporting = asyncio.ensure_future(_tell(sender))
+        reporting = asyncio.ensure_future(_report(sender))
         try:
             await sender.run(lambda: say(ready=True))
         finally:
@@ -175,7 +175,7 @@ def say(**what: Any) -> None:
     sys.stdout.flush()
 
 
-async def _tell(sender: Sender) -> None:
+async def _report(sender: Sender) -> None:
     while True:
         await asyncio.sleep(REPORT_SECONDS)
         say(report=dataclasses.asdict(sender.take_report()))

@@ -40,16 +40,16 @@ class SenderProcess:
         )  # fmt: skip
         sender = cls(task, process, sent_until_ms=task.schedule.start_ms)
         threading.Thread(target=sender._read, name="sender", daemon=True).start()
-        sender._tell(task.to_json())
+        sender._send(task.to_json())
         return sender
 
     def go(self, go_ms: int) -> None:
         """Begin the load at a time."""
-        self._tell(f"go {go_ms}")
+        self._send(f"go {go_ms}")
 
     def stop(self) -> None:
         """Make it end early."""
-        self._tell("stop")
+        self._send("stop")
 
     def kill(self) -> None:
         """Kill it."""
@@ -57,7 +57,7 @@ class SenderProcess:
         assert self.process.popen.stdin is not None
         self.process.popen.stdin.close()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self.process.popen.stdin is not None
         try:
             self.process.popen.stdin.write(line.encode() + b"\n")
@@ -67,18 +67,18 @@ class SenderProcess:
 
     def _read(self) -> None:
         assert self.process.popen.stdout is not None
-        told_the_end = False
+        reported_end = False
         for line in self.process.popen.stdout:
-            said: dict[str, Any] = json.loads(line)
-            if "report" in said:
-                report = SenderReport(**said["report"])
+            message: dict[str, Any] = json.loads(line)
+            if "report" in message:
+                report = SenderReport(**message["report"])
                 self.sent_until_ms = report.sent_until_ms
                 self.reports.put(report)
-            elif "ready" in said:
+            elif "ready" in message:
                 self.ready.set()
             else:
-                told_the_end, self.failure = True, said["failure"] or ""
-        if not told_the_end:
+                reported_end, self.failure = True, message["failure"] or ""
+        if not reported_end:
             code = self.process.popen.wait()
             self.failure = f"a sender ended with {code}: read {self.process.log}"
         self.ready.set()

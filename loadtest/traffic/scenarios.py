@@ -20,7 +20,7 @@ MINUTE_MS = 60_000
 GHOST_PUBLISHER_FIRST, SUSPENDED_PUBLISHER_FIRST = 4_000_000_000, 3_900_000_000
 """Publishers that ordinary traffic never has; imported publishers must have the second kind as suspended."""
 
-TOLD_FROM = 7
+DETECTABLE_FROM = 7
 """The impressions of a clockwork before the first that can be detected: a gap is known from two."""
 
 
@@ -210,7 +210,7 @@ def clockwork(script: Script) -> Records:
     seen = script.impressions(script.clockwork(2_000, 5 * MINUTE_MS, 2), Label.CLOCKWORK)
     script.set_users(seen, script.actor_draws(1))
     script.settle(seen)
-    early = np.arange(script.events) % script.scenario.events_per_actor < TOLD_FROM
+    early = np.arange(script.events) % script.scenario.events_per_actor < DETECTABLE_FROM
     seen["label"][early] = Label.HONEST
     return script.finished(seen)
 

@@ -71,7 +71,7 @@ class Announcer:
                 future.cancel()
             if producer is not None:
                 self._replace(producer)
-            raise await self._told(batch, error) from error
+            raise await self._as_error(batch, error) from error
         self._count("sent")
 
     async def stop(self) -> None:
@@ -101,7 +101,7 @@ class Announcer:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
 
-    async def _told(self, batch: RolledUp, error: BaseException) -> SinkUnavailable:
+    async def _as_error(self, batch: RolledUp, error: BaseException) -> SinkUnavailable:
         what = f"{self._topic} did not take the message of lane {batch.lane}, batch {batch.batch_no}"
         match error:
             case TimeoutError():
@@ -117,8 +117,8 @@ class Announcer:
                     f"set max.message.bytes of {self._topic} to Kafka's default (1048588); it is sent again"
                 )
             case _:
-                told = await self._cause(error)
-                why, remedy = told.message, told.remedy
+                cause = await self._cause(error)
+                why, remedy = cause.message, cause.remedy
         return SinkUnavailable(f"{what}: {why}", remedy=remedy)
 
     async def _cause(self, error: BaseException) -> LogError:

@@ -59,8 +59,8 @@ async def lane_owners(settings: Settings) -> Owners:
         return _of_files(FilesSource(settings.source.directory, settings.group))
     async with connected(kafka_options(settings)) as client:
         group = await describe_group(client, settings.group)
-    told = await asyncio.gather(*(_told_by(member) for member in group.members))
-    by_lane = {lane: owner for lanes in told for lane, owner in lanes.items()}
+    by_member = await asyncio.gather(*(_lanes_of(member) for member in group.members))
+    by_lane = {lane: owner for lanes in by_member for lane, owner in lanes.items()}
     return Owners(group.state, len(group.members), by_lane)
 
 
@@ -92,7 +92,7 @@ def _of_files(source: FilesSource) -> Owners:
     return Owners("", 1, dict.fromkeys(range(source.topology.partitions), owner))
 
 
-async def _told_by(member: GroupMember) -> dict[int, Owner]:
+async def _lanes_of(member: GroupMember) -> dict[int, Owner]:
     """Return a member's lanes, each with what its pages say of it."""
     worker = member.info.worker or f"{member.client_id} at {member.host.rpartition('/')[2]}"
     pages = pages_of(member)
@@ -102,7 +102,7 @@ async def _told_by(member: GroupMember) -> dict[int, Owner]:
         why = f"its pages are reached from its own machine only: ask there, or set web_host ({pages})"
         return dict.fromkeys(member.lanes, Owner(worker, detail=why))
     try:
-        told = await _lanes_page(pages)
+        lanes = await _lanes_page(pages)
     except TimeoutError:
         why = f"the worker's pages don't answer within {PAGES_SECONDS_MAX:g} s"
         return dict.fromkeys(member.lanes, Owner(worker, pages, detail=why))
@@ -110,7 +110,7 @@ async def _told_by(member: GroupMember) -> dict[int, Owner]:
         why = f"the worker's pages don't answer: {error or type(error).__name__}"
         return dict.fromkeys(member.lanes, Owner(worker, pages, detail=why))
     unknown = Owner(worker, pages, detail="the worker does not have it yet")
-    return {lane: Owner(worker, pages, **told[lane]) if lane in told else unknown for lane in member.lanes}
+    return {lane: Owner(worker, pages, **lanes[lane]) if lane in lanes else unknown for lane in member.lanes}
 
 
 async def _lanes_page(pages: str) -> dict[int, dict[str, str]]:

@@ -37,5 +37,5 @@ def broker_check(newest_ms: int, now_ms: int, whose: str, skew_seconds_max: int)
                 _REMEDY,
             )
         )
-    told = "lies ahead of" if ahead > 0 else "does not lie ahead of"
-    return Check(AREA, f"the newest append time {told} {whose} clock", found)
+    relation = "lies ahead of" if ahead > 0 else "does not lie ahead of"
+    return Check(AREA, f"the newest append time {relation} {whose} clock", found)

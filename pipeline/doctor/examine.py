@@ -112,9 +112,9 @@ class _Log:
             async with kafka_view(self._settings, checked) as view:
                 seen = await self._lanes(view)
                 members = len(view.group.members)
-                told = group.findings(view.group, ASSIGNOR, view.topology.partitions, seen.lag_records)
+                findings = group.findings(view.group, ASSIGNOR, view.topology.partitions, seen.lag_records)
                 what = f"{view.group.name}: {members} workers ({view.group.state.lower()})"
-                self.checks.append(Check("group", what, list(told)))
+                self.checks.append(Check("group", what, list(findings)))
                 self._broker_clock(view.newest_log_time)
                 self._plan(view.topology.partitions, members)
         except LogError as error:

@@ -66,13 +66,15 @@ async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) ->
 
 def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check]:
     """Return what the lanes' intents, and their newest records, come to."""
-    told = [seen.stopped[lane] for lane in sorted(seen.stopped)[:FOUND_LANES_MAX]]
-    if (more := len(seen.stopped) - len(told)) > 0:
-        told.append(Finding(f"{more} more lanes would halt for such reasons", "fix the ones above first"))
+    findings = [seen.stopped[lane] for lane in sorted(seen.stopped)[:FOUND_LANES_MAX]]
+    if (more := len(seen.stopped) - len(findings)) > 0:
+        findings.append(Finding(f"{more} more lanes would halt for such reasons", "fix the ones above first"))
     against = "against the ledger" if with_ledger else "as far as they can be read without ClickHouse"
     return [
         Check(
-            "group", f"committed intents of {lanes} lanes, {against}; {seen.lag_records:,} records wait", told
+            "group",
+            f"committed intents of {lanes} lanes, {against}; {seen.lag_records:,} records wait",
+            findings,
         ),
         *(
             Check(

@@ -103,5 +103,5 @@ class EvaluatorChoice:
             return  # the alerts are of another set; the next batch has another guardrail
         if breaches:
             await self._patiently(
-                lambda: self._rules_in_force.tell(self._guarded, self._lane, batch_no, breaches)
+                lambda: self._rules_in_force.store_breaches(self._guarded, self._lane, batch_no, breaches)
             )

@@ -135,7 +135,9 @@ class RulesInForce:
                 await self._store.store_evaluator(evaluator_row(evaluator))
                 self._stored.add(evaluator.version)
 
-    async def tell(self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]) -> None:
+    async def store_breaches(
+        self, rules_version: int, lane: int, batch_no: int, breaches: Sequence[Breach]
+    ) -> None:
         """Store the breaches of a lane's batch under a set as alerts. Raises SinkError."""
         for b in breaches:
             row = AlertRow(

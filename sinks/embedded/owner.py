@@ -52,11 +52,11 @@ class Ownership:
             time.sleep(POLL_SECONDS)
         os.truncate(self._file, 0)
 
-    def tell(self, listening: Listening) -> None:
+    def publish(self, listening: Listening) -> None:
         """Write into the lock where the server listens."""
         os.pwrite(self._file, json.dumps(asdict(listening)).encode(), 0)
 
-    def untell(self) -> None:
+    def withdraw(self) -> None:
         """Clear the address: the server is stopping."""
         os.truncate(self._file, 0)
 

@@ -42,10 +42,10 @@ def serve(
         server = LoopbackServer(directory, port, http_port)
         server.start()
         listening = Listening(os.getpid(), HOST, server.port, server.http_port)
-        ownership.tell(listening)
+        ownership.publish(listening)
         ready(listening)
         _wait(wake_read, owner_pipe, parent)
-        ownership.untell()
+        ownership.withdraw()
         server.stop()
     finally:
         ownership.release()

@@ -145,10 +145,10 @@ def test_all_matches_and_their_families() -> None:
     assert (other["duplicates"], other["duplicate_of"]) == ([], None)
     assert found("s-1", "--publisher", str(RIVAL)) == [other]
     assert found("s-1", "--type", "impression") == events
-    shown = run("s-1").stdout
-    assert "event 2 of 3" in shown
-    assert "duplicate of" in shown
-    assert "DIFFERS" not in shown
+    output = run("s-1").stdout
+    assert "event 2 of 3" in output
+    assert "duplicate of" in output
+    assert "DIFFERS" not in output
 
 
 def test_a_missing_event_is_reported_with_what_to_check() -> None:

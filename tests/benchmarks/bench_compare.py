@@ -16,11 +16,11 @@ WORSE = 1.1
 def test_a_against_a(runs):
     rng = np.random.default_rng(5)
     for name, noise in NOISE_MODELS.items():
-        told = 0
+        reported = 0
         for _ in range(COMPARISONS):
             sides = [(metric, *(noise(rng, runs).tolist() for _ in range(2))) for metric in METRICS]
-            told += any(change_of(*side).kind is not ChangeKind.SAME for side in sides)
-        print(f"A against A, {runs} runs, {name}: {told / COMPARISONS:.2%} tell something")
+            reported += any(change_of(*side).kind is not ChangeKind.SAME for side in sides)
+        print(f"A against A, {runs} runs, {name}: {reported / COMPARISONS:.2%} tell something")
 
 
 @pytest.mark.parametrize("runs", [3, 5, 10])

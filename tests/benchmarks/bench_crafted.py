@@ -56,5 +56,5 @@ def test_crafted_keys(work, n):
         "made for no secret": keys_of_one_slot(n, SlotSecret(0, 0)),
     }
     work(kinds["random"][:10])
-    told = ", ".join(f"{name} {microseconds(work, keys):.4f}" for name, keys in kinds.items())
-    print(f"\n{work.__name__}, us an event: {told}")
+    figures = ", ".join(f"{name} {microseconds(work, keys):.4f}" for name, keys in kinds.items())
+    print(f"\n{work.__name__}, us an event: {figures}")

@@ -136,9 +136,9 @@ def test_a_course_ends_and_says_what_was_not_seen(
         return "seen"
 
     monkeypatch.setitem(faults.FAULTS, "kill-broker", fault)
-    said: list[str] = []
+    lines: list[str] = []
     play: Any = _Play(recovers)
-    course = _Course(ChaosRequest(1, {"kill-broker": 1}, tmp_path), play, said.append)
+    course = _Course(ChaosRequest(1, {"kill-broker": 1}, tmp_path), play, lines.append)
     stopped = ""
     try:
         course.run()
@@ -146,7 +146,7 @@ def test_a_course_ends_and_says_what_was_not_seen(
         stopped = error.message
     report = replace(course.reported(REPORT), controls=(), stopped=stopped)
     assert report.verdict is verdict
-    assert len(said) == len(report.faults) == 1
+    assert len(lines) == len(report.faults) == 1
     assert ("not caught up after kill-broker" in stopped) is not recovers
 
 

@@ -288,11 +288,11 @@ class SinkContract:
         for columns in written[:2]:
             wanted = (columns["class_code"] != Class.DUPLICATE) & (columns["lane_clock"] >= clock_from)
             rows = EventColumns(**{name: columns[name][wanted] for name in EVENT_DTYPES})
-            keys, sources, prints = identity.identity(rows)
+            keys, sources, fingerprints = identity.identity(rows)
             expected += zip(
                 keys.tolist(),
                 sources.tolist(),
-                prints.tolist(),
+                fingerprints.tolist(),
                 columns["lane_clock"][wanted].tolist(),
                 strict=True,
             )

@@ -58,10 +58,10 @@ class TestFilesSource(SourceLaws):
     async def test_reading_needs_no_membership(self, log):
         """Bounds, records and a group's offsets can be read without joining it."""
         await log.append(0, 1, some_records(4))
-        looker = log.member()
-        assert (await looker.bounds(1))[0].end == 4
-        assert len((await looker.fetch(1, {0: 0}, 1_000, 0))[0].batches) == 1
-        assert await looker.committed(1) == {}
+        reader = log.member()
+        assert (await reader.bounds(1))[0].end == 4
+        assert len((await reader.fetch(1, {0: 0}, 1_000, 0))[0].batches) == 1
+        assert await reader.committed(1) == {}
         assert not (log.folder / "groups").exists(), "and leaves nothing behind"
 
     async def test_member_ids_may_be_passed_in(self, log):

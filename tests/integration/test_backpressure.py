@@ -16,7 +16,7 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.control.owners import lane_owners
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, started
-from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
+from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
 
 MODEL = TrafficModel(seed=23, events=40_000, partitions=4, duration_hours=30, duplicate_share=0.05)
@@ -41,9 +41,9 @@ def test_a_clickhouse_that_is_away(kafka: LocalBroker, tmp_path: Path) -> None:
             started(tmp_path / "worker", "run", "--config", str(tmp_path / "adledger.toml")) as worker,
             made.client() as client,
         ):
-            look = LedgerLook(client, made.settings.database)
-            worker.until(lambda: held_lanes(worker) == LANES)
-            look.wait_for_batches(worker, BATCHES_BETWEEN)
+            ledger = LedgerReader(client, made.settings.database)
+            worker.until(lambda: owned_lanes(worker) == LANES)
+            ledger.wait_for_batches(worker, BATCHES_BETWEEN)
             released = metric(worker, "adledger_lanes_released_total")
             os.kill(before.pid, signal.SIGKILL)
             worker.until(lambda: waiting(worker) == LANES)
@@ -60,8 +60,8 @@ def test_a_clickhouse_that_is_away(kafka: LocalBroker, tmp_path: Path) -> None:
             assert {owner.phase for owner in group.by_lane.values()} <= {"waiting", "in_doubt"}
             with EmbeddedServer.start(tmp_path / "clickhouse", port=before.port, http_port=before.http_port):
                 worker.until(lambda: readyz(worker)[0] == 200)
-                look.wait_for_batches(worker, BATCHES_BETWEEN)
-                assert held_lanes(worker) == LANES, "the group kept it"
+                ledger.wait_for_batches(worker, BATCHES_BETWEEN)
+                assert owned_lanes(worker) == LANES, "the group kept it"
                 assert metric(worker, "adledger_lanes_released_total") == released
                 worker.process.send_signal(signal.SIGTERM)
                 assert worker.wait() == 0, worker.err

@@ -249,16 +249,16 @@ def test_status_shows_lanes_and_sums(address, client):
 def test_dead_letters_are_listed_and_shown(address, client):
     """Each has its reason, its position and its exact bytes, in a format for each use."""
     fill(address, 6)
-    listed = json.loads(run("dead-letters", "list", "--partition", "6", "--json").stdout)
-    assert listed["counts"] == {"not_json": BATCHES * MALFORMED}
-    first = listed["dead_letters"][0]
+    answer = json.loads(run("dead-letters", "list", "--partition", "6", "--json").stdout)
+    assert answer["counts"] == {"not_json": BATCHES * MALFORMED}
+    first = answer["dead_letters"][0]
     assert (first["reason"], first["topic"], first["partition"], first["value_hex"]) == (
         "not_json", "ad.impressions", 6, "7b00ff",
     )  # fmt: skip
     offset = str(first["offset"])
-    shown = run("dead-letters", "show", "ad.impressions", "6", offset)
-    assert "not_json: not valid JSON" in shown.stdout
-    assert "{\\x00\\xff" in shown.stdout
+    output = run("dead-letters", "show", "ad.impressions", "6", offset)
+    assert "not_json: not valid JSON" in output.stdout
+    assert "{\\x00\\xff" in output.stdout
     assert run("dead-letters", "show", "ad.impressions", "6", offset, "--raw").stdout_bytes == b"{\x00\xff"
     assert "7b 00 ff" in run("dead-letters", "show", "ad.impressions", "6", offset, "--hex").stdout
     assert (

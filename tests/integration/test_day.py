@@ -36,8 +36,8 @@ def test_a_day_runs_in_log_time_and_is_verified(tmp_path: Path):
     assert sample["quarters_closed"] >= 4 * 24 - 4
     assert sample["retention_rows"] > 0
     assert sample["batches"] == -(-sample["events"] // round(WHOLE / 86_400 / 50 * 60))
-    told = {figure["name"]: figure["value"] for figure in result["whole_day"]}
-    assert told["events rows"] == sample["rows"]["events"] * 3_000
+    figures = {figure["name"]: figure["value"] for figure in result["whole_day"]}
+    assert figures["events rows"] == sample["rows"]["events"] * 3_000
     assert json.loads((tmp_path / "day" / "day.json").read_text())["samples"] == result["samples"]
 
     again = CliRunner().invoke(app, ["loadtest", "day", *at, "--once"])

@@ -241,11 +241,11 @@ def test_a_group_that_is_not_ours_is_found(deployment: Deployment):
         finally:
             await consumer.stop()
 
-    told: list[str] = []
-    asyncio.run(consume_as_stranger(lambda: told.append(deployment.found("group"))))
-    assert "another program uses the group" in told[0]
-    assert "lane 1" in told[0]
-    assert "'by hand'" in told[0]
+    findings: list[str] = []
+    asyncio.run(consume_as_stranger(lambda: findings.append(deployment.found("group"))))
+    assert "another program uses the group" in findings[0]
+    assert "lane 1" in findings[0]
+    assert "'by hand'" in findings[0]
 
 
 def test_clickhouse_is_checked(deployment: Deployment):

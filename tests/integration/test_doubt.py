@@ -80,10 +80,10 @@ class TickingSink(MemorySink):
         return int(self.clock())
 
     async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
-        there = await super().batch_rows(lane, batch_no)
+        rows = await super().batch_rows(lane, batch_no)
         self.looked.set()
         await asyncio.sleep(0)  # what is on the wire arrives now
-        return there
+        return rows
 
     async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
         self.gone, self.looked = asyncio.get_running_loop().create_future(), asyncio.Event()
@@ -146,7 +146,7 @@ class FateOf(Fates):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_waiting() -> Iterator[None]:
+def without_pauses() -> Iterator[None]:
     """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
@@ -188,7 +188,7 @@ class Runs:
         Runs.count += 1
         self._log, self._group, self._source = log, f"run-{Runs.count}", source
         self.sink = TickingSink(clock=Clock())
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.crashes = 0
 
     def rules_in_force(self) -> RulesInForce:
@@ -199,7 +199,7 @@ class Runs:
         while True:
             worker = Worker(
                 self._source(self._log, self._group), self.sink, LIMITS,
-                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.said.append),
+                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.lines.append),
                 rules_in_force=self.rules_in_force(),
             )  # fmt: skip
             try:
@@ -226,7 +226,7 @@ class Runs:
 def undisturbed(log: Path) -> Runs:
     runs = Runs(log)
     asyncio.run(runs.to_the_end())
-    assert not any("doubt" in line for line in runs.said)
+    assert not any("doubt" in line for line in runs.lines)
     assert len(runs.batches()) >= 3
     return runs
 
@@ -247,7 +247,7 @@ def test_one_insert_goes_wrong(table: str, fate: str, log: Path, undisturbed: Ru
     assert (table, fate) in faults.met
     assert runs.crashes == fate.startswith("crash")
     done = (table, fate) == ("ledger", CRASH_AFTER)  # dead, but the batch was at its end
-    assert any("in doubt" in line for line in runs.said) != done
+    assert any("in doubt" in line for line in runs.lines) != done
     assert_as_undisturbed(runs, undisturbed)
 
 

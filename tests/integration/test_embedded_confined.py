@@ -67,15 +67,15 @@ def test_no_statement_reaches_files_processes_or_networks(server, secret, statem
         with pytest.raises(ServerException) as refused:
             client.execute(sql)
         client.disconnect()
-        said = refused.value.message
+        message = refused.value.message
     else:
         connection = http.client.HTTPConnection(server.host, server.http_port, timeout=60)
         connection.request("POST", "/", sql.encode())
         answer = connection.getresponse()
-        said = answer.read().decode()
+        message = answer.read().decode()
         connection.close()
         assert answer.status != 200
-    assert SECRET not in said
+    assert SECRET not in message
     assert sorted(secret.parent.iterdir()) == before
     counter = Client(server.host, server.port)
     assert counter.execute("SELECT count() FROM t") == [(0,)]

@@ -199,9 +199,9 @@ def test_a_long_query_reports_progress(client):
     running = client.execute_with_progress(
         "SELECT sum(sleepEachRow(0.02)) FROM numbers(25) SETTINGS max_block_size = 1"
     )
-    told = list(running)
-    assert len(told) >= 2
-    assert told[-1][0] == 25
+    reports = list(running)
+    assert len(reports) >= 2
+    assert reports[-1][0] == 25
     assert running.get_result() == [(0,)]
 
 

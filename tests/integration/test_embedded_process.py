@@ -220,17 +220,17 @@ def test_serve_runs_until_interrupted(tmp_path, end):
         "0",
     ]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        said = [process.stderr.readline() for _ in range(5)]
+        lines = [process.stderr.readline() for _ in range(5)]
         found = find(tmp_path)
         assert found is not None
         assert found.pid == process.pid
-        assert "for demos and tests" in said[0]
+        assert "for demos and tests" in lines[0]
         for hint in (
             f"clickhouse-client --host 127.0.0.1 --port {found.port}",
             f":{found.http_port}/?query=",
             "adledger query",
         ):
-            assert hint in "".join(said)
+            assert hint in "".join(lines)
         with connect(found) as client:
             assert client.execute("SELECT 1") == [(1,)]
         process.send_signal(end)
@@ -274,8 +274,8 @@ def test_the_first_line_is_for_machines(tmp_path):
     ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
-        said = json.loads(process.stdout.readline())
-        assert said["pid"] == process.pid
+        listening = json.loads(process.stdout.readline())
+        assert listening["pid"] == process.pid
         second = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
         )

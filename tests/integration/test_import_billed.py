@@ -84,9 +84,9 @@ def test_a_line_that_is_fixed_later_is_billed_by_the_printed_settings(made):
     assert "--unreadable-max 7%" in made.bring("quote_broken.log", "access-log", "--partitions", "1", code=1)
     made.bring("quote_broken.log", "access-log", "--partitions", "1", "--unreadable-max", "7%")
     assert made.run() == {"billable": 14, "malformed": 1}
-    said = made.bring("quote_fixed.log", "access-log", code=1)
-    settings = re.findall(r"--set|(?<=--set )\w+_hours=\d+", said)
-    assert len(settings) == 4, said
+    output = made.bring("quote_fixed.log", "access-log", code=1)
+    settings = re.findall(r"--set|(?<=--set )\w+_hours=\d+", output)
+    assert len(settings) == 4, output
     made.bring("quote_fixed.log", "access-log", *settings)
     assert made.run(*settings) == {"billable": 15, "duplicate": 14, "malformed": 1}
     made.command("ledger", "check", *made.here)

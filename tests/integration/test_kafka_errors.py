@@ -30,37 +30,37 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class Fault:
     """A deployment with a fault, and what must be said of it, remedy included."""
 
     deployment: Deployment
-    said: tuple[str, ...]
+    words: tuple[str, ...]
 
 
 def test_each_fault_is_reported(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
     """Each fault alone ends a worker with 1, its cause and its remedy. (All run at once, since starting takes long.)"""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
-    faults = dict(faults_of(kafka.servers, nobody, server, tmp_path))
+        closed = f"127.0.0.1:{taken.getsockname()[1]}"
+    faults = dict(faults_of(kafka.servers, closed, server, tmp_path))
     with ExitStack() as stack:
         ended = {
-            name: stack.enter_context(wrong.deployment.worker("worker", "--until-caught-up"))
-            for name, wrong in faults.items()
+            name: stack.enter_context(fault.deployment.worker("worker", "--until-caught-up"))
+            for name, fault in faults.items()
         }
         for name, command in ended.items():
             assert command.wait() == 1, f"{name}: {command.err}"
-            assert_told(name, command, faults[name].said)
+            assert_reported(name, command, faults[name].words)
 
 
-def assert_told(name: str, command: Command, said: tuple[str, ...]) -> None:
+def assert_reported(name: str, command: Command, words: tuple[str, ...]) -> None:
     last = command.err[command.err.rindex("adledger: ") :]
-    for text in said:
+    for text in words:
         assert text in last, f"{name}: {command.err}"
     assert "Traceback" not in command.err, f"{name}: {command.err}"
     assert command.out == ""
 
 
-def faults_of(servers: str, nobody: str, server: EmbeddedServer, folder: Path) -> Iterator[tuple[str, Wrong]]:
+def faults_of(servers: str, closed: str, server: EmbeddedServer, folder: Path) -> Iterator[tuple[str, Fault]]:
     """Yield a deployment of each fault by its name."""
 
     def without_topics(name: str, broker: str = servers, **changes: object) -> Deployment:
@@ -71,18 +71,18 @@ def faults_of(servers: str, nobody: str, server: EmbeddedServer, folder: Path) -
 
     yield (
         "no broker",
-        Wrong(without_topics("no-broker", nobody), (nobody, "nothing listens there", "start Kafka")),
+        Fault(without_topics("no-broker", closed), (closed, "nothing listens there", "start Kafka")),
     )
 
     deployment = without_topics("no-topics")
-    yield "no topics", Wrong(deployment, (*deployment.settings.topics, "adledger topics create"))
+    yield "no topics", Fault(deployment, (*deployment.settings.topics, "adledger topics create"))
 
     deployment = without_topics("widths", log_time="append")
     asyncio.run(make_widths(deployment))
     topics = deployment.settings.topics
     yield (
         "widths",
-        Wrong(
+        Fault(
             deployment,
             (f"{topics[0]} has 2, {topics[1]} has 3", f"--alter --topic {topics[0]} --partitions 3"),
         ),
@@ -95,7 +95,7 @@ def faults_of(servers: str, nobody: str, server: EmbeddedServer, folder: Path) -
     )  # fmt: skip
     yield (
         "record times",
-        Wrong(
+        Fault(
             live, ("message.timestamp.type = CreateTime", "--add-config message.timestamp.type=LogAppendTime")
         ),
     )
@@ -104,11 +104,11 @@ def faults_of(servers: str, nobody: str, server: EmbeddedServer, folder: Path) -
     asyncio.run(commit_strangely(deployment))
     yield (
         "another program's group",
-        Wrong(deployment, ("another program commits for this group", "a group of its own")),
+        Fault(deployment, ("another program commits for this group", "a group of its own")),
     )
 
-    clickhouse = f"clickhouse://{nobody}"
-    yield "no ClickHouse", Wrong(made("no-clickhouse", clickhouse=clickhouse), (nobody, "ClickHouse"))
+    clickhouse = f"clickhouse://{closed}"
+    yield "no ClickHouse", Fault(made("no-clickhouse", clickhouse=clickhouse), (closed, "ClickHouse"))
 
 
 async def make_widths(deployment: Deployment) -> None:

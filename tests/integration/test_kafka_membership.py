@@ -91,14 +91,14 @@ async def test_a_stranger_in_the_group_is_named(log):
         log.topics[0], bootstrap_servers=log.broker.servers, group_id=f"{log.name}-group"
     )
     await stranger.start()
-    said: list[str] = []
+    lines: list[str] = []
     listener = Listener()
-    source = log.member(said.append, **QUICK)
+    source = log.member(lines.append, **QUICK)
     await source.join(listener)
-    await until(lambda: any("another program" in line for line in said))
+    await until(lambda: any("another program" in line for line in lines))
     await stranger.stop()
     await until(lambda: shared(listener))
-    assert not any("Traceback" in line or "\n" in line for line in said)
+    assert not any("Traceback" in line or "\n" in line for line in lines)
     await source.leave()
 
 

@@ -219,10 +219,10 @@ async def test_compacted_topics(own_broker):
 
 async def test_a_broker_that_restarts(own_broker):
     """Fetches during an outage are retried, visibly and without tracebacks, and return what is appended after it."""
-    said: list[str] = []
+    lines: list[str] = []
     log = await KafkaLog(own_broker).make()
     await log.append(0, LANE, records(3))
-    source = log.member(said.append, retry_attempts_max=100)
+    source = log.member(lines.append, retry_attempts_max=100)
     listener = Listener()
     await source.join(listener)
     await has_all(listener)
@@ -234,9 +234,9 @@ async def test_a_broker_that_restarts(own_broker):
     await waiting
     await log.append(0, LANE, records(2, 3))
     assert [offset for offset, *_ in await ours(source, 3)] == [3, 4]
-    assert said
-    assert not any("Traceback" in line or "\n" in line for line in said)
-    assert any("try 1 of 100" in line for line in said)
+    assert lines
+    assert not any("Traceback" in line or "\n" in line for line in lines)
+    assert any("try 1 of 100" in line for line in lines)
     await source.leave()
 
 
@@ -301,12 +301,12 @@ async def test_a_topic_created_again_is_not_read_on(kafka):
 
 async def test_an_unreachable_broker():
     """Joining names the servers, shows each attempt, and gives up with the remedy."""
-    said: list[str] = []
+    lines: list[str] = []
     source = KafkaSource(
         ["127.0.0.1:1"], ("a", "b"), "group", properties={}, log_time="append", revoke_ms_max=1_000,
-        retry=RetryPolicy(3, backoff_ms_max=200), say=said.append,
+        retry=RetryPolicy(3, backoff_ms_max=200), say=lines.append,
     )  # fmt: skip
     with pytest.raises(LogError, match=r"127\.0\.0\.1:1") as error:
         await source.join(Listener())
     assert error.value.remedy
-    assert sum("try" in line for line in said) == 2
+    assert sum("try" in line for line in lines) == 2

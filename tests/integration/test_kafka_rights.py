@@ -88,8 +88,8 @@ def test_each_missing_right_is_named_with_the_command_that_grants_it(
 
     refused = adledger(tmp_path / "refused", *user.arguments("--until-caught-up"))
     assert refused.process.returncode != 0
-    told = re.findall(rf"User:{USER} lacks the right (.+) on the (.+)", refused.err)
-    assert {(resource, operations) for operations, resource in told} == wanted
+    rights = re.findall(rf"User:{USER} lacks the right (.+) on the (.+)", refused.err)
+    assert {(resource, operations) for operations, resource in rights} == wanted
     assert "Traceback" not in refused.err
     doctor = adledger(tmp_path / "doctor", "doctor", "--config", str(user.folder / "adledger.toml"))
     assert doctor.process.returncode == 1
@@ -116,8 +116,8 @@ def test_an_import_needs_other_rights(broker: LocalBroker, server: EmbeddedServe
     )
     asyncio.run(create_topics(admin, partitions=1))
     found = asyncio.run(check_topics(made.settings, Role.PRODUCER)).findings
-    told = [finding.message.partition("lacks the right ")[2] for finding in found if not finding.advice]
-    assert told == [
+    lacking = [finding.message.partition("lacks the right ")[2] for finding in found if not finding.advice]
+    assert lacking == [
         *(f"Write and DescribeConfigs on the topic {topic}" for topic in made.settings.topics),
         f"Describe on the topic {made.settings.rollups_topic}",
     ]

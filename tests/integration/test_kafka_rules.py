@@ -22,7 +22,7 @@ from adledger.sinks.connection import Client
 from adledger.sinks.embedded.launch import EmbeddedServer
 from adledger.sinks.rules import AlertKind
 from tests.support.commands import adledger
-from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
+from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
 from tests.support.rule_sets import rule_set
 
@@ -108,15 +108,17 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
     with ExitStack() as stack:
         client = stack.enter_context(deployment.client())
         database = deployment.settings.database
-        look, evaluated, tables = (
-            LedgerLook(client, database),
+        ledger, evaluated, tables = (
+            LedgerReader(client, database),
             Evaluated(client, database),
             RulesTables(client, database),
         )
         first, second = (stack.enter_context(deployment.worker(name)) for name in ("first", "second"))
-        look.wait_for_batches(first, BATCHES_BETWEEN)
+        ledger.wait_for_batches(first, BATCHES_BETWEEN)
         first.until(
-            lambda: evaluated.lanes_under(FIRST) == LANES and held_lanes(first) | held_lanes(second) == LANES
+            lambda: (
+                evaluated.lanes_under(FIRST) == LANES and owned_lanes(first) | owned_lanes(second) == LANES
+            )
         )
 
         published = adledger(tmp_path / "publish", *publish, "--author", "mia", "--reason", "ticket 71")
@@ -126,12 +128,12 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
         tables.publish(THIRD, "mode = [", "mia", "the table is not checked")
         first.until(lambda: "is refused" in first.err)
         second.until(lambda: "is refused" in second.err)
-        look.wait_for_batches(first, BATCHES_BETWEEN)
+        ledger.wait_for_batches(first, BATCHES_BETWEEN)
         assert {sets[-1] for sets in evaluated.sets().values()} == {SECOND.version}
         refused = [alert for alert in tables.alerts(10) if alert.kind == AlertKind.REFUSED]
         assert {alert.rules_version for alert in refused} == {THIRD.version}
 
-        [(lane, batch_no), *_] = look.kill_in_mid_batch(second, held_lanes(second))
+        [(lane, batch_no), *_] = ledger.kill_in_mid_batch(second, owned_lanes(second))
         tables.publish(THIRD, THIRD.text(), "mia", "stricter")
         intent = asyncio.run(deployment.intents())[lane]
         assert (intent["batch"], evaluated.rules_of(intent["judge"])) == (batch_no, SECOND.version)
@@ -143,7 +145,7 @@ def test_rules_change_while_workers_run(kafka: LocalBroker, server: EmbeddedServ
             == {intent["judge"]}
         )
         first.until(lambda: evaluated.lanes_under(THIRD) == LANES)
-        assert look.records() < ground_truth.records_received, "there was traffic to the end"
+        assert ledger.records() < ground_truth.records_received, "there was traffic to the end"
         first.process.send_signal(signal.SIGTERM)
         assert first.wait() == 0, first.err
     deployment.run_to_the_end("last", *FAST)

@@ -122,9 +122,9 @@ async def test_each_failure_is_reported_with_its_cause(broker, ca, tmp_path):
     ]  # fmt: skip
     for listener, properties, words in cases:
         # A TLS listener that is spoken to in plain text may wait for more of it.
-        told = await refusal(broker.address(listener), {"request.timeout.ms": "3000"} | properties)
-        assert re.search(words, told), (listener, told)
-        assert "wr0ng" not in told
+        message = await refusal(broker.address(listener), {"request.timeout.ms": "3000"} | properties)
+        assert re.search(words, message), (listener, message)
+        assert "wr0ng" not in message
 
 
 async def test_a_wrong_advertised_listener_is_named(broker):
@@ -133,15 +133,15 @@ async def test_a_wrong_advertised_listener_is_named(broker):
 
     from adledger.pipeline.log.kafka_admin import failures
 
-    server = await asyncio.start_server(_metadata_of_nobody, HOST, 0)
+    server = await asyncio.start_server(_metadata_of_a_closed_port, HOST, 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        told = await failures.explain(errors.NodeNotReadyError(), client_options([f"{HOST}:{port}"], {}))
-    assert "the brokers tell clients to use 127.0.0.1:1" in told.message
-    assert "advertised.listeners" in told.remedy
+        error = await failures.explain(errors.NodeNotReadyError(), client_options([f"{HOST}:{port}"], {}))
+    assert "the brokers tell clients to use 127.0.0.1:1" in error.message
+    assert "advertised.listeners" in error.remedy
 
 
-async def _metadata_of_nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _metadata_of_a_closed_port(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer as a broker that advertises port 1."""
     import struct
 

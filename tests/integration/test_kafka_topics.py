@@ -69,12 +69,12 @@ async def test_created_topics_pass_the_check(kafka, settings):
     assert await create_topics(settings) == ()
     topology = await topology_of(settings)
     assert (topology.topics, topology.kinds, topology.partitions) == (settings.topics, (1, 2), 3)
-    told = described(kafka, settings.topics[0])
+    description = described(kafka, settings.topics[0])
     for words in (
         f"TopicId: {topology.topic_ids[0]}", "PartitionCount: 3", "cleanup.policy=delete",
         "message.timestamp.type=LogAppendTime", f"retention.ms={7 * 86_400_000}",
     ):  # fmt: skip
-        assert words in told
+        assert words in description
     assert len(set(topology.topic_ids)) == 2
 
 

@@ -17,7 +17,7 @@ from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import Command, adledger
-from tests.support.kafka_deployment import Deployment, LedgerLook, held_lanes
+from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
 
 MODEL = TrafficModel(seed=21, events=40_000, partitions=4, duration_hours=30, duplicate_share=0.05)
@@ -69,28 +69,28 @@ def test_workers_come_and_go_and_die(kafka: LocalBroker, server: EmbeddedServer,
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
     with ExitStack() as stack:
-        look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
+        ledger = LedgerReader(stack.enter_context(deployment.client()), deployment.settings.database)
         first = stack.enter_context(deployment.worker("first"))
         second = stack.enter_context(deployment.worker("second"))
-        look.wait_for_batches(first, BATCHES_BETWEEN)
+        ledger.wait_for_batches(first, BATCHES_BETWEEN)
         third = stack.enter_context(deployment.worker("third"))
         third.until(lambda: shared(first, second, third))
-        look.wait_for_batches(third, BATCHES_BETWEEN)
+        ledger.wait_for_batches(third, BATCHES_BETWEEN)
 
         second.process.send_signal(signal.SIGTERM)
         assert second.wait() == 0, second.err
         third.until(lambda: shared(first, third))
-        look.wait_for_batches(third, BATCHES_BETWEEN)
+        ledger.wait_for_batches(third, BATCHES_BETWEEN)
 
-        [(lane, batch_no), *_] = look.kill_in_mid_batch(third, held_lanes(third))
+        [(lane, batch_no), *_] = ledger.kill_in_mid_batch(third, owned_lanes(third))
         intent = asyncio.run(deployment.intents())[lane]
         assert (intent["lane"], intent["batch"]) == (lane, batch_no), "intended, and not in the ledger"
         first.until(lambda: shared(first))
         first.until(lambda: f"lane {lane}, batch {batch_no}: settled" in first.err)
         assert f"lane {lane}, batch {batch_no}: in doubt. An earlier owner intended it" in first.err
-        look.wait_for_batches(first, BATCHES_BETWEEN)
+        ledger.wait_for_batches(first, BATCHES_BETWEEN)
 
-        assert look.records() < ground_truth.records_received, "there was traffic to the end"
+        assert ledger.records() < ground_truth.records_received, "there was traffic to the end"
         first.process.send_signal(signal.SIGTERM)
         assert first.wait() == 0, first.err
     last = deployment.run_to_the_end("last", *FAST)
@@ -110,30 +110,30 @@ def test_a_worker_that_is_paused_past_its_session(
     deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
     ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
     with ExitStack() as stack:
-        look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
-        zombie, heir = (stack.enter_context(deployment.worker(name)) for name in ("zombie", "heir"))
-        zombie.until(lambda: shared(zombie, heir))
-        look.wait_for_batches(zombie, BATCHES_BETWEEN)
-        mine = held_lanes(zombie)
-        [(lane, batch_no), *_] = look.stop_in_mid_batch(zombie, mine)
-        heir.until(lambda: shared(heir))
-        heir.until(lambda: f"lane {lane}, batch {batch_no}: settled" in heir.err)
-        look.wait_for_batches(heir, BATCHES_BETWEEN)
-        heirs = {n: asyncio.run(deployment.intents())[n]["batch"] for n in mine}
-        assert heirs[lane] >= batch_no
+        ledger = LedgerReader(stack.enter_context(deployment.client()), deployment.settings.database)
+        zombie, successor = (stack.enter_context(deployment.worker(name)) for name in ("zombie", "successor"))
+        zombie.until(lambda: shared(zombie, successor))
+        ledger.wait_for_batches(zombie, BATCHES_BETWEEN)
+        mine = owned_lanes(zombie)
+        [(lane, batch_no), *_] = ledger.stop_in_mid_batch(zombie, mine)
+        successor.until(lambda: shared(successor))
+        successor.until(lambda: f"lane {lane}, batch {batch_no}: settled" in successor.err)
+        ledger.wait_for_batches(successor, BATCHES_BETWEEN)
+        intended = {n: asyncio.run(deployment.intents())[n]["batch"] for n in mine}
+        assert intended[lane] >= batch_no
         given_back = zombie.err.count("lanes given back")
         os.kill(zombie.process.pid, signal.SIGCONT)
         zombie.until(lambda: zombie.err.count("lanes given back") > given_back)
-        heir.until(lambda: shared(zombie, heir))
+        successor.until(lambda: shared(zombie, successor))
         intents = asyncio.run(deployment.intents())
-        assert all(intents[n]["batch"] >= batch for n, batch in heirs.items()), (
+        assert all(intents[n]["batch"] >= batch for n, batch in intended.items()), (
             "no older intent overwrote a newer one"
         )
-        look.wait_for_batches(heir, BATCHES_BETWEEN)
-        assert look.records() < ground_truth.records_received, "there was traffic to the end"
-        for worker in (zombie, heir):
+        ledger.wait_for_batches(successor, BATCHES_BETWEEN)
+        assert ledger.records() < ground_truth.records_received, "there was traffic to the end"
+        for worker in (zombie, successor):
             worker.process.send_signal(signal.SIGTERM)
-        for worker in (zombie, heir):
+        for worker in (zombie, successor):
             assert worker.wait() == 0, worker.err
             assert "Traceback" not in worker.err
     deployment.run_to_the_end("last", *FAST)
@@ -145,17 +145,17 @@ def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_p
     with LocalBroker(tmp_path / "broker") as broker, ExitStack() as stack:
         deployment = Deployment.make(broker.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
         ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
-        look = LedgerLook(stack.enter_context(deployment.client()), deployment.settings.database)
+        ledger = LedgerReader(stack.enter_context(deployment.client()), deployment.settings.database)
         workers = [stack.enter_context(deployment.worker(name)) for name in ("first", "second")]
         workers[0].until(lambda: shared(*workers))
-        look.wait_for_batches(workers[0], BATCHES_BETWEEN)
+        ledger.wait_for_batches(workers[0], BATCHES_BETWEEN)
         broker.kill()
         for worker in workers:
             worker.until(lambda worker=worker: "Connection refused" in worker.err)  # type: ignore[misc]
         broker.start()
         workers[0].until(lambda: shared(*workers))
-        look.wait_for_batches(workers[0], BATCHES_BETWEEN)
-        assert look.records() < ground_truth.records_received, "there was traffic to the end"
+        ledger.wait_for_batches(workers[0], BATCHES_BETWEEN)
+        assert ledger.records() < ground_truth.records_received, "there was traffic to the end"
         for worker in workers:
             worker.process.send_signal(signal.SIGTERM)
         for worker in workers:
@@ -186,6 +186,6 @@ def test_two_workers_end_together(
 
 def shared(*workers: Command) -> bool:
     """Whether each lane has one owner among the workers, and their numbers of lanes differ by one at most."""
-    held = [held_lanes(worker) for worker in workers]
-    each_once = sorted(lane for lanes in held for lane in lanes) == sorted(LANES)
-    return each_once and max(map(len, held)) - min(map(len, held)) <= 1
+    owned = [owned_lanes(worker) for worker in workers]
+    each_once = sorted(lane for lanes in owned for lane in lanes) == sorted(LANES)
+    return each_once and max(map(len, owned)) - min(map(len, owned)) <= 1

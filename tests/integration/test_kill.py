@@ -97,7 +97,7 @@ def stop_in_mid_batch(worker: Command, client: Client) -> None:
 
 def test_a_worker_that_is_killed_repeatedly(tmp_path: Path, server: AnyServer) -> None:
     """After several kill -9 in mid-run the next worker completes what was in doubt, and nothing is lost or doubled."""
-    log, said = tmp_path / "log", ""
+    log, output = tmp_path / "log", ""
     ground_truth = filled(log, MODEL)
     arguments = run_arguments(log, server, "--until-caught-up")
     with connect(address_of(server)) as client:
@@ -107,11 +107,11 @@ def test_a_worker_that_is_killed_repeatedly(tmp_path: Path, server: AnyServer) -
                 stop_in_mid_batch(worker, client)
                 os.kill(worker.process.pid, signal.SIGKILL)
                 assert worker.wait() == -signal.SIGKILL
-                said += worker.err
+                output += worker.err
             assert ledger(client)[1] < ground_truth.records_received
         last = adledger(tmp_path / "last", *arguments)
         assert last.process.returncode == 0, last.err
-        assert "in doubt. An earlier owner intended it" in said + last.err
+        assert "in doubt. An earlier owner intended it" in output + last.err
         assert_expected(ground_truth, client)
 
 

@@ -79,21 +79,21 @@ def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
 
 def catch_up(made: Deployment, **changes: Any) -> list[str]:
     """Run a worker here until it has caught up; raises what halts a lane. Return its output."""
-    said: list[str] = []
+    lines: list[str] = []
     settings = made.settings.model_copy(update=changes)
 
     async def run() -> None:
         sink = make_sink(made.settings, made.server)
-        source = KafkaSource.of(made.settings, said.append)
+        source = KafkaSource.of(made.settings, lines.append)
         try:
             assert await make_worker(
-                settings, source, sink, until_caught_up=True, emit=lines_to(said.append)
+                settings, source, sink, until_caught_up=True, emit=lines_to(lines.append)
             ).run()
         finally:
             await sink.close()
 
     asyncio.run(run())
-    return said
+    return lines
 
 
 def lane(made: Deployment, *arguments: str) -> Result:
@@ -103,7 +103,7 @@ def lane(made: Deployment, *arguments: str) -> Result:
     )
 
 
-def looks(made: Deployment) -> list[dict[str, Any]]:
+def lane_statuses(made: Deployment) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(lane(made, "status").stdout)["lanes"]
     return found
 
@@ -154,15 +154,15 @@ def later(model: TrafficModel) -> TrafficModel:
 def test_records_removed_by_retention(made: Deployment):
     """The lane halts and every command but skip is refused; then exactly the gap is a row of class lost."""
     before = checked(made)
-    at = {look["lane"]: look["positions"] for look in looks(made)}
+    at = {status["lane"]: status["positions"] for status in lane_statuses(made)}
     write_traffic_to_kafka(later(MODEL), made.settings)
     topic = made.settings.topics[0]
     first = at[0][topic] + 100
     admin(made, lambda a: a.delete_records({TopicPartition(topic, 0): RecordsToDelete(first)}))
     with pytest.raises(LaneHalted, match=f"offset {at[0][topic]} of {topic} comes next"):
         catch_up(made)
-    (stands,) = (look for look in looks(made) if look["trouble"])
-    assert (stands["lane"], stands["command"]) == (0, "skip")
+    (halted,) = (status for status in lane_statuses(made) if status["trouble"])
+    assert (halted["lane"], halted["command"]) == (0, "skip")
     refused = lane(made, "resolve", "0", "--reason", "wrong", "--execute")
     assert isinstance(refused.exception, AdledgerError)
     assert "nothing to resolve" in refused.exception.message
@@ -183,11 +183,11 @@ def test_a_log_that_was_truncated_and_grew_again(
     """
     made = deployment(own_broker, server, tmp_path)
     topic = made.settings.topics[0]
-    kept = looks(made)[0]["positions"][topic]
+    kept = lane_statuses(made)[0]["positions"][topic]
     write_traffic_to_kafka(later(MODEL), made.settings)
     catch_up(made)
     before = checked(made)
-    end = looks(made)[0]["positions"][topic]
+    end = lane_statuses(made)[0]["positions"][topic]
     own_broker.kill()
     cut_segment(own_broker, f"{topic}-0", kept)
     own_broker.start()
@@ -195,8 +195,8 @@ def test_a_log_that_was_truncated_and_grew_again(
     write_traffic_to_kafka(later(later(later(MODEL))), made.settings)
     with pytest.raises(LaneHalted, match=f"truncated and has grown again.*{topic}"):
         catch_up(made)
-    (stands,) = (look for look in looks(made) if look["trouble"])
-    assert (stands["lane"], stands["command"]) == (0, "skip")
+    (halted,) = (status for status in lane_statuses(made) if status["trouble"])
+    assert (halted["lane"], halted["command"]) == (0, "skip")
     (override,) = ordered(made, "skip", "0")
     assert override["ranges"][topic] == [kept, end]
     catch_up(made)
@@ -210,21 +210,21 @@ async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: 
     """A halted lane finds the override within seconds, and the other lanes go on all the while."""
     monkeypatch.setattr(worker, "OVERRIDE_POLL_SECONDS", 0.1)
     await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
-    (first, _) = await asyncio.to_thread(looks, made)
+    (first, _) = await asyncio.to_thread(lane_statuses, made)
     place = TopicPartition(made.settings.topics[0], 0)
     offset = first["positions"][made.settings.topics[0]] + 7
     await asyncio.to_thread(admin, made, lambda a: a.delete_records({place: RecordsToDelete(offset)}))
-    said: list[str] = []
+    lines: list[str] = []
     sink = make_sink(made.settings, made.server)
-    source = KafkaSource.of(made.settings, said.append)
-    running = make_worker(made.settings, source, sink, until_caught_up=False, emit=lines_to(said.append))
+    source = KafkaSource.of(made.settings, lines.append)
+    running = make_worker(made.settings, source, sink, until_caught_up=False, emit=lines_to(lines.append))
     run = asyncio.create_task(running.run())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not any("lane 0 halted" in line for line in said):  # noqa: ASYNC110 - said by a plain call
+            while not any("lane 0 halted" in line for line in lines):  # noqa: ASYNC110 - said by a plain call
                 await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(ordered, made, "skip", "0")
-            while any(look["lag_records"] for look in await asyncio.to_thread(looks, made)):  # noqa: ASYNC110
+            while any(status["lag_records"] for status in await asyncio.to_thread(lane_statuses, made)):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_SECONDS)
     finally:
         running.stop()
@@ -235,7 +235,7 @@ async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: 
 
 def test_an_outdated_override(made: Deployment):
     """When retention removes more after the override, the lane does what was ordered, and halts again."""
-    at = looks(made)[0]["positions"][made.settings.topics[0]]
+    at = lane_statuses(made)[0]["positions"][made.settings.topics[0]]
     write_traffic_to_kafka(later(MODEL), made.settings)
     place = TopicPartition(made.settings.topics[0], 0)
     admin(made, lambda a: a.delete_records({place: RecordsToDelete(at + 10)}))
@@ -294,11 +294,11 @@ def test_rows_of_a_batch_without_an_intent(made: Deployment):
     """Exactly they are removed by override, and the lane goes on."""
     write_traffic_to_kafka(later(MODEL), made.settings)
     database = made.settings.database
-    (look, _) = looks(made)
+    (status, _) = lane_statuses(made)
     with made.client() as client:
         client.execute(
             f"INSERT INTO {database}.dead_letters (lane, batch_no, send_by, topic, offset, log_time, lane_clock, "
-            f"reason_code, key, value) SELECT 0, {look['batch_no'] + 1}, toUnixTimestamp(now()) + 1, 0, 5, now(), now(), "
+            f"reason_code, key, value) SELECT 0, {status['batch_no'] + 1}, toUnixTimestamp(now()) + 1, 0, 5, now(), now(), "
             "1, 'k', 'v'"
         )
     with pytest.raises(LaneHalted, match="dead_letters holds rows of batch"):
@@ -328,20 +328,21 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
         with pytest.raises(AdledgerError):
             catch_up(made, retry_attempts_max=1)
     assert all(
-        "events" in look["rows_beyond"] and "ledger" not in look["rows_beyond"] for look in looks(made)
+        "events" in status["rows_beyond"] and "ledger" not in status["rows_beyond"]
+        for status in lane_statuses(made)
     )
     with made.client() as client:
         client.execute(
             f"ALTER TABLE {made.settings.database}.events DELETE WHERE lane = 1 AND offset % 2 = 1 "
-            f"AND batch_no > {looks(made)[1]['batch_no']} SETTINGS mutations_sync = 2"
+            f"AND batch_no > {lane_statuses(made)[1]['batch_no']} SETTINGS mutations_sync = 2"
         )
     with pytest.raises(LaneHalted, match="were intended"):
         catch_up(made)
-    while not (stands := looks(made)[1])["trouble"]:  # until its deadline the batch may be under way
+    while not (halted := lane_statuses(made)[1])["trouble"]:  # until its deadline the batch may be under way
         time.sleep(LOOK_SECONDS)
-    assert f"of {stands['intended_rows']['events']} rows in events" in stands["trouble"]
+    assert f"of {halted['intended_rows']['events']} rows in events" in halted["trouble"]
     (override,) = ordered(made, "resolve", "1")
-    assert override["rows_removed"] == stands["rows_beyond"]
+    assert override["rows_removed"] == halted["rows_beyond"]
     assert any("removed by an operator override" in line for line in catch_up(made))
     assert checked(made).totals.records_received == before.totals.records_received + MODEL.events
 

@@ -213,16 +213,16 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
     made = "\n".join(statements)
     for table in (*PROTOCOL_COLUMNS, *TEXT_COLUMNS):
         assert f"db.{table}_all ON CLUSTER main AS db.{table}" in made
-    people = (
+    by_operators = (
         "lane_orders",
         "retention_log",
         "rules",
         "publishers",
     )  # by commands, beside the record of migrations
-    judging = ("judges", "alerts")  # by workers, outside the protocol
+    by_evaluators = ("judges", "alerts")  # by workers, outside the protocol
     assert (
         made.count("= Replicated")
-        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(people) + len(judging) + 1
+        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(by_operators) + len(by_evaluators) + 1
     )
 
 

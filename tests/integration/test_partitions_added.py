@@ -75,24 +75,31 @@ def test_partitions_added_under_running_workers(
             alter()
         workers[0].until(lambda: {lane for one in workers for lane in halted_lanes(one)} == {2, 3})
         for one in workers:
-            for number, told in halted_lanes(one).items():
+            for number, reason in halted_lanes(one).items():
                 assert not readyz(one)["ready"]
-                assert f"lane {number}: partitions were added: there were {BEFORE}" in told
-                assert f"lane {number} halted: {told.removeprefix(f'lane {number}: ')}" in one.err
+                assert f"lane {number}: partitions were added: there were {BEFORE}" in reason
+                assert f"lane {number} halted: {reason.removeprefix(f'lane {number}: ')}" in one.err
 
-        again, held_back = repeated(sent, 5, 0), repeated(sent, 5, 1)
+        again, deferred = repeated(sent, 5, 0), repeated(sent, 5, 1)
         send_records(made.settings, again, AFTER)
         to_old = sum(partition_of(r[2], AFTER) < BEFORE if r[2] else 1 for _, r in again)
         workers[0].until(lambda: received(made) == len(sent) + to_old)
-        looked = command(made, "lane", "status")
-        assert looked.exit_code == 1, "lanes are halted"
-        looks = json.loads(looked.stdout)["lanes"]
-        assert all("partitions were added" in look["trouble"] for look in looks)
-        assert [look["owner"]["phase"] in {"running", "idle"} for look in looks] == [True, True, False, False]
-        assert {look["owner"]["worker"].rpartition(":")[2] for look in looks} == {
+        result = command(made, "lane", "status")
+        assert result.exit_code == 1, "lanes are halted"
+        statuses = json.loads(result.stdout)["lanes"]
+        assert all("partitions were added" in status["trouble"] for status in statuses)
+        assert [status["owner"]["phase"] in {"running", "idle"} for status in statuses] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert {status["owner"]["worker"].rpartition(":")[2] for status in statuses} == {
             str(one.process.pid) for one in workers
         }
-        assert [look["batch_no"] for look in looks[BEFORE:]] == [None, None], "nothing of them is written"
+        assert [status["batch_no"] for status in statuses[BEFORE:]] == [None, None], (
+            "nothing of them is written"
+        )
         for one in workers:
             one.process.send_signal(signal.SIGTERM)
         for one in workers:
@@ -103,13 +110,13 @@ def test_partitions_added_under_running_workers(
     dry = order_dry()
     assert [row["lane"] for row in dry["overrides"]] == [0, 1, 2, 3]
     assert order()["overrides"] == dry["overrides"]
-    send_records(made.settings, held_back, AFTER)
+    send_records(made.settings, deferred, AFTER)
     made.run_to_the_end("behind-the-barrier")
     after = checked(made)
-    assert after.totals.records_received == len(sent) + len(again) + len(held_back)
+    assert after.totals.records_received == len(sent) + len(again) + len(deferred)
     repeats_after = after.totals.records_received - before.totals.records_received
     assert grew(before, after, Class.DUPLICATE) + grew(before, after, Class.MALFORMED) == repeats_after
-    assert all(not look["trouble"] for look in status()["lanes"])
+    assert all(not status["trouble"] for status in status()["lanes"])
     assert check()["problems"] == []
 
 

@@ -101,22 +101,22 @@ class Snapshots:
     worker: Worker | None = None
     after: dict[int, Entries] = field(default_factory=dict)
     phases: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def emit(self, event: Event) -> None:
         match event:
             case PhaseChanged(_, Phase.REBUILDING, detail):
                 self.phases.append(detail)
             case RebuildProgressed():
-                self.said.append(event.line)
+                self.lines.append(event.line)
             case BatchDone(entry):
                 self.batch_done(entry)
 
     def batch_done(self, entry: LedgerEntry) -> None:
         assert self.worker is not None
-        held = self.worker._owned[entry.lane].lane
-        assert held is not None
-        self.after[entry.batch_no] = entries(held._keeper.state, entry.clock_after)
+        lane = self.worker._owned[entry.lane].lane
+        assert lane is not None
+        self.after[entry.batch_no] = entries(lane._keeper.state, entry.clock_after)
 
 
 class Dies(ClickHouseSink):
@@ -198,7 +198,7 @@ def test_a_restarted_lane_has_the_state_of_one_that_never_stopped(
     assert again.after == {n: steady.after[n] for n in again.after}
     assert again.after.keys() == {n for n in steady.after if n > DIES_IN}
     ids = len(rebuilt[0]["ids"])
-    assert any(f"{ids:,} ids rebuilt, of about" in line for line in again.said)
+    assert any(f"{ids:,} ids rebuilt, of about" in line for line in again.lines)
     assert f"{ids:,} of about {ids:,} ids" in again.phases
 
 

@@ -74,11 +74,11 @@ def test_exactly_the_old_days_are_dropped(ran: Ran):
     """
     assert ran.command("retention", "plan")["partitions"] == []
     before = ran.days()
-    shown = ran.command("retention", "run", "--days", "2")
-    assert not shown["executed"]
+    dry_run = ran.command("retention", "run", "--days", "2")
+    assert not dry_run["executed"]
     assert ran.days() == before
     done = ran.command("retention", "run", "--days", "2", "--execute")
-    assert done["partitions"] == shown["partitions"] != []
+    assert done["partitions"] == dry_run["partitions"] != []
     gone = {(p["table"], p["day"].replace("-", "")) for p in done["partitions"]}  # type: ignore[attr-defined]
     assert {table for table, _ in gone} == {"events", "dead_letters"}
     after = ran.days()

@@ -178,10 +178,10 @@ def test_digests_of_the_view_are_those_of_the_code(server: AnyServer) -> None:
             "default",
             f"SELECT lane, batch_no, count(), {digest.sql(table)} FROM adledger.{table} GROUP BY 1, 2",
         )
-        shown = ask(
+        rows = ask(
             server,
             f"{OPERATOR}_1",
             f"SELECT lane, batch_no, rows, digest FROM adledger.v_batch_digests WHERE table = '{table}'",
         )
         assert counted
-        assert sorted(shown) == sorted(counted)
+        assert sorted(rows) == sorted(counted)

@@ -95,7 +95,7 @@ class Published(Runs):
 
         loading = Loading(load, published=True, look_seconds=3_600)
         self.finder = RulesInForce(
-            RuleEvaluator.none(), self.store, loading, say=self.said.append, warn=self.said.append
+            RuleEvaluator.none(), self.store, loading, say=self.lines.append, warn=self.lines.append
         )
         return self.finder
 
@@ -113,7 +113,7 @@ class Published(Runs):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_waiting() -> Iterator[None]:
+def without_pauses() -> Iterator[None]:
     """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
@@ -165,8 +165,8 @@ def test_an_unusable_set_is_refused_whole(log: Path) -> None:
     """The old one stays in force, in this worker and in the next; it is logged once, with an alert."""
     runs = run(log, RULES, then="mode = [")
     assert len(set(runs.versions())) == 1
-    assert [(a.kind, a.rules_version) for a in runs.store.told] == [(AlertKind.REFUSED, 7)]
-    assert sum("is refused" in line for line in runs.said) == 1
+    assert [(a.kind, a.rules_version) for a in runs.store.added] == [(AlertKind.REFUSED, 7)]
+    assert sum("is refused" in line for line in runs.lines) == 1
     asyncio.run(runs.rules_in_force().begin())
     assert runs.finder.current.rules.version == RULES.version
 
@@ -174,7 +174,7 @@ def test_an_unusable_set_is_refused_whole(log: Path) -> None:
 def test_until_a_set_is_published_the_shipped_one_is_in_force(log: Path) -> None:
     """The worker logs it; the first published set replaces it between two batches."""
     runs = run(log, None, then=STRICTER)
-    assert sum("no rules have been published" in line for line in runs.said) == 1
+    assert sum("no rules have been published" in line for line in runs.lines) == 1
     versions = runs.versions()
     assert versions[0] == run(log, None).versions()[-1]
     assert versions[-1] == run(log, STRICTER).versions()[-1]
@@ -240,7 +240,7 @@ def demoted(log: Path) -> Published:
 
 def test_a_breach_demotes_its_rule_for_the_batches_after(log: Path, demoted: Published) -> None:
     """The breaching batch is unchanged; the alert has its numbers; later hits are flagged and invalidate nothing."""
-    (breach,) = demoted.store.told
+    (breach,) = demoted.store.added
     versions = demoted.versions()
     assert (breach.kind, breach.rule, breach.lane) == (AlertKind.BREACH, "USER_VELOCITY", 0)
     assert breach.invalidated_nanos * 10**6 > 100 * breach.money_nanos > 0
@@ -270,12 +270,12 @@ def test_a_restart_changes_nothing_of_what_a_guardrail_does(
     table: str, after_breach: int, fate: str, log: Path, demoted: Published
 ) -> None:
     """Wherever a worker dies around a breach, the same batch demotes the rule, once, and the tables are the same."""
-    (breach,) = demoted.store.told
+    (breach,) = demoted.store.added
     runs = Published(log, guarded())
     runs.sink.faults = FateOf(table, breach.batch_no + after_breach, fate, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes == 1
-    assert runs.store.told == demoted.store.told
+    assert runs.store.added == demoted.store.added
     assert_as_undisturbed(runs, demoted)
 
 
@@ -285,13 +285,13 @@ def test_repeated_crashes_change_no_guardrail(log: Path, demoted: Published) -> 
     runs.sink.faults = Fates(["ok", "ok", "ok", "ok", "ok", CRASH_AFTER] * 6, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes >= 3
-    assert runs.store.told == demoted.store.told
+    assert runs.store.added == demoted.store.added
     assert_as_undisturbed(runs, demoted)
 
 
 def test_a_resumed_rule_enforces_again(log: Path, demoted: Published) -> None:
     """It does so from the next batch on, and is measured again and demoted again."""
-    (breach,) = demoted.store.told
+    (breach,) = demoted.store.added
     runs = Published(log, guarded())
 
     async def resume() -> None:
@@ -304,7 +304,7 @@ def test_a_resumed_rule_enforces_again(log: Path, demoted: Published) -> None:
     versions = runs.versions()
     assert versions[breach.batch_no] == demoted.versions()[-1]
     assert versions[breach.batch_no + 1] == versions[0]
-    again = [a for a in runs.store.told if a.kind == AlertKind.BREACH][1:]
+    again = [a for a in runs.store.added if a.kind == AlertKind.BREACH][1:]
     assert [a.batch_no > breach.batch_no + 1 for a in again] == [True] * len(again)
 
 

@@ -52,7 +52,7 @@ class Evaluated(Runs):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_waiting() -> Iterator[None]:
+def without_pauses() -> Iterator[None]:
     """Advance the server's clock at each reading; the log is complete from the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)

@@ -293,7 +293,7 @@ def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
     settings = Settings(source="kafka://h:1", clickhouse=address, kafka=kafka)
     with pytest.raises(AdledgerError) as refused, connect(settings.clickhouse) as client:  # type: ignore[arg-type]
         client.execute("SELECT 1")
-    shown = [
+    printed = [
         settings,
         settings.clickhouse,
         client_options(["h:1"], kafka),
@@ -301,7 +301,7 @@ def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
         client.connection,
         refused.value,
     ]
-    shows_no_secret(*map(repr, shown), *map(str, shown))
+    shows_no_secret(*map(repr, printed), *map(str, printed))
 
 
 def test_an_app_is_made_with_the_login(secured: Secured):
@@ -348,10 +348,10 @@ def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
                 tls.replace(str(native), str(server.port)): "does not speak TLS",
             }
             for address, words in mistakes.items():
-                with pytest.raises(SinkUnavailable, match=words) as told:
+                with pytest.raises(SinkUnavailable, match=words) as raised:
                     asked_both(address)
-                assert told.value.refused, "a command need not try again"
-                shows_no_secret(str(told.value), repr(told.value))
+                assert raised.value.refused, "a command need not try again"
+                shows_no_secret(str(raised.value), repr(raised.value))
     except OldServerMissing as error:
         missing("clickhouse-server", error)
 
@@ -384,13 +384,13 @@ def test_clickhouses_own_logins(tmp_path: Path):
             with pytest.raises(AdledgerError, match=f"{user}|[Aa]uthentication") as by_http:
                 b"".join(run_query(refused, "SELECT 1", database="default", output_format="CSV"))
             with (
-                pytest.raises(SinkUnavailable, match=f"refuses '{user}'") as told,
+                pytest.raises(SinkUnavailable, match=f"refuses '{user}'") as raised,
                 connect(refused) as client,
             ):
                 client.execute("SELECT 1")
-            assert told.value.refused, "a command need not try again"
-            assert "user and password" in told.value.remedy
-            shows_no_secret(str(by_http.value), str(told.value), repr(told.value))
+            assert raised.value.refused, "a command need not try again"
+            assert "user and password" in raised.value.remedy
+            shows_no_secret(str(by_http.value), str(raised.value), repr(raised.value))
             server.await_restart(pid)  # a failed native login ends clickhouse-local, no clickhouse-server
         assert asked_both(address("ads", right)) == ([(1,)], b"1\n")
 

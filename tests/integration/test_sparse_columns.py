@@ -44,13 +44,13 @@ def address(server: ClickHouseServer) -> ServerAddress:
 
 def run(server: ClickHouseServer, log: Path, database: str, group: str) -> list[str]:
     """Run a worker to the log's end, and return its output."""
-    said: list[str] = []
+    lines: list[str] = []
     settings = Settings(
         source=FilesAddress(log), clickhouse=address(server), database=database, group=group, rules="none",
         write_deadline_seconds=3,
     )  # fmt: skip
-    assert run_worker(settings, until_caught_up=True, progress=said.append) is not None
-    return said
+    assert run_worker(settings, until_caught_up=True, progress=lines.append) is not None
+    return lines
 
 
 def sparse(client: Client, database: str) -> set[tuple[str, str]]:
@@ -74,9 +74,9 @@ def test_a_group_goes_over_to_another_database_with_sparse_columns(
             f"ALTER TABLE sparse_b.{table} MODIFY SETTING ratio_of_defaults_for_sparse_serialization = {DEFAULT_RATIO}"
         )
     run(clickhouse_server, log, "sparse_a", "sparse")
-    said = run(clickhouse_server, log, "sparse_b", "sparse")
+    lines = run(clickhouse_server, log, "sparse_b", "sparse")
     assert ("events", "topic") in sparse(client, "sparse_b"), "what is read back was stored sparse"
-    assert not [line for line in said if "truncated" in line]
+    assert not [line for line in lines if "truncated" in line]
     assert client.execute("SELECT uniqExact(lane) FROM sparse_b.ledger") == [(LANES,)]
 
 

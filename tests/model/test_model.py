@@ -31,9 +31,9 @@ def test_the_protocol_holds_in_every_state(found):
 def test_each_rule_is_needed(found, mutant: Mutant):
     """Each rule, and each assumption, is needed, and the shortest way to harm without it can be printed."""
     searched = found[mutant.name]
-    told = list(trace(searched, mutant.bit))
-    assert told[-1] == f"  => {WRONG[searched.violation]}"
-    assert sum(not line.startswith(" " * 9) for line in told) == len(searched.chain)
+    lines = list(trace(searched, mutant.bit))
+    assert lines[-1] == f"  => {WRONG[searched.violation]}"
+    assert sum(not line.startswith(" " * 9) for line in lines) == len(searched.chain)
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.holds], ids=lambda m: m.name)

@@ -13,7 +13,7 @@ from adledger.pipeline.log.kafka.assignor import NAME, Claim, LaneAssignor, assi
 
 TOPICS = ("ad.clicks", "ad.impressions")
 MEMBERS = st.sampled_from("abcdefg")
-Given = Mapping[str, tuple[int, ...]]
+Assigned = Mapping[str, tuple[int, ...]]
 
 
 class Cluster:
@@ -26,19 +26,19 @@ class Cluster:
         return set(range(self._partitions[topic])) if topic in self._partitions else None
 
 
-def fewest_moves(held: Mapping[str, set[int]], partitions: int) -> int:
+def fewest_moves(owned: Mapping[str, set[int]], partitions: int) -> int:
     """Return the least number of held lanes that change hands under any balanced assignment: every choice of shares is
     tried.
     """
-    fewest, rest = divmod(partitions, len(held))
+    fewest, rest = divmod(partitions, len(owned))
     kept_most = max(
-        sum(min(len(lanes), fewest + (member in larger)) for member, lanes in held.items())
-        for larger in combinations(held, rest)
+        sum(min(len(lanes), fewest + (member in larger)) for member, lanes in owned.items())
+        for larger in combinations(owned, rest)
     )
-    return sum(map(len, held.values())) - kept_most
+    return sum(map(len, owned.values())) - kept_most
 
 
-def check(assigned: Given, partitions: int) -> None:
+def check(assigned: Assigned, partitions: int) -> None:
     assert sorted(lane for lanes in assigned.values() for lane in lanes) == list(range(partitions))
     sizes = [len(lanes) for lanes in assigned.values()]
     assert max(sizes) - min(sizes) <= 1
@@ -46,16 +46,16 @@ def check(assigned: Given, partitions: int) -> None:
 
 def holders(members: Mapping[str, Claim], partitions: int) -> dict[str, set[int]]:
     """Return who holds what: of a lane's claims the newest, of equals the first by instance id, else member id."""
-    held: dict[str, set[int]] = {member: set() for member in members}
+    owned: dict[str, set[int]] = {member: set() for member in members}
     for lane in range(partitions):
         claimants = [m for m, claim in members.items() if lane in claim.lanes]
         if claimants:
-            held[min(claimants, key=lambda m: (-members[m].round, members[m].instance or m, m))].add(lane)
-    return held
+            owned[min(claimants, key=lambda m: (-members[m].round, members[m].instance or m, m))].add(lane)
+    return owned
 
 
-def moves(held: Mapping[str, set[int]], assigned: Given) -> int:
-    return sum(len(lanes - set(assigned[member])) for member, lanes in held.items())
+def moves(owned: Mapping[str, set[int]], assigned: Assigned) -> int:
+    return sum(len(lanes - set(assigned[member])) for member, lanes in owned.items())
 
 
 claims = st.builds(
@@ -78,8 +78,8 @@ def test_all_lanes_are_assigned_once_and_evenly_whatever_is_claimed(members, par
 @given(st.dictionaries(MEMBERS, claims, min_size=1), st.integers(1, 33))
 def test_of_claims_that_conflict_the_newest_counts_and_moves_are_the_fewest(members, partitions):
     """A lane belongs to the newest claim, and as few lanes leave their holder as balance allows."""
-    held = holders(members, partitions)
-    assert moves(held, assign_lanes(members, partitions)) == fewest_moves(held, partitions)
+    owned = holders(members, partitions)
+    assert moves(owned, assign_lanes(members, partitions)) == fewest_moves(owned, partitions)
 
 
 @given(
@@ -101,31 +101,31 @@ def test_through_joins_leaves_deaths_and_returns_the_fewest_lanes_move(history, 
                 instance = f"instance-{member}" if static else ""
                 group[member], model[member] = LaneAssignor(instance), Claim(instance=instance)
         number = 1 + max(model[member].round for member in present)
-        held = holders({member: model[member] for member in present}, partitions)
+        owned = holders({member: model[member] for member in present}, partitions)
         assigned = play_round({member: group[member] for member in sorted(present)}, cluster)
         check(assigned, partitions)
-        assert moves(held, assigned) == fewest_moves(held, partitions)
+        assert moves(owned, assigned) == fewest_moves(owned, partitions)
         for member, lanes in assigned.items():
             model[member] = Claim(number, lanes, model[member].instance)
             assert group[member].claim == model[member]
 
 
-def play_round(group: Mapping[str, LaneAssignor], cluster: Cluster) -> Given:
+def play_round(group: Mapping[str, LaneAssignor], cluster: Cluster) -> Assigned:
     """Run one rebalance as aiokafka does, every message encoded and decoded; the first member leads."""
     joined = {
         member: ConsumerProtocolMemberMetadata.decode(assignor.metadata(TOPICS).encode())
         for member, assignor in group.items()
     }
     leader = next(iter(group.values()))
-    given_lanes = {}
+    assigned_lanes = {}
     for member, message in leader.assign(cluster, joined).items():
         assignment = ConsumerProtocolMemberAssignment.decode(message.encode())
         of_topics = {topic: tuple(partitions) for topic, partitions in assignment.assignment}
         assert len(set(of_topics.values())) <= 1, "partition p of every topic goes to one member"
         assert set(of_topics) in (set(), set(TOPICS))
         group[member].on_assignment(assignment)
-        given_lanes[member] = next(iter(of_topics.values()), ())
-    return given_lanes
+        assigned_lanes[member] = next(iter(of_topics.values()), ())
+    return assigned_lanes
 
 
 @given(st.lists(MEMBERS, min_size=1, unique=True), st.integers(1, 20), st.data())
@@ -150,22 +150,22 @@ def test_an_unreadable_claim_claims_nothing():
 
 
 @pytest.mark.parametrize(
-    ("partitions", "said"),
+    ("partitions", "words"),
     [
         ({"ad.clicks": 8, "ad.impressions": 16}, "ad.clicks has 8, ad.impressions has 16"),
         ({"ad.clicks": 8, "ad.impressions": 0}, "ad.clicks has 8, ad.impressions has 0"),
     ],
 )
-def test_topics_of_different_widths_are_refused(partitions, said):
+def test_topics_of_different_widths_are_refused(partitions, words):
     """The message names each topic with its partitions, and is reported before aiokafka wraps the error."""
-    with pytest.raises(LogError, match=said):
+    with pytest.raises(LogError, match=words):
         lanes_of(partitions)
-    told: list[LogError] = []
-    assignor = LaneAssignor(refused=told.append)
+    refusals: list[LogError] = []
+    assignor = LaneAssignor(refused=refusals.append)
     cluster = Cluster(**{topic.replace(".", "_"): count for topic, count in partitions.items() if count})
-    with pytest.raises(LogError, match=said):
+    with pytest.raises(LogError, match=words):
         assignor.assign(cluster, {"a": assignor.metadata(TOPICS)})
-    assert [said in error.message for error in told] == [True]
+    assert [words in error.message for error in refusals] == [True]
 
 
 def test_members_with_different_topics_are_refused():

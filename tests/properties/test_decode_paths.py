@@ -28,7 +28,7 @@ def plain_row(decoded: Decoded, row: int) -> PlainEvent | Malformed:
     return PlainEvent(*numbers, *user_agents(decoded, [row]), *pages(decoded, [row]))
 
 
-def assert_roads_agree(records: list[tuple[bytes | None, bytes | None]], topics: list[int]) -> Decoded:
+def assert_paths_agree(records: list[tuple[bytes | None, bytes | None]], topics: list[int]) -> Decoded:
     values, keys = [v for v, _ in records], [k for _, k in records]
     log_times = [wt.LOG_TIME] * len(records)
     decoded = decode(RecordRefs.of(values, keys, topics=topics, log_times=log_times), CONTEXT)
@@ -47,7 +47,7 @@ def test_fuzzed_records(seed):
     """Law: on spoiled events of every kind, in one batch, the paths agree on each record."""
     rng = random.Random(seed)
     records = [wt.fuzzed(rng) for _ in range(1_000)]
-    decoded = assert_roads_agree(records, [rng.randrange(3) for _ in records])
+    decoded = assert_paths_agree(records, [rng.randrange(3) for _ in records])
     assert {Malformed(reason) for reason in set(decoded.status.tolist())} >= {
         Malformed.OK, Malformed.NOT_JSON, Malformed.REPEATED_KEY, Malformed.MISSING_FIELD,
         Malformed.WRONG_TYPE, Malformed.OUT_OF_RANGE, Malformed.WRONG_TOPIC,
@@ -80,7 +80,7 @@ def test_any_values(drawn):
         json.dumps(event | odd, separators=style, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
         for event, odd, style, ascii_only in drawn
     ]
-    assert_roads_agree([(value, b"u-14") for value in values], [2] * len(values))
+    assert_paths_agree([(value, b"u-14") for value in values], [2] * len(values))
 
 
 ip_like = (
@@ -116,14 +116,14 @@ def test_addresses_and_times(drawn):
     values = [json.dumps(wt.IMPRESSION | {"ip": ip, "event_time": time}).encode() for ip, time in drawn]
     values += [json.dumps(wt.IMPRESSION | {"ip": ip}).encode() for ip, _ in drawn]
     values += [json.dumps(wt.IMPRESSION | {"event_time": time}).encode() for _, time in drawn]
-    assert_roads_agree([(value, b"u-14") for value in values], [0] * len(values))
+    assert_paths_agree([(value, b"u-14") for value in values], [0] * len(values))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.none() | st.binary(max_size=40) | texts.map(str.encode), max_size=10))
 def test_any_bytes(values):
     """Law: on bytes that are hardly ever JSON the paths agree."""
-    assert_roads_agree([(value, value) for value in values], [0] * len(values))
+    assert_paths_agree([(value, value) for value in values], [0] * len(values))
 
 
 @settings(max_examples=100, deadline=None)

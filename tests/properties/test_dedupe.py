@@ -98,9 +98,9 @@ def test_state_read_back_equals_the_state_that_never_stopped(window_ms, batches,
     for b in batches[:stop]:
         found = steady.apply(b.keys, b.sources, b.fingerprints, b.clocks, b.live)
         firsts.append(b.firsts(found, clock - window_ms))
-    for keys, sources, prints, clocks in data.draw(st.permutations(firsts), label="order of reading"):
+    for keys, sources, fingerprints, clocks in data.draw(st.permutations(firsts), label="order of reading"):
         rows = np.array(data.draw(st.permutations(range(len(keys))), label="within a block"), np.intp)
-        restarted.load(keys[rows], sources[rows], prints[rows], clocks[rows])
+        restarted.load(keys[rows], sources[rows], fingerprints[rows], clocks[rows])
     assert restarted.entries(clock) == steady.entries(clock)
     for b in batches[stop:]:
         one = steady.apply(b.keys, b.sources, b.fingerprints, b.clocks, b.live)
@@ -141,7 +141,7 @@ def test_a_window_that_clocks_can_not_span_is_refused(window_ms):
 HASHES = st.lists(st.tuples(st.integers(0, 40) | st.integers(0, 2**64 - 1), st.booleans()), max_size=60)
 
 
-def _look(seen: SeenHashes, batch: list[tuple[int, bool]]) -> list[int]:
+def _missing(seen: SeenHashes, batch: list[tuple[int, bool]]) -> list[int]:
     hashes, live = np.array([h for h, _ in batch], np.uint64), np.array([v for _, v in batch], np.bool_)
     rows = seen.unseen(hashes, live).tolist()
     assert rows == sorted(set(rows)), "rows ascend"
@@ -154,9 +154,9 @@ def test_a_new_hash_is_returned_once(batches):
     """While the set has room, each hash of a live row is returned exactly once, at its first row (0 may repeat)."""
     seen, before = SeenHashes.of(4_096), set[int]()
     for batch in batches:
-        given_now = [h for h in _look(seen, batch) if h]
+        missing_now = [h for h in _missing(seen, batch) if h]
         expected = [h for h in dict.fromkeys(h for h, live in batch if live) if h and h not in before]
-        assert given_now == expected
+        assert missing_now == expected
         before.update(expected)
 
 
@@ -164,7 +164,7 @@ def test_a_new_hash_is_returned_once(batches):
 @given(st.lists(HASHES, max_size=8))
 def test_a_full_set_forgets_but_never_withholds(batches):
     """However small the set, every hash of a live row was returned at least once."""
-    seen, given_ever = SeenHashes.of(16), set[int]()
+    seen, missing_ever = SeenHashes.of(16), set[int]()
     for batch in batches:
-        given_ever.update(_look(seen, batch))
-        assert given_ever >= {h for h, live in batch if live}
+        missing_ever.update(_missing(seen, batch))
+        assert missing_ever >= {h for h, live in batch if live}

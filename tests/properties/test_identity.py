@@ -23,15 +23,15 @@ def event_columns(draw, rows_min=0, rows_max=5):
 @given(event_columns())
 def test_kernels_equal_their_twins(columns):
     """Law: each row's key and fingerprint are the plain twins', in u64 and u32."""
-    keys, sources, prints = identity(columns)
-    assert (keys.dtype, sources.dtype, prints.dtype) == (np.uint64, np.uint64, np.uint32)
+    keys, sources, fingerprints = identity(columns)
+    assert (keys.dtype, sources.dtype, fingerprints.dtype) == (np.uint64, np.uint64, np.uint32)
     rows = range(len(columns))
     codes, publishers, hashes = columns.event_type_code, columns.publisher_id, columns.id_hash
     assert keys.tolist() == [plain_key(int(codes[i]), int(publishers[i]), int(hashes[i])) for i in rows]
     clicks = (codes == EventType.CLICK).tolist()
     assert sources.tolist() == [2 * int(publishers[i]) + clicks[i] for i in rows]
     values = [[int(getattr(columns, name)[i]) for name in FINGERPRINTED] for i in rows]
-    assert prints.tolist() == [plain_fingerprint(tuple(row)) for row in values]
+    assert fingerprints.tolist() == [plain_fingerprint(tuple(row)) for row in values]
 
 
 @given(event_columns(1, 1), st.sampled_from(list(EVENT_DTYPES)))

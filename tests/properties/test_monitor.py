@@ -66,19 +66,19 @@ def figures(monitor, publishers):
     """Return the monitor's figures of some publishers, as the model has them."""
     found = {}
     for publisher in publishers:
-        told = orjson.loads(orjson.dumps(monitor.live(publisher)))
-        for minute in told["minutes"]:
+        page = orjson.loads(orjson.dumps(monitor.live(publisher)))
+        for minute in page["minutes"]:
             at = int(datetime.fromisoformat(minute["minute"]).timestamp())
             for figure in ("received", "impressions", "clicks", "duplicates", "invalid"):
                 found[publisher, at, figure] = minute[figure]
-                told["totals"][figure] -= minute[figure]
+                page["totals"][figure] -= minute[figure]
             assert minute["ctr"] == (
                 minute["clicks"] / minute["impressions"] if minute["impressions"] else None
             )
             assert minute["duplicate_share"] == minute["duplicates"] / minute["received"]
             assert minute["invalid_share"] == minute["invalid"] / minute["received"]
         assert not any(
-            told["totals"][f] for f in ("received", "impressions", "clicks", "duplicates", "invalid")
+            page["totals"][f] for f in ("received", "impressions", "clicks", "duplicates", "invalid")
         )
     return {key: n for key, n in found.items() if n}
 
@@ -177,13 +177,13 @@ def test_staleness_is_reported():
     assert monitor.live(7)["as_of"] == {"oldest": None, "newest": None, "lanes": {}, "since": None}
     monitor.absorb(message(10, 0, [], MINUTE * 1000 + 1))
     monitor.absorb(message(2, 5, [], (MINUTE - 120) * 1000))
-    told = monitor.live(7)
-    assert list(told["as_of"]["lanes"]) == ["2", "10"]
-    assert told["as_of"]["newest"] == told["as_of"]["lanes"]["10"]
-    assert told["as_of"]["oldest"] == told["as_of"]["lanes"]["2"]
-    assert told["as_of"]["newest"].endswith(".001Z")
-    assert told["minutes"] == []
-    assert told["totals"]["ctr"] is None
+    page = monitor.live(7)
+    assert list(page["as_of"]["lanes"]) == ["2", "10"]
+    assert page["as_of"]["newest"] == page["as_of"]["lanes"]["10"]
+    assert page["as_of"]["oldest"] == page["as_of"]["lanes"]["2"]
+    assert page["as_of"]["newest"].endswith(".001Z")
+    assert page["minutes"] == []
+    assert page["totals"]["ctr"] is None
 
 
 @pytest.mark.parametrize("rows_in_one", [1, 2_000, 40_000])

@@ -112,13 +112,13 @@ def test_damaged_records_are_refused_alike(records, data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     broken = bytes(whole[: data.draw(st.integers(0, len(whole)))]) + data.draw(st.binary(max_size=12))
     count = data.draw(st.integers(max(len(records) - 1, 0), len(records) + 1))
-    assert_alike(bare(broken, count, data.draw(st.integers(-1, 2))))
+    assert_walkers_agree(bare(broken, count, data.draw(st.integers(-1, 2))))
 
 
 @given(st.binary(max_size=80), st.integers(1, 5))
 def test_noise_is_refused_alike(noise, count):
     """On any bytes at all, walk and its twin return the same records, or the same one dead letter."""
-    assert_alike(bare(noise, count))
+    assert_walkers_agree(bare(noise, count))
 
 
 @given(RECORDS, st.lists(st.integers(-3, 70), min_size=1, max_size=60), st.integers(0, 60))
@@ -131,10 +131,10 @@ def test_offsets_stay_within_the_header(records, deltas, last):
         parts.append(varint(len(body)) + body)
     batch = bare(b"".join(parts), len(parts), last + 1 - len(parts))
     good = all(a < b for a, b in pairwise([-1, *deltas[: len(parts)]])) and max(deltas[: len(parts)]) <= last
-    assert (assert_alike(batch) > 0) == (not good)
+    assert (assert_walkers_agree(batch) > 0) == (not good)
 
 
-def assert_alike(batch: Fetched) -> int:
+def assert_walkers_agree(batch: Fetched) -> int:
     """Check that walk does what its twin does; return how many dead letters it made."""
     [encoded] = batch.batches
     refs = walk(batch)

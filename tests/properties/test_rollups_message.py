@@ -56,7 +56,7 @@ def test_other_bytes_are_refused_and_nothing_else_happens(noise, tail, cut):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (lambda d: d[:20], "20 bytes"),
         (lambda d: b"JSON" + d[4:], "begins with"),
@@ -69,15 +69,15 @@ def test_other_bytes_are_refused_and_nothing_else_happens(noise, tail, cut):
         (lambda d: d[:32] + b"\xff" + d[33:], "not UTF-8"),
     ],
 )
-def test_the_error_names_the_cause(change, said):
+def test_the_error_names_the_cause(change, words):
     """The error names what is wrong with the bytes."""
     data = encode(message(3, 9, [(5, MINUTE, 1, 1, 7, 2, 9), (6, MINUTE, 2, 3, 7, 1, 4)], CLOCK))
-    with pytest.raises(RollupsMessageError, match=said):
+    with pytest.raises(RollupsMessageError, match=words):
         decode(change(data))
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "words"),
     [
         ((5, MINUTE + 1, 1, 1, 7, 2, 9), "minutes"),
         ((5, MINUTE + 360, 1, 1, 7, 2, 9), "beyond"),
@@ -86,9 +86,9 @@ def test_the_error_names_the_cause(change, said):
         ((5, MINUTE, 1, 1, 7, 0, 9), "no records"),
     ],
 )
-def test_rows_that_no_batch_has_are_refused(row, said):
+def test_rows_that_no_batch_has_are_refused(row, words):
     """A decoded message's rows are always valid."""
-    with pytest.raises(RollupsMessageError, match=said):
+    with pytest.raises(RollupsMessageError, match=words):
         decode(encode(message(3, 9, [row], CLOCK)))
 
 

@@ -63,7 +63,7 @@ def test_the_evaluator_equals_the_plain_rules(events, data):
     whole = RuleEvaluator(load_rules(DEFAULT), lists(), snapshot)
     assert not whole.not_evaluated
     found = LaneEvaluator(whole).hits(decoded, rows.clock, rows.duplicate.view(np.uint8))
-    said = lists().user_agents.classify(AGENTS)
+    user_agents = lists().user_agents.classify(AGENTS)
     addresses = lists().addresses.classify(c.ip_hi, c.ip_lo)
     duplicates = Duplicates(rows.duplicate.view(np.uint8), np.zeros(n, np.uint8))
     classes = evaluate(decoded, rows.clock, duplicates, DAY_MS, found).class_code.tolist()
@@ -74,7 +74,7 @@ def test_the_evaluator_equals_the_plain_rules(events, data):
             continue
         flags = int(c.flags[i])
         facts = EventFacts(
-            int(said[agents[i]]), int(addresses[i]), STATUSES[int(c.publisher_id[i])], flags,
+            int(user_agents[agents[i]]), int(addresses[i]), STATUSES[int(c.publisher_id[i])], flags,
             int(c.width_px[i]) if flags >> Flag.HAS_WIDTH & 1 else None,
             int(c.height_px[i]) if flags >> Flag.HAS_HEIGHT & 1 else None,
         )  # fmt: skip

@@ -38,8 +38,8 @@ def test_the_kernel_equals_the_plain_rules(events, side, run):
         np.array([f.width or 0 for f, _ in events], np.uint16), np.array([f.height or 0 for f, _ in events], np.uint16),
         np.array([live for _, live in events], np.bool_), side, np.uint64(run), hits,
     )  # fmt: skip
-    said = [plain_hits(f, side) if live else set() for f, live in events]
-    assert hits.tolist() == [sum(1 << r for r in reasons) & run for reasons in said]
+    reference = [plain_hits(f, side) if live else set() for f, live in events]
+    assert hits.tolist() == [sum(1 << r for r in reasons) & run for reasons in reference]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=1, max_size=10))

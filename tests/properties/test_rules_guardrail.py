@@ -120,17 +120,17 @@ def outside(
 def test_cuts_do_not_change_what_is_measured(batches, bounds):
     """A backlog in one batch that spans hours breaches exactly what the same minutes breach as small batches."""
     small = [(part,) for batch in batches for part in batch]
-    told = {
+    breached = {
         (b.reason, b.currency_code)
         for _, found in steps(Guardrail(bounded(*bounds)), small, Standing())
         for b in found
     }
     whole = Guardrail(bounded(*bounds)).add(tuple(part for (part,) in small), Standing()) if small else ()
-    assert {(b.reason, b.currency_code) for b in whole} == told
+    assert {(b.reason, b.currency_code) for b in whole} == breached
 
 
-@given(histories(), BOUNDS, st.integers(0, 8), st.sampled_from(["told", "not told", "resumed"]))
-def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, died):
+@given(histories(), BOUNDS, st.integers(0, 8), st.sampled_from(["alerted", "not alerted", "resumed"]))
+def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds, stop, end):
     """Its state comes from the published set, the alerts, and the batches back to a window before the last, which is
     measured again.
 
@@ -139,17 +139,17 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
     stop = min(stop, len(batches))
     rules, standing = bounded(*bounds), Standing()
     steady, before, found = Guardrail(rules), standing, ()
-    told: list[tuple[MinuteTally, ...]] = []
+    past: list[tuple[MinuteTally, ...]] = []
     for batch in batches[:stop]:
         before = standing
-        told.append(enforced_tallies(batch, standing))
+        past.append(enforced_tallies(batch, standing))
         ((standing, found),) = steps(steady, [batch], standing)
-    restarted = Guardrail(rules, [b for b in told[:-1] if told[-1][0].clock - b[-1].clock < 2 * MINUTE_MS])
-    if died == "resumed":
+    restarted = Guardrail(rules, [b for b in past[:-1] if past[-1][0].clock - b[-1].clock < 2 * MINUTE_MS])
+    if end == "resumed":
         standing = before = Standing(frozenset(), standing.breached)
-    for last in told[-1:]:
-        assert restarted.add(last, before if died == "not told" else standing) == (
-            found if died == "not told" else ()
+    for last in past[-1:]:
+        assert restarted.add(last, before if end == "not alerted" else standing) == (
+            found if end == "not alerted" else ()
         )
     assert list(steps(restarted, batches[stop:], standing)) == list(steps(steady, batches[stop:], standing))
 

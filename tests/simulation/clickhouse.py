@@ -35,7 +35,7 @@ class Part:
     stamp: Stamp
     block: Block
     token: str
-    shown: bool = True
+    visible: bool = True
     lags_until: float = 0.0
 
 
@@ -81,7 +81,7 @@ class Server:
         tables: dict[str, list[tuple[Stamp, Block]]] = {table: [] for table in PROTOCOL_TABLES}
         now = self.world.now
         for part in self.parts:
-            if part.shown and (consistent or part.lags_until <= now):
+            if part.visible and (consistent or part.lags_until <= now):
                 tables[part.table].append((part.stamp, part.block))
         return MemorySink(tables=tables, texts=self.texts)
 
@@ -125,7 +125,7 @@ class Server:
         if insert.token and known:
             self.world.say("clickhouse", f"{_name(insert)}: its token is known, nothing is written")
             for part in self.parts:  # an insert that repeats another waits for that one's quorum
-                part.shown = part.shown or part.token == insert.token
+                part.visible = part.visible or part.token == insert.token
         else:
             if len(_by_partition(insert.table, insert.block)) > 1 and self.world.chance(
                 10 * self.world.chances.kill_in_insert
@@ -135,7 +135,7 @@ class Server:
             self._write(insert)
         if self.replicated and not known and self.world.chance(self.world.chances.lost_reply):
             self.world.fault("part shown later", "clickhouse", _name(insert))
-            self.parts[-1].shown = False
+            self.parts[-1].visible = False
             self.world.loop.on_network(self.world.rng.uniform(0.1, 12.0), self._show, self.parts[-1])
             self._end(insert, InsertUnknown("code 319: unknown status of insert"))
             return
@@ -165,7 +165,7 @@ class Server:
                 del self.tokens[next(iter(self.tokens))]
 
     def _show(self, part: Part) -> None:
-        part.shown = True
+        part.visible = True
 
     def _end(self, insert: Running, error: Exception | None, *, silent: bool = False) -> None:
         insert.over = True
@@ -250,8 +250,8 @@ class SimSink:
         if world.chance(world.chances.lost_request):
             world.fault("lost request", who(), name)
         else:
-            there = world.latency(world.chances.slow_request, "slow request")
-            world.loop.on_network(there, self.server.arrive, table, stamp, block, token, reply)
+            delay = world.latency(world.chances.slow_request, "slow request")
+            world.loop.on_network(delay, self.server.arrive, table, stamp, block, token, reply)
         self._give_up(reply, table)
         await world.point(f"after sending {name}")
         await reply

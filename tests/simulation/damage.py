@@ -52,7 +52,7 @@ def plan_forced(deployment: Deployment) -> None:
     kind, left = rng.choice((Phase.IN_DOUBT, Phase.IN_DOUBT, Phase.REBUILDING)), rng.randrange(1, 6)
     delay, at_once = rng.choice((0.0, 0.005, 0.05, 0.5, 3.0)) * rng.random(), rng.random() < 0.8
 
-    def look(lane: int, phase: Phase) -> None:
+    def on_phase(lane: int, phase: Phase) -> None:
         nonlocal left
         if phase is not kind or left == 0 or world.quiet:
             return
@@ -60,7 +60,7 @@ def plan_forced(deployment: Deployment) -> None:
         if left == 0:
             world.loop.on_network(delay, _overwrite_read, deployment, lane, at_once)
 
-    deployment.on_phase = look
+    deployment.on_phase = on_phase
 
 
 def _overwrite_read(deployment: Deployment, lane: int, at_once: bool) -> None:

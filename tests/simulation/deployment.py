@@ -97,7 +97,7 @@ class Deployment:
             self.make_sink(self.world, self.server, DEADLINE_SECONDS),
             self.limits(),
             cpu_threads=1, inserts_per_second_max=200, revoke_ms_max=1_500, until_caught_up=False,
-            emit=lambda event: self._told(node, event),
+            emit=lambda event: self._on_event(node, event),
         )  # fmt: skip
         self.world.loop.create_task(self._work(process, node, process.worker))
 
@@ -110,7 +110,7 @@ class Deployment:
             self.world.loop.remove(node)
             self.restart_later(process)
 
-    def _told(self, node: Node, event: Event) -> None:
+    def _on_event(self, node: Node, event: Event) -> None:
         if text := event.line:
             self.world.say(node.name, text.replace("\n", " "))
         match event:
@@ -214,7 +214,7 @@ class Deployment:
         """Return lane -> topic -> the ledger's end."""
         ends: dict[int, dict[int, int]] = {}
         for part in self.server.parts:
-            if part.table == "ledger" and part.shown:
+            if part.table == "ledger" and part.visible:
                 of_lane = ends.setdefault(part.stamp.lane, {})
                 topics, last = part.block["range_topic"][0], part.block["range_end"][0]
                 for topic, end in zip(topics, last, strict=True):

@@ -63,8 +63,8 @@ def problems(broker: Broker, server: Server, stopped: Collection[int]) -> Iterat
     for table in ("events", "dead_letters", "rollup_minute"):
         for lane, batch_no in rows[table].keys() - under_way:
             yield f"conservation: {table} holds rows of lane {lane}, batch {batch_no}, without a ledger row"
-    for table, held in texts.items():
-        if any(server.texts[table].get(key) != text for key, text in held.items()):
+    for table, strings in texts.items():
+        if any(server.texts[table].get(key) != text for key, text in strings.items()):
             yield f"texts: {table} lacks the text of a hash in events"
 
 

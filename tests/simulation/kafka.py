@@ -162,8 +162,8 @@ class Broker:
             last_offset_delta=covers - 1, whole=buffer[: len(data)], readable=False,
         )  # fmt: skip
         log.batches.append((log.end, log.end + covers, batch))
-        said = f"record batch of {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
-        log.history[log.end] = LogRecord(topic, log.end, time, said.encode(), data, covers)
+        summary = f"record batch of {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}"
+        log.history[log.end] = LogRecord(topic, log.end, time, summary.encode(), data, covers)
         log.end += covers
         self.changed()
 
@@ -485,7 +485,7 @@ class SimSource:
     ) -> tuple[list[tuple[float, Mapping[int, Committed]]], Exception | None]:
         """Return when which partitions' commits arrive, and the answer (`lost`: none) where they are accepted."""
         world, chances = self.world, self.world.chances
-        there = world.latency()
+        delay = world.latency()
         if world.chance(chances.commit_lost):
             world.fault("commit lost", who(), name)
             return [], lost
@@ -495,18 +495,18 @@ class SimSource:
         if len(positions) > 1 and world.chance(chances.commit_half):
             world.fault("commit half done", who(), name)
             taken = world.rng.choice(list(positions))
-            parts: list[tuple[float, Mapping[int, Committed]]] = [(there, {taken: positions[taken]})]
+            parts: list[tuple[float, Mapping[int, Committed]]] = [(delay, {taken: positions[taken]})]
             if world.chance(0.5):
                 rest = {t: c for t, c in positions.items() if t != taken}
                 parts.append((world.rng.uniform(0.05, 3.0), rest))
             return parts, CommitUnknown(f"{name}: {HALF_DONE}")
         if world.chance(chances.commit_delayed):
-            there = world.rng.uniform(0.2, 8.0)
-            world.fault("commit delayed", who(), f"{name}, {there:.1f} s")
+            delay = world.rng.uniform(0.2, 8.0)
+            world.fault("commit delayed", who(), f"{name}, {delay:.1f} s")
         elif world.chance(chances.commit_reply_lost):
             world.fault("commit reply lost", who(), name)
-            return [(there, positions)], lost
-        return [(there, positions)], None
+            return [(delay, positions)], lost
+        return [(delay, positions)], None
 
     def _check_cut(self, lane: int, positions: Mapping[int, Committed]) -> None:
         """Check the cut's law: no record that the lane knew of, at or before the cut's position, is left out of the
@@ -581,15 +581,15 @@ class SimSource:
         """Wait until a topic has records after its position."""
         future = self.world.loop.create_future()
 
-        def look() -> None:
+        def answer() -> None:
             if future.done():
                 return
             if any(self.broker.log(t, lane).end != p for t, p in positions.items()):
                 future.set_result(None)
             else:
-                self.broker.waiters.append(look)
+                self.broker.waiters.append(answer)
 
-        look()
+        answer()
         self.world.loop.on_network(seconds, lambda: future.done() or future.set_result(None))
         await future
 

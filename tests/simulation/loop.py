@@ -27,7 +27,7 @@ class Node:
 
 _node: contextvars.ContextVar[Node | None] = contextvars.ContextVar("node", default=None)
 
-_NOBODY = contextvars.Context()
+_NO_NODE = contextvars.Context()
 
 
 def current_node() -> Node | None:
@@ -177,7 +177,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def on_network(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
         """Call after a while on no node: what is on a wire or on a server goes on when its sender is gone."""
-        self.call_later(delay, callback, *args, context=_NOBODY)
+        self.call_later(delay, callback, *args, context=_NO_NODE)
 
     # running
 

@@ -115,17 +115,17 @@ async def _settle_from_memory(
     """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
     finish, derive = self._finish, self._delivery.derive
 
-    async def finish_anew(
-        intent: Intent, records: OrderedRecords, there: Mapping[str, int], computed: Any
+    async def finish_again(
+        intent: Intent, records: OrderedRecords, stored: Mapping[str, int], computed: Any
     ) -> Settled:
-        async def derive_anew(intent: Intent, events: Any, dead: Any) -> Any:
+        async def derive_again(intent: Intent, events: Any, dead: Any) -> Any:
             mine = await compute()
             return await derive(intent, mine.events, dead)
 
-        self._delivery.derive = derive_anew  # type: ignore[method-assign]
-        return await finish(intent, records, there, computed)
+        self._delivery.derive = derive_again  # type: ignore[method-assign]
+        return await finish(intent, records, stored, computed)
 
-    self._finish = finish_anew  # type: ignore[method-assign]
+    self._finish = finish_again  # type: ignore[method-assign]
     try:
         return await _REAL_SETTLE(self, intent, records, epochs, compute)
     finally:

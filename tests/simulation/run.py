@@ -195,7 +195,7 @@ def _cease(deployment: Deployment) -> None:
     world.say("faults", "cease")
     deadline = world.now + PATIENCE_SECONDS
 
-    def look() -> None:
+    def check() -> None:
         if (
             deployment.failures
             or world.loop.failures
@@ -205,6 +205,6 @@ def _cease(deployment: Deployment) -> None:
             deployment.closed = True
             world.loop.stop()
         else:
-            world.loop.on_network(1.0, look)
+            world.loop.on_network(1.0, check)
 
-    world.loop.on_network(1.0, look)
+    world.loop.on_network(1.0, check)

@@ -77,8 +77,8 @@ def test_a_seed_repeats_itself(seed):
     """The same seed gives the same trace, line by line, also in another process with another hash seed."""
     here = run(seed, trace=True)
     assert here == run(seed, trace=True)
-    there = subprocess.run(
+    elsewhere = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "--seeds", str(seed), "--trace"],
         capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "1234"},
     ).stdout  # fmt: skip
-    assert "\n".join(here.trace) in there
+    assert "\n".join(here.trace) in elsewhere

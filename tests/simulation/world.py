@@ -172,8 +172,8 @@ class World:
         Whatever `answer` raises is raised here.
         """
         future = self.loop.create_future()
-        there = self.latency(self.chances.slow_request if slow else 0.0, "slow request")
-        self.loop.on_network(there, self._serve, answer, future, slow)
+        delay = self.latency(self.chances.slow_request if slow else 0.0, "slow request")
+        self.loop.on_network(delay, self._serve, answer, future, slow)
         return await future
 
     def _serve(self, answer: Callable[[], Any], future: Any, slow: bool) -> None:

@@ -123,7 +123,7 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerLook:
+class LedgerReader:
     """Looks at a deployment's tables while its workers write them."""
 
     client: Client
@@ -190,13 +190,13 @@ class LedgerLook:
             return 0
 
 
-def held_lanes(command: Command) -> set[int]:
+def owned_lanes(command: Command) -> set[int]:
     """Return the lanes that a worker last reported as its own."""
-    said = [line for line in command.err.splitlines() if "now owned: " in line]
-    if not said:
+    lines = [line for line in command.err.splitlines() if "now owned: " in line]
+    if not lines:
         return set()
-    listed = said[-1].split("now owned: ")[1].rstrip('"').strip()
-    return set() if listed == "none" else {int(lane) for lane in listed.split(",")}
+    owned = lines[-1].split("now owned: ")[1].rstrip('"').strip()
+    return set() if owned == "none" else {int(lane) for lane in owned.split(",")}
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ class MemoryRules:
     sets: list[PublishedRules] = field(default_factory=list)
     statuses: dict[int, str] = field(default_factory=dict)
     statuses_version: int = 0
-    told: list[AlertRow] = field(default_factory=list)
+    added: list[AlertRow] = field(default_factory=list)
     evaluators: dict[int, EvaluatorRow] = field(default_factory=dict)
 
     def publish(self, rules: RuleSet | str) -> None:
@@ -36,10 +36,10 @@ class MemoryRules:
         return list(self.statuses.items())
 
     async def alerts(self, rules_version: int) -> Sequence[AlertRow]:
-        return [a for a in self.told if a.rules_version == rules_version and a.kind != AlertKind.REFUSED]
+        return [a for a in self.added if a.rules_version == rules_version and a.kind != AlertKind.REFUSED]
 
     async def add_alert(self, alert: AlertRow) -> None:
-        self.told.append(replace(alert, raised_at=len(self.told) + 1))
+        self.added.append(replace(alert, raised_at=len(self.added) + 1))
 
     async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
         self.evaluators[evaluator.version] = evaluator

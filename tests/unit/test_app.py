@@ -32,10 +32,10 @@ ROW = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*Phase, None])), max_size=30))
-def test_a_worker_is_ready_when_no_lane_is_halted(told: list[tuple[int, Phase | None]]):
+def test_a_worker_is_ready_when_no_lane_is_halted(changes: list[tuple[int, Phase | None]]):
     """A worker is ready once it has joined and each lane that it owns runs or idles; a released lane does not count."""
     readiness, phases = Readiness(clock=lambda: 1e9), dict[int, Phase]()
-    for lane, phase in told:
+    for lane, phase in changes:
         if phase is None:
             readiness.emit(LaneReleased(lane))
             phases.pop(lane, None)

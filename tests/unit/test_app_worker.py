@@ -49,11 +49,11 @@ class Watcher:
     def __init__(self) -> None:
         self.phases: list[tuple[int, Phase]] = []
         self.on_phase = lambda lane, phase: None
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def emit(self, event: Event) -> None:
         if event.level > logging.INFO and event.line:
-            self.said.append(event.line)
+            self.lines.append(event.line)
         if isinstance(event, PhaseChanged):
             self.phases.append((event.lane, event.phase))
             self.on_phase(event.lane, event.phase)
@@ -63,12 +63,12 @@ def make(
     source: FilesSource,
     sink: MemorySink,
     watcher: Watcher,
-    said: list[str],
+    lines: list[str],
     *,
     until: bool,
     revoke_ms_max: int = 5_000,
 ) -> Worker:
-    watcher.said = said
+    watcher.lines = lines
     return Worker(
         source, sink, LIMITS if until else replace(LIMITS, retry=RetryPolicy(None, backoff_ms_max=1)), cpu_threads=1, inserts_per_second_max=1_000_000,
         revoke_ms_max=revoke_ms_max, until_caught_up=until, emit=watcher.emit,
@@ -93,8 +93,8 @@ class Stopping(MemorySink):
 
 async def test_a_halted_lane_ends_a_worker_that_catches_up(log: Path):
     """The other lanes reach their end; then the worker ends with the error that halted the lane."""
-    sink, said = Stopping(), list[str]()
-    worker = make(FilesSource(log, "stop-1"), sink, Watcher(), said, until=True)
+    sink, lines = Stopping(), list[str]()
+    worker = make(FilesSource(log, "stop-1"), sink, Watcher(), lines, until=True)
     with pytest.raises(LaneHalted, match="something is wrong"):
         async with asyncio.timeout(60):
             await worker.run()
@@ -105,21 +105,21 @@ async def test_a_halted_lane_ends_a_worker_that_catches_up(log: Path):
 async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pytest.MonkeyPatch):
     """The lane repeats its error with the remedy, and is shown as stopped; the others go on."""
     monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.001)
-    sink, said, watcher = Stopping(), list[str](), Watcher()
-    worker = make(FilesSource(log, "stop-2"), sink, watcher, said, until=False)
+    sink, lines, watcher = Stopping(), list[str](), Watcher()
+    worker = make(FilesSource(log, "stop-2"), sink, watcher, lines, until=False)
     idle = asyncio.Event()
     watcher.on_phase = lambda lane, phase: idle.set() if (lane, phase) == (0, Phase.IDLE) else None
     run = asyncio.create_task(worker.run())
     async with asyncio.timeout(60):
         await idle.wait()
-        while len(said) < 3:  # noqa: ASYNC110 - what a worker says comes by a plain call
+        while len(lines) < 3:  # noqa: ASYNC110 - what a worker says comes by a plain call
             await asyncio.sleep(0.01)
         assert worker.joined
         assert not run.done()
         worker.stop()
         with pytest.raises(LaneHalted):
             await run
-    assert set(said) == {"lane 1 halted: something is wrong\n  remedy: fix it"}
+    assert set(lines) == {"lane 1 halted: something is wrong\n  remedy: fix it"}
     assert (1, Phase.HALTED) in watcher.phases
 
 
@@ -136,8 +136,8 @@ async def test_a_lane_added_after_the_join_is_refused(log: Path, until: bool):
     """When partitions are added under a running worker, it shows the new lane and reads nothing of it; the old ones go
     on.
     """
-    source, sink, said, watcher = Widened(log, f"widened-{until}"), MemorySink(), list[str](), Watcher()
-    worker = make(source, sink, watcher, said, until=until)
+    source, sink, lines, watcher = Widened(log, f"widened-{until}"), MemorySink(), list[str](), Watcher()
+    worker = make(source, sink, watcher, lines, until=until)
     done = set[tuple[int, Phase]]()
 
     def on_phase(lane: int, phase: Phase) -> None:
@@ -176,9 +176,9 @@ async def test_a_revoked_lane_finishes_its_batch_or_abandons_it(log: Path, table
     row twice or lost.
     """
     sink = MemorySink(faults=(hanging := Hanging(table)))
-    group, said = f"revoked-{table}-{in_time}", list[str]()
+    group, lines = f"revoked-{table}-{in_time}", list[str]()
     first = make(
-        FilesSource(log, group), sink, Watcher(), said, until=False, revoke_ms_max=5_000 if in_time else 50
+        FilesSource(log, group), sink, Watcher(), lines, until=False, revoke_ms_max=5_000 if in_time else 50
     )
     run = asyncio.create_task(first.run())
     async with asyncio.timeout(60):
@@ -192,7 +192,7 @@ async def test_a_revoked_lane_finishes_its_batch_or_abandons_it(log: Path, table
         first.stop()
         await run
         hanging.answer.set()
-        await make(FilesSource(log, group), sink, Watcher(), said, until=True).run()
+        await make(FilesSource(log, group), sink, Watcher(), lines, until=True).run()
     rows = [
         offset
         for _, b in sink.tables["events"]
@@ -221,8 +221,8 @@ class Refusing(MemorySink):
 async def test_a_lane_that_a_server_refuses_starts_again(log: Path, monkeypatch: pytest.MonkeyPatch):
     """The cause may be fixed meanwhile, so a worker that keeps running retries the lane, and logs it."""
     monkeypatch.setattr(worker_module, "LANE_RETRY_SECONDS", 0)
-    sink, said, watcher = Refusing(), list[str](), Watcher()
-    worker = make(FilesSource(log, "again"), sink, watcher, said, until=False)
+    sink, lines, watcher = Refusing(), list[str](), Watcher()
+    worker = make(FilesSource(log, "again"), sink, watcher, lines, until=False)
     idle = set[int]()
 
     def on_phase(lane: int, phase: Phase) -> None:
@@ -234,11 +234,11 @@ async def test_a_lane_that_a_server_refuses_starts_again(log: Path, monkeypatch:
     watcher.on_phase = on_phase
     async with asyncio.timeout(60):
         await worker.run()
-    assert said == ["lane 1: refused: the table is gone; it starts again in 0 s"]
+    assert lines == ["lane 1: refused: the table is gone; it starts again in 0 s"]
     assert await received(sink) == {0: True, 1: True}
 
 
-class NoRoom(MemorySink):
+class FullDisk(MemorySink):
     """A ClickHouse whose disk is full: it refuses the first dimension strings of each lane."""
 
     refused = 0
@@ -252,13 +252,13 @@ class NoRoom(MemorySink):
 
 async def test_refused_dimension_strings_are_written_again(log: Path):
     """Nothing of the batch has begun, so whatever the server's reason the lane waits and does not start again."""
-    sink, said = NoRoom(), list[str]()
-    worker = make(FilesSource(log, "no-room"), sink, Watcher(), said, until=True)
+    sink, lines = FullDisk(), list[str]()
+    worker = make(FilesSource(log, "no-room"), sink, Watcher(), lines, until=True)
     async with asyncio.timeout(60):
         assert await worker.run()
     assert sink.refused == MODEL.partitions
-    assert said, "an operator is told"
-    assert all("not enough space; try " in line for line in said)
+    assert lines, "an operator is told"
+    assert all("not enough space; try " in line for line in lines)
     assert await received(sink) == {0: True, 1: True}
 
 
@@ -278,11 +278,11 @@ class Silent(FilesSource):
 
 async def test_a_commit_without_an_answer_makes_a_new_member(log: Path):
     """The worker leaves the group, joins with a new member id, and every lane reaches its end."""
-    source, sink, said = Silent(log, "silent"), MemorySink(), list[str]()
-    worker = make(source, sink, Watcher(), said, until=True)
+    source, sink, lines = Silent(log, "silent"), MemorySink(), list[str]()
+    worker = make(source, sink, Watcher(), lines, until=True)
     async with asyncio.timeout(60):
         assert await worker.run()
-    assert said == ["lane 0: no answer to a commit; leaving the group to join as a new member"]
+    assert lines == ["lane 0: no answer to a commit; leaving the group to join as a new member"]
     assert len(source.members) == 2
     assert not worker.joined
     assert await received(sink) == {0: True, 1: True}

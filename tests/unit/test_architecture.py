@@ -19,10 +19,10 @@ def layers() -> list[tuple[list[str], bool]]:
     return [(re.findall(r"[\w.]+", layer), ":" in layer) for layer in reversed(found)]
 
 
-def may_import(layer: int, package: str, mates: bool) -> str:
+def may_import(layer: int, package: str, siblings: bool) -> str:
     """Return what the page says of a package, derived from the contracts."""
     if layer == 1:
-        return "each other" if mates else "nothing of ours"
+        return "each other" if siblings else "nothing of ours"
     not_these = sorted(
         module.removeprefix("adledger.").replace(".", "/")
         for contract in contracts()
@@ -30,7 +30,9 @@ def may_import(layer: int, package: str, mates: bool) -> str:
         for module in contract["forbidden_modules"]
     )
     below = "layer 1" if layer == 2 else f"layers 1 to {layer - 1}"
-    return below + (f", but not {', '.join(not_these)}" if not_these else ", and each other" if mates else "")
+    return below + (
+        f", but not {', '.join(not_these)}" if not_these else ", and each other" if siblings else ""
+    )
 
 
 def module(link: str) -> str:
@@ -40,16 +42,16 @@ def module(link: str) -> str:
 def test_the_page_and_the_contracts_are_one_list():
     """Each row of the page's table names a package, its layer and what it may import, as the contracts do."""
     expected = {
-        (number, package, may_import(number, package, mates))
-        for number, (packages, mates) in enumerate(layers(), 1)
+        (number, package, may_import(number, package, siblings))
+        for number, (packages, siblings) in enumerate(layers(), 1)
         for package in packages
     }
-    told = {
+    documented = {
         (int(number), module(re.sub(r"\\\\?", "", target)), rule)
         for number, packages, rule in ROW.findall(PAGE.read_text("utf-8"))
         for target in re.findall(r"\]\(\.\./([^)]+)\)", packages)
     }
-    assert told == expected
+    assert documented == expected
 
 
 def test_every_package_has_a_layer():

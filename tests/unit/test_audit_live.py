@@ -18,8 +18,8 @@ def found(
     monkeypatch: pytest.MonkeyPatch, first: Sequence[Unledgered], end: int, second: Sequence[Unledgered]
 ) -> list[int]:
     """Return the batches of lane 0 that are called lost, given two looks at the tables and the ledger's end between them."""
-    looks = iter([first, second])
-    monkeypatch.setattr(queries, "unledgered", lambda *_: next(looks))
+    answers = iter([first, second])
+    monkeypatch.setattr(queries, "unledgered", lambda *_: next(answers))
     monkeypatch.setattr(queries, "lanes", lambda *_: [(0, end)])
     monkeypatch.setattr(queries, "server_seconds", lambda *_: NOW)
     client: Any = None

@@ -31,7 +31,7 @@ HEAVY = (
 
 
 @pytest.fixture(autouse=True)
-def no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in [v for v in os.environ if v.startswith("ADLEDGER_")]:
         monkeypatch.delenv(variable)
@@ -62,9 +62,9 @@ def test_help_shows_examples(command):
 
 def test_help_lists_each_command_on_one_line():
     """The list is complete, and no summary is cut off."""
-    listed = run("--help").stdout.partition("Commands:")[2].splitlines()
-    assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
-    assert not [line for line in listed if line.endswith("...")]
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.strip()] == list(COMMANDS)
+    assert not [line for line in lines if line.endswith("...")]
 
 
 def in_a_process(
@@ -109,10 +109,10 @@ def test_each_ending_has_its_exit_code(monkeypatch, capsys, error, code):
 
     monkeypatch.setattr("adledger.pipeline.cli.version.metadata.version", fails)
     assert exit_of(monkeypatch, "version") == code
-    told = capsys.readouterr()
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     expected = "" if code == 130 else "adledger: wrong\n  remedy: fix\n"
-    assert told.err == expected
+    assert printed.err == expected
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_config_says_what_is_in_force_and_where_from(monkeypatch):
 
 def test_config_explains_one_setting():
     """`config NAME` says what it does and how to set it; an unknown one is refused with the nearest."""
-    told = run("config", "batch-age-ms-max").stdout
-    assert "freshness" in told
-    assert "ADLEDGER_BATCH_AGE_MS_MAX" in told
+    printed = run("config", "batch-age-ms-max").stdout
+    assert "freshness" in printed
+    assert "ADLEDGER_BATCH_AGE_MS_MAX" in printed
     refused = run("config", "batch_age")
     assert isinstance(refused.exception, UsageError)
 
@@ -190,9 +190,9 @@ def test_json_and_its_contradictions():
 
 def test_a_clickhouse_that_is_not_there_is_an_error_with_a_remedy():
     """The error says what was tried and what to check."""
-    nobody = ("--clickhouse", "clickhouse://127.0.0.1:1/?http_port=1")
+    closed = ("--clickhouse", "clickhouse://127.0.0.1:1/?http_port=1")
     for command in (("query", "SELECT 1"), ("status",), ("ledger", "check"), ("migrate",)):
-        error = run(*command, *nobody).exception
+        error = run(*command, *closed).exception
         assert isinstance(error, SinkUnavailable), command
         assert "127.0.0.1" in error.message
         assert error.remedy
@@ -211,8 +211,8 @@ def capsysbytes(capfdbinary):
 
 def test_bytes_are_shown_without_loss_or_harm():
     """Control characters, escapes and broken UTF-8 never reach the terminal raw."""
-    shown = dead_letters._escaped(b'{"a":\x00\x1b[31m\xff\xc3\xa9\n')
-    assert shown == '{"a":\\x00\\x1b[31m\\xffé\\n'
+    escaped = dead_letters._escaped(b'{"a":\x00\x1b[31m\xff\xc3\xa9\n')
+    assert escaped == '{"a":\\x00\\x1b[31m\\xffé\\n'
     assert dead_letters._hex_dump(b"0123456789abcdef\x00") == (
         "000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  0123456789abcdef\n"
         "000010  00                                               ."

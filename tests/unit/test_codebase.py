@@ -10,7 +10,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("pipeline", "schemas", "sinks", "loadtest")
+PACKAGES = ("pipeline", "schemas", "sinks", "loadtest")
 MODULE_LINES_MAX = 320
 FUNCTION_LINES_MAX = 60
 
@@ -42,9 +42,9 @@ READS_FILES = {
 """Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; schema and methodology are printed."""
 
 
-def modules(*rooms: str) -> Iterator[Path]:
-    for room in rooms:
-        path = ROOT / room
+def modules(*packages: str) -> Iterator[Path]:
+    for package in packages:
+        path = ROOT / package
         yield from [path] if path.suffix else sorted(path.rglob("*.py"))
 
 
@@ -119,7 +119,7 @@ def test_the_core_opens_no_file_and_reads_no_clock(path):
         assert used not in forbidden, f"{name(path)}:{node.lineno} uses {used}"
 
 
-@pytest.mark.parametrize("path", list(modules(*ROOMS)), ids=name)
+@pytest.mark.parametrize("path", list(modules(*PACKAGES)), ids=name)
 def test_a_module_is_one_idea(path):
     """A module can be read in one sitting, has a docstring, and each of its functions fits on a screen."""
     lines = path.read_text("utf-8").count("\n")
@@ -176,7 +176,7 @@ def test_imports_keep_the_contracts():
 def test_public_class_names_are_unique():
     """A class name in a traceback, a log line or a review means exactly one class."""
     places: dict[str, list[str]] = {}
-    for path in modules(*ROOMS):
+    for path in modules(*PACKAGES):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(f"{name(path)}:{node.lineno}")

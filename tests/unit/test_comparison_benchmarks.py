@@ -103,16 +103,16 @@ def test_an_unavailable_contestant_is_reported_and_skipped(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     traffic = FilledTopic("t", 10, 10, minutes())
-    told = run_contestant(contestant("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
-    assert "Flink" in told.failure
-    assert "no figures" in table(summaries([told, result("aiokafka", 5_000)]))
+    failed = run_contestant(contestant("flink"), traffic, "127.0.0.1:1", tmp_path / "run")
+    assert "Flink" in failed.failure
+    assert "no figures" in table(summaries([failed, result("aiokafka", 5_000)]))
 
 
 def test_the_table_has_medians_and_wrong_counts():
     """The table has the middle run of three, and any run's wrong count is reported."""
     runs = [result("aiokafka", 1_000), result("aiokafka", 5_000, rows_wrong=3), result("aiokafka", 3_000)]
-    shown = table(summaries([*runs, result("confluent", 9_000)]))
-    lines = shown.splitlines()
+    output = table(summaries([*runs, result("confluent", 9_000)]))
+    lines = output.splitlines()
     assert "| 3,000 | 1,000-5,000 |" in lines[2]
     assert "3 of 10 rows wrong" in lines[2]
     assert "| right |" in lines[3]

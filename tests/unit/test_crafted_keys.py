@@ -128,18 +128,18 @@ def test_an_id_made_to_collide_with_anothers():
         target = int(decoded([ours]).id_hash[0]) ^ splitmix64(int(source)) ^ splitmix64(2 * publisher)
         forged = next(texts_hashing_to(target)).decode()
         theirs.append(IMPRESSION | {"event_id": forged, "publisher_id": publisher, "price_micros": 1})
-    keys, sources, prints = identity(
+    keys, sources, fingerprints = identity(
         decoded([theirs[0], ours, theirs[1], theirs[1] | {"price_micros": 2}, ours])
     )
     assert set(keys.tolist()) == {key}
     clocks: I64 = np.full(5, LOG_TIME)
     for state in (DedupeState(WINDOW_MS), PlainDedupe(WINDOW_MS)):
-        found = state.apply(keys, sources, prints, clocks, np.ones(5, np.bool_))
+        found = state.apply(keys, sources, fingerprints, clocks, np.ones(5, np.bool_))
         assert found.duplicate.tolist() == [0, 0, 0, 1, 1]
         assert found.conflict.tolist() == [0, 0, 0, 1, 0]
     rebuilt, steady = DedupeState(WINDOW_MS, SECRET), DedupeState(WINDOW_MS)
-    steady.apply(keys, sources, prints, clocks, np.ones(5, np.bool_))
-    rebuilt.load(keys[2::-1], sources[2::-1], prints[2::-1], clocks[2::-1])
+    steady.apply(keys, sources, fingerprints, clocks, np.ones(5, np.bool_))
+    rebuilt.load(keys[2::-1], sources[2::-1], fingerprints[2::-1], clocks[2::-1])
     assert rebuilt.entries(LOG_TIME) == steady.entries(LOG_TIME)
 
 

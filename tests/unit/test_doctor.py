@@ -21,7 +21,7 @@ from tests.support.rule_sets import rule_set
 
 IDS = st.text(min_size=1, max_size=20)
 SETTINGS = Settings(source="kafka://h:1", list_age_days_max=3_650)
-ROOM = 64 * 1024 * MIB
+MEMORY = 64 * 1024 * MIB
 
 
 @given(user=IDS, ip=IDS, lanes=st.integers(2, 64), by_ip=st.booleans())
@@ -71,21 +71,21 @@ def test_an_empty_topic_and_right_keys_have_no_findings():
 @given(lanes=st.integers(1, 1_000), workers=st.integers(0, 50))
 def test_too_many_inserts_are_found_and_the_remedy_suffices(lanes, workers):
     """The number of workers that the finding recommends has no finding left."""
-    found = list(plan(SETTINGS, lanes, workers, 0, ROOM))
+    found = list(plan(SETTINGS, lanes, workers, 0, MEMORY))
     wanted = inserts_per_second(SETTINGS, lanes)
     assert bool(found) == (wanted > SETTINGS.inserts_per_second_max * max(workers, 1))
     if found:
         enough = int(found[0].remedy.split()[1])
-        assert not list(plan(SETTINGS, lanes, enough, 0, ROOM))
+        assert not list(plan(SETTINGS, lanes, enough, 0, MEMORY))
 
 
 @given(lanes=st.integers(1, 200), events=st.integers(0, 10**9))
 def test_memory_grows_with_lanes_and_events(lanes, events):
     """More work never lowers the estimate, and a machine without enough memory is a finding."""
-    held = memory_bytes(SETTINGS, lanes, events)
-    assert held <= memory_bytes(SETTINGS, lanes + 1, events + 1)
-    assert any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, held))
-    assert not any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, 2 * held))
+    needed = memory_bytes(SETTINGS, lanes, events)
+    assert needed <= memory_bytes(SETTINGS, lanes + 1, events + 1)
+    assert any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, needed))
+    assert not any("MiB" in f.message for f in plan(SETTINGS, lanes, 1_000, events, 2 * needed))
 
 
 def facts(state: str = "Stable", protocol: str = "ours", lanes: tuple[int, ...] = (0, 1, 2)) -> GroupFacts:

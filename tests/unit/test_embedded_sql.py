@@ -78,8 +78,8 @@ def test_an_insert_from_a_file_keeps_table_and_columns(table, column):
     sql = b"INSERT INTO " + quote_name(table.encode()) + b" (" + quote_name(column.encode()) + b") VALUES"
     insert = parse_insert(sql)
     assert insert is not None
-    said = [token.text for token in tokens(insert.from_file("/a b'c", b"Native"))]
-    assert said == [
+    texts = [token.text for token in tokens(insert.from_file("/a b'c", b"Native"))]
+    assert texts == [
         b"INSERT", b"INTO", quote_name(table.encode()), b"(", quote_name(column.encode()), b")", b"FROM", b"INFILE",
         b"'/a b\\'c'", b"COMPRESSION", b"'none'", b"FORMAT", b"Native",
     ]  # fmt: skip

@@ -24,10 +24,10 @@ def table(rows: dict) -> np.ndarray:
 def test_every_difference_is_found_and_nothing_else(expected: dict, found: dict):
     """Keys whose records or nanos differ are found, with both sides; a missing row counts as zero."""
     wrong = differing(table(expected), table(found))
-    told = differences("rollup_minute", table(expected), table(found), wrong)
+    reported = differences("rollup_minute", table(expected), table(found), wrong)
     due = {key for key in {*expected, *found} if expected.get(key) != found.get(key)}
-    assert {row.key for row in told} == due
-    for row in told:
+    assert {row.key for row in reported} == due
+    for row in reported:
         assert row.expected == expected.get(row.key, (0, 0))
         assert row.found == found.get(row.key, (0, 0))
         assert "rollup_minute: publisher" in str(row)

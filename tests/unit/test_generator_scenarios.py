@@ -14,11 +14,11 @@ from adledger.loadtest.traffic.lookup_tables import all_user_agents, bots, datac
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.scenarios import (
     ATTACKS,
+    DETECTABLE_FROM,
     GHOST_PUBLISHER_FIRST,
     LOOK_ALIKES,
     SCENARIOS,
     SUSPENDED_PUBLISHER_FIRST,
-    TOLD_FROM,
 )
 from adledger.pipeline.errors import UsageError
 from adledger.schemas.classes import Class
@@ -150,9 +150,9 @@ def test_repeated_clicks():
 def test_spliced_clicks_and_hidden_ads():
     """A spliced click names another campaign than its impression; a hidden ad states a placement of one pixel."""
     rows = played("spliced_click")
-    shown, clicks = seen(rows), by_slot(rows, variant=1)
-    assert (shown["campaign_id"] != clicks["campaign_id"]).all()
-    assert (shown["publisher_id"] == clicks["publisher_id"]).all()
+    impressions, clicks = seen(rows), by_slot(rows, variant=1)
+    assert (impressions["campaign_id"] != clicks["campaign_id"]).all()
+    assert (impressions["publisher_id"] == clicks["publisher_id"]).all()
     hidden = played("hidden_ad")
     assert (hidden["width_px"] == 1).all()
     assert (hidden["sends"] & SENDS_SIZE > 0).all()
@@ -185,12 +185,12 @@ def test_self_declared_records(kind: str, field: str):
     model = TrafficModel(
         events=3_000, duration_hours=30, scenarios=(scenario,), malformed_share=0, odd_share=0, partitions=1
     )
-    said, labelled = 0, 0
+    flagged, labelled = 0, 0
     for chunk in Generator(model).chunks():
         labelled += int((chunk.rows["label"] == Label[kind.upper()]).sum())
         for _, _, block in chunk.blocks:
-            said += sum(json.loads(value).get(field, False) for _, _, value in records_of(block) if value)
-    assert said == labelled > 0
+            flagged += sum(json.loads(value).get(field, False) for _, _, value in records_of(block) if value)
+    assert flagged == labelled > 0
 
 
 @pytest.mark.parametrize("kind", ["ghost_publisher", "suspended_publisher"])
@@ -219,7 +219,7 @@ def test_a_clockwork_is_regular():
         mine = by_slot(rows, user_no=user)
         gaps = np.diff(mine["event_time"])
         assert gaps.min() == gaps.max() >= 2_000
-        assert (mine["label"] == Label.CLOCKWORK).tolist() == [n >= TOLD_FROM for n in range(EVENTS)]
+        assert (mine["label"] == Label.CLOCKWORK).tolist() == [n >= DETECTABLE_FROM for n in range(EVENTS)]
 
 
 def test_look_alikes_share_addresses_not_cookies():

@@ -92,9 +92,9 @@ def test_long_responses_are_returned_whole(server):
 
 def test_a_refusal_has_the_servers_message_and_a_remedy(server):
     """The error has the server's message without its stack trace, and a remedy."""
-    said = b"Code: 60. DB::Exception: Table ads.x does not exist. Stack trace:\n\n0. DB::..."
+    body = b"Code: 60. DB::Exception: Table ads.x does not exist. Stack trace:\n\n0. DB::..."
     with pytest.raises(SinkError, match=r"Table ads\.x does not exist") as refused:
-        ask(server, 404, said, X_ClickHouse_Exception_Code="60")
+        ask(server, 404, body, X_ClickHouse_Exception_Code="60")
     assert "Stack" not in refused.value.message
     assert "adledger migrate" in refused.value.remedy
     with pytest.raises(SinkError, match="HTTP status 503"):

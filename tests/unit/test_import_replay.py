@@ -222,9 +222,9 @@ def test_the_command_replays_at_its_pace(tmp_path):
     arguments = ["import", str(path), "--format", "wire", "--to", f"files:{tmp_path / 'log'}"]
     ended = adledger(tmp_path / "run", *arguments, "--speed", "100x", "--as-of-now", "--json")
     assert ended.process.returncode == 0, ended.err
-    told = json.loads(ended.out)
-    assert (told["records"], told["replay"]["log_seconds"]) == (61, 60.0)
-    assert told["replay"]["seconds"] >= 0.6
+    summary = json.loads(ended.out)
+    assert (summary["records"], summary["replay"]["log_seconds"]) == (61, 60.0)
+    assert summary["replay"]["seconds"] >= 0.6
     stamps = [orjson.loads(r[3])["event_time"] for rs in read_log(tmp_path / "log").values() for r in rs]
     assert min(stamps) > STARTED, "as of now"
     refused = adledger(tmp_path / "refused", *arguments, "--as-of-now")

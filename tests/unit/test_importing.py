@@ -309,13 +309,13 @@ LATEST = STARTED + FUTURE_MS_MAX
     ),
     st.lists(st.just(-1) | st.integers(EVENT_TIME_MS_MIN, STARTED), min_size=3, max_size=3),
 )
-def test_the_rules_of_stamping(records, held):
+def test_the_rules_of_stamping(records, clocks):
     """Each record's log time follows the contract, restated here without any running state."""
-    clock = LogClock(held, LATEST)
+    clock = LogClock(clocks, LATEST)
     stamps = [clock.stamp(lane, time) for lane, time in records]
     for i, (lane, time) in enumerate(records):
         good = [t for other, t in records[:i] if other == lane and t is not None and t <= LATEST]
-        before = max([held[lane], EVENT_TIME_MS_MIN, *good])
+        before = max([clocks[lane], EVENT_TIME_MS_MIN, *good])
         if time is None or time > LATEST:
             assert stamps[i] == min(before, STARTED)
         else:
@@ -449,7 +449,7 @@ def test_an_interrupted_import_says_what_is_durable(tmp_path):
             started_at_ms=STARTED,
             progress=interrupt_after_a_flush,
         )
-    told = int("".join(filter(str.isdigit, stopped.value.message)))
-    there = sum(len(records) for records in read_log(tmp_path / "log").values())
-    assert 0 < told < there < 20_001
+    reported = int("".join(filter(str.isdigit, stopped.value.message)))
+    written = sum(len(records) for records in read_log(tmp_path / "log").values())
+    assert 0 < reported < written < 20_001
     assert stopped.value.exit_code == 130

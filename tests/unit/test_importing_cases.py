@@ -75,9 +75,9 @@ def options_of(error: AdledgerError) -> list[list[str]]:
 
 def test_a_time_in_microseconds_does_not_advance_the_watermark(tmp_path):
     """One line is malformed, reported with its unit; the 9 others are billable."""
-    said = run_import(tmp_path / "log", "microseconds.ndjson", "wire", "--partitions", "1")
+    output = run_import(tmp_path / "log", "microseconds.ndjson", "wire", "--partitions", "1")
     assert classified(tmp_path / "log") == {"billable": 9, "duplicate": 0, "expired": 0, "malformed": 1}
-    assert "line 4: out of range: event_time is 1764400003000000 (microseconds)" in said
+    assert "line 4: out of range: event_time is 1764400003000000 (microseconds)" in output
 
 
 def test_lines_after_a_far_future_line_are_refused_and_each_remedy_works(tmp_path):
@@ -125,8 +125,10 @@ def test_a_fixed_line_is_billed_after_the_broken_file_was_written(tmp_path, part
     with pytest.raises(ImportRefused) as refused:
         run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions)
     [accept] = options_of(refused.value)
-    said = run_import(tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions, *accept)
-    assert "import it again" in said
+    output = run_import(
+        tmp_path / "log", "quote_broken.log", "access-log", "--partitions", partitions, *accept
+    )
+    assert "import it again" in output
     before = classified(tmp_path / "log")
     assert before == {"billable": 14, "duplicate": 0, "expired": 0, "malformed": 1}
     with pytest.raises(ImportRefused) as late:
@@ -195,10 +197,10 @@ def test_quoted_headers_are_read(tmp_path):
 
 def test_a_dry_run_previews_the_import_and_writes_nothing(tmp_path):
     """It shows counts, times and the first events; where the import would be refused, the refusal and its exit code too."""
-    said = run_import(tmp_path / "log", "quote_fixed.log", "access-log", "--dry-run")
-    assert "15 records would be written" in said
-    assert "from 2026-11-20T10:00:00Z to 2026-11-22T14:00:00Z" in said
-    assert '"ip":"126.1.2.0"' in said
+    output = run_import(tmp_path / "log", "quote_fixed.log", "access-log", "--dry-run")
+    assert "15 records would be written" in output
+    assert "from 2026-11-20T10:00:00Z to 2026-11-22T14:00:00Z" in output
+    assert '"ip":"126.1.2.0"' in output
     ended = CliRunner().invoke(
         app,
         ["import", str(CASES / "future_time.ndjson"), "--format", "wire", "--to", f"files:{tmp_path / 'log'}",

@@ -71,8 +71,8 @@ def test_passwords_log_in_and_are_never_shown(mechanism):
     credentials = faust_credentials(properties)
     assert (credentials.protocol.value, credentials.mechanism.value) == ("SASL_PLAINTEXT", mechanism)
     assert (credentials.username, credentials.password) == ("ads", "s3cret")
-    for shown in (options, credentials, Settings(kafka=properties)):
-        assert "s3cret" not in repr(shown)
+    for printed in (options, credentials, Settings(kafka=properties)):
+        assert "s3cret" not in repr(printed)
 
 
 def test_a_password_may_come_from_a_file(tmp_path):
@@ -214,10 +214,10 @@ def test_unusable_files_are_named(ca, tmp_path):
 def test_validity_is_read_as_openssl_reads_it(ca):
     """The dates that we report agree with Python's ssl on every certificate that it trusts."""
     context = ssl.create_default_context()
-    for der, told in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
+    for der, parsed in zip(context.get_ca_certs(binary_form=True), context.get_ca_certs(), strict=True):
         [(begin, end)] = certificate_validities(ssl.DER_cert_to_PEM_cert(der).encode())
-        assert begin == ssl.cert_time_to_seconds(told["notBefore"])
-        assert end == ssl.cert_time_to_seconds(told["notAfter"])
+        assert begin == ssl.cert_time_to_seconds(parsed["notBefore"])
+        assert end == ssl.cert_time_to_seconds(parsed["notAfter"])
     [(begin, end)] = certificate_validities(ca.pem.read_bytes())
     assert begin < time.time() < end
 

@@ -47,7 +47,7 @@ LINES: tuple[tuple[Event, str], ...] = (
     (events.RulesNoticed("new rules"), "new rules"),
     (events.RulesTrouble("no rules"), "no rules"),
 )  # fmt: skip
-TOLD = [event for event, _ in LINES]
+EVENTS = [event for event, _ in LINES]
 
 
 def of_the_module() -> set[type[Event]]:
@@ -58,7 +58,7 @@ def of_the_module() -> set[type[Event]]:
 def test_every_event_is_covered() -> None:
     """Every event is among the examples below; base classes are not events."""
     abstract = {events.OwnershipChanged}
-    assert {type(event) for event in TOLD} == {
+    assert {type(event) for event in EVENTS} == {
         kind for kind in of_the_module() if not issubclass(kind, Measurement)
     } - abstract
 
@@ -73,7 +73,7 @@ def test_a_line_names_the_lane_once_and_the_reason(event: Event, line: str) -> N
 
 def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
     """So is the reason of a batch in doubt."""
-    urgent = {type(event) for event in TOLD if event.level >= logging.WARNING}
+    urgent = {type(event) for event in EVENTS if event.level >= logging.WARNING}
     assert urgent == {
         events.BatchInDoubt, events.RetryScheduled, events.Halted, events.RestartScheduled, events.LaneCrashed,
         events.RejoinStarted, events.RejoinFailed, events.RulesTrouble,
@@ -82,8 +82,8 @@ def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
 
 def test_the_first_tries_have_a_line_each_then_every_twelfth() -> None:
     """A night without ClickHouse does not fill the disk with log lines."""
-    shown = [n for n in range(1, 50) if events.RetryScheduled(0, "away", n, None).line]
-    assert shown == [1, 2, 3, 4, 5, 12, 24, 36, 48]
+    logged = [n for n in range(1, 50) if events.RetryScheduled(0, "away", n, None).line]
+    assert logged == [1, 2, 3, 4, 5, 12, 24, 36, 48]
 
 
 def test_the_event_log_has_every_event_and_no_measurement(tmp_path: Path) -> None:
@@ -91,11 +91,11 @@ def test_the_event_log_has_every_event_and_no_measurement(tmp_path: Path) -> Non
     path = tmp_path / "events.jsonl"
     for _ in range(2):
         with event_log(path, lambda: 1.5) as emit:
-            for event in TOLD:
+            for event in EVENTS:
                 emit(event)
             emit(events.InsertDone("events"))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["event"] for line in lines] == [event.name() for event in TOLD] * 2
+    assert [line["event"] for line in lines] == [event.name() for event in EVENTS] * 2
     assert {line["at"] for line in lines} == {1.5}
     by_name = {line["event"]: line for line in lines}
     assert by_name["batch_in_doubt"] == {
@@ -129,12 +129,12 @@ def test_a_full_disk_ends_the_event_log_and_no_lane(
 
 def test_a_phase_is_emitted_when_it_changes() -> None:
     """A phase is emitted once however often it is entered, and a lane that waited returns to its phase of before."""
-    told: list[Event] = []
+    one: list[Event] = []
     other: list[Event] = []
-    phase = PhaseTracker(3, fan_out(told.append, other.append))
+    phase = PhaseTracker(3, fan_out(one.append, other.append))
     before = phase.current
     for _ in range(3):
         phase.enter(events.Phase.WAITING, "away")
     phase.resume(before)
     phase.resume(before)
-    assert told == other == [before, events.PhaseChanged(3, events.Phase.WAITING, "away"), before]
+    assert one == other == [before, events.PhaseChanged(3, events.Phase.WAITING, "away"), before]

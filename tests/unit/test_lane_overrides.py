@@ -28,7 +28,7 @@ ENDS = (20, 6)
 
 
 @dataclass
-class Given:
+class Overrides:
     """The overrides that were given, the ledger's rows, and rows without a ledger row."""
 
     given: list[LaneOverride] = field(default_factory=list)
@@ -59,13 +59,13 @@ class Log:
 
     def __init__(self) -> None:
         self.commits: dict[int, Committed] = {}
-        self.held = {0: OffsetBounds(10, 100), 1: OffsetBounds(5, 50)}
+        self.log_bounds = {0: OffsetBounds(10, 100), 1: OffsetBounds(5, 50)}
 
     async def committed(self, lane: int) -> dict[int, Committed]:
         return self.commits
 
     async def bounds(self, lane: int) -> dict[int, OffsetBounds]:
-        return self.held
+        return self.log_bounds
 
     def resume(self, lane: int, positions: dict[int, int], leader_epochs: dict[int, int]) -> None:
         assert leader_epochs == {}, "entries here have none"
@@ -75,7 +75,7 @@ class World:
     """A lane whose batch 7 is in the ledger, and its commit with it."""
 
     def __init__(self) -> None:
-        self.source, self.sink, self.overrides = Log(), MemorySink(clock=lambda: NOW), Given()
+        self.source, self.sink, self.overrides = Log(), MemorySink(clock=lambda: NOW), Overrides()
         self.topology = TOPOLOGY
 
     async def with_ledger(self, epoch: str = TOPOLOGY.epoch) -> "World":
@@ -100,7 +100,7 @@ class World:
         return await find_start(self, LANE)
 
 
-async def obeyed(world: World, override: LaneOverride) -> Start:
+async def start_after(world: World, override: LaneOverride) -> Start:
     """Apply the override; return where the lane goes on, which is the same when it died after its intent."""
     world.overrides.given.append(replace(override, reason="why", author="who"))
     start = await world.start()
@@ -117,12 +117,12 @@ async def obeyed(world: World, override: LaneOverride) -> Start:
 async def test_a_gap():
     """Exactly what retention removed is given up; the watermark and the epoch do not change."""
     world = await World().with_ledger()
-    world.source.held[0] = OffsetBounds(33, 100)
+    world.source.log_bounds[0] = OffsetBounds(33, 100)
     override = await world.proposed()
     assert (override.kind, override.ranges, override.lost) == (
         OverrideKind.SKIP, (OffsetRange(0, 20, 33), OffsetRange(1, 6, 6)), 13,
     )  # fmt: skip
-    start = await obeyed(world, override)
+    start = await start_after(world, override)
     assert (start.batch_no, start.clock, start.pending.epoch) == (8, CLOCK, TOPOLOGY.epoch)
 
 
@@ -131,11 +131,11 @@ async def test_a_truncated_log():
     before.
     """
     world = await World().with_ledger()
-    world.source.held[0] = OffsetBounds(0, 12)
+    world.source.log_bounds[0] = OffsetBounds(0, 12)
     override = await world.proposed()
     assert override.ranges == (OffsetRange(0, 12, 12), OffsetRange(1, 6, 6))
     assert (override.epoch, override.lost) == (TOPOLOGY.epoch + "~1", 0)
-    assert (await obeyed(world, override)).epoch == TOPOLOGY.epoch + "~1"
+    assert (await start_after(world, override)).epoch == TOPOLOGY.epoch + "~1"
 
 
 async def test_a_topic_created_again():
@@ -146,7 +146,7 @@ async def test_a_topic_created_again():
         TOPOLOGY.epoch,
         (OffsetRange(0, 10, 10), OffsetRange(1, 6, 6)),
     )
-    await obeyed(world, override)
+    await start_after(world, override)
 
 
 @pytest.mark.parametrize("metadata", [None, "", "{}"])
@@ -156,7 +156,7 @@ async def test_commits_that_are_gone_or_reset(metadata: str | None):
     world.source.commits = {} if metadata is None else {t: Committed(0, metadata) for t in (0, 1)}
     override = await world.proposed()
     assert (override.kind, override.batch_no, override.lost) == (OverrideKind.ADOPT, 8, 0)
-    await obeyed(world, override)
+    await start_after(world, override)
 
 
 async def test_rows_without_an_intent():
@@ -191,7 +191,7 @@ async def test_new_partitions():
         TOPOLOGY.epoch,
     )
     assert override.ranges == (OffsetRange(0, 20, 20), OffsetRange(1, 6, 6))
-    await obeyed(old, override)
+    await start_after(old, override)
 
     new = World()
     new.overrides.known_epochs = [before]
@@ -228,7 +228,9 @@ async def test_a_healthy_lane_ignores_overrides():
         overrides.skip_gap(at, {0: OffsetBounds(30, 40), 1: OffsetBounds(6, 6)}),
     ]
     assert (await world.start()).pending is None
-    snapshot = LaneSnapshot(LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.held)
+    snapshot = LaneSnapshot(
+        LANE, await world.sink.ledger_end(LANE), world.source.commits, world.source.log_bounds
+    )
     assert (await diagnose(world, snapshot)).pending is None
 
 
@@ -238,9 +240,9 @@ POSITIONS = st.integers(0, 50)
 @given(POSITIONS, POSITIONS, st.integers(0, 30), st.integers(0, 30))
 def test_an_override_fits_only_its_problem(position: int, first: int, size: int, more: int):
     """It also covers what retention has removed since, and nothing else."""
-    held = {0: OffsetBounds(first, first + size)}
+    log_bounds = {0: OffsetBounds(first, first + size)}
     at = LanePosition(LANE, 8, "id/4", {0: position})
-    override = overrides.skip_gap(at, held)
+    override = overrides.skip_gap(at, log_bounds)
     assert override.fits(override)
     assert override.lost == max(0, first - position)
     assert same_offsets("id/4", override.epoch) == (position <= first + size)
@@ -273,7 +275,7 @@ def test_epochs():
 async def test_the_remedy_is_the_command():
     """The remedy names the lane and the command that creates the override."""
     world = await World().with_ledger()
-    world.source.held[0] = OffsetBounds(33, 100)
+    world.source.log_bounds[0] = OffsetBounds(33, 100)
     with pytest.raises(LaneHalted) as stopped:
         await world.start()
     assert f"adledger lane skip {LANE} --reason TEXT --dry-run" in stopped.value.remedy

@@ -72,14 +72,14 @@ def stored(entry: LedgerEntry) -> StoredEntry:
 
 def counted(entry: LedgerEntry) -> Recount:
     """Return what the tables of this entry hold when nothing is wrong."""
-    held = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
+    money = {(m.class_code, m.currency_code): (m.records, m.money_nanos) for m in entry.money}
     n = entry.records_received
     start = entry.ranges[0].start
     offsets = (OffsetCount(0, n, n, start, start + n - 1),) if n else ()
     first, last = (entry.clock_before, entry.clock_after) if n else (0, 0)
     digests = {"events": entry.events_digest, "dead_letters": entry.dead_letters_digest}
     return Recount(
-        held, held, len(held), 0, entry.counts.get(Class.MALFORMED, 0), 0, digests, offsets, first, last
+        money, money, len(money), 0, entry.counts.get(Class.MALFORMED, 0), 0, digests, offsets, first, last
     )
 
 

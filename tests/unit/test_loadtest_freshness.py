@@ -14,11 +14,11 @@ COUNTS = st.lists(st.integers(1, 50), max_size=20)
 @given(COUNTS, COUNTS, st.randoms(use_true_random=False))
 def test_records_are_matched_in_the_logs_order(acks, batches, random):
     """Record n of a partition was due with ack n and visible with batch n, whichever is reported first."""
-    told = [("ack", i, n) for i, n in enumerate(acks)]
+    acknowledged = [("ack", i, n) for i, n in enumerate(acks)]
     seen = [("seen", i, n) for i, n in enumerate(batches)]
     matcher, found = Matcher(), []
-    while told or seen:
-        kind, i, n = (told if told and (not seen or random.random() < 0.5) else seen).pop(0)
+    while acknowledged or seen:
+        kind, i, n = (acknowledged if acknowledged and (not seen or random.random() < 0.5) else seen).pop(0)
         if kind == "ack":
             matcher.acknowledged(Ack(1, 3, n, i, i - 1))
         else:

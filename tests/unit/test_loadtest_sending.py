@@ -92,10 +92,10 @@ def test_cuts_determine_the_ground_truth():
     wanted = np.unique(
         ground_truth.rollup["publisher_id"].astype(np.uint64) << np.uint64(32) | ground_truth.rollup["minute"]
     )
-    listed = sent.of_publisher_minutes(wanted)
-    assert len(listed) + len(sent.malformed()) == ground_truth.records_received
-    for topic, partition in {(int(r["topic"]), int(r["partition"])) for r in listed}:
-        places = [int(r["offset"]) for part in (listed, sent.malformed()) for r in part
+    of_minutes = sent.of_publisher_minutes(wanted)
+    assert len(of_minutes) + len(sent.malformed()) == ground_truth.records_received
+    for topic, partition in {(int(r["topic"]), int(r["partition"])) for r in of_minutes}:
+        places = [int(r["offset"]) for part in (of_minutes, sent.malformed()) for r in part
                   if (int(r["topic"]), int(r["partition"])) == (topic, partition)]  # fmt: skip
         assert sorted(places) == list(range(len(places))), "offsets of fresh topics, without a gap"
 

@@ -128,8 +128,10 @@ def test_a_lane_is_in_one_phase():
     metrics = LaneMetrics()
     for phase in (*Phase, *reversed(Phase)):
         metrics.emit(PhaseChanged(5, phase, "why"))
-        shown = {dict(k[1])["phase"]: v for k, v in samples(metrics).items() if k[0] == "adledger_lane_phase"}
-        assert shown == {p.value: float(p is phase) for p in Phase}
+        phases = {
+            dict(k[1])["phase"]: v for k, v in samples(metrics).items() if k[0] == "adledger_lane_phase"
+        }
+        assert phases == {p.value: float(p is phase) for p in Phase}
 
 
 def test_doubts_and_retries():

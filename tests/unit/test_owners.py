@@ -50,7 +50,7 @@ def test_worker_info_is_in_the_claim():
 
 
 @pytest.mark.parametrize(
-    ("told", "host", "seen"),
+    ("url", "host", "expected"),
     [
         ("http://0.0.0.0:6066/", "/10.1.2.3", "http://10.1.2.3:6066/"),
         ("http://[::]:6066/", "chi-07/fd00::7", "http://[fd00::7]:6066/"),
@@ -59,9 +59,9 @@ def test_worker_info_is_in_the_claim():
         ("file:///etc/passwd", "/10.1.2.3", ""),
     ],
 )
-def test_pages_are_at_the_address_that_the_broker_saw(told: str, host: str, seen: str):
+def test_pages_are_at_the_address_that_the_broker_saw(url: str, host: str, expected: str):
     """A wildcard becomes the member's address, a named one is used, and an invalid one is none."""
-    assert pages_of(GroupMember("adledger", host, (), WorkerInfo("w", told))) == seen
+    assert pages_of(GroupMember("adledger", host, (), WorkerInfo("w", url))) == expected
 
 
 async def test_the_pages_say_what_a_lane_does():
@@ -71,10 +71,10 @@ async def test_the_pages_say_what_a_lane_does():
         return web.json_response(LANES)
 
     async with pages(lanes) as url:
-        told = await owners._told_by(member(url, 2, 3))
-    assert told[2].worker == told[3].worker == "chi-07:4121"
-    assert (told[2].phase, told[2].detail) == ("rebuilding", "7 of about 9 ids")
-    assert (told[3].phase, told[3].detail) == ("", "the worker does not have it yet")
+        found = await owners._lanes_of(member(url, 2, 3))
+    assert found[2].worker == found[3].worker == "chi-07:4121"
+    assert (found[2].phase, found[2].detail) == ("rebuilding", "7 of about 9 ids")
+    assert (found[3].phase, found[3].detail) == ("", "the worker does not have it yet")
 
 
 async def never(_: web.Request) -> web.Response:
@@ -95,17 +95,19 @@ async def test_pages_that_do_not_answer_cost_nothing_else(handler: Handler, monk
     """The owner is still named, its activity is unknown, and the reason is given."""
     monkeypatch.setattr(owners, "PAGES_SECONDS_MAX", 0.2)
     async with pages(handler) as url:
-        told = await owners._told_by(member(url, 2))
-    assert (told[2].worker, told[2].phase) == ("chi-07:4121", "")
-    assert "pages don't answer" in told[2].detail
+        found = await owners._lanes_of(member(url, 2))
+    assert (found[2].worker, found[2].phase) == ("chi-07:4121", "")
+    assert "pages don't answer" in found[2].detail
 
 
 async def test_a_worker_without_pages_and_an_older_release(unused_tcp_port: int):
     """The group names the owner, and what is unknown is reported as such."""
-    assert (await owners._told_by(member("", 1)))[1] == Owner("chi-07:4121", detail="the worker has no pages")
-    old = await owners._told_by(GroupMember("adledger", "/10.1.2.3", (1,)))
+    assert (await owners._lanes_of(member("", 1)))[1] == Owner(
+        "chi-07:4121", detail="the worker has no pages"
+    )
+    old = await owners._lanes_of(GroupMember("adledger", "/10.1.2.3", (1,)))
     assert old[1].worker == "adledger at 10.1.2.3"
-    gone = await owners._told_by(member(f"http://0.0.0.0:{unused_tcp_port}/", 1))
+    gone = await owners._lanes_of(member(f"http://0.0.0.0:{unused_tcp_port}/", 1))
     assert "pages don't answer" in gone[1].detail
 
 
@@ -117,9 +119,9 @@ async def test_another_machines_loopback_is_not_queried_here():
 
     async with pages(lanes) as url:
         here = url.replace("0.0.0.0", "127.0.0.1")
-        elsewhere = await owners._told_by(member(here, 2))
+        elsewhere = await owners._lanes_of(member(here, 2))
         own = WorkerInfo(f"{socket.gethostname()}:4121", here)
-        ours = await owners._told_by(GroupMember("adledger", "/127.0.0.1", (2,), own))
+        ours = await owners._lanes_of(GroupMember("adledger", "/127.0.0.1", (2,), own))
     assert (elsewhere[2].phase, ours[2].phase) == ("", "rebuilding")
     assert "from its own machine only" in elsewhere[2].detail
     assert "web_host" in elsewhere[2].detail
@@ -132,13 +134,13 @@ async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
     settings = Settings(source=f"files:{tmp_path / 'log'}", clickhouse=f"embedded:{tmp_path / 'ch'}")
     assert await lane_owners(settings) == Owners("", 0, {})
 
-    class Nobody:
+    class NoLanes:
         async def lanes_assigned(self, assignments: object) -> None: ...
 
         async def lanes_revoked(self, lanes: object) -> None: ...
 
     source = FilesSource(tmp_path / "log", settings.group)
-    await source.join(Nobody())
+    await source.join(NoLanes())
     found = await lane_owners(settings)
     await source.leave()
     assert found.workers == 1
@@ -150,7 +152,7 @@ async def test_a_log_in_a_directory_has_one_owner(tmp_path: Path):
 
 def test_common_messages_of_lanes_are_merged():
     """They carry the lanes' numbers; a message of one lane alone is unchanged."""
-    said = [(number, f"lane {number}: partitions were added") for number in (0, 1, 12)]
-    assert merged([*said, (3, "lane 3: of batch 7 there are 2")]) == [
+    messages = [(number, f"lane {number}: partitions were added") for number in (0, 1, 12)]
+    assert merged([*messages, (3, "lane 3: of batch 7 there are 2")]) == [
         "lanes 0, 1, 12: partitions were added", "lane 3: of batch 7 there are 2",
     ]  # fmt: skip

@@ -54,6 +54,6 @@ async def test_a_failed_call_releases_what_it_was_to_send(streamed: bool):
             await (anext(pool.stream(stream)) if streamed else pool.run(send))
         return weakref.ref(columns)
 
-    held = await fail()
+    pending = await fail()
     await pool.close()  # its threads have let go
-    assert held() is None
+    assert pending() is None

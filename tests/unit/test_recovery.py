@@ -31,7 +31,7 @@ class FakeLog:
     """What find_start reads of a log: committed offsets and bounds."""
 
     commits: dict[int, Committed] = field(default_factory=dict)
-    held: dict[int, OffsetBounds] = field(
+    log_bounds: dict[int, OffsetBounds] = field(
         default_factory=lambda: {0: OffsetBounds(10, 100), 1: OffsetBounds(5, 50)}
     )
 
@@ -41,7 +41,7 @@ class FakeLog:
 
     async def bounds(self, lane: int) -> Mapping[int, OffsetBounds]:
         assert lane == LANE
-        return self.held
+        return self.log_bounds
 
     def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
         assert leader_epochs == {}, "entries here have none"
@@ -223,7 +223,7 @@ async def test_the_log_no_longer_holds_what_comes_next(world, bounds, pending):
     """Missing offsets, at either end, are never skipped."""
     world.commit(NEXT if pending else DONE)
     await world.ledger(entry(DONE))
-    world.log.held[0] = bounds
+    world.log.log_bounds[0] = bounds
     await world.stopped("offset 20", "ad.impressions", str(bounds.first), str(bounds.end - 1))
 
 
@@ -231,7 +231,7 @@ async def test_the_end_of_the_log_is_held(world):
     """A lane that has read everything goes on at the end, even of a log that holds nothing any more."""
     world.commit(DONE)
     await world.ledger(entry(DONE))
-    world.log.held = {t: OffsetBounds(end, end) for t, end in ENDS.items()}
+    world.log.log_bounds = {t: OffsetBounds(end, end) for t, end in ENDS.items()}
     assert (await world.start()).positions == ENDS
 
 

@@ -93,7 +93,7 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
 
 
 @pytest.mark.parametrize(
-    ("metric", "expression", "value", "said"),
+    ("metric", "expression", "value", "words"),
     [
         ("freshness_ms", "p(99)<5000", 6_205.0, "99 of 100 events took up to 6.21 s from when an event was due until ClickHouse answers with it; less than 5 s was asked for"),
         ("freshness_ms", "max<=200", 900.0, "The slowest event took 900 ms"),
@@ -102,12 +102,12 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
         ("lag_records", "max<10", None, "events in the log and not yet queryable: nothing was measured"),
     ],
 )  # fmt: skip
-def test_a_crossed_threshold_is_explained(metric, expression, value, said):
+def test_a_crossed_threshold_is_explained(metric, expression, value, words):
     """Page and Markdown say what was required and what was measured, for readers who don't read profiles."""
     result = ThresholdResult(metric=metric, expression=expression, value=value, held=False)
     summary = summary_of(verdict=RunVerdict.CROSSED, why=("a\u00a0reason",), thresholds=(result,))
     [reason] = wording.reasons(summary)
-    assert reason.startswith(said)
+    assert reason.startswith(words)
     assert reason in page(run_of(), summary, seconds_of())
     assert reason in markdown(run_of(), summary)
 
@@ -115,14 +115,14 @@ def test_a_crossed_threshold_is_explained(metric, expression, value, said):
 @ends
 def test_the_verdict_comes_first(summary):
     """In page and Markdown the verdict's title, its reasons and the figures precede any other section."""
-    said = wording.headline(run_of(), summary)
+    headline = wording.headline(run_of(), summary)
     text = page(run_of(), summary, seconds_of()).partition("<main")[2]
     places = [
         text.index(f">{part}<")
-        for part in (said.title, *wording.reasons(summary), "Counted", "Thresholds", "Over time")
+        for part in (headline.title, *wording.reasons(summary), "Counted", "Thresholds", "Over time")
     ]
     assert places == sorted(places)
-    assert markdown(run_of(), summary).splitlines()[0] == f"### {said.mark} steady-day: {said.title}"
+    assert markdown(run_of(), summary).splitlines()[0] == f"### {headline.mark} steady-day: {headline.title}"
 
 
 def test_a_verdict_is_good_only_where_the_run_held():

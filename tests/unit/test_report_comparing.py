@@ -41,13 +41,13 @@ def test_a_against_a_is_silent(noise, runs):
     The seed is fixed; the bound leaves room for three standard deviations of the count itself.
     """
     rng = np.random.default_rng(20_260_101)
-    told = 0
+    reported = 0
     for _ in range(COMPARISONS):
         values = ([noise(rng, runs).tolist() for _ in range(2)] for _ in METRICS)
         changes = [change_of(metric, a, b) for metric, (a, b) in zip(METRICS, values, strict=True)]
-        told += any(change.kind is not ChangeKind.SAME for change in changes)
+        reported += any(change.kind is not ChangeKind.SAME for change in changes)
     expected = ERROR_MAX * COMPARISONS
-    assert told <= expected + 3 * expected**0.5
+    assert reported <= expected + 3 * expected**0.5
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_reported_change_is_large_and_significant(metric, a, b):
     """A change is reported only where its interval excludes 0 and it is at least the effect that matters."""
     change = change_of(metric, a, b)
     assert change.low <= change.change <= change.high
-    told = change.kind is not ChangeKind.SAME
-    assert told == ((change.low > 0 or change.high < 0) and abs(change.change) >= metric.effect_min)
-    assert regressed([change]) == (told and (change.change > 0) != metric.higher_is_better)
+    reported = change.kind is not ChangeKind.SAME
+    assert reported == ((change.low > 0 or change.high < 0) and abs(change.change) >= metric.effect_min)
+    assert regressed([change]) == (reported and (change.change > 0) != metric.higher_is_better)
 
 
 def test_what_was_not_measured_everywhere_is_not_compared():
@@ -215,8 +215,8 @@ def test_no_change_counts_only_where_it_was_detectable(metric, a, b, asked):
 def test_what_was_not_measured_is_undetectable():
     """A requested metric that a run lacks is undetectable, not skipped."""
     change = change_of(CPU, [1.0, None, 1.0], [1.0] * 3)
-    [said] = undetectable([change], {CPU.name: 0.1})
-    assert "not every run measured it" in said
+    [line] = undetectable([change], {CPU.name: 0.1})
+    assert "not every run measured it" in line
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_a_ci_job_does_not_trust_an_underpowered_comparison(tmp_path, costs, cod
     assert done.exit_code == code, done.output
     assert json.loads(done.stdout)["verdict"] == verdict
     for form in ([], ["--markdown"]):
-        told = CliRunner().invoke(loadtest, [*arguments, *form])
-        assert told.exit_code == code
-        assert ("could have been missed" in told.stdout.lower()) == (code == 96)
+        result = CliRunner().invoke(loadtest, [*arguments, *form])
+        assert result.exit_code == code
+        assert ("could have been missed" in result.stdout.lower()) == (code == 96)
 
 
 def test_report_writes_its_files_to_the_run_folder(tmp_path):

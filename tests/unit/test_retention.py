@@ -39,9 +39,9 @@ def test_nothing_is_dropped_that_a_lane_may_need(
 
     Every other partition did not, so nothing is kept for ever.
     """
-    there = tables_of(0, 41)
-    found = plan(clocks, (), there, Keep(days, state_ms))
-    for partition in there:
+    partitions = tables_of(0, 41)
+    found = plan(clocks, (), partitions, Keep(days, state_ms))
+    for partition in partitions:
         end = clock_of(partition.day) + DAY_MS
         old = all(end <= clock - days[partition.table] * DAY_MS for clock in clocks.values())
         needed = partition.table == "events" and any(end > clock - state_ms for clock in clocks.values())
@@ -58,17 +58,17 @@ KEEP = Keep(dict.fromkeys(TABLES, 3), WINDOW_MS)
 def test_an_import_of_years_old_logs():
     """Rows of 1995, imported today, are as young as the lanes' watermarks, and stay."""
     first = (date(1995, 7, 1) - EPOCH).days
-    there = tables_of(first, 3)
-    assert not plan({0: clock_of(date(1995, 7, 3), 12)}, (), there, KEEP).drops
+    partitions = tables_of(first, 3)
+    assert not plan({0: clock_of(date(1995, 7, 3), 12)}, (), partitions, KEEP).drops
 
 
 def test_an_outage_drops_nothing():
     """A lane that was halted for a weekend holds all others back, since it will read from where it halted."""
     day = date(2026, 3, 6)
-    there = tables_of((day - EPOCH).days - 3, 30)
-    standing, going = clock_of(day, 18), clock_of(day + timedelta(days=20))
-    assert not plan({0: standing, 1: going}, (), there, KEEP).drops
-    alone = plan({1: going}, (), there, KEEP)
+    partitions = tables_of((day - EPOCH).days - 3, 30)
+    halted, running = clock_of(day, 18), clock_of(day + timedelta(days=20))
+    assert not plan({0: halted, 1: running}, (), partitions, KEEP).drops
+    alone = plan({1: running}, (), partitions, KEEP)
     assert {p.table for p in alone.drops} == set(TABLES)
 
 
@@ -76,10 +76,10 @@ def test_a_lane_without_a_ledger_row():
     """It blocks nothing while it has nothing to read; with records to read its watermark is unknown, and nothing is
     dropped.
     """
-    there = tables_of(0, 30)
+    partitions = tables_of(0, 30)
     clocks = {0: 30 * DAY_MS}
-    assert plan(clocks, (), there, KEEP).drops
-    blocked = plan(clocks, (5,), there, KEEP)
+    assert plan(clocks, (), partitions, KEEP).drops
+    blocked = plan(clocks, (5,), partitions, KEEP)
     assert not blocked.drops
     assert "lane 5" in blocked.blocked
 

@@ -17,7 +17,7 @@ class Fake:
     def __init__(self, away: int) -> None:
         self.away, self.calls = away, 0
         self.pauses: list[float] = []
-        self.told: list[str] = []
+        self.reports: list[str] = []
 
     def policy(self, attempts_max: int | None, draw: float = 0.999) -> RetryPolicy:
         async def sleep(seconds: float) -> None:
@@ -41,7 +41,7 @@ class Fake:
         return self.blocking()
 
     def failed(self, error: SinkUnavailable, attempt: Attempt) -> None:
-        self.told.append(f"{error.message}, {attempt}")
+        self.reports.append(f"{error.message}, {attempt}")
 
 
 def called(fake: Fake, policy: RetryPolicy, blocking: bool) -> str:
@@ -78,7 +78,7 @@ def test_there_are_as_many_calls_as_the_policy_says(attempts_max: int, blocking:
     with pytest.raises(SinkUnavailable, match=rf"away {attempts_max}$"):
         called(fake, policy, blocking)
     assert fake.calls == attempts_max
-    assert fake.told == [f"away {n}, try {n} of {attempts_max}" for n in range(1, attempts_max)]
+    assert fake.reports == [f"away {n}, try {n} of {attempts_max}" for n in range(1, attempts_max)]
     assert len(fake.pauses) == attempts_max - 1
 
 
@@ -88,7 +88,7 @@ def test_without_a_limit_it_goes_on_until_it_succeeds(blocking: bool) -> None:
     fake = Fake(away=100)
     policy = fake.policy(None, draw=0.0)
     assert called(fake, policy, blocking) == "there"
-    assert fake.told[-1] == "away 100, try 100"
+    assert fake.reports[-1] == "away 100, try 100"
     assert fake.pauses[:5] == [0.05, 0.1, 0.2, 0.4, 0.5]
 
 

@@ -52,8 +52,8 @@ def test_modes_bounds_and_the_guardrail_are_compared() -> None:
     """Switching on a rule that looks back rebuilds windows too."""
     before, after = rule_set(PREFETCH={}), rule_set(PREFETCH={}, DOUBLE_CLICK={})
     after = dataclasses.replace(after.flagged([Reason.PREFETCH]), guardrail_events_min=5)
-    told = {(d.rule, d.what, d.before, d.after, d.rebuilds) for d in differences(before, after)}
-    assert told == {
+    found = {(d.rule, d.what, d.before, d.after, d.rebuilds) for d in differences(before, after)}
+    assert found == {
         ("PREFETCH", "mode", "enforce", "flag", False),
         ("DOUBLE_CLICK", "mode", "off", "enforce", True),
         ("guardrail", "events_min", "10000", "5", False),

@@ -25,17 +25,19 @@ class Away(NoRuleStore):
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules_in_force, "BEGIN_RETRY", replace(rules_in_force.BEGIN_RETRY, backoff_ms_max=0))
 
 
 async def test_an_unreachable_server_is_waited_for_and_each_attempt_logged() -> None:
     """A worker that starts while ClickHouse is killed and comes back goes on."""
-    said: list[str] = []
+    lines: list[str] = []
     store = Away(3)
-    await rules_in_force.RulesInForce(RuleEvaluator.none(), store, say=said.append).begin()
+    await rules_in_force.RulesInForce(RuleEvaluator.none(), store, say=lines.append).begin()
     assert store.asked == 4
-    assert said == [f"no connection; try {n} of {rules_in_force.BEGIN_RETRY.attempts_max}" for n in (1, 2, 3)]
+    assert lines == [
+        f"no connection; try {n} of {rules_in_force.BEGIN_RETRY.attempts_max}" for n in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize(("refused", "asked"), [(False, rules_in_force.BEGIN_RETRY.attempts_max), (True, 1)])

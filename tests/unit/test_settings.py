@@ -217,8 +217,8 @@ def test_passwords_survive_and_never_show(password):
     address = parse_clickhouse(f"clickhouse://user:{quote(password, safe='')}@host")
     assert address.password == password
     secret = "\x01" + password
-    shown = ServerAddress("host", 9000, 8123, "user", secret)
-    assert secret not in str(shown) + repr(shown)
+    address = ServerAddress("host", 9000, 8123, "user", secret)
+    assert secret not in str(address) + repr(address)
 
 
 def test_secrets_are_masked_wherever_a_value_is_shown():
