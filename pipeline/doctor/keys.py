@@ -3,7 +3,6 @@
 A record belongs to the lane that murmur2 gives its `user_id` (its `ip`, as sent, where that is empty), which is also
 its key. A record in another lane is MISROUTED: that lane counts it once, but a repeat of it may be in a different lane,
 which does not know the first.
-
 """
 
 import zlib
