@@ -17,7 +17,7 @@ from adledger.pipeline.errors import AdledgerError
 
 
 def main() -> int:
-    """Run the bench; 0: all counts right, 1: not, or a contestant gave none."""
+    """Run the benchmark; 0: all counts are right; 1: one is wrong, or a contestant returned none."""
     given = _arguments()
     chosen = [
         contestant for contestant in CONTESTANTS if not given.only or contestant.name in given.only.split(",")

@@ -19,9 +19,9 @@ RUN_SECONDS_MAX = 180
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one run of a contestant came to. `failure` says why there are no figures, "" where there are.
+    """The result of one run of a contestant. `failure` says why there are no figures, "" where there are.
 
-    `steady` leaves out start-up and warming up: what was taken until a quarter of the events was read (of adledger,
+    `steady` leaves out start-up and warming up: the time until a quarter of the events was read (for adledger,
     which computes ahead, until its worker began).
     """
 
@@ -41,7 +41,7 @@ class Result:
 
     @property
     def per_cpu_second(self) -> float:
-        """Events per CPU-second, start-up and all."""
+        """Events per CPU-second, start-up included."""
         return self.events / self.cpu_seconds if self.cpu_seconds else 0.0
 
     @property
@@ -58,7 +58,7 @@ class Result:
 def run_rounds(
     contestants: list[Contestant], rounds: int, traffic_of: Callable[[int], FilledTopic], servers: str, folder: Path, say: Callable[[str], None]
 ) -> list[Result]:  # fmt: skip
-    """Run every tool `rounds` times, round by round, so that a busy minute does not hit one tool alone."""
+    """Run every tool `rounds` times, round by round, so that a busy minute does not slow one tool only."""
     results = []
     for number in range(1, rounds + 1):
         for contestant in contestants:

@@ -1,4 +1,4 @@
-"""The contestants: what each is, what its environment holds, how many events it is given."""
+"""The contestants: what each is, its environment, and how many events it gets."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +24,7 @@ class Contestant:
     packages: tuple[str, ...] = ()
     script: str = ""
     before: tuple[int, int] | None = None
-    """Events per CPU-second that were measured once before, from and to."""
+    """Events per CPU-second that were measured earlier, from and to."""
 
 
 SMALLEST, SMALL, LARGE = 20_000, 200_000, 2_000_000

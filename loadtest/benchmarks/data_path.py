@@ -1,7 +1,7 @@
 """adledger's data path alone: the same worker, lanes and protocol, with a sink that keeps the rollups and nothing else.
 
-`python -m adledger.loadtest.benchmarks.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, as the contestants' scripts. What it leaves out is
-encoding for ClickHouse and waiting for it; what is counted is the same.
+`python -m adledger.loadtest.benchmarks.data_path SERVERS TOPIC EVENTS UNIQUE FOLDER`, like the contestants' scripts. It leaves out
+encoding for ClickHouse and waiting for it; it counts the same.
 """
 
 import json
@@ -26,15 +26,15 @@ KEPT = ("rollup_minute", "ledger")
 
 @dataclass(slots=True)
 class RollupsOnly(MemorySink):
-    """Keeps rollups and ledger; events, dead letters and texts are let go."""
+    """Keeps rollups and ledger; drops events, dead letters and dimension strings."""
 
     async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
-        """Keep the block, or let it go."""
+        """Keep the block, or drop it."""
         if table in KEPT:
             await MemorySink.insert(self, table, columns, stamp)
 
     async def insert_texts(self, table: str, hashes: Columns) -> None:
-        """Let them go."""
+        """Drop them."""
 
     def write_minutes(self, path: Path) -> None:
         """Write publisher, minute, impressions, clicks and nanos of what is billable."""

@@ -22,16 +22,16 @@ CONSTRAINTS = {
     "confluent-kafka": "confluent-kafka==2.16.1",
 }
 SHARED = ("orjson==3.13.0",)
-"""What the tally of every contestant in Python parses with."""
+"""The JSON parser of every contestant in Python."""
 READY = ".ready"
 
 
 class ContestantUnavailable(AdledgerError):  # noqa: N818
-    """A contestant can't be had on this machine."""
+    """A contestant is unavailable on this machine."""
 
 
 def command(contestant: Contestant, arguments: list[str]) -> list[str]:
-    """Return how a contestant is run, made ready where it is not. Raises ContestantUnavailable."""
+    """Return the command of a contestant, whose environment is created if needed. Raises ContestantUnavailable."""
     if contestant.kind is ContestantKind.DATA_PATH:
         return [sys.executable, "-m", "adledger.loadtest.benchmarks.data_path", *arguments]
     if contestant.kind is ContestantKind.FLINK:
@@ -43,7 +43,7 @@ def command(contestant: Contestant, arguments: list[str]) -> list[str]:
 
 
 def versions(contestant: Contestant) -> str:
-    """Return the versions of what a contestant is made of, as a person reads them."""
+    """Return the versions of a contestant's packages, in readable form."""
     if contestant.kind in {ContestantKind.DATA_PATH, ContestantKind.ADLEDGER}:
         return f"adledger {__version__}"
     if contestant.kind is ContestantKind.FLINK:
@@ -107,7 +107,7 @@ def _run(contestant: Contestant, what: list[str]) -> None:
             f"{contestant.title}: {what[0]} took over {INSTALL_SECONDS_MAX} s", remedy="try again"
         ) from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-400:]
+        output = (done.stderr or done.stdout).strip()[-400:]
         raise ContestantUnavailable(
-            f"{contestant.title} can't be installed: {said}", remedy=f"by hand: {' '.join(what)}"
+            f"{contestant.title} can't be installed: {output}", remedy=f"by hand: {' '.join(what)}"
         )

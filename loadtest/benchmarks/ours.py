@@ -1,4 +1,4 @@
-"""adledger in the comparison: `adledger run` with its defaults, and a ClickHouse of its own."""
+"""adledger in the comparison: `adledger run` with its defaults, and its own ClickHouse."""
 
 import sys
 import time
@@ -22,14 +22,14 @@ from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
 BEGINS = b" begins; event loop"
-"""The worker's line when it joins its group."""
+"""What the worker logs when it joins its group."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRun:
-    """What a run of ours took and found. `steady_*` begin where the worker does, its process made ready.
+    """What a run of adledger took and found. `steady_*` begin with the worker, once its process is ready.
 
-    Not at a quarter of the events, as the others': batches are computed ahead, and those would be left out.
+    Not at a quarter of the events, as for the others: batches are computed ahead, and those would be left out.
     """
 
     cost: Cost

@@ -1,4 +1,4 @@
-"""The bench for people: medians as a table of Markdown, and as bars of SVG; with the machine that it ran on."""
+"""The benchmark's report: medians as a Markdown table and as SVG bars, with the machine that it ran on."""
 
 import math
 import os
@@ -24,7 +24,7 @@ LEAST = 100
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and when, and how busy it was with other work before the bench began."""
+    """Machine and date, and how busy the machine was before the benchmark began."""
 
     text: str
 
@@ -70,7 +70,7 @@ def table(rows: Sequence[ContestantSummary]) -> str:
 
 
 def plot(rows: Sequence[ContestantSummary]) -> str:
-    """Return the steady rates as bars on a logarithmic axis; what was measured once before as a line across each."""
+    """Return the steady rates as bars on a logarithmic axis; earlier measurements are a line across each."""
     shown = [row for row in rows if row.steady]
     high = 10 ** math.ceil(math.log10(max((row.steady for row in shown), default=LEAST * 10)))
     height = TOP + ROW * len(shown) + 30

@@ -1,6 +1,6 @@
 """The events that every tool reads: one Kafka topic, written once, and the counts expected of it.
 
-A job that all tools can be held to: every record is well-formed, none is late or expired, and a duplicate lies in the
+A job that every tool can do: all records are well-formed, none is late or expired, and a duplicate is in the
 partition of its first. Keys, sizes, user agents, publishers (400,000, Zipf) and 1 % duplicates are the generator's own.
 """
 
@@ -24,17 +24,17 @@ from adledger.schemas.wire import EventType
 PARTITIONS = 4
 HOURS = 1.0
 CHUNK_SLOTS = 8_192
-"""A chunk's impressions lie before its clicks in the one topic: small chunks keep both near their times."""
+"""A chunk's impressions precede its clicks in the one topic: small chunks keep both near their times."""
 
 MINUTE = np.dtype(
     [("publisher_id", "i8"), ("minute", "i8"), ("impressions", "i8"), ("clicks", "i8"), ("nanos", "i8")]
 )
-"""What a contestant must find: a row a publisher and minute, sorted by them."""
+"""What a contestant must find: a row for each publisher and minute, sorted by them."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilledTopic:
-    """A topic that was filled. `unique` is how many of its `events` are no duplicates."""
+    """A topic that was filled. `unique` is how many of its `events` are not duplicates."""
 
     topic: str
     events: int

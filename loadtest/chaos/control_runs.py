@@ -182,7 +182,7 @@ CONTROLS: Mapping[str, Mapping[str, Callable[[Scene], str]]] = {
     },
     "retrying": {"outage": _outage},
 }  # fmt: skip
-"""Protection -> fault -> what is done to a worker without that protection. Controls of one protection share a scene and a worker."""
+"""Protection -> fault -> the control: the fault against a worker without that protection. Controls of one protection share a scene and a worker."""
 
 
 def try_controls(faults: Collection[str], given: ProxiedServers, folder: Path) -> Iterator[ControlDone]:

@@ -51,7 +51,7 @@ def deploy(given: ProxiedServers, folder: Path, *, partitions: int, **changes: A
 
 
 def fill_disk(on: ChaosDeployment) -> None:
-    """Leave ClickHouse no room, at a moment when no insert is under way: workers are paused meanwhile.
+    """Leave ClickHouse no disk space, at a moment when no insert is under way: workers are paused meanwhile.
 
     A worker that was paused while it sent its rows is resumed, and another moment is tried. Raises NotSeen.
     """
@@ -74,7 +74,7 @@ def fill_disk(on: ChaosDeployment) -> None:
 
 
 def free_disk(on: ChaosDeployment) -> None:
-    """Give ClickHouse its room back."""
+    """Free ClickHouse's disk space."""
     on.servers.disk.free(on.servers.server.address, on.settings.database)
 
 

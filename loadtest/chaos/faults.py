@@ -31,7 +31,7 @@ ANSWER_SECONDS_MAX = 30.0
 TAKEN_OVER_SECONDS_MAX = 60.0
 TABLES = ("events", "rollup_minute", "ledger")
 CLOCK_JUMP_SECONDS = 5
-NO_ROOM = 243
+NOT_ENOUGH_SPACE = 243
 """ClickHouse's code of NOT_ENOUGH_SPACE."""
 FULL_SECONDS = 2.0
 
@@ -166,21 +166,21 @@ def join_leave(play: Play) -> str:
     return _required(f"it took the lanes {_listed(lanes)}, and gave them back", in_order)
 
 
-def _refused_for_room(worker: WorkerProcess) -> int:
+def _refused_for_space(worker: WorkerProcess) -> int:
     """Return how often ClickHouse refused a worker's insert for lack of space, since the worker's start."""
     refused = worker.log.events.named("insert_failed", "retry_scheduled")
-    return sum(event.fields["code"] == NO_ROOM for event in refused)
+    return sum(event.fields["code"] == NOT_ENOUGH_SPACE for event in refused)
 
 
 def full_disk(play: Play) -> str:
     """Leave no free byte on the server's disk until a worker's insert is refused."""
     deployment = play.deployment
-    before = sum(map(_refused_for_room, deployment.workers))
+    before = sum(map(_refused_for_space, deployment.workers))
     fill_disk(deployment)
     try:
         took = play.until(
-            lambda: sum(map(_refused_for_room, deployment.workers)) > before,
-            "a worker whose insert is refused for lack of room", 60,
+            lambda: sum(map(_refused_for_space, deployment.workers)) > before,
+            "a worker whose insert is refused for lack of space", 60,
         )  # fmt: skip
         time.sleep(FULL_SECONDS)
     finally:
@@ -217,7 +217,7 @@ FAULTS: Mapping[str, Callable[[Play], str]] = {
 }  # fmt: skip
 
 
-def _required(seen: str, holds: bool) -> str:  # noqa: FBT001 - what was looked at
+def _required(seen: str, holds: bool) -> str:  # noqa: FBT001 - the observation
     if not holds:
         raise NotSeen(f"no effect: {seen}")
     return seen

@@ -13,11 +13,11 @@ ROUND: Mapping[str, int] = {
     "drop-commit-reply": 1, "join-leave": 1, "full-disk": 1, "clock-jump": 1, "pause-clickhouse": 1,
     "slow-clickhouse": 1, "outage": 1,
 }  # fmt: skip
-"""Fault -> how often in one round; of `kill-worker` that many bursts."""
+"""Fault -> how often in one round; for `kill-worker` the number of bursts."""
 
 
 def chosen(names: Sequence[str]) -> dict[str, int]:
-    """Return the part of a round that was asked for; all of it where nothing was. Raises UsageError."""
+    """Return the requested part of a round; all of it by default. Raises UsageError."""
     unknown = sorted(set(names) - ROUND.keys())
     if unknown:
         raise UsageError(

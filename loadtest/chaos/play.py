@@ -67,8 +67,8 @@ class Play:
 
     def in_doubt(self, insert: Insert) -> bool:
         """Whether a worker has reported that the batch of an insert is in doubt."""
-        said = (doubt for worker in self.deployment.workers for doubt in doubts_of(worker.log.events_path))
-        return any((doubt.lane, doubt.batch_no) == (insert.lane, insert.batch_no) for doubt in said)
+        doubts = (doubt for worker in self.deployment.workers for doubt in doubts_of(worker.log.events_path))
+        return any((doubt.lane, doubt.batch_no) == (insert.lane, insert.batch_no) for doubt in doubts)
 
     def caught_up(self, records: int, seconds_max: float = CAUGHT_UP_SECONDS_MAX) -> float:
         """Wait until `records` records are in the ledger, and return the seconds that took. Raises NotSeen."""

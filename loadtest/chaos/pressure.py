@@ -153,6 +153,6 @@ def _inserts(workers: Sequence[WorkerProcess]) -> float:
     return sum(w.metric("adledger_inserts_total") for w in workers)
 
 
-def _require(holds: bool, what: str) -> None:  # noqa: FBT001 - what was looked at
+def _require(holds: bool, what: str) -> None:  # noqa: FBT001 - the observation
     if not holds:
         raise Broken(f"backpressure: {what}")

@@ -143,5 +143,5 @@ class ChaosReport:
         ]
 
 
-def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a value
+def _yes(holds: bool) -> str:  # noqa: FBT001 - the value to render
     return "yes" if holds else "NO"

@@ -32,7 +32,7 @@ IN_FLIGHT_SECONDS = 1.0
 """An insert that was sent before its worker was paused has been stored or refused after this."""
 
 HALTED_SECONDS = 6.0
-"""Of traffic: a lane that works finishes a dozen batches in it."""
+"""Seconds of traffic in which a working lane finishes a dozen batches."""
 WORKER_SECONDS_MAX = 40.0
 MISCOUNTS_SHOWN = 2
 
@@ -117,7 +117,7 @@ class Scene:
 
 @contextmanager
 def filled(given: ProxiedServers, folder: Path, events: int) -> Iterator[Scene]:
-    """Give a deployment with traffic with a known ground truth in its topics; it ends with the block."""
+    """Yield a deployment whose topics hold traffic with a known ground truth; it ends with the block."""
     deployment = deploy(given, folder, partitions=MODEL.partitions, **SLOW)
     model = replace(MODEL, events=events)
     ground_truth = GroundTruthBuilder(model)

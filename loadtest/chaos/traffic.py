@@ -82,7 +82,7 @@ class ChaosTraffic:
                     writer.flush()
                     self._ground_truth.add(chunk.rows)
                     self.records += len(chunk.rows)
-                    # Not made up for after a stall: a burst of it would not be this rate.
+                    # A stall is not made up for: a burst would exceed this rate.
                     due = max(due + len(chunk.rows) / self.rate_per_second, time.monotonic() - 1.0)
                     if self._stopped.wait(max(0.0, due - time.monotonic())):
                         break

@@ -2,7 +2,7 @@
 
 Welch's test on the logarithms of the runs' values: noise of load tests is relative, and the two sides may differ in noise.
 A change is reported only where both hold: its confidence interval excludes zero, and it is at least `effect_min`, since a
-small change matters to nobody even when it is real. The error is divided among the metrics, so that comparing A with A
+small change does not matter even when it is real. The error is divided among the metrics, so that comparing A with A
 reports a change in at most ERROR_MAX of all comparisons, however the metrics depend on each other.
 """
 

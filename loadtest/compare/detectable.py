@@ -1,4 +1,4 @@
-"""The minimum detectable effect that a comparison is asked for: finding nothing is a pass only where it could have been found."""
+"""The minimum detectable effect of a comparison: finding no change passes only if a change of that size would have been found."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,7 +8,7 @@ from adledger.pipeline.errors import UsageError
 
 OPTION = "--min-detectable-effect"
 ROUNDING = 1e-9
-"""A tenth that was read from text may be a little less than the tenth in METRICS."""
+"""A tenth parsed from text may be slightly less than the tenth in METRICS."""
 
 
 def min_detectable_effects(texts: Sequence[str]) -> dict[str, float]:
@@ -36,7 +36,7 @@ def min_detectable_effects(texts: Sequence[str]) -> dict[str, float]:
 
 
 def undetectable(changes: Sequence[Change], asked: Mapping[str, float]) -> Iterator[str]:
-    """Yield, in words, which of the effects asked for could have been missed. A change that is reported was not."""
+    """Yield, in words, which of the requested effects could have been missed. A reported change was not."""
     for change in changes:
         size = asked.get(change.metric.name)
         if size is None or change.kind in {ChangeKind.WORSE, ChangeKind.BETTER}:

@@ -35,7 +35,7 @@ class MeasuredRun:
 
     @property
     def load(self) -> dict[str, Any]:
-        """What was asked of the system; equal wherever figures are comparable."""
+        """What the system had to do; equal wherever figures are comparable."""
         run = self.run
         return {
             "profile": run.profile_name,
@@ -51,7 +51,7 @@ class MeasuredRun:
 class Comparison:
     """A against B. `refused`: why they can't be compared, and then there are no changes.
 
-    `undetectable`: effects asked for that could have been missed.
+    `undetectable`: requested effects that could have been missed.
     """
 
     a: tuple[str, ...]
@@ -64,7 +64,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`refused`, `worse` (any metric), `underpowered` (an effect asked for is undetectable), `better`, or `no change`."""
+        """`refused`, `worse` (any metric), `underpowered` (a requested effect is undetectable), `better`, or `no change`."""
         kinds = {change.kind for change in self.changes}
         if self.refused:
             return "refused"

@@ -1,6 +1,6 @@
 """From samples to the whole day: coefficients, whether they agree over the scales, and the sums they lead to. Pure.
 
-Each figure has its formula as text, made of the numbers that it is reckoned with, so that a reader can reckon it again.
+Each figure has its formula as text, with the numbers it was computed from, so that a reader can check it.
 """
 
 import math
@@ -21,7 +21,7 @@ GB = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Coefficient:
-    """A quantity an event, at each scale (smallest first), and how far those may lie from the largest's.
+    """A quantity per event, at each scale (smallest first), and how far those may differ from the largest's.
 
     `holds` is None where there are fewer than three scales to compare.
     """
@@ -38,20 +38,20 @@ class Coefficient:
 
     @property
     def deviation(self) -> float:
-        """How far the others lie from it at most, as a share of it."""
+        """The largest relative difference of the others from it."""
         return (
             max((abs(v - self.value) / self.value for v in self.values), default=0.0) if self.value else 0.0
         )
 
     @property
     def holds(self) -> bool | None:
-        """Whether all scales give the same, within the tolerance."""
+        """Whether all scales agree, within the tolerance."""
         return self.deviation <= self.tolerance if len(self.values) >= 3 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What the whole day takes: a value, its unit, and how it was reckoned."""
+    """What the whole day takes: a value, its unit, and its formula."""
 
     name: str
     value: float
@@ -88,7 +88,7 @@ def lane_ids(whole: Whole, known: dict[str, Coefficient]) -> int:
 
 
 def whole_day(whole: Whole, known: dict[str, Coefficient], looks: Probe) -> list[Figure]:
-    """Return what the whole day takes; `looks` is what its larger dedupe tables cost more."""
+    """Return what the whole day takes; `looks` is the extra cost of its larger dedupe tables."""
     n = whole.events
     worker, server = known["worker CPU"].value, known["ClickHouse CPU"].value
     larger = f"({worker:.2f} + {looks.extra_us:.2f}: dedupe takes {looks.whole_us:.2f} us among {looks.whole_ids:,} ids, {looks.sample_us:.2f} among {looks.sample_ids:,})"

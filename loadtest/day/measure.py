@@ -35,7 +35,7 @@ from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 DATABASE = "adledger"
 REPLAY_SECONDS_MAX = 4 * 3_600
 REPORT_SECONDS = 10.0
-"""Between two lines about how far a replay is; asking costs a count of some hundred ledger rows."""
+"""Between two progress lines of a replay; each counts some hundred ledger rows."""
 LARGE_PARTS_CODEC = "ZSTD(3)"
 """The codec that the engine chooses for parts as large as a whole day's; a sample's small ones would stay LZ4, twice the size."""
 FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
@@ -43,7 +43,7 @@ FIRST_DAY = time.strftime("%Y%m%d", time.gmtime(START_MS / 1_000))
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSample:
-    """What a sample took. Rows and bytes are the day's own by table, merged; `problems` is empty where all is right."""
+    """What a sample took. Rows and bytes are the day's own by table, merged; `problems` is empty where everything is right."""
 
     lanes: int
     scale: str
@@ -68,7 +68,7 @@ class MeasuredSample:
 def measure(
     sample: Sample, folder: Path, settings: dict[str, Any], say: Callable[[str], None]
 ) -> MeasuredSample:
-    """Do it all in a new folder; the log and the tables stay there. Raises AdledgerError."""
+    """Generate, replay, verify and measure in a new folder; the log and the tables stay there. Raises AdledgerError."""
     folder.mkdir(parents=True)
     day, begin = sample.day, time.monotonic()
     say(f"{sample.scale}: generating {day.events:,} events for {sample.lanes} lanes")
@@ -128,7 +128,7 @@ def _replayed(
 
 @contextmanager
 def _progress(address: ServerAddress, sample: Sample, say: Callable[[str], None]) -> Iterator[None]:
-    """Say now and then how much of the day is in the ledger."""
+    """Report from time to time how much of the day is in the ledger."""
     ended, of = Event(), sample.day.events
 
     def report() -> None:

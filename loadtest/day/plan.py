@@ -1,8 +1,8 @@
-"""Which part of the whole day is replayed, so that what is measured an event holds for the whole.
+"""Which part of the whole day is replayed, so that what is measured per event holds for the whole.
 
 A lane never sees another lane, and the tables see batches. So the sample is whole lanes: `lanes` of them out of
 `Whole.lanes`, each with all of its own users and with all publishers, at its own rate, in batches as large as in
-production; but of each hour only the first minute. One lane of 50 is so 1/3000 of the day.
+production; but of each hour only the first minute. One lane of 50 is thus 1/3000 of the day.
 
 | what | in the sample |
 | --- | --- |
@@ -35,7 +35,7 @@ EVENTS_LEAST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The day that is asked about. `peak_per_second` is the rate that workers must carry."""
+    """The day to extrapolate to. `peak_per_second` is the rate that workers must carry."""
 
     events: int = 3_000_000_000
     lanes: int = 50
@@ -89,7 +89,7 @@ class Sample:
 
 
 def samples(whole: Whole, scale: Fraction, seed: int = 1) -> list[Sample]:
-    """Return the sample of this scale, smaller ones before it so that there are three where there can be.
+    """Return the sample of this scale, after smaller ones, so that there are three where possible.
 
     The scale becomes that of a whole number of lanes. Raises UsageError: out of bounds.
     """

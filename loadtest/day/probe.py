@@ -27,7 +27,7 @@ class Probe:
 
     @property
     def extra_us(self) -> float:
-        """What an event costs more in the whole day."""
+        """The extra cost of an event in the whole day."""
         return max(0.0, self.whole_us - self.sample_us)
 
 

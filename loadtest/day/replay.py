@@ -1,8 +1,8 @@
 """A worker over a sample's log, in its own process, with retention in log time; prints what it did as JSON.
 
-`python -m adledger.loadtest.day.replay SETTINGS.json`. The worker is the one of `adledger run`. What `adledger run` leaves to
-a person on a `files:` log is done here as a worker on Kafka does it every hour: retention, but by the hours that the
-lanes' clocks pass, since a whole day is over in minutes.
+`python -m adledger.loadtest.day.replay SETTINGS.json`. The worker is the one of `adledger run`. Retention, which
+`adledger run` leaves to the operator of a `files:` log, runs here as on Kafka, every hour; but by the hours that the
+lanes' watermarks pass, since a whole day is over in minutes.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ HOUR_MS, QUARTER_MS = 3_600_000, 900_000
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay did. `cpu_seconds` leave out what the process took to begin (imports, compiled kernels)."""
+    """What a replay did. `cpu_seconds` leaves out start-up (imports, compiled kernels)."""
 
     records: int = 0
     cpu_seconds: float = 0.0
@@ -46,7 +46,7 @@ class Replayed:
 
 
 class Watch:
-    """Follows the lanes' clocks; sets `hour_passed` when the one furthest behind has left an hour behind."""
+    """Follows the lanes' watermarks; sets `hour_passed` when the lowest one has passed an hour."""
 
     def __init__(self, lanes: int, hour_passed: asyncio.Event) -> None:
         self._lanes, self._hour_passed = lanes, hour_passed
@@ -59,7 +59,7 @@ class Watch:
         self.quarters_closed = 0
 
     def emit(self, event: Event) -> None:
-        """Count an insert, or follow a lane's clock."""
+        """Count an insert, or follow a lane's watermark."""
         match event:
             case InsertDone(table):
                 with self._lock:
@@ -95,7 +95,7 @@ async def replay(settings: Settings, source: FilesSource, address: ServerAddress
     try:
         running = asyncio.create_task(worker.run())
         await asyncio.wait([running, keeping], return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():  # retention failed: it says why
+        if not running.done():  # retention failed: raise its error
             worker.stop()
             await keeping
         done.caught_up = await running

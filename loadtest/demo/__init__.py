@@ -1,1 +1,1 @@
-"""The demo: real logs and generated attacks through the whole pipeline, checked against what is expected."""
+"""The demo: real logs and generated attacks through the whole pipeline, checked against the ground truth."""

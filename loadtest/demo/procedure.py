@@ -30,7 +30,7 @@ REAL_LOGS = (("access-log", "apache_access.log.gz"), ("open-bandit", "open_bandi
 """Format and file of the real logs, the older one first: log time only rises."""
 
 LOG, CLICKHOUSE = "log", "clickhouse"
-"""Folders in the demo's own."""
+"""Folders within the demo's folder."""
 
 TOP_PUBLISHERS = 10
 
@@ -41,7 +41,7 @@ ATTACKS = ("datacentre_bot", "impostor", "hidden_ad", "double_click", "injected_
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A filled log, what is expected of it, and how long it took."""
+    """A filled log, its expected tables, and how long it took."""
 
     real_records: int
     generated_records: int
@@ -56,7 +56,7 @@ class Filled:
 
 
 class Shown(Protocol):
-    """What is shown while the log is filled."""
+    """The progress shown while the log is filled."""
 
     def importing(self, name: str) -> Callable[[int, int], None]:
         """Start showing an import; the function returned takes the bytes read and their total."""

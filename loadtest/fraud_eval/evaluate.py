@@ -1,7 +1,7 @@
 """`make fraud-eval`: how good the rules are, measured through the whole pipeline, into docs/fraud-eval.md.
 
 The two real logs and labelled traffic (honest, scripted attacks, honest look-alikes) are written to a log in a
-directory, which `adledger run`'s worker judges with the shipped rule set into an embedded ClickHouse; the stored verdicts
+directory, which `adledger run`'s worker evaluates with the shipped rule set into an embedded ClickHouse; the stored verdicts
 are then compared with the labels.
 """
 
@@ -69,7 +69,7 @@ SCENARIOS = (
 )
 
 NO_GUARDRAIL_EVENTS = 10**12
-"""The guardrail stays out: attacks have a share of money here that would turn their rules to `flag`, as it should."""
+"""The guardrail is off: here attacks have a share of the money that would, rightly, demote their rules to `flag`."""
 
 RECALL_MIN = 0.99
 HONEST_INVALIDATED_MAX = 1 / 10_000

@@ -1,4 +1,4 @@
-"""What the rules say of the real logs: shares by class and primary reason, and user agents for a reader to judge."""
+"""What the rules find in the real logs: shares by class and primary reason, and user agents for a reader to review."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 

@@ -18,7 +18,7 @@ AGENT_CHARACTERS_MAX = 240
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that was measured, and under which versions."""
+    """Everything that was measured, with the versions used."""
 
     date: dt.date
     events: int
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def report(found: Evaluation, page: str) -> str:
-    """Return the page with the measured part renewed; a page without the marks gets them at its end."""
+    """Return the page with its measured part replaced; a page without the marks gets them at its end."""
     measured = "\n".join([BEGIN, "", *_measured(found), "", END])
     before, mark, rest = page.partition(BEGIN)
     if not mark:
@@ -68,7 +68,7 @@ def report(found: Evaluation, page: str) -> str:
 def _measured(found: Evaluation) -> Iterator[str]:
     versions = ", ".join(f"{v:016x}" for v in found.judge_versions)
     yield f"Measured on {found.date} by `make fraud-eval` ({found.events:,} ordinary records, seed {found.seed}, beside the scripts and both real logs),"
-    yield f"rule set `default` of {found.rules.date}, version `{found.rules.version:016x}`, lists `{found.lists.version}`, judge versions {versions}."
+    yield f"rule set `default` of {found.rules.date}, version `{found.rules.version:016x}`, lists `{found.lists.version}`, evaluator versions {versions}."
     yield ""
     lists = ", ".join(f"{f.name} {f.version} of {f.made}" for f in found.lists.facts)
     yield f"Lists: {lists}."

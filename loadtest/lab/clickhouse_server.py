@@ -87,10 +87,10 @@ class ClickHouseServer:
                 threading.Thread(target=server._keep, args=[library], name="clickhouse", daemon=True).start()
                 return server
             server.kill()
-            if chosen or "Address already in use" not in server.said():
+            if chosen or "Address already in use" not in server.logged():
                 break  # else another process took a port between our choosing it and the server's start
         raise ClickHouseFailed(
-            f"ClickHouse did not start within {START_SECONDS_MAX} s: {server.said().strip()[-300:]}",
+            f"ClickHouse did not start within {START_SECONDS_MAX} s: {server.logged().strip()[-300:]}",
             remedy=f"read {server.directory / LOG}",
         )
 
@@ -104,7 +104,7 @@ class ClickHouseServer:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
-    def said(self) -> str:
+    def logged(self) -> str:
         """Return its log since its first start."""
         return (self.directory / LOG).read_text("utf-8", "replace")
 

@@ -74,10 +74,10 @@ class Disk:
         """Unmount; this also happens when this process is killed. Raises AdledgerError where that fails."""
         if self._unmounts is None:
             return
-        _, said = self._unmounts.communicate(timeout=UNMOUNT_SECONDS_MAX)
+        _, output = self._unmounts.communicate(timeout=UNMOUNT_SECONDS_MAX)
         if self._unmounts.returncode:
             raise AdledgerError(
-                f"{self.folder} can't be unmounted: {said.decode().strip()}",
+                f"{self.folder} can't be unmounted: {output.decode().strip()}",
                 remedy=f"umount -l {self.folder}",
             )
         self._mounted, self._unmounts = False, None

@@ -49,9 +49,9 @@ def _fetch(folder: Path) -> None:
         command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS_MAX, check=False)  # noqa: S603
         if done.returncode:
-            said = (done.stdout + done.stderr).strip().splitlines()
+            output = (done.stdout + done.stderr).strip().splitlines()
             raise KafkaMissing(
-                f"Maven could not fetch Kafka's jars: {said[0] if said else f'exit code {done.returncode}'}",
+                f"Maven could not fetch Kafka's jars: {output[0] if output else f'exit code {done.returncode}'}",
                 remedy=f"run it by hand to see why: {' '.join(command)}",
             )
         try:

@@ -30,10 +30,10 @@ class Process:
         out: Path | None = None, piped: bool = False,
     ) -> None:  # fmt: skip
         """Start it. stdout goes to `log`, or to a new file `out`; `piped` makes stdin and stdout pipes instead."""
-        with log.open("ab") as said, (out or Path(os.devnull)).open("wb") as answer:
+        with log.open("ab") as output, (out or Path(os.devnull)).open("wb") as answer:
             self.popen = subprocess.Popen(  # noqa: S603 - our own commands
                 command, stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else said if out is None else answer, stderr=said, cwd=cwd,
+                stdout=subprocess.PIPE if piped else output if out is None else answer, stderr=output, cwd=cwd,
                 env=_without_settings() | dict(env or {}), start_new_session=True,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call
             )  # fmt: skip

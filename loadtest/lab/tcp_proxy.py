@@ -26,7 +26,7 @@ class Side(Enum):
 
 
 class Action(Enum):
-    """What becomes of a piece."""
+    """What the proxy does with a piece."""
 
     PASS = "goes on"  # noqa: S105 - no password
     DROP = "is dropped; the connection stays"
@@ -36,7 +36,7 @@ class Action(Enum):
 
 
 class Gate(Protocol):
-    """Decides what becomes of one connection's pieces."""
+    """Decides what happens to one connection's pieces."""
 
     def pieces(self, side: Side, data: bytes) -> Iterable[tuple[bytes, Action]]:
         """Return the pieces that this data completes, in order, each with its action."""
@@ -193,7 +193,7 @@ class TcpProxy:
                 await writer.drain()
 
 
-class _Cut(Exception):  # noqa: N818 - no error, an order
+class _Cut(Exception):  # noqa: N818 - not an error but a command
     """The gate's action is CUT."""
 
 
@@ -207,4 +207,4 @@ class _Everything:
         return [(data, self._actions[side])]
 
     def ended(self) -> None:
-        """Nothing is remembered of a connection."""
+        """Do nothing: it keeps no state."""

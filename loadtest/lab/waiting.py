@@ -14,7 +14,7 @@ class NotSeen(AdledgerError):  # noqa: N818
 
 
 class Broken(AdledgerError):  # noqa: N818
-    """What must hold under a fault did not hold."""
+    """A law that must hold under a fault was violated."""
 
 
 def until(condition: Callable[[], bool], expected: str, seconds_max: float = WAIT_SECONDS_MAX) -> float:

@@ -27,7 +27,7 @@ def is_ready(url: str) -> bool | None:
     except urllib.error.HTTPError as answer:
         answer.close()
         return False
-    except (OSError, ValueError):  # a flag may name anything
+    except (OSError, ValueError):  # the URL may come from a flag
         return None
 
 

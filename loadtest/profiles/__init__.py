@@ -1,1 +1,1 @@
-"""Profiles: what a load test is asked to do. Load, traffic, thresholds, settings and faults, as TOML files."""
+"""Profiles: the load, traffic, thresholds, settings and faults of a load test, as TOML files."""

@@ -1,4 +1,4 @@
-"""Profiles: named files that hold load and thresholds. What a profile says wrongly is named with file, key and remedy."""
+"""Profiles: named files that hold load and thresholds. Errors name file, key and remedy."""
 
 import dataclasses
 import difflib
@@ -33,11 +33,11 @@ _OURS = {"seed", "events", "partitions", "start_ms", "duration_hours", "ramps", 
 """Knobs of the traffic that follow from the load, the settings and the command."""
 _RUNS_OWN = {"source", "clickhouse", "database", "topics", "rollups_topic", "group", "log_time",
              "web_host", "web_port", "cluster"}  # fmt: skip
-"""Settings that are each run's own."""
+"""Settings that each run sets."""
 
 
 def names() -> list[str]:
-    """Return the names of the profiles that adledger comes with."""
+    """Return the names of the profiles that adledger ships."""
     folder = resources.files("adledger.loadtest") / "profiles"
     return sorted(
         entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """Return a profile by its name, or of a file (a path that ends in .toml). Raises UsageError."""
+    """Return a profile by its name, or from a file (a path that ends in .toml). Raises UsageError."""
     if name.endswith(".toml"):
         try:
             return parse(Path(name).read_text("utf-8"), name, Path(name).stem)
@@ -65,7 +65,7 @@ def load(name: str) -> Profile:
 
 
 def parse(text: str, where: str, name: str) -> Profile:
-    """Return the profile that a TOML text says. Raises UsageError, naming `where`, the key and the remedy."""
+    """Return the profile of a TOML text. Raises UsageError, naming `where`, the key and the remedy."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a load test is told: load, traffic, thresholds, settings, faults. `profile_files` reads it."""
+"""A profile: the load, traffic, thresholds, settings and faults of a load test. `profiles.files` reads it."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of ramping-arrival-rate: the rate goes evenly to `target` (events a second) in `seconds`."""
+    """A stage of ramping-arrival-rate: the rate changes linearly to `target` (events a second) in `seconds`."""
 
     target: float
     seconds: float
@@ -30,7 +30,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Harm while loaded: `at_seconds` of the load (warm-up left out), for `seconds`."""
+    """A fault under load: at `at_seconds` of the load (warm-up excluded), for `seconds`."""
 
     kind: str
     at_seconds: float

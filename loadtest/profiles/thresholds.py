@@ -21,7 +21,7 @@ EXACT_METRIC = "unequal_rows"
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """`metric` aggregated by `aggregation`, compared with `bound`. `name` is the metric's in result_names.METRICS."""
+    """`metric` aggregated by `aggregation`, compared with `bound`. `name` is the metric's in results.names.METRICS."""
 
     metric: str
     aggregation: str
@@ -37,7 +37,7 @@ class Threshold:
 
     @property
     def expression(self) -> str:
-        """The text it was made of."""
+        """Its text in a profile."""
         return f"{self.aggregation}{self.comparison}{self.bound:g}"
 
     def holds(self, value: float) -> bool:
@@ -61,7 +61,7 @@ EXACT = Threshold(EXACT_METRIC, "count", "<=", 0)
 def parse_threshold(
     metric: str, expression: object, *, abort_on_fail: bool = False, delay_seconds: float = 0.0
 ) -> Threshold:
-    """Return the threshold that a profile says. Raises ValueError."""
+    """Return the threshold of a profile's text. Raises ValueError."""
     match = _EXPRESSION.fullmatch(expression) if isinstance(expression, str) else None
     if match is None:
         raise ValueError(f"{expression!r} is no threshold")

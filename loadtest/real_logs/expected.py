@@ -1,6 +1,6 @@
-"""What the two real logs must come to: read straight from events.md's mapping, in plain Python, line by line.
+"""The ground truth of the two real logs: events.md's mapping in plain Python, line by line.
 
-Nothing here is shared with the importers, the stages or the generator's kernels: it is the other opinion.
+It shares no code with the importers, the stages or the generator's kernels: it is the independent check.
 """
 
 import csv
@@ -35,7 +35,7 @@ _HIT = re.compile(
 
 
 class RealEvent(NamedTuple):
-    """One record of a real log. `key` is None where the line can't be read; then only its place counts."""
+    """One record of a real log. `key` is None where the line can't be read; then only its position counts."""
 
     topic: int
     publisher_id: int
@@ -81,7 +81,7 @@ def open_bandit(text: str) -> Iterator[RealEvent]:
     """Each row is an impression of publisher 1, and a click too where `click` is 1."""
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), 1):
         features = "|".join(row[f"user_feature_{n}"] for n in range(4))
-        user = hashlib.md5(features.encode()).hexdigest().encode()  # noqa: S324 - a name, as events.md has it
+        user = hashlib.md5(features.encode()).hexdigest().encode()  # noqa: S324 - an id, as events.md defines it
         moment = datetime.fromisoformat(row["timestamp"])
         time = int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
         yield RealEvent(IMPRESSIONS, SHOP, f"ob-{number}", time, user, PRICE_NANOS)
@@ -90,7 +90,7 @@ def open_bandit(text: str) -> Iterator[RealEvent]:
 
 
 class _Lanes:
-    """The lanes that the events come into: offsets, clocks, and ids seen."""
+    """The lanes of the events: offsets, watermarks, and ids seen."""
 
     def __init__(self, partitions: int, currency: int) -> None:
         self._partitions = partitions

@@ -31,10 +31,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def _lines(run: Run, summary: RunSummary) -> Iterator[str]:
-    said = wording.headline(run, summary)
-    yield f"### {said.mark} {escaped(run.profile_name)}: {escaped(said.title)}"
+    headline = wording.headline(run, summary)
+    yield f"### {headline.mark} {escaped(run.profile_name)}: {escaped(headline.title)}"
     yield ""
-    yield escaped(said.sentence)
+    yield escaped(headline.sentence)
     yield ""
     if reasons := wording.reasons(summary):
         yield from (f"- {escaped(reason)}" for reason in reasons)

@@ -11,7 +11,7 @@ from typing import Any
 from adledger.loadtest.report import figures, scales
 
 HEIGHT = 168
-"""Pixels of a plot's inside, from top to bottom."""
+"""Height of a plot's inside in pixels."""
 
 WIDTH, DEPTH = 1_000, 1_000
 """The lines' own units, across and down."""
@@ -55,7 +55,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Lines over `seconds` (a point's time is the end of its `point_seconds`); `load_span` is the load's begin and end."""
+    """Lines over `seconds` (a point's time is the end of its `point_seconds`); `load_span` is the load's start and end."""
 
     key: str
     title: str

@@ -8,7 +8,7 @@ from adledger.loadtest.results.names import METRICS
 from adledger.loadtest.results.run_folder import Run, RunSummary, RunVerdict, ThresholdResult
 
 GOOD, BAD, VOID = "good", "bad", "void"
-"""The verdict's kinds: held; crossed; no statement about the system."""
+"""The verdict's kinds: held; crossed; says nothing about the system."""
 
 MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
 
@@ -33,7 +33,7 @@ EVENTS = {
     "p(99)": "99 of 100 events took up to", "p(99.9)": "999 of 1,000 events took up to",
     "max": "The slowest event took", "avg": "On average an event took",
 }  # fmt: skip
-"""Of whom an aggregation of freshness speaks: all of them at most so long, or one of them."""
+"""Aggregation of freshness -> the words before its value: a share of the events, or one event."""
 
 COMPARISONS = {"<": "less than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly", "!=": "other than"}  # fmt: skip
 
@@ -54,7 +54,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A key figure, what it is, and its background. `kind` is "" where it makes no judgement."""
+    """A key figure, what it is, and its background. `kind` is "" where it is neither good nor bad."""
 
     label: str
     value: str
@@ -123,8 +123,8 @@ def _reason(result: ThresholdResult) -> str:
     found = latency(result.value) if freshness else metric(result.metric, result.value)
     bound = latency(asked.bound) if freshness else metric(result.metric, asked.bound)
     who = EVENTS.get(asked.aggregation, "")
-    said = f"{who} {found} {meaning(result)}" if freshness and who else f"{meaning(result)}: {found}"
-    return f"{said}; {COMPARISONS[asked.comparison]} {bound} was asked for"
+    text = f"{who} {found} {meaning(result)}" if freshness and who else f"{meaning(result)}: {found}"
+    return f"{text}; {COMPARISONS[asked.comparison]} {bound} was asked for"
 
 
 def _held(what: str, summary: RunSummary) -> Headline:

@@ -3,10 +3,10 @@
     <runs>/<run id>/
       run.json        Run: what was run, where, with what settings, by which command; written at start, and at the end
       summary.json    Summary: verdict, metrics, thresholds, faults, verification; written at the end, and by `verify`
-      seconds.csv     one line a second, columns as in result_names.SECONDS (an empty cell: not known)
+      seconds.csv     one line a second, columns as in results.names.SECONDS (an empty cell: unknown)
       freshness.hlog  HdrHistogram log: an interval histogram a second, microseconds, tags `due` and `log_time`
       adledger.toml   the workers' settings
-      *.log           what workers and senders said
+      *.log           logs of workers and senders
 
 The ground truth is not kept: it follows from run.json's `model` and `sent_until_ms` (adledger.loadtest.runner.check.Sent).
 
@@ -54,9 +54,9 @@ class Run:
     """What was run. `profile` and `model` hold every key that the profile and the traffic had, defaults too.
 
     `source` and `clickhouse` are addresses without passwords. `environment` names machine and versions, each a text
-    or a number. `rate_per_second` is 0 for `--rate max`. `own_servers`: the run brought broker and ClickHouse, whose
-    data lies in the folder. `sent_until_ms`: of each partition, the planned time before which all was sent, and nothing
-    else was: with `model`, each record that was sent. `ended_ms` and `load_ended_ms` are None while it runs, or where it was cut off.
+    or a number. `rate_per_second` is 0 for `--rate max`. `own_servers`: the run started broker and ClickHouse, whose
+    data is in the folder. `sent_until_ms`: for each partition, the planned time up to which everything was sent, and
+    nothing later: with `model` it determines each record that was sent. `ended_ms` and `load_ended_ms` are None while it runs, or where it was cut off.
     """
 
     id: str
@@ -90,7 +90,7 @@ class Run:
 class ThresholdResult:
     """One threshold: `expression` as in the profile (`freshness_ms: p(99)<5000`); `value` None: nothing to measure.
 
-    `aborted`: it was crossed for that long that it ended the run (abort_on_fail).
+    `aborted`: it was crossed for long enough to end the run (abort_on_fail).
     """
 
     metric: str
@@ -136,7 +136,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of `--find-max`: a run of its own, in a folder of its own, under this rate."""
+    """One step of `--find-max`: a separate run, with its own folder, at this rate."""
 
     run_id: str
     rate_per_second: float
@@ -146,7 +146,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """How it went. `metrics` are named as thresholds name them (`freshness_ms.p(99)`, `rate.mean` ...; see result_names.METRICS).
+    """How it went. `metrics` are named as thresholds name them (`freshness_ms.p(99)`, `rate.mean` ...; see results.names.METRICS).
 
     `why` are the reasons behind a verdict other than held. `steps` are those of `--find-max`, whose answer is
     `rate_max_per_second` (None: no search, or no rate held).

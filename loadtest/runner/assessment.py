@@ -20,7 +20,7 @@ GENERATOR_BEHIND_MS_MAX = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What else a verdict depends on. `wrong`: what makes the run invalid, in words."""
+    """Other facts that a verdict depends on. `wrong`: what makes the run invalid, in words."""
 
     seconds: float
     paced: bool
@@ -49,7 +49,7 @@ def metrics_so_far(samples: Samples) -> dict[str, float | None]:
 
 
 def metrics_of(samples: Samples, facts: RunFacts, verification: Verification) -> dict[str, float | None]:
-    """Return every metric of a summary (result_names.METRICS)."""
+    """Return every metric of a summary (results.names.METRICS)."""
     lines = samples.seconds
     loaded = [line for line in lines if 0 < (line["second"] or 0) <= facts.seconds]
     totals = samples.totals
@@ -79,7 +79,7 @@ def threshold_results(
     *,
     verified: bool,
 ) -> tuple[ThresholdResult, ...]:
-    """Return every threshold's result; exact counts are one where they were verified."""
+    """Return every threshold's result; a verified run has one more, that counts are exact."""
     return tuple(
         threshold.result(metrics, aborted=threshold in aborted)
         for threshold in (*thresholds, *((EXACT,) if verified else ()))
@@ -116,7 +116,7 @@ def verdict_of(
 def after_verification(
     before: RunVerdict, why: tuple[str, ...], results: Sequence[ThresholdResult]
 ) -> tuple[RunVerdict, tuple[str, ...]]:
-    """Return the verdict of a run after a later verification: what made it invalid stays."""
+    """Return the verdict of a run after a later verification: an invalid run stays invalid."""
     if before in {RunVerdict.INVALID, RunVerdict.INTERRUPTED}:
         return before, why
     crossed = [r for r in results if not r.held]

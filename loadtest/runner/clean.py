@@ -26,7 +26,7 @@ SESSION_SECONDS_MAX = 75
 """Faust's members have a minute."""
 LOOK_SECONDS = 0.5
 
-_GROUP = 0  # what a coordinator is looked up for
+_GROUP = 0  # the type of coordinator lookup
 _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.errno}
 
 
@@ -113,8 +113,8 @@ async def _kafka(run: Run, settings: Settings) -> None:
             code = await _deleted(group, settings)
             refused |= {group: code} if code not in _GONE else {}
     if refused:
-        said = ", ".join(f"{name}: {errors.for_code(code).__name__}" for name, code in refused.items())
-        raise LogError(f"Kafka did not remove {said}", remedy="stop the run's workers, and clean again")
+        failures = ", ".join(f"{name}: {errors.for_code(code).__name__}" for name, code in refused.items())
+        raise LogError(f"Kafka did not remove {failures}", remedy="stop the run's workers, and clean again")
 
 
 async def _deleted(group: str, settings: Settings) -> int:

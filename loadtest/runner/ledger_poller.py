@@ -28,7 +28,7 @@ class LedgerPoller:
     """Puts each batch into `batches` once, lane by lane in order, between `start` and `stop`."""
 
     def __init__(self, tables: TablesView, lanes: int) -> None:
-        """Read from `tables`, which is the thread's own from now on."""
+        """Read from `tables`, which only this thread may use from now on."""
         self.batches: SimpleQueue[DoneBatch] = SimpleQueue()
         self.parts: int | None = None
         self._tables = tables

@@ -27,7 +27,7 @@ from adledger.loadtest.runner.senders import wait_until_ready as wait_for_sender
 
 POLL_SECONDS = 0.05
 LEAD_MS = 500
-"""Minimum time from the go command to the begin of the first second."""
+"""Minimum time from the go command to the start of the first second."""
 
 
 class Screen(Protocol):

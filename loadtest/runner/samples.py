@@ -53,7 +53,7 @@ class Scraper:
         self._thread = threading.Thread(target=self._work, name="scraper", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start scraping."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""`--find-max`: the highest rate whose thresholds hold, each step a run of its own, verified."""
+"""`--find-max`: the highest rate whose thresholds hold, each step a separate, verified run."""
 
 import shutil
 import time

@@ -17,7 +17,7 @@ from adledger.pipeline.errors import AdledgerError
 from adledger.pipeline.settings import Settings
 
 LEAD_MS = 200
-"""From the go to the first tick."""
+"""From the go command to the first tick."""
 POLL_SECONDS = 1.0
 
 

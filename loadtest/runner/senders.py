@@ -48,7 +48,7 @@ class SenderProcess:
         self._send(f"go {go_ms}")
 
     def stop(self) -> None:
-        """Make it end early."""
+        """Stop it early."""
         self._send("stop")
 
     def kill(self) -> None:

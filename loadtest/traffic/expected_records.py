@@ -1,4 +1,4 @@
-"""What is expected of single records, recomputed when a difference must be explained, so that nothing is stored."""
+"""Expectations for single records, recomputed when a difference must be explained, so that nothing is stored."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

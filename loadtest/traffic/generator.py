@@ -126,9 +126,9 @@ class Generator:
     def _rendered(self, rows: Records, order: I64) -> tuple[tuple[int, int, RecordBlock], ...]:
         given, lengths = self._given(rows, order)
         n = len(order)
-        room = (n - len(lengths)) * VALUE_BYTES_MAX + len(given)
-        self._values = _room(self._values, room)
-        self._keys = _room(self._keys, n * KEY_BYTES_MAX)
+        size = (n - len(lengths)) * VALUE_BYTES_MAX + len(given)
+        self._values = _buffer_for(self._values, size)
+        self._keys = _buffer_for(self._keys, n * KEY_BYTES_MAX)
         value_ends, key_ends = self._render(rows, order, given, lengths, self._values, self._keys)
         places = rows["topic"][order].astype(np.int64) << 16 | rows["partition"][order]
         return tuple(_blocks(places, rows["log_time"][order], self._values, value_ends, self._keys, key_ends))
@@ -152,7 +152,7 @@ class Generator:
         made: list[bytes | None] = []
         margin_ms = (
             self._lookup.tables.margin_ms
-        )  # the actual log time may be later: a time in the future must stay in the future
+        )  # the actual log time may be later: a future time must stay in the future
         begin = 0
         for row, end in zip(rows[special], ends.tolist(), strict=True):
             good = values[begin:end].tobytes()
@@ -182,7 +182,7 @@ def _in_log_order(parts: list[Records]) -> Records:
     return out
 
 
-def _room(buffer: U8, size: int) -> U8:
+def _buffer_for(buffer: U8, size: int) -> U8:
     return buffer if len(buffer) >= size + SLACK_BYTES else np.empty(size + size // 8 + SLACK_BYTES, np.uint8)
 
 

@@ -38,7 +38,7 @@ class Label(IntEnum):
     LATE_CLICK = 35
     CLOCKWORK = 36
     CRAWLER = 37
-    # honest look-alikes: what they must leave alone
+    # honest look-alikes: what the rules must not tag
     OFFICE = 48
     CARRIER_NAT = 49
     DOUBLE_TAP = 50

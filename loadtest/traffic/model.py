@@ -62,7 +62,9 @@ class TrafficModel:
     duration_hours: float = 26.0
     day_peak_hour: float = 20.0
     day_peak_to_trough: float = 4.0
-    active_minutes_per_hour: int = 60  # fewer: a day sampled, its hours as dense as a busier one's
+    active_minutes_per_hour: int = (
+        60  # fewer: a sampled day whose active minutes are as dense as a whole day's
+    )
     bursts: tuple[Burst, ...] = ()
     ramps: tuple[Ramp, ...] = ()  # instead of all of the above but start_ms: for load of seconds to hours
 

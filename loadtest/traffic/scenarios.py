@@ -102,7 +102,7 @@ def repeat_click(script: Script) -> Records:
 
 
 def spliced_click(script: Script) -> Records:
-    """Click in the name of another campaign than the one that was shown."""
+    """Click for another campaign than the one that was shown."""
     seen = script.impressions(script.times())
     clicks = script.clicks(seen, script.human_delays(), Label.SPLICED_CLICK)
     clicks["campaign_id"] += 1
@@ -129,7 +129,7 @@ def cookie_farm(script: Script) -> Records:
 
 
 def nameless_bot(script: Script) -> Records:
-    """Fetch ads by a program that does not say what it is: no user agent at all."""
+    """Fetch ads by a program that does not identify itself: an empty user agent."""
     seen = _one_browser_each(script, Label.NAMELESS_BOT)
     seen["user_agent"] = len(all_user_agents()) - 1
     return script.finished(seen)
@@ -144,7 +144,7 @@ def crawler(script: Script) -> Records:
 
 
 def library_bot(script: Script) -> Records:
-    """Fetch ads by a library or a headless browser that says so."""
+    """Fetch ads by a library or a headless browser that identifies itself."""
     crawlers, libraries = bots()
     seen = _one_browser_each(script, Label.LIBRARY_BOT)
     chosen = (script.actor_draws(2) % np.uint64(len(libraries))).astype(np.int64)
@@ -164,7 +164,7 @@ def spoofed_address(script: Script) -> Records:
 
 
 def prefetcher(script: Script) -> Records:
-    """Show ads on pages that a browser prefetched but nobody opened."""
+    """Show ads on pages that a browser prefetched but no user opened."""
     seen = script.impressions(script.times(), Label.PREFETCHER)
     seen["sends"] |= SENDS_PREFETCH
     return script.finished(seen)
@@ -190,7 +190,7 @@ def suspended_publisher(script: Script) -> Records:
 
 
 def orphan_click(script: Script) -> Records:
-    """Click on impressions that never were."""
+    """Click on impressions that never happened."""
     seen = script.impressions(script.times())
     clicks = script.clicks(seen, script.human_delays(), Label.ORPHAN_CLICK)
     clicks["impression_no"] = script.draws(1)

@@ -17,14 +17,14 @@ from adledger.schemas.wire import Malformed
 
 EXPLANATIONS_MAX = 200
 BATCHES_MAX = 5
-"""Batches that contradict themselves and are named: they come first, and leave room for events."""
+"""The most contradictory batches that are named: they come first, and leave room for events."""
 
 Place = tuple[int, int, int]
 """Topic index, lane, offset."""
 
 
-class Fate(NamedTuple):
-    """What is said of an event: publisher, minute, type, class, currency as in ROLLUP_KEY, and its nanos."""
+class EventFields(NamedTuple):
+    """An event's publisher, minute, type, class and currency, as in ROLLUP_KEY, and its nanos."""
 
     key: tuple[int, ...]
     money_nanos: int
@@ -81,23 +81,23 @@ def _batches_explained(client: QueryClient, tables: TableNames) -> Iterator[str]
 
 
 def _events_explained(
-    expected: dict[Place, Fate], found: dict[Place, list[Fate]], letters: dict[Place, int]
+    expected: dict[Place, EventFields], found: dict[Place, list[EventFields]], letters: dict[Place, int]
 ) -> Iterator[str]:
     for place in sorted({*expected, *found}):
-        fates, due = found.get(place, []), expected.get(place)
+        copies, due = found.get(place, []), expected.get(place)
         if due is None:
-            yield f"{_name(place)}: in `events` as {fates[0]}, but no such event was expected"
-        elif not fates:
+            yield f"{_name(place)}: in `events` as {copies[0]}, but no such event was expected"
+        elif not copies:
             where = f"a dead letter ({Malformed(letters[place]).name})" if place in letters else "in no table"
             yield f"{_name(place)}: expected {due}, but it is {where}"
-        elif len(fates) > 1:
-            yield f"{_name(place)}: is {len(fates)} times in `events`, expected once as {due}"
-        elif (fates[0].key, fates[0].money_nanos) != (due.key, due.money_nanos):
-            yield f"{_name(place)}: expected {due}, but it is {fates[0]}"
+        elif len(copies) > 1:
+            yield f"{_name(place)}: is {len(copies)} times in `events`, expected once as {due}"
+        elif (copies[0].key, copies[0].money_nanos) != (due.key, due.money_nanos):
+            yield f"{_name(place)}: expected {due}, but it is {copies[0]}"
 
 
 def _letters_explained(records: Sequence[ExpectedRecords], letters: dict[Place, int]) -> Iterator[str]:
-    """Yield what is wrong with dead letters, where any is expected or there."""
+    """Yield what is wrong with dead letters, expected or found."""
     due = {
         (row["topic"], row["partition"], row["offset"]): int(row["malformed"])
         for source in records
@@ -115,11 +115,13 @@ def _letters_explained(records: Sequence[ExpectedRecords], letters: dict[Place, 
             yield f"{_name(place)}: a dead letter for {Malformed(have).name}, expected {Malformed(want).name}"
 
 
-def _expected(wrong: Sequence[RollupDifference], records: Sequence[ExpectedRecords]) -> dict[Place, Fate]:
+def _expected(
+    wrong: Sequence[RollupDifference], records: Sequence[ExpectedRecords]
+) -> dict[Place, EventFields]:
     pairs = np.array([row.key[0] << 32 | row.key[1] for row in wrong], np.uint64)
     rows = [source.of_publisher_minutes(pairs) for source in records]
     return {
-        (row["topic"], row["partition"], row["offset"]): Fate(
+        (row["topic"], row["partition"], row["offset"]): EventFields(
             tuple(int(row[name]) for name in ROLLUP_KEY), int(row["money_nanos"]), int(row["label"])
         )
         for row in np.concatenate([*rows, np.zeros(0, EXPECTED)])
@@ -143,13 +145,15 @@ def _at_places(places: Sequence[Place]) -> str:
     return f"(topic, lane, offset) IN ({listed})"
 
 
-def _events(client: QueryClient, tables: TableNames, class_code: str, where: str) -> dict[Place, list[Fate]]:
-    found: dict[Place, list[Fate]] = {}
+def _events(
+    client: QueryClient, tables: TableNames, class_code: str, where: str
+) -> dict[Place, list[EventFields]]:
+    found: dict[Place, list[EventFields]] = {}
     for topic, lane, offset, *key, money in client.execute(
         "SELECT topic, lane, offset, publisher_id, toUnixTimestamp(toStartOfMinute(event_time)), event_type_code, "
         f"{class_code}, currency_code, money_nanos FROM {tables('events')} WHERE {where}"
     ):
-        found.setdefault((topic, lane, offset), []).append(Fate(tuple(key), money))
+        found.setdefault((topic, lane, offset), []).append(EventFields(tuple(key), money))
     return found
 
 

@@ -50,9 +50,9 @@ class ColumnarClient(Protocol):
 class VerificationReport:
     """What verification found.
 
-    `totals` are the ledger's, as they are there; `before_rules`: they were compared with givt and sivt counted as
-    billable (`counted_as_billable`). `wrong_counts` say in words which counts differ from the ground truth, `differences` are the
-    first publisher-minute rows that are wrong of `rows_wrong`, `explanations` what became of their events.
+    `totals` are the ledger's, unchanged; `before_rules`: they were compared with givt and sivt counted as billable
+    (`counted_as_billable`). `wrong_counts` say in words which counts differ from the ground truth, `differences` are the
+    first of the `rows_wrong` wrong publisher-minute rows, `explanations` what happened to their events.
     """
 
     ground_truth: GroundTruth

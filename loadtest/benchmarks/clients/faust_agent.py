@@ -35,7 +35,7 @@ async def count(events: faust.Stream[AgentEvent]) -> None:
             counts[2] += nanos({"price_micros": event.price_micros, "event_type": event.event_type})
         if tally.done:
             tally.finish()
-            os._exit(0)  # the bench is over; Faust would go on for ever
+            os._exit(0)  # the bench is over; Faust would go on forever
 
 
 faust.Worker(app, loglevel="warning").execute_from_commandline()

@@ -46,7 +46,7 @@ async def count(events: faust.Stream[TableEvent]) -> None:
                 for i in range(3):
                     whole[i] += counts[i]
             tally.finish()
-            os._exit(0)  # the bench is over; Faust would go on for ever
+            os._exit(0)  # the bench is over; Faust would go on forever
 
 
 faust.Worker(app, loglevel="warning").execute_from_commandline()

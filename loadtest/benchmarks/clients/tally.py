@@ -1,6 +1,6 @@
 """What all contestants in Python share: the counting, when a quarter was read, and what is written at the end.
 
-Runs in each contestant's own environment, beside the contestant's script: it imports nothing but the standard library and orjson.
+Runs in each contestant's own environment, beside the contestant's script: it imports only the standard library and orjson.
 """
 
 import json
