@@ -1,8 +1,8 @@
-"""Sending `ad.rollups`: a batch's rollups, keyed by lane, with a separate producer.
+"""Sending `ad.rollups`: a batch's rollups, keyed by lane, by a producer of its own.
 
-The producer is not idempotent: readers drop repeats by (epoch, lane, batch number, part) anyway, and aiokafka's
-idempotent producer never gives up on a message, while a lane must learn within `DELIVERY_SECONDS_MAX` that it is in
-doubt. Order within a lane holds: a lane's next batch comes after the answer to this one.
+It is not idempotent in Kafka's sense: readers drop repeats by (epoch, lane, batch number, part) all the same, and
+aiokafka's idempotent producer never gives a message up, where a lane must learn within `DELIVERY_SECONDS_MAX` that it
+is in doubt. Order within a lane holds: a lane's next batch comes after the answer to this one.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Announcer:
     def __init__(
         self, topic: str, options: Mapping[str, Any], count: Callable[[str], None] = _count_nothing
     ) -> None:
-        """`options` are those of `client_options`; `count` is called for each batch with "sent" or "failed"."""
+        """`options` are those of `client_options`; `count` is told of each batch, "sent" or "failed"."""
         self._topic = topic
         self._options = {**options, "request_timeout_ms": REQUEST_MS_MAX}
         self._count = count
@@ -75,7 +75,7 @@ class Announcer:
         self._count("sent")
 
     async def stop(self) -> None:
-        """Close the connections. Messages that no caller waits for are dropped."""
+        """Give the connections back. Messages that nobody waits for are given up."""
         async with self._starting:
             if self._producer is not None:
                 self._replace(self._producer)
@@ -94,7 +94,7 @@ class Announcer:
             return self._producer
 
     def _replace(self, producer: AIOKafkaProducer) -> None:
-        """Take another producer next time: one whose sending task died would fail forever."""
+        """Take another producer next time: one whose sending task died would fail for ever."""
         if self._producer is producer:
             self._producer = None
             ending = asyncio.create_task(_end(producer))

@@ -5,16 +5,17 @@
     publisher   in a separate array
 
 An entry matches an event where key, publisher and type are equal. A key alone is not enough: it is a public function of
-all three, so an id can be constructed whose key equals that of another publisher's event. Slots are secret
-(adledger.pipeline.kernels.slots), so that nobody can choose ids whose lookups collide. The table is larger than any
-cache: a row's cache line is prefetched some rows ahead, so that many memory accesses overlap (ADR 18).
+all three, so ids can be constructed whose keys are equal under any number of publishers. Slots are secret
+(adledger.pipeline.kernels.slots) and depend on publisher and type too, so that nobody can choose ids whose lookups
+collide. The table is larger than any cache: a row's cache line is prefetched some rows ahead, so that many memory
+accesses overlap (ADR 18).
 """
 
 import numpy as np
 
 from adledger.pipeline.kernels.intrinsics import prefetch
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.kernels.slots import slot_after, slot_of
+from adledger.pipeline.kernels.slots import slot_after, slot_of, slot_of_pair
 
 _ONE = np.uint64(1)
 _U32 = np.uint64(32)
@@ -39,11 +40,11 @@ def _word(source, clock, fingerprint):
 
 
 @inline_kernel
-def _first_slot(slots, keys, i, ring, address, publishers_address):
+def _first_slot(slots, keys, sources, i, ring, address, publishers_address):
     """Return row i's first slot, and prefetch that of row i + _AHEAD. `ring` (u64[_AHEAD]) has the slots in between."""
-    slot = ring[i % _AHEAD] if i >= _AHEAD else slot_of(keys[i], slots)
+    slot = ring[i % _AHEAD] if i >= _AHEAD else slot_of_pair(keys[i], sources[i], slots)
     if i + _AHEAD < len(keys):
-        ahead = slot_of(keys[i + _AHEAD], slots)
+        ahead = slot_of_pair(keys[i + _AHEAD], sources[i + _AHEAD], slots)
         ring[i % _AHEAD] = ahead
         prefetch(address + np.int64(ahead) * _SLOT_BYTES)
         prefetch(publishers_address + np.int64(ahead) * _PUBLISHER_BYTES)
@@ -75,7 +76,7 @@ def dedupe(
     address, publishers_address = table.ctypes.data, publishers.ctypes.data
     ring = np.empty(_AHEAD, np.uint64)
     for i in range(len(keys)):
-        slot = _first_slot(slots, keys, i, ring, address, publishers_address)
+        slot = _first_slot(slots, keys, sources, i, ring, address, publishers_address)
         if not live[i]:
             continue
         key, source = keys[i], sources[i]
@@ -119,7 +120,8 @@ def rehash(table, publishers, oldest, shift, out, out_publishers, out_slots):
         if held == 0 or _clock(held) < oldest:
             continue
         key = table[2 * slot]
-        to = slot_of(key, out_slots)
+        source = np.uint64(publishers[slot]) << _ONE | held >> _TYPE
+        to = slot_of_pair(key, source, out_slots)
         while out[2 * to + 1] != 0:
             to = slot_after(to, out_slots)
         out[2 * to] = key
@@ -134,7 +136,7 @@ def load(table, publishers, slots, base, keys, sources, fingerprints, clocks):
     address, publishers_address = table.ctypes.data, publishers.ctypes.data
     ring = np.empty(_AHEAD, np.uint64)
     for i in range(len(keys)):
-        slot = _first_slot(slots, keys, i, ring, address, publishers_address)
+        slot = _first_slot(slots, keys, sources, i, ring, address, publishers_address)
         key, source = keys[i], sources[i]
         word = _word(source, clocks[i] - base + 1, fingerprints[i])
         while table[2 * slot + 1] != 0 and not _is_of(table, publishers, slot, key, source):
@@ -154,7 +156,7 @@ def probes(table, publishers, slots, keys, sources):
     """Return the total number of slots read to look up n events."""
     read = 0
     for i in range(len(keys)):
-        slot = slot_of(keys[i], slots)
+        slot = slot_of_pair(keys[i], sources[i], slots)
         read += 1
         while table[2 * slot + 1] != 0 and not _is_of(table, publishers, slot, keys[i], sources[i]):
             slot = slot_after(slot, slots)

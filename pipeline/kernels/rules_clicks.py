@@ -6,14 +6,17 @@ adledger.pipeline.rules.plain has the same rules in plain Python.
 import numpy as np
 
 from adledger.pipeline.kernels.hashing import splitmix64
-from adledger.pipeline.kernels.jit import kernel
-from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
-from adledger.pipeline.kernels.slots import slot_after, slot_of
+from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, find_pair, not_zero
 from adledger.schemas.classes import Reason
 from adledger.schemas.wire import EventType, Flag
 
 IMPRESSION_STRIDE = 4
-"""key: id_hash | publisher, clock | event_time | campaign, person"""
+"""key: id_hash | clock | event_time | publisher, campaign (by publisher) or person (by person)"""
+OWN_MASK = np.uint64(0xFFFFFFFF_00000000)
+"""Selects the publisher: the second part of the key of impressions by publisher."""
+SEEN_MASK = np.uint64(0xFFFFFFFF_FFFFFFFF)
+"""Selects the person: the second part of the key of impressions by person."""
 LAST_CLICK_STRIDE = 3
 """key: person and creative | clock | event_time"""
 
@@ -33,73 +36,63 @@ NO_IMPRESSION_MS, FAST_HORIZON_MS, FAST_MS, LATE_HORIZON_MS, LATE_MS, MISMATCH_M
 _HORIZONS = (FAST_HORIZON_MS, LATE_HORIZON_MS, MISMATCH_MS)
 
 
+@inline_kernel
+def _enter(table, at, key, now, event_time, last):
+    table[at] = key
+    table[at + ONE] = now & LOW
+    table[at + _TWO] = np.uint64(event_time)
+    table[at + _THREE] = last
+
+
 @kernel
 def impressions(
-    table, slots, event_type, event_time, publisher, campaign, person,
+    own, own_slots, seen, seen_slots, event_type, event_time, publisher, campaign, person,
     id_hash, impression_hash, clocks, live, duplicate, limits, hits,
 ):  # fmt: skip
-    """Enter impressions and compare clicks with them, n rows in lane order; return how many new slots were taken.
+    """Enter impressions and compare clicks with them, n rows in lane order.
 
-    live, duplicate u8[n] (duplicates are evaluated, never entered); clocks i64[n]; limits i64[6], in ms, by the names
-    above: each rule's horizon, and the gaps. Sets bits of hits u64[n].
-    The impression of a click is its publisher's impression with that id; where there is none, the newest one with that id
-    that the same person saw on another publisher.
+    own, own_slots: impressions by id and publisher; seen, seen_slots: by id and person. live, duplicate u8[n] (duplicates
+    are evaluated, never entered); clocks i64[n]; limits i64[6], in ms, by the names above: each rule's horizon, and the
+    gaps. Sets bits of hits u64[n]. Returns how many new slots were taken in each table.
+    The impression of a click is its publisher's newest with that id; where there is none within the horizon, the newest
+    with that id that the same person saw, which is then another publisher's.
     """
     farthest = max(
         limits[NO_IMPRESSION_MS], limits[FAST_HORIZON_MS], limits[LATE_HORIZON_MS], limits[MISMATCH_MS]
     )
-    taken = 0
+    own_taken = seen_taken = 0
     for i in range(len(hits)):
         if not live[i]:
             continue
         now = np.uint64(clocks[i])
-        who = person[i] & LOW
-        by = np.uint64(publisher[i])
+        by = np.uint64(publisher[i]) << HALF
         if event_type[i] != _CLICK:
             if duplicate[i]:
                 continue
             key = not_zero(id_hash[i])
-            slot = slot_of(key, slots)
-            while True:
-                at = slot * _STRIDE
-                if table[at] == 0:
-                    taken += 1
-                    break
-                if table[at] == key and table[at + ONE] >> HALF == by:
-                    break
-                slot = slot_after(slot, slots)
-            table[at] = key
-            table[at + ONE] = (by << HALF) | (now & LOW)
-            table[at + _TWO] = np.uint64(event_time[i])
-            table[at + _THREE] = (np.uint64(campaign[i]) << HALF) | who
+            at = find_pair(own, own_slots, _STRIDE, key, by, OWN_MASK)
+            own_taken += own[at] == 0
+            _enter(own, at, key, now, event_time[i], by | np.uint64(campaign[i]))
+            at = find_pair(seen, seen_slots, _STRIDE, key, person[i], SEEN_MASK)
+            seen_taken += seen[at] == 0
+            _enter(seen, at, key, now, event_time[i], person[i])
             continue
         key = not_zero(impression_hash[i])
-        slot = slot_of(key, slots)
-        own, other = np.uint64(0), np.uint64(0)
-        own_age, other_age = farthest + 1, farthest + 1
-        while table[slot * _STRIDE] != 0:
-            at = slot * _STRIDE
-            slot = slot_after(slot, slots)
-            if table[at] != key:
-                continue
-            age = age_ms(table[at + ONE], now)
-            if table[at + ONE] >> HALF == by:
-                own, own_age = at, age
-            elif table[at + _THREE] & LOW == who and (
-                age < other_age or (age == other_age and table[at + ONE] > table[other + ONE])
-            ):
-                other, other_age = at, age
+        mine = find_pair(own, own_slots, _STRIDE, key, by, OWN_MASK)
+        theirs = find_pair(seen, seen_slots, _STRIDE, key, person[i], SEEN_MASK)
+        own_age = age_ms(own[mine + ONE], now) if own[mine] != 0 else farthest + 1
+        other_age = age_ms(seen[theirs + ONE], now) if seen[theirs] != 0 else farthest + 1
         if own_age > limits[NO_IMPRESSION_MS] and other_age > limits[NO_IMPRESSION_MS]:
             hits[i] |= _NO_IMPRESSION
         for rule in range(3):
             horizon = limits[_HORIZONS[rule]]
             if own_age <= horizon:
-                shown, age = own, own_age
+                shown, age = np.int64(own[mine + _TWO]), own_age
             elif other_age <= horizon:
-                shown, age = other, other_age
+                shown, age = np.int64(seen[theirs + _TWO]), other_age
             else:
                 continue
-            gap = event_time[i] - np.int64(table[shown + _TWO])
+            gap = event_time[i] - shown
             if gap < 0:  # the two producers' clocks disagree: the log's clock decides
                 gap = age
             if rule == 0:
@@ -108,9 +101,9 @@ def impressions(
             elif rule == 1:
                 if gap > limits[LATE_MS]:
                     hits[i] |= _TOO_LATE
-            elif own_age > horizon or table[shown + _THREE] >> HALF != np.uint64(campaign[i]):
+            elif own_age > horizon or own[mine + _THREE] & LOW != np.uint64(campaign[i]):
                 hits[i] |= _MISMATCH
-    return taken
+    return own_taken, seen_taken
 
 
 @kernel
@@ -142,10 +135,3 @@ def double_clicks(
         table[at + ONE] = now & LOW
         table[at + _TWO] = np.uint64(event_time[i])
     return taken
-
-
-@kernel
-def impression_keys(impression_hash, publisher, out):
-    """Write the key of the impression that each click names, under the click's publisher: u64[n]."""
-    for i in range(len(out)):
-        out[i] = not_zero(splitmix64(impression_hash[i] ^ splitmix64(np.uint64(publisher[i]))))

@@ -7,26 +7,45 @@ import numpy as np
 
 from adledger.pipeline.kernels.hashing import splitmix64
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, not_zero
+from adledger.pipeline.kernels.rules_tables import HALF, LOW, ONE, age_ms, find, find_pair, not_zero
 
 COUNT_STRIDE = 2
-"""key | events in the window (not a clock: expired slots are those that count 0)"""
+"""key | source, events in the window (not a clock: expired slots are those that count 0); the key is both"""
 USER_STRIDE = 8
 """key | seven entries, the newest first: what << 32 | clock; 0 marks none"""
 REMEMBERED = USER_STRIDE - 1
 
 _COUNT = np.uint64(COUNT_STRIDE)
 _USER = np.uint64(USER_STRIDE)
+_SOURCE = np.uint64(0xFFFFFFFF_00000000)
+
+
+@inline_kernel
+def _find_counted(table, slots, key, source):
+    """Return the index of the slot of a key and its source (u32), or of the empty slot where it would go."""
+    return find_pair(table, slots, _COUNT, key, np.uint64(source) << HALF, _SOURCE)
+
+
+@inline_kernel
+def _expire(table, slots, fifo_keys, fifo_sources, fifo_clocks, first, end, now, window_ms):
+    """Remove the events older than the window from the counts; return the index of the first that stays."""
+    ring = len(fifo_keys) - 1
+    while first < end and now - fifo_clocks[first & ring] > window_ms:
+        gone = _find_counted(table, slots, fifo_keys[first & ring], fifo_sources[first & ring])
+        table[gone + ONE] -= ONE
+        first += 1
+    return first
 
 
 @kernel
 def count_in_window(
-    table, slots, fifo_keys, fifo_clocks, fifo, keys, clocks, counted, window_ms, count_max, bit, hits
-):
-    """Set `bit` on each counted row that `count_max` or more of its key precede in the window.
+    table, slots, fifo_keys, fifo_sources, fifo_clocks, fifo, keys, sources, clocks, counted, window_ms, count_max, bit,
+    hits,
+):  # fmt: skip
+    """Set `bit` on each counted row that `count_max` or more of its key (u64) and source (u32) precede in the window.
 
     fifo i64[2]: first and end index of the events in the window, which only increase; event `index` is at
-    `index & (capacity - 1)` of fifo_keys u64[], fifo_clocks i64[], which have room for all rows.
+    `index & (capacity - 1)` of fifo_keys u64[], fifo_sources u32[], fifo_clocks i64[], which have room for all rows.
     Returns how many new slots were taken.
     """
     ring = len(fifo_keys) - 1
@@ -36,19 +55,18 @@ def count_in_window(
         if not counted[i]:
             continue
         now = clocks[i]
-        while first < end and now - fifo_clocks[first & ring] > window_ms:
-            gone = find(table, slots, _COUNT, fifo_keys[first & ring])
-            table[gone + ONE] -= ONE
-            first += 1
+        first = _expire(table, slots, fifo_keys, fifo_sources, fifo_clocks, first, end, now, window_ms)
         key = not_zero(keys[i])
-        at = find(table, slots, _COUNT, key)
+        at = _find_counted(table, slots, key, sources[i])
         if table[at] == 0:
             table[at] = key
+            table[at + ONE] = np.uint64(sources[i]) << HALF
             taken += 1
-        if table[at + ONE] >= np.uint64(count_max):
+        if table[at + ONE] & LOW >= np.uint64(count_max):
             hits[i] |= bit
         table[at + ONE] += ONE
         fifo_keys[end & ring] = key
+        fifo_sources[end & ring] = sources[i]
         fifo_clocks[end & ring] = now
         end += 1
     fifo[0], fifo[1] = first, end
@@ -56,15 +74,9 @@ def count_in_window(
 
 
 @kernel
-def expire(table, slots, fifo_keys, fifo_clocks, fifo, now, window_ms):
+def expire(table, slots, fifo_keys, fifo_sources, fifo_clocks, fifo, now, window_ms):
     """Remove events older than the window at `now` from the counts."""
-    ring = len(fifo_keys) - 1
-    first = fifo[0]
-    while first < fifo[1] and now - fifo_clocks[first & ring] > window_ms:
-        gone = find(table, slots, _COUNT, fifo_keys[first & ring])
-        table[gone + ONE] -= ONE
-        first += 1
-    fifo[0] = first
+    fifo[0] = _expire(table, slots, fifo_keys, fifo_sources, fifo_clocks, fifo[0], fifo[1], now, window_ms)
 
 
 @kernel
@@ -72,8 +84,8 @@ def keep_counted(table, out, out_slots):
     """Move the slots whose count is not 0 into the empty table `out`; return their number."""
     kept = 0
     for at in range(0, len(table), COUNT_STRIDE):
-        if table[at + 1] != 0:
-            to = find(out, out_slots, _COUNT, table[at])
+        if table[at + 1] & LOW != 0:
+            to = find_pair(out, out_slots, _COUNT, table[at], table[at + 1] & _SOURCE, _SOURCE)
             out[to] = table[at]
             out[to + ONE] = table[at + 1]
             kept += 1

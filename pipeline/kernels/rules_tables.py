@@ -2,6 +2,7 @@
 
     word 0   key, never 0; 0 marks an empty slot
     word 1   its low half is the watermark (ms) of the slot's newest event, modulo 2^32; the rest is the rule's
+    last     in tables of pairs, what a mask selects of it is the second part of the key
 
 Ages are differences modulo 2^32 ms (49 days); `adledger.pipeline.rules.tables` sweeps a table before an entry gets that old.
 A key's slot is secret (adledger.pipeline.kernels.slots). Every word, index and stride is u64.
@@ -11,7 +12,7 @@ import numpy as np
 
 from adledger.pipeline.kernels.hashing import splitmix64
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.kernels.slots import slot_after, slot_of
+from adledger.pipeline.kernels.slots import slot_after, slot_of, slot_of_pair
 from adledger.schemas.wire import Flag
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -39,6 +40,20 @@ def find(table, slots, stride, key):
 
 
 @inline_kernel
+def find_pair(table, slots, stride, key, other, mask):
+    """Return the index of the first word of a pair's slot, or of the empty slot where it would go.
+
+    `other` (u64) has no bits outside `mask`.
+    """
+    slot = slot_of_pair(key, other, slots)
+    while True:
+        at = slot * stride
+        if table[at] == 0 or (table[at] == key and table[at + stride - ONE] & mask == other):
+            return at
+        slot = slot_after(slot, slots)
+
+
+@inline_kernel
 def not_zero(key):
     """Return a key that does not look like an empty slot."""
     return key if key != 0 else ONE
@@ -55,14 +70,15 @@ def count_live(table, stride, now, keep_ms):
 
 
 @kernel
-def sweep(table, stride, now, keep_ms, out, out_slots):
-    """Move the slots that are at most `keep_ms` old at `now` into the empty table `out`."""
+def sweep(table, stride, mask, now, keep_ms, out, out_slots):
+    """Move the slots that are at most `keep_ms` old at `now` into the empty table `out`. `mask` is 0 where keys have one part."""
     width = np.uint64(stride)
     for at in range(0, len(table), stride):
         key = table[at]
         if key == 0 or age_ms(table[at + 1], now) > keep_ms:
             continue
-        slot = slot_of(key, out_slots)
+        other = table[at + stride - 1] & mask
+        slot = slot_of_pair(key, other, out_slots) if mask != 0 else slot_of(key, out_slots)
         while out[slot * width] != 0:
             slot = slot_after(slot, out_slots)
         to = np.int64(slot * width)

@@ -1,5 +1,8 @@
 """A key's slot in an open-addressed table: the key mixed with a secret, so that nobody can craft keys that collide.
 
+Where a key has two parts, the slot depends on both: with one part alone, entries that share it would lie in one chain,
+and a producer could make it as long as the window (one event id under a million publishers).
+
 Ids come from producers, and their hashes are public (xxHash64, seed 0): without a secret, colliding keys are easy to
 construct, and each lookup among n of them reads n slots. Mixed twice with 128 secret bits, keys spread like random ones.
 The secret only decides where an entry is: keys are compared whole, and no verdict, row or digest depends on it.
@@ -48,6 +51,12 @@ KNOWN_SECRET = SlotSecret(0x243F_6A88_85A3_08D3, 0x1319_8A2E_0370_7344)
 def slot_of(key, slots):
     """Return a key's first slot."""
     return splitmix64(splitmix64(key ^ slots.first) ^ slots.second) & slots.mask
+
+
+@inline_kernel
+def slot_of_pair(key, other, slots):
+    """Return the first slot of a key of two parts (u64 each)."""
+    return slot_of(splitmix64(other ^ slots.second) ^ key, slots)
 
 
 @inline_kernel

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.records.columns import I64, U8, U64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.rules.compiled import LaneEvaluator
@@ -129,10 +130,10 @@ def stored_columns(stored: StoredEvents) -> Columns:
     }
 
 
-def rollup_rows(events: Columns, clock_after: int) -> Columns:
+def rollup_rows(events: Columns, clock_after: int, secret: SlotSecret = KNOWN_SECRET) -> Columns:
     """Return the rows of `rollup_minute` that follow from a batch's event rows."""
     columns = EventColumns(**{f.name: events[f.name] for f in fields(EventColumns)})
-    rollup = roll_up(columns, events["class_code"], events["money_nanos"])
+    rollup = roll_up(columns, events["class_code"], events["money_nanos"], secret)
     day = clock_after // DAY_MS * (DAY_MS // 1000)
     return {**rollup, "clock_day": np.full(len(rollup["records"]), day, np.uint32)}
 

@@ -18,25 +18,26 @@ PATTERNS: tuple[str, ...] = (*exclusion_patterns, *crawler_patterns)
 ENTRIES = len(crawler_patterns)
 
 by_signature: Callable[[str], bool] = getattr(is_crawler, "__wrapped__", is_crawler)
-"""is-crawler's verdict, 2 us a text, without its cache of 32,768 texts: our cache of hashes is consulted first."""
+"""is-crawler's opinion, 2 us a text. Without its cache of 32,768 texts: ours, of hashes, stands before it."""
 
 
 class ByPatterns:
     """crawlerdetect's opinion: what is left of a user agent without browsers' own words holds a crawler's word.
 
-    Its patterns run in RE2, 7 times as fast as in `re`; the few that RE2 does not take run there.
+    Its patterns run in RE2, 7 times as fast as in `re`; the few that RE2 does not take run there. Browsers' words are
+    removed from bytes and without captures: a user agent that repeats one 113 times then takes 0.6 ms, not 2.
     """
 
     def __init__(self) -> None:
         plain = [pattern for pattern in crawler_patterns if refused(pattern)]
         fast = [pattern for pattern in crawler_patterns if pattern not in set(plain)]
-        self._exclusions = re2.compile(_any(exclusion_patterns), options(ignore_case=True))
+        self._exclusions = re2.compile(_any(exclusion_patterns), options(ignore_case=True, captures=False))
         self._fast = re2.compile(_any(fast), options(ignore_case=True))
         self._plain = re.compile(_any(plain), re.IGNORECASE) if plain else None
 
     def __call__(self, text: str) -> bool:
         """Return whether it takes a user agent for a crawler's or a library's."""
-        rest = self._exclusions.sub("", text.strip())
+        rest = self._exclusions.sub(b"", text.strip().encode()).decode()
         if not rest:
             return False
         found = self._fast.search(rest) or (self._plain is not None and self._plain.search(rest))

@@ -1,4 +1,4 @@
-"""Patterns in RE2: all searched in one pass over the text, in time linear in its length whatever the patterns are."""
+"""Patterns in RE2: all searched in one pass over the text, in time linear in its length, whoever wrote them."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,13 @@ SET_BYTES_MAX = 32 * 1024 * 1024
 """Memory of a set's automaton, which grows with the texts it searches; at the limit RE2 drops states and rebuilds them."""
 
 
-def options(*, ignore_case: bool = False) -> re2.Options:
-    """Return RE2's options: quiet, with our limit of memory."""
+def options(*, ignore_case: bool = False, captures: bool = True) -> re2.Options:
+    """Return RE2's options: quiet, with our limit of memory. Without captures the bounds of a match are found faster."""
     chosen = re2.Options()
     chosen.log_errors = False
     chosen.max_mem = SET_BYTES_MAX
     chosen.case_sensitive = not ignore_case
+    chosen.never_capture = not captures
     return chosen
 
 

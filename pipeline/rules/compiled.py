@@ -24,7 +24,7 @@ from adledger.pipeline.stages.decode import user_agents
 from adledger.pipeline.stages.evaluate import CONTRACT_VERSION, RuleHits
 from adledger.schemas.classes import Class, Reason
 
-RULES_LOGIC_VERSION = 1
+RULES_LOGIC_VERSION = 2
 """Incremented with every change of code that can change a hit: it is part of the evaluator version."""
 
 AGENT_RULES = (Reason.UA_BLANK, Reason.UA_KNOWN_BOT, Reason.UA_NON_BROWSER, Reason.CRAWLER_IMPOSTOR)

@@ -50,15 +50,14 @@ def within(earlier: Sequence[EventView], event: EventView, window_ms: int) -> It
 
 
 def impression_of(earlier: Sequence[EventView], event: EventView, horizon_ms: int) -> EventView | None:
-    """Return a click's impression: the newest of its publisher with the id, or else of another that the person saw."""
-    shown: dict[int, EventView] = {}
-    for e in within(earlier, event, horizon_ms):
-        if e.event_type == EventType.IMPRESSION and e.id_hash == event.impression_hash:
-            shown.setdefault(e.publisher, e)
-    if event.publisher in shown:
-        return shown[event.publisher]
-    others = [e for e in shown.values() if e.person == event.person]
-    return max(others, key=lambda e: (e.clock, e.publisher), default=None)
+    """Return a click's impression: the newest of its publisher with the id, or else the newest that the person saw."""
+    shown = [
+        e
+        for e in within(earlier, event, horizon_ms)
+        if e.event_type == EventType.IMPRESSION and e.id_hash == event.impression_hash
+    ]
+    own = next((e for e in shown if e.publisher == event.publisher), None)
+    return own or next((e for e in shown if e.person == event.person), None)
 
 
 def gap_ms(event: EventView, impression: EventView) -> int:

@@ -1,8 +1,8 @@
 """The windows of the rules that look back: a lane's memory of impressions, clicks and users.
 
 Their contents are a function of the lane's non-duplicate events within the horizon, taken one by one in the lane's
-order; batch boundaries and restarts do not matter. A duplicate is not a new event: it is compared with its impression
-as the first was, but neither counted nor tagged by the rules that count.
+order; batch boundaries and restarts do not matter. A duplicate is not an event of its own: it is compared with its
+impression as the first was, but neither counted nor tagged by the rules that count.
 """
 
 from collections.abc import Mapping
@@ -63,7 +63,8 @@ class RuleWindows:
         self._rules = _windowed(rules)
         self._horizons = {r: RULES[r].horizon_ms(dict(s.params)) for r, s in self._rules.items()}
         self._reach = Reach(max(self._horizons.values(), default=0), events_max)
-        self._impressions = SlotTable(clicks.IMPRESSION_STRIDE, secret)
+        self._impressions = SlotTable(clicks.IMPRESSION_STRIDE, secret, int(clicks.OWN_MASK))
+        self._seen = SlotTable(clicks.IMPRESSION_STRIDE, secret, int(clicks.SEEN_MASK))
         self._last_clicks = SlotTable(clicks.LAST_CLICK_STRIDE, secret)
         self._repeats = SlidingCounts(secret)
         self._events = SlidingCounts(secret)
@@ -87,7 +88,8 @@ class RuleWindows:
     def size_bytes(self) -> Mapping[str, int]:
         """Bytes of memory by window."""
         return {
-            "impressions": self._impressions.size_bytes,
+            "impressions by publisher": self._impressions.size_bytes,
+            "impressions by person": self._seen.size_bytes,
             "last clicks": self._last_clicks.size_bytes,
             "clicks by impression": self._repeats.size_bytes,
             "events by user": self._events.size_bytes,
@@ -138,12 +140,14 @@ class RuleWindows:
         if any(r in self._rules for r in OF_IMPRESSIONS):
             limits = self._impression_limits()
             entered = int(np.count_nonzero(counted) - np.count_nonzero(counted[click]))
-            table = self._impressions
-            table.reserve(entered, clock, min(keep_ms, int(limits[[0, 1, 3, 5]].max())))
-            table.taken += clicks.impressions(
-                table.words, table.slots, c.event_type_code, c.event_time, c.publisher_id, c.campaign_id, person,
-                c.id_hash, c.impression_hash, rows.clock, rows.live, rows.duplicate, limits, hits,
+            own, seen = self._impressions, self._seen
+            for table in (own, seen):
+                table.reserve(entered, clock, min(keep_ms, int(limits[[0, 1, 3, 5]].max())))
+            taken = clicks.impressions(
+                own.words, own.slots, seen.words, seen.slots, c.event_type_code, c.event_time, c.publisher_id,
+                c.campaign_id, person, c.id_hash, c.impression_hash, rows.clock, rows.live, rows.duplicate, limits, hits,
             )  # fmt: skip
+            own.taken, seen.taken = own.taken + taken[0], seen.taken + taken[1]
             hits &= np.uint64(~self._off_bits(OF_IMPRESSIONS) & (2**64 - 1))
         if not click.any():
             return
@@ -158,12 +162,10 @@ class RuleWindows:
             )  # fmt: skip
         if Reason.REPEAT_CLICK in self._rules and len(at):
             p, horizon_ms = self._rules[Reason.REPEAT_CLICK].params, self._horizons[Reason.REPEAT_CLICK]
-            keys = np.empty(len(at), np.uint64)
-            clicks.impression_keys(c.impression_hash[at], c.publisher_id[at], keys)
             found = np.zeros(len(at), np.uint64)
             self._repeats.count(
-                keys, rows.clock[at], np.ones(len(at), np.uint8), min(keep_ms, horizon_ms), p["clicks_max"],
-                Reason.REPEAT_CLICK, found,
+                c.impression_hash[at], c.publisher_id[at], rows.clock[at], np.ones(len(at), np.uint8), min(keep_ms, horizon_ms),
+                p["clicks_max"], Reason.REPEAT_CLICK, found,
             )  # fmt: skip
             hits[at] |= found
 
@@ -213,14 +215,15 @@ class RuleWindows:
 
     def _evaluate_velocity(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
         p = self._rules[Reason.USER_VELOCITY].params
+        one_source = np.zeros(len(rows.clock), np.uint32)  # a user is one, whoever's page it is on
         self._events.count(
-            rows.columns.user_hash, rows.clock, counted, min(keep_ms, p["window_seconds"] * 1000),
+            rows.columns.user_hash, one_source, rows.clock, counted, min(keep_ms, p["window_seconds"] * 1000),
             p["events_max"], Reason.USER_VELOCITY, hits,
         )  # fmt: skip
         clicked = counted & (rows.columns.event_type_code == EventType.CLICK)
         self._clicks.count(
-            rows.columns.user_hash, rows.clock, clicked, min(keep_ms, p["clicks_window_minutes"] * MINUTE_MS),
-            p["clicks_max"], Reason.USER_VELOCITY, hits,
+            rows.columns.user_hash, one_source, rows.clock, clicked,
+            min(keep_ms, p["clicks_window_minutes"] * MINUTE_MS), p["clicks_max"], Reason.USER_VELOCITY, hits,
         )  # fmt: skip
 
 

@@ -5,20 +5,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from adledger.pipeline.kernels.rollup import group
+from adledger.pipeline.kernels.slots import KNOWN_SECRET, SlotSecret
 from adledger.pipeline.records.columns import I64, U8, Array, EventColumns
 
 Rollup = Mapping[str, Array]
 """Columns of `rollup_minute` (adledger.schemas.tables.ROLLUP_MINUTE) but for clock_day; one row a group."""
 
 
-def roll_up(columns: EventColumns, class_code: U8, money_nanos: I64) -> Rollup:
-    """Return the groups of n decodable events, in order of their first event."""
+def roll_up(
+    columns: EventColumns, class_code: U8, money_nanos: I64, secret: SlotSecret = KNOWN_SECRET
+) -> Rollup:
+    """Return the groups of n decodable events, in order of their first event. `secret` decides no row of it."""
     n = len(columns)
     capacity = 1 << max(4, (2 * n).bit_length())
     first, records, nanos = np.empty(n, np.int64), np.empty(n, np.uint32), np.empty(n, np.int64)
     groups = group(
-        np.full(capacity, -1, np.int32), columns.publisher_id, columns.event_time, columns.event_type_code,
-        class_code, columns.currency_code, money_nanos, first, records, nanos,
+        np.full(capacity, -1, np.int32), secret.slots(capacity), columns.publisher_id, columns.event_time,
+        columns.event_type_code, class_code, columns.currency_code, money_nanos, first, records, nanos,
     )  # fmt: skip
     first = first[:groups]
     return {

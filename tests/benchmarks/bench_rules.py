@@ -65,8 +65,8 @@ def batch(number: int, users: int = 2_000_000) -> tuple[Decoded, np.ndarray]:
 
 def nowhere() -> RecordRefs:
     """Return records of which nothing is read, since their user agents are passed in."""
-    wide, narrow = np.zeros(ROWS, np.int64), np.zeros(ROWS, np.int32)
-    return RecordRefs(np.zeros(ROWS, np.uint8), wide, wide, wide, narrow, wide, narrow, ())
+    wide, narrow, none = (np.zeros(ROWS, dtype) for dtype in (np.int64, np.int32, np.uint32))
+    return RecordRefs(np.zeros(ROWS, np.uint8), wide, wide, wide, narrow, wide, narrow, none, ())
 
 
 def only(rules: RuleSet, names: set[str]) -> RuleSet:

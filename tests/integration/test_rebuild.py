@@ -41,7 +41,7 @@ HOUR_MS = 3_600_000
 SMALL = replace(LIMITS, window_ms=2 * HOUR_MS, allowed_lateness_ms=2 * HOUR_MS, write_deadline_seconds=2)
 """A window that ids leave again within the log's five hours."""
 DIES_IN = 5
-"""The batch with event rows but without a ledger row when the worker dies."""
+"""The batch whose event rows are there, and whose ledger row is not, when the worker dies."""
 PATIENCE_SECONDS = 60
 
 Entries = dict[str, Any]
@@ -57,7 +57,10 @@ def window_entries(windows: RuleWindows, clock: int) -> Entries:
     horizons = windows._horizons
     velocity = windows._rules[Reason.USER_VELOCITY].params
     return {
-        "impressions": slots(windows._impressions, clock, max(horizons[r] for r in OF_IMPRESSIONS)),
+        "impressions by publisher": slots(
+            windows._impressions, clock, max(horizons[r] for r in OF_IMPRESSIONS)
+        ),
+        "impressions by person": slots(windows._seen, clock, max(horizons[r] for r in OF_IMPRESSIONS)),
         "last clicks": slots(windows._last_clicks, clock, horizons[Reason.DOUBLE_CLICK]),
         "networks": words(windows._networks, clock, horizons[Reason.USER_MANY_IPS]),
         "arrivals": words(windows._arrivals, clock, horizons[Reason.PERIODIC]),
@@ -87,11 +90,12 @@ def words(table: SlotTable, clock: int, window_ms: int) -> dict[int, list[int]]:
     return {key: remembered for key, remembered in found.items() if remembered}
 
 
-def counts(of: SlidingCounts, clock: int, window_ms: int) -> list[tuple[int, int]]:
-    """Return (key, time) of the events within the window, in the lane's order."""
+def counts(of: SlidingCounts, clock: int, window_ms: int) -> list[tuple[int, int, int]]:
+    """Return (key, source, time) of the events within the window, in the lane's order."""
     places = np.arange(of._fifo[0], of._fifo[1]) & (len(of._fifo_keys) - 1)
-    found = zip(of._fifo_keys[places].tolist(), of._fifo_clocks[places].tolist(), strict=True)
-    return [(key, at) for key, at in found if clock - at <= window_ms]
+    columns = (of._fifo_keys, of._fifo_sources, of._fifo_clocks)
+    found = zip(*(values[places].tolist() for values in columns), strict=True)
+    return [(key, source, at) for key, source, at in found if clock - at <= window_ms]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Explanations of malformed records: the reason is the decoder's, and the named field is the one at fault."""
+"""Why a record is malformed, in words: the reason is the decoder's, and the named field is the one at fault."""
 
 import json
 import random

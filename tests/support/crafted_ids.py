@@ -7,8 +7,9 @@ import numpy as np
 import xxhash
 
 from adledger.pipeline.kernels.slots import SlotSecret
-from adledger.pipeline.records.columns import U64
+from adledger.pipeline.records.columns import I64, U32, U64
 from adledger.pipeline.stages.plain_hashes import splitmix64
+from adledger.schemas.wire import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 
 MASK = 2**64 - 1
 P1, P2, P3, P4, P5 = (
@@ -37,12 +38,44 @@ def unsplitmix64(z: int) -> int:
     return _unshift(z, 30) - 0x9E3779B97F4A7C15 & MASK
 
 
-def keys_of_one_slot(n: int, secret: SlotSecret, bits: int = 24) -> U64:
-    """Return n keys that share their slot in every table of up to 2^bits slots, given the secret."""
+def keys_of_one_slot(n: int, secret: SlotSecret, bits: int = 24, *, paired: bool = False) -> U64:
+    """Return n keys that share their slot in every table of up to 2^bits slots, given the secret.
+
+    `paired`: in tables whose keys have two parts; the second is 0.
+    """
     mixed = [i << bits for i in range(1, n + 1)]
-    keys = [unsplitmix64(unsplitmix64(m) ^ secret.second) ^ secret.first for m in mixed]
-    assert splitmix64(splitmix64(keys[0] ^ secret.first) ^ secret.second) == mixed[0]
+    second_part = splitmix64(secret.second) if paired else 0
+    keys = [unsplitmix64(unsplitmix64(m) ^ secret.second) ^ secret.first ^ second_part for m in mixed]
+    assert splitmix64(splitmix64(keys[0] ^ second_part ^ secret.first) ^ secret.second) == mixed[0]
     return np.array(keys, np.uint64)
+
+
+def ids_of_one_key(publishers: U64) -> U64:
+    """Return the id hash with which each publisher's impression has the same dedupe key."""
+    return np.array([7 ^ splitmix64(2 * p) for p in publishers.tolist()], np.uint64)
+
+
+def groups_of_one_slot(n: int, currency: int, bits: int = 19) -> tuple[U32, I64]:
+    """Return n publishers and minutes whose billable impressions shared a slot of the rollup when slots had no secret."""
+    what = (currency << 8 | 16) * 0x9E37_79B9_7F4A_7C15 & MASK
+    mixed = np.arange(256 * n, dtype=np.uint64) << np.uint64(bits)
+    where = _unmixed(mixed) ^ np.uint64(what)
+    minute = (where & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    found = np.flatnonzero((minute * 60_000 >= EVENT_TIME_MS_MIN) & (minute * 60_000 <= EVENT_TIME_MS_MAX))[
+        :n
+    ]
+    assert len(found) == n
+    return (where[found] >> np.uint64(32)).astype(np.uint32), minute[found]
+
+
+def _unmixed(z: U64) -> U64:
+    """Return x of z = the finaliser of splitmix64 of x: u64[n]."""
+    for shift, factor in ((31, 0x94D0_49BB_1331_11EB), (27, 0xBF58_476D_1CE4_E5B9), (30, 1)):
+        y = z.copy()
+        for _ in range(64 // shift):
+            y = z ^ y >> np.uint64(shift)
+        z = y * np.uint64(pow(factor, -1, 2**64))
+    return z
 
 
 def _rotl(x: int, n: int) -> int:

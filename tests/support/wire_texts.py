@@ -52,7 +52,7 @@ HOSTILE_VALUES = (
     '"2023-11-14T22:13:20Z"', '"2023-11-14t22:13:20.123456z"', '"2023-11-14 23:13:20+01:00"', '"2023-11-14T22:13:20"', '"2023-02-30T00:00:00Z"',
     '"2016-12-31T23:59:60Z"', '"2016-12-30T23:59:60Z"', '"1999-12-31T23:59:59.999Z"', '"2000-01-01T00:00:00Z"', '"2100-01-01T00:00:00Z"',
 )  # fmt: skip
-"""Texts to put in place of a value; not all of them are JSON."""
+"""Texts to stand where a value does; not all of them are JSON."""
 
 HOSTILE_NAMES = (
     '"event_id"', '"user_id"', '"price_micros"', '"event\\u005fid"', '"Event_id"', '"x"', '"y"', '""', '"\\u0078"', '"ü"',

@@ -31,16 +31,21 @@ CRAFTED = {
     "equal low bits, which were the slot": np.arange(1, N + 1, dtype=np.uint64) << np.uint64(24),
     "for a table without a secret": keys_of_one_slot(N, SlotSecret(0, 0)),
     "for another secret": keys_of_one_slot(N, KNOWN_SECRET),
+    "for pairs without a secret": keys_of_one_slot(N, SlotSecret(0, 0), paired=True),
 }
 READS_MAX = 3 * N
 """Slots read by N look-ups; random keys at the loads of these tables read fewer than 2 each."""
 
 
-def probes_of(keys: U64, slots: Slots) -> int:
-    """Return how many slots are read to find every key of an open-addressed table (0: an empty slot)."""
-    mask, read = int(slots.mask), 0
+def probes_of(keys: U64, slots: Slots, *, paired: bool = False) -> int:
+    """Return how many slots are read to find every key of an open-addressed table (0: an empty slot).
+
+    `paired`: keys have a second part, which is 0.
+    """
+    mask, read, second = int(slots.mask), 0, int(slots.second)
+    second_part = splitmix64(second) if paired else 0
     for at in np.flatnonzero(keys).tolist():
-        first = splitmix64(splitmix64(int(keys[at]) ^ int(slots.first)) ^ int(slots.second)) & mask
+        first = splitmix64(splitmix64(int(keys[at]) ^ second_part ^ int(slots.first)) ^ second) & mask
         read += (at - first & mask) + 1
     return read
 
@@ -62,13 +67,15 @@ def seen(keys: U64, secret: SlotSecret) -> int:
 def counted(keys: U64, secret: SlotSecret) -> int:
     counts, ones = SlidingCounts(secret), np.ones(len(keys), np.uint8)
     hits = np.zeros(len(keys), np.uint64)
-    counts.count(keys, np.full(len(keys), 9, np.int64), ones, WINDOW_MS, 1, 0, hits)
-    return probes_of(counts._words[::2], counts._slots())
+    clocks, sources = np.full(len(keys), 9, np.int64), np.zeros(len(keys), np.uint32)
+    counts.count(keys, sources, clocks, ones, WINDOW_MS, 1, 0, hits)
+    return probes_of(counts._words[::2], counts._slots(), paired=True)
 
 
 TABLES: dict[str, Callable[[U64, SlotSecret], int]] = {
     "dedupe": deduped, "seen hashes": seen, "sliding counts": counted,
 }  # fmt: skip
+PAIRED = {"dedupe", "sliding counts"}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -81,14 +88,15 @@ def test_crafted_keys_probe_like_random_ones(name, crafted):
 @pytest.mark.parametrize("name", TABLES)
 def test_control_the_secret_makes_keys_collide(name):
     """Control: keys made for a table's own secret collide in one slot, so the test above tests something."""
-    assert TABLES[name](keys_of_one_slot(N, SECRET), SECRET) > N * N // 3
+    keys = keys_of_one_slot(N, SECRET, paired=name in PAIRED)
+    assert TABLES[name](keys, SECRET) > N * N // 3
 
 
 def test_every_window_of_the_rules_is_keyed():
     """Each table of the rules' windows has the secret that it was given."""
     windows = RuleWindows(RuleSet.none(), secret=SECRET)
     tables = [value for value in vars(windows).values() if isinstance(value, SlotTable | SlidingCounts)]
-    assert len(tables) == 7
+    assert len(tables) == 8
     assert {table._secret for table in tables} == {SECRET}
 
 
