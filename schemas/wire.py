@@ -46,13 +46,13 @@ class Malformed(IntEnum):
     OK = 0  # not malformed
     TOMBSTONE = 1  # empty or null value
     TOO_LARGE = 2  # over RECORD_BYTES_MAX
-    NOT_JSON = 3  # not valid JSON or not valid UTF-8/Unicode (lone surrogates, NUL bytes, NaN, truncated ...)
+    NOT_JSON = 3  # not JSON by its grammar, or not UTF-8 (NUL bytes, NaN, truncated ...)
     TOO_DEEP = 4  # nested deeper than NESTING_DEPTH_MAX
     NOT_AN_OBJECT = 5  # valid JSON, but not an object
     REPEATED_KEY = 6  # a key appears twice in the (top-level) object
     MISSING_FIELD = 7  # a required field is absent
     WRONG_TYPE = 8  # a field has another JSON type than the contract's
-    OUT_OF_RANGE = 9  # a number, length, enum, currency, country or address outside the contract
+    OUT_OF_RANGE = 9  # a number, text, length, enum, currency, country or address outside the contract
     WRONG_TOPIC = 10  # an event of the other kind's topic
     FROM_THE_FUTURE = 11  # event_time more than FUTURE_MS_MAX after its log time
     REJECTED_EARLIER = 12  # an earlier release rejected it in a batch that was already under way
@@ -70,6 +70,8 @@ class Flag(IntEnum):
     TEST = 3
     MISROUTED = 4
     KEYED_BY_IP = 5  # user_id was empty
+    UA_TRUNCATED = 6  # user_agent had more than USER_AGENT_BYTES_MAX bytes; the rest is gone
+    PAGE_TRUNCATED = 7  # page_url had more than PAGE_URL_BYTES_MAX
 
 
 def currency_code(text: str) -> int:
@@ -88,5 +90,5 @@ def currency_text(code: int) -> str:
 
 
 def country_code(text: str) -> int:
-    """Return the stored number of a two-capital country: base 26, AA = 1; "" is 0."""
+    """Return the stored number of a country's two capitals: base 26, AA = 1; "" is 0."""
     return (ord(text[0]) - 65) * 26 + ord(text[1]) - 65 + 1 if text else 0

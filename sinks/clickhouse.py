@@ -26,7 +26,16 @@ from adledger.sinks.overrides import ClickHouseOverrides
 from adledger.sinks.pool import ClientPool
 from adledger.sinks.refused import query_refused
 from adledger.sinks.rules import ClickHouseRules
-from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.sinks.sink import (
+    Columns,
+    Identities,
+    LastRecord,
+    LedgerEntry,
+    RuleEvents,
+    Stamp,
+    StoredEvents,
+    StoredReasons,
+)
 
 T = TypeVar("T")
 
@@ -127,14 +136,22 @@ class ClickHouseSink:
     async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
         """Return the event rows of one batch, by topic and offset."""
         query = queries.stored_events(self._database, lane, batch_no)
-        arrays = await self._read(lambda client: client.columns(query, self._consistency()))
-        names = (*queries.STORED_COLUMNS, *EVENT_DTYPES)
-        dtypes = PROTOCOL_COLUMNS["events"]
-        found = dict(zip(names, arrays or [np.zeros(0, dtypes[name]) for name in names], strict=True))
+        found = await self._batch(query, "events", (*queries.STORED_COLUMNS, *EVENT_DTYPES))
         return StoredEvents(
             **{name: found[name] for name in queries.STORED_COLUMNS},
             columns=EventColumns(**{name: found[name] for name in EVENT_DTYPES}),
         )
+
+    async def stored_reasons(self, lane: int, batch_no: int) -> StoredReasons:
+        """Return the reasons of one batch's dead letters, by topic and offset."""
+        query = queries.stored_reasons(self._database, lane, batch_no)
+        return StoredReasons(**await self._batch(query, "dead_letters", queries.REASON_COLUMNS))
+
+    async def _batch(self, query: str, table: str, names: Sequence[str]) -> dict[str, Any]:
+        """Return the columns `names` of a query over a table."""
+        arrays = await self._read(lambda client: client.columns(query, self._consistency()))
+        none = [np.zeros(0, PROTOCOL_COLUMNS[table][name]) for name in names]
+        return dict(zip(names, arrays or none, strict=True))
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the firsts with lane_clock >= clock_from (ms) and batch_no < the given, in no order.

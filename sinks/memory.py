@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,17 @@ from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES, TEXT_COLUMNS
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
 from adledger.sinks.ledger import ledger_entry
-from adledger.sinks.queries import STORED_COLUMNS
-from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.sinks.queries import REASON_COLUMNS, STORED_COLUMNS
+from adledger.sinks.sink import (
+    Columns,
+    Identities,
+    LastRecord,
+    LedgerEntry,
+    RuleEvents,
+    Stamp,
+    StoredEvents,
+    StoredReasons,
+)
 
 
 class SinkFaults:
@@ -113,14 +123,23 @@ class MemorySink:
 
     async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
         """Return the event rows of one batch, by topic and offset."""
-        blocks = [b for s, b in self.tables["events"] if (s.lane, s.batch_no) == (lane, batch_no)]
-        none = {name: np.zeros(0, dtype) for name, dtype in PROTOCOL_COLUMNS["events"].items()}
-        found = {name: np.concatenate([b[name] for b in (none, *blocks)]) for name in none}
-        order = np.lexsort((found["offset"], found["topic"]))
+        found = self._batch("events", lane, batch_no, (*STORED_COLUMNS, *EVENT_DTYPES))
         return StoredEvents(
-            **{name: found[name][order] for name in STORED_COLUMNS},
-            columns=EventColumns(**{name: found[name][order] for name in EVENT_DTYPES}),
+            **{name: found[name] for name in STORED_COLUMNS},
+            columns=EventColumns(**{name: found[name] for name in EVENT_DTYPES}),
         )
+
+    async def stored_reasons(self, lane: int, batch_no: int) -> StoredReasons:
+        """Return the reasons of one batch's dead letters, by topic and offset."""
+        return StoredReasons(**self._batch("dead_letters", lane, batch_no, REASON_COLUMNS))
+
+    def _batch(self, table: str, lane: int, batch_no: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return columns of one batch's rows, by topic and offset."""
+        blocks = [b for s, b in self.tables[table] if (s.lane, s.batch_no) == (lane, batch_no)]
+        none = {name: np.zeros(0, PROTOCOL_COLUMNS[table][name]) for name in names}
+        found = {name: np.concatenate([b[name] for b in (none, *blocks)]) for name in names}
+        order = np.lexsort((found["offset"], found["topic"]))
+        return {name: values[order] for name, values in found.items()}
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the firsts with lane_clock >= clock_from and batch_no < the given, a block a batch."""

@@ -14,6 +14,9 @@ SERVER_TIME = "SELECT toUnixTimestamp(now())"
 STORED_COLUMNS = ("topic", "offset", "log_time", "lane_clock", "class_code", "reasons", "judge_version")
 """Columns of `events` that StoredEvents has beside EVENT_DTYPES."""
 
+REASON_COLUMNS = ("topic", "offset", "reason_code")
+"""Columns of `dead_letters` that StoredReasons has."""
+
 KEYED = ("event_type_code", "publisher_id", "id_hash")
 """What dedupe keys are made from."""
 
@@ -51,6 +54,14 @@ def stored_events(database: str, lane: int, batch_no: int) -> str:
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no = {batch_no:d} "
         "ORDER BY lane, batch_no, topic, offset"
+    )
+
+
+def stored_reasons(database: str, lane: int, batch_no: int) -> str:
+    """Return the query for why a batch's records are malformed: `REASON_COLUMNS`."""
+    return (
+        f"SELECT {', '.join(REASON_COLUMNS)} FROM {database}.dead_letters "
+        f"WHERE lane = {lane:d} AND batch_no = {batch_no:d} ORDER BY lane, batch_no, topic, offset"
     )
 
 

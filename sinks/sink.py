@@ -89,6 +89,15 @@ class StoredEvents:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredReasons:
+    """Why the records behind a batch's rows of `dead_letters` are malformed, by topic index and offset as stored."""
+
+    topic: npt.NDArray[np.uint8]
+    offset: npt.NDArray[np.int64]
+    reason_code: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
 class Identities:
     """A block of first-of-their-key events for the dedupe state: key, source, fingerprint, watermark (ms).
 
@@ -152,19 +161,26 @@ class BatchWriter(Protocol):
 
 
 class LaneStore(Protocol):
-    """Reading back: the tables are the state."""
+    """Reading back how far a lane is: the tables are the state."""
 
     async def ledger_end(self, lane: int) -> LedgerEntry | None:
         """Return the lane's last ledger entry, or None."""
 
-    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
-        """Return table -> rows of that batch, for every table that the protocol writes."""
-
     async def last_batches(self, lane: int, from_batch_no: int) -> Mapping[str, Sequence[int]]:
         """Return table -> the batch numbers >= from_batch_no that it holds rows of (ascending)."""
 
+
+class BatchStore(Protocol):
+    """Reading back one batch, which may be in doubt."""
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        """Return table -> rows of that batch, for every table that the protocol writes."""
+
     async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
         """Return the event rows of one batch."""
+
+    async def stored_reasons(self, lane: int, batch_no: int) -> StoredReasons:
+        """Return the reasons of one batch's dead letters."""
 
 
 class StateStore(Protocol):
@@ -185,5 +201,5 @@ class StateStore(Protocol):
         """
 
 
-class Sink(BatchWriter, LaneStore, StateStore, Protocol):
+class Sink(BatchWriter, LaneStore, BatchStore, StateStore, Protocol):
     """ClickHouse as a lane uses it."""

@@ -91,11 +91,9 @@ MALFORMED_RECIPES = (
     Recipe("two objects", Malformed.NOT_JSON, lambda value, _: value + value),
     Recipe("comma at the end", Malformed.NOT_JSON, lambda value, _: value[:-1] + b",}"),
     Recipe("NaN", Malformed.NOT_JSON, _literal("price_micros", "NaN")),
-    Recipe("1e400", Malformed.NOT_JSON, _literal("price_micros", "1e400")),
     Recipe("leading zero", Malformed.NOT_JSON, _literal("price_micros", "007")),
     Recipe("plus sign", Malformed.NOT_JSON, _literal("price_micros", "+7")),
     Recipe("not UTF-8", Malformed.NOT_JSON, lambda value, _: value.replace(b"www.", b"www.\xff\xfe")),
-    Recipe("lone surrogate", Malformed.NOT_JSON, lambda value, _: value.replace(b"www.", b"www.\\ud800")),
     Recipe("nested bomb", Malformed.TOO_DEEP, lambda value, _: value[:-1] + b',"x":' + _bomb(5_000) + b"}"),
     Recipe("65 levels", Malformed.TOO_DEEP, lambda value, _: value[:-1] + b',"x":' + _bomb(64) + b"}"),
     Recipe("array", Malformed.NOT_AN_OBJECT, lambda value, _: b"[" + value + b"]"),
@@ -110,6 +108,7 @@ MALFORMED_RECIPES = (
     Recipe("price as text", Malformed.WRONG_TYPE, _as_text("price_micros")),
     Recipe("price with a fraction", Malformed.WRONG_TYPE, _with(price_micros=1.5)),
     Recipe("price with an exponent", Malformed.WRONG_TYPE, _literal("price_micros", "1e3")),
+    Recipe("price of 1e400", Malformed.WRONG_TYPE, _literal("price_micros", "1e400")),
     Recipe("price is true", Malformed.WRONG_TYPE, _with(price_micros=True)),
     Recipe("ip is null", Malformed.WRONG_TYPE, _with(ip=None)),
     Recipe("is_test is a number", Malformed.WRONG_TYPE, _with(is_test=0)),
@@ -121,9 +120,11 @@ MALFORMED_RECIPES = (
     Recipe(
         "event_id of 65 bytes", Malformed.OUT_OF_RANGE, _with(event_id="e" * (wire.EVENT_ID_BYTES_MAX + 1))
     ),
-    Recipe("user_agent of 1,025 bytes", Malformed.OUT_OF_RANGE, _with(user_agent="u" * 1_025)),
+    Recipe("user_id of 65 bytes", Malformed.OUT_OF_RANGE, _with(user_id="u" * (wire.USER_ID_BYTES_MAX + 1))),
+    Recipe("lone surrogate", Malformed.OUT_OF_RANGE, lambda value, _: value.replace(b"www.", b"www.\\ud800")),
     Recipe("currency of four letters", Malformed.OUT_OF_RANGE, _with(currency="EURO")),
-    Recipe("country in small letters", Malformed.OUT_OF_RANGE, _with(country="de")),
+    Recipe("currency in small letters", Malformed.OUT_OF_RANGE, _with(currency="eur")),
+    Recipe("country of three letters", Malformed.OUT_OF_RANGE, _with(country="DEU")),
     Recipe("no address", Malformed.OUT_OF_RANGE, _with(ip="256.1.2.3")),
     Recipe("unknown event_type", Malformed.OUT_OF_RANGE, _with(event_type="view")),
     Recipe(
@@ -156,14 +157,14 @@ def _not_ascii(value: bytes, _: int) -> bytes:
     return json.dumps(event, ensure_ascii=False).encode()
 
 
-def _rfc3339(offset_hours: int) -> Callable[[bytes, int], bytes]:
+def _rfc3339(offset_hours: int, colon: str = ":") -> Callable[[bytes, int], bytes]:
     zone = timezone(timedelta(hours=offset_hours)) if offset_hours else UTC
 
     def make(value: bytes, _: int) -> bytes:
         event = json.loads(value)
         seconds, ms = divmod(event["event_time"], 1000)
         text = datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03d}"
-        event["event_time"] = text + ("Z" if zone is UTC else f"{offset_hours:+03d}:00")
+        event["event_time"] = text + ("Z" if zone is UTC else f"{offset_hours:+03d}{colon}00")
         return _dump(event)
 
     return make
@@ -171,6 +172,18 @@ def _rfc3339(offset_hours: int) -> Callable[[bytes, int], bytes]:
 
 def _unknown_fields(value: bytes, _: int) -> bytes:
     return _dump({"sdk": {"name": "pixel", "v": [1, 2.5, None, {"a": True}]}, **json.loads(value), "": 1e9})
+
+
+_OPTIONAL = ("placement_id", "currency", "country", "width", "height", "is_prefetch", "is_test")
+
+
+def _nulls(value: bytes, _: int) -> bytes:
+    return _dump({**dict.fromkeys(_OPTIONAL), **json.loads(value)})
+
+
+def _small_country(value: bytes, _: int) -> bytes:
+    event = json.loads(value)
+    return _dump({**event, "country": event.get("country", "").lower()})
 
 
 ODD_RECIPES = (
@@ -184,7 +197,12 @@ ODD_RECIPES = (
     Recipe("not ASCII", Malformed.OK, _not_ascii),
     Recipe("RFC 3339, UTC", Malformed.OK, _rfc3339(0)),
     Recipe("RFC 3339, Tokyo", Malformed.OK, _rfc3339(9)),
+    Recipe("RFC 3339, Tokyo, no colon", Malformed.OK, _rfc3339(9, colon="")),
     Recipe("unknown fields", Malformed.OK, _unknown_fields),
+    Recipe("lone surrogate in an unknown field", Malformed.OK, _with(note="\ud800")),
+    Recipe("1e400 in an unknown field", Malformed.OK, _literal("note", "[1e400]")),
+    Recipe("null for absent fields", Malformed.OK, _nulls),
+    Recipe("country in small letters", Malformed.OK, _small_country),
 )
 
 RECIPES = (*MALFORMED_RECIPES, *ODD_RECIPES)

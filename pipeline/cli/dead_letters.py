@@ -1,4 +1,4 @@
-"""`adledger dead-letters list|show`: records that could not be decoded, with their bytes."""
+"""`adledger dead-letters list|show`: records that could not be decoded: why, whose they are, and their bytes."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +10,10 @@ from adledger.pipeline.cli.output import err, out, out_bytes, out_json, out_tabl
 from adledger.pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.dead_letters import DeadLetter
+    from adledger.pipeline.ledger.dead_letters import DeadLetter, Explained
     from adledger.pipeline.settings import Settings
 
-PREVIEW_CHARACTERS = 60
+ACCEPTED = "nothing: this release accepts it"
 
 dead_letters = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -39,9 +39,10 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most records to list.")] = 50,
     as_json: options.Json = False,
 ) -> None:
-    """List malformed records, the latest first.
+    """List malformed records, the latest first: the field at fault, what was found in it, and the publisher.
 
-    The number of records for each reason goes to stderr, or with --json to `counts`.
+    A second table counts the latest 5,000 by reason, field and publisher, and says what is allowed. All are counted by
+    reason on stderr, or with --json in `counts`. What was found is shortened and escaped; `show` has the bytes.
 
     \b
     Examples:
@@ -57,27 +58,44 @@ def list_(
     with connect.client(settings) as client:
         counts = store.counts(client, tables, partition)
         letters = store.latest(client, tables, reason_code=code, lane=partition, rows_max=limit)
+        examined = store.latest(
+            client, tables, reason_code=code, lane=partition, rows_max=store.EXAMINED_MAX, to_count=True
+        )
+    faults = store.count_faults(examined, _kinds(settings))
+    explained = [(letter, store.explain(letter, _kinds(settings))) for letter in letters]
     if as_json:
-        listed = [_as_json(settings, letter) for letter in letters]
-        out_json({"counts": counts, "dead_letters": listed})
+        out_json(
+            {
+                "counts": counts,
+                "faults": [{**fault._asdict(), "records": records} for fault, records in faults],
+                "examined": len(examined),
+                "dead_letters": [_as_json(settings, *each) for each in explained],
+            }
+        )
         return
+    _print_list(settings, explained)
+    out("")
     out_table(
-        ("topic", "partition", "offset", "records", "log time", "reason", "bytes", "value"),
+        ("records", "reason", "field", "publisher", "allowed"),
         [
-            (
-                _topic(settings, d),
-                str(d.lane),
-                str(d.offset),
-                d.records,
-                d.log_time_text,
-                d.reason,
-                len(d.value),
-                _preview(d.value),
-            )
-            for d in letters
+            (records, f.reason, f.field or "-", _or_dash(f.publisher_id), f.allowed or "-")
+            for f, records in faults
         ],
     )
     err("; ".join(f"{name}: {n:,}" for name, n in counts.items()) or "no dead letters")
+
+
+def _print_list(settings: "Settings", explained: "list[tuple[DeadLetter, Explained]]") -> None:
+    out_table(
+        ("topic", "partition", "offset", "records", "log time", "reason", "field", "found", "publisher"),
+        [
+            (
+                _topic(settings, d), str(d.lane), str(d.offset), d.records, d.log_time_text, d.reason,
+                each.why.field or "-", each.why.found or (ACCEPTED if each.accepted else "-"), _or_dash(each.publisher_id),
+            )
+            for d, each in explained
+        ],
+    )  # fmt: skip
 
 
 @dead_letters.command("show")
@@ -94,7 +112,8 @@ def show(
 ) -> None:
     """Show one malformed record.
 
-    Prints its reason, batch, key and value; unprintable characters are escaped.
+    Prints its reason, the field at fault, what was found and what is allowed, then batch, key and value; unprintable
+    characters are escaped.
 
     \b
     Examples:
@@ -125,14 +144,22 @@ def show(
     if raw:
         out_bytes(found.value)
     elif as_json:
-        out_json(_as_json(settings, found))
+        out_json(_as_json(settings, found, store.explain(found, _kinds(settings))))
     else:
-        _print(settings, found, as_hex=as_hex)
+        _print(settings, found, store.explain(found, _kinds(settings)), as_hex=as_hex)
 
 
-def _print(settings: "Settings", letter: "DeadLetter", *, as_hex: bool) -> None:
+def _print(settings: "Settings", letter: "DeadLetter", explained: "Explained", *, as_hex: bool) -> None:
+    why = explained.why
     out(f"{_topic(settings, letter)}, partition {letter.lane}, offset {letter.offset}")
     out(f"reason    {letter.reason}: {letter.meaning}")
+    for name, text in (("field", why.field), ("found", why.found), ("allowed", why.allowed)):
+        if text:
+            out(f"{name:8}  {text}")
+    if explained.accepted:
+        out(f"found     {ACCEPTED}")
+    if explained.publisher_id is not None:
+        out(f"publisher {explained.publisher_id}")
     out(f"log time  {letter.log_time_text}")
     out(f"batch     {letter.batch_no}")
     if letter.records > 1:
@@ -144,13 +171,18 @@ def _print(settings: "Settings", letter: "DeadLetter", *, as_hex: bool) -> None:
         err("(escaped; --hex and --raw show the bytes)")
 
 
-def _as_json(settings: "Settings", letter: "DeadLetter") -> dict[str, Any]:
+def _as_json(settings: "Settings", letter: "DeadLetter", explained: "Explained") -> dict[str, Any]:
     return {
         "topic": _topic(settings, letter),
         "partition": letter.lane,
         "offset": letter.offset,
         "log_time": letter.log_time_text,
         "reason": letter.reason,
+        "field": explained.why.field,
+        "found": explained.why.found,
+        "allowed": explained.why.allowed,
+        "publisher_id": explained.publisher_id,
+        "accepted_by_this_release": explained.accepted,
         "batch_no": letter.batch_no,
         "key_hex": letter.key.hex(),
         "value_hex": letter.value.hex(),
@@ -163,15 +195,20 @@ def _topic(settings: "Settings", letter: "DeadLetter") -> str:
     return settings.topics[letter.topic] if letter.topic < len(settings.topics) else f"topic {letter.topic}"
 
 
+def _kinds(settings: "Settings") -> tuple[int, ...]:
+    from adledger.pipeline.log.source import topic_kinds
+
+    return topic_kinds(len(settings.topics))
+
+
+def _or_dash(publisher_id: int | None) -> str:
+    return "-" if publisher_id is None else str(publisher_id)
+
+
 def _escaped(value: bytes) -> str:
-    """Return text that is safe on a terminal and loses nothing: what is not printable is escaped."""
-    text = value.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    from adledger.pipeline.stages.snippets import escaped
 
-
-def _preview(value: bytes) -> str:
-    text = _escaped(value[: PREVIEW_CHARACTERS * 4])
-    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+    return escaped(value.decode("utf-8", "backslashreplace"))
 
 
 def _hex_dump(value: bytes) -> str:

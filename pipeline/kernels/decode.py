@@ -33,7 +33,13 @@ from adledger.pipeline.kernels.values import (
 )
 from adledger.pipeline.records.columns import I32, I64, U8
 from adledger.schemas.event_columns import EVENT_DTYPES
-from adledger.schemas.wire import FUTURE_MS_MAX, RECORD_BYTES_MAX, Flag
+from adledger.schemas.wire import (
+    FUTURE_MS_MAX,
+    PAGE_URL_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    USER_AGENT_BYTES_MAX,
+    Flag,
+)
 
 UNSURE = 255
 """Status of records that are left to the slow path; adledger.schemas.wire.Malformed uses lower numbers."""
@@ -41,7 +47,9 @@ UNSURE = 255
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)
 _QUOTE = 0x22
-_HAS_WIDTH, _HAS_HEIGHT, _PREFETCH, _TEST, _MISROUTED, _KEYED_BY_IP = (
+_AS_SENT, _TO_UPPER = np.uint64(0xFF), np.uint64(0xDF)
+"""Masks of a letter; the second turns small letters into capitals, and no other byte."""
+_HAS_WIDTH, _HAS_HEIGHT, _PREFETCH, _TEST, _MISROUTED, _KEYED_BY_IP, _UA_TRUNCATED, _PAGE_TRUNCATED = (
     np.uint64(flag)
     for flag in (
         Flag.HAS_WIDTH,
@@ -50,6 +58,8 @@ _HAS_WIDTH, _HAS_HEIGHT, _PREFETCH, _TEST, _MISROUTED, _KEYED_BY_IP = (
         Flag.TEST,
         Flag.MISROUTED,
         Flag.KEYED_BY_IP,
+        Flag.UA_TRUNCATED,
+        Flag.PAGE_TRUNCATED,
     )
 )
 
@@ -75,7 +85,7 @@ class Context(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where the strings of user agent and page are: offset from the record's value, and length."""
+    """Where the strings of user agent and page are, before truncation: offset from the record's value, and length."""
 
     ua_at: I32
     ua_len: I32
@@ -89,11 +99,11 @@ Columns = namedtuple("Columns", tuple(EVENT_DTYPES))  # type: ignore[misc]  # no
 
 @kernel
 def _read_fields(p, end, separators, memo):
-    """Read the record [p, end) into the memo. Returns one bit for each field found, or 0 where unsure.
+    """Read the record [p, end) into the memo. Returns one bit for each field that has a value, or 0 where unsure.
 
     `separators` is the address of the rows of the record's topic.
     """
-    seen = _NONE
+    seen = nulls = _NONE
     state = f.START
     while True:
         row = separators + state * m.ROW_BYTES
@@ -106,12 +116,12 @@ def _read_fields(p, end, separators, memo):
         number, length = unpack(leads_to)
         p += length
         if number == f.END:
-            return seen if skip_space(p, end) == end else _NONE
-        bit = _ONE << np.uint64(number)
+            return seen & ~nulls if skip_space(p, end) == end else _NONE
+        bit = _ONE << np.uint64(number & f.NUMBERS)
         if p >= end or seen & bit != 0:
             return _NONE
         seen |= bit
-        state = number
+        state = number & f.NUMBERS
         if number < f.TEXTS_END:
             p = read_text(p, end, number, memo)
         elif number < f.INTEGERS_END:
@@ -124,17 +134,19 @@ def _read_fields(p, end, separators, memo):
         elif number == f.IP:
             p = read_ip(p, end, memo)
         elif number == f.CURRENCY:
-            p = read_capitals(p, 3, number, memo)
+            p = read_capitals(p, 3, number, _AS_SENT, memo)
         elif number == f.COUNTRY:
             if load8(p) == _QUOTE:
                 m.put(memo, m.FOUND, number, 0)
                 p += 1
             else:
-                p = read_capitals(p, 2, number, memo)
+                p = read_capitals(p, 2, number, _TO_UPPER, memo)
         elif number < f.KNOWN_END:
             p = read_boolean(p, number, memo)
-        else:
+        elif number < f.NULL:
             p = skip_value(p, end, memo)
+        else:
+            nulls |= bit
         if p < 0:
             return _NONE
 
@@ -182,6 +194,12 @@ def _is_routed(key, key_length, due, due_length, lane, partitions):
 
 
 @inline_kernel
+def _is_longer(number, most, memo):
+    """Whether a text has more than `most` bytes."""
+    return np.uint64(m.get(memo, m.TEXT_LENGTH, number) > np.uint64(most))
+
+
+@inline_kernel
 def _flags(seen, key, key_length, lane, partitions, memo):
     """Return the bits of adledger.schemas.wire.Flag."""
     due = np.int64(m.get(memo, m.TEXT_AT, f.USER_ID))
@@ -198,6 +216,8 @@ def _flags(seen, key, key_length, lane, partitions, memo):
         | _found_or_zero(seen, f.IS_TEST, memo) << _TEST
         | np.uint64(misrouted) << _MISROUTED
         | np.uint64(by_ip) << _KEYED_BY_IP
+        | _is_longer(f.USER_AGENT, USER_AGENT_BYTES_MAX, memo) << _UA_TRUNCATED
+        | _is_longer(f.PAGE_URL, PAGE_URL_BYTES_MAX, memo) << _PAGE_TRUNCATED
     )
 
 

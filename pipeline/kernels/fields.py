@@ -72,6 +72,10 @@ START = FIELDS_END
 STATES = START + 1
 END = 63
 """Stands for the closing brace."""
+NULL = 64
+"""Added to the number of an optional field whose value is null: the value is then part of the separator."""
+NUMBERS = NULL - 1
+"""Masks a field's number."""
 
 NAME_BYTES_MAX = 32
 
@@ -100,11 +104,13 @@ MOST = _bounds(
     },
     wire.UINT32_MAX,
 )
-"""i64[INTEGERS_END]: the largest."""
+"""i64[INTEGERS_END]: the largest. A longer user agent or page is truncated."""
 
 QUOTED = sum(1 << n for n in range(KNOWN_END) if n < TEXTS_END or n in {EVENT_TYPE, IP, CURRENCY, COUNTRY})
 """One bit per known field: whether its value is a JSON string."""
 
 _OPTIONAL = {IMPRESSION_ID, PLACEMENT_ID, WIDTH, HEIGHT, CURRENCY, COUNTRY, IS_PREFETCH, IS_TEST}
+OPTIONAL = sum(1 << n for n in _OPTIONAL)
+"""One bit per field that may be absent, or null."""
 REQUIRED = np.uint64(sum(1 << n for n in range(KNOWN_END) if n not in _OPTIONAL))
 """One bit per field; clicks also need IMPRESSION_ID."""

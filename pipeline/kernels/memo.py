@@ -28,7 +28,7 @@ FOUND = 0  # hash, integer or code; after the last field the high half of the ad
 TEXT_AT = FOUND + 8 * (
     f.KNOWN_END + 1
 )  # address of the text: in the record, or in the scratch space where it was escaped
-TEXT_LENGTH = TEXT_AT + 8 * f.TEXTS_END
+TEXT_LENGTH = TEXT_AT + 8 * f.TEXTS_END  # before truncation
 RAW_AT = TEXT_LENGTH + 8 * f.TEXTS_END  # address of the string in the record
 RAW_LENGTH = RAW_AT + 8 * f.TEXTS_END
 IP_AT = RAW_LENGTH + 8 * f.TEXTS_END

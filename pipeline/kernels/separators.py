@@ -8,13 +8,14 @@ import numpy as np
 
 from adledger.pipeline.kernels import fields as f
 from adledger.pipeline.kernels import memo as m
-from adledger.pipeline.kernels.intrinsics import copy32, load8, same32, store64
+from adledger.pipeline.kernels.intrinsics import copy32, load8, load32, same32, store64
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
 from adledger.pipeline.kernels.skip import skip_space
 from adledger.pipeline.kernels.text import ascii_end
 
 _ONE = np.uint64(1)
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = (ord(c) for c in '",:{}')
+_NULL = np.uint64(int.from_bytes(b"null", "little"))
 
 
 @inline_kernel
@@ -44,7 +45,7 @@ def _number_of(name, length, memo):
 
 @inline_kernel
 def unpack(leads_to):
-    """Return (field number, length of the separator) from a result of `learn`."""
+    """Return (field number, with NULL added where it is null; length of the separator) from a result of `learn`."""
     return leads_to & 0xFF, leads_to >> 8
 
 
@@ -52,8 +53,8 @@ def unpack(leads_to):
 def learn(p, end, state, row, memo):  # noqa: PLR0911
     """Read the separator at p, after the field `state`, and keep it in the row at address `row`.
 
-    The opening quote of a field that must be a string is part of the separator. Returns the packed result (see `unpack`),
-    or 0 where it can't be parsed.
+    The opening quote of a field that must be a string is part of the separator, and so is the null of an optional field.
+    Returns the packed result (see `unpack`), or 0 where it can't be parsed.
     """
     start = p
     p = skip_space(p, end)
@@ -76,10 +77,14 @@ def learn(p, end, state, row, memo):  # noqa: PLR0911
         if number < 0 or p >= end or load8(p) != _COLON:
             return 0
         p = skip_space(p + 1, end)
-        if number < f.KNOWN_END and (f.QUOTED >> number) & 1:
-            if load8(p) != _QUOTE:
-                return 0
-            p += 1
+        if number < f.KNOWN_END:
+            if (f.OPTIONAL >> number) & 1 and load32(p) == _NULL:
+                number += f.NULL
+                p += 4
+            elif (f.QUOTED >> number) & 1:
+                if load8(p) != _QUOTE:
+                    return 0
+                p += 1
     length = p - start
     leads_to = number | length << 8
     if length <= m.SEPARATOR_BYTES_MAX:

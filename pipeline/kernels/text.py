@@ -130,8 +130,11 @@ def _short_escape(letter):
 
 
 @inline_kernel
-def _escape(p):
-    """Read the escape whose backslash is at p. Returns (address after it, code point); -1 where invalid."""
+def _escape(p, lone):
+    """Read the escape whose backslash is at p. Returns (address after it, code point); -1 where invalid.
+
+    `lone`: half of a surrogate pair is valid too, and is returned as it is.
+    """
     letter = load8(p + 1)
     if letter != _U:
         return p + 2, _short_escape(letter)
@@ -140,13 +143,15 @@ def _escape(p):
         return p + 6, code
     low = _hex4(p + 8) if load16(p + 6) == _BACKSLASH_U else -1
     if code >= _LOW_SURROGATES or low < _LOW_SURROGATES or low > _SURROGATES_LAST:
-        return p, -1
+        return p + 6, code if lone else -1
     return p + 12, 0x10000 + ((code - _SURROGATES) << 10) + (low - _LOW_SURROGATES)
 
 
 @kernel
-def unescape(p, end, out):
+def unescape(p, end, out, lone):
     """Write the text of the string [p, end) in UTF-8 to `out`, and return its length, or -1 for an invalid string.
+
+    `lone`: escapes of half a surrogate pair are valid; the text is then not UTF-8.
 
     Quotes and control characters occur between p and end only after a backslash (`any_end` ensures that). The text is
     never longer than the string; up to 32 bytes after it may be overwritten.
@@ -162,7 +167,7 @@ def unescape(p, end, out):
             continue
         byte = load8(p)
         if byte == _BACKSLASH:
-            p, code = _escape(p)
+            p, code = _escape(p, lone)
             if code < 0:
                 return -1
             out = _put_utf8(out, code)

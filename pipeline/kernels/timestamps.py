@@ -5,7 +5,7 @@ from adledger.pipeline.kernels.jit import kernel
 from adledger.pipeline.kernels.numbers import number_at
 
 _DIGITS_OF_DATE_AND_TIME = 0b11011011_01101111  # of "2023-11-14T22:13", the first byte's bit the lowest
-_DIGITS_OF_OFFSET = 0b11011  # of "01:00"
+_DIGITS_OF_OFFSET, _DIGITS_OF_BASIC_OFFSET = 0b11011, 0b1111  # of "01:00" and of "0100"
 _EPOCH_DAY = 719_468  # 1970-01-01, counted from 0000-03-01
 _FRACTION_DIGITS_MAX = 15
 _DASH, _COLON, _DOT, _PLUS, _T, _Z, _SPACE = (ord(c) for c in "-:.+TZ ")
@@ -65,15 +65,14 @@ def parse_timestamp(p, stop):  # noqa: PLR0911
     zone = load8(p)
     if zone & _TO_UPPER == _Z:
         return seconds * 1000 + milliseconds if p + 1 == stop else -1
-    hours, minutes = number_at(p + 1, 2), number_at(p + 4, 2)
-    if (
-        (zone != _PLUS and zone != _DASH)  # noqa: PLR1714
-        or p + 6 != stop
-        or digits16(p + 1) & 0b11111 != _DIGITS_OF_OFFSET
-        or load8(p + 3) != _COLON
-        or hours > 23
-        or minutes > 59
-    ):
+    if load8(p + 3) == _COLON:
+        shaped = p + 6 == stop and digits16(p + 1) & 0b11111 == _DIGITS_OF_OFFSET
+        minutes = number_at(p + 4, 2)
+    else:
+        shaped = p + 5 == stop and digits16(p + 1) & 0b1111 == _DIGITS_OF_BASIC_OFFSET
+        minutes = number_at(p + 3, 2)
+    hours = number_at(p + 1, 2)
+    if not shaped or (zone != _PLUS and zone != _DASH) or hours > 23 or minutes > 59:  # noqa: PLR1714
         return -1
     offset = (hours * 60 + minutes) * 60
     seconds += offset if zone == _DASH else -offset

@@ -24,7 +24,24 @@ _ION_QUOTE = np.uint64(int.from_bytes(b'ion"', "little"))
 _CLICK_QUOTE = np.uint64(int.from_bytes(b'click"', "little"))
 _TRUE = np.uint64(int.from_bytes(b"true", "little"))
 _FALSE = np.uint64(int.from_bytes(b"false", "little"))
+_CONTINUES_MASK, _CONTINUES = np.uint64(0xC0), np.uint64(0x80)
 _LOW40, _LOW48 = np.uint64(2**40 - 1), np.uint64(2**48 - 1)
+
+
+@inline_kernel
+def _hashed_length(at, length, number, memo):
+    """Return how many bytes of a text count: all, or those up to the limit that end with a character; or -1.
+
+    Only user agents and pages are truncated. The text is valid UTF-8.
+    """
+    most = np.int64(m.get(memo, m.MOST, number))
+    if length <= most:
+        return length if length >= np.int64(m.get(memo, m.LEAST, number)) else np.int64(-1)
+    if number != f.USER_AGENT and number != f.PAGE_URL:  # noqa: PLR1714 - numba has no fast `in`
+        return np.int64(-1)
+    while load8(at + most) & _CONTINUES_MASK == _CONTINUES:
+        most -= 1
+    return most
 
 
 @inline_kernel
@@ -38,10 +55,11 @@ def read_text(p, end, number, memo):
         if stop < 0:
             return -1
         at = memo + m.ROOM + (m.TEXT_ROOM if number == f.USER_ID else 0)
-        length = unescape(p, stop, at)
-    if length < np.int64(m.get(memo, m.LEAST, number)) or length > np.int64(m.get(memo, m.MOST, number)):
+        length = unescape(p, stop, at, False)  # noqa: FBT003
+    hashed = _hashed_length(at, length, number, memo)
+    if hashed < 0:
         return -1
-    m.put(memo, m.FOUND, number, xxh64(at, length))
+    m.put(memo, m.FOUND, number, xxh64(at, hashed))
     m.put(memo, m.TEXT_AT, number, at)
     m.put(memo, m.TEXT_LENGTH, number, length)
     m.put(memo, m.RAW_AT, number, p)
@@ -104,11 +122,11 @@ def read_ip(p, end, memo):
 
 
 @inline_kernel
-def read_capitals(p, count, number, memo):
-    """Read the rest of a string of `count` capitals, as a number in base 26, plus 1."""
+def read_capitals(p, count, number, mask, memo):
+    """Read the rest of a string of `count` capitals, each masked, as a number in base 26, plus 1."""
     code = np.uint64(0)
     for i in range(count):
-        letter = load8(p + i) - np.uint64(_A)
+        letter = (load8(p + i) & mask) - np.uint64(_A)
         if letter > 25:
             return -1
         code = code * np.uint64(26) + letter

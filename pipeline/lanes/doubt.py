@@ -7,8 +7,9 @@
 3. Commit the same intent with a new deadline, which fences off a worker that lost the lane meanwhile.
 4. Count the batch's rows, and check that the log still has the records that were intended. If the log has others, the
    batch is cut again, or the lane halts if there are rows. Otherwise: all rows, continue; none, insert; some, the lane
-   halts. If there are no events, this release evaluates the batch, and commits *its* result before it inserts. All other
-   tables are derived from the event rows read back, so that two releases can't make two tables disagree.
+   halts. If there are no rows, this release evaluates the batch, and commits *its* result before it inserts. All other
+   tables are derived from the event rows read back, so that two releases can't make two tables disagree; so are the
+   reasons of dead letters that are there already. Dead letters without events are a batch that had none.
 5. If that fails, repeat from 1, with the deadline of the last intent that was committed.
 
 Leaving out any step loses or doubles a batch: docs/exactly-once.md shows the shortest way to each harm.
@@ -33,7 +34,7 @@ from adledger.pipeline.lanes.log_identity import (
 )
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
-from adledger.pipeline.records.columns import RecordRefs
+from adledger.pipeline.records.columns import U8, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.merge import OrderedRecords, merge_all
 from adledger.pipeline.stages.walk import walk
@@ -68,7 +69,7 @@ class Settlement:
         leader_epochs: tuple[int, ...],
         compute: Callable[[], Awaitable[Computed]],
     ) -> Settled:
-        """Settle a batch. `compute` is called only if there are no event rows.
+        """Settle a batch. `compute` is called only if there are no rows.
 
         `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now. Raises CommitFenced,
         CommitUnknown, LaneHalted.
@@ -87,7 +88,7 @@ class Settlement:
                 computed = None
                 if not as_intended(intent, records.refs, records.clock, leader_epochs):
                     return self._cut_again(intent, there)
-                if not (there["ledger"] or there["events"]):
+                if not any(there.values()):
                     computed = await compute()
                     intent = await self._as_computed(intent, leader_epochs, computed)
                     last = intent.send_by  # the later of the two: inserts from now on may arrive until then
@@ -122,7 +123,7 @@ class Settlement:
     ) -> Settled:
         """Insert the tables that have no rows (`there`: table -> rows). All but events derive from the event rows read back.
 
-        `computed` is None if there are event rows.
+        `computed` is None if there are rows.
         """
         sink = self._ports.sink
         if there["ledger"]:
@@ -137,7 +138,7 @@ class Settlement:
         if len(stored.judge_version):
             # On replicas a part may appear late: then its rows count, and so does the rule set that evaluated them.
             intent = replace(intent, judge_version=int(stored.judge_version[0]))
-        dead = self._dead_letters(intent, records, stored)
+        dead = await self._dead_letters(intent, records, stored, there["dead_letters"])
         rollup, entry = await self._delivery.derive(intent, events, dead)
         for table, columns, rows in (
             ("dead_letters", dead, intent.dead_rows),
@@ -181,8 +182,13 @@ class Settlement:
         )
         return intent if now == intent else await self._delivery.intend(now)
 
-    def _dead_letters(self, intent: Intent, records: OrderedRecords, stored: StoredEvents) -> Columns:
-        """Return the dead letters: the batch's records without an event row, with the reason that this release finds."""
+    async def _dead_letters(
+        self, intent: Intent, records: OrderedRecords, stored: StoredEvents, there: int
+    ) -> Columns:
+        """Return the dead letters: the batch's records without an event row.
+
+        Their reasons are those of the rows that are `there`; if there are none, those that this release finds.
+        """
         is_event = np.zeros(len(records.refs), bool)
         for topic in range(len(self._ports.topology.topics)):
             of_topic = records.refs.topic == topic
@@ -194,13 +200,30 @@ class Settlement:
         dead = np.flatnonzero(~is_event)
         self._check_whole("dead_letters (by the log)", len(dead), intent.dead_rows)
         refs = records.refs.take(dead)
-        reason = decode(refs, self._context).status.copy()
-        reason[reason == Malformed.OK] = Malformed.REJECTED_EARLIER
+        if there:
+            self._check_whole("dead_letters", there, len(dead))
+            reason = await self._stored_reasons(intent, refs)
+        else:
+            reason = decode(refs, self._context).status.copy()
+            reason[reason == Malformed.OK] = Malformed.REJECTED_EARLIER
         rows = dead_letters(refs, records.clock[dead], reason)
         if intent.malformed is not None:
             malformed = int(rows["records"].sum(dtype=np.uint64))
             self._check_whole("dead_letters (records, by the log)", malformed, intent.malformed)
         return rows
+
+    async def _stored_reasons(self, intent: Intent, refs: RecordRefs) -> U8:
+        """Return why records are malformed, by the rows in `dead_letters`: another release may have written them."""
+        stored = await self._ports.sink.stored_reasons(self._lane, intent.batch_no)
+        order = np.lexsort((refs.offset, refs.topic))
+        if not (
+            np.array_equal(refs.topic[order], stored.topic)
+            and np.array_equal(refs.offset[order], stored.offset)
+        ):
+            raise of_other_records(intent, "dead_letters")
+        reason = np.empty(len(refs), np.uint8)
+        reason[order] = stored.reason_code
+        return reason
 
     def _check_whole(self, table: str, found: int, intended: int) -> None:
         if found != intended:

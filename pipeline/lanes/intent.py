@@ -1,6 +1,6 @@
 """Intents: what a lane is about to write, as metadata committed with its offsets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -10,8 +10,13 @@ from adledger.sinks.sink import OffsetRange, Stamp
 METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""
 
-VERSION = 1
-"""The metadata's version; raised when older releases can no longer read it."""
+VERSION = 2
+"""The metadata's version; raised when older releases can no longer settle the batch as this one would.
+
+2: the decoder accepts more than before, and gives other reasons (docs/adr/0021-wire-contract.md). An older release would
+put its own reasons into the digest of dead letters that this one had written.
+"""
+READABLE_VERSIONS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Intent:
     release can tell "all" from "some" without decoding as this one does; `malformed` is how many records the rows of
     `dead_letters` cover (None, an older release's: one each). `is_override`: an operator override, which reads
     no records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
+    `version` is that of the metadata as committed; what this release commits has its own.
     """
 
     epoch: str
@@ -40,6 +46,7 @@ class Intent:
     is_override: bool = False
     leader_epochs: tuple[int, ...] = ()
     malformed: int | None = None
+    version: int = field(default=VERSION, compare=False)
 
     @property
     def stamp(self) -> Stamp:
@@ -48,12 +55,12 @@ class Intent:
 
     def with_send_by(self, send_by: int) -> "Intent":
         """Return the same intent with another deadline (server second)."""
-        return replace(self, send_by=send_by)
+        return replace(self, send_by=send_by, version=VERSION)
 
     def text(self) -> str:
         """Return the metadata to commit, at most METADATA_BYTES_MAX bytes."""
         fields = {
-            "v": VERSION, "epoch": self.epoch, "lane": self.lane, "batch": self.batch_no,
+            "v": self.version, "epoch": self.epoch, "lane": self.lane, "batch": self.batch_no,
             "ranges": [[r.topic, r.start, r.end] for r in self.ranges],
             "cut": [self.cut_time, self.cut_topic, self.cut_offset],
             "clock": [self.clock_before, self.clock_after],
@@ -72,7 +79,7 @@ class Intent:
         """Return the intent of a commit's metadata. Raises LaneHalted if it is not one."""
         try:
             f = orjson.loads(text)
-            if f["v"] != VERSION:  # first: another version may have other fields
+            if f["v"] not in READABLE_VERSIONS:  # first: another version may have other fields
                 _stop_version(where, f["v"])
             cut_time, cut_topic, cut_offset = f["cut"]
             clock_before, clock_after = f["clock"]
@@ -81,6 +88,7 @@ class Intent:
                 f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
                 cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
                 f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())), f.get("malformed"),
+                f["v"],
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise LaneHalted(
@@ -92,6 +100,6 @@ class Intent:
 
 def _stop_version(where: str, version: object) -> None:
     raise LaneHalted(
-        f"{where}: the committed intent has version {version}, this release knows {VERSION}",
+        f"{where}: the committed intent has version {version}, this release knows up to {VERSION}",
         remedy="run the release that committed it, or a newer one",
     )

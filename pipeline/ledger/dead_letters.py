@@ -1,30 +1,43 @@
 """Reading `dead_letters`: malformed records as they came, and why they are malformed."""
 
 import difflib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.ledger.queries import QueryClient, TableNames
-from adledger.schemas.wire import Malformed
+from adledger.pipeline.stages.malformed import MalformedReason, publisher_of, refusal_of
+from adledger.pipeline.stages.snippets import escaped
+from adledger.schemas.wire import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, Malformed
 
 MEANINGS = {
     Malformed.TOMBSTONE: "an empty or null value",
     Malformed.TOO_LARGE: "longer than the contract allows",
-    Malformed.NOT_JSON: "not valid JSON, or not valid UTF-8",
+    Malformed.NOT_JSON: "not JSON, or not UTF-8",
     Malformed.TOO_DEEP: "nested too deep",
     Malformed.NOT_AN_OBJECT: "valid JSON, but not an object",
     Malformed.REPEATED_KEY: "a key appears twice in the object",
     Malformed.MISSING_FIELD: "a required field is absent",
     Malformed.WRONG_TYPE: "a field has another JSON type than the contract's",
-    Malformed.OUT_OF_RANGE: "a number, length, currency, country or address outside the contract",
+    Malformed.OUT_OF_RANGE: "a number, text, length, currency, country or address outside the contract",
     Malformed.WRONG_TOPIC: "an event of the other kind's topic",
     Malformed.FROM_THE_FUTURE: "event_time is too far after its log time",
     Malformed.REJECTED_EARLIER: "an earlier release rejected it in a batch that was under way",
     Malformed.UNDECODABLE_BATCH: "a whole record batch that is not what its header says, or is too large",
 }
 
+EXAMINED_MAX = 5_000
+"""Dead letters are counted by field and publisher among the latest: each is decoded again, with its bytes in memory."""
+
+KEY_BYTES_SHOWN = 120
+"""Enough for what workers say of a batch: its size and its SHA-256."""
+
 _COLUMNS = "lane, batch_no, topic, offset, toUnixTimestamp64Milli(log_time), reason_code, key, value, records"
+_COLUMNS_TO_COUNT = _COLUMNS.replace("value", f"substring(value, 1, {RECORD_BYTES_MAX + 1})")
+"""More bytes change neither reason nor field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,49 @@ class DeadLetter:
         return datetime.fromtimestamp(self.log_time / 1000, UTC).isoformat(timespec="milliseconds")
 
 
+class Explained(NamedTuple):
+    """Why a record is malformed, as far as this release can tell; `publisher_id` None: not readable.
+
+    `why.reason` is the stored one. `accepted`: this release would accept the record, so that no field is at fault.
+    """
+
+    why: MalformedReason
+    publisher_id: int | None
+    accepted: bool
+
+
+def explain(letter: DeadLetter, kinds: Sequence[int]) -> Explained:
+    """Explain a dead letter by its bytes; `kinds` of the topics, as in Topology.kinds."""
+    if letter.reason_code == Malformed.UNDECODABLE_BATCH:
+        allowed = f"a whole batch of at most {BATCH_BYTES_MAX >> 20} MiB and {BATCH_RECORDS_MAX:,} records"
+        found = f"a {escaped(letter.key[:KEY_BYTES_SHOWN].decode('utf-8', 'backslashreplace'))}"
+        return Explained(MalformedReason(letter.reason_code, "", found, allowed), None, accepted=False)
+    kind = kinds[letter.topic] if letter.topic < len(kinds) else 0
+    why = refusal_of(letter.value, kind, letter.log_time)
+    publisher = publisher_of(letter.value)
+    if why is None:
+        return Explained(MalformedReason(letter.reason_code, "", "", ""), publisher, accepted=True)
+    return Explained(why._replace(reason=letter.reason_code), publisher, accepted=False)
+
+
+class Fault(NamedTuple):
+    """What dead letters are counted by; `field` "" where none is at fault, `publisher_id` None where not readable."""
+
+    reason: str
+    field: str
+    publisher_id: int | None
+    allowed: str
+
+
+def count_faults(letters: Sequence[DeadLetter], kinds: Sequence[int]) -> list[tuple[Fault, int]]:
+    """Return the faults with how many records have each, the most frequent first."""
+    found: Counter[Fault] = Counter()
+    for letter in letters:
+        why, publisher, _ = explain(letter, kinds)
+        found[Fault(letter.reason, why.field, publisher, why.allowed)] += letter.records
+    return sorted(found.items(), key=lambda item: (-item[1], item[0][:2], item[0].publisher_id or -1))
+
+
 def reason_name(code: int) -> str:
     """Return a reason's name as it is in ClickHouse."""
     return Malformed(code).name.lower()
@@ -86,12 +142,18 @@ def counts(client: QueryClient, tables: TableNames, lane: int | None) -> dict[st
 
 
 def latest(
-    client: QueryClient, tables: TableNames, *, reason_code: int | None, lane: int | None, rows_max: int
+    client: QueryClient,
+    tables: TableNames,
+    *,
+    reason_code: int | None,
+    lane: int | None,
+    rows_max: int,
+    to_count: bool = False,
 ) -> list[DeadLetter]:
-    """Return the dead letters with the latest log times, latest first."""
+    """Return the dead letters with the latest log times, latest first. `to_count`: with values cut for `count_faults`."""
     of_reason = "1" if reason_code is None else f"reason_code = {reason_code:d}"
     where = f"{_of_lane(lane)} AND {of_reason} ORDER BY log_time DESC, lane, topic, offset DESC LIMIT {rows_max:d}"
-    return _select(client, tables, where)
+    return _select(client, tables, where, _COLUMNS_TO_COUNT if to_count else _COLUMNS)
 
 
 def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int) -> DeadLetter | None:
@@ -101,9 +163,9 @@ def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset:
     return found[0] if found else None
 
 
-def _select(client: QueryClient, tables: TableNames, where: str) -> list[DeadLetter]:
+def _select(client: QueryClient, tables: TableNames, where: str, columns: str = _COLUMNS) -> list[DeadLetter]:
     rows = client.execute(
-        f"SELECT {_COLUMNS} FROM {tables('dead_letters')} WHERE {where}", settings={"strings_as_bytes": True}
+        f"SELECT {columns} FROM {tables('dead_letters')} WHERE {where}", settings={"strings_as_bytes": True}
     )
     return [DeadLetter(*row) for row in rows]
 

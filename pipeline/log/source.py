@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adledger.pipeline.records.encoded import Fetched
+from adledger.schemas.wire import EventType
+
+BOTH_KINDS = 0
+
+
+def topic_kinds(topics: int) -> tuple[int, ...]:
+    """Return which events each of one or two topics carries: 1 impressions, 2 clicks, 0 both."""
+    return (BOTH_KINDS,) if topics == 1 else (int(EventType.IMPRESSION), int(EventType.CLICK))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ import orjson
 from adledger.pipeline.kernels import decode as kernels
 from adledger.pipeline.kernels.memo import new_memo
 from adledger.pipeline.records.columns import I32, I64, Decoded, EventColumns, RecordRefs
-from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
+from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain, truncated
 from adledger.schemas.event_columns import EVENT_DTYPES
-from adledger.schemas.wire import Malformed
+from adledger.schemas.wire import PAGE_URL_BYTES_MAX, USER_AGENT_BYTES_MAX, Malformed
 
 __all__ = ["DecodeContext", "decode", "pages", "user_agents"]
 
@@ -95,13 +95,15 @@ def _decode_slowly(decoded: Decoded, rows: I64, context: DecodeContext) -> None:
 
 
 def user_agents(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
-    """Return the user agents (UTF-8) of decodable rows; valid while the refs' holders live."""
-    return _texts(decoded, rows, 0, decoded.ua_at, decoded.ua_len)
+    """Return the user agents (UTF-8), truncated where they are too long, of decodable rows; valid while the refs' holders live."""
+    found = _texts(decoded, rows, 0, decoded.ua_at, decoded.ua_len)
+    return [truncated(text, USER_AGENT_BYTES_MAX) for text in found]
 
 
 def pages(decoded: Decoded, rows: Iterable[int]) -> list[bytes]:
-    """Return the page URLs (UTF-8) of decodable rows; valid while the refs' holders live."""
-    return _texts(decoded, rows, 1, decoded.page_at, decoded.page_len)
+    """Return the page URLs (UTF-8), truncated where they are too long, of decodable rows; valid while the refs' holders live."""
+    found = _texts(decoded, rows, 1, decoded.page_at, decoded.page_len)
+    return [truncated(text, PAGE_URL_BYTES_MAX) for text in found]
 
 
 def _texts(decoded: Decoded, rows: Iterable[int], which: int, at: I32, length: I32) -> list[bytes]:

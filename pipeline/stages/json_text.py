@@ -1,12 +1,13 @@
-"""What orjson does not report about a JSON text: a repeated key, its depth, whether a very deep one is valid.
+r"""What orjson does not report about a JSON text: a repeated key, its depth, and whether one that it refuses is valid.
 
-All functions are linear in the text, and none recurses deeper than the measured depth of the text.
+JSON is RFC 8259 by its grammar, in UTF-8: numbers may have any size, and `\uXXXX` may be half a surrogate pair. All
+functions are linear in the text, and none recurses deeper than the measured depth of the text.
 """
 
 import json
 import re
-
-import orjson
+from collections.abc import Callable
+from typing import NoReturn
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
@@ -21,6 +22,38 @@ _NAME = _STRING_MARK
 _VALUE = _OTHER_MARK + _STRING_MARK + "[{"
 _END = ""
 
+INTEGER_DIGITS_MAX = 1_000
+"""An integer with more digits is read as another that is too large as well: Python's parser is quadratic."""
+
+
+class Members(list[tuple[str, object]]):
+    """An object as `parse` returns it: its members in order, repeated names included."""
+
+
+def parse(text: bytes, parse_float: Callable[[str], float] = float) -> object:
+    """Return any valid JSON text as Python values, objects as Members. Raises ValueError where it is not JSON.
+
+    Accepts what orjson does, and also lone surrogates and numbers that no double holds (as infinity). A text that may be
+    deeper than Python's recursion limit must be measured first.
+    """
+    decoder = json.JSONDecoder(
+        object_pairs_hook=Members,
+        parse_int=_integer,
+        parse_float=parse_float,
+        parse_constant=_refuse_constant,
+    )
+    return decoder.decode(text.decode())
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) <= INTEGER_DIGITS_MAX:
+        return int(digits)
+    return -(10**INTEGER_DIGITS_MAX) if digits.startswith("-") else 10**INTEGER_DIGITS_MAX
+
 
 def repeats_a_key(text: bytes, tree: dict[str, object]) -> bool:
     """Whether the valid JSON object `text` has two members with the same (unescaped) name.
@@ -30,7 +63,8 @@ def repeats_a_key(text: bytes, tree: dict[str, object]) -> bool:
     """
     if b"\\" not in text and text.count(b'"') == 2 * _count_strings(tree):
         return False
-    members = json.loads(text.decode(), object_pairs_hook=tuple)
+    members = parse(text)
+    assert isinstance(members, Members)
     return len({name for name, _ in members}) < len(members)
 
 
@@ -56,17 +90,19 @@ def _count_strings(tree: dict[str, object]) -> int:
 
 def is_deeper_than(text: bytes, depth_max: int) -> bool:
     """Whether more than `depth_max` objects and arrays are open at one place of the valid JSON `text`."""
-    if not may_be_deeper_than(text, depth_max):
-        return False
-    depth = 0
+    return may_be_deeper_than(text, depth_max) and depth_of(text) > depth_max
+
+
+def depth_of(text: bytes) -> int:
+    """Return how many objects and arrays are open at the deepest place of the valid JSON `text`."""
+    depth = deepest = 0
     for byte in _STRINGS.sub(b"", text):
         if byte in b"[{":
             depth += 1
-            if depth > depth_max:
-                return True
+            deepest = max(deepest, depth)
         elif byte in b"]}":
             depth -= 1
-    return False
+    return deepest
 
 
 def may_be_deeper_than(text: bytes, depth_max: int) -> bool:
@@ -75,10 +111,10 @@ def may_be_deeper_than(text: bytes, depth_max: int) -> bool:
 
 
 def is_valid(text: bytes) -> bool:
-    """Whether `text` is valid JSON, however deep: strings and numbers by orjson, structure by a stack."""
+    """Whether `text` is valid JSON, however deep: strings and numbers by `parse`, structure by a stack."""
     try:
-        orjson.loads(b"[" + b",".join(_SCALARS.findall(text)) + b"]")
-    except orjson.JSONDecodeError:
+        parse(b"[" + b",".join(_SCALARS.findall(text)) + b"]")
+    except ValueError:
         return False
     return _is_sound(_structure(text))
 

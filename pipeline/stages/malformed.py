@@ -1,32 +1,32 @@
-"""Why a record is malformed, in words: the reason, the field, what was found there, and what the contract allows.
+"""Why a record is malformed, in words: which field, what was found in it, and what the contract allows.
 
 The decoder decides (`decode_plain`); this explains its decision to operators, one record at a time.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from adledger.pipeline.stages.field_rules import FIELDS
+from adledger.pipeline.stages.json_text import Members, depth_of, parse
 from adledger.pipeline.stages.rfc3339 import parse_ms
 from adledger.pipeline.stages.slow_path import DecodeContext, decode_plain
+from adledger.pipeline.stages.snippets import SentFloat, bytes_snippet, json_snippet, snippet
 from adledger.schemas import wire
 from adledger.schemas.wire import Malformed
-
-SHOWN_CHARS_MAX = 60
-"""At most this much of a value is shown."""
-
-INTEGER_DIGITS_MAX = 1_000
 
 _CONTEXT = DecodeContext(0, 1, (0, 1, 2), wire.currency_code("USD"))
 _SECONDS_MAX = 10**11
 """A whole number below this that should be milliseconds since 2000 is in seconds; above 10^14, in microseconds."""
-_MICROSECONDS_MIN = 10**14
+_MICROSECONDS_MIN, _NANOSECONDS_MIN = 10**14, 10**17
+_PUBLISHER = re.compile(rb'"publisher_id"[ \t\r\n]*:[ \t\r\n]*(0|[1-9][0-9]{0,9})(?=[ \t\r\n]*[,}])')
+_ONE_OBJECT = "one JSON object in UTF-8"
 
 
 class MalformedReason(NamedTuple):
-    """Why a record is malformed. `field`, `found` and `allowed` are "" where the reason is not about a field."""
+    """Why a record is malformed. `field` is "" where the reason is not about a field; `found` is bounded and escaped."""
 
     reason: int
     field: str
@@ -35,89 +35,10 @@ class MalformedReason(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as a readable sentence."""
-        reason = Malformed(self.reason).name.lower().replace("_", " ")
-        if not self.field:
-            return f"{reason}: {self.allowed}" if self.allowed else reason
-        found = f" is {self.found}" if self.found else ""
-        return f"{reason}: {self.field}{found}; allowed: {self.allowed}"
-
-
-class _Field(NamedTuple):
-    """The contract of a field: its JSON type, what it allows in words, and whether a value is in range."""
-
-    types: tuple[type, ...]
-    allowed: str
-    fits: Callable[[Any], bool]
-    required: bool = True
-
-
-def _integer(most: int, *, required: bool = True) -> _Field:
-    return _Field((int,), f"an integer from 0 to {most:,}", lambda value: 0 <= value <= most, required)
-
-
-def _text(least: int, most: int) -> _Field:
-    return _Field(
-        (str,), f"a string of {least} to {most:,} bytes", lambda value: least <= len(value.encode()) <= most
-    )
-
-
-def _capitals(count: int, *, or_empty: bool) -> _Field:
-    allowed = f"{count} capital letters" + (", or empty" if or_empty else "")
-
-    def fits(value: str) -> bool:
-        return (or_empty and not value) or (
-            len(value) == count and value.isascii() and value.isalpha() and value.isupper()
-        )
-
-    return _Field((str,), allowed, fits, required=False)
-
-
-def _is_time(value: int | str) -> bool:
-    ms = parse_ms(value) if isinstance(value, str) else value
-    return ms is not None and wire.EVENT_TIME_MS_MIN <= ms < wire.EVENT_TIME_MS_MAX
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
-_BOOLEAN = _Field((bool,), "true or false", lambda _: True, required=False)
-
-FIELDS: Mapping[str, _Field] = {
-    "event_type": _Field((str,), '"impression" or "click"', lambda value: value in {"impression", "click"}),
-    "event_id": _text(1, wire.EVENT_ID_BYTES_MAX),
-    "event_time": _Field((int, str), "milliseconds since 1970 or RFC 3339 text, from 2000 to 2099", _is_time),
-    **{
-        name: _integer(wire.UINT32_MAX)
-        for name in ("publisher_id", "site_id", "campaign_id", "creative_id", "advertiser_id")
-    },
-    "placement_id": _integer(wire.UINT32_MAX, required=False),
-    "user_id": _text(0, wire.USER_ID_BYTES_MAX),
-    "ip": _Field((str,), "an IPv4 or IPv6 address", _is_address),
-    "user_agent": _text(0, wire.USER_AGENT_BYTES_MAX),
-    "page_url": _text(0, wire.PAGE_URL_BYTES_MAX),
-    "price_micros": _integer(wire.PRICE_MICROS_MAX),
-    "impression_id": _text(1, wire.IMPRESSION_ID_BYTES_MAX),
-    "currency": _capitals(3, or_empty=False),
-    "country": _capitals(2, or_empty=True),
-    "width": _integer(wire.UINT16_MAX, required=False),
-    "height": _integer(wire.UINT16_MAX, required=False),
-    "is_prefetch": _BOOLEAN,
-    "is_test": _BOOLEAN,
-}
-"""The contract's fields, in the order in which they are checked."""
-
-_WHOLE: Mapping[int, str] = {
-    Malformed.TOMBSTONE: "a JSON object, not an empty value",
-    Malformed.TOO_LARGE: f"at most {wire.RECORD_BYTES_MAX:,} bytes",
-    Malformed.NOT_JSON: "one JSON object in UTF-8",
-    Malformed.TOO_DEEP: f"objects and arrays nested at most {wire.NESTING_DEPTH_MAX} deep",
-    Malformed.NOT_AN_OBJECT: "one JSON object",
-}
+        text = Malformed(self.reason).name.lower().replace("_", " ")
+        if self.found:
+            text += f": {self.field} is {self.found}" if self.field else f": {self.found}"
+        return f"{text}; allowed: {self.allowed}" if self.allowed else text
 
 
 def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> MalformedReason | None:
@@ -125,80 +46,107 @@ def refusal_of(value: bytes | None, topic_kind: int, log_time: int) -> Malformed
     reason = decode_plain(value, None, topic_kind, log_time, _CONTEXT)
     if not isinstance(reason, Malformed):
         return None
-    if value is None or reason in _WHOLE:
-        return MalformedReason(reason, "", "", _WHOLE.get(reason, ""))
+    if reason in _OF_THE_RECORD:
+        allowed, found = _OF_THE_RECORD[reason]
+        return MalformedReason(reason, "", found(value or b""), allowed)
+    tree = parse(value or b"", SentFloat)
+    assert isinstance(tree, Members), "the reason is about its fields"
     if reason == Malformed.REPEATED_KEY:
-        members: list[tuple[str, Any]] = json.loads(value, object_pairs_hook=list, parse_int=_integer_of)
-        names = Counter(name for name, _ in members)
-        return MalformedReason(reason, _short(names.most_common(1)[0][0]), "repeated", "each key once")
-    event: dict[str, Any] = json.loads(value, parse_int=_integer_of)
-    if reason == Malformed.WRONG_TOPIC:
-        kind = {1: "impressions", 2: "clicks"}[topic_kind]
-        return MalformedReason(
-            reason, "event_type", _shown(event["event_type"]), f"only {kind} in this topic"
-        )
-    if reason == Malformed.FROM_THE_FUTURE:
-        allowed = f"at most {wire.FUTURE_MS_MAX // 60_000} minutes after its log time"
-        return MalformedReason(reason, "event_time", _shown(event["event_time"]), allowed)
-    return _of_a_field(reason, event)
+        [(name, times)] = Counter(name for name, _ in tree).most_common(1)
+        return MalformedReason(reason, snippet(name), f"there {times:,} times", "each key once")
+    return _of_a_field(reason, dict(tree), topic_kind, log_time)
 
 
 def publisher_of(value: bytes | None) -> int | None:
-    """Return the publisher that a malformed record names, where it is readable."""
+    """Return the publisher that a malformed record names, where it is readable: also in what is not whole JSON."""
     try:
-        event = json.loads(value or b"")
-        publisher = event["publisher_id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+        tree = parse(value or b"")
+    except (ValueError, RecursionError):
+        found = set(_PUBLISHER.findall(value or b""))
+        publisher: object = int(found.pop()) if len(found) == 1 else None
+    else:
+        publisher = dict(tree).get("publisher_id") if isinstance(tree, Members) else None
     return publisher if type(publisher) is int and 0 <= publisher <= wire.UINT32_MAX else None
 
 
-def _integer_of(digits: str) -> int:
-    """Return an integer; for one with too many digits for Python to parse, another that is too large as well."""
-    return int(digits) if len(digits) <= INTEGER_DIGITS_MAX else 10**INTEGER_DIGITS_MAX
-
-
-def _of_a_field(reason: Malformed, event: dict[str, Any]) -> MalformedReason:
+def _of_a_field(
+    reason: Malformed, event: dict[str, object], topic_kind: int, log_time: int
+) -> MalformedReason:
     """Return the first field that has the reason."""
+    if reason == Malformed.WRONG_TOPIC:
+        kind = {1: "impressions", 2: "clicks"}[topic_kind]
+        return MalformedReason(
+            reason, "event_type", json_snippet(event["event_type"]), f"only {kind} in this topic"
+        )
+    if reason == Malformed.FROM_THE_FUTURE:
+        allowed = f"at most {wire.FUTURE_MS_MAX // 60_000} minutes after its log time"
+        return MalformedReason(reason, "event_time", _ahead(event["event_time"], log_time), allowed)
     is_click = event.get("event_type") == "click"
-    for name, field in FIELDS.items():
+    for name, rule in FIELDS.items():
         if name == "impression_id" and not is_click:
             continue
-        if name not in event:
-            if reason == Malformed.MISSING_FIELD and field.required:
-                return MalformedReason(reason, name, "absent", field.allowed)
+        if name not in event or (event[name] is None and not rule.required):
+            if reason == Malformed.MISSING_FIELD and rule.required:
+                return MalformedReason(reason, name, "absent", rule.allowed)
             continue
         value = event[name]
-        has_type = type(value) in field.types
+        has_type = type(value) in rule.types
         if reason == Malformed.WRONG_TYPE and not has_type:
-            return MalformedReason(reason, name, _shown(value), field.allowed)
-        if reason == Malformed.OUT_OF_RANGE and has_type and not field.fits(value):
-            return MalformedReason(reason, name, _shown(value) + _unit(name, value), field.allowed)
+            return MalformedReason(reason, name, json_snippet(value), rule.allowed)
+        if reason == Malformed.OUT_OF_RANGE and has_type and not rule.fits(value):
+            return MalformedReason(reason, name, json_snippet(value) + _remark(name, value), rule.allowed)
     return MalformedReason(reason, "", "", "")
 
 
-def _unit(name: str, value: object) -> str:
-    """Return the unit of an event time, where it is evident."""
+def _no_json(value: bytes) -> str:
+    """Return where a text stops being JSON, and what is there."""
+    what, at = "not JSON", 0
+    try:
+        parse(value)
+    except UnicodeDecodeError as error:
+        what, at = "not UTF-8", error.start
+    except json.JSONDecodeError as error:
+        what, at = (
+            error.msg[0].lower() + error.msg[1:].removesuffix(" at").removesuffix(" starting"),
+            len(error.doc[: error.pos].encode()),
+        )
+    except (ValueError, RecursionError) as error:  # a constant; brackets that are never closed, at any depth
+        return snippet(str(error)) if isinstance(error, ValueError) else "brackets that don't match"
+    rest = bytes_snippet(value[at:])
+    return f"{what} at byte {at:,}: {rest}" if rest else f"{what} at its end"
+
+
+def _ahead(event_time: object, log_time: int) -> str:
+    ms = parse_ms(event_time) if isinstance(event_time, str) else event_time
+    assert isinstance(ms, int), "else it would be out of range"
+    return f"{json_snippet(event_time)}, {(ms - log_time) / 1000:,.3f} s after its log time"
+
+
+def _remark(name: str, value: object) -> str:
+    """Return what the snippet of a value does not tell: the unit of a time, that a text is not valid Unicode."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return " (half of a surrogate pair)"
+        return ""
     if name != "event_time" or not isinstance(value, int):
         return ""
     if wire.EVENT_TIME_MS_MIN // 1000 <= value < _SECONDS_MAX:
         return " (seconds)"
-    return (
-        " (microseconds)"
-        if _MICROSECONDS_MIN <= value < 10**17
-        else " (nanoseconds)"
-        if value >= 10**17
-        else ""
-    )
+    if value >= _NANOSECONDS_MIN:
+        return " (nanoseconds)"
+    return " (microseconds)" if value >= _MICROSECONDS_MIN else ""
 
 
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) <= SHOWN_CHARS_MAX:
-        return text
-    size = f" ({len(value.encode()):,} bytes)" if isinstance(value, str) else ""
-    return f"{text[:SHOWN_CHARS_MAX]}...{size}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}..."
+_OF_THE_RECORD: Mapping[Malformed, tuple[str, Callable[[bytes], str]]] = {
+    Malformed.TOMBSTONE: (_ONE_OBJECT, lambda _: "empty"),
+    Malformed.TOO_LARGE: (f"at most {wire.RECORD_BYTES_MAX:,} bytes", lambda value: f"{len(value):,} bytes"),
+    Malformed.NOT_JSON: (_ONE_OBJECT, _no_json),
+    Malformed.TOO_DEEP: (
+        f"objects and arrays nested at most {wire.NESTING_DEPTH_MAX} deep",
+        lambda value: f"nested {depth_of(value):,} deep",
+    ),
+    Malformed.NOT_AN_OBJECT: (_ONE_OBJECT, lambda value: json_snippet(parse(value, SentFloat))),
+}
+"""Reasons that are not about a field: what is allowed, and how to show what was found."""

@@ -1,10 +1,10 @@
-"""RFC 3339 timestamps as milliseconds since the epoch."""
+"""RFC 3339 timestamps as milliseconds since the epoch; offsets also without a colon, as `%z` and Java's `Z` write them."""
 
 import re
 from datetime import date
 
 _TIMESTAMP = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):?(\d\d))", re.ASCII
 )
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _DAY_SECONDS = 86_400
@@ -13,8 +13,8 @@ _DAY_SECONDS = 86_400
 def parse_ms(text: str) -> int | None:
     """Return ms since the epoch, UTC, or None if the text is not an RFC 3339 date-time.
 
-    Date and time are separated by "T", "t" or one space; the zone is "Z", "z" or an offset up to 23:59 and may
-    not be absent. Fractions of a second have any number of digits; anything below a millisecond is cut off.
+    Date and time are separated by "T", "t" or one space; the zone is "Z", "z" or an offset up to 23:59, with or without
+    its colon, and may not be absent. Fractions of a second have any number of digits; anything below a millisecond is cut off.
     Second 60 is accepted where leap seconds occur, 23:59:60 UTC at the end of June and December, and equals the
     second after it, as in POSIX time.
     """

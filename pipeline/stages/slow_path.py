@@ -1,34 +1,36 @@
-"""The slow path: decodes one record with orjson and plain Python. It defines the contract; the fast path must agree.
+r"""The slow path: decodes one record with orjson and plain Python. It defines the contract; the fast path must agree.
 
 What docs/events.md leaves open is decided here:
 
 - The reason is the first of `Malformed` that applies to the record as a whole, in the order of its numbers.
-- Valid JSON is RFC 8259 as orjson implements it: UTF-8 without a byte order mark, no lone surrogates, no NaN, and no
-  number that rounds to an infinite double (1e400) anywhere.
+- Valid JSON is RFC 8259 by its grammar: UTF-8 without a byte order mark, no NaN. A lone surrogate (`"\ud800"`) and a number
+  that no double holds (1e400) are valid, and ignored in unknown fields; a known field with one is out of range or has a
+  wrong type.
 - Depth counts the objects and arrays that are open at one place, including the record's own.
 - A key is repeated where the record's object has two members whose names are equal after unescaping. Objects
   inside unknown fields are not inspected: they are ignored as long as they are valid JSON.
 - `-0` is the integer 0. An integer of any size has the right type and is at worst out of range; 1.0 and 1e3
-  have the wrong type. `null` is a wrong type for an optional field too.
+  have the wrong type. An optional field that is `null` counts as absent; for a required one it is a wrong type.
 - `event_time` as a string is RFC 3339 as in `adledger.pipeline.stages.rfc3339`; any other string is out of range.
-- `currency` and `country` are capitals A-Z; they are not checked against ISO's lists.
+- `currency` is three capitals A-Z, `country` two letters A-Z or a-z, stored as capitals; they are not checked against
+  ISO's lists.
+- A longer `user_agent` or `page_url` is truncated after the last character (code point) that fits, and flagged. What is
+  truncated is hashed and stored; the whole string must be valid.
 - `ip` is what Python's `ipaddress` parses (RFC 4291 text, IPv4 without leading zeros) without a zone id;
   `::ffff:1.2.3.4` and `1.2.3.4` are the same address and stored alike.
 - `impression_id` is a field of clicks; on an impression it is unknown, and ignored.
-- Lengths are those of the unescaped UTF-8 bytes. The hash of an empty text is that of no bytes (not 0).
+- Lengths are of the unescaped UTF-8 bytes. The hash of an empty text is that of no bytes (not 0).
 - A record is `MISROUTED` where its key is null, is not the bytes of `user_id` (of `ip` as sent where `user_id`
   is empty), or does not belong to the lane by murmur2.
 """
 
-import json
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
-import orjson
-
-from adledger.pipeline.stages.json_text import is_deeper_than, is_valid, may_be_deeper_than, repeats_a_key
+from adledger.pipeline.stages.json_text import Members, parse
 from adledger.pipeline.stages.plain_hashes import partition_of, xxh64
+from adledger.pipeline.stages.record_object import object_of
 from adledger.pipeline.stages.rfc3339 import parse_ms
 from adledger.schemas import wire
 from adledger.schemas.wire import EventType, Flag, Malformed
@@ -113,31 +115,15 @@ def decode_plain(
     value: bytes | None, key: bytes | None, topic_kind: int, log_time: int, context: DecodeContext
 ) -> PlainEvent | Malformed:
     """Decode one record, or return why it is malformed. `topic_kind` is as in `DecodeContext.kinds`, log_time in ms."""
-    event = _parse(value)
+    event = object_of(value)
     if isinstance(event, Malformed):
         return event
     assert value is not None
+    for name in _OPTIONAL:
+        if name in event and event[name] is None:
+            del event[name]
     reason = _check_types(value, event)
     return reason or _decode_fields(event, key, topic_kind, log_time, context)
-
-
-def _parse(value: bytes | None) -> dict[str, Any] | Malformed:
-    """Return the record's object, or why it has none."""
-    if not value:
-        return Malformed.TOMBSTONE
-    if len(value) > wire.RECORD_BYTES_MAX:
-        return Malformed.TOO_LARGE
-    try:
-        tree = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        # orjson has a depth limit, too; ours is lower, so a text that only exceeds orjson's is too deep here.
-        is_deep = may_be_deeper_than(value, wire.NESTING_DEPTH_MAX) and is_valid(value)
-        return Malformed.TOO_DEEP if is_deep else Malformed.NOT_JSON
-    if is_deeper_than(value, wire.NESTING_DEPTH_MAX):
-        return Malformed.TOO_DEEP
-    if type(tree) is not dict:
-        return Malformed.NOT_AN_OBJECT
-    return Malformed.REPEATED_KEY if repeats_a_key(value, tree) else tree
 
 
 def _check_types(value: bytes, event: dict[str, Any]) -> Malformed:
@@ -164,7 +150,11 @@ def _check_types(value: bytes, event: dict[str, Any]) -> Malformed:
 
 def _is_big_integer(value: bytes, name: str, held: object) -> bool:
     """Whether a number that orjson read as a float was written as an integer, too big for 64 bits."""
-    return type(held) is float and abs(held) >= _INT64_MAX and type(json.loads(value.decode())[name]) is int
+    if type(held) is not float or abs(held) < _INT64_MAX:
+        return False
+    tree = parse(value)
+    assert isinstance(tree, Members)
+    return any(member == name and type(number) is int for member, number in tree)
 
 
 def _decode_fields(
@@ -177,9 +167,13 @@ def _decode_fields(
         event_time = parse_ms(event_time)
     address = _parse_ip(event["ip"])
     currency, country = event.get("currency"), event.get("country", "")
-    id_bytes, user_bytes = event["event_id"].encode(), event["user_id"].encode()
-    ua_bytes, page_bytes = event["user_agent"].encode(), event["page_url"].encode()
-    impression_bytes = event["impression_id"].encode() if event_type == EventType.CLICK else b""
+    is_click = event_type == EventType.CLICK
+    try:
+        id_bytes, user_bytes = event["event_id"].encode(), event["user_id"].encode()
+        ua_bytes, page_bytes = event["user_agent"].encode(), event["page_url"].encode()
+        impression_bytes = event["impression_id"].encode() if is_click else b""
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return Malformed.OUT_OF_RANGE
     if (
         event_type is None
         or event_time is None
@@ -188,17 +182,17 @@ def _decode_fields(
         or not _are_in_range(event)
         or not 1 <= len(id_bytes) <= wire.EVENT_ID_BYTES_MAX
         or len(user_bytes) > wire.USER_ID_BYTES_MAX
-        or len(ua_bytes) > wire.USER_AGENT_BYTES_MAX
-        or len(page_bytes) > wire.PAGE_URL_BYTES_MAX
-        or (event_type == EventType.CLICK and not 1 <= len(impression_bytes) <= wire.IMPRESSION_ID_BYTES_MAX)
+        or (is_click and not 1 <= len(impression_bytes) <= wire.IMPRESSION_ID_BYTES_MAX)
         or not (currency is None or _is_capitals(currency, 3))
-        or not (country == "" or _is_capitals(country, 2))
+        or not (country == "" or _is_capitals(_capitals(country), 2))
     ):
         return Malformed.OUT_OF_RANGE
     if topic_kind not in {0, event_type}:
         return Malformed.WRONG_TOPIC
     if event_time > log_time + wire.FUTURE_MS_MAX:
         return Malformed.FROM_THE_FUTURE
+    user_agent = truncated(ua_bytes, wire.USER_AGENT_BYTES_MAX)
+    page_url = truncated(page_bytes, wire.PAGE_URL_BYTES_MAX)
     return PlainEvent(
         event_type_code=int(event_type),
         event_time=event_time,
@@ -210,24 +204,35 @@ def _decode_fields(
         placement_id=event.get("placement_id", 0),
         id_hash=xxh64(id_bytes),
         user_hash=xxh64(user_bytes),
-        ua_hash=xxh64(ua_bytes),
-        page_hash=xxh64(page_bytes),
-        impression_hash=xxh64(impression_bytes) if event_type == EventType.CLICK else 0,
+        ua_hash=xxh64(user_agent),
+        page_hash=xxh64(page_url),
+        impression_hash=xxh64(impression_bytes) if is_click else 0,
         ip_hi=address >> 64,
         ip_lo=address & (2**64 - 1),
         price_micros=event["price_micros"],
         currency_code=context.default_currency if currency is None else wire.currency_code(currency),
-        country_code=wire.country_code(country),
+        country_code=wire.country_code(_capitals(country)),
         width_px=event.get("width", 0),
         height_px=event.get("height", 0),
-        flags=_flags(event, user_bytes, key, context),
-        user_agent=ua_bytes,
-        page_url=page_bytes,
+        flags=_flags(event, user_bytes, key, context)
+        | (len(user_agent) < len(ua_bytes)) << Flag.UA_TRUNCATED
+        | (len(page_url) < len(page_bytes)) << Flag.PAGE_TRUNCATED,
+        user_agent=user_agent,
+        page_url=page_url,
     )
 
 
+def truncated(text: bytes, bytes_max: int) -> bytes:
+    """Return the longest beginning of a UTF-8 text that has at most `bytes_max` bytes and ends with a character."""
+    if len(text) <= bytes_max:
+        return text
+    while text[bytes_max] & 0xC0 == 0x80:  # a byte inside a character
+        bytes_max -= 1
+    return text[:bytes_max]
+
+
 def _flags(event: dict[str, Any], user_bytes: bytes, key: bytes | None, context: DecodeContext) -> int:
-    """Return the bits of `Flag`."""
+    """Return the bits of `Flag` that don't follow from lengths."""
     due = user_bytes or event["ip"].encode()
     routed = key == due and partition_of(due, context.partitions) == context.lane
     return (
@@ -246,6 +251,11 @@ def _are_in_range(event: dict[str, Any]) -> bool:
         if value is not None and not 0 <= value <= most:
             return False
     return True
+
+
+def _capitals(text: str) -> str:
+    """Return the text with its letters a-z as capitals; other text has none (`"ß".upper()` is "SS")."""
+    return text.upper() if text.isascii() else text
 
 
 def _is_capitals(text: str, length: int) -> bool:

@@ -274,6 +274,21 @@ class SinkContract:
         stored = await harness.sink.stored_events(lane, 1)
         assert len(stored.offset) == len(stored.columns) == 0
 
+    async def test_stored_reasons_are_the_batchs_by_topic_and_offset(
+        self, harness: Harness, lane: int
+    ) -> None:
+        """Every dead letter of this batch only, with dtypes; of a batch that was never written there are none."""
+        await harness.sink.insert("dead_letters", dead_letters([b"x"]), await self.stamp(harness, lane, 1))
+        written = {**dead_letters([b"x"] * 300), "topic": np.arange(300, dtype="u1") % 2}
+        written |= {"offset": np.arange(300)[::-1].copy(), "reason_code": np.arange(300, dtype="u1") % 13 + 1}
+        await harness.sink.insert("dead_letters", written, await self.stamp(harness, lane, 2))
+        stored = await harness.sink.stored_reasons(lane, 2)
+        order = np.lexsort((written["offset"], written["topic"]))
+        for name in ("topic", "offset", "reason_code"):
+            assert np.array_equal(getattr(stored, name), written[name][order]), name
+            assert getattr(stored, name).dtype == PROTOCOL_COLUMNS["dead_letters"][name], name
+        assert len((await harness.sink.stored_reasons(lane, 3)).offset) == 0
+
     async def test_identities_are_the_firsts_in_time_and_before_the_batch(
         self, harness: Harness, lane: int
     ) -> None:

@@ -183,6 +183,7 @@ class Runs:
 
     count = 0
     evaluator: RuleEvaluator | None = None
+    limits = LIMITS
 
     def __init__(self, log: Path, source: type[FilesSource] = FilesSource) -> None:
         Runs.count += 1
@@ -196,20 +197,24 @@ class Runs:
         return RulesInForce(self.evaluator or RuleEvaluator.none())
 
     async def to_the_end(self) -> None:
-        while True:
-            worker = Worker(
-                self._source(self._log, self._group), self.sink, LIMITS,
-                cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.lines.append),
-                rules_in_force=self.rules_in_force(),
-            )  # fmt: skip
-            try:
-                assert await worker.run()
-            except AdledgerError as error:
-                if "Crash()" not in error.message:
-                    raise
-                self.crashes += 1
-            else:
-                return
+        while not await self.of_one_worker():
+            pass
+
+    async def of_one_worker(self) -> bool:
+        """Return whether it has caught up, or has died."""
+        worker = Worker(
+            self._source(self._log, self._group), self.sink, self.limits,
+            cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.lines.append),
+            rules_in_force=self.rules_in_force(),
+        )  # fmt: skip
+        try:
+            assert await worker.run()
+        except AdledgerError as error:
+            if "Crash()" not in error.message:
+                raise
+            self.crashes += 1
+            return False
+        return True
 
     def rows(self) -> dict[str, list[tuple[str, ...]]]:
         """Return table -> its rows in a fixed order, without the deadlines, which always differ."""

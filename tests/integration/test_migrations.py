@@ -113,7 +113,7 @@ def test_reasons_in_v_events_are_the_contracts(client: Client, database: str) ->
 
 def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> None:
     """It shows codes, flags, address, money and dimension strings of an event in readable form."""
-    flags = 1 << Flag.HAS_WIDTH | 1 << Flag.PREFETCH | 1 << Flag.MISROUTED
+    flags = 1 << Flag.HAS_WIDTH | 1 << Flag.PREFETCH | 1 << Flag.MISROUTED | 1 << Flag.PAGE_TRUNCATED
     reasons = 1 << Reason.MISROUTED | 1 << Reason.PERIODIC | 1 << 63
     insert(
         client, f"{database}.events", lane=1, send_by=4_000_000_000, event_type_code=2,
@@ -124,12 +124,18 @@ def test_v_events_says_what_the_numbers_mean(client: Client, database: str) -> N
     client.execute(f"INSERT INTO {database}.user_agents SELECT 7, 'Mozilla' FROM numbers(2)")
     (row,) = client.execute(
         "SELECT event_type, class, reasons, toString(money), currency, country, toString(ip), width, height, "
-        f"is_prefetch, is_test, misrouted, user_agent, page_url, toString(event_time) FROM {database}.v_events"
+        "is_prefetch, is_test, misrouted, user_agent, page_url, toString(event_time), user_agent_truncated, "
+        f"page_url_truncated FROM {database}.v_events"
     )
     assert row == (
         "click", "sivt", ["MISROUTED", "PERIODIC", "BIT_63"], "-0.000000001", "EUR", "DE", "2001:db8::1", 300, None,
-        True, False, True, "Mozilla", "", "2026-01-02 03:04:05.678",
+        True, False, True, "Mozilla", "", "2026-01-02 03:04:05.678", False, True,
     )  # fmt: skip
+    of_ip = (
+        f"SELECT user_agent_truncated, page_url_truncated FROM {database}.v_events_of_ip(ip = '2001:db8::1')"
+    )
+    of_table = f"SELECT user_agent_truncated, page_url_truncated FROM {database}.events"
+    assert client.execute(of_ip) == client.execute(of_table) == [(False, True)]
 
 
 def test_views_sum_beyond_64_bits(client: Client, database: str) -> None:

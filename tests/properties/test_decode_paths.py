@@ -13,8 +13,9 @@ from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, pages, user_agents
 from adledger.pipeline.stages.plain_hashes import xxh64
 from adledger.pipeline.stages.slow_path import PlainEvent, decode_plain
+from adledger.schemas import wire
 from adledger.schemas.event_columns import EVENT_DTYPES
-from adledger.schemas.wire import Malformed
+from adledger.schemas.wire import Flag, Malformed
 from tests.support import wire_texts as wt
 
 CONTEXT = DecodeContext(lane=wt.LANE, partitions=wt.PARTITIONS, kinds=(1, 2, 0), default_currency=4_711)
@@ -54,14 +55,20 @@ def test_fuzzed_records(seed):
     }, "the fuzzing must reach them"  # fmt: skip
 
 
+lone = st.characters() | st.characters(categories=("Cs",))
+"""Half surrogate pairs too, which JSON can escape."""
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats(allow_nan=False) | st.text(lone),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(lone), children, max_size=3),
     max_leaves=5,
 )
 
 
-texts = st.text(max_size=70) | st.from_regex(r"[ -~]{0,70}", fullmatch=True)
+near_limits = st.builds(
+    lambda count, unit, tail: unit * (count // len(unit.encode())) + tail,
+    st.integers(1_015, 1_030) | st.integers(2_040, 2_055), st.sampled_from("xé€😀"), st.text(max_size=8),
+)  # fmt: skip
+texts = st.text(max_size=70) | near_limits | st.from_regex(r"[ -~]{0,70}", fullmatch=True)
 odd_fields = st.dictionaries(
     st.sampled_from(list(wt.CLICK)) | st.text(max_size=40), json_values | texts, max_size=3
 )
@@ -103,7 +110,25 @@ time_like = st.builds(
     st.integers(0, 60),
     st.integers(0, 61),
     st.from_regex(r"(\.[0-9]{0,18})?", fullmatch=True),
-    st.sampled_from(["Z", "z", "", "+00:00", "-23:59", "+24:00", "-00:60", "+0100", " Z"]),
+    st.sampled_from(
+        [
+            "Z",
+            "z",
+            "",
+            "+00:00",
+            "-23:59",
+            "+24:00",
+            "-00:60",
+            "+0100",
+            "-2359",
+            "+2400",
+            "-0060",
+            "+00",
+            "+010",
+            "+01000",
+            " Z",
+        ]
+    ),
 )
 
 
@@ -142,15 +167,41 @@ def test_a_torn_record_is_read_no_further_than_its_end(rng, length):
 @settings(max_examples=200, deadline=None)
 @given(texts, texts)
 def test_strings_are_hashed_unescaped(page, agent):
-    """Law: hashes are of the unescaped UTF-8 bytes, and the strings returned are those bytes."""
+    """Law: hashes are of the unescaped UTF-8 bytes, up to the limits, and the strings returned are those bytes."""
     event = wt.IMPRESSION | {"page_url": page, "user_agent": agent}
     values = [json.dumps(event, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)]
     decoded = decode(RecordRefs.of(values, [b"u-14"] * 2, log_times=[wt.LOG_TIME] * 2), CONTEXT)
     assert decoded.status.tolist() == [0, 0]
-    assert decoded.columns.page_hash.tolist() == [xxh64(page.encode())] * 2
-    assert decoded.columns.ua_hash.tolist() == [xxh64(agent.encode())] * 2
-    assert pages(decoded, [0, 1]) == [page.encode()] * 2
-    assert user_agents(decoded, [0, 1]) == [agent.encode()] * 2
+    kept_page = page.encode()[: wire.PAGE_URL_BYTES_MAX].decode("utf-8", "ignore").encode()
+    kept_agent = agent.encode()[: wire.USER_AGENT_BYTES_MAX].decode("utf-8", "ignore").encode()
+    assert decoded.columns.page_hash.tolist() == [xxh64(kept_page)] * 2
+    assert decoded.columns.ua_hash.tolist() == [xxh64(kept_agent)] * 2
+    assert pages(decoded, [0, 1]) == [kept_page] * 2
+    assert user_agents(decoded, [0, 1]) == [kept_agent] * 2
+    flags = (agent.encode() != kept_agent) << Flag.UA_TRUNCATED | (
+        page.encode() != kept_page
+    ) << Flag.PAGE_TRUNCATED
+    assert (decoded.columns.flags >> Flag.UA_TRUNCATED).tolist() == [flags >> Flag.UA_TRUNCATED] * 2
+
+
+USUAL = {
+    "nulls": wt.IMPRESSION | dict.fromkeys(("placement_id", "currency", "country", "width", "height", "is_prefetch", "is_test")),
+    "a null impression_id": wt.IMPRESSION | {"impression_id": None},
+    "a small country": wt.IMPRESSION | {"country": "de"},
+    "an offset without a colon": wt.IMPRESSION | {"event_time": "2023-11-14T22:13:20+0000"},
+    "a long user agent": wt.IMPRESSION | {"user_agent": "é" * 600},
+    "a long page": wt.IMPRESSION | {"page_url": "x" * 3_000},
+    "unknown fields": wt.IMPRESSION | {"x": "\ud800", "y": {"\udc00": 10**400}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_honest_producers_send_is_fast(name):
+    """Law: what whole fleets of honest producers write takes the fast path; a slow record costs as much as fifty."""
+    values = [json.dumps(USUAL[name], separators=(",", ":")).encode(), json.dumps(USUAL[name]).encode()]
+    decoded = decode(RecordRefs.of(values, [b"u-14"] * 2, log_times=[wt.LOG_TIME] * 2), CONTEXT)
+    assert decoded.status.tolist() == [0, 0]
+    assert not decoded.slow_texts
 
 
 def test_nothing_is_read_far_after_a_record():

@@ -15,7 +15,16 @@ from adledger.schemas.tables import PARTITION_CLOCKS, PROTOCOL_TABLES
 from adledger.sinks import blocks
 from adledger.sinks.blocks import Block, row_count
 from adledger.sinks.memory import MemorySink
-from adledger.sinks.sink import Columns, Identities, LastRecord, LedgerEntry, RuleEvents, Stamp, StoredEvents
+from adledger.sinks.sink import (
+    Columns,
+    Identities,
+    LastRecord,
+    LedgerEntry,
+    RuleEvents,
+    Stamp,
+    StoredEvents,
+    StoredReasons,
+)
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS = 1_767_225_600 - 12
@@ -306,6 +315,12 @@ class SimSink:
     async def stored_events(self, lane: int, batch_no: int) -> StoredEvents:
         """Return the event rows of one batch."""
         return await self._read("stored_events", lambda: at_once(self._view().stored_events(lane, batch_no)))
+
+    async def stored_reasons(self, lane: int, batch_no: int) -> StoredReasons:
+        """Return the reasons of one batch's dead letters."""
+        return await self._read(
+            "stored_reasons", lambda: at_once(self._view().stored_reasons(lane, batch_no))
+        )
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
         """Yield the originals."""

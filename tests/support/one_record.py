@@ -49,11 +49,8 @@ def nest(levels):
 
 
 GOOD = text_of(IMPRESSION)
-REQUIRED = [
-    name
-    for name in CLICK
-    if name not in {"placement_id", "currency", "country", "width", "height", "is_prefetch", "is_test"}
-]
+OPTIONAL = ["placement_id", "currency", "country", "width", "height", "is_prefetch", "is_test"]
+REQUIRED = [name for name in CLICK if name not in OPTIONAL]
 INTEGERS = [name for name, value in IMPRESSION.items() if type(value) is int]
 TEXTS = [name for name, value in CLICK.items() if type(value) is str]
 BOOLEANS = ["is_prefetch", "is_test"]

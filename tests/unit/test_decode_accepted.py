@@ -9,7 +9,18 @@ from adledger.pipeline.stages.decode import DecodeContext, decode
 from adledger.pipeline.stages.plain_hashes import partition_of, xxh64
 from adledger.schemas import wire
 from adledger.schemas.wire import Flag, Malformed
-from tests.support.one_record import CLICKS, CONTEXT, GOOD, KEY, REQUIRED, decode_one, nest, raw, text_of
+from tests.support.one_record import (
+    CLICKS,
+    CONTEXT,
+    GOOD,
+    KEY,
+    OPTIONAL,
+    REQUIRED,
+    decode_one,
+    nest,
+    raw,
+    text_of,
+)
 from tests.support.wire_texts import CLICK, IMPRESSION, LANE, LOG_TIME, PARTITIONS
 
 
@@ -47,6 +58,12 @@ def test_addresses(text, address):
         ("2023-11-14T18:43:20-03:30", LOG_TIME),
         ("2016-12-31T23:59:60Z", 1_483_228_800_000),
         ("2000-01-01T00:00:00Z", wire.EVENT_TIME_MS_MIN),
+        ("2023-11-14T22:13:20+0000", LOG_TIME),
+        ("2023-11-14T22:13:20+00:00", LOG_TIME),
+        ("2023-11-14T22:13:20.123-0000", LOG_TIME + 123),
+        ("2023-11-14 18:43:20-0330", LOG_TIME),
+        ("2023-11-15T22:12:20.5+2359", LOG_TIME + 500),
+        ("2017-01-01T08:59:60+0900", 1_483_228_800_000),
     ],
 )
 def test_times_as_text(text, ms):
@@ -106,6 +123,8 @@ def test_strings_at_their_limits():
     [
         {"x": None}, {"": 0}, {"x": [1, {"a": [True]}]}, {"sdk": {"v": "1.2", "n": []}}, {"n" * 400: 1}, {"ü": "ü"},
         {"Event_id": 1}, {"x": -1.5e-3, "y": 1e22, "z": 10**30}, {f"n{i}": i for i in range(100)},
+        {"x": "\ud800"}, {"x": {"\udc00": ["\ude00\ud83d"]}}, {"\udfff": 1}, {"x": 10**400}, {"x": [1, {"a": -(10**400)}]},
+        {"country\ud800": "Germany", "n" * 40: "\ud800"},
     ],
 )  # fmt: skip
 def test_unknown_fields_are_ignored(unknown):
@@ -114,6 +133,89 @@ def test_unknown_fields_are_ignored(unknown):
     assert decode_one(text_of(IMPRESSION | unknown)) == plain
     assert decode_one(text_of(unknown | IMPRESSION)) == plain
     assert decode_one(text_of({"before": 1} | IMPRESSION | unknown)) == plain
+
+
+LITERALS = [
+    b"1e400", b"-1E+400", b"1e99999999999999999999", b"0." + b"1" * 500, b"-" + b"9" * 12_000, b"1e-400",
+    rb'"\ud800"', rb'"\uDBFF\uDBFF"', rb'"\udc00\ud800"', rb'["\ud83d",{"\udead":1e400}]',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("literal", LITERALS)
+def test_what_no_double_and_no_unicode_text_holds_is_ignored_where_unknown(literal):
+    """Law: a number of any size and half of a surrogate pair change nothing in an unknown field, on either path."""
+    for name in ("x", "n" * 33, "impression_id"):
+        assert decode_one(raw(IMPRESSION, name, literal)) == decode_one(GOOD)
+        assert decode_one(raw({name: 0} | IMPRESSION, name, literal)) == decode_one(GOOD)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_null_counts_as_absent(name):
+    """Law: an optional field that is null is as one that is not there, wherever it is in the record."""
+    bare = {n: v for n, v in IMPRESSION.items() if n != name}
+    for event in (IMPRESSION | {name: None}, {name: None} | bare, bare | {name: None}):
+        for style in ((",", ":"), (", ", ": "), (" ,\n", " : ")):
+            assert decode_one(json.dumps(event, separators=style).encode()) == decode_one(text_of(bare))
+
+
+def test_nulls_leave_nothing_behind():
+    """Law: a null is absent whatever the record before had in its place, and the record after has its own."""
+    nothing = dict.fromkeys(OPTIONAL)
+    values = [GOOD, text_of(IMPRESSION | nothing), GOOD, text_of(nothing | IMPRESSION)]
+    columns = decode(RecordRefs.of(values, [KEY] * 4, log_times=[LOG_TIME] * 4), CONTEXT).columns
+    assert columns.currency_code.tolist() == [
+        code := wire.currency_code("EUR"), CONTEXT.default_currency, code, code,
+    ]  # fmt: skip
+    assert columns.flags.tolist()[1] == 0
+    assert columns.width_px.tolist() == [300, 0, 300, 300]
+
+
+@pytest.mark.parametrize("text", ["de", "De", "dE", "DE"])
+def test_a_country_in_any_case(text):
+    """Law: a country's letters are stored as capitals."""
+    for value in (
+        text_of(IMPRESSION, country=text),
+        raw(IMPRESSION, "country", b'"\\u%04x%b"' % (ord(text[0]), text[1].encode())),
+    ):
+        assert decode_one(value) == decode_one(GOOD)
+
+
+LONG = {
+    "user_agent": (wire.USER_AGENT_BYTES_MAX, Flag.UA_TRUNCATED),
+    "page_url": (wire.PAGE_URL_BYTES_MAX, Flag.PAGE_TRUNCATED),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("last", ["x", "\n", "é", "€", "😀", "e\u0301"])
+@pytest.mark.parametrize("before", range(-4, 2))
+def test_long_texts_end_with_a_character(name, last, before):
+    """Law: what is kept is the longest beginning that fits and ends with a character, escaped or not; its hash is of that,
+    and the flag says that something is missing.
+    """
+    most, flag = LONG[name]
+    text = "u" * (most + before) + last + "tail"
+    kept = text.encode()[:most].decode("utf-8", "ignore").encode()
+    plain = decode_one(GOOD)[1]
+    for ascii_only in (True, False):
+        value = json.dumps(IMPRESSION | {name: text}, ensure_ascii=ascii_only).encode()
+        for spelled in (value, value[:-1] + b', "%b": 1}' % (b"n" * 33)):  # the second on the slow path
+            found = decode_one(spelled)[1]
+            assert found[name] == kept
+            assert most - 3 <= len(kept) <= most
+            column = {"user_agent": "ua_hash", "page_url": "page_hash"}[name]
+            assert found == plain | {name: kept, column: xxh64(kept), "flags": plain["flags"] | 1 << flag}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_text_at_its_limit_is_whole(name):
+    """Law: up to the limit nothing is truncated or flagged; lengths are of the decoded text, however long its escapes."""
+    most, _ = LONG[name]
+    for text in ("x" * most, "é" * (most // 2), "😀" * (most // 4)):
+        for ascii_only in (True, False):
+            found = decode_one(json.dumps(IMPRESSION | {name: text}, ensure_ascii=ascii_only).encode())[1]
+            assert found[name] == text.encode()
+            assert found["flags"] == decode_one(GOOD)[1]["flags"]
 
 
 @pytest.mark.parametrize("value", ["", 5, None, [], "x" * 99])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LaneHalted
-from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX, Intent
+from adledger.pipeline.lanes.intent import METADATA_BYTES_MAX, VERSION, Intent
 from adledger.sinks.sink import OffsetRange
 
 U64_MAX, I64_MAX, U32_MAX = 2**64 - 1, 2**63 - 1, 2**32 - 1
@@ -71,14 +71,22 @@ def test_a_new_deadline_changes_nothing_else():
 
 
 def test_an_older_intent_is_read():
-    """Releases without leader epochs committed exactly this text; it decodes to this intent, without epochs."""
+    """The first release committed exactly this text; it decodes to this intent, and back to its text."""
     older = (
         '{"v":1,"epoch":"Zm9v,YmFy/16","lane":3,"batch":7,"ranges":[[0,10,20],[1,5,5]],'
         '"cut":[1767225600000,0,19],"clock":[1767225500000,1767225600000],"rows":[9,1],'
         '"judge":18446744073709551615,"send_by":1767225605}'
     )
-    assert Intent.parse(older, "here") == INTENT
-    assert INTENT.text() == older, "and so an older release reads ours, of a log without leaders"
+    found = Intent.parse(older, "here")
+    assert found == INTENT
+    assert found.text() == older, "so that it is seen whether another worker committed meanwhile"
+
+
+def test_what_this_release_commits_has_its_own_version():
+    """Older releases, which know version 1, refuse it, whoever intended the batch first."""
+    older = Intent.parse(replace(INTENT, version=1).text(), "here")
+    for intent in (INTENT, older.with_send_by(7)):
+        assert orjson.loads(intent.text())["v"] == VERSION > 1
 
 
 FOREIGN = ["", "null", "7", "[]", '"text"', "{}", "{", "\x00", "consumer-1", '{"v": 1}', "[1, 2, 3]"]
@@ -109,9 +117,9 @@ def test_an_intent_of_another_shape_stops_the_lane(wrong):
         Intent.parse(orjson.dumps({**FIELDS, **wrong}).decode(), "here")
 
 
-@pytest.mark.parametrize("fields", [{**FIELDS, "v": 2}, {"v": 2, "of": "another shape"}])
+@pytest.mark.parametrize("fields", [{**FIELDS, "v": VERSION + 1}, {"v": VERSION + 1, "of": "another shape"}])
 def test_another_version_stops_the_lane(fields):
     """An intent of a newer release is told apart from foreign metadata, whatever else it contains."""
-    with pytest.raises(LaneHalted, match="version 2") as stopped:
+    with pytest.raises(LaneHalted, match=f"version {VERSION + 1}") as stopped:
         Intent.parse(orjson.dumps(fields).decode(), "here")
     assert "release" in stopped.value.remedy

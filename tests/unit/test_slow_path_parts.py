@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.stages.json_text import is_deeper_than, is_valid, repeats_a_key
+from adledger.pipeline.stages.json_text import Members, is_deeper_than, is_valid, parse, repeats_a_key
 from adledger.pipeline.stages.rfc3339 import parse_ms
 
 zones = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -42,7 +42,17 @@ def test_any_time_is_read_to_the_millisecond(moment, separator):
         ("2001-01-01T00:00Z", None),
         ("2001-01-01T00:00:00+24:00", None),
         ("2001-01-01T00:00:00+00:60", None),
-        ("2001-01-01T00:00:00+0000", None),
+        ("2001-01-01T00:00:00+0000", 978_307_200_000),
+        ("2001-01-01T00:00:00-0330", 978_319_800_000),
+        ("2017-01-01T08:59:60+0900", 1_483_228_800_000),
+        ("2001-01-01T00:00:00+00", None),
+        ("2001-01-01T00:00:00+000", None),
+        ("2001-01-01T00:00:00+00000", None),
+        ("2001-01-01T00:00:00+00:00:00", None),
+        ("2001-01-01T00:00:00+0:000", None),
+        ("2001-01-01T00:00:00+2400", None),
+        ("2001-01-01T00:00:00+0060", None),
+        ("2001-01-01T00:00:00Z0000", None),
         ("2001-01-01  00:00:00Z", None),
         ("2001-01-01T00:00:00Z\n", None),
         ("２001-01-01T00:00:00Z", None),  # noqa: RUF001 - a digit of another script
@@ -95,16 +105,54 @@ def test_depth(text, depth_max):
 
 @given(json_texts(), st.integers(0, 50), st.sampled_from(list('[]{},:"0 \\\x01\x02é')), st.booleans())
 def test_validity_is_orjsons(text, at, character, insert):
-    """Law: within orjson's depth, is_valid agrees with it on valid and on spoiled texts."""
+    """Law: within orjson's depth, is_valid and parse agree with it on valid and on spoiled texts."""
     at = min(at, len(text))
     spoiled = (text[:at] + character + text[at + (not insert) :]).encode()
     for value in (text.encode(), spoiled):
         try:
-            orjson.loads(value)
+            found = orjson.loads(value)
         except orjson.JSONDecodeError:
             assert not is_valid(value)
+            with pytest.raises(ValueError, match=r"\S"):
+                parse(value)
         else:
             assert is_valid(value)
+            assert _plain(parse(value)) == found
+
+
+def _plain(tree):
+    if isinstance(tree, Members):
+        return {name: _plain(value) for name, value in tree}
+    return [_plain(value) for value in tree] if isinstance(tree, list) else tree
+
+
+literals = st.sampled_from(
+    ["1e400", "-1E+400", "0e999", "1" * 400, "-" + "1" * 5_000, "0." + "1" * 400, "1e" + "9" * 400, "1e-400"]
+) | st.lists(
+    st.sampled_from([r"\ud800", r"\uDBFF", r"\udc00", r"\uDFFF", r"\u0041", "x", "é", r"\n"]), max_size=6
+).map(lambda parts: f'"{"".join(parts)}"')
+
+
+@given(
+    literals,
+    st.sampled_from(["%s", "[%s]", '{"a":%s}', '{"b":[1,%s]}']),
+    st.integers(0, 12),
+    st.sampled_from(' "\\eu.0\x01'),
+)
+def test_what_only_parse_accepts(literal, around, at, character):
+    """Law: JSON by its grammar is valid with any number and any escape, and one that is spoiled only where it still has
+    that grammar: as the standard library's parser finds, NaN and infinity aside.
+    """
+    text = around % literal
+    spoiled = text[:at] + character + text[at + 1 :]
+    assert is_valid(text.encode())
+    parse(text.encode())
+    try:
+        json.loads(spoiled, parse_int=str, parse_float=str)
+    except ValueError:
+        assert not is_valid(spoiled.encode())
+    else:
+        assert is_valid(spoiled.encode())
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,7 @@ from adledger.pipeline.errors import LogError
 from adledger.pipeline.findings import Finding, format_findings
 from adledger.pipeline.log.kafka_admin.failures import RIGHTS_REMEDY
 from adledger.pipeline.log.kafka_admin.metadata import NO_TOPIC_ID, TopicFacts, topic_facts
-from adledger.pipeline.log.source import Topology
-from adledger.schemas.wire import EventType
-
-BOTH_KINDS = 0
+from adledger.pipeline.log.source import Topology, topic_kinds
 
 _UNKNOWN, _NO_LEADER, UNAUTHORISED = (
     error.errno
@@ -43,11 +40,6 @@ def topology(facts: Sequence[TopicFacts]) -> Topology:
         topic_ids=tuple(topic.topic_id for topic in facts),
         partitions=facts[0].partitions,
     )
-
-
-def topic_kinds(topics: int) -> tuple[int, ...]:
-    """Return which events each of one or two topics carries: 1 impressions, 2 clicks, 0 both."""
-    return (BOTH_KINDS,) if topics == 1 else (int(EventType.IMPRESSION), int(EventType.CLICK))
 
 
 def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
