@@ -10,7 +10,7 @@ from adledger.pipeline.cli.output import err, out, out_bytes, out_json, out_tabl
 from adledger.pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
-    from adledger.pipeline.ledger.dead_letters import DeadLetter, Explained
+    from adledger.pipeline.ledger.dead_letters import DeadLetter, ExplainedLetter
     from adledger.pipeline.settings import Settings
 
 ACCEPTED = "nothing: this release accepts it"
@@ -85,7 +85,7 @@ def list_(
     err("; ".join(f"{name}: {n:,}" for name, n in counts.items()) or "no dead letters")
 
 
-def _print_list(settings: "Settings", explained: "list[tuple[DeadLetter, Explained]]") -> None:
+def _print_list(settings: "Settings", explained: "list[tuple[DeadLetter, ExplainedLetter]]") -> None:
     out_table(
         ("topic", "partition", "offset", "records", "log time", "reason", "field", "found", "publisher"),
         [
@@ -149,7 +149,7 @@ def show(
         _print(settings, found, store.explain(found, _kinds(settings)), as_hex=as_hex)
 
 
-def _print(settings: "Settings", letter: "DeadLetter", explained: "Explained", *, as_hex: bool) -> None:
+def _print(settings: "Settings", letter: "DeadLetter", explained: "ExplainedLetter", *, as_hex: bool) -> None:
     why = explained.why
     out(f"{_topic(settings, letter)}, partition {letter.lane}, offset {letter.offset}")
     out(f"reason    {letter.reason}: {letter.meaning}")
@@ -171,7 +171,7 @@ def _print(settings: "Settings", letter: "DeadLetter", explained: "Explained", *
         err("(escaped; --hex and --raw show the bytes)")
 
 
-def _as_json(settings: "Settings", letter: "DeadLetter", explained: "Explained") -> dict[str, Any]:
+def _as_json(settings: "Settings", letter: "DeadLetter", explained: "ExplainedLetter") -> dict[str, Any]:
     return {
         "topic": _topic(settings, letter),
         "partition": letter.lane,

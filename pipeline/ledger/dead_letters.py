@@ -74,7 +74,7 @@ class DeadLetter:
         return datetime.fromtimestamp(self.log_time / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-class Explained(NamedTuple):
+class ExplainedLetter(NamedTuple):
     """Why a record is malformed, as far as this release can tell; `publisher_id` None: not readable.
 
     `why.reason` is the stored one. `accepted`: this release would accept the record, so that no field is at fault.
@@ -85,21 +85,21 @@ class Explained(NamedTuple):
     accepted: bool
 
 
-def explain(letter: DeadLetter, kinds: Sequence[int]) -> Explained:
+def explain(letter: DeadLetter, kinds: Sequence[int]) -> ExplainedLetter:
     """Explain a dead letter by its bytes; `kinds` of the topics, as in Topology.kinds."""
     if letter.reason_code == Malformed.UNDECODABLE_BATCH:
         allowed = f"a whole batch of at most {BATCH_BYTES_MAX >> 20} MiB and {BATCH_RECORDS_MAX:,} records"
         found = f"a {escaped(letter.key[:KEY_BYTES_SHOWN].decode('utf-8', 'backslashreplace'))}"
-        return Explained(MalformedReason(letter.reason_code, "", found, allowed), None, accepted=False)
+        return ExplainedLetter(MalformedReason(letter.reason_code, "", found, allowed), None, accepted=False)
     kind = kinds[letter.topic] if letter.topic < len(kinds) else 0
     why = refusal_of(letter.value, kind, letter.log_time)
     publisher = publisher_of(letter.value)
     if why is None:
-        return Explained(MalformedReason(letter.reason_code, "", "", ""), publisher, accepted=True)
-    return Explained(why._replace(reason=letter.reason_code), publisher, accepted=False)
+        return ExplainedLetter(MalformedReason(letter.reason_code, "", "", ""), publisher, accepted=True)
+    return ExplainedLetter(why._replace(reason=letter.reason_code), publisher, accepted=False)
 
 
-class Fault(NamedTuple):
+class FaultGroup(NamedTuple):
     """What dead letters are counted by; `field` "" where none is at fault, `publisher_id` None where not readable."""
 
     reason: str
@@ -108,12 +108,12 @@ class Fault(NamedTuple):
     allowed: str
 
 
-def count_faults(letters: Sequence[DeadLetter], kinds: Sequence[int]) -> list[tuple[Fault, int]]:
+def count_faults(letters: Sequence[DeadLetter], kinds: Sequence[int]) -> list[tuple[FaultGroup, int]]:
     """Return the faults with how many records have each, the most frequent first."""
-    found: Counter[Fault] = Counter()
+    found: Counter[FaultGroup] = Counter()
     for letter in letters:
         why, publisher, _ = explain(letter, kinds)
-        found[Fault(letter.reason, why.field, publisher, why.allowed)] += letter.records
+        found[FaultGroup(letter.reason, why.field, publisher, why.allowed)] += letter.records
     return sorted(found.items(), key=lambda item: (-item[1], item[0][:2], item[0].publisher_id or -1))
 
 

@@ -168,21 +168,14 @@ def _decode_fields(
     address = _parse_ip(event["ip"])
     currency, country = event.get("currency"), event.get("country", "")
     is_click = event_type == EventType.CLICK
-    try:
-        id_bytes, user_bytes = event["event_id"].encode(), event["user_id"].encode()
-        ua_bytes, page_bytes = event["user_agent"].encode(), event["page_url"].encode()
-        impression_bytes = event["impression_id"].encode() if is_click else b""
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return Malformed.OUT_OF_RANGE
+    texts = _texts(event, is_click=is_click)
     if (
         event_type is None
+        or texts is None
         or event_time is None
         or address is None
         or not wire.EVENT_TIME_MS_MIN <= event_time < wire.EVENT_TIME_MS_MAX
         or not _are_in_range(event)
-        or not 1 <= len(id_bytes) <= wire.EVENT_ID_BYTES_MAX
-        or len(user_bytes) > wire.USER_ID_BYTES_MAX
-        or (is_click and not 1 <= len(impression_bytes) <= wire.IMPRESSION_ID_BYTES_MAX)
         or not (currency is None or _is_capitals(currency, 3))
         or not (country == "" or _is_capitals(_capitals(country), 2))
     ):
@@ -191,8 +184,8 @@ def _decode_fields(
         return Malformed.WRONG_TOPIC
     if event_time > log_time + wire.FUTURE_MS_MAX:
         return Malformed.FROM_THE_FUTURE
-    user_agent = truncated(ua_bytes, wire.USER_AGENT_BYTES_MAX)
-    page_url = truncated(page_bytes, wire.PAGE_URL_BYTES_MAX)
+    user_agent = truncated(texts.user_agent, wire.USER_AGENT_BYTES_MAX)
+    page_url = truncated(texts.page_url, wire.PAGE_URL_BYTES_MAX)
     return PlainEvent(
         event_type_code=int(event_type),
         event_time=event_time,
@@ -202,11 +195,11 @@ def _decode_fields(
         creative_id=event["creative_id"],
         advertiser_id=event["advertiser_id"],
         placement_id=event.get("placement_id", 0),
-        id_hash=xxh64(id_bytes),
-        user_hash=xxh64(user_bytes),
+        id_hash=xxh64(texts.event_id),
+        user_hash=xxh64(texts.user_id),
         ua_hash=xxh64(user_agent),
         page_hash=xxh64(page_url),
-        impression_hash=xxh64(impression_bytes) if is_click else 0,
+        impression_hash=xxh64(texts.impression_id) if is_click else 0,
         ip_hi=address >> 64,
         ip_lo=address & (2**64 - 1),
         price_micros=event["price_micros"],
@@ -214,12 +207,40 @@ def _decode_fields(
         country_code=wire.country_code(_capitals(country)),
         width_px=event.get("width", 0),
         height_px=event.get("height", 0),
-        flags=_flags(event, user_bytes, key, context)
-        | (len(user_agent) < len(ua_bytes)) << Flag.UA_TRUNCATED
-        | (len(page_url) < len(page_bytes)) << Flag.PAGE_TRUNCATED,
+        flags=_flags(event, texts, key, context),
         user_agent=user_agent,
         page_url=page_url,
     )
+
+
+class _Texts(NamedTuple):
+    """An event's texts in UTF-8, none truncated yet."""
+
+    event_id: bytes
+    user_id: bytes
+    user_agent: bytes
+    page_url: bytes
+    impression_id: bytes
+
+
+def _texts(event: dict[str, Any], *, is_click: bool) -> _Texts | None:
+    """Return an event's texts, or None where an id is too long or empty, or a text has half of a surrogate pair."""
+    try:
+        texts = _Texts(
+            event_id=event["event_id"].encode(),
+            user_id=event["user_id"].encode(),
+            user_agent=event["user_agent"].encode(),
+            page_url=event["page_url"].encode(),
+            impression_id=event["impression_id"].encode() if is_click else b"",
+        )
+    except UnicodeEncodeError:
+        return None
+    fit = (
+        1 <= len(texts.event_id) <= wire.EVENT_ID_BYTES_MAX
+        and len(texts.user_id) <= wire.USER_ID_BYTES_MAX
+        and is_click <= len(texts.impression_id) <= wire.IMPRESSION_ID_BYTES_MAX
+    )
+    return texts if fit else None
 
 
 def truncated(text: bytes, bytes_max: int) -> bytes:
@@ -231,9 +252,9 @@ def truncated(text: bytes, bytes_max: int) -> bytes:
     return text[:bytes_max]
 
 
-def _flags(event: dict[str, Any], user_bytes: bytes, key: bytes | None, context: DecodeContext) -> int:
-    """Return the bits of `Flag` that don't follow from lengths."""
-    due = user_bytes or event["ip"].encode()
+def _flags(event: dict[str, Any], texts: _Texts, key: bytes | None, context: DecodeContext) -> int:
+    """Return the bits of `Flag`."""
+    due = texts.user_id or event["ip"].encode()
     routed = key == due and partition_of(due, context.partitions) == context.lane
     return (
         ("width" in event) << Flag.HAS_WIDTH
@@ -241,7 +262,9 @@ def _flags(event: dict[str, Any], user_bytes: bytes, key: bytes | None, context:
         | event.get("is_prefetch", False) << Flag.PREFETCH
         | event.get("is_test", False) << Flag.TEST
         | (not routed) << Flag.MISROUTED
-        | (not user_bytes) << Flag.KEYED_BY_IP
+        | (not texts.user_id) << Flag.KEYED_BY_IP
+        | (len(texts.user_agent) > wire.USER_AGENT_BYTES_MAX) << Flag.UA_TRUNCATED
+        | (len(texts.page_url) > wire.PAGE_URL_BYTES_MAX) << Flag.PAGE_TRUNCATED
     )
 
 
