@@ -14,6 +14,7 @@ Every error that a user may see is an `AdledgerError`: it says what is wrong, wh
     │   ├── SinkUnavailable        no connection; nothing was sent
     │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
     │   └── InsertUnknown          sent, but no answer: in doubt
+    ├── LaneStopped                a lane was stopped while it waited; its next owner settles its batch
     └── LaneHalted                a lane found what it must not guess about; an operator decides
 """
 
@@ -94,6 +95,10 @@ class InsertRefused(SinkError):  # noqa: N818
 
 class InsertUnknown(SinkError):  # noqa: N818
     """An insert was sent and no answer came: it may have happened, may yet happen, or never will."""
+
+
+class LaneStopped(AdledgerError):  # noqa: N818
+    """The lane was stopped while it waited for a server or a deadline."""
 
 
 class LaneHalted(AdledgerError):  # noqa: N818

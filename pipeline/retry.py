@@ -13,8 +13,8 @@ import itertools
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -64,9 +64,24 @@ class RetryPolicy:
 
     def pause_seconds(self, failures: int) -> float:
         """Return the pause after this many consecutive failures, counted from 1."""
+        return self.longest_pause_ms(failures) / 1000 * (1 - JITTER_SHARE + JITTER_SHARE * self.draw())
+
+    def longest_pause_ms(self, failures: int) -> int:
+        """Return the pause after this many consecutive failures, without jitter."""
         doublings = min(failures - 1, DOUBLINGS_MAX)
-        longest_ms = min(self.backoff_ms_max, self.backoff_ms_min * 2**doublings)
-        return longest_ms / 1000 * (1 - JITTER_SHARE + JITTER_SHARE * self.draw())
+        return min(self.backoff_ms_max, self.backoff_ms_min * 2**doublings)
+
+    def oftener(self, backoff_ms_max: int) -> Self:
+        """Return a policy that tries for as long as this one, with pauses of at most `backoff_ms_max`."""
+        shorter = replace(self, backoff_ms_max=min(self.backoff_ms_max, backoff_ms_max))
+        if self.attempts_max is None:
+            return shorter
+        longest_ms = sum(self.longest_pause_ms(failures) for failures in range(1, self.attempts_max))
+        attempts = 1
+        while longest_ms > 0:
+            longest_ms -= shorter.longest_pause_ms(attempts)
+            attempts += 1
+        return replace(shorter, attempts_max=attempts)
 
     async def pause(self, after: Attempt) -> None:
         """Sleep between an attempt and the next."""

@@ -20,8 +20,8 @@ class Mutant:
 (
     NO_INTENT, PENDING_DONE, HALF, RESEND, CURRENT_GENERATION, ANY_MEMBER, NO_WAIT, NO_QUIESCE, QUIESCE_FIRST,
     NO_RECOMMIT, OLD_DEADLINE, BLIND, TOKENS_ONLY, FROM_MEMORY, DERIVED_FIRST, LEDGER_FIRST, NEXT_EARLY, NO_DEADLINE,
-    TORN_INSERTS, NOT_DURABLE, STALE_READS, ANY_INTENT,
-) = (1 << i for i in range(22))  # fmt: skip
+    TORN_INSERTS, NOT_DURABLE, STALE_READS, ANY_INTENT, OWN_INTENT,
+) = (1 << i for i in range(23))  # fmt: skip
 
 MUTANTS = (
     Mutant("no-intent", NO_INTENT, "nothing is committed before the insert"),
@@ -31,6 +31,8 @@ MUTANTS = (
     Mutant("current-generation", CURRENT_GENERATION,
            "a commit carries the generation that is current when it is sent (again), as a stock client's does"),
     Mutant("no-wait", NO_WAIT, "in doubt, the deadline is not waited for"),
+    Mutant("own-intent", OWN_INTENT,
+           "a worker that finds its own intent does not wait for the deadline, though the commit was answered and rows sent"),
     Mutant("no-quiesce", NO_QUIESCE, "in doubt, inserts that run on the server are not waited for"),
     Mutant("quiesce-before-wait", QUIESCE_FIRST, "running inserts are waited for first, then the deadline"),
     Mutant("no-recommit", NO_RECOMMIT, "in doubt, a new deadline is taken without committing the intent again"),

@@ -4,12 +4,12 @@ A reply is delivered together with what it answers, or never: all it does is let
 """
 
 from docs.model.mutants import (
-    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, RESEND, TOKENS_ONLY, TORN_INSERTS,
+    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, OWN_INTENT, RESEND, TOKENS_ONLY, TORN_INSERTS,
 )  # fmt: skip
 from docs.model.state import (
-    COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, EVENTS, INSERT, LAST, LEDGER, MODE, NONE, OLD_INTENT,
+    BY0, BY1, COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, EVENTS, INSERT, LAST, LEDGER, MODE, NONE, OLD_INTENT,
     ON_WIRE, ORPHAN_COMMIT, ORPHAN_CURRENT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0, P1, PC, QUIESCE,
-    REJUDGE, RUNNING, SEND_BY, SETTLE, START, TOKENS, TOO_SMALL, TORN, TWICE, VIOLATION, WAIT,
+    REJUDGE, RUNNING, SEND_BY, SETTLE, START, TOKENS, TOO_SMALL, TORN, TWICE, UNWRITTEN0, VIOLATION, WAIT,
     WORKER_FIELDS, WORKERS, batch_of, jit, swapped,
 )  # fmt: skip
 from docs.model.steps import (
@@ -21,11 +21,12 @@ from docs.model.worker import SOON, add_orphan, committed, doubt, insert_done, l
 
 
 @jit
-def accept(t, partition, content):
-    """A partition stores an intent."""
+def accept(t, partition, content, send_by, unwritten):
+    """A partition stores an intent, with its deadline. `unwritten`: 1 or 2 where that worker gets no answer to it."""
     if batch_of(content) < batch_of(t[partition]):
         t[VIOLATION] = OLD_INTENT
     t[partition] = content
+    t[BY0 + partition], t[UNWRITTEN0 + partition] = send_by, unwritten
 
 
 @jit
@@ -39,12 +40,12 @@ def own_commit(s, n, out, labels, w, m):
     for partitions in range(1, 4):
         if partitions == 3 or m & HALF:
             t = step(s, n, out, labels, COMMIT_OK, w)
-            taken(t, content, partitions)
+            taken(t, content, partitions, s[at + SEND_BY], w + 1 if m & OWN_INTENT else 0)
             committed(t, at, m)
             n += 1
         if not (m & HALF) or partitions == 3:
             t = step(s, n, out, labels, COMMIT_UNKNOWN, w)
-            taken(t, content, partitions)
+            taken(t, content, partitions, s[at + SEND_BY], 0 if m & RESEND else w + 1)
             if not m & RESEND:
                 leave(t, at)
             n += 1
@@ -65,12 +66,12 @@ def own_commit(s, n, out, labels, w, m):
 
 
 @jit
-def taken(t, content, partitions):
+def taken(t, content, partitions, send_by, unwritten):
     """The first, the second or both partitions accept."""
     if partitions & 1:
-        accept(t, P0, content)
+        accept(t, P0, content, send_by, unwritten)
     if partitions & 2:
-        accept(t, P1, content)
+        accept(t, P1, content, send_by, unwritten)
 
 
 @jit
@@ -81,7 +82,9 @@ def old_commit(s, n, out, labels, m):
     if s[ORPHAN_CURRENT] or m & ANY_MEMBER:
         for partitions in range(1, 4):
             t = step(s, n, out, labels, COMMIT_LATE, 0)
-            taken(t, s[ORPHAN_COMMIT], partitions)
+            taken(
+                t, s[ORPHAN_COMMIT], partitions, 0, 0
+            )  # nobody sends rows under it: no deadline is the worst case
             t[ORPHAN_COMMIT] = t[ORPHAN_CURRENT] = 0
             n += 1
     t = step(s, n, out, labels, COMMIT_LOST, 0)
@@ -237,6 +240,10 @@ def tick(s, n, out, labels, m):
             if t[at + k]:
                 t[at + k] -= 1
                 changed = True
+    for k in (BY0, BY1):
+        if t[k]:
+            t[k] -= 1
+            changed = True
     for k in range(ORPHANS_MAX):
         at = ORPHANS + k * ORPHAN_FIELDS
         if t[at + 2]:

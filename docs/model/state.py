@@ -24,12 +24,14 @@ ORPHAN_COMMIT, ORPHAN_CURRENT = 9, 10
 ORPHANS, ORPHAN_FIELDS = 11, 4
 ORPHANS_MAX = 2
 VIOLATION = 19
-WORKERS, WORKER_FIELDS = 20, 10
+# Of each commit: its deadline, and the worker (1 A, 2 B) that got no answer to it, and so sent no row under it.
+BY0, BY1, UNWRITTEN0, UNWRITTEN1 = 20, 21, 22, 23
+WORKERS, WORKER_FIELDS = 24, 10
 (PC, CURRENT, CONTENT, SEND_BY, LAST, INSERT, MODE, DERIVED_THERE, READ0, READ1) = range(WORKER_FIELDS)
 FIELDS = WORKERS + 2 * WORKER_FIELDS
 
 BITS = np.array(
-    [3, 3, *[3] * 6, 6, 3, 1, *[2, 3, 2, 2] * 2, 4, *[5, 1, 3, 2, 2, 2, 2, 1, 3, 3] * 2], np.uint64
+    [3, 3, *[3] * 6, 6, 3, 1, *[2, 3, 2, 2] * 2, 4, *[2] * 4, *[5, 1, 3, 2, 2, 2, 2, 1, 3, 3] * 2], np.uint64
 )
 """Width of each field; those before WORKERS are the first word, the others the second."""
 
@@ -43,7 +45,7 @@ DELIVER, SETTLE, REJUDGE = 0, 1, 2
 """Why a worker commits or writes: first time; in doubt; in doubt, with the batch as its own release computes it."""
 
 (OUT, START, READ_LEDGER, READ_BEYOND, RECHECK, NEXT, COMMIT, WRITE_EVENTS, WRITE_DERIVED, WRITE_LEDGER,
- DOUBT, WAIT, QUIESCE, INTEND, LOOK, IDLE) = range(16)  # fmt: skip
+ WAIT, QUIESCE, INTEND, LOOK, IDLE) = range(15)  # fmt: skip
 """Where a worker is. OUT: dead, restarted, revoked, or left to join again: it has no state."""
 
 FIRST_DONE = 7
@@ -121,6 +123,8 @@ def swap_workers(s, to):
         to[i] = s[i]
     for i in range(P0, TABLES + 6):
         to[i] = swapped(s[i])
+    for i in (UNWRITTEN0, UNWRITTEN1):
+        to[i] = 3 - s[i] if s[i] else 0
     to[ORPHAN_COMMIT] = swapped(s[ORPHAN_COMMIT])
     for k in range(ORPHANS_MAX):
         to[ORPHANS + k * ORPHAN_FIELDS + 1] = swapped(s[ORPHANS + k * ORPHAN_FIELDS + 1])

@@ -8,17 +8,17 @@ from docs.model.state import (
 
 (TICK, REBALANCE, GONE, READS_COMMITS, READS_LEDGER, READS_BEYOND, READS_AGAIN, INTENDS, COMMIT_OK, COMMIT_UNKNOWN,
  COMMIT_REFUSED, COMMIT_FENCED, COMMIT_LATE, COMMIT_LOST, ARRIVES, TOO_LATE, PUBLISHED, UNANSWERED,
- KILLED, GIVEN_UP, OLD_ARRIVES, OLD_LOST, OLD_PUBLISHED, OLD_KILLED, READS_CLOCK, WAITED, QUIESCED, LOOKS,
- RESENT, TOKEN_KNOWN, UNSYNCED) = range(31)  # fmt: skip
+ KILLED, GIVEN_UP, OLD_ARRIVES, OLD_LOST, OLD_PUBLISHED, OLD_KILLED, WAITED, QUIESCED, LOOKS,
+ RESENT, TOKEN_KNOWN, UNSYNCED) = range(30)  # fmt: skip
 """What a step is; its label is 2 * what + worker, 0 for A or nobody, 1 for B."""
 
 STATES_MAX = 64
 """No state has more successors."""
 
-STEPS = np.zeros(31, np.bool_)
+STEPS = np.zeros(30, np.bool_)
 """Of a worker that owns the lane: its own steps, and the outcome of its requests when nothing goes wrong."""
 STEPS[[READS_COMMITS, READS_LEDGER, READS_BEYOND, READS_AGAIN, INTENDS, COMMIT_OK, ARRIVES, TOO_LATE, PUBLISHED,
-       READS_CLOCK, WAITED, QUIESCED, LOOKS]] = True  # fmt: skip
+       WAITED, QUIESCED, LOOKS]] = True  # fmt: skip
 
 
 @jit

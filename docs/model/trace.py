@@ -50,7 +50,7 @@ STEP_TEXTS = (
     "{table} {content}: published, OK", "{table} {content}: published, the answer is lost",
     "{table} {content}: killed while it ran", "{table} {content}: gives it up, but it may still arrive",
     "an old insert arrives in time, and runs", "an old insert is lost", "an old insert is published",
-    "an old insert is killed while it ran", "is in doubt, and reads the clock", "has waited for the deadline",
+    "an old insert is killed while it ran", "has waited for the deadline",
     "sees no insert of the lane running", "reads the rows of batch {content}", "sends its commit again",
     "{table} {content}: the server knows its token, and answers OK", "the server dies, and has lost rows that it had answered for",
 )  # fmt: skip

@@ -9,14 +9,14 @@ from docs.model.mutants import (
     TOKENS_ONLY,
 )  # fmt: skip
 from docs.model.state import (
-    COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, DERIVED_THERE, DOUBT, EVENTS, FIRST_DONE, IDLE, INSERT,
+    BY0, COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, DERIVED_THERE, EVENTS, FIRST_DONE, IDLE, INSERT,
     INTEND, LAST, LEDGER, LOOK, LOST, MODE, NEXT, NONE, ON_WIRE, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0,
     P1, PC, QUIESCE, READ0, READ1, READ_BEYOND, READ_LEDGER, RECHECK, REJUDGE, RUNNING, SEND_BY, SETTLE,
-    START, STOPPED, TABLES, TOO_SMALL, TORN, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, WRITE_DERIVED,
+    START, STOPPED, TABLES, TOO_SMALL, TORN, UNWRITTEN0, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, WRITE_DERIVED,
     WRITE_EVENTS, WRITE_LEDGER, X, Y, Z, batch_of, jit, judged_by, range_of,
 )  # fmt: skip
 from docs.model.steps import (
-    INTENDS, LOOKS, QUIESCED, READS_AGAIN, READS_BEYOND, READS_CLOCK, READS_COMMITS, READS_LEDGER,
+    INTENDS, LOOKS, QUIESCED, READS_AGAIN, READS_BEYOND, READS_COMMITS, READS_LEDGER,
     WAITED, finished, part_at, step,
 )  # fmt: skip
 
@@ -82,7 +82,8 @@ def doubt(t, at, m):
     if m & TOKENS_ONLY:
         t[at + SEND_BY], t[at + INSERT] = SOON, ON_WIRE
     elif t[at + MODE] == DELIVER:
-        t[at + PC], t[at + SEND_BY] = DOUBT, 0
+        t[at + LAST], t[at + SEND_BY] = t[at + SEND_BY], 0
+        t[at + PC] = QUIESCE if m & QUIESCE_FIRST else WAIT
     else:
         t[at + PC], t[at + SEND_BY] = (QUIESCE if m & QUIESCE_FIRST else WAIT), 0
 
@@ -142,6 +143,7 @@ def find_start(s, n, out, labels, w, m):
     if pc == START:
         t = step(s, n, out, labels, READS_COMMITS, w)
         t[at + READ0], t[at + READ1], t[at + PC] = s[P0], s[P1], READ_LEDGER
+        t[at + LAST] = deadline_read(s, w)
         return n + 1
     if pc == READ_LEDGER:
         a, b = s[at + READ0], s[at + READ1]
@@ -159,8 +161,22 @@ def find_start(s, n, out, labels, w, m):
     if s[at + READ0] == s[P0] and s[at + READ1] == s[P1]:
         stop(t, at)
         return n + 1
-    t[at + PC], t[at + READ0], t[at + READ1] = START, NONE, NONE
+    t[at + PC], t[at + READ0], t[at + READ1], t[at + LAST] = START, NONE, NONE, 0
     return n + 1
+
+
+@jit
+def deadline_read(s, w):
+    """The deadline of the intent with the highest batch number; none of one to which this worker got no answer.
+
+    That the worker may be dead and a new one has its name is the worst case: it skips a wait that it would not skip.
+    """
+    last = 0
+    for k in range(2):
+        highest = batch_of(s[P0 + k]) >= batch_of(s[P0 + 1 - k])
+        if highest and s[UNWRITTEN0 + k] != w + 1:
+            last = max(last, s[BY0 + k])
+    return last
 
 
 @jit
@@ -190,20 +206,16 @@ def look_beyond(t, at):
     t[at + READ0] = t[at + READ1] = NONE
     t[at + MODE] = DELIVER
     if pending:
-        t[at + PC] = DOUBT
+        t[at + PC] = WAIT
     else:
         next_batch(t, at, content)
 
 
 @jit
 def settle(s, n, out, labels, w, m):
-    """`Settlement.settle`: the clock, the wait, quiesce, the intent again, the look, and the missing inserts."""
+    """`Settlement.settle`: the wait, quiesce, the intent again, the look, and the missing inserts."""
     at = WORKERS + w * WORKER_FIELDS
     pc = s[at + PC]
-    if pc == DOUBT:
-        t = step(s, n, out, labels, READS_CLOCK, w)
-        t[at + LAST], t[at + PC] = SOON, (QUIESCE if m & QUIESCE_FIRST else WAIT)
-        return n + 1
     if pc == WAIT and (s[at + LAST] == 0 or m & NO_WAIT):
         t = step(s, n, out, labels, WAITED, w)
         t[at + LAST], t[at + PC] = 0, (INTEND if m & QUIESCE_FIRST else QUIESCE)

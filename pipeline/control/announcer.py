@@ -2,7 +2,7 @@
 
 It is not idempotent in Kafka's sense: readers drop repeats by (epoch, lane, batch number, part) all the same, and
 aiokafka's idempotent producer never gives a message up, where a lane must learn within `DELIVERY_SECONDS_MAX` that it
-is in doubt. Order within a lane holds: a lane's next batch comes after the answer to this one.
+waits. Order within a lane holds: a lane's next batch comes after the answer to this one.
 """
 
 import asyncio
@@ -14,20 +14,23 @@ from aiokafka import AIOKafkaProducer, errors
 
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.control.rollups_message import encode, record_key, split
-from adledger.pipeline.errors import LogError, SinkUnavailable
+from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.lanes.ports import RolledUp
 from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.settings import Settings
 
 DELIVERY_SECONDS_MAX = 10.0
-"""From the call to the answer of all brokers in sync, a first connection included. Beyond, the batch is in doubt."""
+"""From the call to the answer of all brokers in sync, a first connection included. Beyond, it has failed."""
 
 REQUEST_MS_MAX = 4_000
-"""Of one request; a message not taken after this is tried once more, then given up: within the time above."""
+"""Timeout of a request, and how long aiokafka retries a message. Then another producer sends it, which bootstraps again."""
 
 MESSAGE_BYTES_MAX = 1_048_576
 """What a producer sends at most; messages are smaller (adledger.pipeline.control.rollups_message.PART_ROWS_MAX)."""
+
+
+LOOK = "look at the brokers, and whether the topic has its min.insync.replicas; it is sent again"
 
 
 def _count_nothing(_: str) -> None:
@@ -42,6 +45,7 @@ class Announcer:
     ) -> None:
         """`options` are those of `client_options`; `count` is told of each batch, "sent" or "failed"."""
         self._topic = topic
+        self._servers = ",".join(options["bootstrap_servers"])
         self._options = {**options, "request_timeout_ms": REQUEST_MS_MAX}
         self._count = count
         self._producer: AIOKafkaProducer | None = None
@@ -71,7 +75,7 @@ class Announcer:
                 future.cancel()
             if producer is not None:
                 self._replace(producer)
-            raise await self._as_error(batch, error) from error
+            raise await self._failure(batch, error, connected=producer is not None) from error
         self._count("sent")
 
     async def stop(self) -> None:
@@ -101,14 +105,11 @@ class Announcer:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
 
-    async def _as_error(self, batch: RolledUp, error: BaseException) -> SinkUnavailable:
+    async def _failure(self, batch: RolledUp, error: BaseException, *, connected: bool) -> SinkUnavailable:
         what = f"{self._topic} did not take the message of lane {batch.lane}, batch {batch.batch_no}"
         match error:
             case TimeoutError():
-                why = f"no answer in {DELIVERY_SECONDS_MAX:.0f} s"
-                remedy = (
-                    "look at the brokers, and whether the topic has its min.insync.replicas; it is sent again"
-                )
+                why, remedy = f"no answer in {DELIVERY_SECONDS_MAX:.0f} s", LOOK
             case errors.UnknownTopicOrPartitionError():
                 why, remedy = "there is no such topic", "adledger topics create; then it is sent again"
             case errors.MessageSizeTooLargeError():
@@ -116,13 +117,13 @@ class Announcer:
                 remedy = (
                     f"set max.message.bytes of {self._topic} to Kafka's default (1048588); it is sent again"
                 )
+            case errors.KafkaTimeoutError() | errors.KafkaError(retriable=True) if connected:
+                # A leader that moves: to look for the cause would delay the next try.
+                why, remedy = f"Kafka at {self._servers}: {error!r}", LOOK
             case _:
-                cause = await self._cause(error)
+                cause = await explain(error, self._options)
                 why, remedy = cause.message, cause.remedy
         return SinkUnavailable(f"{what}: {why}", remedy=remedy)
-
-    async def _cause(self, error: BaseException) -> LogError:
-        return await explain(error, self._options)
 
 
 async def _end(producer: AIOKafkaProducer) -> None:

@@ -10,9 +10,11 @@ Only then is the next batch intended. If any answer is missing, the batch is in 
 docs/exactly-once.md tells what each step protects, and the shortest way to harm without it.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from adledger.pipeline.errors import (
@@ -20,6 +22,7 @@ from adledger.pipeline.errors import (
     CommitRefused,
     InsertRefused,
     InsertUnknown,
+    LaneStopped,
     SinkError,
     SinkUnavailable,
 )
@@ -35,7 +38,7 @@ from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports, RolledUp
 from adledger.pipeline.log.source import Assignment, Committed
-from adledger.pipeline.retry import Attempt
+from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import Columns, LedgerEntry, Stamp
 
@@ -47,13 +50,32 @@ DOUBT = (SinkUnavailable, InsertRefused, InsertUnknown)
 RETRIED = (*DOUBT, CommitRefused)
 """Errors after which an idempotent call is repeated."""
 
+ANNOUNCE_PAUSE_MS_MAX = 500
+"""The longest pause between two announcements: a partition of `rollups_topic` that moves has a new leader soon."""
+
+STOP_GRACE_SECONDS = 1.0
+"""How long a lane that is stopped waits for an announcement under way, which takes milliseconds while brokers answer."""
+
 
 class Delivery:
-    """Delivers one lane's batches under one assignment. Not safe for concurrent tasks."""
+    """Delivers one lane's batches under one assignment. Not safe for concurrent tasks.
 
-    def __init__(self, ports: Ports, assignment: Assignment, phase: PhaseTracker) -> None:
+    Waits end with LaneStopped once `stopping` is set. `unwritten` is the text of an intent whose commit was sent and not
+    answered: no row was or will be sent under it.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        assignment: Assignment,
+        phase: PhaseTracker,
+        stopping: asyncio.Event,
+        unwritten: str,
+    ) -> None:
         self._ports, self._assignment, self._phase = ports, assignment, phase
         self._lane = assignment.lane
+        self._stopping = stopping
+        self.unwritten = unwritten
 
     async def prepare(self, intent: Intent, computed: Computed) -> Intent:
         """Do what precedes the rows: dimension strings, the rate limit, the intent. Returns the intent as committed.
@@ -74,10 +96,11 @@ class Delivery:
         """
         now = await self._ports.sink.server_time()
         intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
-        text = intent.text()
+        text = self.unwritten = intent.text()
         await self._ports.source.commit(
             self._assignment, {r.topic: Committed(r.start, text) for r in intent.ranges}
         )
+        self.unwritten = ""
         return intent
 
     async def write(self, intent: Intent, computed: Computed) -> LedgerEntry:
@@ -96,20 +119,33 @@ class Delivery:
         await self.insert("ledger", ledger_columns(entry), stamp)
         return entry
 
-    async def retry(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def retry(self, call: Callable[[], Awaitable[T]], policy: RetryPolicy | None = None) -> T:
         """Return the result of an idempotent call, retried while ClickHouse does not answer or has no room.
 
-        Also while the log refuses a commit: it was not done, so the same batch may be intended again.
+        Also while the log refuses a commit: it was not done, so the same batch may be intended again. Raises LaneStopped
+        instead of another try once the lane is stopped.
         """
-        before = self._phase.current
+        before, policy = self._phase.current, policy or self._ports.limits.retry
 
         def failed(error: AdledgerError, attempt: Attempt) -> None:
             self.note_retry(error, attempt)
             self._phase.enter(Phase.WAITING, error.message)
 
-        found = await self._ports.limits.retry.call(call, RETRIED, failed)
+        found = await replace(policy, sleep=self.pause).call(call, RETRIED, failed)
         self._phase.resume(before)
         return found
+
+    async def pause(self, seconds: float) -> None:
+        """Wait. Raises LaneStopped when the lane is stopped: what it waits for, its next owner waits for too."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+        raise LaneStopped(
+            f"stopped while it waited: {self._phase.current.detail}",
+            remedy="Nothing to do: its next owner continues.",
+        )
 
     def note_retry(self, error: AdledgerError, attempt: Attempt, batch_no: int | None = None) -> None:
         """Report that a try failed and another follows; `batch_no`: while settling that batch."""
@@ -138,11 +174,32 @@ class Delivery:
         self._ports.emit(InsertDone(table))
 
     async def announce(self, entry: LedgerEntry, rollup: Columns) -> None:
-        """Notify the control path before the ledger row: a message may come twice, and is never missing."""
+        """Notify the control path before the ledger row: a message may come twice, and is never missing.
+
+        A message that is not accepted is sent again, and puts no batch in doubt: no row depends on it. Raises LaneStopped.
+        """
+        batch = RolledUp(entry.epoch, entry.lane, entry.batch_no, entry.clock_after, rollup)
+        often = self._ports.limits.retry.oftener(ANNOUNCE_PAUSE_MS_MAX)
         async with self._stage("announce"):
-            await self._ports.announce(
-                RolledUp(entry.epoch, entry.lane, entry.batch_no, entry.clock_after, rollup)
-            )
+            await self.retry(lambda: self._announce(batch), often)
+
+    async def _announce(self, batch: RolledUp) -> None:
+        """Send one announcement; one under way is given up some time after the lane is stopped."""
+        sending = asyncio.ensure_future(self._ports.announce(batch))
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((sending, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                await asyncio.wait((sending,), timeout=STOP_GRACE_SECONDS)
+            if not sending.done():
+                raise LaneStopped(
+                    f"stopped while batch {batch.batch_no} was announced",
+                    remedy="Nothing to do: its next owner continues.",
+                )
+            sending.result()
+        finally:
+            sending.cancel()
+            stopped.cancel()
 
     async def derive(self, intent: Intent, events: Columns, dead: Columns) -> tuple[Columns, LedgerEntry]:
         """Return the rollup and the ledger entry that follow from a batch's rows."""

@@ -1,7 +1,8 @@
 """A batch in doubt: it is unknown whether its rows are in the tables. It is settled in this order, which must not change.
 
-1. Wait until the server's clock is past the last deadline by which any row of the batch may arrive. A count before then
-   could miss rows that arrive later.
+1. Wait until the server's clock is past the last deadline by which any row of the batch may arrive: that of the intent,
+   since rows are sent only under an intent that was committed, and later ones are refused. A count before then could miss
+   rows that arrive later.
 2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. This comes after 1,
    since an insert could otherwise begin while the deadline is waited for.
 3. Commit the same intent with a new deadline, which fences off a worker that lost the lane meanwhile.
@@ -15,7 +16,6 @@
 Leaving out any step loses or doubles a batch: docs/exactly-once.md shows the shortest way to each harm.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -68,15 +68,18 @@ class Settlement:
         records: OrderedRecords,
         leader_epochs: tuple[int, ...],
         compute: Callable[[], Awaitable[Computed]],
+        *,
+        unwritten: bool = False,
     ) -> Settled:
         """Settle a batch. `compute` is called only if there are no rows.
 
+        `unwritten`: this process committed the intent, without an answer, and so sent no row under it; rows under earlier
+        ones were waited for before it was sent. There is no deadline to wait for then.
         `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now. Raises CommitFenced,
-        CommitUnknown, LaneHalted.
+        CommitUnknown, LaneHalted, LaneStopped.
         """
-        deadline, found, retry = self._ports.limits.write_deadline_seconds, intent, self._ports.limits.retry
-        # An earlier owner read the clock before we joined: its inserts may arrive until then, plus the deadline.
-        last = max(intent.send_by, await self._delivery.retry(self._ports.sink.server_time) + deadline)
+        found, retry = intent, replace(self._ports.limits.retry, sleep=self._delivery.pause)
+        last = 0 if unwritten else await self._last_send_by(intent)
         for attempt in retry.attempts():
             self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")
             try:
@@ -110,6 +113,19 @@ class Settlement:
         raise LaneHalted(
             f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
             remedy="fix what the messages above name, then start the worker again",
+        )
+
+    async def _last_send_by(self, intent: Intent) -> int:
+        """Return the second until which rows of a batch may arrive.
+
+        An override has no deadline before it is committed. Whoever read the clock before it may send until then, plus the
+        deadline.
+        """
+        if intent.send_by:
+            return intent.send_by
+        return (
+            await self._delivery.retry(self._ports.sink.server_time)
+            + self._ports.limits.write_deadline_seconds
         )
 
     def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
@@ -235,8 +251,8 @@ class Settlement:
 
     async def _wait_past(self, second: int) -> None:
         """Return when the server's clock is past a second."""
-        while (now := await self._ports.sink.server_time()) <= second:  # noqa: ASYNC110 - another machine's clock
-            await asyncio.sleep(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
+        while (now := await self._ports.sink.server_time()) <= second:
+            await self._delivery.pause(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
 
 
 async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:

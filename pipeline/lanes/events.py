@@ -209,6 +209,13 @@ class LaneLost(LaneTrouble):
 
 
 @dataclass(frozen=True, slots=True)
+class LaneLeft(LaneTrouble):
+    """A lane was stopped while it waited; its next owner settles the batch that it left, if there is one."""
+
+    text = "lane {e.lane}: {e.why}"
+
+
+@dataclass(frozen=True, slots=True)
 class LaneCrashed(Event):
     """A bug: an impossible state never continues, so the worker ends."""
 

@@ -39,7 +39,8 @@ INTENDED_BEFORE = "An earlier owner intended it, and it is not in the ledger"
 class Lane:
     """One lane in one assignment. `run` ends after `stop`, or when the lane has reached `until` (topic -> offset).
 
-    `cached` is the state from an earlier assignment; it is used if no other worker wrote a batch since.
+    `cached` is the state from an earlier assignment; it is used if no other worker wrote a batch since. `unwritten` is as
+    in `Delivery`, from an earlier run in this process.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Lane:
         slots: asyncio.Semaphore,
         until: Mapping[int, int] | None,
         cached: CachedState | None = None,
+        unwritten: str = "",
     ) -> None:
         self.lane = assignment.lane
         self.records = 0
@@ -60,7 +62,7 @@ class Lane:
         self._epoch = topology.epoch
         self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
         self._phase = PhaseTracker(self.lane, ports.emit)
-        self._delivery = Delivery(ports, assignment, self._phase)
+        self._delivery = Delivery(ports, assignment, self._phase, self._stopping, unwritten)
         self._settlement = Settlement(ports, self._delivery, self._context, self._phase)
         self._keeper = StateKeeper(ports, self.lane, self._phase)
         self._cached = cached
@@ -78,8 +80,13 @@ class Lane:
         """State for a later assignment; None while a batch is partly in it, and before it is built."""
         return None if self._knows is None else CachedState(self._keeper.state, self._epoch, *self._knows)
 
+    @property
+    def unwritten(self) -> str:
+        """The intent whose commit was not answered, for a later run."""
+        return self._delivery.unwritten
+
     async def run(self) -> None:
-        """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LogError, SinkError."""
+        """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped, LogError, SinkError."""
         found = await self._delivery.retry(lambda: find_start(self._ports, self.lane))
         start = await self._after_parent(found)
         if start is None:
@@ -150,7 +157,8 @@ class Lane:
                 )
             return computed_now[0]
 
-        settled = await self._settlement.settle(intent, records, leader_epochs, again)
+        unwritten = intent.text() == self._delivery.unwritten
+        settled = await self._settlement.settle(intent, records, leader_epochs, again, unwritten=unwritten)
         if settled.stored is not None and not computed_now:
             self._keeper.absorb(settled.stored)
         if computed_now:

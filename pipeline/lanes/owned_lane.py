@@ -18,6 +18,7 @@ class OwnedLane:
 
     assignment: Assignment
     cached: CachedState | None = None  # of an earlier assignment
+    unwritten: str = ""  # of an earlier assignment, as in `Delivery`
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     lane: Lane | None = None
     task: asyncio.Task[None] | None = None
@@ -37,8 +38,8 @@ class OwnedLane:
             )
         until = catch_up.until(number) if catch_up is not None else None
         if self.lane is not None:
-            self.cached = self.lane.cached
-        self.lane = Lane(ports, self.assignment, slots, until, self.cached)
+            self.cached, self.unwritten = self.lane.cached, self.lane.unwritten
+        self.lane = Lane(ports, self.assignment, slots, until, self.cached, self.unwritten)
         self.cached = None
         return self.lane
 

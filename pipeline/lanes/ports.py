@@ -35,7 +35,7 @@ class Announce(Protocol):
     """Notifies the control path of a batch whose rollups are inserted (the `ad.rollups` message)."""
 
     def __call__(self, batch: "RolledUp", /) -> Awaitable[None]:
-        """Return when the message is accepted; it may be sent again. Raises SinkUnavailable: the batch is in doubt."""
+        """Return when the message is accepted; it may be sent again. Raises SinkUnavailable: send it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from adledger.pipeline.errors import (
     CommitFenced,
     CommitUnknown,
     LaneHalted,
+    LaneStopped,
     LogError,
     SinkError,
 )
@@ -22,6 +23,7 @@ from adledger.pipeline.lanes.emit import Emit, ignore
 from adledger.pipeline.lanes.events import (
     Halted,
     LaneCrashed,
+    LaneLeft,
     LaneLost,
     LaneReleased,
     LanesAssigned,
@@ -99,6 +101,7 @@ class Worker:
         self._ports: Ports | None = None
         self._owned: dict[int, OwnedLane] = {}
         self._cached: dict[int, CachedState] = {}  # between two assignments, as most lanes come back
+        self._unwritten: dict[int, str] = {}  # intents whose commits were not answered, likewise
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -168,10 +171,13 @@ class Worker:
         self._assigned = True
         for assignment in assignments:
             owned = self._owned[assignment.lane] = OwnedLane(
-                assignment, self._cached.pop(assignment.lane, None)
+                assignment,
+                self._cached.pop(assignment.lane, None),
+                self._unwritten.pop(assignment.lane, ""),
             )
             owned.task = asyncio.create_task(self._run_owned(owned))
         self._cached.clear()  # of lanes that others own now
+        self._unwritten.clear()
         self._emit(LanesAssigned(_sorted(a.lane for a in assignments), _sorted(self._owned)))
         self._changed.set()
 
@@ -192,8 +198,10 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for owned in ending:
-            if owned.lane is not None and (cached := owned.lane.cached) is not None:
-                self._cached[owned.assignment.lane] = cached
+            if owned.lane is not None:
+                self._unwritten[owned.assignment.lane] = owned.lane.unwritten
+                if (cached := owned.lane.cached) is not None:
+                    self._cached[owned.assignment.lane] = cached
             self._emit(LaneReleased(owned.assignment.lane))
             if not self._ended.is_set():  # now another worker's
                 self._errors.pop(owned.assignment.lane, None)
@@ -230,6 +238,9 @@ class Worker:
             await lane.run()
         except CommitFenced as error:
             self._emit(LaneLost(lane.lane, error.message))
+            return
+        except LaneStopped as error:
+            self._emit(LaneLeft(lane.lane, error.message))
             return
         except CommitUnknown as error:
             self._emit(RejoinStarted(lane.lane, error.message))

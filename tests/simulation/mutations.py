@@ -64,11 +64,11 @@ def _settle_with(**changed: Any) -> Callable[..., Any]:
     """Return a `settle` during which methods of the delivery are others."""
     real = Settlement.settle
 
-    async def settle(self: Settlement, *batch: Any) -> Settled:
+    async def settle(self: Settlement, *batch: Any, **how: Any) -> Settled:
         for name, method in changed.items():
             setattr(self._delivery, name, method.__get__(self._delivery))
         try:
-            return await real(self, *batch)
+            return await real(self, *batch, **how)
         finally:
             for name in changed:
                 delattr(self._delivery, name)
@@ -95,7 +95,7 @@ async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> L
 
 
 async def _retry_by_token(
-    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
+    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any, **_: Any
 ) -> Settled:
     """Same token, same rows, again, until the server says OK."""
     computed = await compute()
@@ -110,7 +110,7 @@ async def _retry_by_token(
 
 
 async def _settle_from_memory(
-    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any
+    self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any, **how: Any
 ) -> Settled:
     """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
     finish, derive = self._finish, self._delivery.derive
@@ -127,7 +127,7 @@ async def _settle_from_memory(
 
     self._finish = finish_again  # type: ignore[method-assign]
     try:
-        return await _REAL_SETTLE(self, intent, records, epochs, compute)
+        return await _REAL_SETTLE(self, intent, records, epochs, compute, **how)
     finally:
         self._finish, self._delivery.derive = finish, derive  # type: ignore[method-assign]
 

@@ -35,6 +35,7 @@ LINES: tuple[tuple[Event, str], ...] = (
     (events.OverrideFound(3), "lane 3: there is an override for it; it starts again"),
     (events.RestartScheduled(3, "refused", "", 15), "lane 3: refused; it starts again in 15 s"),
     (events.LaneLost(3, "fenced"), "lane 3: given to another worker. fenced"),
+    (events.LaneLeft(3, "stopped while it waited: batch 8"), "lane 3: stopped while it waited: batch 8"),
     (events.LaneCrashed(3, "ValueError"), "lane 3: a bug, so this worker ends. ValueError"),
     (events.LaneReleased(3), ""),
     (events.LanesAssigned((1, 3), (1, 2, 3)), "lanes taken: 1,3; now owned: 1,2,3"),

@@ -109,3 +109,14 @@ async def test_what_is_not_to_be_retried_is_raised_at_once() -> None:
         await fake.policy(3).call(fake.call, SinkUnavailable, refused)
     assert fake.calls == 1
     assert not fake.pauses
+
+
+def test_oftener_tries_as_long_as_before():
+    """Shorter pauses make more attempts, not less patience; a policy without a limit has none afterwards."""
+    policy = RetryPolicy(10, 5_000)
+    often = policy.oftener(500)
+    total = [sum(p.longest_pause_ms(n) for n in range(1, p.attempts_max)) for p in (policy, often)]
+    assert total[0] <= total[1] < total[0] + 500
+    assert often.backoff_ms_max == 500
+    assert policy.oftener(9_000) == policy
+    assert RetryPolicy(None, 5_000).oftener(500).attempts_max is None

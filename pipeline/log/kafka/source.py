@@ -1,7 +1,7 @@
 """Kafka as a lane's source: membership, commits and reading over one client."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from adledger.pipeline.addresses import KafkaAddress
@@ -32,6 +32,8 @@ HEARTBEAT_MS = 1_000
 """A member learns of a rebalance with its next heartbeat, so handovers wait for it; Kafka's default is 3,000."""
 REQUEST_TIMEOUT_MS = 40_000
 """aiokafka's defaults, where the [kafka] settings name none."""
+LEADER_PAUSE_MS_MAX = 500
+"""The longest pause between two reads of a lane whose leader is gone: the others elect one without notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,12 @@ class KafkaSource:
             GroupCommits(
                 client, self._group, self._topics, instance=self._group_options.get("group_instance_id")
             ),
-            KafkaReader(client, topology, self._log_time, retry),
+            KafkaReader(
+                client,
+                topology,
+                self._log_time,
+                replace(retry, policy=retry.policy.oftener(LEADER_PAUSE_MS_MAX)),
+            ),
         )
 
     def _require_joined(self, lane: int | None = None) -> _Joined:

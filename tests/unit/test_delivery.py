@@ -1,0 +1,108 @@
+"""The delivery's waits: an announcement is sent until it is accepted, and nothing waits on once the lane is stopped."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from adledger.pipeline.errors import CommitUnknown, LaneStopped, SinkUnavailable
+from adledger.pipeline.lanes import delivery as delivery_module
+from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.events import Event, RetryScheduled
+from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.phase_tracker import PhaseTracker
+from adledger.pipeline.lanes.ports import Ports, RolledUp
+from adledger.pipeline.log.source import Assignment, Committed
+from adledger.pipeline.retry import RetryPolicy
+from adledger.sinks.sink import LedgerEntry, OffsetRange
+
+ENTRY = cast("LedgerEntry", SimpleNamespace(epoch="e", lane=3, batch_no=8, clock_after=5))
+INTENT = Intent("e", 3, 8, (OffsetRange(0, 10, 20),), 0, 0, 0, 0, 5, 1, 0, 0, 0)
+
+
+@dataclass
+class Outside:
+    """Brokers that refuse the first `refusals` announcements, or never answer; and commits that are never answered."""
+
+    refusals: int = 0
+    silent: bool = False
+    announced: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    async def announce(self, batch: RolledUp) -> None:
+        self.announced.append(batch.batch_no)
+        if self.silent:
+            await asyncio.Event().wait()
+        if len(self.announced) <= self.refusals:
+            raise SinkUnavailable("the leader moves")
+
+    async def commit(self, assignment: Assignment, positions: dict[int, Committed]) -> None:
+        raise CommitUnknown("no answer")
+
+    async def server_time(self) -> int:
+        return 100
+
+    def delivery(self, stopping: asyncio.Event) -> Delivery:
+        limits = SimpleNamespace(retry=RetryPolicy(None, 1), write_deadline_seconds=10)
+        ports: Any = SimpleNamespace(
+            announce=self.announce, emit=self.events.append, limits=limits, source=self, sink=self
+        )
+        phase = PhaseTracker(3, self.events.append)
+        return Delivery(cast("Ports", ports), Assignment(3, 1, "m"), phase, stopping, "")
+
+
+async def test_an_announcement_is_sent_until_it_is_accepted() -> None:
+    """A topic that refuses it puts no batch in doubt: it is sent again, and each failure is reported."""
+    outside = Outside(refusals=3)
+    await outside.delivery(asyncio.Event()).announce(ENTRY, {})
+    assert outside.announced == [8] * 4
+    reported = [event for event in outside.events if isinstance(event, RetryScheduled)]
+    assert [event.why for event in reported] == ["the leader moves"] * 3
+
+
+async def test_a_stopped_lane_does_not_announce_for_ever() -> None:
+    """Once it is stopped, a refused announcement is not sent again."""
+    outside, stopping = Outside(refusals=1_000_000), asyncio.Event()
+    announcing = asyncio.create_task(outside.delivery(stopping).announce(ENTRY, {}))
+    while not outside.announced:  # noqa: ASYNC110 - it refuses without end
+        await asyncio.sleep(0)
+    stopping.set()
+    with pytest.raises(LaneStopped):
+        await announcing
+
+
+async def test_a_stopped_lane_gives_up_an_announcement_without_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is under way gets a moment, and is then given up."""
+    monkeypatch.setattr(delivery_module, "STOP_GRACE_SECONDS", 0.0)
+    outside, stopping = Outside(silent=True), asyncio.Event()
+    stopping.set()
+    with pytest.raises(LaneStopped, match="batch 8"):
+        await outside.delivery(stopping).announce(ENTRY, {})
+
+
+async def test_an_announcement_under_way_is_completed_after_a_stop() -> None:
+    """A stop cuts no announcement that the brokers take: its batch would be in doubt for nothing."""
+    outside, stopping = Outside(), asyncio.Event()
+    stopping.set()
+    await outside.delivery(stopping).announce(ENTRY, {})
+    assert outside.announced == [8]
+
+
+async def test_only_an_intent_without_an_answer_is_unwritten() -> None:
+    """It is remembered where its commit was not answered, and forgotten where one was."""
+    outside = Outside()
+    delivery = outside.delivery(asyncio.Event())
+    with pytest.raises(CommitUnknown):
+        await delivery.intend(INTENT)
+    assert delivery.unwritten == INTENT.with_send_by(110).text()
+
+    async def accepted(*_: object) -> None:
+        """Accept it."""
+
+    outside.commit = accepted  # type: ignore[method-assign,assignment]
+    await delivery.intend(INTENT)
+    assert delivery.unwritten == ""
