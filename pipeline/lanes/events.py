@@ -12,8 +12,7 @@ from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement, Remedi
 from adledger.schemas.classes import Reason
 from adledger.sinks.sink import LedgerEntry
 
-TRIES_LOGGED = 5
-TRIES_BETWEEN_LINES = 12
+TRIES_LOGGED, TRIES_BETWEEN_LINES = 5, 12
 """The first tries have a line each, then every twelfth: once a minute at the longest pause."""
 
 
