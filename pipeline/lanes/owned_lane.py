@@ -12,13 +12,23 @@ from adledger.pipeline.log.source import Assignment
 from adledger.sinks.overrides import OverrideStore
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a lane leaves to its next run in this process: its state, and `unwritten` as in `Delivery`."""
+
+    cached: CachedState | None = None
+    unwritten: str = ""
+
+
+NOTHING = Remembered()
+
+
 @dataclass(slots=True)
 class OwnedLane:
-    """A lane that this worker owns. Each start makes a new `lane`."""
+    """A lane that this worker owns. Each start makes a new `lane`; `earlier` is of an earlier assignment."""
 
     assignment: Assignment
-    cached: CachedState | None = None  # of an earlier assignment
-    unwritten: str = ""  # of an earlier assignment, as in `Delivery`
+    earlier: Remembered = NOTHING
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     lane: Lane | None = None
     task: asyncio.Task[None] | None = None
@@ -37,11 +47,14 @@ class OwnedLane:
                 "adledger lane repartition --reason TEXT --dry-run (docs/partitions.md has the procedure)",
             )
         until = catch_up.until(number) if catch_up is not None else None
-        if self.lane is not None:
-            self.cached, self.unwritten = self.lane.cached, self.lane.unwritten
-        self.lane = Lane(ports, self.assignment, slots, until, self.cached, self.unwritten)
-        self.cached = None
+        before, self.earlier = self.remembered, NOTHING
+        self.lane = Lane(ports, self.assignment, slots, until, before.cached, before.unwritten)
         return self.lane
+
+    @property
+    def remembered(self) -> Remembered:
+        """What the last run left; before the first one, what an earlier assignment did."""
+        return self.earlier if self.lane is None else Remembered(self.lane.cached, self.lane.unwritten)
 
     def stop(self) -> None:
         """Let the lane finish its current batch and end."""

@@ -37,11 +37,10 @@ from adledger.pipeline.lanes.events import (
     RestartScheduled,
 )
 from adledger.pipeline.lanes.lane import Lane
-from adledger.pipeline.lanes.owned_lane import OverrideWatch, OwnedLane
+from adledger.pipeline.lanes.owned_lane import NOTHING, OverrideWatch, OwnedLane, Remembered
 from adledger.pipeline.lanes.ports import Announce, LaneLimits, Ports, T, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import RateLimiter
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
-from adledger.pipeline.lanes.state import CachedState
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import RuleEvaluator
@@ -100,8 +99,7 @@ class Worker:
         self._slots = asyncio.Semaphore(cpu_threads + SLOTS_BEYOND_THREADS)
         self._ports: Ports | None = None
         self._owned: dict[int, OwnedLane] = {}
-        self._cached: dict[int, CachedState] = {}  # between two assignments, as most lanes come back
-        self._unwritten: dict[int, str] = {}  # intents whose commits were not answered, likewise
+        self._remembered: dict[int, Remembered] = {}  # between two assignments, as most lanes come back
         self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
@@ -170,14 +168,10 @@ class Worker:
         await self._end([a.lane for a in assignments])  # of an older generation
         self._assigned = True
         for assignment in assignments:
-            owned = self._owned[assignment.lane] = OwnedLane(
-                assignment,
-                self._cached.pop(assignment.lane, None),
-                self._unwritten.pop(assignment.lane, ""),
-            )
+            remembered = self._remembered.pop(assignment.lane, NOTHING)
+            owned = self._owned[assignment.lane] = OwnedLane(assignment, remembered)
             owned.task = asyncio.create_task(self._run_owned(owned))
-        self._cached.clear()  # of lanes that others own now
-        self._unwritten.clear()
+        self._remembered.clear()  # of lanes that others own now
         self._emit(LanesAssigned(_sorted(a.lane for a in assignments), _sorted(self._owned)))
         self._changed.set()
 
@@ -198,10 +192,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for owned in ending:
-            if owned.lane is not None:
-                self._unwritten[owned.assignment.lane] = owned.lane.unwritten
-                if (cached := owned.lane.cached) is not None:
-                    self._cached[owned.assignment.lane] = cached
+            self._remembered[owned.assignment.lane] = owned.remembered
             self._emit(LaneReleased(owned.assignment.lane))
             if not self._ended.is_set():  # now another worker's
                 self._errors.pop(owned.assignment.lane, None)
