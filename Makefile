@@ -48,7 +48,7 @@ simulate: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(OVERWRITES),--overwrites) $(if $(TRACE),--trace) \
 	  $(if $(MUTATION),--mutation "$(MUTATION)")
 
-## fuzz: record batches and records as nobody should write them, against their laws (SECONDS=3600; ARGS="--seed 5 --target batches")
+## fuzz: malformed record batches and records against the decoders' laws (SECONDS=3600; ARGS="--seed 5 --target batches")
 SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(READY)

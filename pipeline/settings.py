@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     allowed_lateness_hours: int = Field(
         24, ge=1, le=168,
-        description="An event whose time lies further behind its lane's watermark is expired: recorded, never billed. At "
+        description="An event whose time is further behind its lane's watermark is expired: recorded, never billed. At "
         "most the dedupe window, or a late retry would be billed twice.",
     )  # fmt: skip
     rule_horizon_minutes_max: int = Field(
@@ -311,7 +311,7 @@ class Settings(BaseSettings):
         ):
             raise ValueError(
                 f"log_time = record contradicts topics = {','.join(self.topics)}: producers could set the clock of "
-                "live topics; give the backfill topics (and a group) of its own, or leave log_time at append"
+                "live topics; give the backfill its own topics and group, or leave log_time at append"
             )
         return self
 

@@ -48,7 +48,7 @@ def missing_for_cluster(client: Asked, cluster: str) -> list[str]:
 
 
 def _answers(client: Asked, query: str) -> bool:
-    """Return whether the server has the table and what stands behind it."""
+    """Return whether the server has the table and the feature behind it."""
     try:
         client.execute(query)
     except Exception as error:

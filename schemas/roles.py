@@ -26,7 +26,7 @@ CLEAR = "ALTER DELETE"
 """Removes what a lane override names, and the days that retention drops."""
 
 PLACES = "SELECT(lane, batch_no, send_by, topic, offset, log_time, lane_clock)"
-"""Where a record stands in the log, and nothing of what it says."""
+"""A record's position in the log, and nothing of its content."""
 
 _READ = (SELECT,)
 _WRITTEN = (SELECT, INSERT)

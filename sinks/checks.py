@@ -44,7 +44,7 @@ _SENT = (
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """A protocol table as the server has it."""
+    """A protocol table's engine and settings on the server."""
 
     engine: str
     engine_full: str
@@ -64,7 +64,7 @@ class ServerFacts:
 
 
 def check_version(client: Client) -> None:
-    """Raise SinkError for a server that is too old, before a migration fails there in words of its own."""
+    """Raise SinkError for a server that is too old, before a migration fails there with an unclear error."""
     if refused := too_old(str(client.execute("SELECT version()")[0][0])):
         raise SinkError(refused[0].message, remedy=refused[0].remedy)
 

@@ -68,7 +68,7 @@ class MemorySink:
         if row_count(block) == 0:
             return
         task = asyncio.create_task(self._serve(table, block, stamp))
-        task.add_done_callback(lambda done: done.exception())  # told to the client, unless that has gone
+        task.add_done_callback(lambda done: done.exception())  # reported to the client, unless that has gone
         await asyncio.shield(task)
         await self.faults.reply(table, stamp)
 

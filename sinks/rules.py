@@ -76,7 +76,7 @@ class EvaluatorRow:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedBatch:
-    """A batch as the ledger has it, with the rules (bits) that its evaluator enforced, and sums of its evaluated events.
+    """A batch of the ledger, with the rules (bits) that its evaluator enforced, and sums of its evaluated events.
 
     `sums`: (minute of the watermark since the epoch, currency code, class code, reasons, events, money in nanos).
     """

@@ -96,12 +96,12 @@ def _probed_secure(address: ServerAddress, port: int) -> SinkUnavailable | None:
     except (ConnectionResetError, BrokenPipeError):
         return _no_tls(where, "the connection was closed")
     except OSError:
-        pass  # nobody there: what the failure itself said is all there is
+        pass  # nothing listens: the failure itself says all there is to say
     return None
 
 
 def _probed_plain(address: ServerAddress, port: int) -> SinkUnavailable | None:
-    """Look whether somebody speaks TLS there; no certificate is asked for."""
+    """Check whether the port speaks TLS; no certificate is requested."""
     believing = tls_context(Tls(verify=False))
     try:
         with (

@@ -2,7 +2,7 @@
 
 Rows go in by table, as columns (numpy arrays; object arrays or lists for texts and arrays of a few rows), each
 insert with its `Stamp`. Every table that the protocol writes has the columns `lane, batch_no, send_by` and the
-constraint `nowInBlock() <= send_by`, so that the server refuses a block that arrives too late, whoever sent it.
+constraint `nowInBlock() <= send_by`, so that the server refuses a block that arrives too late, whichever worker sent it.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Sending `ad.rollups`: a batch's rollups, keyed by lane, by a producer of its own.
+"""Sending `ad.rollups`: a batch's rollups, keyed by lane, with a separate producer.
 
-It is not idempotent in Kafka's sense: readers drop repeats by (epoch, lane, batch number, part) all the same, and
-aiokafka's idempotent producer never gives a message up, where a lane must learn within `DELIVERY_SECONDS_MAX` that it
-waits. Order within a lane holds: a lane's next batch comes after the answer to this one.
+The producer is not idempotent: readers drop repeats by (epoch, lane, batch number, part) anyway, and aiokafka's
+idempotent producer never gives up on a message, while a lane must learn within `DELIVERY_SECONDS_MAX` that it must
+wait. Order within a lane holds: a lane's next batch comes after the answer to this one.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Announcer:
     def __init__(
         self, topic: str, options: Mapping[str, Any], count: Callable[[str], None] = _count_nothing
     ) -> None:
-        """`options` are those of `client_options`; `count` is told of each batch, "sent" or "failed"."""
+        """`options` are those of `client_options`; `count` is called for each batch with "sent" or "failed"."""
         self._topic = topic
         self._servers = ",".join(options["bootstrap_servers"])
         self._options = {**options, "request_timeout_ms": REQUEST_MS_MAX}
@@ -79,7 +79,7 @@ class Announcer:
         self._count("sent")
 
     async def stop(self) -> None:
-        """Give the connections back. Messages that nobody waits for are given up."""
+        """Close the connections. Messages that no caller waits for are dropped."""
         async with self._starting:
             if self._producer is not None:
                 self._replace(self._producer)
@@ -98,7 +98,7 @@ class Announcer:
             return self._producer
 
     def _replace(self, producer: AIOKafkaProducer) -> None:
-        """Take another producer next time: one whose sending task died would fail for ever."""
+        """Take another producer next time: one whose sending task died would fail forever."""
         if self._producer is producer:
             self._producer = None
             ending = asyncio.create_task(_end(producer))

@@ -131,7 +131,7 @@ RETRIES = MetricSpec(
 )
 ROLLUP_MESSAGES = MetricSpec(
     "adledger_rollup_messages_total", "counter", "batches", ("outcome",),
-    "Batches told to ad.rollups: sent, or failed, which puts the batch in doubt.",
+    "Batches announced in ad.rollups: sent, or failed, which puts the batch in doubt.",
 )  # fmt: skip
 LIVE_MESSAGES = MetricSpec(
     "adledger_live_messages_total", "counter", "messages", ("outcome",),
@@ -158,11 +158,11 @@ METRICS = (
     BUILD, EVENTS, BATCHES, NOT_EVALUATED, ALERTS, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, TAKEN, RELEASED, DEDUPE, DOUBTS,
     RETRIES, ROLLUP_MESSAGES, LIVE_MESSAGES, LIVE_RECORDS, LIVE_GIVEN_UP, LIVE_PUBLISHER_MINUTES, LIVE_BYTES,
 )  # fmt: skip
-"""Every metric of ours. Beside them stand the process's own, under Prometheus's names (process_cpu_seconds_total ...)."""
+"""adledger's own metrics. The registry also has the process's, under Prometheus's names (process_cpu_seconds_total ...)."""
 
 
 class LaneMetrics:
-    """Counts events, in a registry of its own.
+    """Counts events, in its own registry.
 
     Cheap. Measurements and `rollup_message` may come from any thread, other events from one.
     """
@@ -265,7 +265,7 @@ class LaneMetrics:
         self._dedupe.remove(lane)
 
     def rollup_message(self, outcome: str) -> None:
-        """Count a batch told to ad.rollups: "sent" or "failed"."""
+        """Count a batch announced in ad.rollups: "sent" or "failed"."""
         self._rollup_messages.labels(outcome).inc()
 
     def show_monitor(self, monitor: PublisherMonitor, unreadable: Callable[[], int]) -> None:
@@ -308,7 +308,7 @@ class _Live:
 
 @dataclass(frozen=True, slots=True)
 class _WithoutCreated:
-    """A registry without the `_created` samples that the library adds: twice the series, and nobody asks for them."""
+    """A registry without the `_created` samples that the library adds: they would double the series for no use."""
 
     registry: CollectorRegistry
 

@@ -2,7 +2,7 @@
 
 A minute is of event time. Impressions and clicks are the billable ones; shares are of all records received (billable,
 duplicate, invalid, expired; malformed ones have no publisher). Figures are live, not for billing: they follow the
-lanes' clocks, which are told beside them, and ClickHouse has the truth.
+lanes' watermarks, which are reported with them; exact figures are in ClickHouse.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ SLOTS_MIN = 1 << 10
 """Of a new minute's table."""
 
 BATCHES_REMEMBERED = 1_024
-"""So far behind a lane's newest batch a repeat is told from a batch that comes late; what is older counts as a repeat."""
+"""How far behind a lane's newest batch a repeat and a late batch are distinguished; anything older counts as a repeat."""
 
 LANES_MAX = 1_024
 """(epoch, lane) pairs whose batches are remembered; the one that was heard of least lately is forgotten."""
@@ -163,7 +163,7 @@ class PublisherMonitor:
         }
 
     def as_of(self) -> dict[str, Any]:
-        """Return up to when what is told here is: the clock of each lane, and the oldest and newest of them."""
+        """Return how current the figures are: the watermark of each lane, and the oldest and newest of them."""
         clocks: dict[int, int] = {}
         for (_, number), lane in self._lanes.items():
             clocks[number] = max(lane.clock, clocks.get(number, 0))

@@ -18,7 +18,7 @@ from adledger.pipeline.log.kafka_admin.topics import kafka_options
 from adledger.pipeline.settings import Settings
 
 PAGES_SECONDS_MAX = 3.0
-"""So long a worker's pages are waited for: one that is stopped or unreachable must not hold the others' answers back."""
+"""How long to wait for a worker's pages: one that is stopped or unreachable must not delay the others' answers."""
 PAGES_BYTES_MAX = 4 * 1024 * 1024
 
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
@@ -28,12 +28,12 @@ REBALANCING = frozenset({"PreparingRebalance", "CompletingRebalance"})
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose lane it is, and what its owner does: `phase` as `adledger.pipeline.lanes.ports.Phase` has it, since when, and details.
+    """A lane's owner and what it does: its `phase` (adledger.pipeline.lanes.events.Phase), since when, and details.
 
-    `phase` "": not known, and `detail` says why.
+    `phase` is "" where it is unknown; `detail` says why.
     """
 
-    worker: str  # HOST:PID, or what Kafka knows of a member that does not say
+    worker: str  # HOST:PID, or Kafka's client id and host if the member sends no worker info
     pages: str = ""  # URL
     phase: str = ""
     since: str = ""  # RFC 3339

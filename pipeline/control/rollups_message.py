@@ -24,9 +24,9 @@ Bytes of the value, little-endian:
 
 The columns are those of `rollup_minute`, in this order: publisher_id u32, minute u32 (seconds since the epoch),
 event_type_code u8, class_code u8, currency_code u16, records u32, money_nanos i64; numbers as in schemas/. Rows are
-sorted by minute, then publisher, type, class, currency. A column wider than a byte stands as its planes: the lowest
-byte of all n values, then the next byte of all, up to the highest; publisher_id is the difference to the row before
-(modulo 2^32, the first to 0). Both halve the size.
+sorted by minute, then publisher, type, class, currency. A column wider than a byte is stored as byte planes: the
+lowest byte of all n values, then the next byte of all, up to the highest; publisher_id is the difference from the row
+before (modulo 2^32, the first from 0). Both halve the size.
 """
 
 import struct

@@ -34,13 +34,13 @@ from adledger.pipeline.settings import Settings
 T = TypeVar("T")
 
 LEAVE_SECONDS_MAX = 10
-"""Beyond `revoke_ms_max`, for leaving the group; then the broker finds out by itself that this member is gone."""
+"""Time to leave the group, beyond `revoke_ms_max`; after that the broker notices that this member is gone when its session expires."""
 
 
 class LanesService(Service):  # type: ignore[misc] # mode has no types
-    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended by itself.
+    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended without being stopped.
 
-    `pages` is their URL, for whoever asks the group who its members are; "" where there are none.
+    `pages` is the URL of its pages, published in the group's member data; "" where there are none.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
 
 
 def _run_now(call: Coroutine[Any, Any, T]) -> T:
-    """Run a call on a loop of its own, and leave the current one alone. SIGTERM cancels it, and exits with 0."""
+    """Run a call on a separate loop, and leave the current one alone. SIGTERM cancels it, and exits with 0."""
 
     async def cancellable() -> T:
         task = asyncio.current_task()

@@ -23,9 +23,9 @@ def server_check(ahead_ms: int, skew_seconds_max: int) -> Check:
 
 
 def broker_check(newest_ms: int, now_ms: int, whose: str, skew_seconds_max: int) -> Check:
-    """Check the newest append time (ms) against a clock (`whose`): one that lies ahead shows a wrong clock.
+    """Check the newest append time (ms) against a clock (`whose`): an append time ahead of it shows a wrong clock.
 
-    Behind it may lie as far as it will: nothing came since.
+    One behind it, however far, is no finding: nothing was appended since.
     """
     ahead = newest_ms - now_ms
     found = []
@@ -37,5 +37,5 @@ def broker_check(newest_ms: int, now_ms: int, whose: str, skew_seconds_max: int)
                 _REMEDY,
             )
         )
-    relation = "lies ahead of" if ahead > 0 else "does not lie ahead of"
+    relation = "is ahead of" if ahead > 0 else "is not ahead of"
     return Check(AREA, f"the newest append time {relation} {whose} clock", found)

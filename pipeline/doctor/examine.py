@@ -27,7 +27,7 @@ from adledger.sinks.connection import Client
 OpenClickHouse = Callable[[Settings], AbstractContextManager[Client]]
 
 LANES_UNKNOWN = 16
-"""What settings are planned for where the log does not tell."""
+"""The number of lanes to plan for if the log's is unknown."""
 
 
 def examine(settings: Settings, open_clickhouse: OpenClickHouse) -> list[Check]:
@@ -65,7 +65,7 @@ def _examine_rest(settings: Settings, server: ServerSeen) -> list[Check]:
 
 
 class _Log:
-    """The log, looked at step by step: what a step needs and did not get is told, and ends the look."""
+    """Checks the log step by step; a step that lacks what it needs is reported, and ends the checks."""
 
     def __init__(self, settings: Settings, server: ServerSeen) -> None:
         self._settings, self._server = settings, server

@@ -1,4 +1,4 @@
-"""The consumer group as it is now: who is in it, which lanes nobody has, how far it is behind. Pure."""
+"""The consumer group as it is now: its members, the lanes without an owner, its lag. Pure."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def findings(group: GroupFacts, ours: str, lanes: int, lag_records: int) -> Iter
         owned = {lane for member in group.members for lane in member.lanes}
         if unowned := sorted(set(range(lanes)) - owned):
             yield Finding(
-                f"the group {group.name} has {len(group.members)} members, and nobody has the lanes "
+                f"the group {group.name} has {len(group.members)} members, and none of them owns the lanes "
                 + ", ".join(map(str, unowned)),
                 "restart a worker: the group then assigns its lanes again",
             )

@@ -27,7 +27,7 @@ READ_TRIES_MAX = 3
 
 
 def _say_nothing(_: str) -> None:
-    """Do nothing: a read that fails is told once, as a finding."""
+    """Do nothing: a failed read is reported once, as a finding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What the newest records of a topic say of the producers: keys, partitioners, malformed records. Pure.
 
 A record belongs to the lane that murmur2 gives its `user_id` (its `ip`, as sent, where that is empty), which is also
-its key. One that lies elsewhere is MISROUTED: still counted once by its own lane, but a repeat of it may lie in
-another, where nobody knows the first.
+its key. A record in another lane is MISROUTED: that lane counts it once, but a repeat of it may be in a different lane,
+which does not know the first.
 """
 
 import zlib
@@ -28,7 +28,7 @@ NO_KEY, OTHER_KEY, CRC32, OTHER_PARTITIONER = "no key", "other key", "crc32", "o
 _MURMUR2 = (
     "partition by murmur2 of the key: partitioner=murmur2_random in librdkafka and all that is built on it (Python's "
     "confluent-kafka, Go, .NET, Node.js, PHP, Rust); Java's own default is right. Then let the topic run out, or write to "
-    "new topics: what lies in a wrong partition stays there"
+    "new topics: records in a wrong partition stay there"
 )
 _KEY = "set each record's key to the bytes of its user_id, and to its ip, as sent, where user_id is empty"
 
@@ -66,7 +66,7 @@ class KeySample:
 
 
 def why_misrouted(event: dict[str, Any], key: bytes | None, lane: int, partitions: int) -> str:
-    """Return why an event lies in the wrong lane, or has the wrong key: the first of key and partitioner."""
+    """Return why an event is in the wrong lane: its key, else the partitioner."""
     if key is None:
         return NO_KEY
     if key != (event["user_id"] or event["ip"]).encode():

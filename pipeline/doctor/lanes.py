@@ -26,7 +26,7 @@ SAMPLE_RECORDS_MAX = 1_000
 SAMPLE_BYTES_MAX = 4 * 1024 * 1024
 SAMPLE_WAIT_MS = 500
 FOUND_LANES_MAX = 3
-"""So many lanes are told one by one; what ails more of them is one ailment."""
+"""How many lanes are reported one by one: beyond that they usually share a cause."""
 
 
 class LogView(Reader, Protocol):
@@ -65,7 +65,7 @@ async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) ->
 
 
 def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check]:
-    """Return what the lanes' intents, and their newest records, come to."""
+    """Return the checks of the lanes' intents and newest records."""
     findings = [seen.stopped[lane] for lane in sorted(seen.stopped)[:FOUND_LANES_MAX]]
     if (more := len(seen.stopped) - len(findings)) > 0:
         findings.append(Finding(f"{more} more lanes would halt for such reasons", "fix the ones above first"))
@@ -88,7 +88,7 @@ def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check
 async def _positions(
     view: LogView, settings: Settings, lane: int, sink: Sink | None, bounds: Mapping[int, OffsetBounds]
 ) -> dict[int, int]:
-    """Return where a worker would go on with a lane. Raises LaneHalted where it would not."""
+    """Return where a worker would continue a lane. Raises LaneHalted where it would not."""
     first = {topic: b.first for topic, b in bounds.items()}
     if sink is not None:
         start = await find_start(_ports(view, settings, sink), lane)

@@ -51,8 +51,8 @@ def web_port_check(settings: Settings) -> Check:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         finding = Finding(
-            f"the pages' address {host}:{port} can't be taken: {error.strerror or error}. A worker that runs here has it, "
-            "or another program",
+            f"the pages' address {host}:{port} can't be taken: {error.strerror or error}. Another worker "
+            "or another program uses it",
             "for one more worker here: adledger run --web-port 0",
             advice=True,
         )

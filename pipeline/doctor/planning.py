@@ -1,4 +1,4 @@
-"""What the settings ask of ClickHouse and of this machine's memory, before they are asked for. Pure."""
+"""What the settings will demand of ClickHouse and of this machine's memory. Pure."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from adledger.pipeline.lanes.worker import INSERTS_PER_BATCH, SLOTS_BEYOND_THREA
 from adledger.pipeline.settings import MIB, Settings
 
 EVENT_BYTES = 300
-"""Columns of one event in a batch under way: what was decoded, what was judged, and the block to insert."""
+"""Columns of one event in a batch under way: what was decoded, what was evaluated, and the block to insert."""
 DEDUPE_BYTES = 64
 """At most, of one event of the dedupe window."""
 PROCESS_BYTES = 400 * MIB

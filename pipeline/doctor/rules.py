@@ -35,7 +35,7 @@ NO_TABLES = RulesFacts()
 
 
 def read_tables(client: Client, database: str) -> RulesFacts:
-    """Read what evaluators are made of. Raises what the client raises."""
+    """Read the parts of the evaluators. Raises what the client raises."""
     if not client.execute(f"EXISTS TABLE {database}.rules")[0][0]:
         return NO_TABLES
     rows = client.execute(published_sql(database, PUBLISHED_TRIED))
@@ -78,7 +78,7 @@ def _in_force(
         else:
             return (
                 evaluator,
-                f"rules = published: {row.version:016x} of {row.author} judges ({row.reason})",
+                f"rules = published: {row.version:016x} by {row.author} is in force ({row.reason})",
                 refused,
             )
     if refused:
@@ -87,7 +87,7 @@ def _in_force(
         evaluator = load_evaluator(settings, today(), publishers)
     except UsageError as error:
         return None, f"rules = {settings.rules}", [Finding(error.message, error.remedy)]
-    shipped = ": nobody has published any, those that adledger comes with judge"
+    shipped = ": none published, so the rule set that adledger ships is in force"
     return evaluator, f"rules = {settings.rules}{shipped if settings.rules == PUBLISHED else ''}", []
 
 

@@ -13,7 +13,7 @@ from adledger.schemas.wire import EventType, Flag
 from adledger.sinks.rules import publishers_sql
 
 MATCHES_MAX = 100
-"""The most events of one id that are shown: nobody looks at more retries."""
+"""The most events of one id that are shown."""
 
 _COLUMNS = ", ".join(f"toUnixTimestamp64Milli({c})" if c in TIMES else c for c in COLUMNS)
 _PLACE = "batch_no, toUnixTimestamp64Milli(lane_clock), topic, offset"

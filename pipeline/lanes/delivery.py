@@ -1,7 +1,7 @@
 """The normal path of a batch: intend, write, done. The order must not change.
 
 1. *Intend*: commit the offsets where the batch begins, on every topic's partition, with a description of the batch and the
-   deadline of its rows. Rows written before the intent could not be told from another worker's.
+   deadline of its rows. Rows written before the intent could not be distinguished from another worker's.
 2. *Write*: events, then the tables that derive from them. In another order, a batch that another release evaluates again
    would leave tables that disagree.
 3. *Done*: the ledger row, last. A ledger row before its rows would vouch for rows that may never come.

@@ -163,7 +163,7 @@ async def _check_records(
     raise OverrideNeeded(
         f"lane {snapshot.lane}: the log was truncated and has grown again: it holds other records than the ledger in "
         + ", ".join(spans),
-        remedy="restore the log; or continue after them, and give up the records that are there now: "
+        remedy="restore the log; or continue after them, and give up the records that are now in their place: "
         + _command(OverrideKind.SKIP, snapshot.lane),
         proposal=overrides.skip_changed(replace(at, positions=start.positions), changed),
     )

@@ -1,6 +1,6 @@
 """How lanes report what happens: an event, and the one function that takes it.
 
-Whoever has something to tell calls `emit`. Who listens (the log, metrics, readiness, the event log) picks the events
+A component that has something to report calls `emit`. Each listener (the log, metrics, readiness, the event log) picks the events
 that concern it by their type (adledger.pipeline.lanes.events). There are two kinds:
 
 - an `Event` is something that happened to a lane or a worker; it may have a log line, and the event log has it;

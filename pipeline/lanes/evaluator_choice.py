@@ -40,7 +40,7 @@ class EvaluatorChoice:
     async def begin(self, batch_no: int) -> None:
         """Take up the guardrail where the batches before `batch_no` left it.
 
-        The last of them is measured once more: its worker may have died before it told what it showed.
+        The last of them is measured again: its worker may have died before it stored the breaches.
         """
         rules = self._rules_in_force.current.rules
         self._guardrail, self._guarded = Guardrail(rules), rules.version

@@ -34,7 +34,7 @@ def event_log(path: Path | None, clock: Callable[[], float] = time.time) -> Iter
     except OSError as error:
         raise UsageError(
             f"event_log = {path} can't be written: {error.strerror}",
-            remedy="name a file in a folder that is there",
+            remedy="name a file in an existing folder",
         ) from None
     with file:
         yield _Appender(file, clock).emit

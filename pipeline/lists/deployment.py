@@ -181,7 +181,7 @@ class _Checked:
             raise self._wrong("verdict", f"verdict = {self._fields['verdict']!r}", 'Write "allow" or "deny".')
         if made > self._now:
             raise self._wrong(
-                "date", f"date {made} lies after today, {self._now}", "Write the day it was made."
+                "date", f"date {made} is after today, {self._now}", "Write the day it was made."
             )
         if expires is not None and expires < made:
             raise self._wrong("expires", f"expires {expires}, before its date {made}", "Write a later day.")
@@ -192,7 +192,7 @@ class _Checked:
             if not isinstance(entry, str):
                 raise self._wrong(name, f"{entry!r} in {name} is not a string", "Put it in double quotes.")
         for entry in {e for e in entries if entries.count(e) > 1} if len(set(entries)) < len(entries) else ():
-            raise self._wrong(entry, f"{entry!r} stands twice", "Delete one of them.")
+            raise self._wrong(entry, f"{entry!r} is listed twice", "Delete one of them.")
         return entries
 
     def _network(self, entry: str) -> Network:

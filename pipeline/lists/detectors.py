@@ -18,7 +18,7 @@ PATTERNS: tuple[str, ...] = (*exclusion_patterns, *crawler_patterns)
 ENTRIES = len(crawler_patterns)
 
 by_signature: Callable[[str], bool] = getattr(is_crawler, "__wrapped__", is_crawler)
-"""is-crawler's opinion, 2 us a text. Without its cache of 32,768 texts: ours, of hashes, stands before it."""
+"""is-crawler's verdict, 2 us a text, without its cache of 32,768 texts: our cache of hashes is consulted first."""
 
 
 class ByPatterns:

@@ -1,4 +1,4 @@
-"""Patterns in RE2: all searched in one pass over the text, in time linear in its length, whoever wrote them."""
+"""Patterns in RE2: all searched in one pass over the text, in time linear in its length whatever the patterns are."""
 
 from collections.abc import Sequence
 

@@ -24,7 +24,7 @@ class PublisherStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublisherRow:
-    """One version of one publisher, as the append-only table has it: the highest version counts."""
+    """One version of one publisher, a row of the append-only table: the highest version counts."""
 
     publisher_id: int
     status: PublisherStatus

@@ -3,7 +3,7 @@
 Kafka numbers a partition's leaders, and every record batch carries the epoch of the one that appended it. A fetch that
 states the epoch of the batch before its position lets the broker detect that its own log has diverged (KIP-320,
 KIP-595): after an unclean election, the same offsets may hold other records. A lane does not only read forward: it reads
-a batch in doubt again, then continues at that batch's end, which lies in the middle of what it has read. So this module
+a batch in doubt again, then continues at that batch's end, which is in the middle of what it has read. So this module
 remembers the epochs of everything that was read and looks them up by position.
 """
 

@@ -93,7 +93,7 @@ def carry_out(client: QueryClient, settings: Settings, found: RetentionPlan) -> 
 
 
 async def planned(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> RetentionPlan:
-    """Return what may go now, of a log with so many lanes. Raises LogError, SinkError."""
+    """Return which partitions may be dropped now. `lanes` is the log's number of lanes. Raises LogError, SinkError."""
     tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
 
     def read() -> tuple[dict[int, int], list[Partition]]:

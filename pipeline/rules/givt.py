@@ -42,7 +42,7 @@ GIVT_RULES = (
     ),
     Rule(
         Reason.PREFETCH, RuleInput.EVENT,
-        catches="Events that the producer marks as prefetched: nobody may have seen them.",
+        catches="Events that the producer marks as prefetched: they may never have been seen.",
         origin="MRC, general: pre-fetch and pre-render traffic.",
         false_positives="A page that was prefetched and then read: the producer sends the view as an event of its own.",
     ),

@@ -7,8 +7,8 @@ a batch of a backlog, which may span hours, shows what small batches would have 
 that lane with the batches after it, which name another evaluator version. It stays so until an analyst resumes the rule or
 publishes another set; then the rule is measured again, by the batches after its breach.
 
-Per lane, not for all lanes at once: a lane has its own users, so whoever floods one lane with a few users can turn a
-rule off for these users alone; and a wrong rule is wrong in every lane.
+Per lane, not for all lanes together: a lane has its own users, so an attacker who floods one lane with a few users can turn
+a rule off for these users alone; and a wrong rule is wrong in every lane.
 
 State is a function of the batches in the window, as `events` and `ledger` keep them, and of the rows of `alerts`; so a
 restarted worker decides like one that never stopped.
@@ -173,7 +173,7 @@ class Guardrail:
     """
 
     def __init__(self, rules: RuleSet, batches: Iterable[Slices] = ()) -> None:
-        """`batches`: those before, in order: all of which a part lies in the window before the next one's first event."""
+        """`batches`: the earlier ones, in order, that overlap the window before the next batch's first event."""
         self._rules = rules
         self._watched = [
             r

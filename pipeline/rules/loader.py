@@ -21,7 +21,7 @@ _SHIPPED = Path(__file__).resolve().parents[2] / "schemas" / "rules"
 def load_rules(name: str) -> RuleSet:
     """Return the rule set of a file, `default` (the shipped one) or `none`. Raises UsageError.
 
-    `published` is not known here: ClickHouse has it.
+    `published` is refused: that set is in ClickHouse.
     """
     if name == NONE:
         return RuleSet.none()
@@ -56,7 +56,7 @@ def load_evaluator(
     """Return the evaluator that the settings name, with the lists as of a day. Raises UsageError.
 
     None for publishers: the rules that need them are not evaluated. `published`: the set of the table `rules` where the
-    setting is `published`; None: nobody has published any, and the shipped set is in force.
+    setting is `published`; None: no set has been published, and the shipped one is in force.
     """
     rules = published or load_rules(shipped_name(settings.rules))
     if settings.rules == NONE:
@@ -67,7 +67,7 @@ def load_evaluator(
 
 
 def shipped_name(name: str) -> str:
-    """Return the name of the set that a setting `rules` means as long as nobody has published one."""
+    """Return the name of the set that a setting `rules` means until one is published."""
     return DEFAULT if name == PUBLISHED else name
 
 

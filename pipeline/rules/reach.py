@@ -1,7 +1,7 @@
 """How far back the windows reach: bounded memory, and no verdict depends on what happened to fit.
 
-A lane remembers at most `events_max` events of its windows, besides those of the minute at hand. In a minute before
-which more events lie within the horizon, the windows reach back fewer whole minutes; a rule that looks further is not
+A lane remembers at most `events_max` events of its windows, besides those of the current minute. In a minute before
+which more events are within the horizon, the windows reach back fewer whole minutes; a rule that looks further is not
 evaluated for the events of that minute, and that is counted. The reach of a minute is a function of the events
 within the horizon before it, so a restarted worker finds the same; and since it grows by at most a minute each
 minute, what a later minute needs was never dropped.

@@ -1,4 +1,4 @@
-"""Rule sets: which rules run, in which mode, with which thresholds, by whom and why. Frozen; equal if they evaluate equally.
+"""Rule sets: which rules run, in which mode, with which thresholds, who published them and why. Frozen; equal if they evaluate equally.
 
 The text is TOML (schemas/rules.schema.json describes it to editors); adledger.pipeline.rules.parse reads it.
 """

@@ -53,7 +53,7 @@ class SlotTable:
         old = clock - self._swept_at > SWEEP_MS_MAX
         if not old and self.taken + n <= LOAD_MAX * self.capacity:
             return
-        if clock - self._swept_at >= 1 << 31:  # nothing in it is younger: ages could not be told
+        if clock - self._swept_at >= 1 << 31:  # nothing in it is younger: its ages would overflow
             live = 0
         else:
             live = int(rules_tables.count_live(self.words, self._stride, np.uint64(clock), keep_ms))

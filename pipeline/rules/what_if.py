@@ -221,7 +221,7 @@ def _grouped(keys: Sequence[Array], nanos: I64) -> Iterator[tuple[list[int], int
 
 
 def _days(stored: Stored) -> Iterator[Stored]:
-    """Yield the parts of a block that lie in one log day each; a batch never lies in two."""
+    """Yield the parts of a block, one for each log day; a batch never spans two."""
     days = stored.lane_clock // DAY_MS
     cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     for start, end in pairwise(cuts):

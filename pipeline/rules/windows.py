@@ -1,8 +1,8 @@
 """The windows of the rules that look back: a lane's memory of impressions, clicks and users.
 
 Their contents are a function of the lane's non-duplicate events within the horizon, taken one by one in the lane's
-order; batch boundaries and restarts do not matter. A duplicate is not an event of its own: it is compared with its
-impression as the first was, but neither counted nor tagged by the rules that count.
+order; batch boundaries and restarts do not matter. A duplicate is not a new event: it is compared with its impression
+as the first was, but neither counted nor tagged by the rules that count.
 """
 
 from collections.abc import Mapping

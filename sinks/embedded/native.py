@@ -33,7 +33,7 @@ class NativeClient:
                 self._packet()
                 self._connection.inbound.release()
         except (Disconnected, OSError):
-            pass  # the client is gone, and cannot be told
+            pass  # the client is gone, and can't get the error
         finally:
             self._connection.release()
 

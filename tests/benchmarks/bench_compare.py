@@ -20,7 +20,7 @@ def test_a_against_a(runs):
         for _ in range(COMPARISONS):
             sides = [(metric, *(noise(rng, runs).tolist() for _ in range(2))) for metric in METRICS]
             reported += any(change_of(*side).kind is not ChangeKind.SAME for side in sides)
-        print(f"A against A, {runs} runs, {name}: {reported / COMPARISONS:.2%} tell something")
+        print(f"A against A, {runs} runs, {name}: {reported / COMPARISONS:.2%} report a change")
 
 
 @pytest.mark.parametrize("runs", [3, 5, 10])

@@ -1,6 +1,6 @@
 """The laws of `Sink`, for every implementation: subclass `SinkContract` and define a `harness` fixture.
 
-Each test uses a lane of its own, so that one database serves them all.
+Each test uses its own lane, so that one database serves them all.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The laws of `Source`, for every implementation: subclass `SourceLaws` and define a `log` fixture.
 
-Each test has a log of its own, with TOPICS topics of PARTITIONS partitions and a group that nobody has joined.
+Each test has its own log, with TOPICS topics of PARTITIONS partitions and a group without members.
 """
 
 import asyncio

@@ -29,7 +29,7 @@ def fuzz(target: str, seed: int, seconds: float) -> int | None:
         for _ in range(CASES_BETWEEN_LOOKS):
             try:
                 run_case(target, seed, case, kept)
-            except Exception:  # noqa: BLE001 - whatever it is, it is the find
+            except Exception:  # noqa: BLE001 - any error is a finding
                 traceback.print_exc()
                 sys.stderr.write(
                     f"repeat it: python -m tests.fuzz --target {target} --seed {seed} --case {case}\n"

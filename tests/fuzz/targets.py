@@ -45,7 +45,7 @@ def check_fetch(data: bytes, position: int) -> None:
     try:
         found = decode_batches(data, position, (), "record", "fuzz-0")
     except LogError:
-        return  # a checksum, a format or a header that no broker passes on: found, and said
+        return  # a checksum, a format or a header that no broker passes on: detected and reported
     refs = walk(Fetched(0, position, found.next_offset, found.next_offset, found.batches))
     expected = [row for batch in found.batches for row in _plain(batch, position)]
     assert read_back(refs) == [row for row, _ in expected]

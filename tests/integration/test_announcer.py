@@ -142,7 +142,7 @@ async def test_an_unreachable_broker_is_reported_with_its_address():
 
 @pytest.mark.slow
 async def test_a_hanging_broker_is_reported_in_time(tmp_path):
-    """SinkUnavailable is raised instead of waiting for ever; once the broker answers, the batch is sent."""
+    """SinkUnavailable is raised instead of waiting forever; once the broker answers, the batch is sent."""
     with LocalBroker(tmp_path) as broker:
         name = f"rollups-{uuid4().hex[:8]}"
         await make(broker, name)

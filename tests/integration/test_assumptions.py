@@ -143,7 +143,7 @@ async def killed_between_token_and_part(server: EmbeddedServer) -> None:
 
 @pytest.mark.parametrize(("kind", "rows"), [(TokenSink, 0), (ClickHouseSink, ROWS)], ids=["token", "look"])
 async def test_killed_between_token_and_part(tmp_path: Path, kind: type[ClickHouseSink], rows: int) -> None:
-    """A retry by token is answered OK every time, and the batch is lost for ever. Control: ours has no token.
+    """A retry by token is answered OK every time, and the batch is lost. Control: our insert has no token.
 
     It looks at the tables, finds nothing, and inserts without a token: all rows are there, once.
     """
@@ -199,7 +199,7 @@ async def begun(
 ) -> "asyncio.Task[None]":
     """Send an insert whose query has begun on the server, and whose block the network holds back."""
     await sink.server_time()  # connected
-    proxy.replies(Action.HOLD)  # the client sends its block when it has heard which columns the table has
+    proxy.replies(Action.HOLD)  # the client sends its block once it knows the table's columns
     insert = asyncio.create_task(sink.insert("events", events(ROWS), stamp))
 
     async def runs() -> bool:

@@ -18,7 +18,9 @@ def compose(*arguments: str) -> "subprocess.CompletedProcess[str]":
         if shutil.which(client[0]) is None:
             continue
         known = subprocess.run([*client, "version"], capture_output=True, text=True, check=False)
-        if known.returncode == 0 and "Docker Compose version" in known.stdout:  # version 1 says it otherwise
+        if (
+            known.returncode == 0 and "Docker Compose version" in known.stdout
+        ):  # version 1 prints another form
             return subprocess.run(
                 [*client, *arguments], capture_output=True, text=True, check=False, cwd=ROOT
             )

@@ -44,7 +44,7 @@ def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 
 
 def test_the_demo_equals_its_ground_truth(demo):
-    """It exits with 0, and its one JSON object says that everything adds up, to the nano."""
+    """It exits with 0, and its one JSON object reports that everything adds up, to the nano."""
     _, done = demo
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

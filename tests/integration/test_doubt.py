@@ -1,4 +1,4 @@
-"""In doubt: however each insert ends, and wherever a worker dies, the tables end as if nothing had happened."""
+"""In doubt: however each insert ends, and wherever a worker dies, the tables end as in a run without faults."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,9 +42,9 @@ TABLES = ("events", "dead_letters", "rollup_minute", "ledger")
 OK, UNAVAILABLE, LOST, KILLED, UNANSWERED, LATE, ON_THE_WIRE, RUNNING_ON = (
     "ok", "unavailable", "lost", "killed", "unanswered", "late", "on the wire", "running on",
 )  # fmt: skip
-"""What becomes of an insert: stored and answered; never sent; lost before it ran; ended while it ran; stored, its
-answer lost; at the server after its deadline; given up by the client while it is under way, to arrive when the lane
-looks what is there; given up while it runs, for ever if nobody ends it."""
+"""The fate of an insert: stored and answered; never sent; lost before it ran; killed while it ran; stored, its answer
+lost; at the server after its deadline; abandoned by the client while on the wire, to arrive when the lane reads the
+tables; abandoned while it runs, until it is killed."""
 
 CRASH_BEFORE, CRASH_AFTER, CRASH_ON_THE_WIRE = "crash before", "crash after", "crash on the wire"
 """The worker dies: before the insert is sent, when it was stored, or while it is under way as above."""
@@ -55,7 +55,7 @@ FATES = (
 )  # fmt: skip
 
 
-class Crash(Exception):  # noqa: N818 - not an error: what is done to the worker
+class Crash(Exception):  # noqa: N818 - not an error but a fault
     """The worker dies here."""
 
 
@@ -270,7 +270,7 @@ class RefusingSource(FilesSource):
 @given(st.lists(st.booleans(), max_size=10), st.lists(st.sampled_from((OK, UNANSWERED, LOST)), max_size=6))
 @settings(max_examples=15)
 def test_commits_are_refused(log: Path, undisturbed: Runs, refusals: list[bool], fates: list[str]) -> None:
-    """A commit that was surely not done is intended again, in doubt too: the tables end the same, and no lane halts."""
+    """A commit that was certainly not done is intended again, also in doubt: the tables end the same, and no lane halts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RefusingSource, "refusals", refusals, raising=False)
         runs = Runs(log, RefusingSource)
@@ -282,7 +282,7 @@ def test_commits_are_refused(log: Path, undisturbed: Runs, refusals: list[bool],
 @given(st.lists(st.sampled_from((OK, *FATES)), max_size=14))
 @settings(max_examples=25)
 def test_anything_goes_wrong(log: Path, undisturbed: Runs, fates: list[str]) -> None:
-    """Whatever becomes of the first inserts, including those that settle a doubt, the tables end the same."""
+    """Whatever happens to the first inserts, including those that settle a doubt, the tables end the same."""
     runs = Runs(log)
     runs.sink.faults = Fates(fates, runs.sink)
     asyncio.run(runs.to_the_end())

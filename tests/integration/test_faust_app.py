@@ -60,7 +60,7 @@ def deployment(kafka: LocalBroker, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_group_catches_up_and_its_tables_equal_the_ground_truth(deployment: Deployment):
     """A worker on Kafka with --until-caught-up ends with one JSON object on stdout, and every table equals the ground
-    ground truth.
+    truth.
     """
     ended = adledger(deployment.folder / "caught-up", *deployment.run("--until-caught-up", "--json"))
     assert ended.wait() == 0, ended.err

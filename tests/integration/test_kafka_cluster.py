@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE_SECONDS = 90
 SESSION = {"heartbeat_interval_ms": "500", "session_timeout_ms": "300000"}
-"""Far beyond PATIENCE_SECONDS: who waits for the session of a member that is gone, waits too long."""
+"""Far beyond PATIENCE_SECONDS: a test that waits for a lost member's session fails."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def needs_kafka() -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - many things may make it true
+        while not condition():  # noqa: ASYNC110 - many events may make it true
             await asyncio.sleep(0.05)
 
 

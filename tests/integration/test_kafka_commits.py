@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 30
 
 
 class Group:
-    """A group of a test's own: its topics, members each with a client of its own, and what is committed."""
+    """A group for one test: its topics, its members, each with its own client, and what is committed."""
 
     def __init__(self, servers: str, topics: tuple[str, ...], stack: AsyncExitStack) -> None:
         self.servers, self.topics, self._stack = servers, topics, stack

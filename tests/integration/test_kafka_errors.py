@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A deployment with a fault, and what must be said of it, remedy included."""
+    """A deployment with a fault, and words that its error must contain, remedy included."""
 
     deployment: Deployment
     words: tuple[str, ...]

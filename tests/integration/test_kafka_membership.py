@@ -26,7 +26,7 @@ async def log(kafka):
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - many things may make it true
+        while not condition():  # noqa: ASYNC110 - many events may make it true
             await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -103,7 +103,7 @@ async def test_a_stranger_in_the_group_is_named(log):
 
 
 async def test_a_static_member_keeps_its_place(log):
-    """With group.instance.id a returning member has its lanes; a rejoin is a new member id all the same."""
+    """With group.instance.id a returning member has its lanes; a rejoin still gets a new member id."""
     first = log.member(group_instance_id="one", **QUICK)
     mine = await joined(first)
     before = mine.assigned[1].member_id

@@ -35,7 +35,7 @@ SLOW = {"batch_rows_max": 128, "inserts_per_second_max": 24, "rules": "published
 FAST = ("--set", "batch_rows_max=65536", "--set", "inserts_per_second_max=1000")
 
 FIRST = load_rules(DEFAULT)
-"""RulesInForce as long as nobody has published any."""
+"""The rule set in force until one is published."""
 SECOND, THIRD = (
     rule_set(USER_VELOCITY={"window_seconds": 600, "events_max": most}, DOUBLE_CLICK={}) for most in (8, 4)
 )

@@ -207,7 +207,7 @@ def test_a_log_that_was_truncated_and_grew_again(
 
 
 async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
-    """A halted lane finds the override within seconds, and the other lanes go on all the while."""
+    """A halted lane finds the override within seconds, and the other lanes go on meanwhile."""
     monkeypatch.setattr(worker, "OVERRIDE_POLL_SECONDS", 0.1)
     await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
     (first, _) = await asyncio.to_thread(lane_statuses, made)
@@ -221,7 +221,7 @@ async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: 
     run = asyncio.create_task(running.run())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not any("lane 0 halted" in line for line in lines):  # noqa: ASYNC110 - said by a plain call
+            while not any("lane 0 halted" in line for line in lines):  # noqa: ASYNC110 - appended by a plain call
                 await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(ordered, made, "skip", "0")
             while any(status["lag_records"] for status in await asyncio.to_thread(lane_statuses, made)):  # noqa: ASYNC110
@@ -234,7 +234,7 @@ async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: 
 
 
 def test_an_outdated_override(made: Deployment):
-    """When retention removes more after the override, the lane does what was ordered, and halts again."""
+    """When retention removes more after the override, the lane applies the override, and halts again."""
     at = lane_statuses(made)[0]["positions"][made.settings.topics[0]]
     write_traffic_to_kafka(later(MODEL), made.settings)
     place = TopicPartition(made.settings.topics[0], 0)
@@ -348,10 +348,10 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
 
 
 def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path):
-    """When 2 lanes become 4 all halt until the barrier is ordered; then records sent before it are still recognised as
-    duplicates.
+    """When 2 lanes become 4 all halt until the override creates the barrier; then repeats of records sent before it are
+    still duplicates.
 
-    The new number must be a multiple, and ordering the barrier again does nothing.
+    The new number must be a multiple, and repeating the override does nothing.
     """
     made = Deployment.make(kafka.servers, server, tmp_path, partitions=2, write_deadline_seconds=1)
     with open_log(tmp_path / "log", 2) as writer:

@@ -41,7 +41,7 @@ HOUR_MS = 3_600_000
 SMALL = replace(LIMITS, window_ms=2 * HOUR_MS, allowed_lateness_ms=2 * HOUR_MS, write_deadline_seconds=2)
 """A window that ids leave again within the log's five hours."""
 DIES_IN = 5
-"""The batch whose event rows are there, and whose ledger row is not, when the worker dies."""
+"""The batch with event rows but without a ledger row when the worker dies."""
 PATIENCE_SECONDS = 60
 
 Entries = dict[str, Any]

@@ -50,7 +50,7 @@ LONGER = dataclasses.replace(
 
 
 SHIPPED = rule_set(TEST_TRAFFIC={})
-"""Stands for the set that adledger comes with."""
+"""Replaces the rule set that adledger ships."""
 
 
 class Stored(FilesSource):
@@ -183,7 +183,7 @@ def test_until_a_set_is_published_the_shipped_one_is_in_force(log: Path) -> None
 
 
 def test_without_a_usable_published_set_a_worker_does_not_start(log: Path) -> None:
-    """An operator has chosen a set that is unusable, and no event is evaluated by rules that nobody chose."""
+    """An operator has chosen a set that is unusable, and no event is evaluated by rules that no operator chose."""
     runs = Published(log, None)
     runs.store.publish("mode = [")
     with pytest.raises(UsageError, match="no rule set that is published"):

@@ -250,7 +250,7 @@ def test_each_mistake_ends_a_command_with_a_remedy(secured: Secured):
 
 
 def test_the_doctor_names_a_refused_login_and_checks_the_rest(secured: Secured):
-    """For a wrong password to Kafka it names the file that has it, and checks ClickHouse all the same."""
+    """For a wrong password to Kafka it names the file that has it, and still checks ClickHouse."""
     (secured.folder / "wrong-password").write_text("wr0ng-secret")
     kafka = secured.scram(sasl_password_file=str(secured.folder / "wrong-password"))
     config = str(secured.config("doctor", "SCRAM", kafka))
@@ -305,7 +305,7 @@ def test_no_structure_shows_a_secret_in_its_repr(secured: Secured):
 
 
 def test_an_app_is_made_with_the_login(secured: Secured):
-    """Faust's own consumer and producer log in as ours do, and nothing of the app speaks to Kafka without it."""
+    """Faust's own consumer and producer log in as ours do, and nothing in the app connects to Kafka without a login."""
     from adledger.pipeline.app import create_app
 
     settings = Settings(source=f"kafka://{secured.broker.address('SCRAM')}", kafka=secured.scram())

@@ -21,7 +21,7 @@ from adledger.sinks.connection import Client, connect
 LANES = 8
 MODEL = TrafficModel(seed=3, events=20_000, partitions=LANES, duration_hours=2, click_share=0.03)
 DEFAULT_RATIO = 0.9375
-"""ClickHouse's own: a column of a part whose values are the default at least so often is stored sparse."""
+"""ClickHouse's default: a part's column with at least this share of default values is stored sparse."""
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_a_prediction_is_what_a_run_with_the_candidate_changes(client: Client) -
 
 
 def test_the_output_names_rules_publishers_and_samples() -> None:
-    """There are three tables; what can't be known is on stderr."""
+    """There are three tables; what can't be predicted is on stderr."""
     found = run("what-if", "--rules", "new.toml", *ALWAYS)
     assert found.exit_code == 0
     assert "would change their class" in found.stdout

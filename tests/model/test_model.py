@@ -29,7 +29,7 @@ def test_the_protocol_holds_in_every_state(found):
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.holds], ids=lambda m: m.name)
 def test_each_rule_is_needed(found, mutant: Mutant):
-    """Each rule, and each assumption, is needed, and the shortest way to harm without it can be printed."""
+    """Each rule, and each assumption, is needed, and the shortest violation without it can be printed."""
     searched = found[mutant.name]
     lines = list(trace(searched, mutant.bit))
     assert lines[-1] == f"  => {WRONG[searched.violation]}"

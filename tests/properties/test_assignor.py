@@ -45,7 +45,7 @@ def check(assigned: Assigned, partitions: int) -> None:
 
 
 def holders(members: Mapping[str, Claim], partitions: int) -> dict[str, set[int]]:
-    """Return who holds what: of a lane's claims the newest, of equals the first by instance id, else member id."""
+    """Return member -> its lanes: the newest claim wins, among equals the first by instance id, else member id."""
     owned: dict[str, set[int]] = {member: set() for member in members}
     for lane in range(partitions):
         claimants = [m for m, claim in members.items() if lane in claim.lanes]

@@ -1,4 +1,4 @@
-"""Why a record is malformed, in words: the reason is the decoder's; the field, what was found, and what is allowed."""
+"""Explanations of malformed records: the reason is the decoder's; the field, what was found, and what is allowed."""
 
 import json
 import random

@@ -157,7 +157,7 @@ def test_memory_is_bounded(seed, tables):
 
 
 def test_memory_of_lanes_is_bounded():
-    """Batches before the newest are told apart up to a limit, and older ones count as repeats; so do lanes beyond a
+    """Batches before the newest are distinguished up to a limit, and older ones count as repeats; so do lanes beyond a
     limit.
     """
     monitor = PublisherMonitor()

@@ -134,7 +134,7 @@ def test_a_restarted_guardrail_decides_as_one_that_never_stopped(batches, bounds
     """Its state comes from the published set, the alerts, and the batches back to a window before the last, which is
     measured again.
 
-    This holds where its worker died before it reported the last batch's breach, and where an operator resumed all rules.
+    This holds if its worker died before it stored the last batch's breach, and if an operator resumed all rules.
     """
     stop = min(stop, len(batches))
     rules, standing = bounded(*bounds), Standing()

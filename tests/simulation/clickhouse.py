@@ -28,7 +28,7 @@ from adledger.sinks.sink import (
 from tests.simulation.world import World, who
 
 CLOCK_BEGINS = 1_767_225_600 - 12
-"""The server's clock at the start, but for its skew: 12 s before a day begins."""
+"""The server's clock at the start, apart from its skew: 12 s before a day begins."""
 TOKENS_MAX = 6
 """The window of the token log: tiny, so that seeds run over it."""
 QUIESCE_PATIENCE_SECONDS = 1.0
@@ -38,7 +38,7 @@ ANSWER_GRACE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Part:
-    """Rows that were stored at once. `shown` from then on in consistent reads, `lags_until` in others."""
+    """Rows that were stored together. Consistent reads see them once `visible`, others after `lags_until`."""
 
     table: str
     stamp: Stamp
@@ -139,7 +139,7 @@ class Server:
             if len(_by_partition(insert.table, insert.block)) > 1 and self.world.chance(
                 10 * self.world.chances.kill_in_insert
             ):
-                self.kill()  # between one partition's part and the next: never, while the protocol cuts at the day
+                self.kill()  # between one partition's part and the next: never happens while the protocol cuts at the day
                 return
             self._write(insert)
         if self.replicated and not known and self.world.chance(self.world.chances.lost_reply):

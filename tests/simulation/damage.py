@@ -1,4 +1,4 @@
-"""What the log or the group loses in a run: lanes may halt and say so, and must never jump."""
+"""What the log or the group loses in a run: lanes may halt and report it, and must never skip records."""
 
 from adledger.pipeline.lanes.events import Phase
 from tests.simulation.deployment import FAULT_SECONDS, Deployment
@@ -10,7 +10,7 @@ KINDS = (
 
 
 def plan_damage(deployment: Deployment) -> None:
-    """Plan a loss of the log or the group: lanes may halt and say so, and must never jump."""
+    """Plan a loss of the log or the group: lanes may halt and report it, and must never skip records."""
     rng, world = deployment.world.rng, deployment.world
     kind = rng.choice(KINDS)
     if kind == "overwritten in doubt":
@@ -94,7 +94,7 @@ def _overwrite_some(deployment: Deployment) -> None:
 
 
 def _overwrite(deployment: Deployment, topic: int, lane: int, begins: int, *, at_once: bool) -> None:
-    """A leader without the records from an offset on takes over, and gets more than it lacks, at once or gradually."""
+    """A leader without the records from an offset on takes over, and appends more than it lacks, at once or gradually."""
     log = deployment.broker.log(topic, lane)
     ledger = [
         p.stamp.batch_no for p in deployment.server.parts if (p.table, p.stamp.lane) == ("ledger", lane)

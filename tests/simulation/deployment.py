@@ -26,11 +26,11 @@ from tests.simulation.loop import Node
 from tests.simulation.world import World
 
 FAULT_SECONDS = 40.0
-"""Faults happen for so long; producers end before."""
+"""How long faults happen; producers end before."""
 PATIENCE_SECONDS = 240.0
-"""After the faults every lane must be at its end within this."""
+"""How long lanes may take to reach their ends after the faults."""
 UNDECODABLE_SHARE = 0.03
-"""Of what is produced: record batches that can't be decoded."""
+"""The share of record batches that can't be decoded."""
 DEADLINE_SECONDS = 4
 
 
@@ -49,7 +49,7 @@ class Process:
 
 @dataclass(slots=True)
 class Deployment:
-    """One run. `stopped` maps a lane to what it said when it stopped for good."""
+    """One run. `stopped` maps a lane to the message with which it halted."""
 
     world: World
     broker: Broker
@@ -81,7 +81,7 @@ class Deployment:
         )
 
     def start(self, process: Process) -> None:
-        """Start a worker as a process of its own, unless it runs or all are to be away."""
+        """Start a worker as a new process, unless it runs or the deployment is closed."""
         if self.closed or (process.node is not None and not process.node.dead):
             return
         process.count += 1
@@ -102,7 +102,7 @@ class Deployment:
         self.world.loop.create_task(self._work(process, node, process.worker))
 
     async def _work(self, process: Process, node: Node, worker: Worker) -> None:
-        with suppress(AdledgerError):  # it was said
+        with suppress(AdledgerError):  # already in the trace
             await worker.run()
         self.world.say(node.name, "has ended")
         if process.node is node:
@@ -171,7 +171,7 @@ class Deployment:
         if self.world.hostile.random() < UNDECODABLE_SHARE:
             size, covers = self.world.hostile.randrange(1, 99), self.world.hostile.randrange(1, 5)
             self.broker.append_undecodable(topic, lane, self.world.hostile.randbytes(size), covers)
-        if rng.random() < 0.04:  # a marker that comes by itself
+        if rng.random() < 0.04:  # a marker without records before it
             self.world.loop.on_network(rng.uniform(0.3, 9.0), self.broker.gap, topic, lane, 1)
 
     def _record(self, topic: int) -> tuple[bytes | None, bytes | None]:
@@ -222,7 +222,7 @@ class Deployment:
         return ends
 
     def behind(self) -> list[int]:
-        """Return the lanes with records or a batch that are not in the ledger yet, and that did not say why."""
+        """Return the lanes with records or a batch that are not in the ledger yet, and that did not halt."""
         ends, under_way = self.positions(), self._under_way()
         lanes = [lane for lane in range(self.broker.lanes) if lane not in self.stopped]
         return [lane for lane in lanes if lane in under_way or self._has_more(lane, ends.get(lane, {}))]

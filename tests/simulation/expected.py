@@ -30,7 +30,7 @@ RELEASES = 2
 
 
 def judge_version(release: int) -> int:
-    """Release 0 is the pipeline's own; later ones have a rule more, and another number."""
+    """Release 0 is the pipeline's own; later ones have one more rule, and another number."""
     return CONTRACT_VERSION + release
 
 
@@ -95,7 +95,7 @@ class _Lane:
 
     def __init__(self, broker: Broker, lane: int, written: Mapping[tuple[int, ...], int]) -> None:
         self._broker, self._lane, self._written = broker, lane, written
-        self._past_of: dict[int, int] = {}  # topic -> the batch that has records where others stand now
+        self._past_of: dict[int, int] = {}  # topic -> the batch whose records others have replaced
         self._jumps: list[str] = []
         self._context = DecodeContext(lane, broker.lanes, (1, 2), currency_code("USD"))
         self._firsts: dict[tuple[int, int, int], tuple[int, tuple[object, ...]]] = {}
@@ -152,7 +152,7 @@ class _Lane:
         return {"events": events, "dead_letters": dead, "rollup_minute": rollups}
 
     def entry_problems(self, entry: LedgerEntry) -> Iterator[str]:
-        """Yield where the ledger row says something else than the batch."""
+        """Yield where the ledger row differs from the batch."""
         name = f"ground truth: ledger of lane {self._lane}, batch {entry.batch_no}"
         yield from (f"silent jump: {jump}" for jump in self._jumps)
         self._jumps.clear()

@@ -62,7 +62,7 @@ class Partition:
     batches: list[tuple[int, int, EncodedBatch | None]] = field(default_factory=list)
     history: dict[int, LogRecord] = field(default_factory=dict)
     frozen: bool = False
-    lost: dict[int, LogRecord] = field(default_factory=dict)  # what stood where others stand now
+    lost: dict[int, LogRecord] = field(default_factory=dict)  # replaced records
     past_batches: int = 0  # the last batch that the ledger had then
     epochs: list[int] = field(default_factory=lambda: [0])  # leader epoch -> where it begins
 
@@ -519,7 +519,7 @@ class SimSource:
             return  # no intent: the contract suite's texts
         batch = (lane, f"{intent['batch']} {ranges}")
         if batch in self.broker.intended:
-            return  # intended again, by one who may know more
+            return  # intended again, by a lane that may know more
         self.broker.intended.add(batch)
         for topic, start, end in ranges:
             clock = before

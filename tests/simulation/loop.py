@@ -69,7 +69,7 @@ class Stuck(Exception):  # noqa: N818 - an outcome
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """The loop. `strike(node)` is asked before each callback of a worker, and may end or pause it."""
+    """The loop. `strike(node)` is called before each callback of a worker, and may end or pause it."""
 
     def __init__(self, rng: random.Random, cpu_seconds: Callable[[], float]) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(self._on_exception)
         self.failures: list[str] = []
 
-    # what asyncio asks of a loop
+    # the interface that asyncio requires
 
     def time(self) -> float:
         return self._now
@@ -140,7 +140,7 @@ class SimLoop(asyncio.BaseEventLoop):
         return task
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
-        """Run a function after a while, at once: CPU work takes virtual time, in which others go on."""
+        """Run a function, whole, after a delay: CPU work takes virtual time, in which others go on."""
         future = self.create_future()
         node = _node.get()
 
@@ -149,7 +149,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 return
             try:
                 future.set_result(self.worked(node, func(*args)))
-            except Exception as e:  # noqa: BLE001 - handed to who waits
+            except Exception as e:  # noqa: BLE001 - passed to the awaiting task
                 future.set_exception(e)
 
         self.call_later(self._cpu_seconds(), work)
@@ -170,13 +170,13 @@ class SimLoop(asyncio.BaseEventLoop):
         node.ready.clear()
 
     def on_node(self, node: Node, callback: Callable[..., Any], *args: Any) -> None:
-        """Call in a node's name; what the callback schedules is the node's too."""
+        """Call as a node; what the callback schedules belongs to the node too."""
         context = contextvars.copy_context()
         context.run(_node.set, node)
         self.call_soon(callback, *args, context=context)
 
     def on_network(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
-        """Call after a while on no node: what is on a wire or on a server goes on when its sender is gone."""
+        """Call after a delay on no node: what is on a wire or on a server goes on when its sender is gone."""
         self.call_later(delay, callback, *args, context=_NO_NODE)
 
     # running
@@ -197,7 +197,7 @@ class SimLoop(asyncio.BaseEventLoop):
             handle._run()  # type: ignore[attr-defined]
 
     def _advance(self) -> None:
-        """Go on to the next time that something is to happen."""
+        """Advance to the next scheduled time."""
         while self._timers and (self._timers[0][2]._cancelled or self._timers[0][3].dead):  # type: ignore[attr-defined]
             heapq.heappop(self._timers)
         if not self._timers:
@@ -243,5 +243,5 @@ def _take_apart(coro: Any) -> None:
     for _ in range(50):
         try:
             coro.throw(_Over())
-        except BaseException:  # noqa: BLE001 - whatever it says: it has ended
+        except BaseException:  # noqa: BLE001 - it has ended, whatever it raises
             return

@@ -112,7 +112,7 @@ async def _retry_by_token(
 async def _settle_from_memory(
     self: Settlement, intent: Intent, records: OrderedRecords, epochs: Any, compute: Any, **how: Any
 ) -> Settled:
-    """After doubt: what derives from events is made of what this worker computes, whatever the rows say."""
+    """After doubt: derived rows come from what this worker computes, not from the stored rows."""
     finish, derive = self._finish, self._delivery.derive
 
     async def finish_again(
@@ -152,7 +152,7 @@ _REAL_FIND_START = recovery.find_start
 
 
 async def _jump(ports: Any, lane: int) -> Start:
-    """auto.offset.reset=earliest: where the log no longer has what comes next, go on with what it has."""
+    """auto.offset.reset=earliest: where the log no longer has the next records, continue with those it has."""
     committed = await ports.source.committed(lane)
     try:
         return await _REAL_FIND_START(ports, lane)
@@ -220,11 +220,11 @@ class _Resends(SimSource):
                 return await super().send_commit(assignment, positions)
             except CommitUnknown:
                 await self.world.rest(0.1)
-        raise CommitUnknown("no answer, again and again")
+        raise CommitUnknown("no answer, repeatedly")
 
 
 class _CurrentGeneration(SimSource):
-    """Sends a commit again until it is accepted, in the name of whoever we are then: as aiokafka's own commit does."""
+    """Sends a commit again until it is accepted, under the current member id: as aiokafka's own commit does."""
 
     async def send_commit(self, assignment: Assignment, positions: Mapping[int, Committed]) -> None:
         for _ in range(8):
@@ -234,7 +234,7 @@ class _CurrentGeneration(SimSource):
             except CommitUnknown:
                 self.world.loop.create_task(self._in_background(assignment.lane, positions))
                 raise
-        raise CommitUnknown("no answer, again and again")
+        raise CommitUnknown("no answer, repeatedly")
 
     async def _in_background(self, lane: int, positions: Mapping[int, Committed]) -> None:
         for _ in range(8):
@@ -271,19 +271,19 @@ def _any_partition(*args: Any, **kwargs: Any) -> SimSink:
 
 MUTATIONS = (
     Mutation(
-        "commit before write", "a committed batch counts as done, whatever the ledger says",
+        "commit before write", "a committed batch counts as done, whatever the ledger has",
         ((lane_module, "find_start", _pending_is_done),),
     ),
     Mutation(
         "intent skipped", "the first intent of a batch: nothing is committed before the insert",
         ((Delivery, "intend", _intend_without_commit),),
     ),
-    Mutation("no wait for the deadline", "in doubt, the look comes at once", ((Settlement, "_wait_past", _at_once),)),
+    Mutation("no wait for the deadline", "in doubt, the tables are read at once", ((Settlement, "_wait_past", _at_once),)),
     Mutation(
-        "running inserts not looked for", "in doubt, nobody asks what still runs", ((SimSink, "quiesce", _no_quiesce),)
+        "running inserts not looked for", "in doubt, running inserts are ignored", ((SimSink, "quiesce", _no_quiesce),)
     ),
     Mutation(
-        "intent not committed again after doubt", "a new deadline without a commit in our name",
+        "intent not committed again after doubt", "a new deadline without a commit by this member",
         ((Settlement, "settle", _settle_with(intend=_intend_without_commit)),),
     ),
     Mutation(
@@ -310,11 +310,11 @@ MUTATIONS = (
         ((StateKeeper, "rebuild", _rebuild_all), (Settlement, "settle", _settle_from_memory)),
     ),
     Mutation(
-        "settled batch not remembered", "the events of a batch that stood there already do not enter the window",
+        "settled batch not remembered", "the events of a batch that was already stored do not enter the window",
         ((StateKeeper, "absorb", _forget),),
     ),
     Mutation(
-        "a cached state is trusted", "a lane that comes back goes on with its old state, though others had it meanwhile",
+        "a cached state is trusted", "a lane that comes back continues with its old state, though others owned it meanwhile",
         ((StateKeeper, "restore", _trust_the_cache),),
     ),
     Mutation("no rebuild", "a new owner begins with an empty window", ((StateKeeper, "rebuild", _rebuild_none),)),
@@ -324,14 +324,14 @@ MUTATIONS = (
     ),
     Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "write", _ledger_first),)),
     Mutation(
-        "silent jump", "offsets that are gone are jumped over", ((lane_module, "find_start", _jump),)
+        "silent jump", "offsets that are gone are skipped", ((lane_module, "find_start", _jump),)
     ),
     Mutation(
-        "records not compared", "a log that was cut short and grew again is taken for the one that the ledger knows",
+        "records not compared", "a log that was truncated and grew again is taken for the ledger's",
         ((diagnosis, "changed_since", _no_record_looked_at),),
     ),
     Mutation(
-        "leader epochs not compared", "records are read on behind others than were read before",
+        "leader epochs not compared", "records are read after a position whose earlier records were replaced",
         ((LeaderEpochs, "before", lambda *_: NO_EPOCH),), forced=True,
     ),
     Mutation(

@@ -40,7 +40,7 @@ class Parts:
 
 
 DAY_ENDS = 15.0
-"""When log time goes into the next day."""
+"""When log time reaches the next day."""
 
 REAL = Parts()
 
@@ -51,12 +51,12 @@ def run(seed: int, *, trace: bool = False, parts: Parts = REAL, forced: bool = F
     `forced`: an unclean election overwrites what was read, at a moment when that is hard to notice.
     """
     collects = gc.isenabled()
-    gc.disable()  # what it would end, and when, is not the seed's
-    gc.freeze()  # what is there already need not be looked through after each run
+    gc.disable()  # when it would run does not follow from the seed
+    gc.freeze()  # existing objects need not be scanned after each run
     try:
         return _run(World(seed, [] if trace else None), parts, forced=forced)
     finally:
-        gc.collect()  # the world is made after freezing, and no name of it is left here: else it would stay for ever
+        gc.collect()  # the world was made after freezing, and nothing here refers to it, so it is freed
         gc.unfreeze()
         if collects:
             gc.enable()
@@ -175,7 +175,7 @@ def _joined(deployment: Deployment) -> None:
 
 
 def _left(deployment: Deployment) -> None:
-    """A worker is told to stop (SIGTERM); it comes back later."""
+    """Stop a worker with SIGTERM; it comes back later."""
     able = [p for p in deployment.processes if p.node and not p.node.dead and not p.node.paused and p.worker]
     if able:
         process = deployment.world.rng.choice(able)

@@ -1,4 +1,4 @@
-"""Many seeds, some at once in processes of their own."""
+"""Running many seeds, in several processes."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ SEEDS_AT_ONCE = 25
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How seeds are run: without a rule (a mutation's name), and with an overwritten log in every one."""
+    """How seeds are run: with a rule removed (a mutation's name), or with an overwritten log in every one."""
 
     mutation: str | None = None
     forced: bool = False

@@ -66,7 +66,7 @@ class SimHarness:
         return self.server.texts[table]
 
     async def held_insert(self, stamp: Stamp) -> asyncio.Task[None]:
-        """An insert that the server works on for seconds; its block is not complete."""
+        """Start an insert that the server works on for seconds; its block is incomplete."""
         self.world.chances = Chances(**{**_as_dict(QUIET), "long_insert": 1.0})
         outcome = asyncio.create_task(self.sink.insert("events", events(3), stamp))
         while not any(i.stamp == stamp for i in self.server.running):  # noqa: ASYNC110 - virtual time

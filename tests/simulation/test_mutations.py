@@ -25,8 +25,8 @@ BEGINS = {
     "silent jump": 196,
     "a cached state is trusted": 100,
 }
-"""Mutation -> the seed to begin with, where one of the first does not notice it: only to be quick. A change of the code
-changes what seeds mean, so the scan goes on, through all of them if need be.
+"""Mutation -> the seed to begin with, where the first seeds do not notice it: only for speed. A code change
+changes what seeds mean, so the scan continues, through all of them if needed.
 """
 
 

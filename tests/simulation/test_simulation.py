@@ -18,7 +18,7 @@ from tests.simulation.run import Outcome, run
 from tests.simulation.world import FAULTS, World
 
 SEEDS, FORCED_SEEDS = range(300), range(100)
-"""The part that `make test` runs; CI runs 2,000 beside it."""
+"""The part that `make test` runs; CI also runs 2,000."""
 
 
 @pytest.fixture(scope="module")

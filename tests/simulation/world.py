@@ -18,7 +18,7 @@ FAULTS = (
     "duplicate record", "fetched again", "topic idle", "topic lags", "offsets without records", "new release",
     "slow cpu", "retention", "truncated", "overwritten", "overwritten in doubt", "topic recreated", "batch that can't be decoded", "commits expired",
 )  # fmt: skip
-"""Every kind of fault; a test sees to it that the CI seeds bring each."""
+"""Every kind of fault; a test checks that the CI seeds inject each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class World:
     trace: list[str] | None = None
     given_loop: SimLoop | None = None
     rng: random.Random = field(init=False)
-    hostile: random.Random = field(init=False)  # of its own, so that what else a seed does stays the same
+    hostile: random.Random = field(init=False)  # separate, so that the rest of a seed stays the same
     loop: SimLoop = field(init=False)
     chances: Chances = field(init=False)
     faults: Counter[str] = field(default_factory=Counter)
@@ -115,10 +115,10 @@ class World:
             return self.rng.uniform(0.3, 4.0)
         return self.rng.random() * 0.05
 
-    # what is done to workers
+    # faults of workers
 
     def crash(self, node: Node, where: str) -> None:
-        """End a node: nothing of it runs any more; what it has sent is on its way."""
+        """End a node: none of its code runs any more; what it has sent is on its way."""
         self.fault("crash", node.name, where)
         node.dead = True
         self.loop.remove(node)
@@ -156,7 +156,7 @@ class World:
             self.pause(node, where)
             await self.rest(0.0)
         if node.dead:
-            await self.loop.create_future()  # for ever
+            await self.loop.create_future()  # forever
 
     async def rest(self, seconds: float) -> None:
         """Sleep."""

@@ -57,7 +57,7 @@ addEventListener("load", () => {{
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the browser made of a page at a width: `wide` and `clipped` name what overflows."""
+    """How the browser laid out a page at a width: `wide` and `clipped` name what overflows."""
 
     width: int
     height: int
@@ -98,7 +98,7 @@ class Browser:
         return to
 
     def visit(self, url: str) -> str:
-        """Open a page by its address, let its scripts run, and return what became of its document."""
+        """Open a page by its address, let its scripts run, and return the resulting document."""
         with subprocess.Popen(
             self._command(url, "--dump-dom", dark=False), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             text=True, env={**os.environ, "HOME": str(self._folder)}, start_new_session=True,

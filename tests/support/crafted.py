@@ -1,4 +1,4 @@
-"""Record batches as no honest producer writes them, under right checksums: a broker accepts them from anybody."""
+"""Record batches that no honest producer writes, with valid checksums: a broker accepts them from any producer."""
 
 import struct
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def wrapped(
     base_time: int = 0,
     max_time: int = 7,
 ) -> bytes:
-    """A batch with any bytes as its (compressed) records, under a right checksum."""
+    """A batch with any bytes as its (compressed) records, and a valid checksum."""
     header = struct.pack(
         ">qiibIhiqqqhii", 0, HEADER_BYTES - 12 + len(records), 0, 2, 0, codec | attributes, count - 1 if last is None else last,
         base_time, max_time, -1, -1, -1, count,
@@ -82,7 +82,7 @@ def wrapped(
 
 
 def one_byte_blocks_of(data: bytes) -> bytes:
-    """Return an LZ4 frame of blocks of 1 byte each, in a frame whose blocks may be 4 MiB: 57 KB ask for 48 GB."""
+    """Return an LZ4 frame of blocks of 1 byte each, in a frame whose blocks may be 4 MiB: 57 KB would allocate 48 GB."""
     return LZ4_HEADER + b"".join(b"\x02\x00\x00\x00\x10%c" % byte for byte in data) + bytes(4)
 
 

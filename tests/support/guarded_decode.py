@@ -22,7 +22,7 @@ PROT_NONE = 0
 
 
 def guarded_memory() -> tuple[mmap.mmap, int]:
-    """Return memory and the address of the page in it that can't be read, `ROOM` bytes from its start."""
+    """Return memory and the address of the page in it that can't be read, `SIZE` bytes from its start."""
     memory = mmap.mmap(-1, SIZE + mmap.PAGESIZE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""A deployment on a real broker: topics, group and database of its own, worker processes, and what its tables say."""
+"""A deployment on a real broker: its own topics, group and database, worker processes, and what its tables hold."""
 
 import asyncio
 import json
@@ -124,7 +124,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class LedgerReader:
-    """Looks at a deployment's tables while its workers write them."""
+    """Reads a deployment's tables while its workers write them."""
 
     client: Client
     database: str

@@ -18,7 +18,7 @@ from adledger.pipeline.log.kafka.assignor import LaneAssignor
 from adledger.pipeline.log.source import Assignment
 
 SESSION_MS = 30_000
-"""Steps are taken by order and without heartbeats: no test takes so long."""
+"""Members send no heartbeats between steps, so the session must outlast any test."""
 LOOK_SECONDS = 0.05
 
 NOT_YET = {14, 15, 16}

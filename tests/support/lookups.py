@@ -1,4 +1,4 @@
-"""Thirty days of events, and what a look-up reads of them, by the server's own EXPLAIN."""
+"""Thirty days of events, and how much of them a look-up reads, by the server's own EXPLAIN."""
 
 import re
 from typing import Any

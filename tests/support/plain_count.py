@@ -1,4 +1,4 @@
-"""The whole contract again, one record at a time in plain Python: what a lane's records must add up to."""
+"""The whole contract once more, one record at a time in plain Python: what a lane's records must add up to."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""TLS before a plain-text server, as in front of many a ClickHouse, and of our embedded one in tests."""
+"""A TLS proxy before a plain-text server, such as our embedded ClickHouse in tests."""
 
 import asyncio
 import ssl

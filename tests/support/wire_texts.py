@@ -55,7 +55,7 @@ HOSTILE_VALUES = (
     '"De"', '"dE"', '"d3"', '"ß"', '"\\u0064e"', '"' + "y" * 1022 + '€"', '"' + "y" * 1023 + '\\ud83d\\ude00"', '"' + "z" * 2046 + '\\u20ac\\u20ac"',
     '"' + "é" * 513 + '"', '"' + "😀" * 513 + '"', '"' + "\\u00e9" * 1025 + '"', '"' + "y" * 1024 + '\\ud800"', '["\\udead", 1e999, -' + "1" * 600 + "]",
 )  # fmt: skip
-"""Texts to stand where a value does; not all of them are JSON."""
+"""Texts to put in place of a value; not all of them are JSON."""
 
 HOSTILE_NAMES = (
     '"event_id"', '"user_id"', '"price_micros"', '"event\\u005fid"', '"Event_id"', '"x"', '"y"', '""', '"\\u0078"', '"ü"',

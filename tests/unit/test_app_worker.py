@@ -112,7 +112,7 @@ async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pyt
     run = asyncio.create_task(worker.run())
     async with asyncio.timeout(60):
         await idle.wait()
-        while len(lines) < 3:  # noqa: ASYNC110 - what a worker says comes by a plain call
+        while len(lines) < 3:  # noqa: ASYNC110 - lines are appended by a plain call
             await asyncio.sleep(0.01)
         assert worker.joined
         assert not run.done()
@@ -251,13 +251,13 @@ class FullDisk(MemorySink):
 
 
 async def test_refused_dimension_strings_are_written_again(log: Path):
-    """Nothing of the batch has begun, so whatever the server's reason the lane waits and does not start again."""
+    """Nothing of the batch has begun, so the lane waits and does not restart, whatever the server's reason."""
     sink, lines = FullDisk(), list[str]()
     worker = make(FilesSource(log, "no-room"), sink, Watcher(), lines, until=True)
     async with asyncio.timeout(60):
         assert await worker.run()
     assert sink.refused == MODEL.partitions
-    assert lines, "an operator is told"
+    assert lines, "the log reports it"
     assert all("not enough space; try " in line for line in lines)
     assert await received(sink) == {0: True, 1: True}
 

@@ -139,7 +139,7 @@ def test_without_tables_the_shipped_rules_are_checked(tmp_path):
     """Rules that can't be evaluated yet are advice; an unreadable file is an error."""
     checks = rules_checks(SETTINGS, NO_TABLES)
     assert not found_wrong(checks)
-    assert "nobody has published any" in checks[0].what
+    assert "none published" in checks[0].what
     assert [f.message.split()[0] for f in checks[0].findings] == ["UNKNOWN_PUBLISHER", "PUBLISHER_SUSPENDED"]
     assert found_wrong(
         rules_checks(SETTINGS.model_copy(update={"rules": str(tmp_path / "none.toml")}), NO_TABLES)
@@ -155,7 +155,7 @@ def test_a_published_set_that_is_refused_is_found():
     assert [c.state for c in rules_checks(SETTINGS, published(good))] == [CheckState.FINE] * 3
     first, *rest = rules_checks(SETTINGS, published("mode = [", good))
     assert first.state is CheckState.ERROR
-    assert "0000000000000001 of mia judges" in first.what
+    assert "0000000000000001 by mia is in force" in first.what
     assert "2 publishers are known, 1 of them suspended" in rest[-1].what
     (alone,) = rules_checks(SETTINGS, published("mode = [", "x"))
     assert "no worker starts" in alone.what

@@ -1,4 +1,4 @@
-"""The kernels' strings and hashes are those of the libraries and producers that they stand for."""
+"""The kernels' strings and hashes are those of the libraries and producers that they imitate."""
 
 import ipaddress
 import uuid

@@ -75,7 +75,7 @@ def test_every_record_is_written_in_order_when_it_is_due(at, speed, pieces):
     records = [event(str(i), t) for i, t in enumerate(at)]
     found, replay = replayed(records, ReplayPace(speed=speed), pieces=pieces)
     assert [record for _, record in found] == records
-    # Until the first piece that holds a time, nothing tells when the log begins.
+    # The log's beginning is unknown until the first piece that holds a time.
     known = [t for t in at if t is not None and t <= LATEST]
     if len(known) == len(at) and at:
         running = [max(at[: i + 1]) for i in range(len(at))]

@@ -119,7 +119,7 @@ def test_an_intent_of_another_shape_stops_the_lane(wrong):
 
 @pytest.mark.parametrize("fields", [{**FIELDS, "v": VERSION + 1}, {"v": VERSION + 1, "of": "another shape"}])
 def test_another_version_stops_the_lane(fields):
-    """An intent of a newer release is told apart from foreign metadata, whatever else it contains."""
+    """An intent of a newer release is distinguished from foreign metadata, whatever else it contains."""
     with pytest.raises(LaneHalted, match=f"version {VERSION + 1}") as stopped:
         Intent.parse(orjson.dumps(fields).decode(), "here")
     assert "release" in stopped.value.remedy

@@ -174,7 +174,7 @@ async def test_rows_without_an_intent():
     world.overrides.given.append(override)
     assert (await world.proposed()).leftovers == tuple(
         world.overrides.left
-    )  # others than were snapshot: nothing is done
+    )  # not the rows of the snapshot: nothing is done
     assert not world.overrides.cleared
 
 

@@ -104,7 +104,7 @@ def test_an_expired_list_is_not_used(tmp_path):
         ('"3.208.0.0/16"', '"3.208.0/16"', 8, "not an address", "203.0.113.0/24"),
         ('"3.208.0.0/16"', '"0.0.0.0/0"', 8, "too wide", "/8"),
         ('"2600:1f18::/33"', '"2600::/12"', 10, "too wide", "/16"),
-        ('"3.208.0.0/16"', '"10.1.0.0/16"', 8, "stands twice", "Delete"),
+        ('"3.208.0.0/16"', '"10.1.0.0/16"', 8, "listed twice", "Delete"),
         ('"3.208.0.0/16"', "3", 7, "not a string", "quotes"),
         ("AcmeMonitor/", "(?<=Acme)Monitor", 12, "not a pattern", "look-around"),
         ("AcmeMonitor/", "(", 12, "not a pattern", "RE2"),

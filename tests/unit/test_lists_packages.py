@@ -1,4 +1,4 @@
-"""Packaged lists recognise what they are for, tag no honest visitor, and say when they can't be used."""
+"""Packaged lists recognise what they are for, tag no honest visitor, and report when they can't be used."""
 
 import ipaddress
 import json

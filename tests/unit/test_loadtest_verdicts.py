@@ -53,7 +53,7 @@ def verdict(*, held=True, verification=EQUAL, behind=0, faults=(), **changes):
 
 
 def test_verdicts():
-    """Each kind of ending has its own word; interrupted before invalid before crossed before unverified before held."""
+    """Each kind of ending has its own verdict; interrupted before invalid before crossed before unverified before held."""
     fault = FaultResult(
         kind="kill-worker",
         at_seconds=1,

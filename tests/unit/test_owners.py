@@ -1,4 +1,4 @@
-"""Which worker owns a lane and what it does there: what members tell the group, and what their pages return."""
+"""Which worker owns a lane and what it does: from the members' data in the group, and from their pages."""
 
 import asyncio
 import os

@@ -55,5 +55,5 @@ async def test_a_failed_call_releases_what_it_was_to_send(streamed: bool):
         return weakref.ref(columns)
 
     pending = await fail()
-    await pool.close()  # its threads have let go
+    await pool.close()  # its threads no longer refer to it
     assert pending() is None

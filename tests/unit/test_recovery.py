@@ -131,7 +131,7 @@ async def test_an_intent_without_its_ledger_row_is_pending(world):
 
 
 async def test_the_first_intent_may_be_pending(world):
-    """A lane that died in its very first batch finds that in doubt."""
+    """A lane that died in its first batch finds that batch in doubt."""
     first = replace(DONE, batch_no=FIRST_BATCH, clock_before=0)
     world.commit(first)
     await world.events(FIRST_BATCH)
@@ -237,7 +237,7 @@ async def test_the_end_of_the_log_is_held(world):
 
 @pytest.mark.parametrize(("batch_no", "pending"), [(8, False), (9, False), (9, True), (70, True)])
 async def test_rows_without_ledger_or_intent(world, batch_no, pending):
-    """Rows of a batch that is neither in the ledger nor intended mean that somebody else writes, or that offsets were
+    """Rows of a batch that is neither in the ledger nor intended mean that another program writes, or that offsets were
     reset.
     """
     world.commit(NEXT if pending else DONE)

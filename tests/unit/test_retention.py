@@ -37,7 +37,7 @@ def test_nothing_is_dropped_that_a_lane_may_need(
     """A dropped partition ended a table's retention before the watermark of *every* lane, and for events before every lane's
     state.
 
-    Every other partition did not, so nothing is kept for ever.
+    Every other partition did not, so nothing is kept forever.
     """
     partitions = tables_of(0, 41)
     found = plan(clocks, (), partitions, Keep(days, state_ms))

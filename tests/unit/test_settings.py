@@ -23,7 +23,7 @@ from adledger.pipeline.settings_layers import RENAMED, load, masked
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide the settings file and the variables of whoever runs the tests."""
+    """Hide the settings file and environment variables of the user who runs the tests."""
     monkeypatch.chdir(tmp_path)
     for variable in [v for v in os.environ if v.startswith("ADLEDGER_")]:
         monkeypatch.delenv(variable)

@@ -1,4 +1,4 @@
-"""The proxy does to the bytes that pass through what it is told, and nothing else."""
+"""The proxy delays, cuts and passes bytes exactly as requested."""
 
 import asyncio
 import struct
@@ -71,7 +71,7 @@ async def test_slow_bytes_arrive_later_and_in_order(echo):
             await writer.drain()
         assert await reader.readexactly(8) == b"slownext"
         writer.close()
-    assert ends == [True], "a gate is told of its connection's end, once"
+    assert ends == [True], "a gate's `ended` is called once"
 
 
 async def test_clients_without_a_server_are_counted(unused_tcp_port):

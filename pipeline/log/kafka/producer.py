@@ -23,7 +23,7 @@ from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS, explain
 IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
 """The most bytes that may await acknowledgement; `append_encoded` waits while there are more."""
 SILENCE_SECONDS_MAX = 120
-"""An idempotent producer retries for ever. When nothing is acknowledged for this long, writing ends with an error."""
+"""An idempotent producer retries forever. When nothing is acknowledged for this long, writing ends with an error."""
 LOOK_SECONDS = 1.0
 ABANDON_SECONDS_MAX = 5
 """How long an abandoned producer waits for answers to what it sent."""
@@ -174,7 +174,7 @@ async def batch_producer(options: Mapping[str, Any]) -> AsyncIterator[BatchProdu
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """End a producer that may have undeliverable batches: its own `stop` would wait for them for ever."""
+    """End a producer that may have undeliverable batches: its own `stop` would wait for them forever."""
     producer._closed = True  # noqa: SLF001
     with suppress(*KAFKA_ERRORS):
         async with asyncio.timeout(ABANDON_SECONDS_MAX):

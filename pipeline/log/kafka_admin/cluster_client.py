@@ -1,7 +1,7 @@
 """A client that bootstraps again when no broker that it knows answers.
 
 aiokafka requests metadata only from the brokers that it knows. Metadata lists the brokers that were up at the time, so
-during a rolling restart a client may know only one; when that one dies, aiokafka would keep asking it for ever although
+during a rolling restart a client may know only one; when that one dies, aiokafka would keep asking it forever although
 the others are back. This client then goes back to the configured servers.
 """
 

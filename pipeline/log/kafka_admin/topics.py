@@ -169,7 +169,7 @@ async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
     """Wait until the brokers report the new topics with a leader for each partition."""
     try:
         async with asyncio.timeout(CREATE_SECONDS_MAX):
-            while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, topics)):  # noqa: ASYNC110 - Kafka tells nobody
+            while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, topics)):  # noqa: ASYNC110 - Kafka sends no event
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError as error:
         raise LogError(
