@@ -24,7 +24,7 @@ CLASS_NAMES = {c: c.name.lower() for c in Class}
 class Reason(IntEnum):
     """Bit numbers in `events.reasons` (UInt64)."""
 
-    MISROUTED = 0  # the key, or the partition for that key, is not the contract's; counted once all the same
+    MISROUTED = 0  # the key, or the partition for that key, is not the contract's; still counted once
     DUPLICATE_CONFLICT = 1  # a duplicate whose payload differs from the first's
     # general invalid traffic: lists and parameters
     UA_BLANK = 8

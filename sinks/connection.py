@@ -1,4 +1,4 @@
-"""A connection to ClickHouse: clickhouse-driver's client, with its failures told apart.
+"""A connection to ClickHouse: clickhouse-driver's client, with its failures classified.
 
 The driver connects, and connects again after a ping that fails, only before a query is sent; it never sends one a
 second time. `Client` makes that moment visible: what fails before it is `SinkUnavailable`, and nothing was sent.

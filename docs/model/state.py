@@ -4,7 +4,7 @@ A *content* says what a batch is: its number, its range of the log of two record
 evaluated it. Batch 1 is either record 1 (X) or both records (Y), depending on how its owner cut it; after X comes batch 2
 with record 2 (Z). Codes: 0 none, 1 X by A, 2 X by B, 3 Y by A, 4 Y by B, 5 Z by A, 6 Z by B, 7 torn (rows of a part of it).
 
-Time is relative: a deadline is the number of seconds until it, plus one; 0 is past for ever. So clocks are unbounded.
+Time is relative: a deadline is the number of seconds until it, plus one; 0 is past forever. So clocks are unbounded.
 Generations are relative too: an assignment is the current one or never again. So rebalances are unbounded too.
 """
 

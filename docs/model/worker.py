@@ -268,7 +268,7 @@ def look(t, at, w, m, events, derived, ledger):
 
 @jit
 def any_running(s):
-    """Whether an insert of the lane runs on the server, whoever sent it."""
+    """Whether an insert of the lane runs on the server, whichever worker sent it."""
     for w in range(2):
         if s[WORKERS + w * WORKER_FIELDS + INSERT] == RUNNING:
             return True

@@ -31,7 +31,7 @@ from adledger.sinks.embedded.launch import EmbeddedServer, find
 
 LOCAL = "local"
 PREFIX = "adledger_lt_"
-IDLE_CLOCK_SECONDS = 3_600
+IDLE_WATERMARK_SECONDS = 3_600
 """Of a replay: an idle lane's watermark would jump from the replayed hours to now."""
 
 
@@ -94,7 +94,7 @@ def settings_of(servers: Servers, names: Names, changes: Mapping[str, Any], *, l
     """Return the settings of the run's workers and senders: without rules, unless the profile names some. Raises UsageError."""
     more = {"log_time": log_time} if servers.source.startswith("kafka:") else {}
     if log_time == "record":
-        more["idle_watermark_interval_seconds"] = str(IDLE_CLOCK_SECONDS)
+        more["idle_watermark_interval_seconds"] = str(IDLE_WATERMARK_SECONDS)
     values = {
         "source": servers.source, "clickhouse": servers.clickhouse, "database": names.database,
         "topics": names.topics, "rollups_topic": names.rollups_topic, "group": names.group,

@@ -118,7 +118,7 @@ class Settlement:
     async def _last_send_by(self, intent: Intent) -> int:
         """Return the second until which rows of a batch may arrive.
 
-        An override has no deadline before it is committed. Whoever read the clock before it may send until then, plus the
+        An override has no deadline. A worker that read the clock before the override was committed may send until then, plus the
         deadline.
         """
         if intent.send_by:

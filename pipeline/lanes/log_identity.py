@@ -1,4 +1,4 @@
-"""Whether the log is still the one that a lane's ledger was written from, judged by its records.
+"""Whether the log is still the one that a lane's ledger was written from, decided by its records.
 
 A log that was truncated (an unclean leader election, a disk restored from a copy) and then grew again holds other
 records at offsets that the ledger has, which offsets alone can't show. So each topic's last record in the tables is

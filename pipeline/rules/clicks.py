@@ -42,7 +42,7 @@ CLICK_RULES = (
         catches="A second click of the same user on the same creative within the time of a double click; the second "
         "is tagged, the first stays. Users without an id: same address, user agent and impression.",
         origin="MRC click measurement guidelines: multiple clicks are one. On a real click log 3 % of clicks.",
-        false_positives="Nervous thumbs tap twice without any fraud: the second tap is no second visit all the same, "
+        false_positives="Nervous thumbs tap twice without any fraud: the second tap is still no second visit, "
         "and is not billed. The first tap, its impression and the user are left alone.",
         params=(
             _horizon("how long the last click is remembered, however late the next one arrives", 10),

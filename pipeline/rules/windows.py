@@ -215,7 +215,7 @@ class RuleWindows:
 
     def _evaluate_velocity(self, rows: Rows, counted: U8, keep_ms: int, hits: U64) -> None:
         p = self._rules[Reason.USER_VELOCITY].params
-        one_source = np.zeros(len(rows.clock), np.uint32)  # a user is one, whoever's page it is on
+        one_source = np.zeros(len(rows.clock), np.uint32)  # a user is one, on any publisher's page
         self._events.count(
             rows.columns.user_hash, one_source, rows.clock, counted, min(keep_ms, p["window_seconds"] * 1000),
             p["events_max"], Reason.USER_VELOCITY, hits,

@@ -269,9 +269,7 @@ def test_clickhouse_is_checked(deployment: Deployment):
     checks = away.examine()
     assert f"127.0.0.1:{port}" in away.found("clickhouse")
     assert "s3cret" not in str(checks)
-    assert any(c.area == "keys" and c.state is CheckState.FINE for c in checks), (
-        "Kafka was looked at all the same"
-    )
+    assert any(c.area == "keys" and c.state is CheckState.FINE for c in checks), "Kafka was checked too"
 
 
 def test_brokers_that_are_away_are_found(deployment: Deployment):

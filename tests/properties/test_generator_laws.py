@@ -118,7 +118,7 @@ def test_the_ground_truth_is_what_a_plain_count_finds(model: TrafficModel):
         lanes,
         partitions=model.partitions,
         window_hours=model.dedupe_window_hours,
-        acceptance_hours=model.allowed_lateness_hours,
+        lateness_hours=model.allowed_lateness_hours,
     )
     assert ground_truth.records_received == sum(map(len, log.values()))
     assert (expected["label"] < Label.REPLAY).sum() >= model.events

@@ -267,7 +267,7 @@ class SimSink:
         await world.point(f"after the answer to {name}")
 
     def _give_up(self, reply: Any, table: str) -> None:
-        """The client waits no longer than its deadline and a grace; now and then its connection breaks before."""
+        """The client waits no longer than its deadline and a grace; sometimes its connection breaks before."""
         patience = self.deadline_seconds + ANSWER_GRACE_SECONDS
         if self.world.chance(self.world.chances.broken_connection):
             patience = self.world.rng.random() * 2.0

@@ -49,7 +49,7 @@ def records_of(block: RecordBlock) -> Iterator[tuple[int, bytes | None, bytes | 
 
 
 def count(
-    lanes: dict[int, Iterable[LogRecord]], *, partitions: int, window_hours: int = 24, acceptance_hours: int = 24,
+    lanes: dict[int, Iterable[LogRecord]], *, partitions: int, window_hours: int = 24, lateness_hours: int = 24,
     currency: str = "USD",
 ) -> Counted:  # fmt: skip
     """Classify every record of every lane, in log order."""
@@ -73,7 +73,7 @@ def count(
                 found.conflicts[lane] += first[1] != _payload(event)
             else:
                 firsts[name] = clock, _payload(event)
-                expired = clock - event.event_time > acceptance_hours * HOUR_MS
+                expired = clock - event.event_time > lateness_hours * HOUR_MS
                 verdict = Class.EXPIRED if expired else Class.BILLABLE
             found.classes[lane, verdict] += 1
             _add(found, event, verdict)

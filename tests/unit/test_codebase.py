@@ -149,6 +149,30 @@ def test_nothing_is_left_for_later():
     assert left == []
 
 
+def test_prose_and_names_use_the_glossarys_words():
+    """Words that docs/glossary.md replaces, and translated phrases, are in no code, help text or page."""
+    out = re.compile(
+        r"\b(?:anew|again and again|by itself|so (?:many|long)|for ever|whoever|hears? of|told apart|all the same"
+        r"|now and then|held against|(?:stand|stood)s? still|standing still|mend(?:s|ed|ing)?|judg(?:ed|ing)|lane clocks?"
+        r"|(?:fast|slow) roads?|roads?_\w+|\w+_roads?|must-see|acceptance_hours\w*|idle_clock\w*|rules_look\w*|outage_hours\w*)\b",
+        re.IGNORECASE,
+    )
+    kept = {
+        "docs/glossary.md",
+        "CHANGELOG.md",
+        "pipeline/settings_layers.py",
+        name(Path(__file__)),
+    }  # they name them
+    found = [
+        f"{name(path)}:{number}: {word[0]}"
+        for path in tracked_texts()
+        if name(path) not in kept and "migrations" not in path.parts  # an applied migration is never edited
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for word in out.finditer(line)
+    ]
+    assert found == [], "docs/glossary.md has the words to use"
+
+
 def test_nothing_names_one_machine():
     """A clone works anywhere: no file contains a path of the machine it was written on."""
     machine = re.compile(r"(?<![\w./-])/(work|root)/")

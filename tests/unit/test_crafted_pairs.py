@@ -133,7 +133,7 @@ def test_another_publishers_click_is_no_repeat():
     clicks = [click(theirs, forged, user) for user in (1, 2, 3)] + [
         click(ours, 7, user) for user in (4, 5, 6)
     ]
-    found = judged(RuleWindows(RULES, secret=SECRET), clicks)
+    found = hits_of(RuleWindows(RULES, secret=SECRET), clicks)
     assert [h >> Reason.REPEAT_CLICK & 1 for h in found] == [0, 0, 1, 0, 0, 1]
     assert found == by_definition(clicks)
 
@@ -160,10 +160,10 @@ def test_verdicts_on_shared_ids(drawn, stop):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "CAPACITY_MIN", 8)
         for secret in (KNOWN_SECRET, SECRET, OTHER_SECRET):
-            assert judged(RuleWindows(RULES, secret=secret), events) == expected
+            assert hits_of(RuleWindows(RULES, secret=secret), events) == expected
         rebuilt = RuleWindows(RULES, secret=OTHER_SECRET)
-        judged(rebuilt, [e for e in events[:stop] if not e.duplicate])
-        assert judged(rebuilt, events[stop:]) == expected[stop:]
+        hits_of(rebuilt, [e for e in events[:stop] if not e.duplicate])
+        assert hits_of(rebuilt, events[stop:]) == expected[stop:]
 
 
 def test_floods_leave_verdicts_alone():
@@ -173,7 +173,7 @@ def test_floods_leave_verdicts_alone():
     own, stolen = click(1, 7, 1, START_MS + 2), click(600, 7, 1, START_MS + 3)
     for between in ([], flood):
         events = [shown, *between, own, stolen]
-        found = judged(RuleWindows(RULES, secret=SECRET), events)
+        found = hits_of(RuleWindows(RULES, secret=SECRET), events)
         assert found == by_definition(events)
         assert found[-2:] == [
             1 << Reason.CLICK_TOO_FAST,
@@ -203,7 +203,7 @@ def by_definition(events: Sequence[EventView]) -> list[int]:
     return found
 
 
-def judged(windows: RuleWindows, events: Sequence[EventView]) -> list[int]:
+def hits_of(windows: RuleWindows, events: Sequence[EventView]) -> list[int]:
     """Return the hits of each event by the compiled rules."""
     c = EventColumns.zeros(len(events))
     for i, e in enumerate(events):

@@ -101,7 +101,7 @@ def test_a_closed_journal_is_fenced(path):
 
 
 def test_generations_survive(path):
-    """Each journal's generation is one more than the last one's, whoever wrote it."""
+    """Each journal's generation is one more than the last one's, whichever process wrote it."""
     for expected in range(1, 5):
         journal = OffsetsJournal(path, f"member {expected}")
         assert journal.generation == expected

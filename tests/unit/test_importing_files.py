@@ -188,7 +188,7 @@ def test_a_share_of_unreadable_lines_is_accepted_and_more_is_not(tmp_path):
 
 
 def test_a_pipe_is_imported_whole(tmp_path):
-    """A pipe can be read only once and is examined all the same: nothing is written where a line would be lost."""
+    """A pipe can be read only once and is still examined first: nothing is written where a line would be lost."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     data = b"\n".join(event(event_id=str(n), event_time=STARTED - n) for n in range(500))

@@ -83,7 +83,7 @@ def test_an_older_intent_is_read():
 
 
 def test_what_this_release_commits_has_its_own_version():
-    """Older releases, which know version 1, refuse it, whoever intended the batch first."""
+    """Older releases, which know version 1, refuse it, whichever release intended the batch first."""
     older = Intent.parse(replace(INTENT, version=1).text(), "here")
     for intent in (INTENT, older.with_send_by(7)):
         assert orjson.loads(intent.text())["v"] == VERSION > 1
