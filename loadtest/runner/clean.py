@@ -24,7 +24,7 @@ from adledger.sinks.embedded.launch import find
 TIMEOUT_MS = 30_000
 SESSION_SECONDS_MAX = 75
 """Faust's members have a minute."""
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 _GROUP = 0  # the type of coordinator lookup
 _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.errno}
@@ -127,4 +127,4 @@ async def _deleted(group: str, settings: Settings) -> int:
             [(_, code)] = response.results
             if code != errors.NonEmptyGroup.errno or time.monotonic() > last:
                 return int(code)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)

@@ -76,7 +76,7 @@ def pages_of(member: GroupMember) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{url.port or 80}/"
 
 
-def _only_there(pages: str, worker: str) -> bool:
+def _on_another_loopback(pages: str, worker: str) -> bool:
     """Whether pages are on the loopback of another machine than this one: what answers here is another worker's."""
     host = urlsplit(pages).hostname or ""
     return (host == "localhost" or host.startswith("127.") or host == "::1") and worker.rpartition(":")[
@@ -98,7 +98,7 @@ async def _lanes_of(member: GroupMember) -> dict[int, Owner]:
     pages = pages_of(member)
     if not pages:
         return dict.fromkeys(member.lanes, Owner(worker, detail="the worker has no pages"))
-    if _only_there(member.info.pages, worker):
+    if _on_another_loopback(member.info.pages, worker):
         why = f"its pages are reached from its own machine only: ask there, or set web_host ({pages})"
         return dict.fromkeys(member.lanes, Owner(worker, detail=why))
     try:

@@ -20,8 +20,8 @@ AREA = "clickhouse"
 
 
 @dataclass(slots=True)
-class ServerSeen:
-    """What was seen. `address` is set where the server has tables; `ahead_ms` is how far its clock is ahead of ours."""
+class ServerInspection:
+    """What was found. `address` is set if the server has tables; `ahead_ms` is how far its clock is ahead of ours."""
 
     checks: list[Check] = field(default_factory=list)
     address: ServerAddress | None = None
@@ -30,9 +30,9 @@ class ServerSeen:
     rules: RulesFacts = NO_TABLES
 
 
-def look_at_server(client: Client, settings: Settings) -> ServerSeen:
-    """Look at a server that answers. Raises SinkError where it does not, or may not be looked at."""
-    seen = ServerSeen()
+def inspect_server(client: Client, settings: Settings) -> ServerInspection:
+    """Inspect a server. Raises SinkError if it does not answer or refuses the queries."""
+    seen = ServerInspection()
     try:
         version = str(client.execute("SELECT version()")[0][0])
         seen.checks.append(Check(AREA, f"{client.address}: ClickHouse {version} answers"))
@@ -61,12 +61,12 @@ def look_at_server(client: Client, settings: Settings) -> ServerSeen:
     return seen
 
 
-def no_directory_yet(settings: Settings) -> ServerSeen | None:
+def no_directory_yet(settings: Settings) -> ServerInspection | None:
     """Return what there is to say of an embedded server whose directory the first run makes; else None."""
     address = settings.clickhouse
     if not isinstance(address, EmbeddedAddress) or address.directory.exists():
         return None
-    return ServerSeen([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
+    return ServerInspection([Check(AREA, f"{address}: not there yet, the first `adledger run` makes it")])
 
 
 def _grants(client: Client, settings: Settings) -> Check:

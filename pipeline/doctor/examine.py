@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from adledger.pipeline.addresses import FilesAddress
 from adledger.pipeline.doctor import clocks, group, machine
 from adledger.pipeline.doctor.clickhouse import AREA as CLICKHOUSE
-from adledger.pipeline.doctor.clickhouse import ServerSeen, look_at_server, no_directory_yet
+from adledger.pipeline.doctor.clickhouse import ServerInspection, inspect_server, no_directory_yet
 from adledger.pipeline.doctor.kafka import AREA as KAFKA
 from adledger.pipeline.doctor.kafka import brokers, kafka_view, topics
-from adledger.pipeline.doctor.lanes import LanesSeen, LogView, lane_checks, look_at_lanes
+from adledger.pipeline.doctor.lanes import LanesInspection, LogView, inspect_lanes, lane_checks
 from adledger.pipeline.doctor.planning import inserts_per_second, memory_bytes, plan
 from adledger.pipeline.doctor.report import Check, CheckState
 from adledger.pipeline.doctor.rules import rules_checks
@@ -36,14 +36,14 @@ def examine(settings: Settings, open_clickhouse: OpenClickHouse) -> list[Check]:
         return _examine_rest(settings, server)
     try:
         with open_clickhouse(settings) as client:
-            return _examine_rest(settings, look_at_server(client, settings))
+            return _examine_rest(settings, inspect_server(client, settings))
     except SinkError as error:
         away = Check(CLICKHOUSE, str(settings.clickhouse), [Finding(error.message, error.remedy)])
         rest = Check(CLICKHOUSE, "migrations, settings and clock", not_made="ClickHouse can't be used")
-        return _examine_rest(settings, ServerSeen([away, rest]))
+        return _examine_rest(settings, ServerInspection([away, rest]))
 
 
-def _examine_rest(settings: Settings, server: ServerSeen) -> list[Check]:
+def _examine_rest(settings: Settings, server: ServerInspection) -> list[Check]:
     """Look at the log while ClickHouse is open (the embedded server may be ours for this command)."""
     log = asyncio.run(_Log(settings, server).look())
     own = [*log.plan, machine.kernels_check()]
@@ -67,7 +67,7 @@ def _examine_rest(settings: Settings, server: ServerSeen) -> list[Check]:
 class _Log:
     """Checks the log step by step; a step that lacks what it needs is reported, and ends the checks."""
 
-    def __init__(self, settings: Settings, server: ServerSeen) -> None:
+    def __init__(self, settings: Settings, server: ServerInspection) -> None:
         self._settings, self._server = settings, server
         self.checks: list[Check] = []
         self.clocks: list[Check] = []
@@ -121,11 +121,11 @@ class _Log:
             self.checks.append(Check(KAFKA, "lanes", [Finding(error.message, error.remedy)]))
             self._not_made("group", "keys", why="the lanes can't be read")
 
-    async def _lanes(self, view: LogView) -> LanesSeen:
+    async def _lanes(self, view: LogView) -> LanesInspection:
         address = self._server.address
         sink = None if address is None else make_sink(self._settings, address)
         try:
-            seen = await look_at_lanes(view, self._settings, sink)
+            seen = await inspect_lanes(view, self._settings, sink)
         finally:
             if sink is not None:
                 await sink.close()

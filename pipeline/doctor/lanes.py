@@ -30,7 +30,7 @@ FOUND_LANES_MAX = 3
 
 
 class LogView(Reader, Protocol):
-    """A log that is looked at without joining its group."""
+    """A log that is read without joining its group."""
 
     @property
     def topology(self) -> Topology:
@@ -41,17 +41,17 @@ class LogView(Reader, Protocol):
 
 
 @dataclass(slots=True)
-class LanesSeen:
-    """All lanes together."""
+class LanesInspection:
+    """What was found in all lanes."""
 
     lag_records: int = 0
     stopped: dict[int, Finding] = field(default_factory=dict)
     samples: list[keys.KeySample] = field(default_factory=list)
 
 
-async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) -> LanesSeen:
-    """Look at every lane, one after the other; without a sink intents are only read. Raises LogError, SinkError."""
-    seen = LanesSeen(samples=[keys.KeySample(topic) for topic in view.topology.topics])
+async def inspect_lanes(view: LogView, settings: Settings, sink: Sink | None) -> LanesInspection:
+    """Inspect every lane, one after the other; without a sink intents are only read. Raises LogError, SinkError."""
+    seen = LanesInspection(samples=[keys.KeySample(topic) for topic in view.topology.topics])
     for lane in range(view.topology.partitions):
         try:
             bounds = await view.bounds(lane)
@@ -64,7 +64,7 @@ async def look_at_lanes(view: LogView, settings: Settings, sink: Sink | None) ->
     return seen
 
 
-def lane_checks(seen: LanesSeen, lanes: int, *, with_ledger: bool) -> list[Check]:
+def lane_checks(seen: LanesInspection, lanes: int, *, with_ledger: bool) -> list[Check]:
     """Return the checks of the lanes' intents and newest records."""
     findings = [seen.stopped[lane] for lane in sorted(seen.stopped)[:FOUND_LANES_MAX]]
     if (more := len(seen.stopped) - len(findings)) > 0:

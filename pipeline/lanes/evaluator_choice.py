@@ -17,21 +17,19 @@ from adledger.sinks.sink import LedgerEntry
 T = TypeVar("T")
 EPOCH = dt.date(1970, 1, 1)
 
-Patiently = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+Retry = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Repeats an idempotent call until ClickHouse answers."""
 
 
 class EvaluatorChoice:
     """One lane's choice of evaluator. Not safe for concurrent tasks."""
 
-    def __init__(
-        self, lane: int, rules_in_force: RulesInForce, state: LaneState, patiently: Patiently
-    ) -> None:
-        self._lane, self._rules_in_force, self._state, self._patiently = (
+    def __init__(self, lane: int, rules_in_force: RulesInForce, state: LaneState, retry: Retry) -> None:
+        self._lane, self._rules_in_force, self._state, self._retry = (
             lane,
             rules_in_force,
             state,
-            patiently,
+            retry,
         )
         self._made_for: tuple[int, int, Standing] | None = None
         self._guardrail = Guardrail(rules_in_force.current.rules)
@@ -54,7 +52,7 @@ class EvaluatorChoice:
             last[:] = [batches.pop(batch_no - 1)] if batch_no - 1 in batches else []
             self._guardrail = Guardrail(rules, batches.values())
 
-        await self._patiently(read)
+        await self._retry(read)
         for batch in last:
             await self._see(batch_no - 1, batch)
 
@@ -69,7 +67,7 @@ class EvaluatorChoice:
             return
         day = EPOCH + dt.timedelta(days=clock_after // DAY_MS)
         wanted = current.for_batch(day, standing.demoted)
-        await self._patiently(lambda: self._rules_in_force.store(wanted))
+        await self._retry(lambda: self._rules_in_force.store(wanted))
         if wanted.version != self._state.evaluator.compiled.version:
             changed = self._state.evaluator.changed(wanted)
             self._state.evaluator = changed or LaneEvaluator(wanted, secret=self._state.evaluator.secret)
@@ -102,6 +100,6 @@ class EvaluatorChoice:
         if self._guarded != self._rules_in_force.current.rules.version:
             return  # the alerts are of another set; the next batch has another guardrail
         if breaches:
-            await self._patiently(
+            await self._retry(
                 lambda: self._rules_in_force.store_breaches(self._guarded, self._lane, batch_no, breaches)
             )

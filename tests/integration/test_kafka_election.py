@@ -30,7 +30,7 @@ OLD, NEW, OTHER = 1, 2, 3
 """The leader that is lost, the one that lacks its last records, and the one that keeps the group."""
 KEPT, READ, GROWN = 10, 20, 26
 """Offsets: what both leaders have, what the first had and was read, and where the second one's log ends."""
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def leader(log: KafkaLog) -> Leader:
 async def until_led(log: KafkaLog, wanted: Leader) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await leader(log) != wanted:  # noqa: ASYNC110 - Kafka tells nobody
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 async def made(three: LocalCluster) -> KafkaLog:

@@ -15,7 +15,7 @@ from tests.contracts.source_suite import PARTITIONS, Listener, joined
 from tests.support.kafka_log import KafkaLog
 
 PATIENCE_SECONDS = 60
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 QUICK = {"heartbeat_interval_ms": "100", "session_timeout_ms": "6000"}
 
 
@@ -27,7 +27,7 @@ async def log(kafka):
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - many events may make it true
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def shared(*listeners: Listener) -> bool:

@@ -22,7 +22,7 @@ START = 1_767_225_600_000
 LANE = 1
 CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 PATIENCE_SECONDS = 60
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 def records(count: int, first: int = 0) -> list[Record]:
@@ -74,7 +74,7 @@ async def has_end(source: KafkaSource, end: int) -> None:
     """Wait for the stable end: a transaction's marker is written after the producer was answered."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await source.bounds(LANE))[0].end < end:  # noqa: ASYNC110 - Kafka tells nobody
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 @asynccontextmanager

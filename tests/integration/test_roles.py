@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.cli.app import app
-from adledger.pipeline.doctor.clickhouse import look_at_server
+from adledger.pipeline.doctor.clickhouse import inspect_server
 from adledger.pipeline.settings import Settings
 from adledger.schemas import roles
 from adledger.schemas.migrate import load
@@ -120,7 +120,7 @@ def test_doctor_names_the_grants_that_are_missing(server: AnyServer) -> None:
     def missing(user: str) -> list[str]:
         settings = Settings(clickhouse=as_user(server, user))
         with connect(as_user(server, user)) as client:
-            checks = look_at_server(client, settings).checks
+            checks = inspect_server(client, settings).checks
         (grants,) = (check for check in checks if check.what.startswith("grants of"))
         return [f"{finding.message} | {finding.remedy}" for finding in grants.findings]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 120
 ADLEDGER = (sys.executable, "-m", "adledger")
 
@@ -46,7 +46,7 @@ class Command:
         while not what():
             assert not self.ended, f"ended with {self.process.returncode}: {self.err}"
             assert time.monotonic() < last, f"not within {PATIENCE_SECONDS} s: {self.err}"
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager

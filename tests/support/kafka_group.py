@@ -19,7 +19,7 @@ from adledger.pipeline.log.source import Assignment
 
 SESSION_MS = 30_000
 """Members send no heartbeats between steps, so the session must outlast any test."""
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 
 NOT_YET = {14, 15, 16}
 """Loading, not available, not coordinator: a new broker makes its offsets topic when it is asked first."""
@@ -39,7 +39,7 @@ async def make_topics(servers: str, partitions: int, count: int = 2) -> tuple[st
     try:
         await admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics])
         while any(found["error_code"] for found in await admin.describe_topics(list(topics))):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
     finally:
         await admin.close()
     return topics
@@ -65,7 +65,7 @@ class Member:
                 )
             )  # fmt: skip
             if answer.error_code in NOT_YET:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
                 continue
             self.member_id = answer.member_id
             if answer.error_code != MEMBER_ID_REQUIRED:  # else once more, with the id it was given
@@ -97,7 +97,7 @@ class Member:
             except (
                 GroupCoordinatorNotAvailableError
             ):  # a new broker makes its offsets topic when it is asked first
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
             else:
                 return await self.client.send(node, request)
 

@@ -24,7 +24,7 @@ IN_FLIGHT_BYTES_MAX = 32 * 1024 * 1024
 """The most bytes that may await acknowledgement; `append_encoded` waits while there are more."""
 SILENCE_SECONDS_MAX = 120
 """An idempotent producer retries forever. When nothing is acknowledged for this long, writing ends with an error."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 ABANDON_SECONDS_MAX = 5
 """How long an abandoned producer waits for answers to what it sent."""
 
@@ -118,11 +118,11 @@ class BatchProducer:
         while self._in_flight_bytes > bytes_max and self._failure is None:
             self._acknowledged.clear()
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(POLL_SECONDS):
                     await self._acknowledged.wait()
                 silent_seconds = 0.0
             except TimeoutError:
-                silent_seconds += LOOK_SECONDS
+                silent_seconds += POLL_SECONDS
                 if silent_seconds >= SILENCE_SECONDS_MAX:
                     self._failure = errors.KafkaTimeoutError(
                         f"nothing was acknowledged for {SILENCE_SECONDS_MAX} s"

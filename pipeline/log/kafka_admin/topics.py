@@ -31,7 +31,7 @@ PARTITIONS_DEFAULT = 16
 """The default number of lanes: it limits how many workers can share the work, and can't be reduced later."""
 
 CREATE_SECONDS_MAX = 30
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 _NO_TOPIC = errors.UnknownTopicOrPartitionError.errno
 _EXISTS = errors.TopicAlreadyExistsError.errno
@@ -170,7 +170,7 @@ async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
     try:
         async with asyncio.timeout(CREATE_SECONDS_MAX):
             while any(t.error_code or -1 in t.leaders for t in await topic_facts(client, topics)):  # noqa: ASYNC110 - Kafka sends no event
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
     except TimeoutError as error:
         raise LogError(
             f"the topics {', '.join(topics)} were created, but have no leaders after {CREATE_SECONDS_MAX} s",
