@@ -17,17 +17,18 @@ class Foreign(NamedTuple):
     remedy: str
 
 
-_UNPACK = "Extract the log from it, and import that: {}"
+_UNPACK = "Extract the log from it, and import that: {} | adledger import /dev/stdin ..."
+_BY_HAND = "Extract the log from it, and import that."
 _MAGICS: tuple[tuple[bytes, str, str], ...] = (
-    (b"PK\x03\x04", "a ZIP archive (or an Excel workbook)", _UNPACK.format("unzip -p FILE | adledger import /dev/stdin ...")),
+    (b"PK\x03\x04", "a ZIP archive (or an Excel workbook)", _UNPACK.format("unzip -p FILE")),
     (b"PK\x05\x06", "an empty ZIP archive", "Name a file that holds a log."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK.format("7z e FILE")),
-    (b"Rar!", "a RAR archive", _UNPACK.format("unrar e FILE")),
-    (b"\x04\x22\x4d\x18", "compressed by lz4", _UNPACK.format("lz4 -dc FILE | adledger import /dev/stdin ...")),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _BY_HAND),
+    (b"Rar!", "a RAR archive", _BY_HAND),
+    (b"\x04\x22\x4d\x18", "compressed by lz4", _UNPACK.format("lz4 -dc FILE")),
     (b"\xff\x06\x00\x00sNaPpY", "compressed by snappy", "Decompress it first; gzip, bzip2, xz and zstd are read as they are."),
-    (b"\x1f\x9d", "compressed by compress (.Z)", _UNPACK.format("zcat FILE | adledger import /dev/stdin ...")),
-    (b"]\x00\x00", "compressed by lzma (.lzma)", _UNPACK.format("xz -dc FILE | adledger import /dev/stdin ...")),
-    (b"PAR1", "a Parquet file", "Write it as JSON lines: duckdb -c \"copy 'FILE' to 'FILE.ndjson' (format json)\""),
+    (b"\x1f\x9d", "compressed by compress (.Z)", _UNPACK.format("zcat FILE")),
+    (b"]\x00\x00", "compressed by lzma (.lzma)", _UNPACK.format("xz -dc FILE")),
+    (b"PAR1", "a Parquet file", "Write it as JSON lines in the wire format."),
     (b"Obj\x01", "an Avro file", "Write it as JSON lines in the wire format."),
     (b"ORC", "an ORC file", "Write it as JSON lines in the wire format."),
     (b"ARROW1", "an Arrow file", "Write it as JSON lines in the wire format."),
@@ -55,9 +56,7 @@ def foreign(head: bytes) -> Foreign | None:
         if head.startswith(magic) or (magic.startswith(b"<") and start.startswith(magic)):
             return Foreign(what, remedy)
     if head[257:262] == b"ustar":
-        return Foreign(
-            "a tar archive", _UNPACK.format("tar -xOf FILE MEMBER | adledger import /dev/stdin ...")
-        )
+        return Foreign("a tar archive", _UNPACK.format("tar -xOf FILE"))
     encoding = _wide_encoding(head)
     if encoding is not None:
         return Foreign(

@@ -35,12 +35,10 @@ class Format:
     own_ids: bool = False
 
 
-ACCESS_LOG = "access-log"
+ACCESS_LOG, WIRE = "access-log", "wire"
 
 FORMATS: Mapping[str, Format] = {
-    "wire": Format(
-        "one JSON event per line, as producers send it", None, lambda _p, _c: Wire(), own_ids=True
-    ),
+    WIRE: Format("one JSON event per line, as producers send it", None, lambda _p, _c: Wire(), own_ids=True),
     ACCESS_LOG: Format(
         "a web server's log: combined, vhost_combined, --line-format, JSON lines, CloudFront or ALB",
         access_log.ID_PREFIX,

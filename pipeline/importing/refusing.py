@@ -3,6 +3,8 @@
 Each refusal names what was found, with file and line, and what to do; `Limits` are the overrides.
 """
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -14,7 +16,7 @@ from adledger.pipeline.importing.containers import HEAD_BYTES, foreign
 from adledger.pipeline.importing.examining import Examination, LineProblem, in_words, why_malformed
 from adledger.pipeline.importing.expiring import Expiring
 from adledger.pipeline.importing.expiry_message import HOUR_MS, expiry, ways_out
-from adledger.pipeline.importing.formats import FORMATS, FormatChoice, reader_of
+from adledger.pipeline.importing.formats import FORMATS, WIRE, FormatChoice, reader_of
 from adledger.pipeline.importing.guessing import guess
 from adledger.pipeline.importing.in_log import count_in_log
 from adledger.pipeline.importing.lines import read_head
@@ -61,7 +63,7 @@ def check_heads(
         if found is not None:
             raise UsageError(
                 f"{name} is {found.what}, not lines of text; nothing was written",
-                remedy=found.remedy.replace("FILE", str(name)),
+                remedy=found.remedy.replace("FILE", shlex.quote(str(name))),
             )
         if limits.unreadable_share_max < 1:
             _check_first_lines(name, _whole_lines(head), choice, RecordCheck(latest_ms), latest_ms)
@@ -84,8 +86,12 @@ def _check_first_lines(
             f"{name}: {error.message}; nothing was written", error.remedy, name, lines, choice
         ) from None
     records, malformed = check.checked(parsed)
-    if not records or len(malformed) < len(records):
+    is_array = choice.name == WIRE and re.match(rb"\s*\[\s*\{", b"".join(lines[:2]))
+    if not records or (len(malformed) < len(records) and not is_array):
         return
+    if is_array:  # its last element, which no comma follows, may be an event
+        message = f"{name} is not of the format {WIRE}; nothing was written"
+        raise _other_format(message, "Write one event per line.", name, lines, choice)
     subject = f"none of its first {len(records):,} lines is" if len(records) > 1 else "its only line is not"
     message = f"{name} is not of the format {choice.name}: {subject} an event; nothing was written"
     for i, record in enumerate(records[:FIRST_PROBLEMS_SHOWN]):
@@ -107,7 +113,8 @@ def _other_format(
     if guessed is None:
         return UsageError(message, remedy=remedy)
     return UsageError(
-        f"{message}\n  it looks like {guessed.what}", remedy=guessed.remedy.replace("FILE", str(name))
+        f"{message}\n  it looks like {guessed.what}",
+        remedy=guessed.remedy.replace("FILE", shlex.quote(str(name))),
     )
 
 
