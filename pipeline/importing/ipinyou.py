@@ -39,7 +39,7 @@ COLUMNS = (
 )  # fmt: skip
 """The names in the headers of files that have one."""
 SEASON_1_COLUMNS = 22
-"""Season 1's logs lack the advertiser and the tags, so they can't be billed."""
+"""Season 1's logs lack the advertiser and the tags. No public description gives their columns, so they are refused."""
 MICROS_PER_FEN = 10_000
 HIDDEN_BYTE = "1"
 CURRENCY, COUNTRY = "CNY", "CN"

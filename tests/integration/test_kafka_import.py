@@ -14,8 +14,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_file, import_into
-from adledger.pipeline.importing.refusing import Limits
-from adledger.pipeline.importing.run import ImportInterrupted, ImportOptions
+from adledger.pipeline.importing.formats import FormatChoice
+from adledger.pipeline.importing.refusing import ImportRefused, Limits
+from adledger.pipeline.importing.run import ImportInterrupted, ImportOptions, import_files
+from adledger.pipeline.importing.target import FilesTarget, ImportTarget, OpenedTarget
 from adledger.pipeline.log.kafka.producer import batch_producer
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.kafka_admin.properties import client_options
@@ -23,9 +25,11 @@ from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.log.record_block import RecordBlock, encode_batches
 from adledger.pipeline.settings import Settings
 from tests.support.files_log import read_log
+from tests.unit.test_importing import event
 
 STARTED = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 PARTITIONS = 4
+DAY_MS = 86_400_000
 DATA = Path(str(resources.files("adledger.loadtest"))) / "real_logs"
 REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "open_bandit_women.csv.gz"))
 
@@ -95,6 +99,56 @@ async def test_kafka_and_files_hold_the_same(kafka, tmp_path, log_time):
     assert without_times(found) == without_times(expected)
     if log_time == "record":
         assert found == {where: records for where, records in expected.items() if records}
+
+
+def events_of(day: int, count: int) -> bytes:
+    """Return wire lines of one day of December, a minute apart."""
+    times = (STARTED - (31 - day) * DAY_MS + n * 60_000 for n in range(count))
+    return b"\n".join(event(event_id=f"{day}-{n}", event_time=at) for n, at in enumerate(times))
+
+
+@pytest.mark.parametrize("again", ["the same file", "an older file"])
+async def test_a_second_import_is_checked_on_kafka_as_in_files(kafka, tmp_path, again):
+    """With log_time = record, lines that would expire are refused in the same words, and nothing is written.
+
+    Only in a folder are lines found that the log has already, which lose nothing: there a repeat is accepted. With
+    keep_expired both logs have the same records.
+    """
+    settings = await made_settings(kafka, log_time="record")
+    young, old = tmp_path / "young", tmp_path / "old"
+    young.write_bytes(events_of(20, 50) + b"\n" + events_of(10, 50))
+    old.write_bytes(events_of(9, 50))
+    second = old if again == "an older file" else young
+    in_files = FilesTarget(tmp_path / "log", PARTITIONS, settings.topics)
+
+    def import_to(target: ImportTarget, path: Path, *, keep: bool = False) -> object:
+        """Return the summary, or the refusal."""
+        options = ImportOptions(limits=Limits(keep_expired=keep))
+        try:
+            return import_files(
+                [path], FormatChoice(name="wire"), target, started_at_ms=STARTED, options=options
+            )
+        except ImportRefused as refused:
+            return refused.message, refused.remedy
+
+    def on_kafka() -> OpenedTarget:
+        return OpenedTarget(lambda: KafkaLogWriter(settings))
+
+    def second_imports() -> tuple[object, object]:
+        return import_to(on_kafka(), second), import_to(in_files, second)
+
+    for target in (on_kafka(), in_files):
+        await asyncio.to_thread(import_to, target, young, keep=True)
+    before = await read_kafka(settings)
+    from_kafka, from_files = await asyncio.to_thread(second_imports)
+    assert from_kafka[0].startswith(f"50 of {100 if second == young else 50} lines would expire, unbilled")
+    assert await read_kafka(settings) == before
+    written = await asyncio.to_thread(import_to, on_kafka(), second, keep=True)
+    if second == old:
+        assert from_files == from_kafka
+        assert await asyncio.to_thread(import_to, in_files, second, keep=True) == written
+    found, expected = await read_kafka(settings), await asyncio.to_thread(read_log, tmp_path / "log")
+    assert found == {where: records for where, records in expected.items() if records}
 
 
 async def test_a_line_too_large_for_kafka_ends_the_import(kafka, tmp_path, monkeypatch):
