@@ -12,8 +12,8 @@ from adledger.loadtest.day.plan import DAY_SECONDS, Whole
 from adledger.loadtest.day.probe import Probe
 from adledger.pipeline.stages.dedupe import LOAD_MAX
 
-SLOT_BYTES = 16
-"""Of the dedupe table: a key, and fingerprint and clock."""
+SLOT_BYTES = 20
+"""A slot of the dedupe table: a key, fingerprint and clock, and the publisher."""
 FRESH_LOAD = LOAD_MAX * 0.75
 """A table that is rebuilt is the next power of two at which it is filled no more than this."""
 GB = 10**9

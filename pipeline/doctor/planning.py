@@ -8,8 +8,8 @@ from adledger.pipeline.settings import MIB, Settings
 
 EVENT_BYTES = 300
 """Columns of one event in a batch under way: what was decoded, what was evaluated, and the block to insert."""
-DEDUPE_BYTES = 64
-"""At most, of one event of the dedupe window."""
+DEDUPE_BYTES = 80
+"""The most that one event of the dedupe window takes (adledger.pipeline.stages.dedupe)."""
 PROCESS_BYTES = 400 * MIB
 """Python, numba, and compiled kernels."""
 MEMORY_SHARE_MAX = 0.8

@@ -11,7 +11,7 @@ from adledger.loadtest.day.measure import MeasuredSample
 from adledger.loadtest.day.plan import Whole, samples
 from adledger.loadtest.day.probe import Probe, dedupe_us
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.stages.dedupe import LOAD_MAX
+from adledger.pipeline.stages.dedupe import LOAD_MAX, DedupeState
 
 
 def measured(lanes: int, events: int, *, factor: float = 1.0) -> MeasuredSample:
@@ -57,12 +57,12 @@ def test_a_scale_that_can_not_be_sampled_is_refused(scale):
 
 @given(ids=st.integers(1, 10**9))
 def test_the_dedupe_table_is_never_fuller_than_it_may_be(ids):
-    """The table has a power of two of 16-byte slots, 27 to 72 bytes an id once it has outgrown its least size."""
-    size = dedupe_bytes(ids)
-    slots = size // 16
+    """The table has a power of two of slots as large as those of a lane, 33 to 89 bytes an id above its least size."""
+    lane = DedupeState(window_ms=1)
+    slots, size = dedupe_bytes(ids) * lane.capacity // lane.size_bytes, dedupe_bytes(ids)
     assert slots & (slots - 1) == 0
     assert ids <= LOAD_MAX * slots
-    assert slots == 4_096 or size / ids <= 72
+    assert slots == 4_096 or 33 <= size / ids <= 89
 
 
 def test_the_whole_day_is_the_sample_times_the_scale():
