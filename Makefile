@@ -21,10 +21,11 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 demo: $(READY)
 	@$(BIN)/adledger demo $(ARGS)
 
-## test: unit, property, contract and integration tests (ARGS="-k dedupe")
+## test: unit, property, contract and integration tests (ARGS="-k dedupe"; PROCESSES=0 runs them in one process)
+PROCESSES ?= auto
 .PHONY: test
 test: $(READY)
-	@$(BIN)/pytest -m "not slow and not benchmark" $(ARGS)
+	@$(BIN)/pytest -m "not slow and not benchmark" --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile $(ARGS)
 
 ## bench: measure the stages one by one (ARGS="-k decode")
 .PHONY: bench
