@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from adledger.pipeline.errors import AdledgerError
@@ -17,17 +18,20 @@ class KafkaMissing(AdledgerError):  # noqa: N818
     """A broker is unavailable on this machine: no Java, no Maven, or Maven can't fetch the jars."""
 
 
-def kafka_jars() -> Path:
-    """Return the folder of the jars, fetched by Maven where they are not there yet. Raises KafkaMissing."""
+def kafka_jars(pom: Path = POM, version: str = "") -> Path:
+    """Return the folder of the jars, fetched by Maven where they are not there yet. Raises KafkaMissing.
+
+    `version` replaces the kafka.version of the POM.
+    """
     if shutil.which("java") is None:
         raise KafkaMissing(
             "no java on the PATH: Kafka needs Java 17 or newer",
             remedy="install a JRE, e.g. openjdk-17-jre-headless",
         )
-    pom = POM.read_bytes()
-    folder = _cache() / f"kafka-{hashlib.sha256(pom).hexdigest()[:12]}"
+    named = pom.read_bytes() + version.encode()
+    folder = _cache() / f"kafka-{hashlib.sha256(named).hexdigest()[:12]}"
     if not folder.is_dir():
-        _fetch(folder)
+        _fetch(folder, pom, [f"-Dkafka.version={version}"] if version else [])
     return folder
 
 
@@ -36,7 +40,7 @@ def _cache() -> Path:
     return Path(base) / "adledger"
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, pom: Path, properties: Sequence[str]) -> None:
     """Fetch into a folder beside it, and rename: an interrupted fetch leaves no partial folder."""
     if shutil.which("mvn") is None:
         raise KafkaMissing(
@@ -46,7 +50,7 @@ def _fetch(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="kafka-") as scratch:
         jars = Path(scratch) / "jars"
-        command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]  # fmt: skip
+        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}", *properties]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS_MAX, check=False)  # noqa: S603
         if done.returncode:
             output = (done.stdout + done.stderr).strip().splitlines()

@@ -57,6 +57,8 @@ class Lane:
         self._ports = ports
         self._slots = slots
         self._until = until
+        self.starting = True
+        """Whether it still reads where it begins, and its state: it has sent nothing, so it may be cancelled."""
         self._stopping = asyncio.Event()
         topology, limits = ports.topology, ports.limits
         self._epoch = topology.epoch
@@ -77,8 +79,12 @@ class Lane:
 
     @property
     def cached(self) -> CachedState | None:
-        """State for a later assignment; None while a batch is partly in it, and before it is built."""
-        return None if self._knows is None else CachedState(self._keeper.state, self._epoch, *self._knows)
+        """State for a later assignment; None while a batch is partly in it, and while it is built."""
+        return (
+            self._cached
+            if self._knows is None
+            else CachedState(self._keeper.state, self._epoch, *self._knows)
+        )
 
     @property
     def unwritten(self) -> str:
@@ -93,9 +99,10 @@ class Lane:
             return
         self._ports.source.resume(self.lane, start.positions, start.leader_epochs)
         self._epoch = start.epoch or self._epoch
-        if not self._keeper.restore(self._cached, start, self._epoch):
+        restored, self._cached = self._keeper.restore(self._cached, start, self._epoch), None
+        if not restored:
             await self._keeper.rebuild(start)
-        self._cached = None
+        self.starting = False
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
             settled = await self._settle(start.pending)

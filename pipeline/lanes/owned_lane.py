@@ -57,10 +57,12 @@ class OwnedLane:
         return self.earlier if self.lane is None else Remembered(self.lane.cached, self.lane.unwritten)
 
     def stop(self) -> None:
-        """Let the lane finish its current batch and end."""
+        """Let the lane finish its current batch and end; one that has not begun ends at once."""
         self.stopping.set()
         if self.lane is not None:
             self.lane.stop()
+            if self.lane.starting and self.task is not None:
+                self.task.cancel()
 
     async def stopped_within(self, seconds: float) -> bool:
         """Wait, and return whether `stop` was called within `seconds`."""

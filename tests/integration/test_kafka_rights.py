@@ -3,15 +3,19 @@
 import asyncio
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from adledger.loadtest.lab.broker import Listener, LocalBroker
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.loadtest.traffic.model import TrafficModel
+from adledger.pipeline.cli.app import app
+from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.rights import Role
-from adledger.pipeline.log.kafka_admin.topics import check_topics, create_topics
+from adledger.pipeline.log.kafka_admin.topics import check_topics, create_topics, require_fit_topics
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.commands import adledger
 from tests.support.kafka_deployment import QUICK, Deployment
@@ -60,8 +64,13 @@ def grant(broker: LocalBroker, remedy: str) -> None:
     assert name == "kafka-acls.sh"
     at = arguments.index("--bootstrap-server") + 1
     assert arguments[at] == broker.address("USERS")
-    arguments[at] = broker.address("PLAINTEXT")
-    done = broker.tool("org.apache.kafka.tools.AclCommand", *arguments)
+    change(broker, arguments[: at - 1] + arguments[at + 1 :])
+
+
+def change(broker: LocalBroker, arguments: Sequence[str]) -> None:
+    """Change rights as an administrator."""
+    server = ("--bootstrap-server", broker.address("PLAINTEXT"))
+    done = broker.tool("org.apache.kafka.tools.AclCommand", *server, *arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -106,6 +115,54 @@ def test_each_missing_right_is_named_with_the_command_that_grants_it(
         remedies = remedies[1:]
     user.run_to_the_end("worker")
     user.assert_expected(ground_truth)
+
+
+@pytest.mark.slow
+def test_one_missing_right_is_named_alone(
+    broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """With every right but one, a worker does not start, and its error and the doctor name exactly that one."""
+    admin = Deployment.make(broker.address("PLAINTEXT"), server, tmp_path / "admin", partitions=1)
+    names = {name: getattr(admin.settings, name) for name in ("group", "rollups_topic", "database")}
+    user = Deployment.without_topics(
+        broker.address("USERS"), server, tmp_path / "user", topics=list(admin.settings.topics), **names,
+        kafka=PROPERTIES | QUICK["kafka"],
+    )  # fmt: skip
+
+    async def lacking() -> list[str]:
+        found = (await check_topics(user.settings, Role.WORKER)).findings
+        return [
+            finding.remedy
+            for finding in found
+            if finding.remedy.startswith("kafka-acls.sh") and not finding.advice
+        ]
+
+    for remedy in asyncio.run(lacking()):
+        grant(broker, remedy)
+    asyncio.run(require_fit_topics(user.settings, Role.WORKER))
+    group, rollups, clicks = user.settings.group, user.settings.rollups_topic, user.settings.topics[1]
+    for operation, resource, arguments in (
+        ("Write", f"the topic {rollups}", ("--topic", rollups)),
+        ("Read", f"the topic {rollups}", ("--topic", rollups)),
+        ("Read", f"the topic {clicks}", ("--topic", clicks)),
+        ("DescribeConfigs", f"the topic {clicks}", ("--topic", clicks)),
+        ("Read", f"the group {group}", ("--group", group)),
+        ("Read", f"the groups {group}-pages-*",
+         ("--group", f"{group}-pages-", "--resource-pattern-type", "prefixed")),
+    ):  # fmt: skip
+        right = ("--allow-principal", f"User:{USER}", "--operation", operation, *arguments)
+        change(broker, ("--remove", "--force", *right))
+        missing_right = f"User:{USER} lacks the right {operation} on {resource}"
+        with pytest.raises(LogError) as refused:
+            asyncio.run(require_fit_topics(user.settings, Role.WORKER))
+        assert refused.value.message.count("lacks the right") == 1
+        assert missing_right in refused.value.message
+        doctor = CliRunner().invoke(app, ["doctor", "--config", str(user.folder / "adledger.toml")])
+        assert doctor.exit_code == 1
+        assert doctor.output.count("lacks the right") == 1
+        assert missing_right in " ".join(doctor.output.split())
+        change(broker, ("--add", *right))
+    asyncio.run(require_fit_topics(user.settings, Role.WORKER))
 
 
 def test_an_import_needs_other_rights(broker: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:

@@ -137,6 +137,16 @@ class LedgerReader:
         """Return how many records are done."""
         return self._number("sum(records_received)")
 
+    def newest(self) -> dict[int, int]:
+        """Return lane -> its newest batch that is done."""
+        try:
+            return dict(
+                self.client.execute(f"SELECT lane, max(batch_no) FROM {self.database}.ledger GROUP BY lane")
+            )
+        except (SinkUnavailable, DriverError, *NETWORK_ERRORS):
+            self.client.disconnect()
+            return {}
+
     def unfinished(self) -> list[tuple[int, int]]:
         """Return (lane, batch_no) of those that have rows in `events` and no ledger row."""
         return self.client.execute(

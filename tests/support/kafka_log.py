@@ -59,6 +59,20 @@ class KafkaLog:
         await self._until_there()
         return self
 
+    async def make_on(self, node: int) -> "KafkaLog":
+        """Make the topics with their only copy on one broker."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.servers)
+        await admin.start()
+        try:
+            copies = {p: [node] for p in range(self.partitions)}
+            await admin.create_topics(
+                [NewTopic(topic, -1, -1, replica_assignments=copies) for topic in self.topics]
+            )
+        finally:
+            await admin.close()
+        await self._until_there()
+        return self
+
     async def _until_there(self) -> None:
         """Wait until the broker reports the topics, each partition with a leader."""
         client = AIOKafkaClient(bootstrap_servers=self.broker.servers)

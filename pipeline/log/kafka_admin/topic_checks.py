@@ -26,6 +26,7 @@ MESSAGE_BYTES_MIN = RECORD_BYTES_MAX + USER_ID_BYTES_MAX + 128
 ROLLUP_MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """Message size of `rollups_topic`: one message has the columns of a whole batch."""
 
+PROTOCOL_VERSION = "inter.broker.protocol.version"
 CREATE_TIME, APPEND_TIME = "CreateTime", "LogAppendTime"
 FOREVER = -1
 _NO_BOUND_MS = 2**62
@@ -55,7 +56,10 @@ def findings(facts: ClusterFacts, settings: Settings, role: Role) -> list[Findin
     """Return everything that does not suit these settings, and the rights that this role lacks, advice last."""
     found = [
         *_rights(facts, settings, role),
-        *unfit_topics([topic for topic in facts.topics if topic.error_code != UNAUTHORISED]),
+        *unfit_topics(
+            [topic for topic in facts.topics if topic.error_code != UNAUTHORISED],
+            facts.broker.get(PROTOCOL_VERSION, ""),
+        ),
         *(finding for topic in facts.topics for finding in _event_topic(facts, topic, settings)),
         *_rollups_topic(facts),
         *_broker(facts, settings),

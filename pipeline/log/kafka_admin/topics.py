@@ -19,11 +19,13 @@ from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
 from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.log.kafka_admin.rights import Resource, Role, pages_groups, principal
 from adledger.pipeline.log.kafka_admin.topic_checks import (
+    PROTOCOL_VERSION,
     ClusterFacts,
     event_topic_configs,
     findings,
     rollups_topic_configs,
 )
+from adledger.pipeline.log.kafka_admin.topology import IDS_REMEDY, gives_ids, protocol_without_ids
 from adledger.pipeline.log.kafka_admin.versions import require_versions
 from adledger.pipeline.settings import Settings
 
@@ -86,9 +88,12 @@ async def create_topics(
     """Create the missing topics, with the settings that the protocol needs, and return their names.
 
     Existing topics are never altered; `check_topics` reports what is wrong with them. Without `partitions`, missing event
-    topics get as many as the existing one, or 16. Raises UsageError where the existing one has another number, LogError.
+    topics get as many as the existing one, or 16. Raises UsageError where the existing one has another number, LogError:
+    also where the brokers are too old, or would give them no ids.
     """
     async with connected(kafka_options(settings)) as client:
+        await require_versions(client)
+        await _require_ids(client)
         named = (*settings.topics, settings.rollups_topic)
         found = await topic_facts(client, named)
         width = _width(found[:-1], partitions)
@@ -109,6 +114,18 @@ async def create_topics(
         made = await _create(client, lacking)
         await _until_there(client, [topic.name for topic in lacking])
         return made
+
+
+async def _require_ids(client: AIOKafkaClient) -> None:
+    """Check that new topics get ids. Raises LogError naming the setting that prevents it."""
+    node = client.get_random_node()
+    broker = (await _configs(client, node, ConfigResourceType.BROKER, [str(node)])).get(str(node), {})
+    version = broker.get(PROTOCOL_VERSION, "")
+    if not gives_ids(version):
+        raise LogError(
+            f"topics would get no ids, by which lanes fetch: {protocol_without_ids(version)}",
+            remedy=IDS_REMEDY,
+        )
 
 
 def kafka_options(settings: Settings) -> dict[str, object]:

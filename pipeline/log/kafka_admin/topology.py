@@ -20,6 +20,13 @@ _UNKNOWN, _NO_LEADER, UNAUTHORISED = (
     )
 )
 
+IDS_REMEDY = (
+    "set inter.broker.protocol.version to the brokers' own version, or leave it out, in every broker's server.properties, "
+    "and restart them one after the other: existing topics then get ids"
+)
+FIRST_WITH_IDS = (2, 8)
+"""The inter.broker.protocol.version since which topics have ids."""
+
 
 async def read_topology(client: AIOKafkaClient, topics: Sequence[str]) -> Topology:
     """Return the topology of the event topics (impressions and clicks, or one for both).
@@ -42,8 +49,11 @@ def topology(facts: Sequence[TopicFacts]) -> Topology:
     )
 
 
-def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
-    """Yield what prevents reading topics as lanes: missing, without leader, forbidden, without id, unequal partition counts."""
+def unfit_topics(facts: Sequence[TopicFacts], protocol_version: str = "") -> Iterator[Finding]:
+    """Yield what prevents reading topics as lanes: missing, without leader, forbidden, without id, unequal partition counts.
+
+    `protocol_version` is the brokers' inter.broker.protocol.version, where this user may see it.
+    """
     for topic in facts:
         if topic.error_code == _UNKNOWN:
             yield Finding(f"there is no topic {topic.name}", "adledger topics create")
@@ -64,9 +74,7 @@ def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
             )
         elif topic.topic_id == NO_TOPIC_ID:
             yield Finding(
-                f"the topic {topic.name} has no id: the brokers' inter.broker.protocol.version is below 2.8",
-                "set inter.broker.protocol.version to the brokers' own version, or leave it out, in every broker's "
-                "server.properties, and restart them one after the other: existing topics then get ids",
+                f"the topic {topic.name} has no id: {protocol_without_ids(protocol_version)}", IDS_REMEDY
             )
     widths = {topic.name: topic.partitions for topic in facts if not topic.error_code}
     if len(set(widths.values())) > 1:
@@ -79,3 +87,18 @@ def unfit_topics(facts: Sequence[TopicFacts]) -> Iterator[Finding]:
             + "; ".join(f"kafka-topics.sh --alter --topic {name} --partitions {widest}" for name in narrow)
             + ". If they already have events, create new topics (adledger topics create) with other names",
         )
+
+
+def protocol_without_ids(version: str) -> str:
+    """Return the clause that says why topics get no ids; `version` is inter.broker.protocol.version, "" if unknown."""
+    if version:
+        return f"the brokers have inter.broker.protocol.version = {version}, and topics have ids since 2.8"
+    return "the brokers' inter.broker.protocol.version is below 2.8"
+
+
+def gives_ids(version: str) -> bool:
+    """Whether brokers with this inter.broker.protocol.version ("2.7-IV2"; "" if unknown) give new topics ids."""
+    numbers = version.partition("-")[0].split(".")[:2]
+    if not all(number.isdigit() for number in numbers) or len(numbers) < 2:
+        return True
+    return (int(numbers[0]), int(numbers[1])) >= FIRST_WITH_IDS

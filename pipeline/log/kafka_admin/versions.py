@@ -12,16 +12,12 @@ FETCH_VERSION = 13
 """The first version with topic ids: a topic that was deleted and recreated under its name can't be mistaken for the old one."""
 
 RELEASES = (
-    (17, "3.9"),
-    (16, "3.7"),
-    (15, "3.5"),
-    (14, "3.5"),
-    (13, "3.1"),
-    (12, "2.7"),
-    (11, "2.3"),
-    (10, "2.1"),
+    (13, "3.1 or newer"),
+    (12, "2.7 to 3.0"),
+    (11, "2.3 to 2.6"),
+    (10, "2.1 and 2.2"),
 )
-"""The newest Fetch version that a broker supports -> the first Kafka release with it."""
+"""The newest Fetch version that a broker supports -> the Kafka releases with it."""
 
 
 async def require_versions(client: AIOKafkaClient) -> None:
