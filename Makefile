@@ -37,10 +37,12 @@ bench: $(READY)
 bench-comparison: $(READY)
 	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
-## test-brokers: three Kafka brokers on this machine, whose group coordinator is rolled and killed; a few minutes (ARGS="-k rolled")
+## test-brokers: three Kafka brokers on this machine that are rolled, killed and elected uncleanly, old releases, rights; ten minutes (ARGS="-k rolled")
 .PHONY: test-brokers
 test-brokers: $(READY)
-	@$(BIN)/pytest -m slow tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py $(ARGS)
+	@$(BIN)/pytest -m "not benchmark" tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py \
+	  tests/integration/test_kafka_election_lanes.py tests/integration/test_kafka_lost_brokers.py \
+	  tests/integration/test_kafka_old_versions.py tests/integration/test_kafka_rights.py $(ARGS)
 
 ## simulate: the whole pipeline under faults, in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints one run)
 SEEDS ?= 0..1999

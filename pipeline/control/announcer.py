@@ -27,14 +27,14 @@ REQUEST_MS_MAX = 4_000
 """Timeout of a request, and how long aiokafka retries a message. Then another producer sends it, which bootstraps again."""
 
 MESSAGE_BYTES_MAX = 1_048_576
-"""What a producer sends at most; messages are smaller (adledger.pipeline.control.rollups_message.PART_ROWS_MAX)."""
+"""The largest message that the producer accepts; messages are smaller (adledger.pipeline.control.rollups_message.PART_ROWS_MAX)."""
 
 
 LOOK = "look at the brokers, and whether the topic has its min.insync.replicas; it is sent again"
 
 
 def _count_nothing(_: str) -> None:
-    """Look away."""
+    """Do nothing."""
 
 
 class Announcer:

@@ -54,33 +54,33 @@ def assign_lanes(members: Mapping[str, Claim], partitions: int) -> dict[str, tup
     mapping's order. `members` is not empty.
     """
     order = sorted(members, key=lambda member: (members[member].instance or member, member))
-    held = _held(members, order, partitions)
+    claimed = _claimed(members, order, partitions)
     fewest, rest = divmod(partitions, len(order))
     # The larger shares go to the members with the most lanes, so that as few lanes as possible move.
-    by_held = sorted(order, key=lambda member: -len(held[member]))
-    share = {member: fewest + (place < rest) for place, member in enumerate(by_held)}
-    kept = {member: held[member][: share[member]] for member in order}
-    free = iter(sorted(set(range(partitions)).difference(*kept.values())))
+    by_claims = sorted(order, key=lambda member: -len(claimed[member]))
+    share = {member: fewest + (place < rest) for place, member in enumerate(by_claims)}
+    staying = {member: claimed[member][: share[member]] for member in order}
+    free = iter(sorted(set(range(partitions)).difference(*staying.values())))
     return {
         member: tuple(
-            sorted([*kept[member], *(next(free) for _ in range(share[member] - len(kept[member])))])
+            sorted([*staying[member], *(next(free) for _ in range(share[member] - len(staying[member])))])
         )
         for member in order
     }
 
 
-def _held(members: Mapping[str, Claim], order: Iterable[str], partitions: int) -> dict[str, list[int]]:
+def _claimed(members: Mapping[str, Claim], order: Iterable[str], partitions: int) -> dict[str, list[int]]:
     """Return each member's lanes, ascending: the newest of several claims wins, then the first member in `order`."""
     owner: dict[int, str] = {}
     for member in order:
         for lane in members[member].lanes:
             if lane not in owner or members[member].round > members[owner[lane]].round:
                 owner[lane] = member
-    held: dict[str, list[int]] = {member: [] for member in members}
+    claimed: dict[str, list[int]] = {member: [] for member in members}
     for lane in range(partitions):
         if lane in owner:
-            held[owner[lane]].append(lane)
-    return held
+            claimed[owner[lane]].append(lane)
+    return claimed
 
 
 def lanes_of(partitions: Mapping[str, int]) -> int:
@@ -128,8 +128,8 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return the subscription to send with a join: the topics, and the claim as user data."""
-        said = _encode_claim(self._claim, self._info)
-        return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), said)
+        user_data = _encode_claim(self._claim, self._info)
+        return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), user_data)
 
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
@@ -143,15 +143,15 @@ class LaneAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka
                 self._refused(error)
             raise
         claims = {member: _decode_claim(metadata.user_data) for member, metadata in members.items()}
-        given = assign_lanes(claims, lanes)
+        assigned = assign_lanes(claims, lanes)
         number = 1 + max(claim.round for claim in claims.values())
         return {
             member: ConsumerProtocolMemberAssignment(
                 PROTOCOL_VERSION,
-                [(topic, list(mine)) for topic in topics if mine],
+                [(topic, list(lanes_of_member)) for topic in topics if lanes_of_member],
                 orjson.dumps({"round": number}),
             )
-            for member, mine in given.items()
+            for member, lanes_of_member in assigned.items()
         }
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
@@ -187,7 +187,9 @@ def _encode_claim(claim: Claim, info: WorkerInfo) -> bytes:
 def _decode_claim(user_data: bytes | None) -> Claim:
     """Return a member's claim. An unreadable one claims nothing: claims only avoid moves."""
     try:
-        said = orjson.loads(user_data or b"{}")
-        return Claim(int(said["round"]), tuple(int(lane) for lane in said["lanes"]), str(said["instance"]))
+        decoded = orjson.loads(user_data or b"{}")
+        return Claim(
+            int(decoded["round"]), tuple(int(lane) for lane in decoded["lanes"]), str(decoded["instance"])
+        )
     except (KeyError, TypeError, ValueError):
         return Claim()

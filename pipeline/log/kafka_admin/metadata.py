@@ -28,7 +28,7 @@ METADATA_VERSION = 12
 _NO_ID = bytes(16)
 NO_TOPIC_ID = base64.urlsafe_b64encode(_NO_ID).rstrip(b"=").decode()
 """The id of a topic without one."""
-_MAKE_NONE_TELL_RIGHTS = (False, True)
+_CREATE_NONE_REPORT_RIGHTS = (False, True)
 
 
 class Uuid(WireType):  # type: ignore[misc] # aiokafka is untyped
@@ -124,7 +124,7 @@ class MetadataRequest(Request[_MetadataRequestV12]):  # type: ignore[misc]
     def build(self, request_struct_class: type[Any]) -> Any:
         """Return the request as aiokafka sends it."""
         return request_struct_class(
-            [(_NO_ID, name, {}) for name in self._topics], *_MAKE_NONE_TELL_RIGHTS, {}
+            [(_NO_ID, name, {}) for name in self._topics], *_CREATE_NONE_REPORT_RIGHTS, {}
         )
 
 

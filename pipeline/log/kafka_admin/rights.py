@@ -14,7 +14,7 @@ from cryptography import x509
 
 from adledger.pipeline.findings import Finding
 
-NOT_TOLD = -(2**31)
+NOT_REPORTED = -(2**31)
 """A broker's answer where operations were not requested."""
 
 
@@ -108,9 +108,9 @@ def missing_rights(
 ) -> Iterator[Finding]:
     """Yield the rights of `needed` that are missing; `allowed` are the brokers' operation bits for each resource."""
     for resource, operations in needed.items():
-        bits = allowed.get(resource, NOT_TOLD)
+        bits = allowed.get(resource, NOT_REPORTED)
         lacking = [operation for operation in operations if not bits >> operation & 1]
-        if bits != NOT_TOLD and lacking:
+        if bits != NOT_REPORTED and lacking:
             names = " and ".join(operation.tool_name for operation in lacking)
             yield Finding(f"{who.name} lacks the right {names} on {resource}", who.grant(resource, lacking))
 

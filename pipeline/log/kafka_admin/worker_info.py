@@ -22,7 +22,7 @@ NO_INFO = WorkerInfo()
 def decode_worker_info(user_data: bytes | None) -> WorkerInfo:
     """Return the worker info in a member's user data; NO_INFO for members of another program or an older release."""
     try:
-        said = orjson.loads(user_data or b"{}")
-        return WorkerInfo(str(said.get("worker", "")), str(said.get("pages", "")))
+        decoded = orjson.loads(user_data or b"{}")
+        return WorkerInfo(str(decoded.get("worker", "")), str(decoded.get("pages", "")))
     except (AttributeError, ValueError):
         return NO_INFO
