@@ -6,7 +6,8 @@ functions are linear in the text, and none recurses deeper than the measured dep
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NoReturn
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -36,13 +37,17 @@ def parse(text: bytes, parse_float: Callable[[str], float] = float) -> object:
     Accepts what orjson does, and also lone surrogates and numbers that no double holds (as infinity). A text that may be
     deeper than Python's recursion limit must be measured first.
     """
-    decoder = json.JSONDecoder(
+    return _decoder(parse_float).decode(text.decode())
+
+
+@cache
+def _decoder(parse_float: Callable[[str], float]) -> json.JSONDecoder:
+    return json.JSONDecoder(
         object_pairs_hook=Members,
         parse_int=_integer,
         parse_float=parse_float,
         parse_constant=_refuse_constant,
     )
-    return decoder.decode(text.decode())
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -90,19 +95,25 @@ def _count_strings(tree: dict[str, object]) -> int:
 
 def is_deeper_than(text: bytes, depth_max: int) -> bool:
     """Whether more than `depth_max` objects and arrays are open at one place of the valid JSON `text`."""
-    return may_be_deeper_than(text, depth_max) and depth_of(text) > depth_max
+    if not may_be_deeper_than(text, depth_max):
+        return False
+    return any(depth > depth_max for depth in _depths(text))
 
 
 def depth_of(text: bytes) -> int:
     """Return how many objects and arrays are open at the deepest place of the valid JSON `text`."""
-    depth = deepest = 0
+    return max(_depths(text), default=0)
+
+
+def _depths(text: bytes) -> Iterator[int]:
+    """Yield how many are open after each opening bracket."""
+    depth = 0
     for byte in _STRINGS.sub(b"", text):
         if byte in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            yield depth
         elif byte in b"]}":
             depth -= 1
-    return deepest
 
 
 def may_be_deeper_than(text: bytes, depth_max: int) -> bool:

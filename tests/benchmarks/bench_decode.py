@@ -129,6 +129,18 @@ def test_kinds_of_content():
         "unknown fields",
         change=lambda _rng, event: event | {"sdk": {"name": "pixel", "v": [1, 2.5]}, "x": None},
     )
+    measure(
+        "null for a fifth of the optional fields",
+        change=lambda rng, event: (
+            event
+            | {name: None for name in ("placement_id", "country", "width", "height") if rng.random() < 0.2}
+        ),
+    )
+    measure("countries in small letters", change=lambda _rng, event: event | {"country": "de"})
+    measure(
+        "pages of 3,000 bytes, truncated",
+        change=lambda _rng, event: event | {"page_url": "https://" + "x" * 2_992},
+    )
     measure("RFC 3339 times", change=lambda _rng, event: event | {"event_time": "2023-11-14T22:13:20.123Z"})
 
 
