@@ -31,7 +31,7 @@ from adledger.pipeline.control.watch import PublisherWatch
 from adledger.pipeline.errors import AdledgerError, UsageError
 from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
 from adledger.pipeline.lanes.emit import fan_out
-from adledger.pipeline.lanes.events import PagesBound
+from adledger.pipeline.lanes.worker_events import PagesBound
 from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.log.kafka_admin.properties import CLIENT_ID, client_options, faust_credentials
 from adledger.pipeline.settings import Settings

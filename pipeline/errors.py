@@ -8,8 +8,9 @@ Every error that a user may see is an `AdledgerError`: it says what is wrong, wh
     │   ├── CommitFenced           this member no longer owns the lane; another does
     │   ├── CommitRefused          surely not committed, and this member may still own the lane: it may commit a new intent
     │   ├── CommitUnknown          no answer to a commit: leave the group, join as a new member
-    │   └── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
-    │       └── LogRewritten       it holds other records than were read, or may: a leader lacked them
+    │   ├── OffsetOutOfRange       the log no longer holds (or does not yet hold) the offset
+    │   │   └── LogRewritten       it holds other records than were read, or may: a leader lacked them
+    │   └── UnreadableBatch        a record batch is damaged, the broker can't read it, or there is no memory for it
     ├── SinkError                  ClickHouse is not usable
     │   ├── SinkUnavailable        no connection; nothing was sent
     │   ├── InsertRefused          the server answered no; `late` tells that the deadline had passed
@@ -19,6 +20,8 @@ Every error that a user may see is an `AdledgerError`: it says what is wrong, wh
 """
 
 from collections.abc import Mapping
+
+from adledger.pipeline.halts import HaltReason
 
 
 class AdledgerError(Exception):
@@ -69,6 +72,20 @@ class LogRewritten(OffsetOutOfRange):
         self.since = since
 
 
+class UnreadableBatch(LogError):  # noqa: N818
+    """A record batch can't be read now: offsets `start` up to (without) `end` of a topic, as far as is known.
+
+    `no_memory`: for lack of memory, which says nothing about the batch. It never becomes a dead letter.
+    """
+
+    def __init__(
+        self, message: str, *, topic: int, start: int, end: int, no_memory: bool = False, remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.topic, self.start, self.end = topic, start, end
+        self.no_memory = no_memory
+
+
 class SinkError(AdledgerError):
     """ClickHouse can't be used as requested."""
 
@@ -102,4 +119,8 @@ class LaneStopped(AdledgerError):  # noqa: N818
 
 
 class LaneHalted(AdledgerError):  # noqa: N818
-    """A lane found a state that it must not guess about. It halts until an operator resolves it."""
+    """A lane found a state that it must not guess about. It halts until an operator resolves it, as `reason` says."""
+
+    def __init__(self, message: str, *, reason: HaltReason, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason

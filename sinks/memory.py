@@ -166,9 +166,15 @@ class MemorySink:
     async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
     ) -> LastRecord | None:
-        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row."""
-        ledger = sorted((s.batch_no, b["epoch"][0]) for s, b in self.tables["ledger"] if s.lane == lane)
-        begins = min((number for number, epoch in ledger if epoch == ledger[-1][1]), default=before_batch_no)
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row and after its last loss."""
+        entries = [
+            (s.batch_no, b["epoch"][0], int(b["lost"][0])) for s, b in self.tables["ledger"] if s.lane == lane
+        ]
+        ledger = sorted(entries, key=lambda entry: entry[0])
+        begins = min(
+            (number for number, epoch, _ in ledger if epoch == ledger[-1][1]), default=before_batch_no
+        )
+        begins = max([begins, *(number for number, _, lost in ledger if lost)])
         found: list[tuple[int, int, int, int | None]] = []
         for table in ("events", "dead_letters"):
             for stamp, block in self.tables[table]:

@@ -20,7 +20,8 @@ CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")
 class OverrideKind(StrEnum):
     """What an override does."""
 
-    SKIP = "skip"  # give up offsets that are gone, or switch to another log
+    SKIP = "skip"  # give up offsets that are gone, or an intent, or switch to another log
+    GIVE_UP = "give_up"  # give up offsets that the log has, to a place that the operator names
     ADOPT = "adopt"  # trust the ledger's end, whatever the group's commits say
     CLEAR = "clear"  # remove the rows of a batch that has no ledger row
     REPARTITION = "barrier"  # the stored name; switch to more partitions
@@ -61,7 +62,7 @@ class LaneOverride:
 
     def clears(self, batch_no: int) -> bool:
         """Whether it removes rows of this batch."""
-        return self.kind is OverrideKind.CLEAR and self.batch_no == batch_no
+        return self.batch_no == batch_no and bool(self.leftovers)
 
     def fits(self, found: "LaneOverride") -> bool:
         """Whether it still matches the override that the lane needs now (`found`).
@@ -140,6 +141,8 @@ _COLUMNS = (
     "leftover_table", "leftover_rows", "leftover_send_by", "leftover_digest", "reason", "author",
 )  # fmt: skip
 
+_KIND, _KINDS = _COLUMNS.index("kind"), frozenset(map(str, OverrideKind))
+
 Rows = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
 """Runs a query with settings, and returns its rows; strings are bytes."""
 
@@ -152,12 +155,12 @@ class ClickHouseOverrides:
         self._rows, self._database = rows, database
 
     async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
-        """Return a lane's overrides, oldest first."""
+        """Return a lane's overrides, oldest first; without kinds that only a newer release knows."""
         rows = await self._rows(
             f"SELECT {', '.join(_COLUMNS)} FROM {self._database}.lane_orders WHERE lane = {lane:d} ORDER BY ordered_at",
             {},
         )
-        return [_override(row) for row in rows]
+        return [_override(row) for row in rows if bytes(row[_KIND]).decode() in _KINDS]
 
     async def epochs(self) -> Sequence[str]:
         """Return the epochs that the ledger has rows of."""

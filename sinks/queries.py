@@ -93,7 +93,8 @@ def identity_count(database: str, lane: int, clock_from: int, before_batch_no: i
 def last_record(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
     """Return the query for the last record of a topic before a batch: batch_no, offset, log_time, id_hash, is_event.
 
-    Of the epoch of the lane's last ledger row only, and not before a watermark (ms).
+    Of the epoch of the lane's last ledger row only, not before offsets that were given up last (the log may have records
+    there, which the tables have not), and not before a watermark (ms).
     """
     ledger = f"FROM {database}.ledger WHERE lane = {lane:d}"
     epoch = f"SELECT epoch {ledger} ORDER BY batch_no DESC LIMIT 1"
@@ -102,6 +103,7 @@ def last_record(database: str, lane: int, topic: int, before_batch_no: int, cloc
         f"FROM {database}.{table} WHERE lane = {lane:d} AND topic = {topic:d} AND batch_no < {before_batch_no:d} "
         f"AND lane_clock >= {CLOCK_FROM.format(clock_from)} "
         f"AND batch_no >= (SELECT min(batch_no) {ledger} AND epoch = ({epoch})) "
+        f"AND batch_no >= (SELECT max(batch_no) {ledger} AND lost > 0) "
         "ORDER BY lane DESC, batch_no DESC, topic DESC, offset DESC LIMIT 1"
         for table, id_hash, is_event in (("events", "id_hash", 1), ("dead_letters", "toUInt64(0)", 0))
     ]

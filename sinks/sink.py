@@ -195,7 +195,7 @@ class StateStore(Protocol):
     async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
     ) -> LastRecord | None:
-        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row.
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row, after its last loss.
 
         None where there is none with a watermark >= clock_from (ms).
         """

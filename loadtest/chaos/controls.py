@@ -15,13 +15,15 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 from adledger.pipeline.errors import CommitRefused, LogError, SinkError
+from adledger.pipeline.lanes import lane_runner
 from adledger.pipeline.lanes import start as start_module
-from adledger.pipeline.lanes import worker as worker_module
 from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
+from adledger.pipeline.lanes.lane_runner import LaneRunner
+from adledger.pipeline.lanes.owned_lane import OwnedLane
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import StateKeeper
@@ -71,7 +73,7 @@ def _answers_ignored() -> None:
 def _no_waiting_for_the_broker() -> None:
     """End the worker at the first error of a fetch or a commit."""
     # ruff: noqa: SLF001 - the protection is private
-    run_lane, intend = Worker._run_lane, Delivery.intend
+    run_once, intend = LaneRunner._run_once, Delivery.intend
 
     async def once(
         _: BrokerRetry,
@@ -84,9 +86,9 @@ def _no_waiting_for_the_broker() -> None:
         except KafkaError as error:
             raise LogError(f"{what}: {error!r}") from error
 
-    async def run_lane_once(self: Worker, lane: Lane) -> None:
+    async def run_once_only(self: LaneRunner, owned: OwnedLane, lane: Lane) -> None:
         try:
-            await run_lane(self, lane)
+            await run_once(self, owned, lane)
         except LogError:
             os._exit(BROKER_AWAY_EXIT_CODE)  # a graceful end would wait for the broker, to leave the group
 
@@ -102,7 +104,7 @@ def _no_waiting_for_the_broker() -> None:
     _replace(BrokerRetry, "call", once)
     _replace(Worker, "_rejoin", rejoin_never)
     _replace(Delivery, "intend", intend_once)
-    _replace(Worker, "_run_lane", run_lane_once)
+    _replace(LaneRunner, "_run_once", run_once_only)
 
 
 def _no_rejoin() -> None:
@@ -132,7 +134,7 @@ def _no_patience() -> None:
         return replace(found, retry=replace(found.retry, attempts_max=TRIES_MAX))
 
     _replace(start_module, "limits", few)
-    _replace(worker_module, "LANE_RETRY_SECONDS", NEVER_SECONDS)
+    _replace(lane_runner, "LANE_RETRY_SECONDS", NEVER_SECONDS)
 
 
 WITHOUT: Mapping[str, Callable[[], None]] = {

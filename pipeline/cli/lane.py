@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adledger.pipeline.cli import connect, options
-from adledger.pipeline.cli.lane_output import describe, lane_json, override_json, print_lanes
+from adledger.pipeline.cli.lane_output import (
+    as_its_owner_says,
+    describe,
+    lane_json,
+    override_json,
+    print_lanes,
+)
+from adledger.pipeline.cli.lane_places import places, position_to_leave
 from adledger.pipeline.cli.output import err, out, out_json, quiet_kafka_client
 from adledger.pipeline.cli.remedies import Flags, command_flags, complete, completed
 from adledger.pipeline.errors import AdledgerError, UsageError
@@ -63,7 +70,8 @@ def status(
     deployment = _deployment(given)
     settings = deployment.settings
     owners = _owners(deployment)
-    looks = _look(deployment, lane_no)
+    looks = [as_its_owner_says(look, owners.of(look.lane)) for look in _look(deployment, lane_no)]
+    looks = [replace(look, remedy=complete(look.remedy, deployment.flags)) for look in looks]
     if as_json:
         group_now = {"name": settings.group, "state": owners.state or None, "workers": owners.workers}
         lanes = [lane_json(settings, look, owners.of(look.lane)) for look in looks]
@@ -80,23 +88,33 @@ def skip(
     given: options.Deployment,
     lane_no: LaneArgument,
     *,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", metavar="TOPIC=OFFSET", help="Go on there; `end` is the log's end. Repeatable."),
+    ] = None,
     reason: Reason,
     author: Author = None,
     dry_run: DryRun = False,
     execute: Execute = False,
     as_json: options.Json = False,
 ) -> None:
-    """Give up offsets that the log no longer has.
+    """Give up offsets that the log no longer has, or that a lane can't get past.
 
-    Also: continue on a log that was truncated, or a topic that was recreated. The lane's owner applies the override within seconds, if it still matches what the lane finds. The gap becomes a ledger row, and its offsets are counted as lost.
+    Without --to, what halts the lane decides: offsets that retention removed; a log that was truncated, a topic that was recreated, on which it continues. With --to, the lane goes on at the named offsets, and all before them from the ledger's end on are given up: for a damaged batch, one that there is no memory for, or a bug. The lane's owner applies the override within seconds, if the lane is still where it was. The gap becomes a ledger row, and its offsets are counted as lost.
 
     \b
     Examples:
       adledger lane skip 3 --reason "retention was an hour too short" --dry-run
       adledger lane skip 3 --reason "retention was an hour too short" --author mia --execute
+      adledger lane skip 3 --to ad.clicks=81920 --reason "damaged batch, ticket 813" --execute
+      adledger lane skip 3 --to ad.impressions=end --to ad.clicks=end --reason "a test's records" --dry-run
     """
     deployment = _deployment(given)
-    _override_one(deployment, "skip", lane_no, (reason, author), _executes(dry_run, execute), as_json=as_json)
+    who, executed = (reason, author), _executes(dry_run, execute)
+    if to:
+        _give_up(deployment, lane_no, to, who, executed, as_json=as_json)
+    else:
+        _override_one(deployment, "skip", lane_no, who, executed, as_json=as_json)
 
 
 @lane.command("resolve")
@@ -196,7 +214,7 @@ def _owners(deployment: _Deployment) -> "Owners":
         return asyncio.run(lane_owners(deployment.settings))
 
 
-def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
+def _look(deployment: _Deployment, lane_no: int | None, *, any_rows: bool = False) -> list["LaneLook"]:
     """Return the lanes, with complete commands in their remedies."""
     import asyncio
 
@@ -207,7 +225,7 @@ def _look(deployment: _Deployment, lane_no: int | None) -> list["LaneLook"]:
             if lane_no is not None:
                 check_lane(environment.topology, lane_no)
             lanes = range(environment.topology.partitions) if lane_no is None else [lane_no]
-            return [await look_at(environment, number) for number in lanes]
+            return [await look_at(environment, number, any_rows=any_rows) for number in lanes]
 
     settings, flags = deployment.settings, deployment.flags
     with completed(flags), connect.server(settings) as server:
@@ -224,13 +242,31 @@ def _override_one(
     *,
     as_json: bool,
 ) -> None:
-    (look,) = _look(deployment, lane_no)
-    if look.command != command:
+    # A halted lane prints its command at once: `resolve` does not wait until no owner can settle the batch any more.
+    (look,) = _look(deployment, lane_no, any_rows=command == "resolve")
+    if look.command != command or look.proposal is None:
         raise AdledgerError(
             f"there is nothing to {command}: {look.trouble or f'lane {lane_no} is not halted'}",
             remedy=look.remedy or complete(f"adledger lane status {lane_no}", deployment.flags),
         )
     _override(deployment.settings, [look], who, executed, as_json=as_json)
+
+
+def _give_up(
+    deployment: _Deployment,
+    lane_no: int,
+    to: Sequence[str],
+    who: tuple[str, str | None],
+    executed: bool,  # noqa: FBT001 - passed on
+    *,
+    as_json: bool,
+) -> None:
+    from adledger.pipeline.lanes.overrides import give_up
+
+    (look,) = _look(deployment, lane_no)
+    at = position_to_leave(look, _owners(deployment).of(lane_no))
+    given_up = give_up(at, places(look, at, to), look.leftovers)
+    _override(deployment.settings, [replace(look, proposal=given_up)], who, executed, as_json=as_json)
 
 
 def _override(

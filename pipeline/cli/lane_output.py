@@ -1,6 +1,7 @@
 """What `adledger lane` writes: the state of lanes, and overrides in words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adledger.pipeline.cli.output import err, out_table
@@ -11,7 +12,17 @@ if TYPE_CHECKING:
     from adledger.pipeline.settings import Settings
     from adledger.sinks.overrides import LaneOverride
 
-REBUILDING = "rebuilding"
+REBUILDING, HALTED = "rebuilding", "halted"
+
+
+def as_its_owner_says(look: "LaneLook", owner: "Owner | None") -> "LaneLook":
+    """Return a lane with its owner's reason to halt, if it has one that only shows while it works."""
+    from adledger.pipeline.halts import HaltReason
+
+    if look.trouble or owner is None or owner.phase != HALTED:
+        return look
+    reason = next((reason for reason in HaltReason if reason == owner.halt_reason), None)
+    return replace(look, trouble=owner.detail, remedy=owner.remedy, halt_reason=reason)
 
 
 def describe(settings: "Settings", override: "LaneOverride") -> str:
@@ -25,8 +36,7 @@ def describe(settings: "Settings", override: "LaneOverride") -> str:
     ]
     begins = ", ".join(f"{_topic(settings, r.topic)} at {r.end:,}" for r in override.ranges)
     if override.kind is OverrideKind.CLEAR:
-        rows = ", ".join(f"{left.rows:,} rows of {left.table}" for left in override.leftovers)
-        return f"remove {rows}; the batch is then written again"
+        return f"remove {_rows(override)}; the batch is then written again"
     if override.kind is OverrideKind.REPARTITION:
         parent = (
             "" if override.parent == NO_PARENT
@@ -34,8 +44,13 @@ def describe(settings: "Settings", override: "LaneOverride") -> str:
             + ", ".join(f"{end:,}" for end in override.parent_ends)
         )  # fmt: skip
         return f"switch to epoch {override.epoch}: {begins}{parent}"
+    removed = f"; remove {_rows(override)}" if override.leftovers else ""
     lost = f"{override.lost:,} offsets lost ({'; '.join(ranges)})" if ranges else "no known offset is lost"
-    return f"{lost}; continue at {begins}, epoch {override.epoch}"
+    return f"{lost}{removed}; continue at {begins}, epoch {override.epoch}"
+
+
+def _rows(override: "LaneOverride") -> str:
+    return ", ".join(f"{left.rows:,} rows of {left.table}" for left in override.leftovers)
 
 
 def print_lanes(looks: Sequence["LaneLook"], owners: "Owners") -> None:
@@ -133,6 +148,7 @@ def lane_json(settings: "Settings", look: "LaneLook", owner: "Owner | None") -> 
         else None,
         "rows_beyond": dict(look.rows),
         "trouble": look.trouble or None,
+        "halt_reason": look.halt_reason,
         "remedy": look.remedy or None,
         "command": look.command or None,
         "overridden": look.overridden,

@@ -23,7 +23,6 @@ from adledger import __version__
 from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import (
-    AlertRaised,
     BatchDone,
     BatchInDoubt,
     InsertDone,
@@ -37,6 +36,7 @@ from adledger.pipeline.lanes.events import (
     RulesNotEvaluated,
     StageTimed,
 )
+from adledger.pipeline.lanes.worker_events import AlertRaised
 from adledger.schemas.classes import CLASS_NAMES, Class
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

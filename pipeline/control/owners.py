@@ -30,7 +30,7 @@ REBALANCING = frozenset({"PreparingRebalance", "CompletingRebalance"})
 class Owner:
     """A lane's owner and what it does: its `phase` (adledger.pipeline.lanes.events.Phase), since when, and details.
 
-    `phase` is "" where it is unknown; `detail` says why.
+    `phase` is "" where it is unknown; `detail` says why. `halt_reason` and `remedy` are a halted lane's, as its owner found them.
     """
 
     worker: str  # HOST:PID, or Kafka's client id and host if the member sends no worker info
@@ -38,6 +38,8 @@ class Owner:
     phase: str = ""
     since: str = ""  # RFC 3339
     detail: str = ""
+    halt_reason: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +123,6 @@ async def _lanes_page(pages: str) -> dict[int, dict[str, str]]:
         body: Any = orjson.loads(await answer.content.read(PAGES_BYTES_MAX))
     return {
         int(lane["lane"]): {name: str(lane[name]) for name in ("phase", "since", "detail")}
+        | {name: str(lane.get(name, "")) for name in ("halt_reason", "remedy")}
         for lane in body["lanes"]
     }

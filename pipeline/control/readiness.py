@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from adledger.pipeline.lanes.emit import Event
-from adledger.pipeline.lanes.events import BatchDone, LaneReleased, Phase, PhaseChanged
+from adledger.pipeline.lanes.events import BatchDone, Halted, LaneReleased, Phase, PhaseChanged
 
 STALL_SECONDS = 60.0
 """A lane that has work and has completed no batch for this long is stalled."""
@@ -22,6 +22,8 @@ class LaneStands:
     since: float
     detail: str = ""
     moved: float = 0.0  # when it last ended a batch, or began to have work
+    halt_reason: str = ""  # HaltReason
+    remedy: str = ""  # what lets it go on
 
 
 class Readiness:
@@ -38,6 +40,8 @@ class Readiness:
                 self._enter(lane, phase, detail)
             case BatchDone(entry):
                 self._moved(entry.lane)
+            case Halted(lane, _, remedy, reason) if lane in self._lanes:
+                self._lanes[lane] = replace(self._lanes[lane], halt_reason=reason or "", remedy=remedy)
             case LaneReleased(lane):
                 self._lanes.pop(lane, None)
 
@@ -46,7 +50,7 @@ class Readiness:
         before = self._lanes.get(lane)
         if before is not None and before.phase is phase:
             if before.detail != detail:
-                self._lanes[lane] = LaneStands(lane, phase, before.since, detail, before.moved)
+                self._lanes[lane] = replace(before, detail=detail)
             return
         now = self._clock()
         self._lanes[lane] = LaneStands(lane, phase, now, detail, now)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adledger.pipeline.errors import UnreadableBatch
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.records.encoded import Fetched
 from adledger.pipeline.stages.merge import Cut, CutPosition, OrderedRecords, Pending, cut
@@ -77,10 +78,30 @@ class LaneBuffer:
         """Begin each topic (by index) at its offset."""
         self._limits = limits
         self._topics = [_Topic(starts[t], starts[t]) for t in range(len(starts))]
+        self._unreadable: UnreadableBatch | None = None
 
     def wanted(self) -> dict[int, int]:
-        """Return topic -> position of what to fetch: every topic that does not hold a full batch already."""
-        return {t: topic.position for t, topic in enumerate(self._topics) if not self._full(topic)}
+        """Return topic -> position of what to fetch: every topic that can be read and does not hold a full batch already."""
+        return {
+            t: topic.position
+            for t, topic in enumerate(self._topics)
+            if not self._full(topic) and (self._unreadable is None or self._unreadable.topic != t)
+        }
+
+    def end_at(self, unreadable: UnreadableBatch) -> None:
+        """Fetch no more of a topic that can't be read any further now; what precedes can be cut."""
+        self._unreadable = unreadable
+        self._topics[unreadable.topic].drained = False
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether a topic can't be read any further."""
+        return self._unreadable is not None
+
+    def check(self) -> None:
+        """Raise UnreadableBatch if everything that precedes it is cut."""
+        if self._unreadable is not None and not self._topics[self._unreadable.topic].rows:
+            raise self._unreadable
 
     def add(self, fetched: Sequence[Fetched]) -> None:
         """Add fetched records."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from adledger.pipeline.log.epochs import log_of
 from adledger.pipeline.log.source import OffsetBounds, Source, Topology
 from adledger.sinks.sink import LedgerEntry, Sink
 
@@ -43,4 +44,4 @@ def covers(entry: LedgerEntry | None, epoch: str, bounds: Mapping[int, OffsetBou
     if entry is None:
         return all(b.first == b.end for b in bounds.values())
     ends = {r.topic: r.end for r in entry.ranges}
-    return entry.epoch == epoch and all(ends.get(topic, 0) >= b.end for topic, b in bounds.items())
+    return log_of(entry.epoch) == epoch and all(ends.get(topic, 0) >= b.end for topic, b in bounds.items())

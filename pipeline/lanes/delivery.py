@@ -27,13 +27,7 @@ from adledger.pipeline.errors import (
     SinkUnavailable,
 )
 from adledger.pipeline.lanes.compute import Computed, ledger_row, rollup_rows
-from adledger.pipeline.lanes.events import (
-    InsertDone,
-    InsertFailed,
-    Phase,
-    RetryScheduled,
-    StageTimed,
-)
+from adledger.pipeline.lanes.events import InsertDone, InsertFailed, Phase, RetryScheduled, StageTimed
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports, RolledUp

@@ -9,18 +9,19 @@ from dataclasses import replace
 from typing import NoReturn
 
 from adledger.pipeline.errors import LaneHalted
+from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.log_identity import changed_since, denied_epochs, known_epochs
-from adledger.pipeline.lanes.overrides import COMMANDS, LanePosition, OverrideNeeded
+from adledger.pipeline.lanes.overrides import LanePosition, OverrideNeeded
 from adledger.pipeline.lanes.snapshot import FIRST_BATCH, LaneEnvironment, LaneSnapshot, Start
 from adledger.pipeline.log.epochs import ids_of, log_of, partitions_of
-from adledger.sinks.overrides import NO_PARENT, OverrideKind
+from adledger.sinks.overrides import NO_PARENT, LaneOverride
 from adledger.sinks.sink import OffsetRange
 
 
 async def diagnose(environment: LaneEnvironment, snapshot: LaneSnapshot) -> Start:
-    """Return where a lane begins. Raises OverrideNeeded, with the override that would let it; LogError, SinkError."""
+    """Return where a lane begins. Raises LaneHalted, mostly with the override that would let it; LogError, SinkError."""
     at = snapshot.position(environment.topology)
     intent = _highest(environment, snapshot, at)
     done = at.batch_no - 1
@@ -49,7 +50,7 @@ async def diagnose(environment: LaneEnvironment, snapshot: LaneSnapshot) -> Star
     else:
         start = _pending(snapshot, at, pending)
     if start.pending is None or not start.pending.is_override:
-        _check_bounds(environment, snapshot, at, start)
+        await _check_bounds(environment, snapshot, at, start)
         start = replace(start, leader_epochs=await _check_records(environment, snapshot, at, start))
     await _check_beyond(environment, at, start)
     epoch = start.pending.epoch if start.pending else at.epoch
@@ -63,8 +64,11 @@ def _highest(environment: LaneEnvironment, snapshot: LaneSnapshot, at: LanePosit
         try:
             intent = Intent.parse(c.metadata, f"lane {snapshot.lane}, {environment.topology.topics[t]}")
         except LaneHalted as error:
+            if error.reason is HaltReason.NEWER_INTENT:
+                raise
             raise OverrideNeeded(
-                error.message, remedy=f"{error.remedy}; {_command(OverrideKind.ADOPT, snapshot.lane)}", proposal=overrides.adopt(at)
+                error.message, reason=error.reason, proposal=overrides.adopt(at),
+                remedy=f"{error.remedy}; then continue from the ledger: {override_command(error.reason, snapshot.lane)}",
             ) from None  # fmt: skip
         if intent.lane != snapshot.lane:
             raise _adoptable(at, f"the committed intent is of lane {intent.lane}")
@@ -91,26 +95,32 @@ async def _other_log(environment: LaneEnvironment, snapshot: LaneSnapshot, then:
         f"lane {snapshot.lane}: the ledger was written from another log (epoch {then}), this log is {now}"
     )
     before, here = partitions_of(then), environment.topology.partitions
-    if before == here:
-        raise OverrideNeeded(
-            f"{message}: a topic was recreated",
-            remedy="name the log that the ledger belongs to; or give up the unread records of the old topic (how many is "
-            f"unknown): {_command(OverrideKind.SKIP, snapshot.lane)}",
-            proposal=overrides.skip_to_log(at, then, now, snapshot.bounds),
-        )
     if ids_of(then) == ids_of(now) and here % before == 0:
         parent = overrides.parent_of(snapshot.lane, before) if snapshot.entry is None else NO_PARENT
         bounds = await environment.source.bounds(parent) if parent != NO_PARENT else None
         raise OverrideNeeded(
             f"{message}: partitions were added",
+            reason=HaltReason.PARTITIONS_ADDED,
             remedy="stop the producers until they know the new partitions, then "
-            + _command(OverrideKind.REPARTITION),
+            + override_command(HaltReason.PARTITIONS_ADDED, snapshot.lane),
             proposal=overrides.repartition(at, now, parent, bounds),
         )
+    proposal = overrides.skip_to_log(at, then, now, snapshot.bounds)
+    if before == here:
+        reason, what = HaltReason.TOPIC_RECREATED, "a topic was recreated"
+        lost = "give up the unread records of the old topic (how many is unknown)"
+    else:
+        reason, what = HaltReason.PARTITIONS_UNRELATED, f"{before} partitions became {here}"
+        lost = (
+            "only a multiple of the old number of partitions keeps each user's window: add partitions up to one; or go on "
+            "without (what is sent again after the switch may be billed again)"
+        )
     raise OverrideNeeded(
-        f"{message}: {before} partitions became {here}",
-        remedy="only a multiple of the old number of partitions keeps each user's window: name the log that the ledger "
-        "belongs to, or another database and group",
+        f"{message}: {what}",
+        reason=reason,
+        remedy="name the log that the ledger belongs to, or another database and group; or "
+        f"{lost}: {override_command(reason, snapshot.lane)}",
+        proposal=proposal,
     )
 
 
@@ -124,22 +134,44 @@ def _pending(snapshot: LaneSnapshot, at: LanePosition, pending: Intent) -> Start
     return Start(starts, pending.batch_no, pending.clock_before, pending)
 
 
-def _check_bounds(
+async def _check_bounds(
     environment: LaneEnvironment, snapshot: LaneSnapshot, at: LanePosition, start: Start
 ) -> None:
+    """Refuse a log that does not hold what comes next, or not all of a batch in doubt.
+
+    Right after an election the end may lag behind: so the lane starts again some times before it halts for that.
+    """
+    ends = {r.topic: r.end for r in start.pending.ranges} if start.pending else {}
     for topic, position in start.positions.items():
-        bounds = snapshot.bounds[topic]
-        if bounds.first <= position <= bounds.end:
+        bounds, end = snapshot.bounds[topic], ends.get(topic, position)
+        if bounds.first <= position and end <= bounds.end:
             continue
-        message = (
-            f"lane {snapshot.lane}: offset {position} of {environment.topology.topics[topic]} comes next, the log holds "
-            f"{bounds.first} to {bounds.end - 1}"
-        )
+        here = replace(at, positions=start.positions)
+        proposal = overrides.skip_gap(here, snapshot.bounds)
+        if position < bounds.first:
+            reason, lost = HaltReason.OFFSETS_GONE, "give up what is gone"
+        elif position > bounds.end:
+            reason, lost = HaltReason.LOG_TRUNCATED, "continue at the log's end"
+        else:
+            reason, lost = HaltReason.BATCH_TRUNCATED, "give up the batch, and read on where the ledger ends"
+            proposal = overrides.skip_batch(here, ())
+        what = f"offset {position} of {environment.topology.topics[topic]} comes next"
+        if reason is HaltReason.BATCH_TRUNCATED:
+            what += f", batch {at.batch_no} in doubt goes up to {end - 1}"
         raise OverrideNeeded(
-            message,
-            remedy=f"restore the log; or give up what is gone: {_command(OverrideKind.SKIP, snapshot.lane)}",
-            proposal=overrides.skip_gap(replace(at, positions=start.positions), snapshot.bounds),
+            f"lane {snapshot.lane}: {what}, the log holds {bounds.first} to {bounds.end - 1}",
+            reason=reason,
+            remedy=f"restore the log; or {lost}: {override_command(reason, snapshot.lane)}",
+            proposal=await _without_rows(environment, start, proposal),
         )
+
+
+async def _without_rows(environment: LaneEnvironment, start: Start, proposal: LaneOverride) -> LaneOverride:
+    """Return an override that also removes the rows of the batch in doubt, whose place it takes."""
+    if start.pending is None:
+        return proposal
+    found = await environment.overrides.leftovers(proposal.lane, proposal.batch_no)
+    return replace(proposal, leftovers=tuple(found))
 
 
 async def _check_records(
@@ -163,9 +195,12 @@ async def _check_records(
     raise OverrideNeeded(
         f"lane {snapshot.lane}: the log was truncated and has grown again: it holds other records than the ledger in "
         + ", ".join(spans),
+        reason=HaltReason.RECORDS_REPLACED,
         remedy="restore the log; or continue after them, and give up the records that are now in their place: "
-        + _command(OverrideKind.SKIP, snapshot.lane),
-        proposal=overrides.skip_changed(replace(at, positions=start.positions), changed),
+        + override_command(HaltReason.RECORDS_REPLACED, snapshot.lane),
+        proposal=await _without_rows(
+            environment, start, overrides.skip_changed(replace(at, positions=start.positions), changed)
+        ),
     )
 
 
@@ -175,11 +210,14 @@ async def _check_beyond(environment: LaneEnvironment, at: LanePosition, start: S
     for table, batches in (await environment.sink.last_batches(at.lane, start.batch_no)).items():
         if beyond := sorted(set(batches) - allowed):
             found = await environment.overrides.leftovers(at.lane, beyond[0])
+            if not found and not any((await environment.sink.batch_rows(at.lane, beyond[0])).values()):
+                continue  # removed since
             raise OverrideNeeded(
                 f"lane {at.lane}: {table} holds rows of batch {beyond[0]}, the next batch is {start.batch_no} and was "
                 f"{'intended' if start.pending else 'not intended yet'}",
+                reason=HaltReason.ROWS_UNEXPLAINED,
                 remedy="the log's offsets were reset, or another group writes into this database: stop that one; then "
-                f"let the rows be written again: {_command(OverrideKind.CLEAR, at.lane)}",
+                f"let the rows be written again: {override_command(HaltReason.ROWS_UNEXPLAINED, at.lane)}",
                 proposal=overrides.clear(at, beyond[0], found) if found else None,
             )
 
@@ -187,16 +225,12 @@ async def _check_beyond(environment: LaneEnvironment, at: LanePosition, start: S
 def _adoptable(at: LanePosition, what: str) -> OverrideNeeded:
     return OverrideNeeded(
         f"lane {at.lane}: {what}",
+        reason=HaltReason.COMMITS_DISAGREE,
         remedy="if this database and this group do not belong together, name the pair that does (--database, "
         "--group); if commits were lost or reset, continue from the ledger: "
-        + _command(OverrideKind.ADOPT, at.lane),
+        + override_command(HaltReason.COMMITS_DISAGREE, at.lane),
         proposal=overrides.adopt(at),
     )
-
-
-def _command(kind: OverrideKind, lane: int | None = None) -> str:
-    which = "" if lane is None else f" {lane}"
-    return f"adledger lane {COMMANDS[kind]}{which} --reason TEXT --dry-run"
 
 
 def _span(ranges: Sequence[OffsetRange]) -> str:

@@ -6,11 +6,12 @@
 2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. This comes after 1,
    since an insert could otherwise begin while the deadline is waited for.
 3. Commit the same intent with a new deadline, which fences off a worker that lost the lane meanwhile.
-4. Count the batch's rows, and check that the log still has the records that were intended. If the log has others, the
-   batch is cut again, or the lane halts if there are rows. Otherwise: all rows, continue; none, insert; some, the lane
-   halts. If there are no rows, this release evaluates the batch, and commits *its* result before it inserts. All other
-   tables are derived from the event rows read back, so that two releases can't make two tables disagree; so are the
-   reasons of dead letters that are there already. Dead letters without events are a batch that had none.
+4. Count the batch's rows, and check that the log still has the records that were intended. If the log has others, or
+   they can't be read, the batch is cut again, or the lane halts if there are rows. Otherwise: all rows, continue; none,
+   insert; some, the lane halts. If there are no rows, this release evaluates the batch, and commits *its* result before it
+   inserts. All other tables are derived from the event rows read back, so that two releases can't make two tables
+   disagree; so are the reasons of dead letters that are there already. Dead letters without events are a batch that had
+   none.
 5. If that fails, repeat from 1, with the deadline of the last intent that was committed.
 
 Leaving out any step loses or doubles a batch: docs/exactly-once.md shows the shortest way to each harm.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneHalted, SinkError
+from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes.compute import Computed, dead_letters, stored_columns
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.events import BatchCutAgain, BatchSettled, LeftoversRemoved, Phase
@@ -65,7 +67,7 @@ class Settlement:
     async def settle(
         self,
         intent: Intent,
-        records: OrderedRecords,
+        records: OrderedRecords | None,
         leader_epochs: tuple[int, ...],
         compute: Callable[[], Awaitable[Computed]],
         *,
@@ -75,11 +77,12 @@ class Settlement:
 
         `unwritten`: this process committed the intent, without an answer, and so sent no row under it; rows under earlier
         ones were waited for before it was sent. There is no deadline to wait for then.
-        `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now. Raises CommitFenced,
-        CommitUnknown, LaneHalted, LaneStopped.
+        `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now; None: they can't be read.
+        Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped; SinkError after the last try, if the policy has a last.
         """
         found, retry = intent, replace(self._ports.limits.retry, sleep=self._delivery.pause)
         last = 0 if unwritten else await self._last_send_by(intent)
+        away: SinkError | CommitRefused | None = None
         for attempt in retry.attempts():
             self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")
             try:
@@ -89,7 +92,7 @@ class Settlement:
                 last = intent.send_by
                 there = await self._find_rows(intent)
                 computed = None
-                if not as_intended(intent, records.refs, records.clock, leader_epochs):
+                if records is None or not as_intended(intent, records.refs, records.clock, leader_epochs):
                     return self._cut_again(intent, there)
                 if not any(there.values()):
                     computed = await compute()
@@ -97,6 +100,7 @@ class Settlement:
                     last = intent.send_by  # the later of the two: inserts from now on may arrive until then
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
+                away = error
                 if not attempt.is_last:
                     self._delivery.note_retry(error, attempt, intent.batch_no)
                     await retry.pause(attempt)
@@ -110,9 +114,9 @@ class Settlement:
                 self._ports.emit(BatchSettled(self._lane, intent.batch_no))
                 self._phase.enter(Phase.RUNNING)
                 return settled
-        raise LaneHalted(
-            f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries",
-            remedy="fix what the messages above name, then start the worker again",
+        raise SinkError(
+            f"lane {self._lane}: batch {intent.batch_no} could not be settled in {retry.attempts_max} tries: {away}",
+            remedy="fix what the message names, then start the worker again",
         )
 
     async def _last_send_by(self, intent: Intent) -> int:
@@ -245,8 +249,9 @@ class Settlement:
         if found != intended:
             raise LaneHalted(
                 f"lane {self._lane}: {table} has {found} rows of the current batch, {intended} were intended",
+                reason=HaltReason.ROWS_INCOMPLETE,
                 remedy="an insert was not atomic or rows were altered: inspect them, then have the batch written "
-                f"again: adledger lane resolve {self._lane} --reason TEXT --dry-run",
+                f"again: {override_command(HaltReason.ROWS_INCOMPLETE, self._lane)}",
             )
 
     async def _wait_past(self, second: int) -> None:
@@ -258,7 +263,7 @@ class Settlement:
 async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
     """Return the records of an intent's ranges, in the lane's order; none for an override.
 
-    Raises LaneHalted if the log ends before them, LogError.
+    Raises LaneHalted if the log ends before them, UnreadableBatch, LogError.
     """
     if intent.is_override:
         return OrderedRecords.none()
@@ -276,7 +281,9 @@ async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
                 raise LaneHalted(
                     f"lane {intent.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
                     f"{ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
-                    remedy="the log was truncated: restore it",
+                    reason=HaltReason.BATCH_TRUNCATED,
+                    remedy="the log was truncated: restore it; or give up the batch, and read on where the ledger ends: "
+                    + override_command(HaltReason.BATCH_TRUNCATED, intent.lane),
                 )
             positions[f.topic] = f.next_offset
         positions = {t: p for t, p in positions.items() if p < ends[t]}

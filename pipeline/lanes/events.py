@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement, Remediable
 from adledger.schemas.classes import Reason
 from adledger.sinks.sink import LedgerEntry
@@ -177,10 +178,14 @@ class ParentAwaited(Event):
 
 @dataclass(frozen=True, slots=True)
 class Halted(Remediable):
-    """A lane found what it must not guess about. It continues once that is resolved, or when an operator overrides it."""
+    """A lane found what it must not guess about. It continues when an operator overrides it.
+
+    `halt_reason` None: nothing is to be decided, but a worker that is to catch up doesn't wait for a server that is away.
+    """
 
     level = logging.ERROR
     text = "lane {e.lane} halted: {e.why}{e.advice}"
+    halt_reason: HaltReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ class OverrideFound(Event):
 
 @dataclass(frozen=True, slots=True)
 class RestartScheduled(Remediable):
-    """A server refused a lane's request: the lane starts again after `seconds`."""
+    """A server refused a lane's request, or a fault in its records may pass: the lane starts again after `seconds`."""
 
     level = logging.ERROR
     text = "lane {e.lane}: {e.why}; it starts again in {e.seconds:g} s{e.advice}"
@@ -216,10 +221,10 @@ class LaneLeft(LaneTrouble):
 
 @dataclass(frozen=True, slots=True)
 class LaneCrashed(Event):
-    """A bug: an impossible state never continues, so the worker ends."""
+    """The code of a lane failed, by a bug or for lack of memory: the lane is dropped with its state."""
 
     level = logging.ERROR
-    text = "lane {e.lane}: a bug, so this worker ends. {e.traceback}"
+    text = "lane {e.lane}: failed, so it begins again from the ledger, or halts. {e.traceback}"
     lane: int
     traceback: str
 
@@ -229,92 +234,3 @@ class LaneReleased(Event):
     """A lane no longer belongs to this worker."""
 
     lane: int
-
-
-@dataclass(frozen=True, slots=True)
-class OwnershipChanged(Event):
-    """The group gave lanes to this worker, or revoked some; `owned` are all that it has now."""
-
-    lanes: tuple[int, ...]
-    owned: tuple[int, ...]
-
-    @property
-    def moved(self) -> str:
-        """The lanes, for the line."""
-        return ",".join(map(str, self.lanes)) or "none"
-
-    @property
-    def left(self) -> str:
-        """All owned lanes, for the line."""
-        return ",".join(map(str, self.owned)) or "none"
-
-
-@dataclass(frozen=True, slots=True)
-class LanesAssigned(OwnershipChanged):
-    """The group gave lanes to this worker."""
-
-    text = "lanes taken: {e.moved}; now owned: {e.left}"
-
-
-@dataclass(frozen=True, slots=True)
-class LanesRevoked(OwnershipChanged):
-    """Lanes went back to the group, after `seconds`."""
-
-    text = "lanes given back: {e.moved}, after {e.seconds:.1f} s; now owned: {e.left}"
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RejoinStarted(LaneTrouble):
-    """A commit had no answer: this worker leaves the group and joins as a new member, so that it is never sent twice."""
-
-    level = logging.WARNING
-    text = "lane {e.lane}: {e.why}; leaving the group to join as a new member"
-
-
-@dataclass(frozen=True, slots=True)
-class RejoinFailed(Event):
-    """The group could not be joined again; another try follows."""
-
-    level = logging.ERROR
-    text = "the group can't be joined again: {e.reason}; try {e.attempt}"
-    reason: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerUnreadable(Event):
-    """A worker that has caught up could not read whether the others have."""
-
-    text = "the ledger can't be read: {e.reason}"
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PagesBound(Event):
-    """The worker's pages are at this URL."""
-
-    text = "pages at {e.url}"
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRaised(Event):
-    """An alert is in the tables: adledger.sinks.rules.AlertKind."""
-
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class RulesNoticed(Event):
-    """A notice about the rules in force."""
-
-    text = "{e.what}"
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class RulesTrouble(RulesNoticed):
-    """A problem with the rules in force that needs an operator."""
-
-    level = logging.ERROR

@@ -3,28 +3,32 @@
 Inspecting joins no group, commits nothing and writes nothing. A running lane may be in the middle of a batch.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from adledger.pipeline.addresses import FilesAddress, ServerAddress
-from adledger.pipeline.errors import LaneHalted, LogError
+from adledger.pipeline.errors import LaneHalted, LogError, OffsetOutOfRange, UnreadableBatch
+from adledger.pipeline.halts import WAYS_OUT, HaltReason, override_command
 from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.diagnosis import diagnose
+from adledger.pipeline.lanes.faults import unreadable
 from adledger.pipeline.lanes.intent import Intent
-from adledger.pipeline.lanes.overrides import COMMANDS, LanePosition, OverrideNeeded
-from adledger.pipeline.lanes.snapshot import LaneEnvironment, LaneSnapshot
+from adledger.pipeline.lanes.overrides import LanePosition, OverrideNeeded
+from adledger.pipeline.lanes.snapshot import LaneEnvironment, LaneSnapshot, Start
 from adledger.pipeline.lanes.start import make_sink
 from adledger.pipeline.log.files.source import FilesSource
 from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.source import OffsetBounds, Source, Topology
 from adledger.pipeline.settings import Settings
 from adledger.sinks.clickhouse import ClickHouseSink
-from adledger.sinks.overrides import LaneOverride, Overrides
+from adledger.sinks.overrides import LaneOverride, Leftover, Overrides
 from adledger.sinks.sink import Sink
 
 SETTLED_SECONDS_MAX = 60
 """How long after its deadline an intended batch may still be under way: its owner settles doubt in this time."""
+ANY_BATCH_BYTES = 1
+"""Fetches one record batch, however large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ class Inspected:
 class LaneLook:
     """One lane. `pending` is its batch without a ledger row, `rows` that batch's rows by table.
 
-    `trouble` says why the lane would halt ("" if it would not), `proposal` is the override that resolves it, and
-    `overridden` whether a matching override is stored already.
+    `trouble` says why the lane would halt ("" if it would not), `halt_reason` is its name, `proposal` the override that
+    resolves it, and `overridden` whether a matching override is stored already. `next` is where the lane would go on, if
+    it can begin: from there offsets can be given up, with `leftovers`, the rows of its next batch.
     """
 
     lane: int
@@ -54,8 +59,12 @@ class LaneLook:
     rows: Mapping[str, int]
     trouble: str
     remedy: str
+    halt_reason: HaltReason | None
     proposal: LaneOverride | None
     overridden: bool
+    topics: Sequence[str]
+    next: LanePosition | None
+    leftovers: Sequence[Leftover]
 
     @property
     def lag(self) -> int:
@@ -64,8 +73,8 @@ class LaneLook:
 
     @property
     def command(self) -> str:
-        """The command of `adledger lane` that writes the override, or ""."""
-        return COMMANDS[self.proposal.kind] if self.proposal is not None else ""
+        """The command of `adledger lane` that resolves its trouble, or ""."""
+        return WAYS_OUT[self.halt_reason].command if self.halt_reason is not None else ""
 
 
 @asynccontextmanager
@@ -87,23 +96,28 @@ async def inspected(settings: Settings, server: ServerAddress) -> AsyncIterator[
         await sink.close()
 
 
-async def look_at(environment: LaneEnvironment, lane: int) -> LaneLook:
-    """Inspect a lane. Raises LogError, SinkError."""
+async def look_at(environment: LaneEnvironment, lane: int, *, any_rows: bool = False) -> LaneLook:
+    """Inspect a lane. `any_rows`: rows of a batch without a ledger row are trouble, even if it may be under way.
+
+    Raises LogError, SinkError.
+    """
     while True:
         snapshot = await LaneSnapshot.take(environment, lane)
+        at = snapshot.position(environment.topology)
         halted: LaneHalted | None = None
-        pending: Intent | None = None
+        start: Start | None = None
         try:
-            pending = (await diagnose(environment, snapshot)).pending
-            halted = await _unsettled(environment, snapshot.position(environment.topology), pending)
+            start = await diagnose(environment, snapshot)
+            halted = await _unsettled(environment, at, start.pending, any_rows=any_rows)
+            halted = halted or await _unreadable(environment, lane, start)
         except LaneHalted as error:
             halted = error
         if halted is None or await environment.source.committed(lane) == snapshot.committed:
             break
-    entry = snapshot.entry
+    entry, pending = snapshot.entry, start.pending if start is not None else None
     proposal = halted.proposal if isinstance(halted, OverrideNeeded) else None
-    stored = await environment.overrides.of_lane(lane) if proposal is not None else ()
-    batch = pending.batch_no if pending else (proposal or snapshot.position(environment.topology)).batch_no
+    stored = await environment.overrides.of_lane(lane)
+    batch = pending.batch_no if pending else (proposal or at).batch_no
     return LaneLook(
         lane=lane,
         batch_no=entry.batch_no if entry else None,
@@ -114,8 +128,15 @@ async def look_at(environment: LaneEnvironment, lane: int) -> LaneLook:
         rows={t: n for t, n in (await environment.sink.batch_rows(lane, batch)).items() if n},
         trouble=halted.message if halted else "",
         remedy=halted.remedy if halted else "",
+        halt_reason=halted.reason if halted else None,
         proposal=proposal,
-        overridden=proposal is not None and any(override.fits(proposal) for override in stored),
+        overridden=any(
+            override.fits(proposal) if proposal is not None else overrides.gives_up_at(override, at)
+            for override in stored
+        ),
+        topics=environment.topology.topics,
+        next=at if start is not None and not (pending and pending.is_override) else None,
+        leftovers=await environment.overrides.leftovers(lane, at.batch_no),
     )
 
 
@@ -129,10 +150,10 @@ def check_lane(topology: Topology, lane: int) -> None:
 
 
 async def _unsettled(
-    environment: LaneEnvironment, at: LanePosition, pending: Intent | None
+    environment: LaneEnvironment, at: LanePosition, pending: Intent | None, *, any_rows: bool
 ) -> OverrideNeeded | None:
     """Return what is wrong with an intended batch that its owner should have settled, or could not settle."""
-    if pending is None or await environment.sink.server_time() <= pending.send_by:
+    if pending is None or not (any_rows or await environment.sink.server_time() > pending.send_by):
         return None
     rows = await environment.sink.batch_rows(at.lane, pending.batch_no)
     found = await environment.overrides.leftovers(at.lane, pending.batch_no)
@@ -143,13 +164,26 @@ async def _unsettled(
         pending.dead_rows,
     }
     overdue = await environment.sink.server_time() > pending.send_by + SETTLED_SECONDS_MAX
-    if not (partly or overdue):
+    if not (partly or overdue or any_rows):
         return None
     return OverrideNeeded(
         f"lane {at.lane}: of batch {pending.batch_no} there are {rows['events']} of {pending.event_rows} rows in "
         f"events, {rows['dead_letters']} of {pending.dead_rows} in dead_letters, {rows['rollup_minute']} in "
         "rollup_minute, and no ledger row",
+        reason=HaltReason.ROWS_INCOMPLETE,
         remedy="the lane's worker settles it if it can; if it logs that the lane is halted, have the batch written "
-        f"again: adledger lane resolve {at.lane} --reason TEXT --dry-run",
+        f"again: {override_command(HaltReason.ROWS_INCOMPLETE, at.lane)}",
         proposal=overrides.clear(at, pending.batch_no, found),
     )
+
+
+async def _unreadable(environment: LaneEnvironment, lane: int, start: Start) -> LaneHalted | None:
+    """Return what is wrong with the record batches that come next."""
+    for topic, position in start.positions.items():
+        try:
+            await environment.source.fetch(lane, {topic: position}, ANY_BATCH_BYTES, 0)
+        except UnreadableBatch as error:
+            return unreadable(lane, error, environment.topology.topics)
+        except OffsetOutOfRange:  # gone since
+            continue
+    return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from adledger.pipeline.errors import LaneHalted
+from adledger.pipeline.halts import HaltReason
 from adledger.sinks.sink import OffsetRange, Stamp
 
 METADATA_BYTES_MAX = 4_096
@@ -93,6 +94,7 @@ class Intent:
         except (ValueError, KeyError, TypeError) as error:
             raise LaneHalted(
                 f"{where}: the committed metadata is not an intent of this release: {text[:200]!r} ({error})",
+                reason=HaltReason.COMMITS_UNREADABLE,
                 remedy="another program commits for this group, or a newer release did; give adledger a group of its own",
             ) from None
         return found
@@ -101,5 +103,6 @@ class Intent:
 def _stop_version(where: str, version: object) -> None:
     raise LaneHalted(
         f"{where}: the committed intent has version {version}, this release knows up to {VERSION}",
+        reason=HaltReason.NEWER_INTENT,
         remedy="run the release that committed it, or a newer one",
     )

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from adledger.pipeline.errors import UnreadableBatch
 from adledger.pipeline.lanes.buffer import Batch, LaneBuffer
 from adledger.pipeline.lanes.compute import Computed, compute
 from adledger.pipeline.lanes.delivery import DOUBT, Delivery
@@ -15,9 +17,11 @@ from adledger.pipeline.lanes.events import (
     ParentAwaited,
     Phase,
     RecordsFetched,
+    RetryScheduled,
     RulesNotEvaluated,
     StageTimed,
 )
+from adledger.pipeline.lanes.faults import fault_policy
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
@@ -26,6 +30,7 @@ from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
+from adledger.pipeline.retry import Attempt
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.sink import LedgerEntry, OffsetRange
@@ -54,6 +59,8 @@ class Lane:
     ) -> None:
         self.lane = assignment.lane
         self.records = 0
+        self.progressed = False  # it has completed a batch
+        self.batch: tuple[OffsetRange, ...] = ()  # that it works on
         self._ports = ports
         self._slots = slots
         self._until = until
@@ -92,7 +99,7 @@ class Lane:
         return self._delivery.unwritten
 
     async def run(self) -> None:
-        """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped, LogError, SinkError."""
+        """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped, UnreadableBatch, LogError, SinkError."""
         found = await self._delivery.retry(lambda: find_start(self._ports, self.lane))
         start = await self._after_parent(found)
         if start is None:
@@ -115,6 +122,7 @@ class Lane:
         idle_since = asyncio.get_running_loop().time()
         while not self._stopping.is_set() and not self._reached(buffer):
             await self._gather_some(buffer)
+            buffer.check()
             if not buffer.rows and buffer.drained and self._until is None:
                 self._phase.enter(Phase.IDLE)
                 batch = await self._idle_batch(buffer, clock, idle_since)
@@ -129,6 +137,7 @@ class Lane:
                         continue
                     entry = await self._deliver(batch, batch_no)
             batch_no, clock = self._knows = entry.batch_no + 1, entry.clock_after
+            self.progressed, self.batch = True, ()
             self.records += entry.records_received
             idle_since = asyncio.get_running_loop().time()
             self._ports.emit(BatchDone(entry, self._keeper.state.dedupe.taken))
@@ -153,11 +162,13 @@ class Lane:
     async def _settle(self, intent: Intent) -> LedgerEntry | None:
         """Settle the batch that an earlier owner, or this worker before a crash, intended. None: it is to be cut again."""
         self._ports.emit(BatchInDoubt(self.lane, INTENDED_BEFORE, intent.batch_no))
-        records = await fetch_again(self._ports, intent)
+        self.batch = intent.ranges
+        records = await self._read_again(intent)
         leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
         computed_now: list[Computed] = []
 
         async def again() -> Computed:
+            assert records is not None, "a batch is not computed of records that can't be read"
             if not computed_now:
                 computed_now.append(
                     await self._compute(records, intent.batch_no, intent.clock_before, intent.clock_after)
@@ -170,7 +181,29 @@ class Lane:
             self._keeper.absorb(settled.stored)
         if computed_now:
             await self._delivery.retry(lambda: self._ports.write_texts(computed_now[0].texts))
+        self.progressed, self.batch = settled.entry is not None, ()
         return settled.entry
+
+    async def _read_again(self, intent: Intent) -> OrderedRecords | None:
+        """Return the records of a batch in doubt, or None: they can't be read, however often it is tried.
+
+        Without memory for them the lane halts: that says nothing about the records.
+        """
+
+        def failed(error: UnreadableBatch, attempt: Attempt) -> None:
+            self._ports.emit(
+                RetryScheduled(
+                    self.lane, error.message, attempt.number, attempt.attempts_max, batch_no=intent.batch_no
+                )
+            )
+
+        policy = replace(fault_policy(self._ports.limits.retry), sleep=self._delivery.pause)
+        try:
+            return await policy.call(lambda: fetch_again(self._ports, intent), UnreadableBatch, failed)
+        except UnreadableBatch as error:
+            if error.no_memory:
+                raise
+            return None
 
     def _leader_epochs(self, ranges: Sequence[OffsetRange]) -> tuple[int, ...]:
         """Return the leader epoch before each range's end, as read; () if none is known."""
@@ -181,9 +214,13 @@ class Lane:
         wanted = buffer.wanted()
         if wanted:
             limits = self._ports.limits
-            fetched = await self._ports.source.fetch(
-                self.lane, wanted, limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
-            )
+            try:
+                fetched = await self._ports.source.fetch(
+                    self.lane, wanted, limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
+                )
+            except UnreadableBatch as error:
+                buffer.end_at(error)
+                return
             buffer.add(fetched)
             for f in fetched:
                 size = sum(batch.size for batch in f.batches)
@@ -206,9 +243,11 @@ class Lane:
         loop = asyncio.get_running_loop()
         closes = loop.time() + self._ports.limits.batch.age_ms_max / 1000
         while not self._stopping.is_set():
-            ready = buffer.full or (buffer.drained and (self._until is not None or loop.time() >= closes))
+            ready = buffer.full or buffer.ends_soon
+            ready |= buffer.drained and (self._until is not None or loop.time() >= closes)
             if ready and (batch := buffer.cut(clock)) is not None:
                 return batch
+            buffer.check()
             if ready and not buffer.rows:
                 return None
             await self._gather_some(buffer)
@@ -234,6 +273,7 @@ class Lane:
 
     async def _deliver(self, batch: Batch, batch_no: int) -> LedgerEntry:
         """Bring the batch into the tables and the ledger, by the normal path or through doubt."""
+        self.batch = batch.ranges
         computed = await self._compute(batch.records, batch_no, batch.clock_before, batch.clock_after)
         intent = Intent(
             epoch=self._epoch, lane=self.lane, batch_no=batch_no, ranges=batch.ranges,

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from adledger.pipeline.errors import LaneHalted, LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LaneHalted, LogRewritten, OffsetOutOfRange, UnreadableBatch
+from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Source, Topology
@@ -81,12 +82,18 @@ async def changed_since(
 ) -> dict[int, int]:
     """Return topic -> the first offset before the ledger's end that may hold another record than the ledger's.
 
-    `entry` is the lane's last; {}: the log is the same. `denied` as `denied_epochs` found. Raises LogError, SinkError.
+    `entry` is the lane's last; {}: the log is the same. `denied` as `denied_epochs` found. A damaged record says nothing
+    about others: its topic counts as the same. Raises LogError, SinkError.
     """
     environment.source.resume(entry.lane, {}, {})
     found = {}
     for r in entry.ranges:
-        since = await _changed_since(environment, entry, r, denied.get(r.topic))
+        try:
+            since = await _changed_since(environment, entry, r, denied.get(r.topic))
+        except UnreadableBatch as error:
+            if error.no_memory:
+                raise
+            continue
         if since is not None:
             found[r.topic] = since
     return found
@@ -110,12 +117,13 @@ def as_intended(intent: Intent, refs: RecordRefs, clock: I64, leader_epochs: Seq
 
 
 def of_other_records(intent: Intent, table: str) -> LaneHalted:
-    """Return the error for rows of a batch in doubt that the log's records don't match."""
+    """Return the error for rows of a batch in doubt that the log's records don't match, or can't be compared with."""
     return LaneHalted(
-        f"lane {intent.lane}: {table} has rows of batch {intent.batch_no} of other records than the log has now: it was "
-        "truncated, and has grown again",
+        f"lane {intent.lane}: {table} has rows of batch {intent.batch_no} of other records than the log has now, or of "
+        "records that can't be read: it was truncated and has grown again, or is damaged",
+        reason=HaltReason.ROWS_UNVERIFIED,
         remedy="restore the log; or have the batch written again from the log: "
-        f"adledger lane resolve {intent.lane} --reason TEXT --dry-run",
+        + override_command(HaltReason.ROWS_UNVERIFIED, intent.lane),
     )
 
 

@@ -8,7 +8,9 @@ money; the offsets that it gives up are counted as `lost`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adledger.pipeline import halts
 from adledger.pipeline.errors import LaneHalted
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.log.epochs import ids_of, truncated
 from adledger.pipeline.log.source import OffsetBounds
@@ -16,10 +18,11 @@ from adledger.sinks.overrides import NO_PARENT, LaneOverride, Leftover, Override
 from adledger.sinks.sink import OffsetRange
 
 COMMANDS = {
-    OverrideKind.SKIP: "skip",
-    OverrideKind.ADOPT: "resolve",
-    OverrideKind.CLEAR: "resolve",
-    OverrideKind.REPARTITION: "repartition",
+    OverrideKind.SKIP: halts.SKIP,
+    OverrideKind.GIVE_UP: halts.SKIP,
+    OverrideKind.ADOPT: halts.RESOLVE,
+    OverrideKind.CLEAR: halts.RESOLVE,
+    OverrideKind.REPARTITION: halts.REPARTITION,
 }
 """Kind -> the command of `adledger lane` that overrides it."""
 
@@ -27,10 +30,12 @@ NO_OFFSET = -1
 
 
 class OverrideNeeded(LaneHalted):
-    """A lane found what it must not guess about; `proposal` is the override that would resolve it (None: there is none)."""
+    """A lane found what it must not guess about; `proposal` is the override that would resolve it (None: none would be right)."""
 
-    def __init__(self, message: str, *, remedy: str, proposal: LaneOverride | None = None) -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(
+        self, message: str, *, reason: HaltReason, remedy: str, proposal: LaneOverride | None
+    ) -> None:
+        super().__init__(message, reason=reason, remedy=remedy)
         self.proposal = proposal
 
 
@@ -83,6 +88,32 @@ def skip_to_log(at: LanePosition, then: str, now: str, bounds: Mapping[int, Offs
     same = [a == b for a, b in zip(ids_of(then).split(","), ids_of(now).split(","), strict=False)]
     starts = {t: at.positions[t] if t < len(same) and same[t] else b.first for t, b in bounds.items()}
     return LaneOverride(at.lane, at.batch_no, OverrideKind.SKIP, now, _empty(starts))
+
+
+def skip_batch(at: LanePosition, rows: Sequence[Leftover]) -> LaneOverride:
+    """Return the override that gives up an intent, and the batch's rows, but no offsets: the lane reads them again."""
+    return LaneOverride(
+        at.lane, at.batch_no, OverrideKind.SKIP, at.epoch, _empty(at.positions), leftovers=tuple(rows)
+    )
+
+
+def give_up(at: LanePosition, ends: Mapping[int, int], rows: Sequence[Leftover]) -> LaneOverride:
+    """Return the override that gives up offsets from the lane's position up to (without) `ends`, by topic, that an operator names.
+
+    `rows` are the next batch's, if it was intended: they are removed.
+    """
+    ranges = tuple(OffsetRange(t, start, ends.get(t, start)) for t, start in sorted(at.positions.items()))
+    return LaneOverride(at.lane, at.batch_no, OverrideKind.GIVE_UP, at.epoch, ranges, leftovers=tuple(rows))
+
+
+def gives_up_at(override: LaneOverride, at: LanePosition) -> bool:
+    """Whether an operator named a place for exactly this position of the lane."""
+    starts = {r.topic: r.start for r in override.ranges}
+    return (
+        override.kind is OverrideKind.GIVE_UP
+        and (override.lane, override.batch_no, override.epoch) == (at.lane, at.batch_no, at.epoch)
+        and starts == dict(at.positions)
+    )
 
 
 def adopt(at: LanePosition) -> LaneOverride:

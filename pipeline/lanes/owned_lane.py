@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from adledger.pipeline.errors import LaneHalted, SinkError
+from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes.catch_up import CatchUp
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import Ports
@@ -43,8 +44,9 @@ class OwnedLane:
             raise LaneHalted(
                 f"lane {number}: partitions were added: there were {partitions} when this worker began. It continues "
                 "with those, and reads nothing from the new ones",
+                reason=HaltReason.PARTITIONS_ADDED,
                 remedy="stop the producers until they know the new partitions, and every worker of the group; then "
-                "adledger lane repartition --reason TEXT --dry-run (docs/partitions.md has the procedure)",
+                f"{override_command(HaltReason.PARTITIONS_ADDED, number)} (docs/partitions.md has the procedure)",
             )
         until = catch_up.until(number) if catch_up is not None else None
         before, self.earlier = self.remembered, NOTHING
@@ -55,6 +57,10 @@ class OwnedLane:
     def remembered(self) -> Remembered:
         """What the last run left; before the first one, what an earlier assignment did."""
         return self.earlier if self.lane is None else Remembered(self.lane.cached, self.lane.unwritten)
+
+    def drop(self) -> None:
+        """Forget the lane and its state: it may be wrong."""
+        self.lane, self.earlier = None, NOTHING
 
     def stop(self) -> None:
         """Let the lane finish its current batch and end; one that has not begun ends at once."""

@@ -1,7 +1,8 @@
 """Where a lane begins: after the ledger's end, at the committed intent, or by an operator override.
 
 A lane that is halted continues when what was found agrees again, or when an operator has written an override
-(adledger.pipeline.lanes.overrides) that matches exactly what was found.
+(adledger.pipeline.lanes.overrides) that matches exactly what was found. What only shows while records are read or computed
+is not found here: then an override names the lane's next batch and position, and the place to go on at.
 """
 
 import asyncio
@@ -21,7 +22,9 @@ async def find_start(environment: LaneEnvironment, lane: int) -> Start:
     while True:
         snapshot = await LaneSnapshot.take(environment, lane)
         try:
-            return await diagnose(environment, snapshot)
+            start = await diagnose(environment, snapshot)
+            given_up = await _given_up(environment, snapshot, start)
+            return start if given_up is None else _begin(snapshot, given_up)
         except LaneHalted as halted:
             # A worker that lost the lane while it looked sees a mix of old and new, which is no reason to alarm an
             # operator. Nothing is inserted without a commit before it, so what was found is true if the commits
@@ -35,6 +38,17 @@ async def find_start(environment: LaneEnvironment, lane: int) -> Start:
             await apply_clear(environment, override)
         else:
             return _begin(snapshot, override)
+
+
+async def _given_up(
+    environment: LaneEnvironment, snapshot: LaneSnapshot, start: Start
+) -> LaneOverride | None:
+    """Return the newest override that gives up what comes next, up to a place that an operator named."""
+    if start.pending is not None and start.pending.is_override:
+        return None
+    at = snapshot.position(environment.topology)
+    stored = await environment.overrides.of_lane(at.lane)
+    return next((o for o in reversed(stored) if overrides.gives_up_at(o, at)), None)
 
 
 async def _matching_override(environment: LaneEnvironment, halted: LaneHalted) -> LaneOverride | None:

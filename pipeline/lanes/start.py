@@ -15,13 +15,13 @@ from adledger.pipeline.kernels.slots import SECRET_BYTES, SlotSecret
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.emit import Emit, Event, fan_out, ignore
 from adledger.pipeline.lanes.event_log import event_log
-from adledger.pipeline.lanes.events import AlertRaised, OwnershipChanged, RulesNoticed, RulesTrouble
 from adledger.pipeline.lanes.ports import Announce, IdleWatermark, LaneLimits, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import Meter
 from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lanes.server import Progress, Server, ready_server, summarize
 from adledger.pipeline.lanes.warm import compile_kernels
 from adledger.pipeline.lanes.worker import Worker
+from adledger.pipeline.lanes.worker_events import AlertRaised, OwnershipChanged, RulesNoticed, RulesTrouble
 from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.lists.publishers import PublisherSnapshot
 from adledger.pipeline.log.files.source import FilesSource

@@ -1,46 +1,22 @@
 """A worker: joins the group, runs a lane for each assignment, and ends on `stop` or when the group has caught up."""
 
 import asyncio
-import itertools
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from adledger.pipeline.errors import (
-    AdledgerError,
-    CommitFenced,
-    CommitUnknown,
-    LaneHalted,
-    LaneStopped,
-    LogError,
-    SinkError,
-)
+from adledger.pipeline.errors import LogError, SinkError
 from adledger.pipeline.lanes.catch_up import CatchUp
 from adledger.pipeline.lanes.dimension_strings import DimensionStringWriter
 from adledger.pipeline.lanes.emit import Emit, ignore
-from adledger.pipeline.lanes.events import (
-    Halted,
-    LaneCrashed,
-    LaneLeft,
-    LaneLost,
-    LaneReleased,
-    LanesAssigned,
-    LanesRevoked,
-    LedgerUnreadable,
-    OverrideFound,
-    Phase,
-    PhaseChanged,
-    RejoinFailed,
-    RejoinStarted,
-    RestartScheduled,
-)
-from adledger.pipeline.lanes.lane import Lane
-from adledger.pipeline.lanes.owned_lane import NOTHING, OverrideWatch, OwnedLane, Remembered
+from adledger.pipeline.lanes.events import LaneReleased
+from adledger.pipeline.lanes.lane_runner import LaneRunner
+from adledger.pipeline.lanes.owned_lane import NOTHING, OwnedLane, Remembered
 from adledger.pipeline.lanes.ports import Announce, LaneLimits, Ports, T, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import RateLimiter
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
+from adledger.pipeline.lanes.worker_events import LanesAssigned, LanesRevoked, LedgerUnreadable, RejoinFailed
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import RuleEvaluator
@@ -52,18 +28,6 @@ INSERTS_PER_BATCH = 4
 
 SLOTS_BEYOND_THREADS = 2
 """How many more lanes than CPU threads hold a full batch at once: they wait for ClickHouse while others compute."""
-
-OVERRIDE_POLL_SECONDS = 5
-"""How often a halted lane looks for an operator override."""
-
-REPORTED_EVERY_POLLS = 12
-"""A halted lane logs the reason once a minute."""
-
-LANE_RETRY_SECONDS = 15
-"""A lane that a server refused starts again after this, since the cause may have been fixed.
-
-So does one whose log lacks the next offset: its start checks whether the ledger has it.
-"""
 
 LEDGER_POLL_SECONDS = 1.0
 """How often a worker that has caught up checks whether the others have."""
@@ -100,14 +64,19 @@ class Worker:
         self._ports: Ports | None = None
         self._owned: dict[int, OwnedLane] = {}
         self._remembered: dict[int, Remembered] = {}  # between two assignments, as most lanes come back
-        self._errors: dict[int, AdledgerError] = {}  # lane -> what stopped it
+        self._runner: LaneRunner | None = None
+        self._failure: BaseException | None = None  # a bug outside of the lanes
         self._catch_up: asyncio.Task[CatchUp] | None = None
         self._rejoining: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopped = False
         self._assigned = False
-        self.records = 0
+
+    @property
+    def records(self) -> int:
+        """How many records this worker has brought into the ledger."""
+        return self._runner.records if self._runner is not None else 0
 
     @property
     def joined(self) -> bool:
@@ -120,7 +89,10 @@ class Worker:
         return self._ports.topology.partitions if self._ports is not None and 0 in self._owned else None
 
     async def run(self) -> bool:
-        """Work until stopped or caught up; returns whether it caught up. Raises the error of the lowest halted lane."""
+        """Work until stopped or caught up; returns whether it caught up. Raises the error of the lowest halted lane.
+
+        A bug outside of the lanes ends it, and is raised.
+        """
         await self._rules_in_force.begin()
         topology = await self._source.join(self)
         self._ports = Ports(
@@ -150,8 +122,10 @@ class Worker:
                 await asyncio.gather(self._rejoining, return_exceptions=True)
             await self._source.leave()
             await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
-        if self._errors:
-            raise self._errors[min(self._errors)]
+        if self._failure is not None:
+            raise self._failure
+        if self._runner is not None and self._runner.errors:
+            raise self._runner.errors[min(self._runner.errors)]
         return not self._stopped
 
     def stop(self) -> None:
@@ -164,13 +138,17 @@ class Worker:
         """Start a lane for each assignment."""
         assert self._ports is not None, "assignments come after join has returned"
         if self._catch_up is not None:
-            await asyncio.wait([self._catch_up])  # what it raises, `run` raises
+            await asyncio.wait([self._catch_up])
+            if self._catch_up.exception() is not None:  # `run` raises it
+                return
         await self._end([a.lane for a in assignments])  # of an older generation
         self._assigned = True
+        runner = self._runner = self._runner or self._make_runner(self._ports)
         for assignment in assignments:
             remembered = self._remembered.pop(assignment.lane, NOTHING)
             owned = self._owned[assignment.lane] = OwnedLane(assignment, remembered)
-            owned.task = asyncio.create_task(self._run_owned(owned))
+            owned.task = asyncio.create_task(runner.run(owned))
+            owned.task.add_done_callback(self._ended_with)
         self._remembered.clear()  # of lanes that others own now
         self._emit(LanesAssigned(_sorted(a.lane for a in assignments), _sorted(self._owned)))
         self._changed.set()
@@ -194,94 +172,23 @@ class Worker:
         for owned in ending:
             self._remembered[owned.assignment.lane] = owned.remembered
             self._emit(LaneReleased(owned.assignment.lane))
-            if not self._ended.is_set():  # now another worker's
-                self._errors.pop(owned.assignment.lane, None)
+            if not self._ended.is_set() and self._runner is not None:  # now another worker's
+                self._runner.errors.pop(owned.assignment.lane, None)
         if ending:
             given = _sorted(owned.assignment.lane for owned in ending)
             self._emit(LanesRevoked(given, _sorted(self._owned), time.monotonic() - began))
 
-    async def _run_owned(self, owned: OwnedLane) -> None:
-        """Run a lane, again after refusals, until it is stopped or has reached the end."""
-        number = owned.assignment.lane
-        assert self._ports is not None
-        watch = OverrideWatch(self._overrides, number)
-        await watch.has_new()  # the first look
-        while not owned.stopping.is_set():
-            catch_up = self._catch_up.result() if self._catch_up is not None else None
-            try:
-                await self._run_lane(owned.next_lane(self._ports, self._slots, catch_up))
-            except LaneHalted as error:
-                if not await self._halt(owned, error, watch):
-                    return
-            except (LogError, SinkError) as error:
-                if self._until_caught_up:
-                    await self._halt(owned, error, watch)
-                    return
-                self._emit(RestartScheduled(number, error.message, error.remedy, LANE_RETRY_SECONDS))
-                self._emit(PhaseChanged(number, Phase.WAITING, error.message))
-                await owned.stopped_within(LANE_RETRY_SECONDS)
-            else:
-                return
+    def _make_runner(self, ports: Ports) -> LaneRunner:
+        catch_up = self._catch_up.result() if self._catch_up is not None else None
+        return LaneRunner(ports, self._slots, catch_up, self._changed.set, self._rejoin_once)
 
-    async def _run_lane(self, lane: Lane) -> None:
-        """Run a lane once. Raises LaneHalted, LogError, SinkError."""
-        try:
-            await lane.run()
-        except CommitFenced as error:
-            self._emit(LaneLost(lane.lane, error.message))
+    def _ended_with(self, task: asyncio.Task[None]) -> None:
+        """End the worker if a lane's task did so with an error: a bug outside of the lane."""
+        if task.cancelled() or (error := task.exception()) is None:
             return
-        except LaneStopped as error:
-            self._emit(LaneLeft(lane.lane, error.message))
-            return
-        except CommitUnknown as error:
-            self._emit(RejoinStarted(lane.lane, error.message))
-            if self._rejoining is None:
-                self._rejoining = asyncio.create_task(self._rejoin())
-            return
-        except AdledgerError:
-            raise
-        except Exception as error:  # an impossible state never continues: the worker ends with it
-            self._emit(LaneCrashed(lane.lane, "".join(traceback.format_exception(error)).rstrip()))
-            self._errors[lane.lane] = AdledgerError(
-                f"lane {lane.lane}: a bug: {error!r}", remedy="report it, with this message"
-            )
-            self._ended.set()
-            self._changed.set()
-            raise
-        finally:
-            self.records += lane.records
-        owned = self._owned.get(lane.lane)
-        if owned is not None and owned.lane is lane:  # not revoked: it has reached its end
-            self._reached(lane.lane)
-
-    def _reached(self, lane: int) -> None:
-        if self._catch_up is not None:
-            self._catch_up.result().reached(lane)
+        self._failure = self._failure or error
+        self._ended.set()
         self._changed.set()
-
-    async def _halt(self, owned: OwnedLane, error: AdledgerError, watch: OverrideWatch) -> bool:
-        """Report a halted lane once a minute; returns True when there is a new override for it.
-
-        Other lanes continue. False: the lane was revoked, or this worker ends when the others have caught up.
-        """
-        lane = owned.assignment.lane
-        self._errors[lane] = error
-        halted = Halted(lane, error.message, error.remedy)
-        self._emit(PhaseChanged(lane, Phase.HALTED, error.message))
-        self._emit(halted)
-        if self._until_caught_up:
-            self._reached(lane)
-            return False
-        for polls in itertools.count(1):
-            if await owned.stopped_within(OVERRIDE_POLL_SECONDS):
-                return False
-            if await watch.has_new():
-                break
-            if polls % REPORTED_EVERY_POLLS == 0:
-                self._emit(halted)
-        self._emit(OverrideFound(lane))
-        self._errors.pop(lane, None)
-        return True
 
     async def _until_all_caught_up(self, catch_up: CatchUp) -> None:
         """Wait until every lane of the group has reached its end, or the worker ends."""
@@ -296,6 +203,10 @@ class Worker:
                 except SinkError as error:
                     self._emit(LedgerUnreadable(error.message))
         self._ended.set()
+
+    def _rejoin_once(self) -> None:
+        if self._rejoining is None:
+            self._rejoining = asyncio.create_task(self._rejoin())
 
     async def _rejoin(self) -> None:
         """Leave and join as a new member, for as long as it takes."""

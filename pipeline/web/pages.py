@@ -112,7 +112,10 @@ def publisher_number(text: str) -> int | None:
 
 def _lane(lane: LaneStands) -> dict[str, object]:
     since = datetime.fromtimestamp(lane.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"lane": lane.lane, "phase": lane.phase, "since": since, "detail": lane.detail}
+    return {
+        "lane": lane.lane, "phase": lane.phase, "since": since, "detail": lane.detail,
+        "halt_reason": lane.halt_reason, "remedy": lane.remedy,
+    }  # fmt: skip
 
 
 def _json(view: View, body: object, status: int = 200) -> Response:

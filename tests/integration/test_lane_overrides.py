@@ -23,8 +23,9 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, LaneHalted, OffsetOutOfRange, SinkError
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import worker
+from adledger.pipeline.lanes import lane_runner
 from adledger.pipeline.lanes.start import lines_to, make_sink, make_worker
 from adledger.pipeline.ledger.audit import AuditReport, Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
@@ -38,6 +39,7 @@ from tests.integration.test_kafka_reader import cut_segment
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment
 from tests.support.kafka_traffic import send_records, write_traffic_to_kafka
+from tests.support.way_out import shows_the_way_out
 
 T = TypeVar("T")
 
@@ -151,6 +153,7 @@ def later(model: TrafficModel) -> TrafficModel:
     return replace(model, seed=model.seed + 1, start_ms=model.start_ms + LATER_MS)
 
 
+@shows_the_way_out(HaltReason.OFFSETS_GONE)
 def test_records_removed_by_retention(made: Deployment):
     """The lane halts and every command but skip is refused; then exactly the gap is a row of class lost."""
     before = checked(made)
@@ -175,6 +178,7 @@ def test_records_removed_by_retention(made: Deployment):
     assert lane(made, "skip", "0", "--reason", "again", "--execute").exception is not None
 
 
+@shows_the_way_out(HaltReason.RECORDS_REPLACED)
 def test_a_log_that_was_truncated_and_grew_again(
     own_broker: LocalBroker, server: EmbeddedServer, tmp_path: Path
 ):
@@ -208,7 +212,7 @@ def test_a_log_that_was_truncated_and_grew_again(
 
 async def test_a_running_worker_needs_no_restart(made: Deployment, monkeypatch: pytest.MonkeyPatch):
     """A halted lane finds the override within seconds, and the other lanes go on meanwhile."""
-    monkeypatch.setattr(worker, "OVERRIDE_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(lane_runner, "OVERRIDE_POLL_SECONDS", 0.1)
     await asyncio.to_thread(write_traffic_to_kafka, later(MODEL), made.settings)
     (first, _) = await asyncio.to_thread(lane_statuses, made)
     place = TopicPartition(made.settings.topics[0], 0)
@@ -246,6 +250,7 @@ def test_an_outdated_override(made: Deployment):
     assert checked(made).totals.records[Class.LOST] == 10
 
 
+@shows_the_way_out(HaltReason.TOPIC_RECREATED)
 def test_a_topic_created_again(made: Deployment):
     """The ledger's offsets mean nothing in it: it is read from its beginning, in a new epoch, by override only."""
     before = checked(made)
@@ -272,6 +277,7 @@ def test_a_topic_created_again(made: Deployment):
     assert Class.LOST not in after.totals.records
 
 
+@shows_the_way_out(HaltReason.COMMITS_DISAGREE)
 def test_commits_that_expired(made: Deployment):
     """Without commits nothing is guessed; by override the lane goes on from the ledger's end, and nothing is counted
     twice.
@@ -290,6 +296,7 @@ def test_commits_that_expired(made: Deployment):
     assert Class.LOST not in after.totals.records
 
 
+@shows_the_way_out(HaltReason.ROWS_UNEXPLAINED)
 def test_rows_of_a_batch_without_an_intent(made: Deployment):
     """Exactly they are removed by override, and the lane goes on."""
     write_traffic_to_kafka(later(MODEL), made.settings)
@@ -318,6 +325,7 @@ class Full(ClickHouseSink):
         await super().insert(table, columns, stamp)
 
 
+@shows_the_way_out(HaltReason.ROWS_INCOMPLETE)
 def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.MonkeyPatch):
     """With fewer events of a batch than were intended the lane halts; by override they are removed and written again."""
     before = checked(made)
@@ -347,6 +355,7 @@ def test_some_rows_of_an_intended_batch(made: Deployment, monkeypatch: pytest.Mo
     assert checked(made).totals.records_received == before.totals.records_received + MODEL.events
 
 
+@shows_the_way_out(HaltReason.PARTITIONS_ADDED)
 def test_partitions_are_added(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path):
     """When 2 lanes become 4 all halt until the override creates the barrier; then repeats of records sent before it are
     still duplicates.

@@ -14,7 +14,7 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import LogError
+from adledger.pipeline.errors import LogError, UnreadableBatch
 from adledger.pipeline.kernels.encode import encode_plain
 from adledger.pipeline.log.kafka.batches import DECODED_BYTES_MAX, DecodedBatches, decode_batches
 from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD, Arena, UndecodableError
@@ -236,8 +236,38 @@ def test_the_bytes_alone_decide(codec):
 def test_no_memory_is_no_dead_letter(codec, monkeypatch):
     """A lack of memory is reported as such, and no batch is called undecodable for it."""
     monkeypatch.setattr(Arena, "room", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
-    with pytest.raises(MemoryError):
+    with pytest.raises(UnreadableBatch) as refused:
         decode_batches(batch([(1, b"k", b"v" * 100)] * 9, 0, codec), 0, (), "record", "topic-1")
+    assert refused.value.no_memory
+
+
+def damaged(data: bytes) -> bytes:
+    """Return a batch with a byte of its records changed, so that its checksum does not match."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("codec", [NONE, LZ4])
+def test_a_damaged_batch_ends_a_fetch_and_then_refuses_one(codec):
+    """What precedes it is read first; then the error names exactly the batch's offsets, and what follows can be read."""
+    whole = [batch([(1, b"k", b"v" * 9)] * 3, 3 * i, codec) for i in range(3)]
+    data = whole[0] + damaged(whole[1]) + whole[2]
+    assert decode_batches(data, 0, (), "record", "topic-1").next_offset == 3
+    with pytest.raises(UnreadableBatch, match="checksum does not match") as refused:
+        decode_batches(data[len(whole[0]) :], 3, (), "record", "topic-1", topic=1)
+    assert (refused.value.topic, refused.value.start, refused.value.end) == (1, 3, 6)
+    assert not refused.value.no_memory
+    assert decode_batches(whole[2], 6, (), "record", "topic-1").next_offset == 9
+
+
+@given(st.binary(min_size=61, max_size=61), st.integers(0, 9))
+def test_the_end_of_a_damaged_batch_is_after_its_beginning(header, position):
+    """Whatever a header says, the offset to go on at is a later one, and not beyond a batch that follows."""
+    data = header[:8] + (49).to_bytes(4, "big") + header[12:] + batch([(1, b"k", b"v")], position + 7, NONE)
+    try:
+        goes_on_at = decode_batches(data, position, (), "record", "topic-1").next_offset
+    except UnreadableBatch as refused:
+        goes_on_at = refused.end
+    assert position < goes_on_at < 1 << 62
 
 
 def test_a_codec_without_memory_is_not_damage(monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from adledger.pipeline.errors import AdledgerError
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.emit import Event
@@ -31,7 +32,16 @@ PATIENCE_SECONDS = 240.0
 """How long lanes may take to reach their ends after the faults."""
 UNDECODABLE_SHARE = 0.03
 """The share of record batches that can't be decoded."""
+FAILING_SHARE = 0.01
+"""Of the batches that are computed: a bug, or a lack of memory, after the lane's state has changed."""
 DEADLINE_SECONDS = 4
+
+
+DEFECT = "struck by the simulation"
+
+
+class Defect(Exception):  # noqa: N818 - what is done to a lane
+    """A bug that strikes when it likes."""
 
 
 @dataclass(slots=True)
@@ -114,10 +124,14 @@ class Deployment:
         if text := event.line:
             self.world.say(node.name, text.replace("\n", " "))
         match event:
+            case LaneCrashed() if DEFECT in event.traceback:
+                pass
             case LaneCrashed():
                 self.failures.append(f"crash of an invariant in {node.name}: {text}")
             case PhaseChanged(lane, phase):
                 self.on_phase(lane, phase)
+            case Halted(halt_reason=HaltReason.BUG) if Defect.__name__ in event.reason:
+                self.world.loop.on_network(self.world.defects.uniform(0.5, 20.0), self._fixed, node)
             case Halted(lane=lane):
                 self._stopped(lane, text)
             case RestartScheduled(lane=lane, reason=reason) if TOPIC_IS_NEW in reason:
@@ -127,6 +141,12 @@ class Deployment:
         self.stopped[lane] = text
         if not self.damaged:
             self.failures.append(f"stopped: {text}")
+
+    def _fixed(self, node: Node) -> None:
+        """An operator starts the worker again, whose lane a bug has halted."""
+        for process in self.processes:
+            if process.node is node and not node.dead and process.worker is not None:
+                self.world.loop.on_node(node, process.worker.stop)
 
     def crashed(self, node: Node) -> None:
         """A node is gone: its process is started again, unless the deployment is closed."""
@@ -149,7 +169,9 @@ class Deployment:
             self.start(process)
 
     def worked(self, node: Node | None, found: Any) -> Any:
-        """What a newer release makes of a batch: some billable events are givt."""
+        """What a newer release makes of a batch: some billable events are givt; and what a defect makes of it."""
+        if isinstance(found, Computed) and not self.world.quiet:
+            self._strike(node)
         release = next((p.release for p in self.processes if p.node is node), 0)
         if not isinstance(found, Computed) or not release:
             return found
@@ -159,6 +181,14 @@ class Deployment:
         version = expected.judge_version(release)
         events["judge_version"] = np.full(len(events["offset"]), version, np.uint64)
         return dataclasses.replace(found, events=events, judge_version=version)
+
+    def _strike(self, node: Node | None) -> None:
+        """Sometimes fail one lane's batch: by a bug, or for lack of memory."""
+        if self.world.defects.random() >= FAILING_SHARE:
+            return
+        is_bug = self.world.defects.random() < 0.5
+        self.world.fault("bug in one lane" if is_bug else "no memory for one lane", node.name if node else "")
+        raise Defect(DEFECT) if is_bug else MemoryError(DEFECT)
 
     # producers
 

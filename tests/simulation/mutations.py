@@ -17,6 +17,7 @@ from adledger.pipeline.lanes.compute import Computed
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
+from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
@@ -26,6 +27,7 @@ from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
+from tests.simulation.deployment import Defect
 from tests.simulation.kafka import HALF_DONE, SimSource
 from tests.simulation.run import REAL, Parts
 
@@ -178,6 +180,16 @@ def _after_the_last_fetch(self: LeaderEpochs, position: int) -> int:
 
 
 _REAL_BEFORE = LeaderEpochs.before
+
+
+async def _empty_where_it_fails(self: Lane, records: OrderedRecords, *batch: Any) -> Computed:
+    try:
+        return await _REAL_COMPUTE(self, records, *batch)
+    except (MemoryError, Defect):
+        return await _REAL_COMPUTE(self, OrderedRecords.none(), *batch)
+
+
+_REAL_COMPUTE = Lane._compute
 
 
 async def _rebuild_all(self: StateKeeper, start: Start) -> None:
@@ -349,6 +361,10 @@ MUTATIONS = (
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),
         Parts(sink=_any_partition),
+    ),
+    Mutation(
+        "a batch that fails counts as empty", "a bug, or no memory, in one lane's compute does not end the lane",
+        ((Lane, "_compute", _empty_where_it_fails),),
     ),
     Mutation(
         "deadline not enforced", "the tables have no constraint", parts=Parts(server={"enforces_deadline": False})

@@ -16,7 +16,7 @@ FAULTS = (
     "part shown later", "lagging replica", "clock jump", "clock drift", "commit lost", "commit reply lost", "commit delayed",
     "commit half done", "commit refused", "commit fenced", "rebalance", "member expired", "static member returned", "joined", "left",
     "duplicate record", "fetched again", "topic idle", "topic lags", "offsets without records", "new release",
-    "slow cpu", "retention", "truncated", "overwritten", "overwritten in doubt", "topic recreated", "batch that can't be decoded", "commits expired",
+    "slow cpu", "retention", "truncated", "overwritten", "overwritten in doubt", "topic recreated", "batch that can't be decoded", "commits expired", "bug in one lane", "no memory for one lane",
 )  # fmt: skip
 """Every kind of fault; a test checks that the CI seeds inject each."""
 
@@ -71,6 +71,7 @@ class World:
     given_loop: SimLoop | None = None
     rng: random.Random = field(init=False)
     hostile: random.Random = field(init=False)  # separate, so that the rest of a seed stays the same
+    defects: random.Random = field(init=False)  # the same
     loop: SimLoop = field(init=False)
     chances: Chances = field(init=False)
     faults: Counter[str] = field(default_factory=Counter)
@@ -80,6 +81,7 @@ class World:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.hostile = random.Random(f"hostile {self.seed}")
+        self.defects = random.Random(f"defects {self.seed}")
         self.chances = Chances.draw(self.rng)
         self.loop = self.given_loop or SimLoop(self.rng, self._cpu_seconds)
         self.loop.strike = self._strike_step

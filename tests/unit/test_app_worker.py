@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import CommitUnknown, InsertRefused, LaneHalted, SinkError
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import worker as worker_module
+from adledger.pipeline.lanes import lane as lane_module
+from adledger.pipeline.lanes import lane_runner
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.catch_up import covers
 from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import Phase, PhaseChanged
+from adledger.pipeline.lanes.faults import FAULT_TRIES_MAX
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.worker import Worker
 from adledger.pipeline.log.files import FilesSource
@@ -26,9 +30,11 @@ from adledger.pipeline.log.source import Assignment, Committed, GroupListener, O
 from adledger.pipeline.retry import RetryPolicy
 from adledger.schemas.wire import currency_code
 from adledger.sinks.memory import MemorySink, SinkFaults
+from adledger.sinks.overrides import LaneOverride, NoOverrides
 from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 MODEL = TrafficModel(seed=5, events=400, partitions=2)
+MODEL_TOPICS = ("ad.impressions", "ad.clicks")
 LIMITS = LaneLimits(
     batch=BatchLimits(100, 1 << 24, 10), fetch_bytes_max=1 << 20, window_ms=3_600_000, allowed_lateness_ms=3_600_000,
     write_deadline_seconds=1, retry=RetryPolicy(3, backoff_ms_max=1), default_currency=currency_code("USD"),
@@ -87,7 +93,9 @@ class Stopping(MemorySink):
 
     async def ledger_end(self, lane: int) -> LedgerEntry | None:
         if lane == 1 and self.stopped:
-            raise LaneHalted("lane 1: something is wrong", remedy="fix it")
+            raise LaneHalted(
+                "lane 1: something is wrong", reason=HaltReason.COMMITS_DISAGREE, remedy="fix it"
+            )
         return await super().ledger_end(lane)
 
 
@@ -104,7 +112,7 @@ async def test_a_halted_lane_ends_a_worker_that_catches_up(log: Path):
 
 async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pytest.MonkeyPatch):
     """The lane repeats its error with the remedy, and is shown as stopped; the others go on."""
-    monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(lane_runner, "OVERRIDE_POLL_SECONDS", 0.001)
     sink, lines, watcher = Stopping(), list[str](), Watcher()
     worker = make(FilesSource(log, "stop-2"), sink, watcher, lines, until=False)
     idle = asyncio.Event()
@@ -121,6 +129,54 @@ async def test_a_halted_lane_does_not_end_the_worker(log: Path, monkeypatch: pyt
             await run
     assert set(lines) == {"lane 1 halted: something is wrong\n  remedy: fix it"}
     assert (1, Phase.HALTED) in watcher.phases
+
+
+class Broken(NoOverrides):
+    """Overrides that can't be read, for a reason that nobody foresaw."""
+
+    async def of_lane(self, lane: int) -> Sequence[LaneOverride]:
+        raise KeyError(lane)
+
+
+@pytest.mark.parametrize("until", [False, True])
+async def test_a_bug_outside_of_a_lane_ends_the_worker(log: Path, until: bool):
+    """What all lanes share may be wrong for each of them; the error is raised, and nothing is in the tables."""
+    sink = MemorySink()
+    worker = Worker(
+        FilesSource(log, f"broken-{until}"), sink, LIMITS, cpu_threads=1, inserts_per_second_max=1_000_000,
+        revoke_ms_max=5_000, until_caught_up=until, overrides=Broken(),
+    )  # fmt: skip
+    with pytest.raises(KeyError):
+        async with asyncio.timeout(60):
+            await worker.run()
+    assert await received(sink) == {0: False, 1: False}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "failures"),
+    [(MemoryError, HaltReason.OUT_OF_MEMORY, FAULT_TRIES_MAX), (ZeroDivisionError, HaltReason.BUG, 1)],
+)
+async def test_a_lane_whose_code_fails_ends_alone(
+    error: type[Exception], reason: HaltReason, failures: int, log: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The other lane goes on. A bug halts the lane at once; a lack of memory may pass, so it is tried some times."""
+    real = lane_module.compute
+
+    def compute(refs: Any, clock: Any, state: Any, context: Any, lateness: int) -> Any:
+        if context.lane == 1:
+            raise error
+        return real(refs, clock, state, context, lateness)
+
+    monkeypatch.setattr(lane_module, "compute", compute)
+    sink, watcher, lines = MemorySink(), Watcher(), list[str]()
+    worker = make(FilesSource(log, f"fails-{reason}"), sink, watcher, lines, until=True)
+    with pytest.raises(LaneHalted) as halted:
+        async with asyncio.timeout(60):
+            await worker.run()
+    assert halted.value.reason is reason
+    assert await received(sink) == {0: True, 1: False}
+    assert sum("begins again from the ledger" in line for line in lines) == failures
+    assert f"--to {MODEL_TOPICS[0]}=" in halted.value.remedy
 
 
 class Widened(FilesSource):
@@ -220,7 +276,7 @@ class Refusing(MemorySink):
 
 async def test_a_lane_that_a_server_refuses_starts_again(log: Path, monkeypatch: pytest.MonkeyPatch):
     """The cause may be fixed meanwhile, so a worker that keeps running retries the lane, and logs it."""
-    monkeypatch.setattr(worker_module, "LANE_RETRY_SECONDS", 0)
+    monkeypatch.setattr(lane_runner, "LANE_RETRY_SECONDS", 0)
     sink, lines, watcher = Refusing(), list[str](), Watcher()
     worker = make(FilesSource(log, "again"), sink, watcher, lines, until=False)
     idle = set[int]()
@@ -305,5 +361,6 @@ def test_a_lane_has_caught_up_where_its_ledger_covers_every_end(bounds: dict[int
     offsets = {t: OffsetBounds(min(pair), max(pair)) for t, pair in bounds.items()}
     reached = all(end >= b.end for b in offsets.values())
     assert covers(entry("log", dict.fromkeys(offsets, end)), "log", offsets) == reached
+    assert covers(entry("log~2", dict.fromkeys(offsets, end)), "log", offsets) == reached, "truncated twice"
     assert not covers(entry("another", dict.fromkeys(offsets, 100)), "log", offsets)
     assert covers(None, "log", offsets) == all(b.first == b.end for b in offsets.values())

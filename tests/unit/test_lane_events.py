@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from adledger.pipeline.errors import UsageError
-from adledger.pipeline.lanes import events
+from adledger.pipeline.halts import HaltReason
+from adledger.pipeline.lanes import events, worker_events
 from adledger.pipeline.lanes.emit import Event, Measurement, fan_out
 from adledger.pipeline.lanes.event_log import event_log
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
@@ -31,34 +32,35 @@ LINES: tuple[tuple[Event, str], ...] = (
     (events.RetryScheduled(3, "away", 1, None, 243, 8), "lane 3: batch 8 is still in doubt. away; try 1"),
     (events.RebuildProgressed(3, 10_000_000, 25_000_000), "lane 3: 10,000,000 ids rebuilt, of about 25,000,000"),
     (events.ParentAwaited(3, 1, (7, 9)), "lane 3: waits for lane 1 to reach offsets 7, 9"),
-    (events.Halted(3, "lane 3: rows differ", "look"), "lane 3 halted: rows differ\n  remedy: look"),
+    (events.Halted(3, "lane 3: rows differ", "look", HaltReason.ROWS_INCOMPLETE), "lane 3 halted: rows differ\n  remedy: look"),
     (events.OverrideFound(3), "lane 3: there is an override for it; it starts again"),
     (events.RestartScheduled(3, "refused", "", 15), "lane 3: refused; it starts again in 15 s"),
     (events.LaneLost(3, "fenced"), "lane 3: given to another worker. fenced"),
     (events.LaneLeft(3, "stopped while it waited: batch 8"), "lane 3: stopped while it waited: batch 8"),
-    (events.LaneCrashed(3, "ValueError"), "lane 3: a bug, so this worker ends. ValueError"),
+    (events.LaneCrashed(3, "ValueError"), "lane 3: failed, so it begins again from the ledger, or halts. ValueError"),
     (events.LaneReleased(3), ""),
-    (events.LanesAssigned((1, 3), (1, 2, 3)), "lanes taken: 1,3; now owned: 1,2,3"),
-    (events.LanesRevoked((1,), (), 0.25), "lanes given back: 1, after 0.2 s; now owned: none"),
-    (events.RejoinStarted(3, "lane 3, group g: no answer"), "lane 3: group g: no answer; leaving the group to join as a new member"),
-    (events.RejoinFailed("no broker", 4), "the group can't be joined again: no broker; try 4"),
-    (events.LedgerUnreadable("away"), "the ledger can't be read: away"),
-    (events.PagesBound("http://127.0.0.1:1/"), "pages at http://127.0.0.1:1/"),
-    (events.AlertRaised("breach"), ""),
-    (events.RulesNoticed("new rules"), "new rules"),
-    (events.RulesTrouble("no rules"), "no rules"),
+    (worker_events.LanesAssigned((1, 3), (1, 2, 3)), "lanes taken: 1,3; now owned: 1,2,3"),
+    (worker_events.LanesRevoked((1,), (), 0.25), "lanes given back: 1, after 0.2 s; now owned: none"),
+    (worker_events.RejoinStarted(3, "lane 3, group g: no answer"), "lane 3: group g: no answer; leaving the group to join as a new member"),
+    (worker_events.RejoinFailed("no broker", 4), "the group can't be joined again: no broker; try 4"),
+    (worker_events.LedgerUnreadable("away"), "the ledger can't be read: away"),
+    (worker_events.PagesBound("http://127.0.0.1:1/"), "pages at http://127.0.0.1:1/"),
+    (worker_events.AlertRaised("breach"), ""),
+    (worker_events.RulesNoticed("new rules"), "new rules"),
+    (worker_events.RulesTrouble("no rules"), "no rules"),
 )  # fmt: skip
 EVENTS = [event for event, _ in LINES]
 
 
 def of_the_module() -> set[type[Event]]:
-    found = (value for _, value in inspect.getmembers(events, inspect.isclass))
-    return {kind for kind in found if issubclass(kind, Event) and kind.__module__ == events.__name__}
+    modules = {events.__name__, worker_events.__name__}
+    found = (v for m in (events, worker_events) for _, v in inspect.getmembers(m, inspect.isclass))
+    return {kind for kind in found if issubclass(kind, Event) and kind.__module__ in modules}
 
 
 def test_every_event_is_covered() -> None:
     """Every event is among the examples below; base classes are not events."""
-    abstract = {events.OwnershipChanged}
+    abstract = {worker_events.OwnershipChanged}
     assert {type(event) for event in EVENTS} == {
         kind for kind in of_the_module() if not issubclass(kind, Measurement)
     } - abstract
@@ -77,7 +79,7 @@ def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
     urgent = {type(event) for event in EVENTS if event.level >= logging.WARNING}
     assert urgent == {
         events.BatchInDoubt, events.RetryScheduled, events.Halted, events.RestartScheduled, events.LaneCrashed,
-        events.RejoinStarted, events.RejoinFailed, events.RulesTrouble,
+        worker_events.RejoinStarted, worker_events.RejoinFailed, worker_events.RulesTrouble,
     }  # fmt: skip
 
 

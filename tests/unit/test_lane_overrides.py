@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LaneHalted
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.lanes import overrides
 from adledger.pipeline.lanes.diagnosis import diagnose
+from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.overrides import Ancestor, LanePosition, OverrideNeeded, lineage
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.snapshot import LaneSnapshot, Start
@@ -212,11 +214,88 @@ async def test_new_partitions():
 
 
 async def test_partitions_that_are_not_a_multiple():
-    """No override is offered."""
+    """By override the lane goes on where it is, without the windows of users that another lane had."""
     world = await World().with_ledger("idA,idB/3")
     with pytest.raises(OverrideNeeded, match="3 partitions became 4") as stopped:
         await world.start()
-    assert stopped.value.proposal is None
+    assert stopped.value.reason is HaltReason.PARTITIONS_UNRELATED
+    override = stopped.value.proposal
+    assert (override.kind, override.epoch) == (OverrideKind.SKIP, TOPOLOGY.epoch)
+    assert (override.ranges, override.lost) == ((OffsetRange(0, 20, 20), OffsetRange(1, 6, 6)), 0)
+    await start_after(world, override)
+
+
+def in_doubt(end: int) -> Intent:
+    """Return the intent of the batch after the ledger's last, up to an offset of the first topic."""
+    ranges = (OffsetRange(0, ENDS[0], end), OffsetRange(1, ENDS[1], ENDS[1]))
+    made = overrides.override_intent(
+        LaneOverride(LANE, 8, OverrideKind.SKIP, TOPOLOGY.epoch, ranges), CLOCK, NOW
+    )
+    return replace(made, is_override=False)
+
+
+async def test_a_log_that_ends_within_a_batch_in_doubt():
+    """By override the batch is given up with its rows, and no offset: the lane reads on where the ledger ends."""
+    world = await World().with_ledger()
+    world.source.log_bounds[0] = OffsetBounds(10, 33)
+    world.commit(in_doubt(40))
+    world.overrides.left = [Leftover("events", 2, NOW - 5, 77)]
+    with pytest.raises(
+        OverrideNeeded, match="batch 8 in doubt goes up to 39, the log holds 10 to 32"
+    ) as stopped:
+        await world.start()
+    override = stopped.value.proposal
+    assert (stopped.value.reason, override.kind, override.lost) == (
+        HaltReason.BATCH_TRUNCATED,
+        OverrideKind.SKIP,
+        0,
+    )
+    assert override.clears(8)
+    assert (override.ranges, override.leftovers) == (
+        (OffsetRange(0, 20, 20), OffsetRange(1, 6, 6)),
+        tuple(world.overrides.left),
+    )
+    await start_after(world, override)
+
+
+async def test_an_end_that_lags_behind_is_no_truncation():
+    """Once the log holds the batch in doubt again, the lane settles it, without an override."""
+    world = await World().with_ledger()
+    world.source.log_bounds[0] = OffsetBounds(10, 33)
+    world.commit(in_doubt(40))
+    assert (await world.proposed()).batch_no == 8
+    world.source.log_bounds[0] = OffsetBounds(10, 40)
+    assert (await world.start()).pending == in_doubt(40)
+
+
+async def test_a_place_that_an_operator_names():
+    """The lane gives up what comes before it at its very position; at any other position the override does nothing."""
+    world = await World().with_ledger()
+    at = LanePosition(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
+    left = Leftover("events", 2, NOW - 5, 77)
+    override = overrides.give_up(at, {0: 31}, [left])
+    assert (override.ranges, override.lost) == ((OffsetRange(0, 20, 31), OffsetRange(1, 6, 6)), 11)
+    assert override.clears(8)
+    for other in (
+        replace(override, batch_no=9),
+        replace(override, lane=LANE + 1),
+        replace(override, epoch=TOPOLOGY.epoch + "~1"),
+        replace(override, ranges=(OffsetRange(0, 21, 31), OffsetRange(1, 6, 6))),
+        replace(override, kind=OverrideKind.SKIP),
+    ):
+        world.overrides.given = [other]
+        assert (await world.start()).pending is None
+    world.overrides.given = []
+    await start_after(world, override)
+
+
+async def test_a_place_that_an_operator_names_replaces_a_batch_in_doubt():
+    """Its intent is the override's from then on, so that a later owner does not write the batch."""
+    world = await World().with_ledger()
+    world.commit(in_doubt(40))
+    at = LanePosition(LANE, 8, TOPOLOGY.epoch, dict(enumerate(ENDS)))
+    start = await start_after(world, overrides.give_up(at, {0: 40}, []))
+    assert start.pending.ranges == (OffsetRange(0, 20, 40), OffsetRange(1, 6, 6))
 
 
 async def test_a_healthy_lane_ignores_overrides():

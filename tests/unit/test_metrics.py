@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from adledger.pipeline.control.metrics import METRICS, LaneMetrics
 from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.lanes.events import (
-    AlertRaised,
     BatchDone,
     BatchInDoubt,
     InsertDone,
@@ -23,6 +22,7 @@ from adledger.pipeline.lanes.events import (
     RulesNotEvaluated,
     StageTimed,
 )
+from adledger.pipeline.lanes.worker_events import AlertRaised
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.sinks.sink import LedgerEntry
 from tests.support.rollups import MINUTE, message

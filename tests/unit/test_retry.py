@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adledger.pipeline.errors import LaneHalted, SinkUnavailable
+from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.retry import Attempt, RetryPolicy
 
 
@@ -96,7 +97,7 @@ async def test_what_is_not_to_be_retried_is_raised_at_once() -> None:
     """A wrong password is not tried ten times, and nothing is retried after `failed` has raised."""
 
     async def stopped() -> None:
-        raise LaneHalted("no")
+        raise LaneHalted("no", reason=HaltReason.BUG)
 
     fake = Fake(away=5)
     with pytest.raises(LaneHalted):

@@ -57,6 +57,16 @@ class PartitionReader:
             self._cursor = headers[-1].next_offset, position + sum(h.size_bytes for h in headers)
             return headers[-1].next_offset, batches
 
+    def end_of_unreadable(self, offset: int, end: End) -> int:
+        """Return the offset after a batch that `read` refused: its header's, else the next segment's, else the next."""
+        with self._lock:
+            try:
+                segment = self._open(self._bases[bisect_right(self._bases, offset) - 1])
+                limit = end.position if segment.base_offset == end.segment else segment.size_bytes()
+                return segment.header(segment.locate(offset, limit), limit).next_offset
+            except (LogError, IndexError):
+                return next((base for base in self._bases if base > offset), offset + 1)
+
     def _list(self, end: End) -> list[int]:
         """Return the segments' base offsets, listed again when the end is in a segment that is not listed yet."""
         if not self._bases or self._bases[-1] < end.segment:

@@ -87,7 +87,7 @@ class SegmentFile:
         """Return the headers and records of the batches from a position on, at least one, checksums checked.
 
         Control batches are among the headers only. `limit` is where the last durable batch ends, `position`
-        below it.
+        below it. A damaged batch ends the answer; LogError where it is the first.
         """
         first = self.header(position, limit).size_bytes
         wanted = min(max(bytes_max, first), limit - position)
@@ -96,23 +96,30 @@ class SegmentFile:
         batches: list[EncodedBatch] = []
         at = 0
         while at + HEADER_BYTES <= wanted:
-            header = parse_header(slab, at, self.where)
-            if at + header.size_bytes > wanted:
-                break
-            if not checksum_matches(slab, at, header):
-                raise self.damaged(
-                    position + at, f"the record batch at offset {header.base_offset} fails its checksum"
-                )
-            if headers and header.base_offset != headers[-1].next_offset:
-                raise self.damaged(
-                    position + at, f"offset {header.base_offset} follows {headers[-1].next_offset - 1}"
-                )
+            try:
+                header = parse_header(slab, at, self.where)
+                if at + header.size_bytes > wanted:
+                    break
+                self._check(slab, at, position, header, headers[-1].next_offset if headers else None)
+            except LogError:
+                if headers:
+                    break
+                raise
             self._remember(header.base_offset, position + at)
             headers.append(header)
             if not header.is_control:
                 batches.append(encoded_batch(slab, at, header, self.where))
             at += header.size_bytes
         return headers, batches
+
+    def _check(self, slab: U8, at: int, position: int, header: BatchHeader, follows: int | None) -> None:
+        """Raise LogError for a batch, `at` in what was read from a position, that is damaged or not the one that follows."""
+        if not checksum_matches(slab, at, header):
+            raise self.damaged(
+                position + at, f"the record batch at offset {header.base_offset} fails its checksum"
+            )
+        if follows is not None and header.base_offset != follows:
+            raise self.damaged(position + at, f"offset {header.base_offset} follows {follows - 1}")
 
     def _remember(self, offset: int, position: int) -> None:
         if position >= self._positions[-1] + INDEX_INTERVAL_BYTES:

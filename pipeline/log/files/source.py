@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from adledger.pipeline.errors import LogError
+from adledger.pipeline.errors import LogError, OffsetOutOfRange, UnreadableBatch
 from adledger.pipeline.log.files.durable import not_written
 from adledger.pipeline.log.files.ends import Ends, EndsFile
 from adledger.pipeline.log.files.lock import FileLock, held_by
@@ -159,8 +159,16 @@ class FilesSource:
     def _read(self, lane: int, positions: Mapping[int, int], ends: Ends, bytes_max: int) -> list[Fetched]:
         fetched = []
         for topic, position in positions.items():
-            end = ends[topic][lane]
-            next_offset, batches = self._reader(topic, lane).read(position, end, bytes_max)
+            end, reader = ends[topic][lane], self._reader(topic, lane)
+            try:
+                next_offset, batches = reader.read(position, end, bytes_max)
+            except OffsetOutOfRange:
+                raise
+            except LogError as error:
+                after = min(reader.end_of_unreadable(position, end), end.offset)
+                raise UnreadableBatch(
+                    error.message, topic=topic, start=position, end=after, remedy=error.remedy
+                ) from error
             fetched.append(Fetched(topic, position, next_offset, end.offset, batches))
         return fetched
 

@@ -16,10 +16,16 @@ from typing import Literal
 
 import numpy as np
 
-from adledger.pipeline.errors import LogError
+from adledger.pipeline.errors import LogError, UnreadableBatch
 from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
 from adledger.pipeline.log.leader_epochs import EpochRun
-from adledger.pipeline.records.batch_format import HEADER_BYTES, LENGTH_FIELD_END, MAGIC, read_varint
+from adledger.pipeline.records.batch_format import (
+    HEADER_BYTES,
+    LENGTH_FIELD_END,
+    MAGIC,
+    NUMBER_MAX,
+    read_varint,
+)
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
 from adledger.pipeline.records.record_batch import (
     BatchHeader,
@@ -30,7 +36,7 @@ from adledger.pipeline.records.record_batch import (
 )
 from adledger.schemas.wire import BATCH_BYTES_MAX
 
-_LENGTH_AT, _MAGIC_AT = 8, 16
+_LENGTH_AT, _MAGIC_AT, _LAST_DELTA_AT = 8, 16, 23
 _CODEC_MASK = 0x07
 
 DECODED_BYTES_MAX = 64 << 20
@@ -60,14 +66,14 @@ LogTime = Literal["append", "record"]
 
 def decode_batches(
     data: bytes, position: int, aborted: Iterable[tuple[int, int]], log_time: LogTime, where: str,
-    room_bytes_max: int = BATCH_BYTES_MAX,
+    room_bytes_max: int = BATCH_BYTES_MAX, topic: int = 0,
 ) -> DecodedBatches:  # fmt: skip
     """Decode one partition's bytes from a fetch at `position`; batches that end before it are skipped.
 
     `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Batches beyond
-    DECODED_BYTES_MAX are left for the next fetch. Raises LogError for a checksum that does not match, a format older
-    than Kafka 0.11's, an impossible header, and a batch without append time where that is the log time; MemoryError where
-    there is none, or one batch needs more than `room_bytes_max` decompressed.
+    DECODED_BYTES_MAX are left for the next fetch, and so is one that can't be read. Raises UnreadableBatch where the first
+    can't: a checksum that does not match, a format older than Kafka 0.11's, an impossible header, no append time where
+    that is the log time; or there is no memory, or the batch needs more than `room_bytes_max` decompressed.
     """
     buffer = np.frombuffer(data, np.uint8)
     transactions = _Aborted(aborted)
@@ -76,16 +82,18 @@ def decode_batches(
     epochs = []
     at, next_offset, taken = 0, position, 0
     while taken < DECODED_BYTES_MAX and (size := whole_batch_bytes(data, at)):
-        header = _header(data, at, size, where)
-        if not checksum_matches(buffer, at, header):
-            raise LogError(
-                f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
-                remedy="Check the broker's disk and the network; the batch is fetched again after a restart.",
-            )
-        emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
-        if transactions.wants(header, data, at, where) and header.next_offset > position and not emptied:
-            batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where)))
-            taken += batches[-1].size + (header.count * RECORD_REF_BYTES if batches[-1].readable else 0)
+        try:
+            header = _header(data, at, size, where)
+            _check_whole(buffer, at, header, where)
+            emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
+            if transactions.wants(header, data, at, where) and header.next_offset > position and not emptied:
+                batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where)))
+                taken += batches[-1].size + (header.count * RECORD_REF_BYTES if batches[-1].readable else 0)
+        except (LogError, MemoryError) as error:
+            if next_offset > position:
+                break
+            end = _end_of_unreadable(data, at, size, position)
+            raise _unreadable(error, where, topic, position, end) from error
         epochs.append(EpochRun(header.base_offset, header.next_offset, header.leader_epoch))
         next_offset = max(next_offset, header.next_offset)
         at += size
@@ -99,6 +107,38 @@ def whole_batch_bytes(data: bytes, at: int) -> int:
     length = int.from_bytes(data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big")
     size = LENGTH_FIELD_END + length
     return size if size <= len(data) - at else 0
+
+
+def _check_whole(buffer: U8, at: int, header: BatchHeader, where: str) -> None:
+    if not checksum_matches(buffer, at, header):
+        raise LogError(
+            f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
+            remedy="check the broker's disk and the network",
+        )
+
+
+def _end_of_unreadable(data: bytes, at: int, size: int, position: int) -> int:
+    """Return the offset after a batch that can't be read: its header's, where the next batch does not contradict it."""
+    after = at + size
+    following = (
+        int.from_bytes(data[after : after + _LENGTH_AT], "big") if len(data) - after > _LENGTH_AT else 0
+    )
+    last = int.from_bytes(data[at + _LAST_DELTA_AT : at + _LAST_DELTA_AT + 4], "big", signed=True)
+    own = int.from_bytes(data[at : at + _LENGTH_AT], "big") + last + 1
+    if position < own < NUMBER_MAX and not position < following < own:
+        return own
+    return following if position < following < NUMBER_MAX else position + 1
+
+
+def _unreadable(
+    error: LogError | MemoryError, where: str, topic: int, start: int, end: int
+) -> UnreadableBatch:
+    if isinstance(error, LogError):
+        return UnreadableBatch(error.message, topic=topic, start=start, end=end, remedy=error.remedy)
+    return UnreadableBatch(
+        f"{where}: there is no memory to decode the record batch at offset {start}",
+        topic=topic, start=start, end=end, no_memory=True, remedy="give the worker more memory, or fewer lanes",
+    )  # fmt: skip
 
 
 class _Aborted:

@@ -20,11 +20,13 @@ from aiokafka.errors import (
     LeaderNotAvailableError,
     NoError,
     OffsetOutOfRangeError,
+    UnknownError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
-from adledger.pipeline.errors import LaneHalted, LogError, LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LaneHalted, LogError, LogRewritten, OffsetOutOfRange, UnreadableBatch
+from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
     LATEST,
@@ -59,6 +61,9 @@ FROM_THE_FIRST = 0
 UNKNOWN_TOPIC_ID = (100, 103)
 """UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: the broker does not know the topic yet, or the topic was recreated."""
 
+UNREADABLE = (CorruptRecordException, UnknownError)
+"""CORRUPT_MESSAGE, UNKNOWN_SERVER_ERROR: of a fetch, that the broker can't read what is at this offset."""
+
 T = TypeVar("T")
 
 
@@ -78,22 +83,22 @@ class KafkaReader:
         """Return each topic's first offset and its end: the last stable offset. Raises LogError, LaneHalted."""
 
         async def ask() -> dict[int, OffsetBounds]:
-            await self._same_topics()
+            await self._same_topics(lane)
             first, end = await asyncio.gather(self._offsets(lane, EARLIEST), self._offsets(lane, LATEST))
             return {self._index[name]: OffsetBounds(first[name], end[name]) for name in first}
 
-        return await self._retry.call(f"the ends of lane {lane}", ask, self._refresh)
+        return await self._retry.call(f"the ends of lane {lane}", ask, lambda: self._refresh(lane))
 
     async def fetch(
         self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
     ) -> Sequence[Fetched]:
-        """Fetch as `Reader.fetch` says. Raises OffsetOutOfRange, LogError."""
+        """Fetch as `Reader.fetch` says. Raises OffsetOutOfRange, UnreadableBatch, LogError."""
         names = {self._topology.topics[topic]: position for topic, position in positions.items()}
 
         async def ask() -> list[FetchedPartition]:
             return await self._ask(lane, names, bytes_max, min(wait_ms_max, WAIT_MS_MAX))
 
-        answers = await self._retry.call(f"lane {lane}", ask, self._refresh)
+        answers = await self._retry.call(f"lane {lane}", ask, lambda: self._refresh(lane))
         return await self._decoded(lane, names, answers)
 
     def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
@@ -149,6 +154,8 @@ class KafkaReader:
                 await self._without_epoch(lane, name, positions[name])
                 rewritten[name] = FROM_THE_FIRST
                 continue
+            if for_code(answer.error_code) in UNREADABLE:
+                raise self._unreadable(lane, name, positions[name], answer.error_code)
             self._check(answer.error_code, f"{name}-{lane}", positions[name])
             if answer.diverges_at is not None:
                 rewritten[name] = answer.diverges_at
@@ -160,6 +167,14 @@ class KafkaReader:
         """Raise OffsetOutOfRange where the broker refuses an offset for a reason other than the stated epoch."""
         self._read.pop((lane, name), None)
         await self._ask_brokers(lane, self._by_leader(lane, [name]), {name: position}, 1, 0)
+
+    def _unreadable(self, lane: int, name: str, position: int, error_code: int) -> UnreadableBatch:
+        kind = for_code(error_code)
+        return UnreadableBatch(
+            f"{name}-{lane}: the broker can't read offset {position}: {kind.__name__} ({kind.description})",
+            topic=self._index[name], start=position, end=position + 1,
+            remedy="look at the broker's log and disk: another replica may be whole",
+        )  # fmt: skip
 
     def _rewritten(self, lane: int, positions: Mapping[str, int], since: Mapping[str, int]) -> LogRewritten:
         """Forget what was read of these topics, and return the error."""
@@ -191,23 +206,24 @@ class KafkaReader:
             ]
 
         if sum(len(answer.data) for answer in answers) <= INLINE_BYTES_MAX:
-            with suppress(
-                MemoryError
-            ):  # it would take more memory, and so time, than the event loop can spare
+            try:
                 return decode(INLINE_ROOM_BYTES_MAX)
-        try:
-            return await asyncio.to_thread(decode, BATCH_BYTES_MAX)
-        except MemoryError as error:
-            raise LogError(
-                f"lane {lane}: there is no memory to decode the records fetched at {dict(positions)}",
-                remedy="Give the worker more memory, or fewer lanes; nothing is skipped.",
-            ) from error
+            except UnreadableBatch as error:
+                if not error.no_memory:
+                    raise
+                # It takes more memory, and so time, than the event loop can spare.
+        return await asyncio.to_thread(decode, BATCH_BYTES_MAX)
 
     def _fetched(self, lane: int, position: int, answer: FetchedPartition, room_bytes_max: int) -> Fetched:
         name = self._names[answer.topic_id]
-        found: DecodedBatches = decode_batches(
-            answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}", room_bytes_max
-        )
+        try:
+            found: DecodedBatches = decode_batches(
+                answer.data, position, answer.aborted, self._log_time, f"{name}-{lane}", room_bytes_max,
+                self._index[name],
+            )  # fmt: skip
+        except UnreadableBatch as error:
+            error.end = min(error.end, max(answer.end, position + 1))
+            raise
         self._read.setdefault((lane, name), LeaderEpochs()).read(position, found.epochs)
         return Fetched(
             self._index[name],
@@ -248,26 +264,27 @@ class KafkaReader:
                 remedy="Retention removed it, the log was truncated, or the topic was recreated: kafka-get-offsets.sh "
                 "shows which offsets exist. Restore it; nothing is skipped automatically.",
             )
-        if kind.retriable and kind is not CorruptRecordException:
+        if kind.retriable:
             raise kind(where)
         raise LogError(
             f"{where}: the broker refuses to read: {kind.__name__} ({kind.description})",
             remedy="Look at the broker's log; for missing rights, adledger doctor prints the commands that grant them.",
         )
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, lane: int) -> None:
         """Refresh the metadata: which broker leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
         await refresh_metadata(self._client)
         with suppress(KafkaError):  # a broker that is still away fails the next attempt
-            await self._same_topics()
+            await self._same_topics(lane)
 
-    async def _same_topics(self) -> None:
+    async def _same_topics(self, lane: int) -> None:
         for facts in await topic_facts(self._client, self._topology.topics):
             if facts.error_code == 0 and facts.topic_id != self._ids[facts.name]:
                 raise LaneHalted(
                     f"{facts.name} was recreated: its id is {facts.topic_id}, the ledger's is {self._ids[facts.name]}",
-                    remedy="adledger lane status shows what was not read of the old one; adledger lane skip gives "
-                    "it up. Then start the workers again.",
+                    reason=HaltReason.TOPIC_RECREATED,
+                    remedy="give up what was not read of the old one: "
+                    f"{override_command(HaltReason.TOPIC_RECREATED, lane)}. Then start the workers again",
                 )
 
 
