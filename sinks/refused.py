@@ -2,17 +2,24 @@
 
 from clickhouse_driver.errors import ServerException
 
-from adledger.pipeline.errors import SinkError
+from adledger.pipeline.errors import SinkError, SinkUnavailable
 from adledger.schemas.roles import ACCESS_DENIED, grant_remedy
 from adledger.sinks.connection import first_line
 
 NO_SUCH_NAME = frozenset({16, 60, 81})
 """No such column, table, database."""
 
+ABORTED = 236
+"""The server is shutting down."""
+
 
 def query_refused(error: ServerException) -> SinkError:
-    """Return the SinkError of a query that the server refused."""
+    """Return the SinkError of a query that the server refused: SinkUnavailable if it is shutting down."""
     said = first_line(error)
+    if error.code == ABORTED:
+        return SinkUnavailable(
+            f"ClickHouse ended a query with code {error.code}: {said}", remedy="try again when it is back"
+        )
     return SinkError(
         f"ClickHouse refused a query with code {error.code}: {said}", remedy=refused_remedy(error.code, said)
     )

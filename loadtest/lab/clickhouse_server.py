@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
+from os import SEEK_END
 from pathlib import Path
 from socket import create_server
 from types import TracebackType
@@ -26,6 +27,8 @@ HOST = "127.0.0.1"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 LOOK_SECONDS = 0.02
+FATAL_LOOK_SECONDS = 0.2
+FATAL = b"<Fatal>"
 START_TRIES = 3
 LOG = "server.log"
 
@@ -192,12 +195,22 @@ class ClickHouseServer:
         """Restart the process whenever it ends, until `stop` or `kill`."""
         while not self._given_up:
             assert self._process is not None
-            self._process.wait()
+            self._wait_for_end(self._process)
             with self._changing:
                 if not self._given_up:
                     assert self._process.stdin is not None
                     self._process.stdin.close()
                     self._run(library)
+
+    def _wait_for_end(self, process: "subprocess.Popen[bytes]") -> None:
+        """Return when the process has ended. One that reports a fatal error is killed: its own end may take minutes."""
+        with (self.directory / LOG).open("rb") as log:
+            log.seek(0, SEEK_END)
+            while process.poll() is None:
+                if FATAL in log.read():
+                    process.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(FATAL_LOOK_SECONDS)
 
 
 def _free_port() -> int:

@@ -210,9 +210,7 @@ class Session:
 
     def _run(self, sql: bytes, output_format: str, parameters: Mapping[str, str] | None) -> Any:
         try:
-            if parameters:
-                return self._chdb.query(sql, output_format, params=dict(parameters))
-            return self._chdb.query(sql, output_format)  # chDB of ClickHouse 25.8 takes no parameters
+            return self._chdb.query(sql, output_format, params=dict(parameters or {}))
         except RuntimeError as e:
             raise ServerError.stated(str(e)) from None
 

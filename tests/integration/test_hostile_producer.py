@@ -8,16 +8,15 @@ from itertools import count
 from pathlib import Path
 
 import cramjam
-import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.pipeline.ledger.audit import AuditReport, Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka.codecs import GZIP, LZ4, SNAPPY, ZSTD
 from adledger.schemas.wire import BATCH_RECORDS_MAX, Malformed
-from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.crafted import one_byte_blocks_of, record, send_raw, snappy_bomb, with_deltas, wrapped
 from tests.support.kafka_deployment import Deployment
 from tests.support.wire_texts import IMPRESSION
@@ -26,12 +25,6 @@ LANE, PARTITIONS = 0, 2
 REFUSED_BY_SOME = {"snappy declares 12 GiB"}
 """What newer brokers find out themselves."""
 TIME = 1_767_225_600_000
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
-        yield server
 
 
 def value(number: int) -> bytes:
@@ -115,12 +108,14 @@ def dead(made: Deployment) -> list[tuple[int, int]]:
         )
 
 
-def test_crafted_batches_are_dead_letters(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+def test_crafted_batches_are_dead_letters(
+    kafka: LocalBroker, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
     """Each batch that can't be decoded is one dead letter for the offsets that it covers, and everything adds up.
 
     Honest events around it are events; a worker that starts after such a batch, as the ledger's last, goes on.
     """
-    made = Deployment.make(kafka.servers, server, tmp_path, partitions=PARTITIONS)
+    made = Deployment.make(kafka.servers, clickhouse_server, tmp_path, partitions=PARTITIONS)
     numbers, all_of = count(), attacks()
     taken: list[Attack] = []
     honest = 0

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
 from aiokafka import AIOKafkaProducer
 
 from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.loadtest.real_logs.expected import murmur2
 from adledger.loadtest.traffic.generator import Generator
 from adledger.loadtest.traffic.ground_truth import GroundTruth, GroundTruthBuilder
@@ -19,28 +19,20 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka.writer import KafkaLogWriter
 from adledger.pipeline.log.record_block import I64, NULL, U8, Record, RecordBlock
 from adledger.schemas.classes import Reason
-from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.kafka_deployment import Deployment
 
 MODEL = TrafficModel(seed=31, events=8_000, partitions=4, crc32_share=0.3, malformed_share=0.0)
 CHUNK_SLOTS = 2_000
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """One ClickHouse for all tests here: each has a database of its own."""
-    with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
-        yield server
-
-
 def test_transactions_and_another_partitioner(
-    kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path
+    kafka: LocalBroker, clickhouse_server: ClickHouseServer, tmp_path: Path
 ) -> None:
     """Each chunk is sent in a transaction that is aborted and again in one that is not, and counts once.
 
     Almost a third comes from producers with librdkafka's own partitioner: each record is counted once, and flagged.
     """
-    deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions)
+    deployment = Deployment.make(kafka.servers, clickhouse_server, tmp_path, partitions=MODEL.partitions)
     ground_truth, astray = asyncio.run(produce_in_transactions(deployment))
     deployment.run_to_the_end("worker")
     deployment.assert_expected(ground_truth)
@@ -81,10 +73,16 @@ async def produce_in_transactions(deployment: Deployment) -> tuple[GroundTruth, 
     return ground_truth.build(), astray
 
 
-def test_one_topic_for_both_kinds(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+def test_one_topic_for_both_kinds(
+    kafka: LocalBroker, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
     """Impressions and clicks in one topic, in their common order, have the ground truth of two topics."""
     deployment = Deployment.make(
-        kafka.servers, server, tmp_path, partitions=MODEL.partitions, topics=[f"both-{uuid4().hex[:10]}"]
+        kafka.servers,
+        clickhouse_server,
+        tmp_path,
+        partitions=MODEL.partitions,
+        topics=[f"both-{uuid4().hex[:10]}"],
     )
     ground_truth = GroundTruthBuilder(MODEL)
     with KafkaLogWriter(deployment.settings) as writer:

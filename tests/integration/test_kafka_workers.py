@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.loadtest.real_logs.expected import expected_of_files
 from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
@@ -35,14 +36,19 @@ REAL = (("access-log", DATA / "apache_access.log.gz"), ("open-bandit", DATA / "o
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """One ClickHouse for all tests here: each has a database of its own."""
+    """One ClickHouse for the tests that kill workers, each with a database of its own.
+
+    ClickHouse's own server, as tests run it, may end with a killed client's connection, which these tests are not about.
+    """
     with EmbeddedServer.start(tmp_path_factory.mktemp("clickhouse")) as server:
         yield server
 
 
-def test_real_logs_and_generated_events(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> None:
+def test_real_logs_and_generated_events(
+    kafka: LocalBroker, clickhouse_server: ClickHouseServer, tmp_path: Path
+) -> None:
     """With both real logs imported by the command, and generated events after them, one worker produces the ground truth."""
-    deployment = Deployment.make(kafka.servers, server, tmp_path, partitions=MODEL.partitions)
+    deployment = Deployment.make(kafka.servers, clickhouse_server, tmp_path, partitions=MODEL.partitions)
     for format_name, path in REAL:
         imported = adledger(
             tmp_path / format_name, "import", str(path), "--format", format_name,

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from clickhouse_driver.errors import ServerException
 from typer.testing import CliRunner
 
+from adledger import __version__
 from adledger.loadtest.lab.broker import Listener, LocalBroker
+from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
@@ -25,13 +28,15 @@ from adledger.pipeline.cli.app import app
 from adledger.pipeline.cli.http_query import run_query
 from adledger.pipeline.errors import AdledgerError, SinkUnavailable
 from adledger.pipeline.settings import Settings
+from adledger.schemas.migrate import migrate
+from adledger.schemas.roles import WRITER, RoleTarget
 from adledger.sinks.connection import connect
-from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.support.certificates import Certificate, CertificateAuthority
-from tests.support.clickhouse_servers import OWN, running_server, users_xml
+from tests.support.clickhouse_servers import OWN, address_of, running_server, users_xml
 from tests.support.commands import Command, adledger, started
 from tests.support.kafka_traffic import write_traffic_to_kafka
 from tests.support.old_clickhouse import OldServerMissing, old_server
+from tests.support.role_server import STRICT, role_users
 from tests.support.services import missing
 from tests.support.tls_proxy import tls_before
 
@@ -52,7 +57,9 @@ def keystore(certificate: Certificate, ca: CertificateAuthority, **more: str) ->
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """A broker with a listener for each authentication, ClickHouse behind TLS that requires a certificate, and the CAs."""
+    """A broker with a listener for each authentication, and ClickHouse's own server with a user who has a password and the
+    role pipeline_writer alone, behind TLS that requires a certificate; and the CAs.
+    """
 
     folder: Path
     broker: LocalBroker
@@ -106,13 +113,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         Listener("EXPIRED", "SASL_SSL", keystore(ca.issue(HOST, file="expired", expired=True), ca) | login),
         Listener("OTHER", "SASL_SSL", keystore(ca.issue("kafka.example", file="other"), ca) | login),
     )
-    users = ("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]")
+    kafka_users = ("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]")
     client = ca.issue("worker", file="worker")
     with ExitStack() as stack:
         broker = stack.enter_context(
-            LocalBroker(folder / "kafka", listeners=listeners, format_arguments=users)
+            LocalBroker(folder / "kafka", listeners=listeners, format_arguments=kafka_users)
         )
-        server = stack.enter_context(EmbeddedServer.start(folder / "clickhouse"))
+        users = {"users.xml": role_users(RoleTarget("adledger"), {USER: (CLICKHOUSE_PASSWORD, WRITER)})}
+        server = stack.enter_context(running_server(OWN, folder / "clickhouse", files=users, more=STRICT))
+        with connect(address_of(server)) as admin:
+            migrate(admin, database="adledger", release=__version__)
         native = stack.enter_context(tls_before(server.port, host, clients=ca))
         http = stack.enter_context(tls_before(server.http_port, host, clients=ca))
         address = (
@@ -393,6 +403,16 @@ def test_clickhouses_own_logins(tmp_path: Path):
             shows_no_secret(str(by_http.value), str(raised.value), repr(raised.value))
             server.await_restart(pid)  # a failed native login ends clickhouse-local, no clickhouse-server
         assert asked_both(address("ads", right)) == ([(1,)], b"1\n")
+
+
+def test_clickhouses_own_ports_without_tls(clickhouse_server: ClickHouseServer):
+    """The server as these tests run it opens no TLS port, whatever its configuration: hence the proxies above. A release
+    that opens one fails here, and then needs no proxy.
+    """
+    with connect(address_of(clickhouse_server)) as client:
+        for port in ("TCP SECURE", "HTTPS"):
+            with pytest.raises(ServerException, match="supports only TCP and HTTP listeners"):
+                client.execute(f"SYSTEM START LISTEN {port}")
 
 
 def asked_both(address: str) -> tuple[object, bytes]:

@@ -24,7 +24,7 @@ from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
-from adledger.sinks.embedded.launch import EmbeddedServer
+from tests.support.clickhouse_servers import AnyServer, address_of
 from tests.support.commands import Command, adledger, started
 
 SESSION_MS, HEARTBEAT_MS = 2_000, 200
@@ -47,7 +47,7 @@ class Deployment:
 
     @classmethod
     def make(
-        cls, broker: str, server: EmbeddedServer, folder: Path, *, partitions: int, **changes: Any
+        cls, broker: str, server: AnyServer, folder: Path, *, partitions: int, **changes: Any
     ) -> "Deployment":
         """Make the topics, and write the settings to `adledger.toml`; `changes` are settings."""
         made = cls.without_topics(broker, server, folder, **changes)
@@ -55,9 +55,7 @@ class Deployment:
         return made
 
     @classmethod
-    def without_topics(
-        cls, broker: str, server: EmbeddedServer, folder: Path, **changes: Any
-    ) -> "Deployment":
+    def without_topics(cls, broker: str, server: AnyServer, folder: Path, **changes: Any) -> "Deployment":
         """Write only the settings."""
         name = f"w{uuid4().hex[:10]}"
         values = {
@@ -68,7 +66,7 @@ class Deployment:
         }  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adledger.toml").write_text(_toml(values))
-        return cls(Settings(**values), folder, ServerAddress(server.host, server.port, server.http_port))
+        return cls(Settings(**values), folder, address_of(server))
 
     def arguments(self, *more: str) -> tuple[str, ...]:
         """Return the arguments of `adledger run`."""

@@ -1,22 +1,15 @@
-"""Debian's clickhouse-server, 18.16: a real server of the native protocol, with an old dialect.
-
-It lacks DateTime64, constraints, projections, skipping indices, codecs and many settings of later years, so its
-tables here have the columns that the sink writes, and no more.
-"""
+"""Debian's clickhouse-server, 18.16: a genuine clickhouse-server, with TLS ports of its own, and far too old for us."""
 
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickhouse_driver import Client
-
 from adledger.pipeline.errors import AdledgerError
-from adledger.schemas.tables import PARTITION_CLOCKS, PROTOCOL_COLUMNS, TEXT_COLUMNS
 
 HOST = "127.0.0.1"
 START_SECONDS_MAX = 30
@@ -77,41 +70,6 @@ def old_server(folder: Path, *, more: str = "", password: str = "") -> Iterator[
     finally:
         process.kill()
         process.wait()
-
-
-def make_tables(client: Client, database: str) -> None:
-    """Make the tables that the sink writes, from their stored types; times are integers here."""
-    client.execute(f"CREATE DATABASE {database}")
-    for table, columns in PROTOCOL_COLUMNS.items():
-        clock, units_per_day = PARTITION_CLOCKS[table]
-        client.execute(
-            f"CREATE TABLE {database}.{table} ({_columns(columns)}) ENGINE = MergeTree "
-            f"PARTITION BY intDiv({clock}, {units_per_day}) ORDER BY (lane, batch_no)"
-        )
-    for table, columns in TEXT_COLUMNS.items():
-        key = next(iter(columns))
-        client.execute(
-            f"CREATE TABLE {database}.{table} ({_columns(columns)}) ENGINE = ReplacingMergeTree ORDER BY {key}"
-        )
-
-
-def _columns(columns: Mapping[str, str]) -> str:
-    flat = {name: dtype for name, dtype in columns.items() if "." not in name}
-    nested: dict[str, list[str]] = {}
-    for name, dtype in columns.items():
-        if "." in name:
-            outer, inner = name.split(".")
-            nested.setdefault(outer, []).append(f"{inner} {_type(dtype.strip('[]'))}")
-    return ", ".join(
-        [f"{name} {_type(dtype)}" for name, dtype in flat.items()]
-        + [f"{outer} Nested({', '.join(inner)})" for outer, inner in nested.items()]
-    )
-
-
-def _type(dtype: str) -> str:
-    if dtype.startswith("["):
-        return f"Array({_type(dtype[1:-1])})"
-    return "String" if dtype == "O" else f"{'U' if dtype[0] == 'u' else ''}Int{8 * int(dtype[1])}"
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """ClickHouse's own server with our roles: a user for each, and a database that a worker has filled as pipeline_writer."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,39 +38,40 @@ class RoleServer:
 
 @contextmanager
 def role_server(
-    folder: Path, model: TrafficModel, *, publishers: tuple[int, ...] = (), password: str = ""
+    folder: Path, model: TrafficModel, *, publishers: tuple[int, ...] = ()
 ) -> Iterator[RoleServer]:
-    """Run such a server in a folder. The first publisher with rows in the ground truth has a login too."""
+    """Run such a server in a folder: the user ROLE_1 has the role ROLE. The first publisher with rows in the ground truth
+    has a login too.
+    """
     log = folder / "log"
     with open_log(log, model.partitions) as writer:
         ground_truth = write_traffic(model, writer, lambda _: None).ground_truth
     first = int(ground_truth.rollup["publisher_id"][0])
-    files = {"users.xml": role_users(RoleTarget("adledger", publishers=(first, *publishers)), password)}
+    target = RoleTarget("adledger", publishers=(first, *publishers))
+    files = {"users.xml": role_users(target, {f"{role}_1": ("", role) for role in roles.ROLES})}
     with running_server(OWN, folder / "server", files=files, more=STRICT) as running:
         with connect(address_of(running)) as admin:
             migrate(admin, database="adledger", release="test")
         settings = Settings(
-            source=FilesAddress(log), clickhouse=as_user(running, f"{WRITER}_1", password), rules="published",
+            source=FilesAddress(log), clickhouse=as_user(running, f"{WRITER}_1"), rules="published",
         )  # fmt: skip
         assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
         yield RoleServer(running, log, ground_truth)
 
 
-def role_users(target: RoleTarget, password: str = "") -> str:
-    """Return users.xml: our roles as printed, the user ROLE_1 for each of them, and `default`, which migrates."""
-    printed = roles.users_xml(target)
+def role_users(target: RoleTarget, named: Mapping[str, tuple[str, str]]) -> str:
+    """Return users.xml: our roles as printed, users (name -> password, role), and `default`, which migrates."""
+    body = re.sub("</?clickhouse>", "", roles.users_xml(target))
     head = "<profiles><default/></profiles><quotas><default/></quotas>"
     who = "<networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>"
-    named = "".join(
-        f"<{r}_1><password>{password}</password>{who}<grants><query>GRANT {r}</query></grants></{r}_1>"
-        for r in roles.ROLES
+    users = f"<default><password/>{who}</default>" + "".join(
+        f"<{name}><password>{password}</password>{who}<grants><query>GRANT {role}</query></grants></{name}>"
+        for name, (password, role) in named.items()
     )
-    own = f"<users><default><password/>{who}</default>{named}"
-    body = re.sub("</?clickhouse>", "", printed)
-    assert "<users>" in body
-    return f"<clickhouse>{head}{body.replace('<users>', own, 1)}</clickhouse>"
+    printed = body if "<users>" in body else f"{body}<users></users>"
+    return f"<clickhouse>{head}{printed.replace('<users>', f'<users>{users}', 1)}</clickhouse>"
 
 
-def as_user(server: AnyServer, user: str, password: str = "") -> ServerAddress:
+def as_user(server: AnyServer, user: str) -> ServerAddress:
     """Return the server's address for a user."""
-    return ServerAddress(server.host, server.port, server.http_port, user=user, password=password)
+    return ServerAddress(server.host, server.port, server.http_port, user=user)

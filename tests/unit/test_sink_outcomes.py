@@ -19,6 +19,7 @@ from adledger.schemas.tables import ROLLUP_MINUTE
 from adledger.sinks.clickhouse import ClickHouseSink
 from adledger.sinks.connection import connect
 from adledger.sinks.outcomes import OUTCOME_UNKNOWN, insert_outcome
+from adledger.sinks.refused import query_refused
 from adledger.sinks.sink import Stamp
 
 LATE = (
@@ -40,6 +41,14 @@ def test_another_constraint_is_not_late() -> None:
     error = insert_outcome("events", ServerException(LATE.replace("in_time", "at_night"), 469))
     assert isinstance(error, InsertRefused)
     assert not error.late
+
+
+def test_a_query_of_a_server_that_shuts_down_is_tried_again() -> None:
+    """Code 236 makes reading SinkUnavailable, so that a restart of ClickHouse is waited for, and starts no lane again."""
+    error = query_refused(ServerException("DB::Exception: The server is shutting down", 236))
+    assert isinstance(error, SinkUnavailable)
+    assert not error.refused
+    assert not isinstance(query_refused(ServerException("DB::Exception: Syntax error", 62)), SinkUnavailable)
 
 
 @pytest.mark.parametrize("code", sorted(OUTCOME_UNKNOWN))
