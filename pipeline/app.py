@@ -1,9 +1,9 @@
 """The Faust app: lanes as a service, an agent that watches publishers, and pages.
 
-    adledger run --source kafka://...          the worker, by our command line
-    faust -A adledger.pipeline.app worker -l info       the same worker, by Faust's; also `agents`, `send` ...
+    adledger run --source kafka://...          the worker, by its own command
+    faust -A adledger.pipeline.app worker -l info       the same worker, by Faust's command; also `agents`, `send` ...
 
-`create_app` takes settings as given. The module's `app` is made at its first use, with the settings of environment
+`create_app` takes settings as given. The module's `app` is created when it is first used, with the settings of environment
 and file; importing the module reads and starts nothing.
 """
 
@@ -42,7 +42,7 @@ AGENT = "publisher_monitor"
 
 
 class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
-    """A worker's Faust app. Its group is its own, so that every worker's pages know every publisher (ADR 14)."""
+    """A worker's Faust app. It has a group of its own, so that every worker's pages know every publisher (ADR 14)."""
 
     lanes: LanesService
 
@@ -79,11 +79,11 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
         return Pages(self, self._web_ports)
 
     def _create_directories(self) -> None:
-        """Make none: there are no tables to keep in them."""
+        """Create none: there are no tables to keep in them."""
 
 
 class LedgerWorker(faust.Worker):  # type: ignore[misc]
-    """Faust's worker for the app: plain log lines, everything made ready first, an end when the group caught up."""
+    """Faust's worker for the app: plain log lines, checks first, and an end when the group has caught up."""
 
     def __init__(self, app: LedgerApp, *services: Any, **options: Any) -> None:
         options |= {"override_logging": False, "redirect_stdouts": False, "quiet": True}
@@ -91,7 +91,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
         self.spinner = None
 
     def execute_from_commandline(self) -> NoReturn:
-        """Run to the end and exit: 0, or an error for people and its exit code. What `faust worker` calls."""
+        """Run to the end and exit: 0, or an error message and its exit code. What `faust worker` calls."""
         try:
             self.work()
         except AdledgerError as error:
@@ -110,7 +110,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
         if failed:
             raise AdledgerError(
                 f"the Faust part of this worker ended with an error: {self.crash_reason!r}",
-                remedy="its log lines stand above; start the worker again",
+                remedy="see its log lines above, then start the worker again",
             )
         return summary
 
@@ -132,7 +132,7 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
                 web.close()
 
     async def on_started(self) -> None:
-        """Wait for a signal, or for the lanes to end by themselves."""
+        """Wait for a signal, or until the lanes end."""
         await self.wait_for_stopped(self.app.lanes.ended)
 
     def _on_sigint(self) -> None:
@@ -150,8 +150,8 @@ def create_app(settings: Settings, *, until_caught_up: bool = False) -> LedgerAp
 
     @app.agent(topic, name=AGENT)
     async def watch_publishers(stream: AsyncIterable[bytes]) -> None:
-        """Keep what the last minutes of every publisher were."""
-        async for message in stream:  # never raises: Faust takes a message as done, raised or not
+        """Keep the last minutes of every publisher."""
+        async for message in stream:  # never raises: Faust acknowledges a message in any case
             watch.take(message)
 
     app.lanes = LanesService(
@@ -205,7 +205,7 @@ def _app() -> LedgerApp:
 
 
 def __getattr__(name: str) -> Any:
-    """Give `app`, and its agent (`faust -A adledger.pipeline.app send @publisher_monitor ...`)."""
+    """Return `app`, or its agent (`faust -A adledger.pipeline.app send @publisher_monitor ...`)."""
     if name == "app":
         return _app()
     if name == AGENT:

@@ -21,7 +21,7 @@ from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer, search_path
 
 DATABASE = "adledger"
-BEGINS = b" begins; event loop"
+BEGINS = b"starting a worker of group"
 """What the worker logs when it joins its group."""
 
 

@@ -21,7 +21,7 @@ from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.settings import Settings
 
 DELIVERY_SECONDS_MAX = 10.0
-"""From the call to the answer of all brokers in sync, a first connection included. Beyond, it has failed."""
+"""From the call until all in-sync brokers have answered, including a first connection. After that, the call fails."""
 
 REQUEST_MS_MAX = 4_000
 """Timeout of a request, and how long aiokafka retries a message. Then another producer sends it, which bootstraps again."""
@@ -30,7 +30,7 @@ MESSAGE_BYTES_MAX = 1_048_576
 """The largest message that the producer accepts; messages are smaller (adledger.pipeline.control.rollups_message.PART_ROWS_MAX)."""
 
 
-LOOK = "look at the brokers, and whether the topic has its min.insync.replicas; it is sent again"
+CHECK_BROKERS = "check the brokers and the topic's min.insync.replicas; the message is sent again"
 
 
 def _count_nothing(_: str) -> None:
@@ -38,7 +38,7 @@ def _count_nothing(_: str) -> None:
 
 
 class Announcer:
-    """Announces batches on a topic; connects at the first. `announce` is the lanes' `Announce` port."""
+    """Announces batches on a topic; connects when the first one comes. `announce` is the lanes' `Announce` port."""
 
     def __init__(
         self, topic: str, options: Mapping[str, Any], count: Callable[[str], None] = _count_nothing
@@ -98,7 +98,7 @@ class Announcer:
             return self._producer
 
     def _replace(self, producer: AIOKafkaProducer) -> None:
-        """Take another producer next time: one whose sending task died would fail forever."""
+        """Use another producer next time: one whose sending task died would fail forever."""
         if self._producer is producer:
             self._producer = None
             ending = asyncio.create_task(_end(producer))
@@ -109,17 +109,18 @@ class Announcer:
         what = f"{self._topic} did not take the message of lane {batch.lane}, batch {batch.batch_no}"
         match error:
             case TimeoutError():
-                why, remedy = f"no answer in {DELIVERY_SECONDS_MAX:.0f} s", LOOK
+                why, remedy = f"no answer in {DELIVERY_SECONDS_MAX:.0f} s", CHECK_BROKERS
             case errors.UnknownTopicOrPartitionError():
-                why, remedy = "there is no such topic", "adledger topics create; then it is sent again"
+                why, remedy = (
+                    "there is no such topic",
+                    "run adledger topics create; the message is then sent again",
+                )
             case errors.MessageSizeTooLargeError():
                 why = "larger than the topic's max.message.bytes"
-                remedy = (
-                    f"set max.message.bytes of {self._topic} to Kafka's default (1048588); it is sent again"
-                )
+                remedy = f"set max.message.bytes of {self._topic} to Kafka's default (1048588); the message is sent again"
             case errors.KafkaTimeoutError() | errors.KafkaError(retriable=True) if connected:
-                # A leader that moves: to look for the cause would delay the next try.
-                why, remedy = f"Kafka at {self._servers}: {error!r}", LOOK
+                # A leader is moving: looking for the cause would delay the next attempt.
+                why, remedy = f"Kafka at {self._servers}: {error!r}", CHECK_BROKERS
             case _:
                 cause = await explain(error, self._options)
                 why, remedy = cause.message, cause.remedy
@@ -127,7 +128,7 @@ class Announcer:
 
 
 async def _end(producer: AIOKafkaProducer) -> None:
-    """End a producer; what others still send by it may be answered first."""
+    """Stop a producer; messages that other lanes are still sending may be answered first."""
     with suppress(*KAFKA_ERRORS):
         async with asyncio.timeout(DELIVERY_SECONDS_MAX):
             await producer.stop()

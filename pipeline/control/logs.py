@@ -18,7 +18,7 @@ APP = logging.getLogger(f"{OURS}.app")
 WORKER = logging.getLogger(f"{OURS}.worker")
 
 OTHERS_LEVEL = logging.WARNING
-"""What libraries say below this is for who debugs them: it needs level DEBUG."""
+"""Libraries' records below this level are for debugging them: they are logged at level DEBUG only."""
 
 
 class OneLine(logging.Formatter):
@@ -44,13 +44,13 @@ def set_up(level: str, file: Path | None) -> None:
     """Send every log line to stderr, or to the end of a file. Raises UsageError."""
     number = {**logging.getLevelNamesMapping(), "CRIT": logging.CRITICAL}.get(level.upper())
     if number is None:
-        raise UsageError(f"--loglevel {level} is no level", remedy=f"use one of {', '.join(LEVELS)}")
+        raise UsageError(f"--loglevel {level} is not a level", remedy=f"use one of {', '.join(LEVELS)}")
     handler: logging.Handler
     try:
         handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
     except OSError as error:
         raise UsageError(
-            f"the log file {file} can't be written: {error.strerror}", remedy="name another by --logfile"
+            f"the log file {file} can't be written: {error.strerror}", remedy="name another with --logfile"
         ) from None
     handler.setFormatter(OneLine())
     handler.addFilter(lambda record: record.msg not in NORMAL)

@@ -45,7 +45,7 @@ BATCH_ROWS = (0, 1, 10, 100, 1_000, 4_096, 16_384, 65_536, 131_072, 262_144, 524
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric: its full name as it is scraped, its type, what it is in (unit or things), labels, and its help."""
+    """One metric: its full name as it is scraped, its type, its unit, labels, and its help."""
 
     name: str
     kind: str  # counter, gauge, histogram
@@ -74,7 +74,7 @@ ALERTS = MetricSpec(
 )  # fmt: skip
 ROWS = MetricSpec(
     "adledger_batch_rows", "histogram", "records", (),
-    "Records of a batch: many small batches mean many inserts for little.",
+    "Records of a batch: many small batches mean many inserts of few rows.",
 )  # fmt: skip
 STAGE = MetricSpec(
     "adledger_stage_duration_seconds", "histogram", "seconds", ("stage",),
@@ -94,7 +94,7 @@ LAG = MetricSpec(
 )  # fmt: skip
 CLOCK = MetricSpec(
     "adledger_lane_clock_timestamp_seconds", "gauge", "seconds since the epoch", ("lane",),
-    "Watermark behind the last batch of a lane: up to when its tables are complete.",
+    "Watermark behind the last batch of a lane: its tables are complete up to then.",
 )  # fmt: skip
 PHASE = MetricSpec(
     "adledger_lane_phase",
@@ -106,17 +106,17 @@ PHASE = MetricSpec(
 OWNED = MetricSpec("adledger_lanes_owned", "gauge", "lanes", (), "Lanes that this worker has.")
 TAKEN = MetricSpec(
     "adledger_lanes_taken_total", "counter", "lanes", (),
-    "Lanes that the group gave to this worker; it rises at each rebalance that moves lanes here.",
+    "Lanes that the group gave to this worker; it increases with each rebalance that moves lanes here.",
 )  # fmt: skip
 RELEASED = MetricSpec(
-    "adledger_lanes_released_total", "counter", "lanes", (), "Lanes that went from this worker."
+    "adledger_lanes_released_total", "counter", "lanes", (), "Lanes that this worker released."
 )
 DEDUPE = MetricSpec(
     "adledger_dedupe_entries",
     "gauge",
     "ids",
     ("lane",),
-    "Ids in a lane's dedupe window: what its memory goes by.",
+    "Ids in a lane's dedupe window: they determine its memory.",
 )
 DOUBTS = MetricSpec(
     "adledger_doubts_total", "counter", "batches", (),
@@ -125,9 +125,9 @@ DOUBTS = MetricSpec(
 RETRIES = MetricSpec(
     "adledger_retries_total",
     "counter",
-    "tries",
+    "attempts",
     (),
-    "Tries that failed and are followed by another, of any lane.",
+    "Attempts of any lane that failed and are followed by another.",
 )
 ROLLUP_MESSAGES = MetricSpec(
     "adledger_rollup_messages_total", "counter", "batches", ("outcome",),
@@ -139,11 +139,11 @@ LIVE_MESSAGES = MetricSpec(
 )  # fmt: skip
 LIVE_RECORDS = MetricSpec(
     "adledger_live_records_total", "counter", "records", ("outcome",),
-    "Records that the live pages counted, or that came late: for a minute which is not kept any more.",
+    "Records that the live pages counted, or that came late, for a minute that is no longer kept.",
 )  # fmt: skip
 LIVE_GIVEN_UP = MetricSpec(
     "adledger_live_minutes_given_up_total", "counter", "minutes", (),
-    "Minutes that the live pages gave up before their time, for want of room.",
+    "Minutes that the live pages dropped early, for lack of room.",
 )  # fmt: skip
 LIVE_PUBLISHER_MINUTES = MetricSpec(
     "adledger_live_publisher_minutes",
@@ -196,7 +196,7 @@ class LaneMetrics:
             RetryScheduled: lambda _: self._retries.inc(),
             RestartScheduled: lambda _: self._retries.inc(),
             RecordsFetched: self._fetch,
-            RulesNotEvaluated: self._not_judged,
+            RulesNotEvaluated: self._not_evaluated_by,
             StageTimed: lambda e: self._stages.labels(e.stage).observe(e.seconds),
             InsertDone: lambda e: self._inserts.labels(e.table, "ok").inc(),
             InsertFailed: lambda e: self._inserts.labels(e.table, e.error).inc(),
@@ -210,7 +210,7 @@ class LaneMetrics:
         return generate_latest(_WithoutCreated(self.registry))
 
     def emit(self, event: Event) -> None:
-        """Count an event, or show what it says; one that is not in the list below counts nowhere."""
+        """Count an event, or show its value; other events count nowhere."""
         if (count := self._of.get(type(event))) is not None:
             count(event)
 
@@ -237,7 +237,7 @@ class LaneMetrics:
         self._fetched.inc(event.size)
         self._lag.labels(event.topic, event.lane).set(event.lag)
 
-    def _not_judged(self, event: RulesNotEvaluated) -> None:
+    def _not_evaluated_by(self, event: RulesNotEvaluated) -> None:
         for rule, count in event.events.items():
             self._not_evaluated.labels(rule.name).inc(count)
 
@@ -251,7 +251,7 @@ class LaneMetrics:
         self._dedupe.labels(entry.lane).set(event.dedupe_entries)
 
     def _forget(self, lane: int) -> None:
-        """Show nothing more of a lane: its next owner does."""
+        """Stop showing a lane: its next owner shows it."""
         if self._phases.pop(lane, None) is None:
             return
         self._in_doubt.pop(lane, None)
@@ -269,7 +269,7 @@ class LaneMetrics:
         self._rollup_messages.labels(outcome).inc()
 
     def show_monitor(self, monitor: PublisherMonitor, unreadable: Callable[[], int]) -> None:
-        """Show a publisher monitor's counts at each scrape; `unreadable` gives the messages that were none."""
+        """Show a publisher monitor's counts at each scrape; `unreadable` returns the number of unreadable messages."""
         self.registry.register(_Live(monitor, unreadable))
 
     def _counter(self, spec: MetricSpec) -> Counter:
@@ -308,7 +308,7 @@ class _Live:
 
 @dataclass(frozen=True, slots=True)
 class _WithoutCreated:
-    """A registry without the `_created` samples that the library adds: they would double the series for no use."""
+    """A registry without the `_created` samples that the library adds: they would double the series, and nobody uses them."""
 
     registry: CollectorRegistry
 

@@ -31,25 +31,25 @@ MINUTES = 60
 """Minutes that are kept, back from the newest watermark."""
 
 SLOTS_MAX = 1 << 24
-"""Publisher-minutes that there is room for, 24 bytes each: 400 MB. A minute's table doubles when it is 7/8 full, so
+"""Room for publisher-minutes, 24 bytes each: 400 MB. A minute's table doubles when it is 7/8 full, so
 that 400,000 publishers take 2^19 slots a minute, and 32 minutes fit of a time when every one of them is busy; all 60
-fit up to 229,000 a minute. At the limit the oldest minute is given up, and counted."""
+fit up to 229,000 a minute. At the limit the oldest minute is dropped early, and counted."""
 
 SLOTS_MIN = 1 << 10
-"""Of a new minute's table."""
+"""Slots of a new minute's table."""
 
 BATCHES_REMEMBERED = 1_024
 """How far behind a lane's newest batch a repeat and a late batch are distinguished; anything older counts as a repeat."""
 
 LANES_MAX = 1_024
-"""(epoch, lane) pairs whose batches are remembered; the one that was heard of least lately is forgotten."""
+"""(epoch, lane) pairs whose batches are remembered; the least recently updated one is forgotten."""
 
 MINUTE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorLimits:
-    """The limits above, to choose."""
+    """The limits above; the defaults are a worker's."""
 
     minutes: int = MINUTES
     slots_max: int = SLOTS_MAX
@@ -60,15 +60,15 @@ class MonitorCounts:
     """What was absorbed since the start."""
 
     messages: int = 0
-    repeats: int = 0  # messages that were there before, or too old to tell
+    repeats: int = 0  # messages absorbed before, or too old to know
     records: int = 0  # in publishers' minutes
-    late_records: int = 0  # of minutes that are over the horizon, or given up: in no minute
-    minutes_given_up: int = 0  # for want of room
+    late_records: int = 0  # of minutes beyond the horizon, or dropped early: in no minute
+    minutes_given_up: int = 0  # dropped early, for lack of room
 
 
 @dataclass(slots=True)
 class _Lane:
-    """What was heard of one lane in one epoch. `seen`: batch number * 2^16 + part, of the newest batches."""
+    """What is known of one lane in one epoch. `seen`: batch number * 2^16 + part, of the newest batches."""
 
     clock: int = 0
     newest: int = -1
@@ -99,13 +99,13 @@ class _Minute:
 
 
 class PublisherMonitor:
-    """Absorbs messages of all lanes, in any order of lanes, and tells what a publisher's last minutes were.
+    """Absorbs messages of all lanes, in any order of lanes, and returns a publisher's last minutes.
 
     Not for several threads at once. Memory: `limits.slots_max` slots of 24 bytes.
     """
 
     def __init__(self, limits: MonitorLimits | None = None, secret: SlotSecret = KNOWN_SECRET) -> None:
-        """Begin empty. `secret`: of the tables' slots, which decides nothing but where publishers lie."""
+        """Begin empty. `secret`: of the tables' slots; it decides only where publishers are stored."""
         self._secret = secret
         self._limits = limits or MonitorLimits()
         assert self._limits.slots_max >= SLOTS_MIN, f"room for at least {SLOTS_MIN} slots"
@@ -113,12 +113,12 @@ class PublisherMonitor:
         self._lanes: OrderedDict[tuple[str, int], _Lane] = OrderedDict()
         self._slots = 0
         self._clock = 0  # the newest of all lanes (ms)
-        self._given_up = -MINUTE_SECONDS  # the newest minute that was
+        self._given_up = -MINUTE_SECONDS  # the newest minute that was dropped early
         self.counts = MonitorCounts()
 
     @property
     def publisher_minutes(self) -> int:
-        """Publisher-minutes kept now."""
+        """Publisher-minutes that are kept."""
         return sum(minute.taken for minute in self._minutes.values())
 
     @property
@@ -127,7 +127,7 @@ class PublisherMonitor:
         return self._slots * WIDTH * 4
 
     def absorb(self, message: RollupsMessage) -> bool:
-        """Count a message's records; returns False where it is a repeat, which changes nothing but `counts.repeats`."""
+        """Count a message's records. Returns False for a repeat, which only changes `counts.repeats`."""
         lane = self._lane(message.epoch, message.lane)
         if not lane.is_new(message.batch_no, message.part):
             self.counts.repeats += 1
@@ -144,7 +144,7 @@ class PublisherMonitor:
         return True
 
     def live(self, publisher_id: int) -> dict[str, Any]:
-        """Return a publisher's last minutes, newest first, as JSON can have it; one without records has none.
+        """Return a publisher's last minutes, newest first, as JSON values; a publisher without records has none.
 
         `publisher_id` is a u32. A share of nothing is None.
         """
@@ -175,7 +175,7 @@ class PublisherMonitor:
         }
 
     def _since(self) -> int:
-        """Return the oldest minute that is kept: `minutes` of them up to the newest clock's, but for those given up."""
+        """Return the oldest minute that is kept: `minutes` of them up to the newest watermark's, except those dropped early."""
         newest = self._clock // 1000 // MINUTE_SECONDS * MINUTE_SECONDS
         horizon = newest - (self._limits.minutes - 1) * MINUTE_SECONDS
         return max(horizon, self._given_up + MINUTE_SECONDS)
@@ -219,7 +219,7 @@ class PublisherMonitor:
         self.counts.late_records += int(records[begin:].sum(dtype=np.int64))
 
     def _grow(self, minute: int) -> None:
-        """Give a minute a table, or one of twice the size; where there is no room, the oldest minute is given up."""
+        """Give a minute a table, or one of twice the size; if there is no room, drop the oldest minute."""
         kept = self._minutes.get(minute) or _Minute(np.zeros((0, WIDTH), np.uint32))
         size = max(SLOTS_MIN, 2 * len(kept.table))
         more = size - len(kept.table)

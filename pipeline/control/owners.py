@@ -1,4 +1,4 @@
-"""Who owns which lane, and what it does there: the group's coordinator names the owners, their pages tell the rest."""
+"""Who owns which lane, and what the lane is doing: the coordinator names the owners, their pages have the rest."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from adledger.pipeline.log.kafka_admin.topics import kafka_options
 from adledger.pipeline.settings import Settings
 
 PAGES_SECONDS_MAX = 3.0
-"""How long to wait for a worker's pages: one that is stopped or unreachable must not delay the others' answers."""
+"""How long to wait for a worker's pages: a stopped or unreachable worker must not delay the answer about others."""
 PAGES_BYTES_MAX = 4 * 1024 * 1024
 
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised, not bound
@@ -28,7 +28,7 @@ REBALANCING = frozenset({"PreparingRebalance", "CompletingRebalance"})
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A lane's owner and what it does: its `phase` (adledger.pipeline.lanes.events.Phase), since when, and details.
+    """A lane's owner and what the lane is doing: its `phase` (adledger.pipeline.lanes.events.Phase), since when, and details.
 
     `phase` is "" where it is unknown; `detail` says why. `halt_reason` and `remedy` are a halted lane's, as its owner found them.
     """
@@ -56,7 +56,7 @@ class Owners:
 
 
 async def lane_owners(settings: Settings) -> Owners:
-    """Ask the coordinator, then every member's pages at once. Joins nothing. Raises LogError."""
+    """Query the coordinator, then all members' pages at once, without joining the group. Raises LogError."""
     if isinstance(settings.source, FilesAddress):
         return _of_files(FilesSource(settings.source.directory, settings.group))
     async with connected(kafka_options(settings)) as client:
@@ -67,9 +67,9 @@ async def lane_owners(settings: Settings) -> Owners:
 
 
 def pages_of(member: GroupMember) -> str:
-    """Return where a member's pages are as seen from here, or "".
+    """Return the URL of a member's pages from this machine, or "".
 
-    Pages that listen on every address are looked for at the one that the broker saw the member come from.
+    Pages that listen on every address are expected at the one from which the member connects to the broker.
     """
     url = urlsplit(member.info.pages)
     if not url.hostname or url.scheme != "http":
@@ -79,7 +79,7 @@ def pages_of(member: GroupMember) -> str:
 
 
 def _on_another_loopback(pages: str, worker: str) -> bool:
-    """Whether pages are on the loopback of another machine than this one: what answers here is another worker's."""
+    """Whether pages are on the loopback of another machine: what answers at that address here is another worker."""
     host = urlsplit(pages).hostname or ""
     return (host == "localhost" or host.startswith("127.") or host == "::1") and worker.rpartition(":")[
         0
@@ -90,18 +90,18 @@ def _of_files(source: FilesSource) -> Owners:
     holder = source.holder()
     if holder is None:
         return Owners("", 0, {})
-    owner = Owner(f"{socket.gethostname()}:{holder}", detail="a worker on files: has no pages")
+    owner = Owner(f"{socket.gethostname()}:{holder}", detail="a worker on files has no pages")
     return Owners("", 1, dict.fromkeys(range(source.topology.partitions), owner))
 
 
 async def _lanes_of(member: GroupMember) -> dict[int, Owner]:
-    """Return a member's lanes, each with what its pages say of it."""
+    """Return a member's lanes, with what its pages say about each."""
     worker = member.info.worker or f"{member.client_id} at {member.host.rpartition('/')[2]}"
     pages = pages_of(member)
     if not pages:
         return dict.fromkeys(member.lanes, Owner(worker, detail="the worker has no pages"))
     if _on_another_loopback(member.info.pages, worker):
-        why = f"its pages are reached from its own machine only: ask there, or set web_host ({pages})"
+        why = f"its pages are reachable only from its own machine: run this there, or set web_host ({pages})"
         return dict.fromkeys(member.lanes, Owner(worker, detail=why))
     try:
         lanes = await _lanes_page(pages)
@@ -116,7 +116,7 @@ async def _lanes_of(member: GroupMember) -> dict[int, Owner]:
 
 
 async def _lanes_page(pages: str) -> dict[int, dict[str, str]]:
-    """Return what a worker says that its lanes do. Raises aiohttp's errors, and ValueError or such where it is none."""
+    """Return the lanes on a worker's page. Raises aiohttp's errors; ValueError, KeyError or TypeError if it is no such page."""
     timeout = aiohttp.ClientTimeout(total=PAGES_SECONDS_MAX)
     async with aiohttp.ClientSession(timeout=timeout) as session, session.get(f"{pages}lanes") as answer:
         answer.raise_for_status()

@@ -14,24 +14,24 @@ AT_WORK = (Phase.RUNNING, Phase.IDLE)
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStands:
-    """What a lane does, and since when (seconds since the epoch)."""
+class LaneActivity:
+    """What a lane is doing, and since when (seconds since the epoch)."""
 
     lane: int
     phase: Phase
     since: float
     detail: str = ""
-    moved: float = 0.0  # when it last ended a batch, or began to have work
+    progressed_at: float = 0.0  # when it last completed a batch, or entered its phase
     halt_reason: str = ""  # HaltReason
-    remedy: str = ""  # what lets it go on
+    remedy: str = ""  # what lets it continue
 
 
 class Readiness:
-    """Remembers each lane's phase. `clock` gives seconds since the epoch."""
+    """Remembers each lane's phase. `clock` returns seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._lanes: dict[int, LaneStands] = {}
+        self._lanes: dict[int, LaneActivity] = {}
 
     def emit(self, event: Event) -> None:
         """Follow an event."""
@@ -39,36 +39,37 @@ class Readiness:
             case PhaseChanged(lane, phase, detail):
                 self._enter(lane, phase, detail)
             case BatchDone(entry):
-                self._moved(entry.lane)
+                self._progressed(entry.lane)
             case Halted(lane, _, remedy, reason) if lane in self._lanes:
                 self._lanes[lane] = replace(self._lanes[lane], halt_reason=reason or "", remedy=remedy)
             case LaneReleased(lane):
                 self._lanes.pop(lane, None)
 
     def _enter(self, lane: int, phase: Phase, detail: str) -> None:
-        """Remember the phase; the time is that of its first mention."""
+        """Remember the phase, and when it was first reported."""
         before = self._lanes.get(lane)
         if before is not None and before.phase is phase:
             if before.detail != detail:
                 self._lanes[lane] = replace(before, detail=detail)
             return
         now = self._clock()
-        self._lanes[lane] = LaneStands(lane, phase, now, detail, now)
+        self._lanes[lane] = LaneActivity(lane, phase, now, detail, now)
 
-    def _moved(self, lane: int) -> None:
+    def _progressed(self, lane: int) -> None:
         before = self._lanes.get(lane)
         if before is not None:
-            self._lanes[lane] = replace(before, moved=self._clock())
+            self._lanes[lane] = replace(before, progressed_at=self._clock())
 
-    def lanes(self) -> list[LaneStands]:
-        """Return what every lane of this worker does, by number."""
+    def lanes(self) -> list[LaneActivity]:
+        """Return what each lane of this worker is doing, by number."""
         return [self._lanes[lane] for lane in sorted(self._lanes)]
 
-    def stalled(self) -> list[LaneStands]:
+    def stalled(self) -> list[LaneActivity]:
         """Return the lanes that have work and make no progress."""
         now = self._clock()
         return [
             lane
             for lane in self.lanes()
-            if lane.phase not in AT_WORK or (lane.phase is Phase.RUNNING and now - lane.moved > STALL_SECONDS)
+            if lane.phase not in AT_WORK
+            or (lane.phase is Phase.RUNNING and now - lane.progressed_at > STALL_SECONDS)
         ]

@@ -1,7 +1,7 @@
 """Faust's Kafka transport for an app whose every process reads all of a topic, from some minutes ago.
 
-Nothing is ever committed: the group is this process's alone and leaves no trace in the broker. Where Faust would
-go to the committed offsets, this goes to the first of the recent minutes. Written against faust-streaming 0.15.
+Nothing is ever committed: the group belongs to this process and leaves no trace in the broker. Where Faust would
+seek to the committed offsets, this seeks to the first of the recent minutes. Written against faust-streaming 0.15.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ RECENT_SECONDS = 15 * 60
 
 
 class RecentThread(AIOKafkaConsumerThread):  # type: ignore[misc] # faust has no types
-    """Runs the consumer: with a client that bootstraps again, and to an orderly end while brokers are away."""
+    """Runs the consumer: with a client that bootstraps again, and stops in order while brokers are away."""
 
     def _create_worker_consumer(self, transport: "RecentTransport") -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

@@ -2,9 +2,9 @@
 
 A batch is one message, or several *parts* where it has more than `PART_ROWS_MAX` rows, which keeps every message
 below Kafka's default limit of 1 MiB whatever is in it. The record's key is the lane in decimal ASCII, so that a
-lane's messages stay in order. A message may come twice: drop repeats by (epoch, lane, batch number, part); a repeat
-carries the same rows in the same parts. A batch without rollup rows (an idle lane's clock, or nothing but malformed
-records) is one message without rows: it moves the lane's clock.
+lane's messages stay in order. A message may arrive twice: drop repeats by (epoch, lane, batch number, part); a repeat
+carries the same rows in the same parts. A batch without rollup rows (an idle lane's watermark, or only malformed
+records) is one message without rows: it advances the lane's watermark.
 
 Bytes of the value, little-endian:
 
@@ -55,7 +55,7 @@ COLUMNS: Final = {
 ROW_BYTES: Final = sum(np.dtype(d).itemsize for d in COLUMNS.values())
 
 PART_ROWS_MAX: Final = 40_000
-"""Rows of a part: 960,000 bytes if nothing can be compressed. Fixed: another number would cut a repeat otherwise."""
+"""Rows of a part: 960,000 bytes if nothing can be compressed. Fixed: with another number a repeat would be split differently."""
 
 EPOCH_BYTES_MAX: Final = 255
 VERSION: Final = 1
@@ -98,7 +98,7 @@ def split(
 ) -> list[RollupsMessage]:
     """Return a batch's messages, at least one: the rows sorted, so that a repeat has the same parts.
 
-    `rollup` has the columns of COLUMNS in any order of rows; other columns are left out.
+    `rollup` has the columns of COLUMNS in any order of rows; other columns are ignored.
     """
     order = np.lexsort(
         [
@@ -167,7 +167,7 @@ def _planes(name: str, values: Any) -> bytes:
 
 
 def _inflate(frame: bytes, size: int) -> bytearray:
-    columns = bytearray(size + 1)  # one more, so that a frame that holds too much shows
+    columns = bytearray(size + 1)  # one byte more, so that a frame with too much is noticed
     try:
         found = cramjam.zstd.decompress_into(frame, columns)
     except cramjam.DecompressionError as error:
@@ -189,17 +189,17 @@ def _columns(data: bytearray, rows: int) -> Rollup:
 
 
 def _check_rows(rollup: Rollup, clock: int) -> None:
-    """Raise where rows are none that a batch can have: what follows relies on them."""
+    """Raise RollupsMessageError for rows that no batch can have: later code relies on them."""
     minute, kind, code = rollup["minute"], rollup["event_type_code"], rollup["class_code"]
     if not len(minute):
         return
     if (minute % 60).any() or np.any(minute[1:] < minute[:-1]):
-        raise RollupsMessageError("minutes that are none, or not in order")
+        raise RollupsMessageError("minutes that are not whole, or not in order")
     if int(minute[-1]) * 1000 > clock + FUTURE_MS_MAX:
         raise RollupsMessageError(f"minute {minute[-1]} is beyond what an event may be at watermark {clock}")
     if not np.isin(kind, list(EventType)).all():
-        raise RollupsMessageError("an event type that there is not")
+        raise RollupsMessageError("an unknown event type")
     if not np.isin(code, [Class.BILLABLE, Class.DUPLICATE, Class.GIVT, Class.SIVT, Class.EXPIRED]).all():
         raise RollupsMessageError("a class that no event has")
     if not rollup["records"].all():
-        raise RollupsMessageError("a row of no records")
+        raise RollupsMessageError("a row without records")

@@ -1,4 +1,4 @@
-"""The lanes as a service of the Faust app: what is made sure of before it starts, its run, and how it ended."""
+"""The lanes as a service of the Faust app: the checks before its start, its run, and its outcome."""
 
 import asyncio
 import os
@@ -34,11 +34,11 @@ from adledger.pipeline.settings import Settings
 T = TypeVar("T")
 
 LEAVE_SECONDS_MAX = 10
-"""Time to leave the group, beyond `revoke_ms_max`; after that the broker notices that this member is gone when its session expires."""
+"""Time to leave the group, in addition to `revoke_ms_max`; after that, the broker drops this member when its session expires."""
 
 
 class LanesService(Service):  # type: ignore[misc] # mode has no types
-    """Runs a worker's lanes. `ready` comes first; `ended` is set when the worker ended without being stopped.
+    """Runs a worker's lanes. Enter `ready` first; `ended` is set when the worker ends without being stopped.
 
     `pages` is the URL of its pages, published in the group's member data; "" where there are none.
     """
@@ -78,7 +78,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Refuse what can't work and make the rest ready, before any loop runs. Raises UsageError, LogError, SinkError."""
+        """Refuse what can't work and prepare the rest, before any loop runs. Raises UsageError, LogError, SinkError."""
         with silent():
             checked = _run_now(require_fit_topics(self._settings, Role.WORKER))
         with _terminable():
@@ -92,7 +92,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         """Begin; the group is joined in the background."""
         loop = type(asyncio.get_running_loop())
         WORKER.info(
-            "a worker of group %s begins; event loop %s.%s",
+            "starting a worker of group %s; event loop %s.%s",
             self._settings.group,
             loop.__module__,
             loop.__name__,
@@ -106,17 +106,17 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             return
         if self._worker is not None:
             self._worker.stop()
-        patience = self._settings.revoke_ms_max / 1000 + LEAVE_SECONDS_MAX
-        _, late = await asyncio.wait([self._run], timeout=patience)
+        seconds_max = self._settings.revoke_ms_max / 1000 + LEAVE_SECONDS_MAX
+        _, late = await asyncio.wait([self._run], timeout=seconds_max)
         for task in late:
-            WORKER.warning("the group could not be left in %d s", patience)
+            WORKER.warning("could not leave the group within %d s", seconds_max)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     def summary(self) -> LedgerSummary | None:
-        """Return the whole ledger's totals where the group has caught up, else None. Raises what ended the worker.
+        """Return the whole ledger's totals where the group has caught up, else None. Raises the error that ended the worker.
 
-        To be called within `ready`, after the loop has ended.
+        Call it within `ready`, after the loop has ended.
         """
         if isinstance(self._error, AdledgerError):
             raise self._error
@@ -130,7 +130,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         return summarize(self._settings, self._server.address, self._worker.records / wall, cpu)
 
     async def _work(self) -> None:
-        assert self._server is not None, "made ready before the start"
+        assert self._server is not None, "`ready` was entered before the start"
         sink = make_sink(self._settings, self._server.address)
         info = WorkerInfo(f"{socket.gethostname()}:{os.getpid()}", self.pages)
         self._source = source = KafkaSource.of(self._settings, WORKER.warning, info)
@@ -142,7 +142,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             emit=self.emit,
             announce=self._announcer.announce,
         )
-        beside = [
+        background = [
             asyncio.create_task(self._server.keep_alive(WORKER.warning)),
             asyncio.create_task(
                 run_hourly(
@@ -155,7 +155,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
         except Exception as error:  # noqa: BLE001 - `summary` raises it, after everything has ended in order
             self._error = error
         finally:
-            for task in beside:
+            for task in background:
                 task.cancel()
             await self._announcer.stop()
             await sink.close()
@@ -163,7 +163,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
 
 
 def _run_now(call: Coroutine[Any, Any, T]) -> T:
-    """Run a call on a separate loop, and leave the current one alone. SIGTERM cancels it, and exits with 0."""
+    """Run a call on a loop of its own. SIGTERM cancels it, and exits with 0."""
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -180,7 +180,7 @@ def _run_now(call: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End quietly on SIGTERM until the loop takes signals over."""
+    """Exit quietly on SIGTERM until the loop handles signals."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""What the agent does with `ad.rollups`, and what the live page says: the publisher monitor, and how far it reads back."""
+"""What the agent does with `ad.rollups`, and what the live page shows: the publisher monitor, and how far back it reads."""
 
 import time
 from collections.abc import Callable
@@ -11,28 +11,28 @@ from adledger.pipeline.control.recent import RECENT_SECONDS
 from adledger.pipeline.control.rollups_message import COLUMNS, RollupsMessageError, decode, encode, split
 from adledger.schemas.wire import EVENT_TIME_MS_MIN
 
-BAD_SAY_SECONDS = 60
-"""Messages that can't be read are counted, and said at most this often."""
+UNREADABLE_LOG_SECONDS = 60
+"""Unreadable messages are counted, and logged at most this often."""
 
 
 class PublisherWatch:
-    """Reads messages into the monitor. `clock` gives seconds since the epoch."""
+    """Reads messages into the monitor. `clock` returns seconds since the epoch."""
 
     def __init__(self, monitor: PublisherMonitor, clock: Callable[[], float] = time.time) -> None:
         self.monitor = monitor
         self.unreadable = 0
         self._clock = clock
         self._since = clock() - RECENT_SECONDS
-        self._said = 0.0
+        self._logged_at = 0.0
 
     def take(self, message: bytes | None) -> None:
-        """Take a message in. One that can't be read is counted: Faust would acknowledge it, raised or not."""
+        """Absorb a message, or count it as unreadable; raising would not help, since Faust acknowledges it in any case."""
         try:
             self.monitor.absorb(decode(message or b""))
         except RollupsMessageError as error:
             self.unreadable += 1
-            if self._clock() >= self._said + BAD_SAY_SECONDS:
-                self._said = self._clock()
+            if self._clock() >= self._logged_at + UNREADABLE_LOG_SECONDS:
+                self._logged_at = self._clock()
                 APP.error("%d messages of ad.rollups could not be read; the last: %s", self.unreadable, error)
 
     def live(self, publisher_id: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class PublisherWatch:
 
 
 def compile_monitor() -> None:
-    """Run the monitor once on a message of no consequence: compiles, or loads what was compiled before."""
+    """Run the monitor once on a dummy message: compiles its kernels, or loads compiled ones."""
     row = {name: [1] for name in COLUMNS} | {"minute": [EVENT_TIME_MS_MIN // 1000]}
     monitor = PublisherMonitor()
     for part in split("", 0, 0, EVENT_TIME_MS_MIN, row):

@@ -1,4 +1,4 @@
-"""Retention against ClickHouse: what there is, and dropping it. Each drop is written to `retention_log` first."""
+"""Retention against ClickHouse: reads what the tables hold, and drops old days. Each drop is written to `retention_log` first."""
 
 # ruff: noqa: S608 - names of tables are ours, the database's is a setting with a pattern
 
@@ -19,7 +19,7 @@ HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 EVERY_SECONDS = 3_600
 
 NO_SIZE_LIMIT = {"max_partition_size_to_drop": 0}
-"""A day of events is more than the 50 GB that ClickHouse drops without asking: that is what we mean to drop."""
+"""ClickHouse refuses to drop more than 50 GB; a day of events may be larger, and is dropped on purpose."""
 
 
 def keep_of(settings: Settings) -> Keep:
@@ -36,7 +36,7 @@ def keep_of(settings: Settings) -> Keep:
 
 
 def lane_clocks(client: QueryClient, tables: TableNames) -> dict[int, int]:
-    """Return lane -> its ledgered clock (ms)."""
+    """Return lane -> its watermark in the ledger (ms)."""
     rows = client.execute(
         f"SELECT lane, toUnixTimestamp64Milli(argMax(clock_after, batch_no)) FROM {tables('ledger')} GROUP BY lane"
     )
@@ -44,7 +44,7 @@ def lane_clocks(client: QueryClient, tables: TableNames) -> dict[int, int]:
 
 
 def partitions(client: QueryClient, settings: Settings) -> list[Partition]:
-    """Return what the protocol's tables hold, a row a day; on a cluster of all shards."""
+    """Return what the protocol's tables hold, by day; on a cluster, on all shards."""
     parts = (
         "system.parts"
         if settings.cluster is None
@@ -71,7 +71,7 @@ async def lanes_at_work(source: Source, lanes: int, known: Mapping[int, int]) ->
 
 
 def carry_out(client: QueryClient, settings: Settings, found: RetentionPlan) -> None:
-    """Drop what a plan names, the ledger's rows last; what is dropped already may be dropped again."""
+    """Drop what a plan names, the ledger's rows last; dropping a day twice is harmless."""
     keep = keep_of(settings)
     where = f"ON CLUSTER {settings.cluster}" if settings.cluster is not None else ""
     for gone in sorted(found.drops, key=lambda p: PROTOCOL_TABLES.index(p.table)):
@@ -100,8 +100,8 @@ async def planned(settings: Settings, address: ServerAddress, source: Source, la
         with connected(address) as client:
             return lane_clocks(client, tables), partitions(client, settings)
 
-    clocks, there = await asyncio.to_thread(read)
-    return plan(clocks, await lanes_at_work(source, lanes, clocks), there, keep_of(settings))
+    clocks, found = await asyncio.to_thread(read)
+    return plan(clocks, await lanes_at_work(source, lanes, clocks), found, keep_of(settings))
 
 
 async def run_once(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> RetentionPlan:
@@ -123,9 +123,9 @@ async def run_hourly(
     lanes: Callable[[], int | None],
     say: Callable[[str], None],
 ) -> None:
-    """Carry out retention every hour, where it is enabled, for as long as it is awaited.
+    """Carry out retention every hour, if it is enabled, until cancelled.
 
-    `lanes` returns how many lanes the log has where this worker is the one to do it (it owns lane 0), else None.
+    `lanes` returns how many lanes the log has if this worker owns lane 0, whose owner runs retention; else None.
     """
     while settings.retention_enabled:
         await asyncio.sleep(EVERY_SECONDS)
@@ -135,7 +135,7 @@ async def run_hourly(
         try:
             done = await run_once(settings, address, source, count)
         except AdledgerError as error:
-            say(f"retention: {error.message}; tried again in an hour")
+            say(f"retention: {error.message}; the next attempt is in an hour")
             continue
         for gone in done.drops:
             say(f"retention: dropped {gone.day} of {gone.table}, {gone.rows:,} rows")

@@ -1,6 +1,6 @@
-"""Which partitions may go: pure, from the lanes' clocks and what the tables hold.
+"""Which partitions may be dropped: pure, from the lanes' watermarks and what the tables hold.
 
-A partition is a day of the *watermark*. It goes when the lane that is furthest behind has left it behind by the
+A partition is a day of the *watermark*. It is dropped when the lane that is furthest behind has passed it by the
 table's retention. So an import of years-old logs keeps its rows, and after an outage nothing is missing: while a lane
 is halted, its watermark does not move, and neither does retention.
 """
@@ -24,20 +24,20 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long tables keep their rows (table -> days), and how much log time (ms) lanes themselves look back."""
+    """How long tables keep their rows (table -> days), and how far back in log time (ms) lanes look."""
 
     days: Mapping[str, int]
     state_ms: int
 
     def milliseconds(self, table: str) -> int:
-        """Return how far (ms) a partition's end must lie behind the clock; `events` at least what lanes rebuild from."""
+        """Return how far (ms) behind the watermark a partition must end; for `events`, at least what lanes rebuild from."""
         kept = self.days[table] * DAY_MS
         return max(kept, self.state_ms + DAY_MS) if table == "events" else kept
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPlan:
-    """What goes. `clock_min` (ms) is that of `lane`, which holds the others back; `blocked` says why nothing goes."""
+    """What to drop. `clock_min` (ms) is the watermark of `lane`, the furthest behind; `blocked`: why nothing is dropped."""
 
     clock_min: int | None
     lane: int | None
@@ -48,7 +48,7 @@ class RetentionPlan:
 def plan(
     clocks: Mapping[int, int], at_work: Collection[int], partitions: Sequence[Partition], keep: Keep
 ) -> RetentionPlan:
-    """Return what may go. `clocks` are lane -> ledgered clock (ms); `at_work` lanes without one that have records to read."""
+    """Return what to drop. `clocks`: lane -> watermark in the ledger (ms); `at_work`: lanes without one that have records to read."""
     if not clocks:
         return RetentionPlan(None, None, (), "the ledger is empty")
     lane = min(clocks, key=lambda number: (clocks[number], number))
@@ -56,7 +56,7 @@ def plan(
     if at_work:
         first = min(at_work)
         return RetentionPlan(
-            clock, lane, (), f"lane {first} has records to read and no ledger row: its clock is not known"
+            clock, lane, (), f"lane {first} has records to read and no ledger row: its watermark is not known"
         )
     drops = [p for p in partitions if _end_ms(p.day) <= clock - keep.milliseconds(p.table)]
     return RetentionPlan(clock, lane, sorted(drops, key=lambda p: (p.day, p.table)), "")

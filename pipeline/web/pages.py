@@ -10,7 +10,7 @@ from faust.web import Request, Response, View
 
 from adledger import __version__
 from adledger.pipeline.control.metrics import LaneMetrics
-from adledger.pipeline.control.readiness import LaneStands, Readiness
+from adledger.pipeline.control.readiness import LaneActivity, Readiness
 from adledger.pipeline.control.watch import PublisherWatch
 
 PUBLISHER_ID_MAX = 2**32 - 1
@@ -110,7 +110,7 @@ def publisher_number(text: str) -> int | None:
     return number if number <= PUBLISHER_ID_MAX else None
 
 
-def _lane(lane: LaneStands) -> dict[str, object]:
+def _lane(lane: LaneActivity) -> dict[str, object]:
     since = datetime.fromtimestamp(lane.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "lane": lane.lane, "phase": lane.phase, "since": since, "detail": lane.detail,

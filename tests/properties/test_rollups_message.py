@@ -83,7 +83,7 @@ def test_the_error_names_the_cause(change, words):
         ((5, MINUTE + 360, 1, 1, 7, 2, 9), "beyond"),
         ((5, MINUTE, 3, 1, 7, 2, 9), "event type"),
         ((5, MINUTE, 1, 6, 7, 2, 9), "class"),
-        ((5, MINUTE, 1, 1, 7, 0, 9), "no records"),
+        ((5, MINUTE, 1, 1, 7, 0, 9), "without records"),
     ],
 )
 def test_rows_that_no_batch_has_are_refused(row, words):

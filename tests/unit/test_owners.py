@@ -123,7 +123,7 @@ async def test_another_machines_loopback_is_not_queried_here():
         own = WorkerInfo(f"{socket.gethostname()}:4121", here)
         ours = await owners._lanes_of(GroupMember("adledger", "/127.0.0.1", (2,), own))
     assert (elsewhere[2].phase, ours[2].phase) == ("", "rebuilding")
-    assert "from its own machine only" in elsewhere[2].detail
+    assert "only from its own machine" in elsewhere[2].detail
     assert "web_host" in elsewhere[2].detail
 
 
