@@ -73,7 +73,11 @@ async def made(three: LocalCluster) -> KafkaLog:
     await admin.start()
     try:
         copies = {p: [OLD, NEW] for p in range(log.partitions)}
-        settings = {"message.timestamp.type": "CreateTime", "unclean.leader.election.enable": "true"}
+        settings = {
+            "message.timestamp.type": "CreateTime",
+            "retention.ms": "-1",
+            "unclean.leader.election.enable": "true",
+        }
         await admin.create_topics(
             [NewTopic(t, -1, -1, replica_assignments=copies, topic_configs=settings) for t in log.topics]
         )

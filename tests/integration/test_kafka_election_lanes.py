@@ -10,6 +10,8 @@ import pytest
 
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.lanes import worker as worker_module
+from adledger.pipeline.log.kafka_admin.failures import connected
+from adledger.pipeline.log.kafka_admin.group_facts import describe_group
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.schemas.classes import Class
 from adledger.sinks.embedded.launch import EmbeddedServer
@@ -70,6 +72,8 @@ class Rewritten:
 
 async def group_on(three: LocalCluster, node: int) -> str:
     """Return the name of a group that this broker coordinates."""
+    async with connected({"bootstrap_servers": three.servers.split(",")}) as client:
+        await describe_group(client, "any")  # the brokers create their offsets topic for the first one
     for number in range(1_000):
         if await coordinator(three.servers, f"group-{number}") == node:
             return f"group-{number}"
@@ -133,8 +137,8 @@ async def rewritten(three: LocalCluster, server: EmbeddedServer, folder: Path) -
 async def test_every_lane_halts_and_goes_on_by_its_override(
     three: LocalCluster, server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each lane names what was replaced and halts. By override the replaced offsets are rows of class lost, everything
-    after them is billed, and the ledger accounts for each record that the log has.
+    """Each lane names what was replaced and halts. By override as many records as were replaced are of class lost, and
+    everything after them is billed.
     """
     monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.1)
     async with rewritten(three, server, tmp_path) as found:
@@ -153,7 +157,7 @@ async def test_every_lane_halts_and_goes_on_by_its_override(
             await asyncio.sleep(LOOK_SECONDS)
         report = await asyncio.to_thread(checked, found.deployment)
         assert report.totals.records[Class.LOST] == found.replaced
-        assert report.totals.records_received - report.totals.records[Class.LOST] == found.in_log
+        assert report.totals.records_received == found.in_log, "as many as were replaced were read before"
 
 
 async def test_control_without_epochs_records_are_never_billed(
