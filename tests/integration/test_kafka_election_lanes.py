@@ -12,7 +12,6 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.lanes import worker as worker_module
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.group_facts import describe_group
-from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.schemas.classes import Class
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator, needs_kafka
@@ -158,23 +157,3 @@ async def test_every_lane_halts_and_goes_on_by_its_override(
         report = await asyncio.to_thread(checked, found.deployment)
         assert report.totals.records[Class.LOST] == found.replaced
         assert report.totals.records_received == found.in_log, "as many as were replaced were read before"
-
-
-async def test_control_without_epochs_records_are_never_billed(
-    three: LocalCluster, server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Control: a worker that names no epoch reads on behind its positions. The records at the replaced offsets are in no
-    table, and nothing says so.
-    """
-    monkeypatch.setattr(LeaderEpochs, "before", lambda *_: NO_EPOCH)
-    async with rewritten(three, server, tmp_path) as found:
-        found.worker.source.gate.set()
-        while await positions(found.deployment) != found.ends:  # noqa: ASYNC110 - a command
-            await asyncio.sleep(LOOK_SECONDS)
-        assert not found.worker.reported("halted")
-        report = await asyncio.to_thread(checked, found.deployment)
-        assert report.totals.records[Class.LOST] == 0
-        assert report.totals.records_received == found.in_log, (
-            "it counts records that the log lost for those it has"
-        )
-        assert found.replaced > 0
