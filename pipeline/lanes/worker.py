@@ -1,7 +1,6 @@
 """A worker: joins the group, runs a lane for each assignment, and ends on `stop` or when the group has caught up."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -160,7 +159,7 @@ class Worker:
 
     async def _end(self, lanes: Collection[int]) -> None:
         ending = [self._owned.pop(lane) for lane in lanes if lane in self._owned]
-        began = time.monotonic()
+        began = asyncio.get_running_loop().time()
         for owned in ending:
             owned.stop()
         tasks = [owned.task for owned in ending if owned.task is not None]
@@ -176,7 +175,7 @@ class Worker:
                 self._runner.errors.pop(owned.assignment.lane, None)
         if ending:
             given = _sorted(owned.assignment.lane for owned in ending)
-            self._emit(LanesRevoked(given, _sorted(self._owned), time.monotonic() - began))
+            self._emit(LanesRevoked(given, _sorted(self._owned), asyncio.get_running_loop().time() - began))
 
     def _make_runner(self, ports: Ports) -> LaneRunner:
         catch_up = self._catch_up.result() if self._catch_up is not None else None

@@ -90,6 +90,17 @@ def _compare(table: str, lane: int, batch_no: int, wanted: list[Row], found: lis
         )
 
 
+def _read_before(entry: LedgerEntry, topic: int, log: Partition) -> bool:
+    """Whether the ledger row names a leader before the last one, for offsets that the last one replaced.
+
+    Where they held no records, nothing in the other tables says so.
+    """
+    for r, epoch in zip(entry.ranges, entry.leader_epochs, strict=False):
+        if r.topic == topic and r.start < r.end > log.epochs[-1]:
+            return 0 <= epoch < len(log.epochs) - 1
+    return False
+
+
 class _Lane:
     """A lane's expected tables, batch by batch."""
 
@@ -184,10 +195,15 @@ class _Lane:
 
     def _is_of_the_past(self, entry: LedgerEntry, topic: int, log: Partition, offsets: range) -> bool:
         """Whether a batch has records that others have replaced since; no other may follow on it."""
-        past = entry.batch_no <= log.past_batches or any(
-            offset in log.lost
-            and log.lost[offset].log_time == self._written.get((self._lane, entry.batch_no, topic, offset))
-            for offset in offsets
+        past = (
+            entry.batch_no <= log.past_batches
+            or _read_before(entry, topic, log)
+            or any(
+                offset in log.lost
+                and log.lost[offset].log_time
+                == self._written.get((self._lane, entry.batch_no, topic, offset))
+                for offset in offsets
+            )
         )
         if past and offsets.stop > log.epochs[-1]:
             self._past_of[topic] = entry.batch_no

@@ -155,6 +155,7 @@ class KafkaReader:
                 rewritten[name] = FROM_THE_FIRST
                 continue
             if for_code(answer.error_code) in UNREADABLE:
+                await self._same_topics(lane)  # a topic that is being deleted is answered for alike
                 raise self._unreadable(lane, name, positions[name], answer.error_code)
             self._check(answer.error_code, f"{name}-{lane}", positions[name])
             if answer.diverges_at is not None:
