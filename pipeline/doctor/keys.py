@@ -95,7 +95,7 @@ def findings(sample: KeySample) -> Iterator[Finding]:
         reasons = ", ".join(f"{name} {count}" for name, count in sample.malformed.most_common(3))
         yield _finding(
             sample, malformed, f"are malformed ({reasons})",
-            "adledger dead-letters shows what workers refused, with their bytes; fix the producer according to the contract (schemas/wire.py)",
+            "adledger dead-letters shows what workers refused, with their bytes; fix the producer according to the contract (docs/events.md)",
         )  # fmt: skip
 
 
