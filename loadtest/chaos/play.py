@@ -43,6 +43,16 @@ class Play:
         self.until(lambda: bool(self.working()), "a worker that owns lanes")
         return self.rng.choice(self.working())
 
+    def everyone_works(self) -> bool:
+        """Whether every worker owns lanes, as far as they go round, and each lane has one owner.
+
+        Before that the group is still rebalancing, and the next fault would be seen by workers that lose their lanes.
+        """
+        owned = [worker.lanes() for worker in self.deployment.workers]
+        lanes = frozenset().union(*owned)
+        busy = sum(bool(own) for own in owned)
+        return sum(map(len, owned)) == len(lanes) > 0 and busy == min(len(owned), len(lanes))
+
     def until(self, what: Callable[[], bool], expected: str, seconds_max: float = 90.0) -> float:
         """Wait as `waiting.until` does, and restart workers that die meanwhile."""
 
