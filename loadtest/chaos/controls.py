@@ -47,6 +47,8 @@ def _blind_retry() -> None:
         records: OrderedRecords,  # noqa: ARG001 - Settlement's signature
         leader_epochs: tuple[int, ...],  # noqa: ARG001
         compute: Callable[[], Awaitable[Computed]],
+        *,
+        unwritten: bool = False,  # noqa: ARG001
     ) -> Settled:
         delivery = self._delivery
         return Settled(await delivery.write(await delivery.intend(intent), await compute()), None)
