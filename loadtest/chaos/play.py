@@ -81,11 +81,16 @@ class Play:
         return any((doubt.lane, doubt.batch_no) == (insert.lane, insert.batch_no) for doubt in doubts)
 
     def caught_up(self, records: int, seconds_max: float = CAUGHT_UP_SECONDS_MAX) -> float:
-        """Wait until `records` records are in the ledger, and return the seconds that took. Raises NotSeen."""
+        """Wait until `records` records are in the ledger, and return the seconds that took. Raises NotSeen.
+
+        Then until every worker owns lanes, so that no rebalance of one fault is under way in the next.
+        """
         tables = self.deployment.tables
-        return self.until(
+        seconds = self.until(
             lambda: (tables.records() or 0) >= records, f"{records:,} records in the ledger", seconds_max
         )
+        self.until(self.everyone_works, "lanes of every worker")
+        return seconds
 
     def check_on(self) -> None:
         """Restart workers that died, and record their deaths. Raises AdledgerError: no traffic."""

@@ -185,7 +185,6 @@ class _Course:
         recovery: float | None = None
         try:
             recovery = round(self.play.caught_up(self.play.traffic.records), 2)
-            self.play.until(self.play.everyone_works, "lanes of every worker")
         except NotSeen as error:
             held, seen = held and not effect, f"{seen}; {error.message}"
         return FaultDone(kind, round(at, 2), round(ended, 2), effect, held, seen, recovery)
