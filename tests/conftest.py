@@ -9,6 +9,7 @@ from hypothesis import settings
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
 from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from adledger.pipeline.lanes import doubt, lane
 from tests.support.clickhouse_servers import OWN, running_server
 from tests.support.services import missing
 
@@ -47,3 +48,12 @@ def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clic
     with running_server(OWN, tmp_path_factory.mktemp("clickhouse-server")) as server:
         assert isinstance(server, ClickHouseServer)
         yield server
+
+
+@pytest.fixture(scope="module")
+def without_pauses() -> Iterator[None]:
+    """Let lanes wait for nothing: the tests' server clock advances at each reading, and their log is complete."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
+        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
+        yield

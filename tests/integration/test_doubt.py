@@ -13,7 +13,6 @@ from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown, LaneHalted, SinkUnavailable
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
@@ -30,6 +29,8 @@ from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
 from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.sink import Columns, Stamp
+
+pytestmark = pytest.mark.usefixtures("without_pauses")
 
 MODEL = TrafficModel(
     seed=11, events=900, partitions=1, duration_hours=30, duplicate_share=0.1, malformed_share=0.05
@@ -143,15 +144,6 @@ class FateOf(Fates):
 
     def next_fate(self, table: str, stamp: Stamp) -> str:
         return super().next_fate(table, stamp) if (table, stamp.batch_no) == self._where else OK
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_pauses() -> Iterator[None]:
-    """Advance the server's clock at each reading; the log is complete from the start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
-        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adledger.pipeline.errors import LaneHalted
-from adledger.pipeline.lanes import compute, doubt, intent, lane
+from adledger.pipeline.lanes import compute, doubt, intent
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.ledger.check import StoredEntry, check_entry
 from adledger.pipeline.log.files import FilesLogWriter, Manifest
@@ -32,6 +32,8 @@ from tests.integration.test_doubt import (
     Runs,
 )
 from tests.support.wire_texts import IMPRESSION, LOG_TIME
+
+pytestmark = pytest.mark.usefixtures("without_pauses")
 
 BATCH_ROWS = 4
 REFUSED_BEFORE = {
@@ -61,15 +63,6 @@ class OneByOne(Runs):
     """Workers whose batches are those above."""
 
     limits = replace(LIMITS, batch=BatchLimits(BATCH_ROWS, 1 << 24, 10))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting() -> Iterator[None]:
-    """Advance the server's clock at each reading; the log is complete from the start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
-        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import pytest
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.rules_in_force import Loading, RulesInForce
 from adledger.pipeline.lists.publishers import PublisherSnapshot
@@ -29,6 +28,8 @@ from tests.integration.test_doubt import CRASH_AFTER, CRASH_BEFORE, FateOf, Fate
 from tests.integration.test_rules_restart import MODEL, RULES
 from tests.support.rule_sets import rule_set
 from tests.support.rule_store import MemoryRules
+
+pytestmark = pytest.mark.usefixtures("without_pauses")
 
 PUBLISHED_AFTER = 3
 """The batch after whose ledger row something is published."""
@@ -110,15 +111,6 @@ class Published(Runs):
         return [
             r for s, b in self.sink.tables["events"] if s.batch_no == batch_no for r in b["reasons"].tolist()
         ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_pauses() -> Iterator[None]:
-    """Advance the server's clock at each reading; the log is complete from the start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
-        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from adledger.loadtest.traffic.model import Scenario, TrafficModel
 from adledger.loadtest.traffic.write import write_traffic
 from adledger.pipeline.importing.run import open_log
-from adledger.pipeline.lanes import doubt, lane
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.windows import WINDOWED
@@ -29,6 +27,8 @@ from tests.integration.test_doubt import (
     assert_as_undisturbed,
 )
 from tests.support.rule_sets import rule_set
+
+pytestmark = pytest.mark.usefixtures("without_pauses")
 
 ATTACKS = ("double_click", "click_flood", "injected_click", "carrier_nat", "datacentre_bot")
 MODEL = TrafficModel(
@@ -49,15 +49,6 @@ class Evaluated(Runs):
     """Workers whose lanes evaluate by the rules."""
 
     evaluator = RuleEvaluator(RULES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_pauses() -> Iterator[None]:
-    """Advance the server's clock at each reading; the log is complete from the start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doubt, "CLOCK_POLL_SECONDS_MAX", 0.0)
-        patch.setattr(lane, "FETCH_WAIT_MS_MAX", 0)
-        yield
 
 
 @pytest.fixture(scope="module")
