@@ -60,7 +60,7 @@ def _is_address(text: str) -> bool:
 
 
 _BOOLEAN = FieldRule((bool,), "true or false", lambda _: True, required=False)
-_TRUNCATED = FieldRule((str,), "a string", is_unicode)
+_TRUNCATED = FieldRule((str,), "a string of whole Unicode characters", is_unicode)
 
 FIELDS: Mapping[str, FieldRule] = {
     "event_type": FieldRule(
