@@ -101,7 +101,7 @@ EXPLAINED = {
     ),
     "id of 22 letters": (text_of(wt.IMPRESSION, event_id="€" * 22), "event_id", '"' + "€" * 22 + '" (66 bytes)', "a string of 1 to 64 bytes"),
     "half a pair": (
-        raw(wt.IMPRESSION, "page_url", rb'"a\ud83d"'), "page_url", '"a\\ud83d" (4 bytes) (half of a surrogate pair)', "a string",
+        raw(wt.IMPRESSION, "page_url", rb'"a\ud83d"'), "page_url", '"a\\ud83d" (4 bytes) (half of a surrogate pair)', "a string of whole Unicode characters",
     ),
     "control characters": (text_of(wt.IMPRESSION, ip='\x1b[31m"\u202e'), "ip", '"\\x1b[31m\\"\\u202e" (9 bytes)', "an IPv4 or IPv6 address"),
     "seconds": (
