@@ -64,7 +64,7 @@ simulate-nightly: $(READY)
 	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 99999)) --processes $$(getconf _NPROCESSORS_ONLN)
 	@$(BIN)/python -m tests.simulation --seeds $(NIGHT)..$$(($(NIGHT) + 19999)) --processes $$(getconf _NPROCESSORS_ONLN) --overwrites
 
-## chaos: real servers and workers under every fault we know, while traffic with known ground truth flows; 6 minutes at most
+## chaos: real servers and workers under every fault we know, while traffic with known ground truth flows; about 7 minutes
 .PHONY: chaos
 chaos: $(READY)
 	@$(BIN)/adledger chaos $(ARGS)
