@@ -1,7 +1,7 @@
-"""The reasons for which a lane halts, and the way out of each: the one list of them.
+"""Every reason for which a lane halts, and the way out of each.
 
-Error, event log, `adledger lane status` and docs/operations.md name a reason by its value, which is a stored name. What is
-not here is no halt: while ClickHouse or the brokers are away or refuse, lanes retry for as long as it takes.
+Errors, the event log, `adledger lane status` and docs/operations.md name a reason by its value, which is a stored name.
+Nothing else halts a lane: while ClickHouse or the brokers are unavailable or refuse, lanes retry without limit.
 """
 
 from collections.abc import Mapping
@@ -36,10 +36,11 @@ SKIP, RESOLVE, REPARTITION = "skip", "resolve", "repartition"
 
 @dataclass(frozen=True, slots=True)
 class WayOut:
-    """What a reason means, and what lets the lane go on.
+    """What was found, and what lets the lane go on.
 
-    `command` of `adledger lane` overrides ("": no override would be right, `does` is the remedy); `to`: the operator names
-    the place with --to. `passes`: it may pass, so the lane starts again some times before it halts.
+    `command` is the command of `adledger lane` that overrides; "" if no override would be right, and then `does` is the
+    remedy. `to`: the operator names the position with --to. `passes`: the cause may pass, so the lane restarts a few
+    times before it halts.
     """
 
     found: str
@@ -59,7 +60,7 @@ class WayOut:
 WAYS_OUT: Mapping[HaltReason, WayOut] = {
     HaltReason.OFFSETS_GONE: WayOut(
         "retention removed records before the lane had read them", SKIP,
-        "counts exactly what is gone as lost",
+        "counts exactly the offsets that are gone as lost",
     ),
     HaltReason.LOG_TRUNCATED: WayOut(
         "the log ends before the ledger does", SKIP,
@@ -70,23 +71,23 @@ WAYS_OUT: Mapping[HaltReason, WayOut] = {
         "removes the batch's rows, if any, and reads on where the ledger ends", passes=True,
     ),
     HaltReason.RECORDS_REPLACED: WayOut(
-        "the log was truncated and has grown again: it holds other records than the ledger", SKIP,
+        "the log was truncated and has grown again, with other records than the ledger's", SKIP,
         "continues after them, in a new epoch, and counts their offsets as lost",
     ),
     HaltReason.TOPIC_RECREATED: WayOut(
         "a topic was deleted and created again", SKIP,
-        "reads the new topic from its first offset, in a new epoch; workers that run must be started again",
+        "reads the new topic from its first offset, in a new epoch; running workers must be restarted",
     ),
     HaltReason.PARTITIONS_ADDED: WayOut(
         "the topics have a multiple of the ledger's partitions", REPARTITION,
-        "switches all lanes, with their windows; workers that run must be started again",
+        "switches all lanes, with their windows; running workers must be restarted",
     ),
     HaltReason.PARTITIONS_UNRELATED: WayOut(
         "the topics have another number of partitions, not a multiple", SKIP,
-        "switches the lane without the windows of its new users, so that what is sent again may be billed again",
+        "switches the lane without the windows of its new users, so that repeated events may be billed again",
     ),
     HaltReason.COMMITS_DISAGREE: WayOut(
-        "the group's commits do not fit the ledger: they expired, were reset, or belong to another database", RESOLVE,
+        "the group's commits do not match the ledger: they expired, were reset, or belong to another database", RESOLVE,
         "continues where the ledger ends",
     ),
     HaltReason.COMMITS_UNREADABLE: WayOut(
@@ -106,7 +107,7 @@ WAYS_OUT: Mapping[HaltReason, WayOut] = {
         "removes them, and the batch is written again",
     ),
     HaltReason.ROWS_UNVERIFIED: WayOut(
-        "the rows of an intended batch are of records that the log no longer has, or that can't be read", RESOLVE,
+        "an intended batch has rows of records that the log no longer has, or that can't be read", RESOLVE,
         "removes them, and the batch is cut again",
     ),
     HaltReason.BATCH_UNREADABLE: WayOut(
@@ -127,10 +128,10 @@ WAYS_OUT: Mapping[HaltReason, WayOut] = {
 def override_command(reason: HaltReason, lane: int, to: Mapping[str, int] | None = None) -> str:
     """Return the command that shows the override for a lane, complete except for the deployment's flags.
 
-    `to`: topic -> the offset to go on at; None: the operator has to find it.
+    `to`: topic -> the offset at which to go on; None if the operator has to find it.
     """
     pattern = WAYS_OUT[reason].pattern(str(lane))
     if to:
-        places = " ".join(f"--to {topic}={offset}" for topic, offset in to.items())
-        pattern = pattern.replace("--to TOPIC=OFFSET", places)
+        positions = " ".join(f"--to {topic}={offset}" for topic, offset in to.items())
+        pattern = pattern.replace("--to TOPIC=OFFSET", positions)
     return f"{pattern} --reason TEXT --dry-run"

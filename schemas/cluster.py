@@ -1,7 +1,7 @@
-"""What migrating with a cluster needs of a server, asked before the first statement: each lack by its name.
+"""Checks before the first migration that a server has what a cluster needs, and names everything that is missing.
 
-ON CLUSTER goes through a queue in Keeper, and Replicated tables are named by macros: without one of these a migration
-breaks off in its first statement, with an error that names none of them.
+ON CLUSTER uses a queue in Keeper, and Replicated tables get their paths from macros. Without one of them a migration
+fails in its first statement, with an error that names none of them.
 """
 
 from typing import Any, Protocol
@@ -13,15 +13,15 @@ MACROS = ("shard", "replica")
 _NO_TABLE, _NO_ELEMENT = 60, 139
 
 
-class Asked(Protocol):
-    """What asking needs of clickhouse-driver's client."""
+class StatementClient(Protocol):
+    """What the checks need from clickhouse-driver's client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
         """Run a query and return its rows."""
 
 
-def check_cluster(client: Asked, cluster: str) -> None:
-    """Raise SinkError naming all that the server lacks for ON CLUSTER statements and Replicated tables."""
+def check_cluster(client: StatementClient, cluster: str) -> None:
+    """Raise SinkError naming everything that the server lacks for ON CLUSTER statements and Replicated tables."""
     lacking = missing_for_cluster(client, cluster)
     if lacking:
         raise SinkError(
@@ -31,7 +31,7 @@ def check_cluster(client: Asked, cluster: str) -> None:
         )
 
 
-def missing_for_cluster(client: Asked, cluster: str) -> list[str]:
+def missing_for_cluster(client: StatementClient, cluster: str) -> list[str]:
     """Return what the server lacks, each with where it is configured."""
     lacking = []
     clusters = {str(name) for (name,) in client.execute("SELECT DISTINCT cluster FROM system.clusters")}
@@ -47,7 +47,7 @@ def missing_for_cluster(client: Asked, cluster: str) -> list[str]:
     return lacking
 
 
-def _answers(client: Asked, query: str) -> bool:
+def _answers(client: StatementClient, query: str) -> bool:
     """Return whether the server has the table and the feature behind it."""
     try:
         client.execute(query)

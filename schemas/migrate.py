@@ -1,8 +1,7 @@
 """Table migrations: numbered SQL files, applied in order, once each, recorded in `schema_migrations`.
 
-A file may hold several statements; each can run again without harm (a test checks it), so that an interrupted
-migration, or two workers that migrate at once, end with the same tables. A file that was applied is never
-edited: a change is a new file.
+A file may hold several statements. Each can run again without harm (a test checks it), so that an interrupted
+migration, or two workers that migrate at once, end with the same tables. Never edit a released file: add a new one.
 """
 
 import hashlib
@@ -38,7 +37,7 @@ class MigrationClient(Protocol):
     """What migrating needs from clickhouse-driver's client."""
 
     def execute(self, query: str, params: Any = None, **options: Any) -> Any:
-        """Run one statement; the rows of a SELECT, or insert `params`."""
+        """Run one statement, or insert `params`; returns the rows of a SELECT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def migrate(
 
 
 def bootstrap(target: Target) -> list[str]:
-    """Return the statements that stand before every migration: the database and the record of migrations."""
+    """Return the statements that run before every migration: the database and the record of migrations."""
     return render("CREATE DATABASE IF NOT EXISTS {database} {on_cluster};" + _RECORD, target)
 
 

@@ -1,6 +1,6 @@
-"""Who may do what with which table: one source for the SQL, for users.xml, and for what `doctor` asks after.
+"""Who may do what with which table: one source for the SQL, for users.xml, and for what `doctor` checks.
 
-A new table or view is added to ACCESS with its migration; a test fails until it is.
+Add a new table or view to ACCESS together with its migration; a test fails until it is there.
 """
 
 import re
@@ -13,7 +13,7 @@ WRITER, BILLING, FRAUD, OPERATOR, PUBLISHER = (
 )  # fmt: skip
 
 ROLES: Mapping[str, str] = {
-    WRITER: "workers, and the retention job: writes batches and reads its own state back; makes no table",
+    WRITER: "workers, and the retention job: writes batches and reads its own state back; creates no table",
     BILLING: "invoices: rollups and the ledger; no users, addresses or raw events",
     FRAUD: "investigations: reads everything, dead letters' bytes too; writes nothing",
     OPERATOR: "lane overrides, rule sets and publishers: sees counts, positions and digests, no raw events",
@@ -25,7 +25,7 @@ SELECT, INSERT = "SELECT", "INSERT"
 CLEAR = "ALTER DELETE"
 """Removes what a lane override names, and the days that retention drops."""
 
-PLACES = "SELECT(lane, batch_no, send_by, topic, offset, log_time, lane_clock)"
+POSITION = "SELECT(lane, batch_no, send_by, topic, offset, log_time, lane_clock)"
 """A record's position in the log, and nothing of its content."""
 
 _READ = (SELECT,)
@@ -33,8 +33,8 @@ _WRITTEN = (SELECT, INSERT)
 _ALL_READERS = {BILLING: _READ, FRAUD: _READ, OPERATOR: _READ}
 
 ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "events": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (PLACES, "SELECT(id_hash)")},
-    "dead_letters": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (PLACES, "SELECT(records)")},
+    "events": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (POSITION, "SELECT(id_hash)")},
+    "dead_letters": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (POSITION, "SELECT(records)")},
     "rollup_minute": {WRITER: (SELECT, INSERT, CLEAR), **_ALL_READERS, PUBLISHER: _READ},
     "ledger": {WRITER: _WRITTEN, **_ALL_READERS},
     "user_agents": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ},
@@ -64,7 +64,7 @@ SYSTEM: Mapping[str, tuple[str, ...]] = {
     "system.processes": (WRITER, OPERATOR),
     "system.parts": (WRITER,),
 }
-"""System table -> the roles that read it: a server may be set to want a grant for these too."""
+"""System table -> the roles that read it: a server may be configured to require a grant for these too."""
 
 SHARDED = frozenset(
     {"events", "dead_letters", "rollup_minute", "ledger", "user_agents", "pages", "retention_log"}
@@ -122,9 +122,9 @@ def roles_with(privileges: str, table: str) -> list[str]:
     return [role for role in ROLES if role in granted and _covers(granted[role], wanted)]
 
 
-def grant_remedy(said: str) -> str:
+def grant_remedy(message: str) -> str:
     """Return what to do about a missing grant: a role of `adledger roles` that has it, or the grant alone."""
-    lacking = _LACKING.search(said)
+    lacking = _LACKING.search(message)
     if lacking is None:
         return "use a user that may do this: `adledger roles sql` prints the roles"
     user, grant = lacking["user"], lacking["grant"]
@@ -165,7 +165,7 @@ def _granted(role: str, target: RoleTarget) -> Iterator[tuple[str, tuple[str, ..
 
 
 def sql(target: RoleTarget) -> list[str]:
-    """Return the statements that make the roles and what they are granted; running them again changes nothing."""
+    """Return the statements that create the roles and grant their privileges; running them again changes nothing."""
     everywhere = f" ON CLUSTER {target.cluster}" if target.cluster is not None else ""
     statements = []
     for role, purpose in ROLES.items():

@@ -1,4 +1,4 @@
-"""The columns that workers write, table by table; the SQL in `migrations/` must say the same (a test compares).
+"""The columns that workers write, table by table; the SQL in `migrations/` must match (a test compares them).
 
 `lane`, `batch_no`, `send_by` (the stamp) are in every protocol table; the sink adds them.
 Types are numpy's: "O" is bytes, and "[u1]" a list of them in each row.

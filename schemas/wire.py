@@ -1,7 +1,6 @@
 """The wire contract with producers (docs/events.md): topics, limits, event types, and what makes a record malformed.
 
-Numbers in this file are stored in tables. They are fixed: never change one, never reuse one for
-something else.
+Numbers in this file are stored in tables: never change one, and never reuse one for something else.
 """
 
 from enum import IntEnum
@@ -11,9 +10,9 @@ TOPIC_CLICKS = "ad.clicks"
 
 RECORD_BYTES_MAX = 16 * 1024
 BATCH_BYTES_MAX = 64 * 1024 * 1024
-"""Bytes of one record batch's records, decompressed: 1 MB of compressed JSON has 3 to 25 MB. Larger ones are dead letters."""
+"""Bytes of one record batch's records, decompressed: 1 MB of compressed JSON becomes 3 to 25 MB. Larger ones are dead letters."""
 BATCH_RECORDS_MAX = 1 << 18
-"""Records of one record batch: more than BATCH_BYTES_MAX holds of honest ones."""
+"""Records of one record batch: more than BATCH_BYTES_MAX has room for, if each is an event."""
 DEAD_LETTER_BYTES_MAX = 64 * 1024
 """Bytes of a value, a key, or a record batch (from its header on) that a dead letter keeps. The log has the rest."""
 NESTING_DEPTH_MAX = 64
@@ -52,7 +51,7 @@ class Malformed(IntEnum):
     REPEATED_KEY = 6  # a key appears twice in the (top-level) object
     MISSING_FIELD = 7  # a required field is absent
     WRONG_TYPE = 8  # a field has another JSON type than the contract's
-    OUT_OF_RANGE = 9  # a number, text, length, enum, currency, country or address outside the contract
+    OUT_OF_RANGE = 9  # a number, string, length, enum, currency, country or address outside the contract
     WRONG_TOPIC = 10  # an event of the other kind's topic
     FROM_THE_FUTURE = 11  # event_time more than FUTURE_MS_MAX after its log time
     REJECTED_EARLIER = 12  # an earlier release rejected it in a batch that was already under way
@@ -70,12 +69,12 @@ class Flag(IntEnum):
     TEST = 3
     MISROUTED = 4
     KEYED_BY_IP = 5  # user_id was empty
-    UA_TRUNCATED = 6  # user_agent had more than USER_AGENT_BYTES_MAX bytes; the rest is gone
+    UA_TRUNCATED = 6  # user_agent had more than USER_AGENT_BYTES_MAX bytes; the rest is not stored
     PAGE_TRUNCATED = 7  # page_url had more than PAGE_URL_BYTES_MAX
 
 
 def currency_code(text: str) -> int:
-    """Return the stored number of a three-capital currency: base 26, AAA = 1; 0 is none."""
+    """Return the stored number of a currency's three capitals: base 26, AAA = 1; 0 is none."""
     a, b, c = (ord(ch) - 65 for ch in text)
     return (a * 26 + b) * 26 + c + 1
 

@@ -1,8 +1,8 @@
-"""A column that was read, as the array that its ClickHouse type declares.
+"""Turns a column read from ClickHouse into the array that its type declares.
 
 ClickHouse sends a column sparse where most of a part's values are the default, and clickhouse-driver returns such a
-column as a Python list even where numpy was asked for. A list compares with a number as a whole: `column == 1` is
-False and no array, and a reader that indexes with it finds no row. So no column reaches a caller without passing here.
+column as a Python list even where numpy was requested. Comparing a list with a number yields one boolean instead of an
+array: `column == 1` is False, and indexing with it selects no row. So every column passes through here.
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ DTYPES: dict[str, str] = {
     "Float64": "f8",
     "Bool": "?",
 }  # fmt: skip
-"""ClickHouse type -> dtype of its array. No strings: as numpy's the driver drops their trailing zero bytes."""
+"""ClickHouse type -> dtype of its array. No strings: in numpy arrays the driver drops their trailing zero bytes."""
 
 
 def column_array(values: Any, name: str, type_name: str) -> AnyArray:
     """Return a column's values as an array of the dtype that its type declares.
 
-    Raises SinkError where the type is none of DTYPES: a query that expects arrays converts on the server.
+    Raises SinkError for a type that is not in DTYPES: a query that expects arrays must convert on the server.
     """
     dtype = DTYPES.get(type_name)
     if dtype is None:

@@ -1,4 +1,4 @@
-"""One insert as a block of columns: complete, of the right types, in one partition. Checked before it is sent."""
+"""Builds the block of one insert; checks that it is complete, of the right types and in one partition."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ Block = dict[str, Any]
 def protocol_block(table: str, columns: Columns, stamp: Stamp) -> Block:
     """Return the rows of `columns`, stamped, as they are stored.
 
-    Raises ValueError where a column is missing, unknown or of another length, does not fit its type, or where the
-    rows lie in more than one partition (day of the watermark): such an insert would be several inserts.
+    Raises ValueError if a column is missing, unknown, of a different length or does not fit its type, or if the rows
+    belong to more than one partition (day of the watermark): ClickHouse would split such an insert.
     """
     stored = PROTOCOL_COLUMNS[table]
     rows = _row_count(table, columns, [name for name in stored if name not in STAMP_COLUMNS])
@@ -67,7 +67,7 @@ def _cast(table: str, name: str, array: np.ndarray[Any, Any], dtype: np.dtype[An
     """Return the integers in another width. Raises ValueError where a value does not fit: it must not wrap."""
     integers = all(isinstance(v, int) for v in array) if array.dtype == object else array.dtype.kind in "iub"
     if not integers:
-        raise ValueError(f"{table}.{name}: {array.dtype} is not of integers")
+        raise ValueError(f"{table}.{name}: expected integers, not {array.dtype}")
     limits = np.iinfo(dtype)
     if len(array) and not (limits.min <= int(array.min()) and int(array.max()) <= limits.max):
         raise ValueError(f"{table}.{name}: {array.min()}..{array.max()} does not fit {dtype.name}")
@@ -79,6 +79,6 @@ def _check_one_partition(table: str, block: Block) -> None:
     clock = block[column]
     if len(clock) and clock.min() // units_per_day != clock.max() // units_per_day:
         raise ValueError(
-            f"{table}: rows of {column} {clock.min()}..{clock.max()} lie in more than one day, which is more than one "
-            "partition: the insert would not be atomic"
+            f"{table}: {column} {clock.min()}..{clock.max()} spans more than one day, and so more than one partition: "
+            "the insert would not be atomic"
         )

@@ -1,4 +1,4 @@
-"""What the protocol requires of ClickHouse, checked before a lane starts: each finding with its fix."""
+"""Checks before a lane starts that ClickHouse meets the protocol's requirements. Each finding names its fix."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from adledger.sinks.connection import Client
 from adledger.sinks.outcomes import DEADLINE_CONSTRAINT
 
 VERSION_MIN = (25, 8)
-"""The oldest release that is supported: one with long-term support."""
+"""The oldest supported release, one with long-term support."""
 
 VERSION_TESTED = (26, 9)
 """The newest release that tests run on: the embedded engine's. ClickHouse's own server is tested at 26.7."""
@@ -54,7 +54,7 @@ class TableFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """A server as it is; `settings` are those in force for a query that was sent with the sink's."""
+    """What a server reports. `settings` are those in force for a query sent with the sink's settings."""
 
     version: str
     database: str
@@ -70,9 +70,10 @@ def check_version(client: Client) -> None:
 
 
 def check_server(client: Client, database: str, cluster: str | None = None) -> list[Finding]:
-    """Return what is not as the protocol needs it. Raises SinkUnavailable, and ServerException where it may not look.
+    """Return a finding for each requirement that the server does not meet.
 
-    A server hides tables from users without a grant on them: then the missing grants are the findings.
+    A server hides tables from users without a grant on them: then the missing grants are the findings. Raises
+    SinkUnavailable, and ServerException if the user lacks the right to check.
     """
     facts = _facts(client, database, cluster)
     if len(facts.tables) < len(PROTOCOL_TABLES) and (lacking := missing_grants(client, database, cluster)):
@@ -92,7 +93,7 @@ def missing_grants(client: Client, database: str, cluster: str | None = None) ->
 
 
 def findings(facts: ServerFacts) -> list[Finding]:
-    """Return what is not as the protocol needs it."""
+    """Return a finding for each requirement that is not met."""
     return [
         *_server_findings(facts),
         *(f for table in PROTOCOL_TABLES for f in _table_findings(facts, table)),
@@ -100,7 +101,7 @@ def findings(facts: ServerFacts) -> list[Finding]:
 
 
 def too_old(version: str) -> list[Finding]:
-    """Return the refusal of a server's version, none where it is new enough."""
+    """Return a finding if the server's version is too old, otherwise none."""
     if tuple(int(part) for part in version.split(".")[:2]) >= VERSION_MIN:
         return []
     floor, newest = (".".join(map(str, v)) for v in (VERSION_MIN, VERSION_TESTED))
@@ -141,26 +142,26 @@ def _table_findings(facts: ServerFacts, table: str) -> Iterator[Finding]:
     if table == "events" and _PROJECTION not in found.create_query:
         yield Finding(
             f"{name} has no projection {_PROJECTION.split()[1]}: recovery and rebuilds would read the whole table",
-            "a projection can't be made by hand as the migration makes it: migrate a database of another name",
+            "it can't be added later: migrate into a database with another name",
         )
     if found.partition_key != _PARTITION_KEYS[table]:
         yield Finding(
             f"{name} is partitioned by {found.partition_key}, not {_PARTITION_KEYS[table]}: inserts are not atomic",
-            "a partition key can't be changed: migrate a database of another name",
+            "a partition key can't be changed: migrate into a database with another name",
         )
     if missing := [f"{setting} = 1" for setting in _FSYNC if f"{setting} = 1" not in found.engine_full]:
         yield Finding(
-            f"{name} does not fsync: rows that were answered OK may be lost with the power",
+            f"{name} does not fsync: rows that it acknowledged may be lost in a power failure",
             f"ALTER TABLE {name} MODIFY SETTING {', '.join(missing)}",
         )
     if not _DISK_FREE_SET.search(found.engine_full):
         yield Finding(
-            f"{name} takes inserts until its disk is full: what is under way then may be answered OK and lost",
+            f"{name} accepts inserts until its disk is full: one under way then may be acknowledged and lost",
             f"ALTER TABLE {name} MODIFY SETTING {_DISK_FREE} = {DISK_FREE_BYTES_MIN}",
         )
     if " TTL " in found.engine_full:
         yield Finding(
-            f"{name} has a TTL: it runs by the server's clock, and would drop rows of an old log",
+            f"{name} has a TTL, which follows the server's clock and would drop the rows of an old log",
             f"ALTER TABLE {name} REMOVE TTL",
         )
 

@@ -45,7 +45,7 @@ QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
 IDENTITY_ROWS_PER_BLOCK = 2**17
 NO_SETTINGS: Mapping[str, Any] = {}
-ROWS_PER_BLOCK_MAX = 2**30  # the driver cuts blocks there: never
+ROWS_PER_BLOCK_MAX = 2**30  # the driver splits larger blocks; none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class ClickHouseSink:
         await self._insert(table, text_block(table, hashes), {"async_insert": 0}, None)
 
     async def quiesce(self, lane: int) -> None:
-        """Return when no insert of this lane runs on the server; what runs on is killed.
+        """Return once no insert of this lane runs on the server; those that keep running are killed.
 
-        Raises SinkError where one is still there after `QUIESCE_SECONDS_MAX`, SinkUnavailable.
+        Raises SinkError if one still runs after `QUIESCE_SECONDS_MAX`, SinkUnavailable.
         """
         began = time.monotonic()
         whose = (self._database, lane, self._options.cluster)
@@ -154,9 +154,9 @@ class ClickHouseSink:
         return dict(zip(names, arrays or none, strict=True))
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts with lane_clock >= clock_from (ms) and batch_no < the given, in no order.
+        """Yield the first event of each key with lane_clock >= clock_from (ms) and a lower batch number, in no order.
 
-        Streamed: two blocks of `IDENTITY_ROWS_PER_BLOCK` are in memory. Raises SinkUnavailable, SinkError.
+        Streamed: memory holds two blocks of `IDENTITY_ROWS_PER_BLOCK`. Raises SinkUnavailable, SinkError.
         """
         which = (self._database, lane, clock_from, before_batch_no)
         expected = int((await self._rows(queries.identity_count(*which)))[0][0] or 0)
@@ -189,10 +189,10 @@ class ClickHouseSink:
         return LastRecord(batch_no, offset, log_time, id_hash if is_event else None)
 
     async def _stream(self, query: str, block: Callable[[list[Any]], T]) -> AsyncGenerator[T]:
-        """Yield what `block` makes of each block of a query's columns, in the reading thread."""
+        """Yield `block(columns)` for each block of a query's result; `block` runs in the reading thread."""
         settings = {
             "max_block_size": IDENTITY_ROWS_PER_BLOCK,
-            "preferred_block_size_bytes": 0,  # else 8,192 rows: a packet's costs for every one
+            "preferred_block_size_bytes": 0,  # otherwise 8,192 rows, each with a packet's cost
             **self._consistency(),
         }
         stream = self._pool.stream(lambda client: map(block, client.blocks(query, settings)))
@@ -249,8 +249,8 @@ class ClickHouseSink:
     def _durability(self, table: str, stamp: Stamp) -> dict[str, Any]:
         """Return the settings that make OK mean durable: fsync is the table's; replicas need a quorum.
 
-        The token makes an insert that is repeated on replicas the same insert; it never changes for a batch. One
-        server has none: its token log is written before the part, and would answer OK for rows that are not there.
+        On replicas, the token makes a repeated insert count once; it never changes for a batch. A single server gets
+        none: it logs tokens before it writes the part, and would answer OK for rows that it does not have.
         """
         if self._options.cluster is None:
             return {"insert_deduplicate": 0}
@@ -268,9 +268,9 @@ class ClickHouseSink:
 
 
 def insert_settings() -> dict[str, Any]:
-    """Return the settings that make one block one part, or refused, on the server's side as on the driver's.
+    """Return the settings under which driver and server keep a block whole: it becomes one part, or is refused.
 
-    Bloom filters are left to merges: they are a quarter of an insert's CPU.
+    Merges build the bloom filters, which would take a quarter of an insert's CPU.
     """
     return {
         "async_insert": 0,
@@ -299,10 +299,12 @@ def _rule_events(arrays: list[Any]) -> RuleEvents:
 
 @contextmanager
 def _as_sink_errors() -> Iterator[None]:
-    """Raise what fails in reading as SinkError: the server's refusals, and a connection that was lost."""
+    """Turn failed reads into SinkError: the server's refusals, and a lost connection."""
     try:
         yield
     except driver_errors.ServerException as e:
         raise query_refused(e) from None
     except NETWORK_ERRORS as e:
-        raise SinkUnavailable(f"ClickHouse went away in mid-answer: {first_line(e)}") from None
+        raise SinkUnavailable(
+            f"the connection to ClickHouse was lost in mid-answer: {first_line(e)}"
+        ) from None

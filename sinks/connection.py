@@ -1,7 +1,7 @@
 """A connection to ClickHouse: clickhouse-driver's client, with its failures classified.
 
-The driver connects, and connects again after a ping that fails, only before a query is sent; it never sends one a
-second time. `Client` makes that moment visible: what fails before it is `SinkUnavailable`, and nothing was sent.
+The driver connects, and reconnects after a failed ping, only before it sends a query, and it never sends a query
+twice. `Client` makes that moment visible: a failure before it is `SinkUnavailable`, and nothing was sent.
 """
 
 import logging
@@ -19,7 +19,7 @@ from adledger.pipeline.errors import SinkUnavailable
 from adledger.sinks.arrays import AnyArray, column_array
 from adledger.sinks.secure import driver_options, login_password, probed
 
-# Every failure that the driver logs, with a traceback, it also raises; we say it once, with the remedy.
+# The driver logs each failure with a traceback, and raises it too; we report it once, with the remedy.
 logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -34,7 +34,7 @@ NETWORK_ERRORS = (OSError, EOFError, driver_errors.NetworkError, driver_errors.S
 
 
 class Client(clickhouse_driver.Client):  # type: ignore[misc]
-    """clickhouse-driver's client, which raises `SinkUnavailable` where no connection was made.
+    """clickhouse-driver's client, which raises `SinkUnavailable` if it can't connect.
 
     Once connected it raises what the driver does: ServerException for the server's answers, `NETWORK_ERRORS` for
     an answer that did not come. `timeout_seconds` bounds each wait for the server. Used by one thread at a time.
@@ -51,7 +51,7 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
         """Connect unless connected and answering. Called by the driver before each query."""
         try:
             super().establish_connection(settings)
-            if self._aborted:  # looked at after connecting: abort() found no socket to close before it
+            if self._aborted:  # checked after connecting: before that, abort() finds no socket to close
                 raise SinkUnavailable(f"the query to ClickHouse at {self.address} was given up")
             self.connection.socket.settimeout(self.timeout_seconds)
         except driver_errors.ServerException as e:
@@ -71,7 +71,7 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
     def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[AnyArray]]:
         """Yield a query's result block by block, as lists of columns: arrays of their declared dtype (numbers).
 
-        The connection is closed where the result is not read to its end. Raises SinkError as `column_array` does.
+        The connection is closed if the result is not read to its end. Raises SinkError as `column_array` does.
         """
         settings = {"use_numpy": True, **(settings or {})}
         with self.disconnect_on_error(query, settings):
@@ -94,7 +94,7 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
         return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
     def abort(self) -> None:
-        """Make the thread that uses this client fail now, for good. The one method that any thread may call."""
+        """Make the thread that uses this client fail, now and for good. The only method that any thread may call."""
         self._aborted = True
         sock = self.connection.socket
         if sock is not None:
@@ -111,8 +111,8 @@ def connect(
 ) -> Client:
     """Return a client; it connects with the first query.
 
-    `database` is where names without one are looked up; it must exist. `compression` is lz4 or zstd, for networks.
-    Raises SinkUnavailable where the address's password_file can't be read.
+    `database`, which must exist, is that of unqualified names. `compression` is lz4 or zstd, for use over a network.
+    Raises SinkUnavailable if the address's password_file can't be read.
     """
     return Client(
         address,
@@ -128,7 +128,7 @@ def connect(
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, without the server's stack trace."""
+    """Return the first line of an error's message, without the server's stack trace."""
     text = getattr(error, "message", None) or str(error)
     return str(text).split("Stack trace:")[0].strip().partition("\n")[0].removesuffix(".").strip()
 
@@ -144,4 +144,4 @@ def _refused_remedy(code: int) -> str:
         return "check user and password in the address, and the user's allowed hosts on the server"
     if code == UNKNOWN_DATABASE:
         return "adledger migrate"
-    return "the server's log says more"
+    return "see the server's log"

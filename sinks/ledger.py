@@ -9,7 +9,7 @@ from adledger.sinks.sink import Columns, LedgerEntry, Money, OffsetRange
 
 
 def ledger_columns(entry: LedgerEntry) -> Columns:
-    """Return the entry as columns of one row for `insert("ledger", ...)`; lane and batch number are the stamp's."""
+    """Return the entry as columns of one row for `insert("ledger", ...)`; lane and batch number come from the stamp."""
     return {
         "epoch": [entry.epoch.encode()],
         "range_topic": [[r.topic for r in entry.ranges]],

@@ -1,7 +1,7 @@
-"""The sink in memory, for tests: the contract of ClickHouse without ClickHouse.
+"""A sink in memory, for tests, with the same contract as ClickHouse.
 
-What the protocol rests on is here as it is there: a deadline by the server's own clock, checked when the block
-arrives; one block in one partition, stored whole or not at all; an insert that runs on when its client has gone.
+It has everything that the protocol relies on: a deadline by the server's own clock, checked when the block arrives;
+a block in one partition, stored whole or not at all; an insert that keeps running after its client has gone.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class MemorySink:
     async def _serve(self, table: str, block: Block, stamp: Stamp) -> None:
         await self.faults.request(table, stamp)
         if int(self.clock()) > stamp.send_by:
-            raise InsertRefused(f"an insert into {table} came after its deadline", late=True, code=469)
+            raise InsertRefused(f"an insert into {table} arrived after its deadline", late=True, code=469)
         task = asyncio.current_task()
         assert task is not None
         self._running[task] = stamp.lane
@@ -142,7 +142,7 @@ class MemorySink:
         return {name: values[order] for name, values in found.items()}
 
     async def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts with lane_clock >= clock_from and batch_no < the given, a block a batch."""
+        """Yield the first event of each key with lane_clock >= clock_from and a lower batch number, a block a batch."""
         for number in (await self.last_batches(lane, 0))["events"]:
             if number >= before_batch_no:
                 return

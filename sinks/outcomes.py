@@ -29,9 +29,9 @@ OUTCOME_UNKNOWN = {
 
 
 def insert_outcome(table: str, error: Exception) -> SinkError:
-    """Return the SinkError that an insert's failure is, once it had been sent.
+    """Return the SinkError for the failure of an insert that had been sent.
 
-    Raises the error itself where it is neither the server's nor the network's: a bug.
+    Raises the error itself if neither the server nor the network caused it: a bug.
     """
     if isinstance(error, ServerException):
         return _answered(table, error)
@@ -44,22 +44,22 @@ def insert_outcome(table: str, error: Exception) -> SinkError:
 
 
 def _answered(table: str, error: ServerException) -> SinkError:
-    said = f"ClickHouse answered an insert into {table} with code {error.code}: {first_line(error)}"
+    message = f"ClickHouse answered an insert into {table} with code {error.code}: {first_line(error)}"
     if error.code in OUTCOME_UNKNOWN:
-        return InsertUnknown(said, remedy="the lane resolves it automatically after the deadline")
+        return InsertUnknown(message, remedy="the lane resolves it automatically after the deadline")
     if error.code == VIOLATED_CONSTRAINT and f"`{DEADLINE_CONSTRAINT}`" in error.message:
         return InsertRefused(
-            said,
+            message,
             late=True,
             code=error.code,
             remedy="if this recurs, ClickHouse or the network is slow: raise write_deadline_seconds",
         )
-    return InsertRefused(said, code=error.code, remedy=_remedy(error.code, said))
+    return InsertRefused(message, code=error.code, remedy=_remedy(error.code, message))
 
 
-def _remedy(code: int, said: str) -> str:
+def _remedy(code: int, message: str) -> str:
     if code == TOO_MANY_PARTS:
         return "too many inserts a second, or merges that don't keep up: raise batch_age_ms_max"
     if code == NOT_ENOUGH_SPACE:
         return "free space on ClickHouse's disk; the lane then continues automatically"
-    return refused_remedy(code, said)
+    return refused_remedy(code, message)

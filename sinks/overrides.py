@@ -21,7 +21,7 @@ class OverrideKind(StrEnum):
     """What an override does."""
 
     SKIP = "skip"  # give up offsets that are gone, or an intent, or switch to another log
-    GIVE_UP = "give_up"  # give up offsets that the log has, to a place that the operator names
+    GIVE_UP = "give_up"  # give up offsets that the log has, up to a position that the operator names
     ADOPT = "adopt"  # trust the ledger's end, whatever the group's commits say
     CLEAR = "clear"  # remove the rows of a batch that has no ledger row
     REPARTITION = "barrier"  # the stored name; switch to more partitions
@@ -193,7 +193,7 @@ class ClickHouseOverrides:
         )
 
     async def clear(self, lane: int, batch_no: int, send_by: int) -> None:
-        """Remove a batch's rows up to a deadline, durably; events last, so that derived rows are never there without them."""
+        """Remove a batch's rows up to a deadline, durably; events last, so that derived rows never exist without them."""
         for table in reversed(CLEARED_TABLES):
             await self._rows(
                 f"ALTER TABLE {self._database}.{table} DELETE "

@@ -1,4 +1,4 @@
-"""Blocking clients for an event loop: a bounded number of threads, each call with a connection to itself."""
+"""Runs blocking clients for an event loop: a bounded number of threads, and for each call a connection of its own."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -14,8 +14,8 @@ T = TypeVar("T")
 class ClientPool:
     """Runs calls of clients on at most `size` threads; calls beyond that wait their turn.
 
-    A connection whose call failed is closed and forgotten. A call whose task is cancelled is cut off: its
-    connection is closed at once, what the server does with what it has already received is unknown.
+    After a failed call its connection is closed and dropped. If the task of a call is cancelled, the connection is
+    closed at once, and what the server does with the data that it has received is unknown.
     """
 
     def __init__(self, make: Callable[[], Client], size: int) -> None:
@@ -25,7 +25,7 @@ class ClientPool:
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="clickhouse")
 
     async def run(self, call: Callable[[Client], T], timeout_seconds: float = READ_TIMEOUT_SECONDS) -> T:
-        """Return the call's result. Each wait of it for the server is bounded by `timeout_seconds`."""
+        """Return the call's result. Each of its waits for the server is bounded by `timeout_seconds`."""
         client = self._take(timeout_seconds)
         future = self._threads.submit(call, client)
         try:
@@ -34,8 +34,8 @@ class ClientPool:
             self._drop(client, future)
             raise
         finally:
-            # What failed holds this frame by its traceback, and the future what failed: with the future here that would be
-            # a cycle, and a batch's columns would stay until the collector comes, which is kept away from workers.
+            # The error's traceback refers to this frame, and the future to the error. With a reference to the future, this
+            # frame would complete a cycle: a batch's columns would stay until garbage collection, which workers put off.
             del future, call
         self._give_back(client)
         return result
@@ -74,7 +74,7 @@ class ClientPool:
             client.disconnect()
 
     def _drop(self, client: Client, future: "Future[T]") -> None:
-        """Close a connection that must not be used again, from its own thread once that has let go of it."""
+        """Close a connection that must not be used again, in the call's own thread once the call has ended."""
         client.abort()
 
         def disconnect(done: "Future[T]") -> None:

@@ -1,4 +1,4 @@
-"""The table `publishers`: imports, each a version of every publisher in it."""
+"""The table `publishers`: each import adds a version of every publisher in it."""
 
 # ruff: noqa: S608 - the database's name is a setting with a pattern
 
@@ -27,7 +27,7 @@ class PublishersTable:
         return rows
 
     def unknown(self) -> int:
-        """Return how many publishers have events in the newest day of the rollups, and are in no import."""
+        """Return how many publishers have events in the newest day of the rollups, but are in no import."""
         ((unknown,),) = self.client.execute(
             f"SELECT uniqExact(publisher_id) FROM {self.database}.rollup_minute WHERE clock_day >= "
             f"(SELECT max(clock_day) FROM {self.database}.rollup_minute) AND publisher_id NOT IN "

@@ -1,4 +1,4 @@
-"""The SQL that the sink reads with. Every number in it is one of our integers, formatted into the text."""
+"""The SQL of the sink's reads. Every number in it is an integer of our own, formatted into the text."""
 
 # ruff: noqa: S608 - names of tables are settings with a pattern, numbers are formatted as integers
 
@@ -66,7 +66,7 @@ def stored_reasons(database: str, lane: int, batch_no: int) -> str:
 
 
 def identities(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for the firsts of a lane, from a watermark (ms) on and before a batch, in no order.
+    """Return the query for a lane's first event of each key, from a watermark (ms) on and before a batch, in no order.
 
     The columns: lane_clock, fingerprint, then `KEYED`.
     """
@@ -75,7 +75,7 @@ def identities(database: str, lane: int, clock_from: int, before_batch_no: int) 
 
 
 def fingerprint() -> str:
-    """Return the expression of a row's fingerprint (UInt32), bit by bit that of adledger.pipeline.stages.identity."""
+    """Return the expression of a row's fingerprint (UInt32), bit for bit that of adledger.pipeline.stages.identity."""
     h = "toUInt64(0)"
     for name in FINGERPRINTED:
         h = f"intHash64(bitXor({h}, toUInt64({read_column(name)})))"
@@ -83,7 +83,7 @@ def fingerprint() -> str:
 
 
 def identity_count(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for about how many rows `identities` finds, by the ledger: batches count whole, at both ends."""
+    """Return the query for roughly how many rows `identities` finds: the ledger's batches count as a whole."""
     return (
         f"SELECT sum(records_received - duplicate - malformed) FROM {database}.ledger WHERE lane = {lane:d} "
         f"AND batch_no < {before_batch_no:d} AND clock_after >= {CLOCK_FROM.format(clock_from)}"
@@ -93,8 +93,8 @@ def identity_count(database: str, lane: int, clock_from: int, before_batch_no: i
 def last_record(database: str, lane: int, topic: int, before_batch_no: int, clock_from: int) -> str:
     """Return the query for the last record of a topic before a batch: batch_no, offset, log_time, id_hash, is_event.
 
-    Of the epoch of the lane's last ledger row only, not before offsets that were given up last (the log may have records
-    there, which the tables have not), and not before a watermark (ms).
+    Only in the epoch of the lane's last ledger row, after the offsets that were last given up (there the log may have
+    records that the tables lack), and from a watermark (ms) on.
     """
     ledger = f"FROM {database}.ledger WHERE lane = {lane:d}"
     epoch = f"SELECT epoch {ledger} ORDER BY batch_no DESC LIMIT 1"
@@ -119,7 +119,7 @@ def _firsts(database: str, lane: int, clock_from: int, before_batch_no: int) -> 
 
 
 def rule_events(database: str, lane: int, clock_from: int, before_batch_no: int) -> str:
-    """Return the query for what the rules' windows are made from: lane_clock, then WINDOW_COLUMNS, in the lane's order."""
+    """Return the query for the events of the rules' windows, in the lane's order: lane_clock, then WINDOW_COLUMNS."""
     columns = ", ".join(read_column(name) for name in ("lane_clock", *WINDOW_COLUMNS))
     return (
         f"SELECT {columns} FROM {database}.events WHERE lane = {lane:d} AND batch_no < {before_batch_no:d} "
@@ -155,5 +155,5 @@ def insert(database: str, table: str, columns: list[str]) -> str:
 
 
 def read_column(name: str) -> str:
-    """Return a column as the number that is stored: the driver would make dates of times."""
+    """Return the expression for a column as its stored number: the driver would turn times into dates."""
     return f"toUnixTimestamp64Milli({name})" if name in _TIMES else name

@@ -15,20 +15,21 @@ ABORTED = 236
 
 def query_refused(error: ServerException) -> SinkError:
     """Return the SinkError of a query that the server refused: SinkUnavailable if it is shutting down."""
-    said = first_line(error)
+    message = first_line(error)
     if error.code == ABORTED:
         return SinkUnavailable(
-            f"ClickHouse ended a query with code {error.code}: {said}", remedy="try again when it is back"
+            f"ClickHouse ended a query with code {error.code}: {message}", remedy="try again when it is back"
         )
     return SinkError(
-        f"ClickHouse refused a query with code {error.code}: {said}", remedy=refused_remedy(error.code, said)
+        f"ClickHouse refused a query with code {error.code}: {message}",
+        remedy=refused_remedy(error.code, message),
     )
 
 
-def refused_remedy(code: int, said: str) -> str:
+def refused_remedy(code: int, message: str) -> str:
     """Return what to do about a refusal, by its code and the server's message."""
     if code in NO_SUCH_NAME:
         return "adledger migrate"
     if code == ACCESS_DENIED:
-        return grant_remedy(said)
-    return "ClickHouse's log says more"
+        return grant_remedy(message)
+    return "see ClickHouse's log"

@@ -9,7 +9,7 @@ from adledger.sinks.sink import LedgerEntry
 def row_checksum(entry: LedgerEntry) -> int:
     """Return the hash of an entry, 0 <= checksum < 2^64. Classes without records count as absent.
 
-    So do leader epochs where there are none: rows of a release that did not keep them have the hash that they had.
+    Missing leader epochs count as absent too, so that rows of a release without them keep their checksum.
     """
     figures = [
         [entry.lane, entry.batch_no, entry.epoch],

@@ -15,7 +15,7 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class AlertKind(StrEnum):
-    """What an alert row says."""
+    """What an alert reports."""
 
     BREACH = "breach"  # a rule left its bounds in a lane, and is flagged there
     RESUME = "resume"  # an operator lets a rule enforce again, in all lanes
@@ -56,7 +56,10 @@ class AlertRow:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatorRow:
-    """One row of `judges`: all that an evaluator version is made of. `list_*` are parallel, `turned` names the demoted rules."""
+    """One row of `judges`: everything that an evaluator version depends on.
+
+    `list_*` are parallel, `turned` names the demoted rules.
+    """
 
     version: int
     rules_version: int
@@ -88,7 +91,7 @@ class EvaluatedBatch:
 
 
 class RuleStore(Protocol):
-    """What workers ask of these tables. Raises SinkUnavailable, SinkError, and InsertUnknown in writing."""
+    """What workers need from these tables. Raises SinkUnavailable, SinkError, and InsertUnknown in writing."""
 
     async def published(self) -> Sequence[PublishedRules]:
         """Return the newest published sets, the newest first."""
@@ -106,14 +109,14 @@ class RuleStore(Protocol):
         """Write an alert; returns when it is durable."""
 
     async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
-        """Write an evaluator unless it is there; returns when it is durable."""
+        """Write an evaluator unless it is stored already; returns when it is durable."""
 
     async def evaluated(
         self, lane: int, window_ms: int, before_batch_no: int, rules_version: int
     ) -> Sequence[EvaluatedBatch]:
         """Return a lane's batches before one, evaluated by one published set, in order.
 
-        They go back so far (ms of log time) from where the last batch before that one begins.
+        They reach back `window_ms` of log time from the start of the last of them.
         """
 
 
@@ -125,7 +128,7 @@ class NoRuleStore:
         return ()
 
     async def publishers_version(self) -> int:
-        """Return that of no import."""
+        """Return 0: there is no import."""
         return 0
 
     async def publishers(self) -> Sequence[tuple[int, str]]:
@@ -156,13 +159,13 @@ class NoRuleStore:
 NO_RULE_STORE = NoRuleStore()
 
 Rows = Callable[[str], Awaitable[list[Any]]]
-"""Runs a query and returns its rows; texts are bytes."""
+"""Runs a query and returns its rows; strings are bytes."""
 
 Insert = Callable[[str, Sequence[str], Sequence[Sequence[Any]]], Awaitable[None]]
 """Inserts rows (table, columns, rows) durably. Raises as `BatchWriter.insert`."""
 
 PUBLISHED_TRIED = 5
-"""A worker uses the first usable set of this many newest ones."""
+"""A worker uses the first usable set among this many newest ones."""
 ALERT_COLUMNS = tuple(f.name for f in fields(AlertRow))[:-1]
 EVALUATOR_COLUMNS = tuple(f.name for f in fields(EvaluatorRow))
 
@@ -171,7 +174,7 @@ class ClickHouseRules:
     """`RuleStore` over the tables."""
 
     def __init__(self, rows: Rows, insert: Insert, database: str) -> None:
-        """`rows` and `insert` talk to the server."""
+        """`rows` and `insert` run on the server."""
         self._rows, self._insert, self._database = rows, insert, database
 
     async def published(self) -> Sequence[PublishedRules]:
@@ -198,7 +201,7 @@ class ClickHouseRules:
         await self._insert("alerts", ALERT_COLUMNS, [alert_values(alert)])
 
     async def store_evaluator(self, evaluator: EvaluatorRow) -> None:
-        """Write an evaluator unless it is there; returns when it is durable."""
+        """Write an evaluator unless it is stored already; returns when it is durable."""
         there = await self._rows(
             f"SELECT count() FROM {self._database}.judges WHERE version = {evaluator.version:d}"
         )
@@ -210,7 +213,7 @@ class ClickHouseRules:
     ) -> Sequence[EvaluatedBatch]:
         """Return a lane's batches before one, evaluated by one published set, in order.
 
-        They go back so far (ms of log time) from where the last batch before that one begins.
+        They reach back `window_ms` of log time from the start of the last of them.
         """
         database = self._database
         batches = await self._rows(

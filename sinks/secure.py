@@ -13,10 +13,10 @@ from adledger.pipeline.errors import SinkUnavailable
 
 PROBE_SECONDS_MAX = 5
 ALERT_SECONDS_MAX = 1.0
-"""With TLS 1.3 a server checks our certificate after the handshake; its answer is awaited this long."""
+"""With TLS 1.3 a server checks our certificate after the handshake; we wait this long for its answer."""
 
 _NO_PASSWORD = ""
-"""Given for keys, so that OpenSSL does not ask on the terminal for the password of one that has one."""
+"""Passed with keys, so that OpenSSL does not prompt on the terminal for a key's password."""
 
 _NOT_YET, _EXPIRED = 9, 10
 _CA_UNKNOWN = {18, 19, 20, 21}  # OpenSSL's X509_V_ERR_...: self-signed, no issuer here
@@ -35,7 +35,7 @@ def driver_options(tls: Tls) -> dict[str, Any]:
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return the context of a client. Raises SinkUnavailable naming a file that is not usable."""
+    """Return the context of a client. Raises SinkUnavailable naming a file that can't be used."""
     context = ssl.create_default_context()
     what = f"ca={tls.ca}"
     try:
@@ -47,7 +47,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             context.load_cert_chain(tls.certificate, tls.key, password=_NO_PASSWORD)
     except OSError as error:  # an SSLError is one too
         why = error.strerror
-        if isinstance(error, ssl.SSLError):  # OpenSSL has no word for a key with a password
+        if isinstance(error, ssl.SSLError):  # OpenSSL has no reason for a key with a password
             why = error.reason or "not PEM, or its key is missing, another's, or has a password"
         raise SinkUnavailable(
             f"in ClickHouse's address, {what} can't be used: {why}",
@@ -61,7 +61,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 def login_password(address: ServerAddress) -> str:
-    """Return the password, from its file where one is named. Raises SinkUnavailable where that can't be read."""
+    """Return the password, from its file if one is named. Raises SinkUnavailable if that can't be read."""
     if address.password_file is None:
         return address.password
     try:
@@ -76,7 +76,7 @@ def login_password(address: ServerAddress) -> str:
 
 
 def probed(address: ServerAddress, port: int) -> SinkUnavailable | None:
-    """Return why a port of ClickHouse that failed is not usable so; None where that can't be seen from outside."""
+    """Return why connections to this port of ClickHouse fail; None if that can't be determined from outside."""
     return _probed_secure(address, port) if address.secure else _probed_plain(address, port)
 
 
@@ -96,30 +96,30 @@ def _probed_secure(address: ServerAddress, port: int) -> SinkUnavailable | None:
     except (ConnectionResetError, BrokenPipeError):
         return _no_tls(where, "the connection was closed")
     except OSError:
-        pass  # nothing listens: the failure itself says all there is to say
+        pass  # nothing listens, which the original failure says already
     return None
 
 
 def _probed_plain(address: ServerAddress, port: int) -> SinkUnavailable | None:
     """Check whether the port speaks TLS; no certificate is requested."""
-    believing = tls_context(Tls(verify=False))
+    unverified = tls_context(Tls(verify=False))
     try:
         with (
             socket.create_connection((address.host, port), PROBE_SECONDS_MAX) as plain,
-            believing.wrap_socket(plain),
+            unverified.wrap_socket(plain),
         ):
             pass
     except OSError:
         return None
     return SinkUnavailable(
-        f"ClickHouse at {address.host}:{port} speaks TLS, and was spoken to in plain text",
+        f"ClickHouse at {address.host}:{port} expects TLS, and the address has none",
         refused=True,
-        remedy="say secure=1 in the address (and ca=FILE where its CA is your own), or name the port without TLS",
+        remedy="set secure=1 in the address (and ca=FILE where its CA is your own), or name the port without TLS",
     )
 
 
 def _ends(secure: ssl.SSLSocket) -> bool:
-    """Return whether the server ends the connection before anything was said. Raises SSLError with its alert."""
+    """Return whether the server closes the connection before it sends anything. Raises SSLError with its alert."""
     secure.settimeout(ALERT_SECONDS_MAX)
     try:
         return not secure.recv(1)
@@ -154,9 +154,9 @@ def _wants_certificate(where: str, why: str) -> SinkUnavailable:
 
 def _no_tls(where: str, reason: str) -> SinkUnavailable:
     return SinkUnavailable(
-        f"ClickHouse at {where} does not speak TLS there ({reason})",
+        f"ClickHouse at {where} does not speak TLS on this port ({reason})",
         refused=True,
-        remedy="name the TLS port (9440, not 9000; by HTTP 8443, not 8123), or leave secure=1 out",
+        remedy="name the TLS port (9440, not 9000; for HTTP 8443, not 8123), or leave secure=1 out",
     )
 
 
@@ -173,6 +173,6 @@ def _certificate(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
     if error.verify_code in _HOSTNAME:
         return (
             f"the server's certificate is for another name ({error.verify_message})",
-            "name the server as its certificate does, or say server_name=NAME in the address",
+            "name the server as its certificate does, or set server_name=NAME in the address",
         )
     return f"the server's certificate is refused: {error.verify_message}", "fix it on the server"

@@ -1,6 +1,6 @@
-"""What a lane asks of ClickHouse. The native client and the in-memory fake implement it; one contract suite.
+"""What a lane needs from ClickHouse. The native client and the in-memory fake implement it and pass one contract suite.
 
-Rows go in by table, as columns (numpy arrays; object arrays or lists for texts and arrays of a few rows), each
+Rows go in by table, as columns (numpy arrays; object arrays or lists for strings and for arrays of a few rows), each
 insert with its `Stamp`. Every table that the protocol writes has the columns `lane, batch_no, send_by` and the
 constraint `nowInBlock() <= send_by`, so that the server refuses a block that arrives too late, whichever worker sent it.
 """
@@ -20,7 +20,7 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """In whose name rows are written: lane, batch number, and the last server second they may arrive in."""
+    """What every row of an insert carries: lane, batch number, and the last server second in which it may arrive."""
 
     lane: int
     batch_no: int
@@ -48,18 +48,18 @@ class OffsetRange:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One batch that is done. `counts` has records by class code, `money` what they are worth.
+    """One completed batch. `counts` has records by class code, `money` what they are worth.
 
     The digests (adledger.pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
-    `leader_epochs` are of the record batches before each range's end (-1: not known); none: of a log without leaders, or
-    from a release that did not keep them.
+    `leader_epochs` are those of the record batches before each range's end (-1: unknown). There are none in a log without
+    leaders, and in rows of a release that did not store them.
     """
 
     lane: int
     batch_no: int
     epoch: str
     ranges: tuple[OffsetRange, ...]
-    cut_time: int  # log time (ms) of the cut's place
+    cut_time: int  # the position: log time (ms), topic index, offset
     cut_topic: int
     cut_offset: int
     clock_before: int  # watermark (ms) before and after the batch
@@ -76,7 +76,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvents:
-    """The event rows of one batch as they stand in `events`, in lane order (topic index, offset as stored)."""
+    """The event rows of one batch as stored in `events`, in lane order (topic index, offset as stored)."""
 
     topic: npt.NDArray[np.uint8]
     offset: npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ class StoredReasons:
 class Identities:
     """A block of first-of-their-key events for the dedupe state: key, source, fingerprint, watermark (ms).
 
-    `expected` is about how many there are in all blocks together, where that is known: 0 says nothing.
+    `expected` is the approximate number in all blocks together, 0 if unknown.
     """
 
     key: npt.NDArray[np.uint64]
@@ -120,7 +120,7 @@ class Identities:
 class RuleEvents:
     """A block of non-duplicate events for the rules' windows, in the lane's order, with the watermark (ms) at each.
 
-    `columns` has rows in adledger.schemas.event_columns.WINDOW_COLUMNS; the others may be empty.
+    Only the columns in adledger.schemas.event_columns.WINDOW_COLUMNS must have rows; the others may be empty.
     """
 
     columns: EventColumns
@@ -129,9 +129,9 @@ class RuleEvents:
 
 @dataclass(frozen=True, slots=True)
 class LastRecord:
-    """What the tables know of one record: its batch, offset, log time (ms), and of an event its id.
+    """One record as the tables have it: its batch, offset, log time (ms), and for an event its id.
 
-    The log must hold the same.
+    The log must have the same record at that offset.
     """
 
     batch_no: int
@@ -149,7 +149,7 @@ class BatchWriter(Protocol):
     async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
         """Insert one block into one partition; returns when it is durable.
 
-        Raises SinkUnavailable (nothing was sent), InsertRefused (`late` where the deadline did it),
+        Raises SinkUnavailable (nothing was sent), InsertRefused (`late` if it missed its deadline),
         InsertUnknown (sent, no answer). After any of the three the batch is in doubt.
         """
 
@@ -157,7 +157,7 @@ class BatchWriter(Protocol):
         """Insert distinct strings (`user_agents`, `pages`): idempotent, outside the protocol."""
 
     async def quiesce(self, lane: int) -> None:
-        """Return when no insert of this lane is running on the server, killing what is left running."""
+        """Return once no insert of this lane runs on the server; those that keep running are killed."""
 
 
 class LaneStore(Protocol):
@@ -184,10 +184,13 @@ class BatchStore(Protocol):
 
 
 class StateStore(Protocol):
-    """Reading back the dedupe state and the rules' windows, and what the log is known by."""
+    """Reading back the dedupe state, the rules' windows, and the record that identifies the log."""
 
     def identities(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[Identities]:
-        """Yield the firsts (class not duplicate) with lane_clock >= clock_from (ms) and batch_no < the given, in any order."""
+        """Yield the first event of each key (class not duplicate), in any order.
+
+        Those with lane_clock >= clock_from (ms) and batch_no < before_batch_no.
+        """
 
     def rule_events(self, lane: int, clock_from: int, before_batch_no: int) -> AsyncIterator[RuleEvents]:
         """Yield the same events, exactly in the lane's order: by batch, watermark, topic and offset."""
@@ -195,9 +198,9 @@ class StateStore(Protocol):
     async def last_record(
         self, lane: int, topic: int, before_batch_no: int, clock_from: int
     ) -> LastRecord | None:
-        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row, after its last loss.
+        """Return the last record of a topic before a batch, in the epoch of the lane's last ledger row.
 
-        None where there is none with a watermark >= clock_from (ms).
+        None if there is none with a watermark >= clock_from (ms), after the offsets that were last given up.
         """
 
 

@@ -44,7 +44,7 @@ class Play:
         return self.rng.choice(self.working())
 
     def everyone_works(self) -> bool:
-        """Whether every worker owns lanes, as far as they go round, and each lane has one owner.
+        """Whether every worker owns lanes (if there are enough) and each lane has one owner.
 
         Before that the group is still rebalancing, and the next fault would be seen by workers that lose their lanes.
         """

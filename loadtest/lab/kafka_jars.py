@@ -19,7 +19,7 @@ class KafkaMissing(AdledgerError):  # noqa: N818
 
 
 def kafka_jars(pom: Path = POM, version: str = "") -> Path:
-    """Return the folder of the jars, fetched by Maven where they are not there yet. Raises KafkaMissing.
+    """Return the folder of the jars; Maven fetches those that are missing. Raises KafkaMissing.
 
     `version` replaces the kafka.version of the POM.
     """

@@ -15,7 +15,7 @@ from adledger.pipeline.cli.lane_output import (
     override_json,
     print_lanes,
 )
-from adledger.pipeline.cli.lane_places import places, position_to_leave
+from adledger.pipeline.cli.lane_positions import offsets_to, position_to_leave
 from adledger.pipeline.cli.output import err, out, out_json, quiet_kafka_client
 from adledger.pipeline.cli.remedies import Flags, command_flags, complete, completed
 from adledger.pipeline.errors import AdledgerError, UsageError
@@ -265,7 +265,7 @@ def _give_up(
 
     (look,) = _look(deployment, lane_no)
     at = position_to_leave(look, _owners(deployment).of(lane_no))
-    given_up = give_up(at, places(look, at, to), look.leftovers)
+    given_up = give_up(at, offsets_to(look, at, to), look.leftovers)
     _override(deployment.settings, [replace(look, proposal=given_up)], who, executed, as_json=as_json)
 
 

@@ -137,9 +137,9 @@ def _pending(snapshot: LaneSnapshot, at: LanePosition, pending: Intent) -> Start
 async def _check_bounds(
     environment: LaneEnvironment, snapshot: LaneSnapshot, at: LanePosition, start: Start
 ) -> None:
-    """Refuse a log that does not hold what comes next, or not all of a batch in doubt.
+    """Refuse a log that lacks the next offset, or a part of a batch in doubt.
 
-    Right after an election the end may lag behind: so the lane starts again some times before it halts for that.
+    Right after an election the log's end may lag behind, so the lane restarts a few times before it halts.
     """
     ends = {r.topic: r.end for r in start.pending.ranges} if start.pending else {}
     for topic, position in start.positions.items():
@@ -167,7 +167,7 @@ async def _check_bounds(
 
 
 async def _without_rows(environment: LaneEnvironment, start: Start, proposal: LaneOverride) -> LaneOverride:
-    """Return an override that also removes the rows of the batch in doubt, whose place it takes."""
+    """Return an override that also removes the rows of the batch in doubt, which it replaces."""
     if start.pending is None:
         return proposal
     found = await environment.overrides.leftovers(proposal.lane, proposal.batch_no)

@@ -178,7 +178,7 @@ class ParentAwaited(Event):
 
 @dataclass(frozen=True, slots=True)
 class Halted(Remediable):
-    """A lane found what it must not guess about. It continues when an operator overrides it.
+    """A lane found a state about which it must not guess. It continues after an operator's override.
 
     `halt_reason` None: nothing is to be decided, but a worker that is to catch up doesn't wait for a server that is away.
     """

@@ -1,8 +1,8 @@
-"""What goes wrong with one lane's records, and is that lane's alone: a batch that can't be read, no memory, a bug.
+"""Faults of one lane only: a record batch that can't be read, no memory for a batch, a bug.
 
-Such a fault may pass (a checksum that the network broke, memory that other lanes use), so the lane starts again some
-times, from the ledger; then it halts. It gives nothing up itself, and nothing becomes a dead letter for it: an operator
-names the place to go on at. Servers that are away are no fault of a lane, and are waited for without limit.
+Such a fault may pass (a checksum that the network broke, memory that other lanes use), so the lane restarts from the
+ledger a few times before it halts. No fault makes a lane give up records or write dead letters: an operator names the
+position at which it goes on. A server that is unavailable is not a lane's fault; lanes wait for it without limit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.sinks.sink import OffsetRange
 
 FAULT_TRIES_MAX = 5
-"""How often a lane starts with a fault that may pass, and completes no batch, before it halts."""
+"""How often a lane meets a fault that may pass, without completing a batch, before it halts."""
 FAULT_PAUSE_MS_MIN = 1_000
 
 
@@ -27,16 +27,16 @@ def fault_policy(retry: RetryPolicy) -> RetryPolicy:
 
 @dataclass(slots=True)
 class FaultCount:
-    """How often in a row one lane met the same fault."""
+    """How many times in a row one lane met the same fault."""
 
     policy: RetryPolicy
     reason: HaltReason | None = None
     times: int = 0
 
     def pause_seconds(self, error: LaneHalted, *, progressed: bool) -> float | None:
-        """Return how long to wait before the lane starts again, or None: it halts.
+        """Return how long to wait before the lane restarts, or None if it halts.
 
-        `progressed`: it has completed a batch since it last started.
+        `progressed`: it has completed a batch since its last start.
         """
         self.times = 1 if progressed or error.reason is not self.reason else self.times + 1
         self.reason = error.reason
@@ -47,7 +47,7 @@ class FaultCount:
 
 
 def unreadable(lane: int, error: UnreadableBatch, topics: Sequence[str]) -> LaneHalted:
-    """Return what halts a lane at a record batch that can't be read."""
+    """Return the error that halts a lane at a record batch that can't be read."""
     reason = HaltReason.OUT_OF_MEMORY if error.no_memory else HaltReason.BATCH_UNREADABLE
     command = override_command(reason, lane, {topics[error.topic]: error.end})
     return LaneHalted(
@@ -58,7 +58,7 @@ def unreadable(lane: int, error: UnreadableBatch, topics: Sequence[str]) -> Lane
 
 
 def crashed(lane: int, error: Exception, batch: Sequence[OffsetRange], topics: Sequence[str]) -> LaneHalted:
-    """Return what halts a lane whose code has failed; `batch` are the ranges that it was working on, if any."""
+    """Return the error that halts a lane after an exception; `batch` are the ranges that it worked on, if any."""
     ends: Mapping[str, int] = {topics[r.topic]: r.end for r in batch}
     if isinstance(error, MemoryError):
         reason, what = HaltReason.OUT_OF_MEMORY, "there is no memory for its batch"

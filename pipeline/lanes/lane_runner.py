@@ -1,9 +1,9 @@
-"""Runs the lanes that a worker owns, each on its own: whatever ends one, the others go on.
+"""Runs the lanes that a worker owns, independently: when one ends, the others go on.
 
-A lane ends when it is revoked or has reached its end. It starts again after what may pass: a server that is away or
-refuses, for as long as it takes; a fault in its own records (adledger.pipeline.lanes.faults), some times. What an operator
-must decide halts it until there is an override. A lane that failed in our own code is dropped with its state, and the next
-one begins from the ledger: nothing that may be wrong is committed.
+A lane ends when it is revoked or has reached its end. It restarts after anything that may pass: a server that is
+unavailable or refuses, without limit; a fault of its own (adledger.pipeline.lanes.faults), a few times. If an operator must
+decide, it halts until there is an override. After a failure in our own code the lane's state is dropped and its next run
+begins from the ledger: nothing that may be wrong is committed.
 """
 
 import asyncio
@@ -45,9 +45,9 @@ REPORTED_EVERY_POLLS = 12
 """A halted lane logs the reason once a minute."""
 
 LANE_RETRY_SECONDS = 15
-"""A lane that a server refused starts again after this, since the cause may have been fixed.
+"""A lane that a server refused restarts after this time, since the cause may have been fixed.
 
-So does one whose log lacks the next offset: its start checks whether the ledger has it.
+So does one whose log lacks the next offset: at its start it checks whether the ledger has it.
 """
 
 
@@ -76,7 +76,7 @@ class LaneRunner:
         """Run a lane until it is stopped, has reached its end, or (with an end) halts."""
         watch = OverrideWatch(self._ports.overrides, owned.assignment.lane)
         faults = FaultCount(fault_policy(self._ports.limits.retry))
-        await watch.has_new()  # the first look
+        await watch.has_new()  # overrides that exist already are not new
         while not owned.stopping.is_set():
             lane: Lane | None = None
             try:

@@ -1,7 +1,7 @@
 """The server's process: `python -m adledger.sinks.embedded DIR [--port P] [--http-port H] [--owner-pipe]`.
 
 The first line on stdout is one JSON object: where it listens, or the error that kept it from starting. It ends on
-SIGTERM and SIGINT; with `--owner-pipe` also when stdin ends, that is when the process that holds the other end does.
+SIGTERM and SIGINT; with `--owner-pipe` also when stdin ends, as it does when the process at its other end dies.
 """
 
 import argparse

@@ -143,5 +143,5 @@ class BytesInbound(Inbound):
         self._data = bytearray(data)
         self._end = len(data)
 
-    def _receive(self, data: bytearray, at: int, wanted: int) -> int:  # noqa: ARG002 - has nothing to give
+    def _receive(self, data: bytearray, at: int, wanted: int) -> int:  # noqa: ARG002 - has no more
         raise Disconnected(f"{wanted} bytes more were to come")

@@ -90,7 +90,7 @@ def _width(family: str, arguments: list[str]) -> int | None:
 
 
 def split_arguments(text: str) -> list[str]:
-    """Split the content of a type's parentheses at its commas, but not at those of inner types and texts."""
+    """Split the content of a type's parentheses at its commas, but not at those of inner types and strings."""
     found, depth, start, quoted = [], 0, 0, ""
     at = 0
     while at < len(text):

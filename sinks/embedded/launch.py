@@ -133,10 +133,10 @@ def _first_line(process: "subprocess.Popen[bytes]", log: Path) -> dict[str, Any]
             + (f" within {START_SECONDS_MAX} s" if not ready else f": exit code {process.wait()}"),
             remedy=f"look at {log}",
         )
-    said: dict[str, Any] = json.loads(line)
-    if "error" in said:
-        raise SinkError(str(said["error"]), remedy=str(said["remedy"]))
-    return said
+    reported: dict[str, Any] = json.loads(line)
+    if "error" in reported:
+        raise SinkError(str(reported["error"]), remedy=str(reported["remedy"]))
+    return reported
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:

@@ -73,19 +73,8 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
     assert json.loads(ended.out)["verdict"] == "held"
 
     folder = RunFolder.find(tmp_path / "runs", "last")
-    run, summary, seconds = folder.run(), folder.summary(), folder.seconds()
-    assert summary.verdict is RunVerdict.HELD
-    assert summary.verification.equal
-    assert (
-        summary.verification.records_expected
-        == summary.metrics["events_sent"]
-        == summary.verification.records_found
-    )
-    [fault] = summary.faults
-    assert fault.took_effect, fault.seen
-    assert sum(second["acknowledged"] or 0 for second in seconds) == summary.metrics["events_sent"]
-    assert sum(second["consumed"] or 0 for second in seconds) == summary.metrics["events_sent"]
-    assert read_log(folder.path / "freshness.hlog")["due"].get_total_count() == summary.metrics["events_sent"]
+    run = folder.run()
+    check_held(folder)
 
     again = adledger(tmp_path / "foreign", *[*arguments[:-1], str(tmp_path / "others"), "--run-id", "mine"])
     assert again.process.returncode == 2, "foreign rows are refused"
@@ -125,6 +114,20 @@ def test_a_run_with_a_killed_worker(kafka: LocalBroker, server: EmbeddedServer, 
     refused = adledger(tmp_path / "taken", *arguments, "--run-id", "mine_too")
     assert refused.process.returncode == 2, "foreign records are refused"
     assert "adledger_lt_mine_too.impressions exist" in refused.err
+
+
+def check_held(folder: RunFolder) -> None:
+    """The run held, its fault took effect, and every count of events is the same."""
+    summary, seconds = folder.summary(), folder.seconds()
+    assert summary.verdict is RunVerdict.HELD
+    assert summary.verification.equal
+    [fault] = summary.faults
+    assert fault.took_effect, fault.seen
+    sent = summary.metrics["events_sent"]
+    assert summary.verification.records_expected == summary.verification.records_found == sent
+    assert sum(second["acknowledged"] or 0 for second in seconds) == sent
+    assert sum(second["consumed"] or 0 for second in seconds) == sent
+    assert read_log(folder.path / "freshness.hlog")["due"].get_total_count() == sent
 
 
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path: Path) -> None:

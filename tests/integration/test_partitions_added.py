@@ -75,31 +75,13 @@ def test_partitions_added_under_running_workers(
             alter()
         workers[0].until(lambda: {lane for one in workers for lane in halted_lanes(one)} == {2, 3})
         for one in workers:
-            for number, reason in halted_lanes(one).items():
-                assert not readyz(one)["ready"]
-                assert f"lane {number}: partitions were added: there were {BEFORE}" in reason
-                assert f"lane {number} halted: {reason.removeprefix(f'lane {number}: ')}" in one.err
+            check_halted_lanes(one)
 
         again, deferred = repeated(sent, 5, 0), repeated(sent, 5, 1)
         send_records(made.settings, again, AFTER)
         to_old = sum(partition_of(r[2], AFTER) < BEFORE if r[2] else 1 for _, r in again)
         workers[0].until(lambda: received(made) == len(sent) + to_old)
-        result = command(made, "lane", "status")
-        assert result.exit_code == 1, "lanes are halted"
-        statuses = json.loads(result.stdout)["lanes"]
-        assert all("partitions were added" in status["trouble"] for status in statuses)
-        assert [status["owner"]["phase"] in {"running", "idle"} for status in statuses] == [
-            True,
-            True,
-            False,
-            False,
-        ]
-        assert {status["owner"]["worker"].rpartition(":")[2] for status in statuses} == {
-            str(one.process.pid) for one in workers
-        }
-        assert [status["batch_no"] for status in statuses[BEFORE:]] == [None, None], (
-            "nothing of them is written"
-        )
+        check_lane_status(made, workers)
         for one in workers:
             one.process.send_signal(signal.SIGTERM)
         for one in workers:
@@ -118,6 +100,27 @@ def test_partitions_added_under_running_workers(
     assert grew(before, after, Class.DUPLICATE) + grew(before, after, Class.MALFORMED) == repeats_after
     assert all(not status["trouble"] for status in status()["lanes"])
     assert check()["problems"] == []
+
+
+def check_halted_lanes(one: Any) -> None:
+    """/readyz and the worker's log show its new lanes as halted."""
+    for number, reason in halted_lanes(one).items():
+        assert not readyz(one)["ready"]
+        assert f"lane {number}: partitions were added: there were {BEFORE}" in reason
+        assert f"lane {number} halted: {reason.removeprefix(f'lane {number}: ')}" in one.err
+
+
+def check_lane_status(made: Deployment, workers: Sequence[Any]) -> None:
+    """`lane status` shows the old lanes at work and the new ones halted, with nothing written."""
+    result = command(made, "lane", "status")
+    assert result.exit_code == 1, "lanes are halted"
+    statuses = json.loads(result.stdout)["lanes"]
+    assert all("partitions were added" in status["trouble"] for status in statuses)
+    works = [status["owner"]["phase"] in {"running", "idle"} for status in statuses]
+    assert works == [True, True, False, False]
+    pids = {status["owner"]["worker"].rpartition(":")[2] for status in statuses}
+    assert pids == {str(one.process.pid) for one in workers}
+    assert [status["batch_no"] for status in statuses[BEFORE:]] == [None, None]
 
 
 def worker(made: Deployment, name: str) -> Any:

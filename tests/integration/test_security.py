@@ -211,7 +211,7 @@ def test_each_mistake_ends_a_worker_with_a_remedy(secured: Secured):
         ("password", "SCRAM", wrong, address, "wrong user name or password"),
         ("expired", "EXPIRED", good, address, "the broker's certificate has expired"),
         ("clickhouse-ca", "SCRAM", good, address.replace(str(secured.ca.pem), stranger), "CA that is not trusted here"),
-        ("clickhouse-plain", "SCRAM", good, re.sub(r"\?.*", "", address), "speaks TLS, and was spoken to in plain"),
+        ("clickhouse-plain", "SCRAM", good, re.sub(r"\?.*", "", address), "expects TLS, and the address has none"),
     ]  # fmt: skip
 
     def run(case: tuple[str, str, dict[str, str], str, str]) -> Command:

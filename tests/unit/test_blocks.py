@@ -57,7 +57,7 @@ def test_columns_that_fit_are_not_copied() -> None:
 @pytest.mark.parametrize("values", [[0.0], [None], ["1"], [b"1"]])
 def test_floats_are_refused(values: list[Any]) -> None:
     """Nothing is converted: a float in a column of integers is a bug."""
-    with pytest.raises(ValueError, match="not of integers"):
+    with pytest.raises(ValueError, match="expected integers"):
         text_block("pages", {"page_hash": values, "text": [b""]})
 
 

@@ -63,8 +63,8 @@ def test_a_migrated_server_has_no_findings():
         (replace(FIT, tables={**FIT.tables, "x": table("events")}, cluster="c"), "cluster is c", "set cluster"),
         (with_table("ledger", engine="ReplicatedMergeTree"), "cluster is not set", "set cluster"),
         (with_table("events", create_query="PROJECTION by_lane"), "no deadline", "ALTER TABLE adledger.events ADD"),
-        (with_table("events", create_query=CONSTRAINT), "no projection by_lane", "migrate a database"),
-        (with_table("ledger", partition_key="toYYYYMM(clock_after)"), "not atomic", "migrate a database"),
+        (with_table("events", create_query=CONSTRAINT), "no projection by_lane", "migrate into a database"),
+        (with_table("ledger", partition_key="toYYYYMM(clock_after)"), "not atomic", "migrate into a database"),
         (
             with_table("dead_letters", engine_full=f"MergeTree SETTINGS {SETTINGS.replace(FSYNC, FSYNC[:-1] + '0')}"),
             "does not fsync",

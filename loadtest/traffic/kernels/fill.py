@@ -226,6 +226,35 @@ def _put_truth(tb, row, plan):
         row.class_code = BILLABLE
 
 
+@inline_kernel
+def _put_user(tb, row, user, base, is_click):
+    """Set the user and the kind of key; return 1 if a click without a user id comes from another address."""
+    row.user_no = draw(user, U_NUMBER)
+    row.has_user = low(draw(user, U_COOKIE)) >= tb.cookieless_t
+    row.key_kind = KEY_USER if row.has_user else KEY_IP
+    if is_click and not row.has_user:
+        cookie = draw(base, P_COOKIE)
+        if low(cookie) < tb.cookie_appears_t:
+            row.has_user = 1
+            row.key_kind = KEY_USER if high(cookie) & 1 else KEY_IP
+        elif low(draw(base, P_ROAM)) < tb.roaming_t:
+            return 1
+    return 0
+
+
+@inline_kernel
+def _put_placement(row, publisher_row, visit, producer, where):
+    """Set publisher, site, placement with its size, and page."""
+    row.publisher_id = PUBLISHER_ID_FIRST + publisher_row
+    row.site_id = (PUBLISHER_ID_FIRST + publisher_row) * 4 + (low(visit) >> 9) % 3
+    row.placement_id = 1 + (low(where) & 7)
+    size = ((low(where) & 7) + low(producer)) & 7
+    row.width_px = _SIZES[2 * size]
+    row.height_px = _SIZES[2 * size + 1]
+    skewed = (high(where) * high(where)) >> 32
+    row.page_no = (skewed * PAGES_MAX) >> 32
+
+
 @kernel
 def fill_rows(tb, plans, mine, scratch, rows):
     """Fill rows from PLANNED records, in their order, leaving out partitions p with mine[p] == 0; return how many.
@@ -248,17 +277,7 @@ def fill_rows(tb, plans, mine, scratch, rows):
         user = mix64(_USER ^ tb.key ^ np.uint64(user_no))
         household = mix64(_USER ^ tb.key ^ np.uint64(user_no // _HOUSEHOLD + 1) << np.uint64(32))
         mobile = low(draw(session, S_MOBILE)) < tb.mobile_t
-        cookie = draw(base, P_COOKIE)
-        row.has_user = low(draw(user, U_COOKIE)) >= tb.cookieless_t
-        row.key_kind = KEY_USER if row.has_user else KEY_IP
-        roam = 0
-        if is_click and not row.has_user:
-            if low(cookie) < tb.cookie_appears_t:
-                row.has_user = 1
-                row.key_kind = KEY_USER if high(cookie) & 1 else KEY_IP
-            elif low(draw(base, P_ROAM)) < tb.roaming_t:
-                roam = 1
-        row.user_no = draw(user, U_NUMBER)
+        roam = _put_user(tb, row, user, base, is_click)
         by_user = row.key_kind == KEY_USER
         _put_habits(tb, row, producer)
         if not by_user:
@@ -280,15 +299,7 @@ def fill_rows(tb, plans, mine, scratch, rows):
         row.event_no = row.impression_no
         if is_click and low(draw(producer, R_CLICK_ID)) >= tb.click_reuses_id_t:
             row.event_no = mix64(_EVENT ^ tb.key ^ np.uint64(plan.slot) ^ np.uint64(1 << 55))
-        where = draw(base, P_WHERE)
-        row.publisher_id = PUBLISHER_ID_FIRST + publisher_row
-        row.site_id = (PUBLISHER_ID_FIRST + publisher_row) * 4 + (low(visit) >> 9) % 3
-        row.placement_id = 1 + (low(where) & 7)
-        size = ((low(where) & 7) + low(producer)) & 7
-        row.width_px = _SIZES[2 * size]
-        row.height_px = _SIZES[2 * size + 1]
-        skewed = (high(where) * high(where)) >> 32
-        row.page_no = (skewed * PAGES_MAX) >> 32
+        _put_placement(row, publisher_row, visit, producer, draw(base, P_WHERE))
         agent = draw(session, S_AGENT)
         if mobile:
             row.user_agent = tb.desktops + alias(tb.a_phones, tb.phones, agent)

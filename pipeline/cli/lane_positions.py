@@ -1,4 +1,4 @@
-"""The place at which a lane goes on: `adledger lane skip N --to TOPIC=OFFSET`."""
+"""The offsets at which a lane goes on: `adledger lane skip N --to TOPIC=OFFSET`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from adledger.pipeline.lanes.overrides import LanePosition
 
 GIVEN_UP_IN = frozenset({"", "halted", "waiting"})
-"""Phases of an owner in which offsets may be given up: it is halted, or may soon be, or does not say."""
+"""Phases of an owner in which offsets may be given up: it is halted, may soon be, or is unknown."""
 
 
 def position_to_leave(look: "LaneLook", owner: "Owner | None") -> "LanePosition":
-    """Return where a lane is. Raises AdledgerError for one that works, or that something else halts, which comes first."""
+    """Return a lane's position. Raises AdledgerError if the lane works, or if another reason halts it, which comes first."""
     if look.next is None:
         raise AdledgerError(
             f"lane {look.lane} is halted for another reason, which comes first: {look.trouble}",
@@ -29,8 +29,8 @@ def position_to_leave(look: "LaneLook", owner: "Owner | None") -> "LanePosition"
     return look.next
 
 
-def places(look: "LaneLook", at: "LanePosition", to: Sequence[str]) -> dict[int, int]:
-    """Return topic index -> the offset to go on at. Raises UsageError."""
+def offsets_to(look: "LaneLook", at: "LanePosition", to: Sequence[str]) -> dict[int, int]:
+    """Return topic index -> the offset at which to go on. Raises UsageError."""
     found: dict[int, int] = {}
     for text in to:
         name, _, offset = text.rpartition("=")
