@@ -24,6 +24,7 @@ from adledger.pipeline.addresses import (
     parse_source,
 )
 from adledger.pipeline.settings_kafka import KAFKA_PROPERTIES
+from adledger.schemas.periods import CLOSE_DELAY_MINUTES
 from adledger.schemas.wire import RECORD_BYTES_MAX, TOPIC_CLICKS, TOPIC_IMPRESSIONS
 
 KIB, MIB = 1024, 1024 * 1024
@@ -116,6 +117,10 @@ class Settings(BaseSettings):
         24, ge=1, le=168,
         description="An event whose time is further behind its lane's watermark is expired: recorded, never billed. At "
         "most the dedupe window, or a late retry would be billed twice.",
+    )  # fmt: skip
+    period_close_delay_minutes: int = Field(
+        CLOSE_DELAY_MINUTES, ge=1, le=24 * 60, description="How long after its end a period of 15 minutes closes, by the "
+        "lanes' watermarks. Workers must agree, so the database has it too, and another value is refused at start.",
     )  # fmt: skip
     rule_horizon_minutes_max: int = Field(
         60, ge=1, le=24 * 60,
@@ -303,12 +308,8 @@ class Settings(BaseSettings):
                 f"cluster = {self.cluster} contradicts clickhouse = {self.clickhouse}: the embedded server is one "
                 "server; leave cluster out, or name a server of the cluster"
             )
-        live = (TOPIC_IMPRESSIONS, TOPIC_CLICKS)
-        if (
-            self.log_time == "record"
-            and isinstance(self.source, KafkaAddress)
-            and set(self.topics) & set(live)
-        ):
+        live = set(self.topics) & {TOPIC_IMPRESSIONS, TOPIC_CLICKS}
+        if self.log_time == "record" and isinstance(self.source, KafkaAddress) and live:
             raise ValueError(
                 f"log_time = record contradicts topics = {','.join(self.topics)}: producers could set the clock of "
                 "live topics; give the backfill its own topics and group, or leave log_time at append"

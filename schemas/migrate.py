@@ -8,11 +8,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from adledger.pipeline.errors import SinkError
 from adledger.schemas.cluster import check_cluster
+from adledger.schemas.periods import CLOSE_DELAY_MINUTES
 from adledger.schemas.statements import Target, render
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -108,8 +110,11 @@ def migrate(
     release: str,
     dry_run: bool = False,
     migrations: Sequence[Migration] | None = None,
+    close_delay_minutes: int = CLOSE_DELAY_MINUTES,
 ) -> list[Applied]:
     """Bring the database to this release's tables; return what was applied, in order.
+
+    A database without a close delay for its periods is given this one.
 
     The client must be connected to a database that exists (`default`), as this one may not yet. A dry run changes
     nothing. Raises SinkError as `pending` and `check_cluster` do, and what the client raises.
@@ -117,12 +122,13 @@ def migrate(
     target = Target(database, cluster)
     todo = pending(load() if migrations is None else migrations, recorded(client, database), database)
     plan = [Applied(m.version, m.name, tuple(render(m.sql, target))) for m in todo]
-    if dry_run or not plan:
+    if dry_run:
         return plan
-    if cluster is not None:
-        check_cluster(client, cluster)
-    for statement in bootstrap(target):
-        client.execute(statement)
+    if plan:
+        if cluster is not None:
+            check_cluster(client, cluster)
+        for statement in bootstrap(target):
+            client.execute(statement)
     for migration, step in zip(todo, plan, strict=True):
         for statement in step.statements:
             client.execute(statement)
@@ -132,6 +138,7 @@ def migrate(
             [row],
             settings={"async_insert": 0},
         )
+    _write_first_close_delay(client, database, close_delay_minutes)
     return plan
 
 
@@ -142,13 +149,30 @@ def bootstrap(target: Target) -> list[str]:
 
 def recorded(client: MigrationClient, database: str) -> list[tuple[int, str]]:
     """Return (version, checksum) of every migration that was applied; none where there is no such database yet."""
-    exists = client.execute(
-        "SELECT count() FROM system.tables WHERE database = %(database)s AND name = 'schema_migrations'",
-        {"database": database},
-    )
-    if not exists[0][0]:
+    if not _has_table(client, database, "schema_migrations"):
         return []
     rows = client.execute(
         f"SELECT DISTINCT version, checksum FROM {database}.schema_migrations ORDER BY version"  # noqa: S608
     )
     return [(int(version), str(checksum)) for version, checksum in rows]
+
+
+def _write_first_close_delay(client: MigrationClient, database: str, minutes: int) -> None:
+    """Give a database without one the delay of all its periods. Of two rows written at once the first one holds."""
+    if not _has_table(client, database, "period_settings"):  # migrated to an earlier release's tables
+        return
+    rows = client.execute(f"SELECT count() FROM {database}.period_settings")  # noqa: S608
+    if not rows[0][0]:
+        client.execute(
+            f"INSERT INTO {database}.period_settings (effective_from_period, period_close_delay_minutes) VALUES",
+            [(datetime.fromtimestamp(0, UTC), minutes)],
+            settings={"async_insert": 0},
+        )
+
+
+def _has_table(client: MigrationClient, database: str, table: str) -> bool:
+    found = client.execute(
+        "SELECT count() FROM system.tables WHERE database = %(database)s AND name = %(table)s",
+        {"database": database, "table": table},
+    )
+    return bool(found[0][0])

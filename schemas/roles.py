@@ -45,6 +45,7 @@ ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "publishers": {WRITER: _READ, FRAUD: _READ, OPERATOR: _WRITTEN},
     "judges": {WRITER: _WRITTEN, FRAUD: _READ, OPERATOR: _READ},
     "alerts": {WRITER: _WRITTEN, FRAUD: _READ, OPERATOR: _WRITTEN},
+    "period_settings": {WRITER: _READ, **_ALL_READERS},
     "schema_migrations": {WRITER: _READ, FRAUD: _READ, OPERATOR: _READ, BILLING: _READ},
     "v_events": {FRAUD: _READ},
     "v_events_of_ip": {FRAUD: _READ},

@@ -30,12 +30,17 @@ def migrate(
 
     from adledger.schemas import migrate as migrations
     from adledger.sinks.checks import check_version
+    from adledger.sinks.periods import close_delays, refuse_other_delay
 
+    minutes = settings.period_close_delay_minutes
     with connect.client(settings) as client:
         check_version(client)
         applied = migrations.migrate(
-            client, database=settings.database, cluster=settings.cluster, release=__version__, dry_run=dry_run
-        )
+            client, database=settings.database, cluster=settings.cluster, release=__version__, dry_run=dry_run,
+            close_delay_minutes=minutes,
+        )  # fmt: skip
+        if not dry_run:
+            refuse_other_delay(close_delays(client, settings.database), settings.database, minutes)
     if as_json:
         steps = [{"version": a.version, "name": a.name, "statements": a.statements} for a in applied]
         out_json({"database": settings.database, "dry_run": dry_run, "applied": steps})

@@ -1,6 +1,7 @@
 """Looking at ClickHouse: reachable, new enough, migrated, as the protocol needs it; and its clock."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from clickhouse_driver.errors import ServerException
@@ -14,6 +15,7 @@ from adledger.pipeline.settings import Settings
 from adledger.schemas import migrate
 from adledger.sinks.checks import check_server, missing_grants, too_old
 from adledger.sinks.connection import Client
+from adledger.sinks.periods import close_delays, delay_findings
 from adledger.sinks.refused import query_refused
 
 AREA = "clickhouse"
@@ -52,6 +54,7 @@ def inspect_server(client: Client, settings: Settings) -> ServerInspection:
                 )
             )
             seen.checks.append(_grants(client, settings))
+            seen.checks.extend(_close_delay(client, settings, len(recorded)))
             seen.window_events = _window_events(client, settings)
             seen.rules = read_tables(client, settings.database)
             seen.address = client.address
@@ -93,6 +96,20 @@ def _migrations(recorded: list[tuple[int, str]], settings: Settings) -> Check:
         f"not applied to database {settings.database} yet: {numbers}; a worker applies them when it starts"
     )
     return Check(AREA, what, [Finding(message, "adledger migrate", advice=True)])
+
+
+def _close_delay(client: Client, settings: Settings, migrations: int) -> Iterator[Check]:
+    """Yield whether the setting is the database's, where its migrations are this release's."""
+    if migrations < len(migrate.load()):
+        return
+    minutes = settings.period_close_delay_minutes
+    what = f"periods close {minutes} minutes after their end"
+    try:
+        delays = close_delays(client, settings.database)
+    except SinkError as error:
+        yield Check(AREA, what, [Finding(error.message, error.remedy)])
+    else:
+        yield Check(AREA, what, delay_findings(delays, settings.database, minutes))
 
 
 def _window_events(client: Client, settings: Settings) -> int:

@@ -16,9 +16,11 @@ from adledger.pipeline.ledger.totals import LedgerSummary
 from adledger.pipeline.retry import Attempt, RetryPolicy
 from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
+from adledger.schemas.periods import CloseDelays
 from adledger.sinks.checks import check_server, check_version
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.periods import close_delays, refuse_other_delay
 from adledger.sinks.refused import query_refused
 
 SERVER_LOOK_SECONDS = 0.2
@@ -32,6 +34,8 @@ class Server:
     def __init__(self, address: ServerAddress, embedded: EmbeddedServer | None = None) -> None:
         self.address = address
         self._embedded = embedded
+        self.close_delays: CloseDelays | None = None
+        """When periods close, as the database has it; known once the server is ready."""
 
     @classmethod
     def start_embedded(cls, directory: Path) -> "Server":
@@ -71,7 +75,7 @@ def ready_server(settings: Settings, progress: Progress) -> Iterator[Server]:
     else:
         server = Server(settings.clickhouse)
     try:
-        _prepare_retrying(settings, server.address, progress)
+        server.close_delays = _prepare_retrying(settings, server.address, progress)
         yield server
     finally:
         server.stop()
@@ -86,22 +90,27 @@ def summarize(
     return LedgerSummary(report.totals, report.conserved, report.continuous, events_per_second, cpu_seconds)
 
 
-def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Progress) -> None:
+def _prepare_retrying(settings: Settings, address: ServerAddress, progress: Progress) -> CloseDelays:
     def failed(error: SinkUnavailable, attempt: Attempt) -> None:
         if error.refused:
             raise error
         progress(f"{error.message}; {attempt}")
 
     policy = RetryPolicy(settings.retry_attempts_max, settings.retry_backoff_ms_max)
-    policy.call_blocking(lambda: _prepare(settings, address, progress), SinkUnavailable, failed)
+    return policy.call_blocking(lambda: _prepare(settings, address, progress), SinkUnavailable, failed)
 
 
-def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> None:
-    """Create missing tables, and refuse a server that does not meet the protocol's requirements."""
+def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> CloseDelays:
+    """Create missing tables; refuse a server that does not meet the protocol's requirements, and another close delay."""
+    minutes = settings.period_close_delay_minutes
     with connected(address) as client:
         check_version(client)
         for applied in migrate(
-            client, database=settings.database, cluster=settings.cluster, release=__version__
+            client,
+            database=settings.database,
+            cluster=settings.cluster,
+            release=__version__,
+            close_delay_minutes=minutes,
         ):
             progress(f"migration {applied.version:04} {applied.name} applied")
         if found := check_server(client, settings.database, settings.cluster):
@@ -110,6 +119,9 @@ def _prepare(settings: Settings, address: ServerAddress, progress: Progress) -> 
                 + "; ".join(f.message for f in found),
                 remedy="; ".join(f.remedy for f in found),
             )
+        delays = close_delays(client, settings.database)
+    refuse_other_delay(delays, settings.database, minutes)
+    return delays
 
 
 @contextmanager

@@ -224,6 +224,7 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
         "retention_log",
         "rules",
         "publishers",
+        "period_settings",
     )  # by commands, beside the record of migrations
     by_evaluators = ("judges", "alerts")  # by workers, outside the protocol
     assert (
