@@ -75,6 +75,7 @@ LEDGER = {
     "rollup_rows": "u8",
     "events_digest": "u8",  # adledger.pipeline.stages.digest
     "dead_letters_digest": "u8",
+    "digest_definition": "u1",  # adledger.schemas.digests
     "seal": "u8",  # adledger.sinks.row_checksum
 }
 

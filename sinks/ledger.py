@@ -31,6 +31,7 @@ def ledger_columns(entry: LedgerEntry) -> Columns:
         "rollup_rows": [entry.rollup_rows],
         "events_digest": [entry.events_digest],
         "dead_letters_digest": [entry.dead_letters_digest],
+        "digest_definition": [entry.digest_definition],
         "seal": [row_checksum(entry)],
     }
 
@@ -63,6 +64,7 @@ def ledger_entry(row: Mapping[str, Any]) -> LedgerEntry:
         events_digest=int(row["events_digest"]),
         dead_letters_digest=int(row["dead_letters_digest"]),
         leader_epochs=tuple(int(epoch) for epoch in row["range_leader_epoch"]),
+        digest_definition=int(row["digest_definition"]),
     )
 
 

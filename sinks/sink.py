@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adledger.pipeline.records.columns import EventColumns
+from adledger.schemas.digests import FIRST
 
 Columns = Mapping[str, Any]
 """Column name -> values, all of one length."""
@@ -50,7 +51,8 @@ class OffsetRange:
 class LedgerEntry:
     """One completed batch. `counts` has records by class code, `money` what they are worth.
 
-    The digests (adledger.pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`.
+    The digests (adledger.pipeline.stages.digest) are of the rows that the batch wrote into `events` and `dead_letters`,
+    over the columns of a numbered definition (adledger.schemas.digests): the first one in rows that name none.
     `leader_epochs` are those of the record batches before each range's end (-1: unknown). There are none in a log without
     leaders, and in rows of a release that did not store them.
     """
@@ -72,6 +74,7 @@ class LedgerEntry:
     events_digest: int
     dead_letters_digest: int
     leader_epochs: tuple[int, ...] = ()
+    digest_definition: int = FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from adledger.pipeline.stages.identity import identity
 from adledger.pipeline.stages.merge import DAY_MS
 from adledger.pipeline.stages.rollup import roll_up
 from adledger.schemas.classes import Class, Reason
+from adledger.schemas.digests import CURRENT
 from adledger.schemas.wire import (
     DEAD_LETTER_BYTES_MAX,
     NANOS_PER_MICRO_CPC,
@@ -154,7 +155,7 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
         records_received=received, counts=counts, money=money,
         judge_version=intent.judge_version, rollup_rows=len(rollup["records"]),
         events_digest=digest("events", events), dead_letters_digest=digest("dead_letters", dead),
-        leader_epochs=intent.leader_epochs,
+        leader_epochs=intent.leader_epochs, digest_definition=CURRENT,
     )  # fmt: skip
 
 

@@ -125,19 +125,21 @@ def _pages(client: QueryClient, tables: TableNames, scope: Scope, lane: int) -> 
 def _check_page(
     client: QueryClient, tables: TableNames, page: Sequence[LedgerEntry], gone: Mapping[int, Collection[str]]
 ) -> Iterator[Problem]:
-    for part in _by_records(page):
-        found = queries.recounts(client, tables, BatchSpan(part[0].lane, part[0].batch_no, part[-1].batch_no))
+    for part in _parts(page):
+        span = BatchSpan(part[0].lane, part[0].batch_no, part[-1].batch_no)
+        found = queries.recounts(client, tables, span, part[0].digest_definition)
         for entry in part:
             day = entry.clock_after // DAY_MS
             yield from check_tables(entry, found.get(entry.batch_no, NOTHING), gone.get(day, ()))
 
 
-def _by_records(page: Sequence[LedgerEntry]) -> Iterator[list[LedgerEntry]]:
-    """Yield consecutive parts of at most RECORDS_MAX records, of at least one entry each."""
+def _parts(page: Sequence[LedgerEntry]) -> Iterator[list[LedgerEntry]]:
+    """Yield consecutive parts of one digest definition and at most RECORDS_MAX records, of at least one entry each."""
     part: list[LedgerEntry] = []
     records = 0
     for entry in page:
-        if part and records + entry.records_received > RECORDS_MAX:
+        too_long = records + entry.records_received > RECORDS_MAX
+        if part and (too_long or entry.digest_definition != part[0].digest_definition):
             yield part
             part, records = [], 0
         part.append(entry)

@@ -14,6 +14,7 @@ from typing import Literal
 from adledger.pipeline.ledger.totals import ClassMoney
 from adledger.pipeline.log.epochs import same_offsets
 from adledger.schemas.classes import CLASS_NAMES, Class
+from adledger.schemas.digests import DEFINITIONS
 from adledger.schemas.wire import currency_text
 from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import LedgerEntry
@@ -69,7 +70,7 @@ class Recount:
     rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
     dead_letters: int  # the records that they stand for
     mispriced: int  # events whose money is not what their price makes it
-    digests: Mapping[str, int]  # table -> adledger.pipeline.stages.digest of its rows
+    digests: Mapping[str, int]  # table -> digest of its rows, by the definition that the ledger row names
     offsets: Sequence[OffsetCount]
     clock_first: int
     clock_last: int
@@ -196,6 +197,13 @@ def _row_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]
         yield "dead_letters", f"its rows stand for {found.dead_letters} records, the ledger says {malformed}"
     if found.mispriced:
         yield "events", f"{found.mispriced} rows whose money is not what their price makes it"
+    if entry.digest_definition not in DEFINITIONS:
+        newest = f"this release knows up to {max(DEFINITIONS)}"
+        yield (
+            "ledger",
+            f"its digests follow definition {entry.digest_definition}, {newest}: a newer release can check them",
+        )
+        return
     for table, digest in (("events", entry.events_digest), ("dead_letters", entry.dead_letters_digest)):
         if found.digests.get(table, 0) != digest:
             yield table, "its rows are not those that were written: they do not match the batch's digest"

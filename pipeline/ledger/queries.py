@@ -12,6 +12,7 @@ from adledger.pipeline.ledger.check import OffsetCount, Recount, StoredEntry, Un
 from adledger.pipeline.ledger.totals import Totals
 from adledger.pipeline.stages import digest
 from adledger.schemas.classes import CLASS_NAMES
+from adledger.schemas.digests import DEFINITIONS
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
 from adledger.sinks.ledger import ledger_entry
@@ -92,13 +93,17 @@ def totals(client: QueryClient, tables: TableNames) -> Totals:
     )
 
 
-def recounts(client: QueryClient, tables: TableNames, span: BatchSpan) -> dict[int, Recount]:
-    """Return batch number -> what `events`, `rollup_minute` and `dead_letters` hold; batches without rows are absent."""
+def recounts(client: QueryClient, tables: TableNames, span: BatchSpan, definition: int) -> dict[int, Recount]:
+    """Return batch number -> what `events`, `rollup_minute` and `dead_letters` hold; batches without rows are absent.
+
+    Digests follow a definition; there are none of one that this release does not know.
+    """
     events = _sums(client, f"count(), sum(toInt128(money_nanos)) FROM {tables('events')}", span)
     rollups = _sums(client, f"sum(records), sum(toInt128(money_nanos)) FROM {tables('rollup_minute')}", span)
     rollup_rows = _counts(client, f"FROM {tables('rollup_minute')} WHERE {span.where}")
     dead_letters = _counts(client, f"FROM {tables('dead_letters')} WHERE {span.where}", "sum(records)")
-    digests = {table: _digests(client, tables, table, span) for table in digest.DIGESTED}
+    covered = DEFINITIONS[definition].columns if definition in DEFINITIONS else ()
+    digests = {table: _digests(client, tables, table, span, definition) for table in covered}
     mispriced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND money_nanos != {_MONEY}")
     differences = _counts(client, f"FROM ({_differences(tables, span)})")
     offsets = _offsets(client, tables, span)
@@ -164,12 +169,10 @@ def _counts(client: QueryClient, from_where: str, what: str = "count()") -> dict
     return dict(client.execute(f"SELECT batch_no, {what} {from_where} GROUP BY batch_no"))
 
 
-def _digests(client: QueryClient, tables: TableNames, table: str, span: BatchSpan) -> dict[int, int]:
-    return dict(
-        client.execute(
-            f"SELECT batch_no, {digest.sql(table)} FROM {tables(table)} WHERE {span.where} GROUP BY batch_no"
-        )
-    )
+def _digests(
+    client: QueryClient, tables: TableNames, table: str, span: BatchSpan, definition: int
+) -> dict[int, int]:
+    return _counts(client, f"FROM {tables(table)} WHERE {span.where}", digest.sql(table, definition))
 
 
 def _differences(tables: TableNames, span: BatchSpan) -> str:

@@ -2,6 +2,7 @@
 
 Altering a column, or removing or adding a row, changes the digest; ClickHouse computes the same number in SQL (`sql`).
 It detects accidents and tampering, but is not a signature: anyone who may write the ledger can also write a digest.
+Which columns are covered is a numbered definition (adledger.schemas.digests), which the ledger row names.
 """
 
 from collections.abc import Mapping
@@ -11,16 +12,11 @@ import numpy as np
 import xxhash
 
 from adledger.pipeline.kernels.digest import MULTIPLIER, fold
-from adledger.schemas.tables import PROTOCOL_COLUMNS, STAMP_COLUMNS
+from adledger.schemas.digests import CURRENT, DEFINITIONS
+from adledger.schemas.tables import PROTOCOL_COLUMNS
 
-DIGESTED: dict[str, dict[str, str]] = {
-    table: {name: dtype for name, dtype in PROTOCOL_COLUMNS[table].items() if name not in STAMP_COLUMNS}
-    for table in ("events", "dead_letters")
-}
-"""Table -> the columns that its digest covers, in this order, and their dtypes. rollup_minute follows from events."""
-
-LATER = {"dead_letters": ("records", 1)}
-"""Table -> a column added after digests were stored, and the value of earlier rows, which leaves their digests unchanged."""
+DIGESTED = tuple(DEFINITIONS[CURRENT].columns)
+"""The tables that have a digest. rollup_minute follows from events."""
 
 ROWS_AT_ONCE = 8_192
 """Rows whose digests fit in the first-level cache while every column is folded in."""
@@ -28,10 +24,12 @@ ROWS_AT_ONCE = 8_192
 _TIMES = {"event_time", "log_time", "lane_clock"}
 
 
-def digest(table: str, columns: Mapping[str, Any]) -> int:
+def digest(table: str, columns: Mapping[str, Any], definition: int = CURRENT) -> int:
     """Return the digest of rows of a table (columns as they are inserted), 0 <= digest < 2^64; order doesn't matter."""
-    later, unchanged = LATER.get(table, ("", 0))
-    arrays = [_numbers(columns[name], dtype) for name, dtype in DIGESTED[table].items() if name != later]
+    covered = DEFINITIONS[definition]
+    later, unchanged = covered.unless.get(table, ("", 0))
+    names = [name for name in covered.columns[table] if name != later]
+    arrays = [_numbers(columns[name], PROTOCOL_COLUMNS[table][name]) for name in names]
     total = 0
     for start in range(0, len(arrays[0]), ROWS_AT_ONCE):
         digests = np.zeros(min(ROWS_AT_ONCE, len(arrays[0]) - start), np.uint64)
@@ -47,13 +45,15 @@ def digest(table: str, columns: Mapping[str, Any]) -> int:
     return total % 2**64
 
 
-def sql(table: str) -> str:
+def sql(table: str, definition: int = CURRENT) -> str:
     """Return the same as an expression of ClickHouse over a group of rows."""
+    covered = DEFINITIONS[definition]
+    later, unchanged = covered.unless.get(table, ("", 0))
     row = "toUInt64(0)"
-    for name, dtype in DIGESTED[table].items():
-        column = f"xxHash64({name})" if dtype == "O" else f"toUInt64({_milliseconds(name)})"
+    for name in covered.columns[table]:
+        is_text = PROTOCOL_COLUMNS[table][name] == "O"
+        column = f"xxHash64({name})" if is_text else f"toUInt64({_milliseconds(name)})"
         folded = f"bitXor({row}, {column}) * toUInt64({MULTIPLIER})"
-        later, unchanged = LATER.get(table, ("", 0))
         row = folded if name != later else f"if({name} = {unchanged}, {row}, {folded})"
     return f"sumWithOverflow({row})"
 

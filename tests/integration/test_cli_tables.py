@@ -16,6 +16,7 @@ from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import AdledgerError, SinkError
 from adledger.pipeline.stages.digest import digest
 from adledger.schemas.classes import Class
+from adledger.schemas.digests import CURRENT
 from adledger.schemas.event_columns import EVENT_DTYPES
 from adledger.schemas.tables import EVENTS_EXTRA
 from adledger.schemas.wire import EventType, Malformed, currency_code
@@ -58,13 +59,13 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, arguments)
 
 
-def fill(address: ServerAddress, lane: int) -> None:
-    """Write batches 1..BATCHES of a lane into every table, as a worker leaves them when they are done."""
-    asyncio.run(_fill(ClickHouseSink(address), lane))
+def fill(sink: ClickHouseSink, lane: int, definition: int = CURRENT, first: int = 1) -> None:
+    """Write BATCHES batches of a lane, from `first`, into every table, as a worker leaves them when they are done."""
+    asyncio.run(_fill(sink, lane, definition, first))
 
 
-async def _fill(sink: ClickHouseSink, lane: int) -> None:
-    for batch_no in range(1, BATCHES + 1):
+async def _fill(sink: ClickHouseSink, lane: int, definition: int, first: int) -> None:
+    for batch_no in range(first, first + BATCHES):
         stamp = Stamp(lane, batch_no, SEND_BY)
         start, clock = (batch_no - 1) * RECORDS, DAY_MS + batch_no * 1_000
         at = np.arange(RECORDS)
@@ -78,7 +79,8 @@ async def _fill(sink: ClickHouseSink, lane: int) -> None:
             lane, batch_no, "epoch", (OffsetRange(0, start, start + RECORDS),), after, 0, start + RECORDS - 1,
             after - 1_000, after, RECORDS, {Class.BILLABLE: EVENTS, Class.MALFORMED: MALFORMED},
             (Money(Class.BILLABLE, USD, EVENTS, EVENTS * 1_000),), 1, PUBLISHERS,
-            digest("events", events), digest("dead_letters", dead_letters),
+            digest("events", events, definition), digest("dead_letters", dead_letters, definition),
+            digest_definition=definition,
         )  # fmt: skip
         await sink.insert("ledger", ledger_columns(entry), stamp)
     await sink.close()
@@ -129,7 +131,7 @@ def check(lane: int, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 def test_an_untouched_lane_passes(address, client):
     """The exit code is 0, with the sums of the ledger and no problem."""
-    fill(address, 1)
+    fill(ClickHouseSink(address), 1)
     code, found = check(1)
     assert (code, found["problems"]) == (0, [])
     assert (found["conserved"], found["continuous"], found["batches"]) == (True, True, BATCHES)
@@ -195,7 +197,7 @@ def test_tampering_is_found(address, client, lane):
     A merge of all parts, which puts a doubled row beside its original, hides nothing.
     """
     table, statement = list(TAMPERED.values())[lane - 100]
-    fill(address, lane)
+    fill(ClickHouseSink(address), lane)
     client.execute(
         statement.format(db="adledger", batch=f"lane = {lane} AND batch_no = 2"),
         settings={"mutations_sync": 2},
@@ -210,7 +212,7 @@ def test_tampering_is_found(address, client, lane):
 
 def test_rows_beyond_the_ledger_are_found(address, client):
     """Rows of a batch far beyond the lane's last are not work in progress."""
-    fill(address, 3)
+    fill(ClickHouseSink(address), 3)
     client.execute(f"INSERT INTO adledger.events (lane, batch_no, send_by) VALUES (3, 77, {SEND_BY})")
     code, found = check(3)
     assert (code, [(p["table"], p["batch_no"]) for p in found["problems"]]) == (1, [("events", 77)])
@@ -218,7 +220,7 @@ def test_rows_beyond_the_ledger_are_found(address, client):
 
 def test_a_span_is_checked_alone(address, client):
     """Only the requested batches are read, and problems elsewhere are not reported."""
-    fill(address, 4)
+    fill(ClickHouseSink(address), 4)
     client.execute(
         "ALTER TABLE adledger.events DELETE WHERE lane = 4 AND batch_no = 4", settings={"mutations_sync": 2}
     )
@@ -232,7 +234,7 @@ def test_a_span_is_checked_alone(address, client):
 
 def test_status_shows_lanes_and_sums(address, client):
     """It shows each lane's last batch, watermark and positions; the lag is unknown without a log."""
-    fill(address, 5)
+    fill(ClickHouseSink(address), 5)
     found = json.loads(run("status", "--json").stdout)
     (lane,) = [lane for lane in found["lanes"] if lane["lane"] == 5]
     assert lane == {
@@ -248,7 +250,7 @@ def test_status_shows_lanes_and_sums(address, client):
 
 def test_dead_letters_are_listed_and_shown(address, client):
     """Each has its reason, its position and its exact bytes, in a format for each use."""
-    fill(address, 6)
+    fill(ClickHouseSink(address), 6)
     answer = json.loads(run("dead-letters", "list", "--partition", "6", "--json").stdout)
     assert answer["counts"] == {"not_json": BATCHES * MALFORMED}
     first = answer["dead_letters"][0]

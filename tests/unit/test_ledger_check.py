@@ -112,6 +112,7 @@ TAMPERED_ROWS = {
     "epoch": lambda e: replace(e, epoch="another"),
     "judge version": lambda e: replace(e, judge_version=2),
     "leader epochs": lambda e: replace(e, leader_epochs=(0, 0)),
+    "digest definition": lambda e: replace(e, digest_definition=e.digest_definition + 1),
     "malformed": lambda e: replace(
         e,
         records_received=e.records_received + 1,
@@ -135,11 +136,24 @@ def test_a_ledger_row_altered_is_found(what, drawn):
 
 
 def test_rows_of_before_leader_epochs_keep_their_checksum():
-    """A row without leader epochs has the checksum of the releases before them; each epoch changes it."""
+    """A row without leader epochs has the checksum of the releases before them; each epoch changes it.
+
+    So it is with the first digest definition, the one of releases that did not name it.
+    """
     older = sink_suite.entry(3, 7)
     assert row_checksum(older) == OLDER_CHECKSUM
     with_epochs = [replace(older, leader_epochs=epochs) for epochs in ((-1, 0), (0, -1), (0, 0), (0, 1))]
-    assert len({row_checksum(entry) for entry in (older, *with_epochs)}) == 5
+    with_definitions = [replace(older, digest_definition=number) for number in (2, 3)]
+    assert len({row_checksum(entry) for entry in (older, *with_epochs, *with_definitions)}) == 7
+
+
+def test_digests_of_an_unknown_definition_are_not_called_altered():
+    """A newer release's ledger row says what can check it; the rows it vouches for are not blamed."""
+    newer = replace(ENTRY, digest_definition=200)
+    (problem,) = check_tables(newer, replace(GOOD, digests={}))
+    assert problem.table == "ledger"
+    assert "definition 200" in problem.what
+    assert "a newer release can check them" in problem.what
 
 
 @given(drawn=drawn_batch, what=st.sampled_from(["start", "end", "before", "after"]), by=st.integers(1, 9))
