@@ -140,7 +140,7 @@ def test_record_time_is_for_topics_of_their_own():
 
 def test_every_setting_says_why():
     """Each has a default and a description; each number has bounds and its unit in the name."""
-    units = ("_max", "_days", "_hours", "_seconds", "_threads", "_port")
+    units = ("_max", "_days", "_hours", "_minutes", "_seconds", "_threads", "_port")
     for name, setting in Settings.model_fields.items():
         assert setting.description, name
         assert not setting.is_required(), name
