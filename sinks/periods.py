@@ -2,21 +2,13 @@
 
 # ruff: noqa: S608 - the name of the database is a setting with a pattern
 
-from typing import Any, Protocol
-
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.schemas.periods import CloseDelay, CloseDelays
+from adledger.sinks.connection import Client
 
 
-class Reader(Protocol):
-    """What reading needs of clickhouse-driver's client."""
-
-    def execute(self, query: str, params: Any = None, **options: Any) -> Any:
-        """Return the rows of a SELECT as tuples."""
-
-
-def close_delays(client: Reader, database: str) -> CloseDelays:
+def close_delays(client: Client, database: str) -> CloseDelays:
     """Return the delays of all periods. Raises SinkError where the first row is missing."""
     rows = client.execute(
         "SELECT toUnixTimestamp(effective_from_period), "
