@@ -27,10 +27,11 @@ def clickhouse() -> None:
 def serve(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The data folder; created if missing.")],
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Native protocol; 0 takes a free one.")
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="Native protocol; 0 takes a free one."),
     ] = 9000,
     http_port: Annotated[
-        int, typer.Option("--http-port", min=0, max=65535, help="HTTP; 0 takes a free one.")
+        int, typer.Option("--http-port", metavar="N", min=0, max=65535, help="HTTP; 0 takes a free one.")
     ] = 8123,
 ) -> None:
     """Serve DIR on the loopback until interrupted (Ctrl-C or SIGTERM).

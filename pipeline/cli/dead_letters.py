@@ -35,13 +35,15 @@ def list_(
     given: options.Deployment,
     *,
     reason: Annotated[str | None, typer.Option(metavar="NAME", help="Only records with this reason.")] = None,
-    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most records to list.")] = 50,
+    partition: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only this partition.")] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=100_000, help="The most records to list.")
+    ] = 50,
     as_json: options.Json = False,
 ) -> None:
-    """List malformed records, the latest first: the field at fault, what was found in it, and the publisher.
+    """List malformed records, the latest first.
 
-    A second table counts the latest 5,000 by reason, field and publisher, and says what is allowed. All are counted by
+    The first table shows the field at fault, what was found in it, and the publisher. A second table counts the latest 5,000 by reason, field and publisher, and says what is allowed. All are counted by
     reason on stderr, or with --json in `counts`. What was found is shortened and escaped; `show` has the bytes.
 
     \b
@@ -102,9 +104,9 @@ def _print_list(settings: "Settings", explained: "list[tuple[DeadLetter, Explain
 @options.deployment("clickhouse", "database")
 def show(
     given: options.Deployment,
-    topic: Annotated[str, typer.Argument(help="Name of the topic.")],
-    partition: Annotated[int, typer.Argument(min=0)],
-    offset: Annotated[int, typer.Argument(min=0)],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Name of the topic.")],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="The record's partition.")],
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="The record's offset.")],
     *,
     as_hex: Annotated[bool, typer.Option("--hex", help="Print the value as a hex dump.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Print the value's bytes and nothing else.")] = False,

@@ -100,7 +100,7 @@ def skip(
 ) -> None:
     """Give up offsets that the log no longer has, or that a lane can't get past.
 
-    Without --to, what halts the lane decides: offsets that retention removed; a log that was truncated, a topic that was recreated, on which it continues. With --to, the lane goes on at the named offsets, and all before them from the ledger's end on are given up: for a damaged batch, one that there is no memory for, or a bug. The lane's owner applies the override within seconds, if the lane is still where it was. The gap becomes a ledger row, and its offsets are counted as lost.
+    Without --to, what halts the lane decides: offsets that retention removed; a log that was truncated, a topic that was recreated, on which it continues. With --to, the lane goes on at the named offsets, and everything between the ledger's end and them is given up: for a damaged batch, a batch too large for the memory, or a bug. The lane's owner applies the override within seconds, if the lane is still where it was. The gap becomes a ledger row, and its offsets are counted as lost.
 
     \b
     Examples:

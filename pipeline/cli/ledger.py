@@ -33,9 +33,11 @@ def root() -> None:
 def check(
     given: options.Deployment,
     *,
-    lane: Annotated[list[int] | None, typer.Option(min=0, help="Only this lane. Repeatable.")] = None,
-    from_batch: Annotated[int, typer.Option(min=0, help="The first batch number.")] = 0,
-    to_batch: Annotated[int | None, typer.Option(min=0, help="The last batch number.")] = None,
+    lane: Annotated[
+        list[int] | None, typer.Option(metavar="N", min=0, help="Only this lane. Repeatable.")
+    ] = None,
+    from_batch: Annotated[int, typer.Option(metavar="N", min=0, help="The first batch number.")] = 0,
+    to_batch: Annotated[int | None, typer.Option(metavar="N", min=0, help="The last batch number.")] = None,
     since: Annotated[
         datetime | None,
         typer.Option(

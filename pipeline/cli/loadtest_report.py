@@ -27,7 +27,9 @@ def report(
     runs: Runs = RUNS,
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's report into its folder: report.html (one file, no network), report.md and junit.xml.
+    """Write a run's report: report.html, report.md and junit.xml.
+
+    The files go into the run's folder. report.html is one file, and needs no network.
 
     \b
     Examples:

@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 rules = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 rules.command("what-if")(what_if)
 
-NameArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SET",
-        help="A file, default, none, published (the newest published set), or a version.",
-    ),
-]
+SET_HELP = "A file, default, none, published (the newest published set), or a version."
+NameArgument = Annotated[str, typer.Argument(metavar="SET", help=SET_HELP)]
 
 
 @rules.callback()
@@ -84,8 +79,8 @@ def lint(
 @options.deployment("clickhouse", "database")
 def diff(
     given: options.Deployment,
-    before: NameArgument,
-    after: NameArgument,
+    before: Annotated[str, typer.Argument(metavar="OLD", help=SET_HELP)],
+    after: Annotated[str, typer.Argument(metavar="NEW", help="The same.")],
     *,
     as_json: options.Json = False,
 ) -> None:
@@ -160,7 +155,7 @@ def publish(
 def history(
     given: options.Deployment,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most sets to list.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=100_000, help="The most sets to list.")] = 50,
     as_json: options.Json = False,
 ) -> None:
     """List the published sets, the newest first: version, when, who, why.
@@ -208,7 +203,7 @@ def show(
 def status(
     given: options.Deployment,
     *,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most alerts to show.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="The most alerts to show.")] = 20,
     as_json: options.Json = False,
 ) -> None:
     """Show the set in force, the rules that guardrails have demoted to flag, and the last alerts.
@@ -261,9 +256,10 @@ def resume(
     author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
-    """Let a rule that guardrails have demoted to flag enforce again, in all lanes, from their next batches on.
+    """Let a rule that guardrails have demoted to flag enforce again.
 
-    Its share is measured afresh from then on: if the rule leaves its bounds again, it is demoted again.
+    All lanes enforce it from their next batches on, and its share is measured from there: if the rule leaves its bounds
+    again, it is demoted again.
 
     \b
     Examples:

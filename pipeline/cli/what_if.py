@@ -35,7 +35,9 @@ def what_if(
         datetime,
         typer.Option("--to", formats=TIME_FORMATS, metavar="TIME", help="End of the span (exclusive), UTC."),
     ],
-    samples: Annotated[int, typer.Option(min=0, max=1_000, help="Sample events to show for each rule.")] = 3,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1_000, help="Sample events to show for each rule.")
+    ] = 3,
     as_json: options.Json = False,
 ) -> None:
     """Show what a rule set would have changed: events and money, by rule and publisher.
