@@ -55,7 +55,7 @@ class Filled:
         return self.ground_truth.classes.sum(axis=1)
 
 
-class Shown(Protocol):
+class FillProgress(Protocol):
     """The progress shown while the log is filled."""
 
     def importing(self, name: str) -> Callable[[int, int], None]:
@@ -110,7 +110,7 @@ def demo_model(events: int, seed: int, settings: Settings) -> TrafficModel:
     return replace(model, events=events - len(scenario_rows(model, lookup)))
 
 
-def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
+def fill_log(log: Path, model: TrafficModel, progress: FillProgress) -> Filled:
     """Make a log of the real logs and the model's traffic. Raises UsageError, LogError."""
     with _real_files() as files:
         records = 0
@@ -121,12 +121,12 @@ def fill_log(log: Path, model: TrafficModel, shown: Shown) -> Filled:
                 log,
                 started_at_ms=time.time_ns() // 1_000_000,
                 partitions=model.partitions,
-                progress=shown.importing(path.name),
+                progress=progress.importing(path.name),
             ).records
         real = expected_of_files(files, model.partitions, model.currency)
     begin = time.monotonic()
     with FilesLogWriter(log) as writer:
-        written = write_traffic(model, writer, shown.generating(model.events))
+        written = write_traffic(model, writer, progress.generating(model.events))
     seconds = time.monotonic() - begin
     ground_truth = GroundTruth.of(real, model.partitions).merge(written.ground_truth)
     return Filled(

@@ -110,27 +110,29 @@ class _Before:
         return {"topic": row.topic, "lane": row.lane, "offset": row.offset, "batch_no": row.batch_no}
 
 
-Shown = tuple[str, dict[str, Any]]
-_NOT_A_CLICK: Shown = ("about clicks only", {})
-_NOBODYS: Shown = ("not evaluated for duplicates and users without an id", {})
+_Answer = tuple[str, dict[str, Any]]
+"""What was found, as text and as JSON values."""
+
+_NOT_A_CLICK: _Answer = ("about clicks only", {})
+_NOT_EVALUATED: _Answer = ("not evaluated for duplicates and users without an id", {})
 
 
-def _impression(before: _Before, p: Params) -> Shown:
+def _impression(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.event_type != EventType.CLICK:
         return _NOT_A_CLICK
-    shown = plain.impression_of(before.events, event, p["horizon_minutes"] * MINUTE_MS)
-    if shown is None:
+    impression = plain.impression_of(before.events, event, p["horizon_minutes"] * MINUTE_MS)
+    if impression is None:
         return f"no impression with this id in the lane within {p['horizon_minutes']} minutes", {}
-    gap, place = plain.gap_ms(event, shown), before.place(shown)
+    gap, place = plain.gap_ms(event, impression), before.place(impression)
     text = f"{gap:,} ms after its impression (offset {place['offset']}, batch {place['batch_no']})"
-    if (shown.publisher, shown.campaign) != (event.publisher, event.campaign):
-        text += f" of publisher {shown.publisher}, campaign {shown.campaign}"
-    ours = {"publisher_id": shown.publisher, "campaign_id": shown.campaign}
+    if (impression.publisher, impression.campaign) != (event.publisher, event.campaign):
+        text += f" of publisher {impression.publisher}, campaign {impression.campaign}"
+    ours = {"publisher_id": impression.publisher, "campaign_id": impression.campaign}
     return text, {"gap_ms": gap, "impression": place | ours}
 
 
-def _double_click(before: _Before, p: Params) -> Shown:
+def _double_click(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.event_type != EventType.CLICK:
         return _NOT_A_CLICK
@@ -143,7 +145,7 @@ def _double_click(before: _Before, p: Params) -> Shown:
     }  # fmt: skip
 
 
-def _repeat_click(before: _Before, p: Params) -> Shown:
+def _repeat_click(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.event_type != EventType.CLICK:
         return _NOT_A_CLICK
@@ -152,10 +154,10 @@ def _repeat_click(before: _Before, p: Params) -> Shown:
     return text, {"clicks_before": clicks}
 
 
-def _velocity(before: _Before, p: Params) -> Shown:
+def _velocity(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.cookieless or event.duplicate:
-        return _NOBODYS
+        return _NOT_EVALUATED
     events = len(plain.of_user(before.events, event, p["window_seconds"] * 1000))
     hour = plain.of_user(before.events, event, p["clicks_window_minutes"] * MINUTE_MS)
     clicks = sum(e.event_type == EventType.CLICK for e in hour)
@@ -166,10 +168,10 @@ def _velocity(before: _Before, p: Params) -> Shown:
     return text, {"events_before": events, "clicks_before": clicks}
 
 
-def _networks(before: _Before, p: Params) -> Shown:
+def _networks(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.cookieless or event.duplicate:
-        return _NOBODYS
+        return _NOT_EVALUATED
     networks = [
         _network(n) for n in plain.other_networks(before.events, event, p["window_minutes"] * MINUTE_MS)
     ]
@@ -188,7 +190,7 @@ def _network(network: tuple[int, int]) -> str:
     )
 
 
-def _periodic(before: _Before, p: Params) -> Shown:
+def _periodic(before: _Before, p: Params) -> _Answer:
     event = before.row.event
     if event.cookieless or event.duplicate or event.event_type != EventType.IMPRESSION:
         return "about impressions of users with an id only", {}
@@ -200,7 +202,7 @@ def _periodic(before: _Before, p: Params) -> Shown:
     return f"gaps between its last eight impressions: {min(gaps):,} to {max(gaps):,} ms", {"gaps_ms": gaps}
 
 
-_LOOKING_BACK: Mapping[Reason, Callable[[_Before, Params], Shown]] = {
+_LOOKING_BACK: Mapping[Reason, Callable[[_Before, Params], _Answer]] = {
     Reason.CLICK_NO_IMPRESSION: _impression,
     Reason.CLICK_TOO_FAST: _impression,
     Reason.CLICK_TOO_LATE: _impression,

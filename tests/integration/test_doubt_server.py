@@ -98,7 +98,7 @@ def run(
     server: ClickHouseServer, log: Path, database: str, fates: Mapping[int, tuple[str, str]]
 ) -> tuple[FaultySink, list[str]]:
     """Run a worker to the log's end, with these fates; return its sink and its output."""
-    address, said = address_of(server), list[str]()
+    address, lines = address_of(server), list[str]()
     settings = Settings(
         source=FilesAddress(log), clickhouse=address, database=database, group=database, rules="none",
         write_deadline_seconds=2, batch_rows_max=128, inserts_per_second_max=1_000, retry_backoff_ms_max=500,
@@ -110,13 +110,13 @@ def run(
         sink = FaultySink(address, SinkOptions(database=database, write_deadline_seconds=2), fates)
         source = FilesSource(log, settings.group)
         try:
-            worker = make_worker(settings, source, sink, until_caught_up=True, emit=lines_to(said.append))
+            worker = make_worker(settings, source, sink, until_caught_up=True, emit=lines_to(lines.append))
             assert await worker.run()
         finally:
             await sink.close()
         return sink
 
-    return asyncio.run(to_the_end()), said
+    return asyncio.run(to_the_end()), lines
 
 
 def test_every_insert_goes_wrong_in_every_way(clickhouse_server: ClickHouseServer, tmp_path: Path) -> None:
@@ -124,12 +124,12 @@ def test_every_insert_goes_wrong_in_every_way(clickhouse_server: ClickHouseServe
     each batch in doubt is settled, and every table equals the ground truth.
     """
     ground_truth = filled(tmp_path / "log", MODEL)
-    sink, said = run(clickhouse_server, tmp_path / "log", "doubt", FATE_OF_LANE)
+    sink, lines = run(clickhouse_server, tmp_path / "log", "doubt", FATE_OF_LANE)
     assert sorted(sink.met) == sorted(FATE_OF_LANE)
     on_the_wire = [lane for lane, (_, fate) in FATE_OF_LANE.items() if fate == ON_THE_WIRE]
     assert sorted(sink.refused) == [(lane, True) for lane in on_the_wire]
     for lane, fate in FATE_OF_LANE.items():
-        assert any(f"lane {lane}, batch {BATCH_NO}: settled" in line for line in said), fate
+        assert any(f"lane {lane}, batch {BATCH_NO}: settled" in line for line in lines), fate
     with connect(address_of(clickhouse_server)) as client:
         report = verify(ground_truth, client, "doubt")
         assert report.equal, report

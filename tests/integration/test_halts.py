@@ -90,14 +90,14 @@ class Site:
 
     def run(self, sink: type[ClickHouseSink] = ClickHouseSink, **changes: Any) -> list[Event]:
         """Run a worker until it has caught up; raises what halts a lane. Return its events."""
-        told: list[Event] = []
+        events: list[Event] = []
         try:
-            self.run_telling(told.append, sink, **changes)
+            self.run_emitting(events.append, sink, **changes)
         finally:
-            self.told[:] = told
-        return told
+            self.events[:] = events
+        return events
 
-    def run_telling(self, emit: Callable[[Event], None], sink: type[ClickHouseSink], **changes: Any) -> None:
+    def run_emitting(self, emit: Callable[[Event], None], sink: type[ClickHouseSink], **changes: Any) -> None:
         settings = self.made.settings.model_copy(update=changes)
         options = SinkOptions(database=settings.database, write_deadline_seconds=1)
 
@@ -121,12 +121,12 @@ class Site:
         with pytest.raises(LaneHalted) as stopped:
             self.run(**changes)
         assert stopped.value.reason is reason
-        assert reason in {event.halt_reason for event in self.told if isinstance(event, Halted)}
+        assert reason in {event.halt_reason for event in self.events if isinstance(event, Halted)}
         return stopped.value
 
     @property
-    def told(self) -> list[Event]:
-        return TOLD.setdefault(str(self.log), [])
+    def events(self) -> list[Event]:
+        return EVENTS.setdefault(str(self.log), [])
 
     def command(self, arguments: list[str]) -> list[dict[str, Any]]:
         """Run a command of `adledger lane`; return the overrides that it wrote."""
@@ -182,7 +182,7 @@ class Site:
         shutil.copytree(copy, self.log, dirs_exist_ok=True)
 
 
-TOLD: dict[str, list[Event]] = {}
+EVENTS: dict[str, list[Event]] = {}
 
 
 @pytest.fixture
@@ -368,8 +368,8 @@ def test_a_lane_whose_code_fails(
     site.append(1)
     monkeypatch.setattr(lane_module, "compute", failing(error, at + 300))
     halted = site.halted(reason, batch_rows_max=200)
-    assert any(isinstance(event, LaneCrashed) and error.__name__ in event.traceback for event in site.told)
-    done = [event.entry.lane for event in site.told if isinstance(event, BatchDone)]
+    assert any(isinstance(event, LaneCrashed) and error.__name__ in event.traceback for event in site.events)
+    done = [event.entry.lane for event in site.events if isinstance(event, BatchDone)]
     assert (set(done), site.status()[0]["lag_records"]) == ({0, 1}, 0)
     (override,) = site.command(printed_command(halted))
     start, end = override["ranges"][TOPICS[0]]
@@ -391,10 +391,10 @@ async def test_a_running_worker_goes_on_without_a_restart(
     settings: Settings = site.made.settings
     sink = ClickHouseSink(site.made.server, SinkOptions(database=settings.database, write_deadline_seconds=1))
     halts: asyncio.Queue[Halted] = asyncio.Queue()
-    told: list[Event] = []
+    events: list[Event] = []
 
     def emit(event: Event) -> None:
-        told.append(event)
+        events.append(event)
         if isinstance(event, Halted):
             halts.put_nowait(event)
 

@@ -56,7 +56,7 @@ addEventListener("load", () => {{
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RenderedPage:
     """How the browser laid out a page at a width: `wide` and `clipped` name what overflows."""
 
     width: int
@@ -79,12 +79,12 @@ class Browser:
             missing("Chromium", UsageError("there is none", remedy="on Debian: apt-get install chromium"))
         self._program, self._folder = found, folder
 
-    def look(self, page: Path, width: int, *, dark: bool = False) -> Seen:
+    def look(self, page: Path, width: int, *, dark: bool = False) -> RenderedPage:
         """Lay out the page at a width, and measure it."""
         out = self._run(self._harness(page, width, 2_000).resolve().as_uri(), "--dump-dom", dark=dark)
         found = out.rpartition('<pre id="found">')[2].partition("</pre>")[0]
         assert found.startswith("{"), f"the harness did not come to its end: {out[-500:]}"
-        return Seen(**json.loads(html.unescape(found)))
+        return RenderedPage(**json.loads(html.unescape(found)))
 
     def picture(self, page: Path, width: int, height: int, to: Path, *, dark: bool = False) -> Path:
         """Write a PNG of the page at a width."""

@@ -21,7 +21,7 @@ from adledger.sinks.outcomes import insert_outcome
 from adledger.sinks.refused import query_refused
 
 
-def said(grant: str) -> str:
+def refusal(grant: str) -> str:
     """Return the message of ClickHouse 26.7."""
     return (
         f"DB::Exception: mia: Not enough privileges. To execute this query, it's necessary to have the grant {grant}. "
@@ -46,7 +46,7 @@ def said(grant: str) -> str:
 )
 def test_the_roles_that_have_the_grant_are_named(grant: str, roles: list[str]) -> None:
     """Each role that may do it is named, no other, and the statement that grants it alone."""
-    error = query_refused(ServerException(said(grant), ACCESS_DENIED))
+    error = query_refused(ServerException(refusal(grant), ACCESS_DENIED))
     assert error.remedy == (
         f"use a user with the role {' or '.join(roles)} (`adledger roles sql` prints it); or GRANT {grant} TO mia"
     )
@@ -55,8 +55,8 @@ def test_the_roles_that_have_the_grant_are_named(grant: str, roles: list[str]) -
 @pytest.mark.parametrize("grant", ["CREATE TABLE ON adledger.x", "SELECT ON other.t", "READ ON REMOTE"])
 def test_what_no_role_may_do_needs_an_administrator(grant: str) -> None:
     """Creating tables, other tables and other servers are in no role."""
-    assert "an administrator's user" in grant_remedy(said(grant))
-    assert grant in grant_remedy(said(grant))
+    assert "an administrator's user" in grant_remedy(refusal(grant))
+    assert grant in grant_remedy(refusal(grant))
 
 
 def test_another_wording_has_a_remedy_too() -> None:
@@ -66,7 +66,7 @@ def test_another_wording_has_a_remedy_too() -> None:
 
 def test_an_insert_that_is_refused_has_the_same_remedy() -> None:
     """A worker whose user may not write names the writer's role."""
-    error = insert_outcome("events", ServerException(said("INSERT ON adledger.events"), ACCESS_DENIED))
+    error = insert_outcome("events", ServerException(refusal("INSERT ON adledger.events"), ACCESS_DENIED))
     assert isinstance(error, InsertRefused)
     assert f"the role {WRITER} " in error.remedy
 
