@@ -14,7 +14,7 @@ SENTENCES = {
     "worse": "A is worse than B.",
     "better": "A is better than B.",
     "no change": "No change was found.",
-    "underpowered": "A is not found to be worse than B, but a change of the size asked for could have been missed.",
+    "underpowered": "A is not found to be worse than B, but a change of the requested size could have been missed.",
     "refused": "A and B can't be compared.",
 }
 HEADER = ("", "metric (geometric mean)", "A", "B", "change", "between", "detectable from")

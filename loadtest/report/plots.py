@@ -36,7 +36,7 @@ WANTED = (
     _Wanted(key="freshness", title="Freshness", unit="ms", largest=True, sparse=True, limits=("freshness_ms",),
             columns={"freshness_p50_ms": "p50", "freshness_p90_ms": "p90", "freshness_p99_ms": "p99", "freshness_p999_ms": "p99.9",
                      "freshness_max_ms": "slowest"},
-            note="From when an event was due until ClickHouse answers with it, by the second in which it did."),
+            note="From when an event was due until queries return it, by the second in which it did."),
     _Wanted(key="cpu", title="CPU by part", unit="cores",
             columns={f"{part}_cpu_cores": PART_NAMES[part] for part in PARTS}),
     _Wanted(key="memory", title="Memory by part", unit="MiB", largest=True,

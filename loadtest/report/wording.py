@@ -13,8 +13,8 @@ GOOD, BAD, VOID = "good", "bad", "void"
 MARKS = {GOOD: "✓", BAD: "✗", VOID: "!"}
 
 MEANINGS = {
-    "freshness_ms": "from when an event was due until ClickHouse answers with it",
-    "log_time_freshness_ms": "from when the broker had an event until ClickHouse answers with it",
+    "freshness_ms": "from when an event was due until queries return it",
+    "log_time_freshness_ms": "from when the broker had an event until queries return it",
     "dropped_events": "events that were not sent in time",
     "send_errors": "deliveries that failed",
     "unequal_rows": "publisher-minutes and counts that differ from the ground truth",
@@ -124,7 +124,7 @@ def _reason(result: ThresholdResult) -> str:
     bound = latency(asked.bound) if freshness else metric(result.metric, asked.bound)
     who = EVENTS.get(asked.aggregation, "")
     text = f"{who} {found} {meaning(result)}" if freshness and who else f"{meaning(result)}: {found}"
-    return f"{text}; {COMPARISONS[asked.comparison]} {bound} was asked for"
+    return f"{text}; {COMPARISONS[asked.comparison]} {bound} is required"
 
 
 def _held(what: str, summary: RunSummary) -> Headline:
@@ -151,7 +151,7 @@ def _rate(run: Run, summary: RunSummary) -> Tile:
     metrics = summary.metrics
     held = summary.verdict is RunVerdict.HELD
     mean, dropped = metrics.get("rate.mean"), metrics.get("dropped_events")
-    asked = f"asked for: {rate_asked(run)}" if run.rate_per_second else "as fast as possible"
+    asked = f"requested: {rate_asked(run)}" if run.rate_per_second else "as fast as possible"
     lost = f"; {number(dropped)} not sent in time" if dropped else ""
     drained, consumed = metrics.get("drain_seconds"), metrics.get("consumed_rate.mean")
     queryable = (
@@ -176,7 +176,7 @@ def _freshness(summary: RunSummary) -> Tile:
     median, most = latency(metrics.get("freshness_ms.med")), latency(metrics.get("freshness_ms.max"))
     return Tile(
         "Freshness, 99 of 100 events within", latency(metrics.get("freshness_ms.p(99)")),
-        f"half within {median}, the slowest {most}; from when it was due until ClickHouse answers with it", kind,
+        f"half within {median}, the slowest {most}; from when it was due until queries return it", kind,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 TAG_DUE, TAG_LOG_TIME = "due", "log_time"
-"""Freshness of a record until ClickHouse answers with it: from when the schedule wanted it sent, so that a stall of
+"""Freshness of a record until queries return it: from when the schedule wanted it sent, so that a stall of
 anything shows; and from when the broker had appended it."""
 
 PARTS = ("worker", "broker", "clickhouse", "generator")

@@ -1,4 +1,4 @@
-"""Freshness: the time from when a record was due (and from when the log had it) until ClickHouse answers with it.
+"""Freshness: the time from when a record was due (and from when the log had it) until queries return it.
 
 Senders report, by partition and in the log's order, when records were due. The ledger shows which offsets are done. Both
 are sequences of records, which are matched in order.

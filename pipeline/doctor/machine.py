@@ -23,7 +23,7 @@ def memory_bytes() -> int:
 
 def kernels_check() -> Check:
     """Check that compiled kernels are kept: they are looked for where this release puts them, not run."""
-    import numba  # noqa: PLC0415 - slow, and its setting is what is asked for
+    import numba  # noqa: PLC0415 - slow, and only its setting is needed
 
     import adledger.pipeline.kernels.jit  # noqa: F401, PLC0415 - names the folder
 

@@ -120,5 +120,7 @@ def _lane(lane: LaneActivity) -> dict[str, object]:
 
 def _json(view: View, body: object, status: int = 200) -> Response:
     return view.bytes(
-        orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE), content_type=JSON_TYPE, status=status
+        orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+        content_type=JSON_TYPE,
+        status=status,
     )

@@ -95,10 +95,10 @@ def test_a_page_is_well_formed_and_fetches_nothing(summary):
 @pytest.mark.parametrize(
     ("metric", "expression", "value", "words"),
     [
-        ("freshness_ms", "p(99)<5000", 6_205.0, "99 of 100 events took up to 6.21 s from when an event was due until ClickHouse answers with it; less than 5 s was asked for"),
+        ("freshness_ms", "p(99)<5000", 6_205.0, "99 of 100 events took up to 6.21 s from when an event was due until queries return it; less than 5 s is required"),
         ("freshness_ms", "max<=200", 900.0, "The slowest event took 900 ms"),
-        ("dropped_events", "count<=0", 12.0, "events that were not sent in time: 12; at most 0 was asked for"),
-        ("rate", "mean>1000", 900.0, "events a second that the log took: 900; more than 1,000 was asked for"),
+        ("dropped_events", "count<=0", 12.0, "events that were not sent in time: 12; at most 0 is required"),
+        ("rate", "mean>1000", 900.0, "events a second that the log took: 900; more than 1,000 is required"),
         ("lag_records", "max<10", None, "events in the log and not yet queryable: nothing was measured"),
     ],
 )  # fmt: skip
