@@ -39,9 +39,11 @@ OPEN_USERS = (
 )
 """users.xml with one user, without a password and with all rights."""
 
+# clickhouse-local ignores <logger><level>: it logs at its option `log-level`, and by default everything, traces included.
 _CONFIG = """<clickhouse>
 <users_config>{users}</users_config>
-<logger><level>information</level><console>1</console></logger>
+<log-level>information</log-level>
+<logger><console>1</console></logger>
 <shutdown_wait_unfinished>1</shutdown_wait_unfinished>
 {more}
 </clickhouse>
