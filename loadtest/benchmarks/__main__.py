@@ -12,7 +12,7 @@ from adledger.loadtest.benchmarks.bench import run_rounds
 from adledger.loadtest.benchmarks.catalog import CONTESTANTS
 from adledger.loadtest.benchmarks.render import Machine, plot, summaries, table
 from adledger.loadtest.benchmarks.traffic import FilledTopic, write_traffic
-from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.broker import LOAD_JVM, LocalBroker
 from adledger.pipeline.errors import AdledgerError
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     before = Machine.here()
     with tempfile.TemporaryDirectory(prefix="adledger-comparison-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        with LocalBroker(folder / "broker") as broker:
+        with LocalBroker(folder / "broker", jvm=LOAD_JVM) as broker:
             results = run_rounds(
                 chosen, given.rounds, _traffic(broker.servers), broker.servers, folder / "runs", _say
             )

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adledger.loadtest.lab.broker import LocalBroker
+from adledger.loadtest.lab.broker import LOAD_JVM, LocalBroker
 from adledger.loadtest.lab.clickhouse import LocalClickHouse
 from adledger.pipeline.addresses import EmbeddedAddress, FilesAddress, KafkaAddress, ServerAddress
 
@@ -35,7 +35,10 @@ class Servers:
 @contextmanager
 def own_servers(folder: Path) -> Iterator[Servers]:
     """Start a broker and a ClickHouse with their data in `folder`; they end with the block. Raises SinkError, BrokerFailed."""
-    with LocalBroker(folder / "broker") as broker, LocalClickHouse(folder / "clickhouse") as server:
+    with (
+        LocalBroker(folder / "broker", jvm=LOAD_JVM) as broker,
+        LocalClickHouse(folder / "clickhouse") as server,
+    ):
         yield Servers(f"kafka://{broker.servers}", server.address, str(server.address), broker, server)
 
 
