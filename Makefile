@@ -22,10 +22,13 @@ demo: $(READY)
 	@$(BIN)/adledger demo $(ARGS)
 
 ## test: unit, property, contract and integration tests (ARGS="-k dedupe"; PROCESSES=0 runs them in one process)
+# Files in their order: the long ones of tests/integration first, the short ones of tests/unit last, so that all processes end
+# at about the same time.
 PROCESSES ?= auto
 .PHONY: test
 test: $(READY)
-	@$(BIN)/pytest -m "not slow and not benchmark" --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -m "not slow and not benchmark" --numprocesses $(PROCESSES) --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ## bench: measure the stages one by one (ARGS="-k decode")
 .PHONY: bench
