@@ -16,7 +16,7 @@ ROLES: Mapping[str, str] = {
     WRITER: "workers, and the retention job: writes batches and reads its own state back; creates no table",
     BILLING: "invoices: rollups and the ledger; no users, addresses or raw events",
     FRAUD: "investigations: reads everything, dead letters' bytes too; writes nothing",
-    OPERATOR: "lane overrides, rule sets and publishers: sees counts, positions and digests, no raw events",
+    OPERATOR: "lane overrides, rule sets and publishers: sees counts, positions, reasons of dead letters and digests, no raw events",
     PUBLISHER: "one publisher's statement, by a row policy on its id; no rules and no reasons",
 }
 """Role -> what it is for."""
@@ -34,7 +34,11 @@ _ALL_READERS = {BILLING: _READ, FRAUD: _READ, OPERATOR: _READ}
 
 ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "events": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (POSITION, "SELECT(id_hash)")},
-    "dead_letters": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ, OPERATOR: (POSITION, "SELECT(records)")},
+    "dead_letters": {
+        WRITER: (SELECT, INSERT, CLEAR),
+        FRAUD: _READ,
+        OPERATOR: (POSITION, "SELECT(records, reason_code)"),
+    },
     "rollup_minute": {WRITER: (SELECT, INSERT, CLEAR), **_ALL_READERS, PUBLISHER: _READ},
     "ledger": {WRITER: _WRITTEN, **_ALL_READERS},
     "user_agents": {WRITER: (SELECT, INSERT, CLEAR), FRAUD: _READ},

@@ -1,6 +1,7 @@
 """`adledger dead-letters list|show`: records that could not be decoded: why, whose they are, and their bytes."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,12 +9,14 @@ import typer
 from adledger.pipeline.cli import connect, options
 from adledger.pipeline.cli.output import err, out, out_bytes, out_json, out_table
 from adledger.pipeline.errors import AdledgerError, UsageError
+from adledger.schemas.roles import FRAUD
 
 if TYPE_CHECKING:
     from adledger.pipeline.ledger.dead_letters import DeadLetter, ExplainedLetter
     from adledger.pipeline.settings import Settings
 
 ACCEPTED = "nothing: this release accepts it"
+BYTES_ROLE = f"use a user with the role {FRAUD} (`adledger roles sql` prints it)"
 
 dead_letters = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -43,8 +46,9 @@ def list_(
 ) -> None:
     """List malformed records, the latest first.
 
-    The first table shows the field at fault, what was found in it, and the publisher. A second table counts the latest 5,000 by reason, field and publisher, and says what is allowed. All are counted by
-    reason on stderr, or with --json in `counts`. What was found is shortened and escaped; `show` has the bytes.
+    The first table shows the field at fault, what was found in it, and the publisher; `show` has the bytes, and without
+    the right to read those these columns are empty. A second table counts the latest 5,000 by reason, field and publisher,
+    and says what is allowed. All are counted by reason on stderr, or with --json in `counts`.
 
     \b
     Examples:
@@ -59,10 +63,10 @@ def list_(
     tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
         counts = store.counts(client, tables, partition)
-        letters = store.latest(client, tables, reason_code=code, lane=partition, rows_max=limit)
-        examined = store.latest(
-            client, tables, reason_code=code, lane=partition, rows_max=store.EXAMINED_MAX, to_count=True
-        )
+        readable = store.may_read_bytes(client, tables)
+        latest = partial(store.latest, client, tables, reason_code=code, lane=partition, with_bytes=readable)
+        letters = latest(rows_max=limit)
+        examined = latest(rows_max=store.EXAMINED_MAX, to_count=True)
     faults = store.count_faults(examined, _kinds(settings))
     explained = [(letter, store.explain(letter, _kinds(settings))) for letter in letters]
     if as_json:
@@ -85,6 +89,8 @@ def list_(
         ],
     )
     err("; ".join(f"{name}: {n:,}" for name, n in counts.items()) or "no dead letters")
+    if not readable:
+        err(f"field, found and publisher come from the records' bytes; to see them, {BYTES_ROLE}")
 
 
 def _print_list(settings: "Settings", explained: "list[tuple[DeadLetter, ExplainedLetter]]") -> None:
@@ -115,7 +121,7 @@ def show(
     """Show one malformed record.
 
     Prints its reason, the field at fault, what was found and what is allowed, then batch, key and value; unprintable
-    characters are escaped.
+    characters are escaped. A user who may not read the bytes sees offset, reason and batch.
 
     \b
     Examples:
@@ -137,14 +143,19 @@ def show(
         )
     tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
     with connect.client(settings) as client:
-        found = store.find(client, tables, settings.topics.index(topic), partition, offset)
+        readable = store.may_read_bytes(client, tables)
+        found = store.find(
+            client, tables, settings.topics.index(topic), partition, offset, with_bytes=readable
+        )
     if found is None:
         raise AdledgerError(
             f"no dead letter at {topic}, partition {partition}, offset {offset}",
             remedy="`adledger dead-letters list` shows those that exist",
         )
+    if found.value is None and (raw or as_hex):
+        raise AdledgerError("this user may not read the bytes of dead letters", remedy=BYTES_ROLE)
     if raw:
-        out_bytes(found.value)
+        out_bytes(found.value or b"")
     elif as_json:
         out_json(_as_json(settings, found, store.explain(found, _kinds(settings))))
     else:
@@ -166,6 +177,9 @@ def _print(settings: "Settings", letter: "DeadLetter", explained: "ExplainedLett
     out(f"batch     {letter.batch_no}")
     if letter.records > 1:
         out(f"records   {letter.records:,}, up to offset {letter.offset + letter.records - 1}")
+    if letter.key is None or letter.value is None:
+        out(f"bytes     not shown: this user may not read them; to see them, {BYTES_ROLE}")
+        return
     out(f"key       {_escaped(letter.key)}")
     out(f"value     {len(letter.value):,} bytes")
     out(_hex_dump(letter.value) if as_hex else _escaped(letter.value))
@@ -180,15 +194,26 @@ def _as_json(settings: "Settings", letter: "DeadLetter", explained: "ExplainedLe
         "offset": letter.offset,
         "log_time": letter.log_time_text,
         "reason": letter.reason,
+        "batch_no": letter.batch_no,
+        "records": letter.records,
+        **_of_bytes(letter, explained),
+    }
+
+
+def _of_bytes(letter: "DeadLetter", explained: "ExplainedLetter") -> dict[str, Any]:
+    """Return the bytes and what they say; each is null where the user may not read them."""
+    found: dict[str, Any] = {
         "field": explained.why.field,
         "found": explained.why.found,
         "allowed": explained.why.allowed,
         "publisher_id": explained.publisher_id,
         "accepted_by_this_release": explained.accepted,
-        "batch_no": letter.batch_no,
+    }
+    if letter.key is None or letter.value is None:
+        return dict.fromkeys((*found, "key_hex", "value_hex", "value_text"))
+    return found | {
         "key_hex": letter.key.hex(),
         "value_hex": letter.value.hex(),
-        "records": letter.records,
         "value_text": letter.value.decode("utf-8", "backslashreplace"),
     }
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from clickhouse_driver.errors import ServerException
+
 from adledger.pipeline.errors import UsageError
 from adledger.pipeline.ledger.queries import QueryClient, TableNames
 from adledger.pipeline.stages.malformed import MalformedReason, publisher_of, refusal_of
 from adledger.pipeline.stages.snippets import escaped
+from adledger.schemas.roles import ACCESS_DENIED
 from adledger.schemas.wire import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_BYTES_MAX, Malformed
 
 MEANINGS = {
@@ -38,6 +41,7 @@ KEY_BYTES_SHOWN = 120
 _COLUMNS = "lane, batch_no, topic, offset, toUnixTimestamp64Milli(log_time), reason_code, key, value, records"
 _COLUMNS_TO_COUNT = _COLUMNS.replace("value", f"substring(value, 1, {RECORD_BYTES_MAX + 1})")
 """More bytes change neither reason nor field."""
+_COLUMNS_WITHOUT_BYTES = _COLUMNS.replace("key, value", "NULL, NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class DeadLetter:
 
     Or a whole record batch that can't be decoded, which counts as `records` from `offset` on: `value` is its first
     bytes, header and all, `key` says how many there are and their SHA-256.
+
+    `key` and `value` are None where the user may not read them.
     """
 
     lane: int
@@ -54,8 +60,8 @@ class DeadLetter:
     offset: int
     log_time: int
     reason_code: int
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     records: int = 1
 
     @property
@@ -75,7 +81,7 @@ class DeadLetter:
 
 
 class ExplainedLetter(NamedTuple):
-    """Why a record is malformed, as far as this release can tell; `publisher_id` None: not readable.
+    """Why a record is malformed, as far as its bytes are there and this release can tell; `publisher_id` None: not readable.
 
     `why.reason` is the stored one. `accepted`: this release would accept the record, so that no field is at fault.
     """
@@ -87,6 +93,8 @@ class ExplainedLetter(NamedTuple):
 
 def explain(letter: DeadLetter, kinds: Sequence[int]) -> ExplainedLetter:
     """Explain a dead letter by its bytes; `kinds` of the topics, as in Topology.kinds."""
+    if letter.key is None or letter.value is None:
+        return ExplainedLetter(MalformedReason(letter.reason_code, "", "", ""), None, accepted=False)
     if letter.reason_code == Malformed.UNDECODABLE_BATCH:
         allowed = f"a whole batch of at most {BATCH_BYTES_MAX >> 20} MiB and {BATCH_RECORDS_MAX:,} records"
         found = f"a {escaped(letter.key[:KEY_BYTES_SHOWN].decode('utf-8', 'backslashreplace'))}"
@@ -141,6 +149,17 @@ def counts(client: QueryClient, tables: TableNames, lane: int | None) -> dict[st
     return {reason_name(code): n for code, n in rows}
 
 
+def may_read_bytes(client: QueryClient, tables: TableNames) -> bool:
+    """Whether the user may read the dead letters' keys and values."""
+    try:
+        client.execute(f"SELECT key, value FROM {tables('dead_letters')} LIMIT 0")
+    except ServerException as error:
+        if error.code != ACCESS_DENIED:
+            raise
+        return False
+    return True
+
+
 def latest(
     client: QueryClient,
     tables: TableNames,
@@ -148,22 +167,30 @@ def latest(
     reason_code: int | None,
     lane: int | None,
     rows_max: int,
+    with_bytes: bool,
     to_count: bool = False,
 ) -> list[DeadLetter]:
     """Return the dead letters with the latest log times, latest first. `to_count`: with values cut for `count_faults`."""
     of_reason = "1" if reason_code is None else f"reason_code = {reason_code:d}"
     where = f"{_of_lane(lane)} AND {of_reason} ORDER BY log_time DESC, lane, topic, offset DESC LIMIT {rows_max:d}"
-    return _select(client, tables, where, _COLUMNS_TO_COUNT if to_count else _COLUMNS)
+    return _select(client, tables, where, with_bytes=with_bytes, to_count=to_count)
 
 
-def find(client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int) -> DeadLetter | None:
+def find(
+    client: QueryClient, tables: TableNames, topic: int, lane: int, offset: int, *, with_bytes: bool
+) -> DeadLetter | None:
     """Return the dead letter of one offset, or of the record batch that covers it, or None."""
     covers = f"offset <= {offset:d} AND offset + records > {offset:d}"
-    found = _select(client, tables, f"lane = {lane:d} AND topic = {topic:d} AND {covers} LIMIT 1")
+    where = f"lane = {lane:d} AND topic = {topic:d} AND {covers} LIMIT 1"
+    found = _select(client, tables, where, with_bytes=with_bytes)
     return found[0] if found else None
 
 
-def _select(client: QueryClient, tables: TableNames, where: str, columns: str = _COLUMNS) -> list[DeadLetter]:
+def _select(
+    client: QueryClient, tables: TableNames, where: str, *, with_bytes: bool, to_count: bool = False
+) -> list[DeadLetter]:
+    readable = _COLUMNS_TO_COUNT if to_count else _COLUMNS
+    columns = readable if with_bytes else _COLUMNS_WITHOUT_BYTES
     rows = client.execute(
         f"SELECT {columns} FROM {tables('dead_letters')} WHERE {where}", settings={"strings_as_bytes": True}
     )

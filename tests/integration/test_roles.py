@@ -63,6 +63,7 @@ MAY = {
     OPERATOR: (
         "SELECT digest, rows FROM adledger.v_batch_digests ORDER BY lane LIMIT 1",
         "SELECT lane, batch_no, max(offset) FROM adledger.events GROUP BY lane, batch_no",
+        "SELECT offset, reason_code, records FROM adledger.dead_letters LIMIT 1",
         "INSERT INTO adledger.lane_orders (lane, batch_no, kind) SELECT 1, 1, 'adopt' WHERE 0",
         "INSERT INTO adledger.rules (version, text) SELECT 1, '' WHERE 0",
     ),

@@ -91,12 +91,8 @@ def test_who_reads_what(office: Office) -> None:
 
 def test_a_refusal_names_the_role_that_may(office: Office) -> None:
     """Each command beyond a role says which grant is missing, and who has it."""
-    letters = json.loads(office.done(FRAUD, "dead-letters", "list", "--json"))["dead_letters"]
-    offset = (letters[0]["topic"], str(letters[0]["partition"]), str(letters[0]["offset"]))
     rules = str(office.folder / "rules.toml")
     cases = [
-        (OPERATOR, ("dead-letters", "show", *offset), FRAUD),
-        (OPERATOR, ("dead-letters", "list"), FRAUD),
         (OPERATOR, ("ledger", "check"), FRAUD),
         (OPERATOR, ("query", "SELECT user_hash FROM events"), FRAUD),
         (BILLING, ("query", "SELECT * FROM v_events"), FRAUD),
@@ -111,6 +107,36 @@ def test_a_refusal_names_the_role_that_may(office: Office) -> None:
     ]  # fmt: skip
     for role, command, who in cases:
         assert f" {who} " in office.refusal(role, *command).remedy, (role, command)
+
+
+def test_an_operator_sees_dead_letters_without_their_bytes(office: Office) -> None:
+    """Offset, reason and counts are the fraud analyst's; key, value and what is read from them are not shown, and both
+    commands name the role that may see them.
+    """
+    role = f"use a user with the role {FRAUD} (`adledger roles sql` prints it)"
+    full, bare = (json.loads(office.done(who, "dead-letters", "list", "--json")) for who in (FRAUD, OPERATOR))
+    assert bare["counts"] == full["counts"]
+    assert sum(f["records"] for f in bare["faults"]) == sum(f["records"] for f in full["faults"]) > 0
+    assert {f["reason"] for f in bare["faults"]} == set(full["counts"])
+    hidden = {
+        "field", "found", "allowed", "publisher_id", "accepted_by_this_release", "key_hex", "value_hex", "value_text",
+    }  # fmt: skip
+    for mine, theirs in zip(bare["dead_letters"], full["dead_letters"], strict=True):
+        assert mine == {name: None if name in hidden else value for name, value in theirs.items()}
+    first = bare["dead_letters"][0]
+    assert role in office.run(OPERATOR, "dead-letters", "list").stderr
+    assert role not in office.run(FRAUD, "dead-letters", "list").stderr
+
+    where = ("dead-letters", "show", first["topic"], str(first["partition"]), str(first["offset"]))
+    shown = office.done(OPERATOR, *where)
+    assert f"reason    {first['reason']}: " in shown
+    assert role in shown
+    assert "value " not in shown
+    assert json.loads(office.done(OPERATOR, *where, "--json")) == first
+    for option in ("--raw", "--hex"):
+        refused = office.run(OPERATOR, *where, option).exception
+        assert isinstance(refused, AdledgerError)
+        assert refused.remedy == role
 
 
 def test_an_operator_resolves_a_halted_lane_and_publishes_rules(office: Office) -> None:
