@@ -8,10 +8,9 @@ from hypothesis import settings
 
 from adledger.loadtest.lab.broker import LocalBroker
 from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.pipeline.lanes import doubt, lane
+from tests.support.brokers import running_broker
 from tests.support.clickhouse_servers import OWN, running_server
-from tests.support.services import missing
 
 settings.register_profile("adledger", deadline=None, print_blob=True)
 settings.load_profile("adledger")
@@ -32,11 +31,7 @@ def _logs_as_they_were() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """One broker for all tests, whose topics and groups have unique names. A test that damages it starts another."""
-    try:
-        kafka_jars()
-    except KafkaMissing as error:
-        missing("Kafka", error)
-    with LocalBroker(tmp_path_factory.mktemp("kafka")) as broker:
+    with running_broker(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 
 

@@ -9,13 +9,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from adledger.loadtest.lab.broker import LocalBroker
 from adledger.pipeline.control.announcer import DELIVERY_SECONDS_MAX, Announcer
 from adledger.pipeline.control.rollups_message import COLUMNS, PART_ROWS_MAX, decode
 from adledger.pipeline.errors import SinkUnavailable
 from adledger.pipeline.lanes.ports import RolledUp
 from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.settings import Settings
+from tests.support.brokers import running_broker
 from tests.support.rollups import MINUTE, columns_of, many_rows
 
 CLOCK = MINUTE * 1000
@@ -143,7 +143,7 @@ async def test_an_unreachable_broker_is_reported_with_its_address():
 @pytest.mark.slow
 async def test_a_hanging_broker_is_reported_in_time(tmp_path):
     """SinkUnavailable is raised instead of waiting forever; once the broker answers, the batch is sent."""
-    with LocalBroker(tmp_path) as broker:
+    with running_broker(tmp_path) as broker:
         name = f"rollups-{uuid4().hex[:8]}"
         await make(broker, name)
         announcer = Announcer(name, client_options([broker.servers], {}))

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from aiokafka.client import AIOKafkaClient, CoordinationType
 
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from tests.contracts.source_suite import PARTITIONS, Listener, joined
 from tests.support.kafka_cluster import LocalCluster, cluster
 from tests.support.kafka_log import KafkaLog
-from tests.support.services import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,16 +22,8 @@ SESSION = {"heartbeat_interval_ms": "500", "session_timeout_ms": "300000"}
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three brokers, each with a copy of everything."""
-    needs_kafka()
     with cluster(tmp_path_factory.mktemp("three")) as running:
         yield running
-
-
-def needs_kafka() -> None:
-    try:
-        kafka_jars()
-    except KafkaMissing as error:
-        missing("Kafka", error)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from adledger.pipeline.errors import CommitFenced, CommitRefused, CommitUnknown
 from adledger.pipeline.log.kafka.commit_outcome import METADATA_BYTES_MAX
 from adledger.pipeline.log.kafka.commits import CONNECTIONS, GroupCommits
 from adledger.pipeline.log.source import Assignment, Committed
+from tests.support.brokers import running_broker
 from tests.support.kafka_group import (
     Consumer,
     Member,
@@ -330,7 +331,7 @@ async def test_every_topic_refused_is_refused_with_the_remedy(group):
 async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
     """Group, generation and offsets are in the broker's log, so a restart costs a lane no more than its wait."""
     async with AsyncExitStack() as stack:
-        broker = stack.enter_context(LocalBroker(tmp_path))
+        broker = stack.enter_context(running_broker(tmp_path))
         group = Group(broker.servers, await make_topics(broker.servers, LANES), stack)
         member = await group.member()
         await assemble(member)
@@ -352,7 +353,9 @@ async def test_after_a_broker_restart_the_same_member_commits(tmp_path):
 async def test_a_broker_that_takes_less_metadata_is_named_with_its_setting(tmp_path):
     """Texts too long for this broker are refused before anything is written; too long for one topic only is unknown."""
     async with AsyncExitStack() as stack:
-        broker = stack.enter_context(LocalBroker(tmp_path, properties={"offset.metadata.max.bytes": "100"}))
+        broker = stack.enter_context(
+            running_broker(tmp_path, properties={"offset.metadata.max.bytes": "100"})
+        )
         group = Group(broker.servers, await make_topics(broker.servers, LANES), stack)
         member = await group.member()
         await assemble(member)

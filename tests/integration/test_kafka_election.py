@@ -18,7 +18,7 @@ from adledger.pipeline.log.kafka.source import KafkaSource
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import joined
-from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, needs_kafka
+from tests.integration.test_kafka_cluster import PATIENCE_SECONDS
 from tests.integration.test_kafka_reader import LANE, has_end, ours, records
 from tests.support.kafka_cluster import LocalCluster, cluster
 from tests.support.kafka_log import KafkaLog
@@ -36,7 +36,6 @@ POLL_SECONDS = 0.1
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three brokers for one test, which damages two of them."""
-    needs_kafka()
     quick = {"broker_session_timeout_ms": "3000", "broker_heartbeat_interval_ms": "500"}
     with cluster(tmp_path, unclean_leader_election_enable="true", **quick) as running:
         yield running

@@ -14,7 +14,7 @@ from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.group_facts import describe_group
 from adledger.schemas.classes import Class
 from adledger.sinks.embedded.launch import EmbeddedServer
-from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator, needs_kafka
+from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator
 from tests.integration.test_kafka_election import NEW, OLD, OTHER, Leader, made, until_led
 from tests.integration.test_lane_overrides import checked, lane_statuses, later, ordered
 from tests.support.kafka_cluster import LocalCluster, cluster
@@ -35,7 +35,6 @@ LONG_SESSION = {"kafka": {"session.timeout.ms": "120000", "heartbeat.interval.ms
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[LocalCluster]:
     """Three brokers for one test, which damages two of them."""
-    needs_kafka()
     with cluster(tmp_path, unclean_leader_election_enable="true") as running:
         yield running
 

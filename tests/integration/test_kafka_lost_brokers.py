@@ -13,7 +13,7 @@ from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.sinks.embedded.launch import EmbeddedServer
-from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator, in_sync, needs_kafka
+from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator, in_sync
 from tests.support.commands import Command
 from tests.support.kafka_cluster import LocalCluster, cluster
 from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
@@ -33,7 +33,6 @@ LOOK_SECONDS = 0.1
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three brokers, each with a copy of everything."""
-    needs_kafka()
     with cluster(tmp_path_factory.mktemp("three")) as running:
         yield running
 

@@ -15,6 +15,7 @@ from adledger.pipeline.log.record_block import Record
 from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.stages.walk import walk
 from tests.contracts.source_suite import Listener, has_all
+from tests.support.brokers import running_broker
 from tests.support.kafka_log import KafkaLog
 from tests.support.records import Stored, read_back
 
@@ -186,7 +187,7 @@ async def test_a_large_batch_of_the_second_topic_comes_too(kafka):
 
 @pytest.fixture
 def own_broker(tmp_path):
-    with LocalBroker(tmp_path, properties={"log.cleaner.backoff.ms": "50"}) as broker:
+    with running_broker(tmp_path, properties={"log.cleaner.backoff.ms": "50"}) as broker:
         yield broker
 
 

@@ -10,17 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from adledger.loadtest.lab.broker import Listener, LocalBroker
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import check_topics, create_topics, require_fit_topics
 from adledger.sinks.embedded.launch import EmbeddedServer
+from tests.support.brokers import running_broker
 from tests.support.commands import adledger
 from tests.support.kafka_deployment import QUICK, Deployment
 from tests.support.kafka_traffic import write_traffic_to_kafka
-from tests.support.services import missing
 
 USER, PASSWORD = "ads", "s3cret"
 LOGIN = (
@@ -36,17 +35,13 @@ MODEL = TrafficModel(seed=3, events=2_000, partitions=2, duration_hours=1)
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
     """One broker that allows its own listener everything, and users who log in only what they were granted."""
-    try:
-        kafka_jars()
-    except KafkaMissing as error:
-        missing("Kafka", error)
     login = {"sasl.enabled.mechanisms": "PLAIN", "plain.sasl.jaas.config": LOGIN}
     properties = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
     }
     listeners = (Listener(), Listener("USERS", "SASL_PLAINTEXT", login))
-    with LocalBroker(
+    with running_broker(
         tmp_path_factory.mktemp("rights"), listeners=listeners, properties=properties
     ) as running:
         yield running

@@ -6,8 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from adledger.loadtest.lab.broker import Listener, LocalBroker
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
+from adledger.loadtest.lab.broker import Listener
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.importing import import_into
 from adledger.pipeline.importing.refusing import Limits
@@ -17,8 +16,8 @@ from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.properties import client_options
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
+from tests.support.brokers import running_broker
 from tests.support.certificates import CertificateAuthority
-from tests.support.services import missing
 
 HOST = "127.0.0.1"
 USER, PASSWORD = "ads", "s3cret"
@@ -41,10 +40,6 @@ def ca(tmp_path_factory):
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory, ca):
     """One broker with a listener for each authentication: login over TLS, client certificates, and two bad certificates."""
-    try:
-        kafka_jars()
-    except KafkaMissing as error:
-        missing("Kafka", error)
     good = ca.issue(HOST, file="broker")
     login = {"sasl.enabled.mechanisms": "SCRAM-SHA-512", "scram-sha-512.sasl.jaas.config": SCRAM_LOGIN}
     listeners = (
@@ -56,7 +51,7 @@ def broker(tmp_path_factory, ca):
     )
     users = ("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]")
     folder = tmp_path_factory.mktemp("secured")
-    with LocalBroker(folder, listeners=listeners, format_arguments=users) as running:
+    with running_broker(folder, listeners=listeners, format_arguments=users) as running:
         yield running
 
 

@@ -17,6 +17,7 @@ from adledger.loadtest.real_logs.expected import expected_of_files
 from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.sinks.embedded.launch import EmbeddedServer
+from tests.support.brokers import running_broker
 from tests.support.commands import Command, adledger
 from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
@@ -148,7 +149,7 @@ def test_a_worker_that_is_paused_past_its_session(
 
 def test_a_broker_that_is_killed_under_its_workers(server: EmbeddedServer, tmp_path: Path) -> None:
     """After kill -9 of the broker, and a restart on the same data, two workers log their retries and go on."""
-    with LocalBroker(tmp_path / "broker") as broker, ExitStack() as stack:
+    with running_broker(tmp_path / "broker") as broker, ExitStack() as stack:
         deployment = Deployment.make(broker.servers, server, tmp_path, partitions=MODEL.partitions, **SLOW)
         ground_truth = write_traffic_to_kafka(MODEL, deployment.settings)
         ledger = LedgerReader(stack.enter_context(deployment.client()), deployment.settings.database)

@@ -36,6 +36,7 @@ from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
 from adledger.sinks.embedded.launch import EmbeddedServer
 from adledger.sinks.sink import Columns, Stamp
 from tests.integration.test_kafka_reader import cut_segment
+from tests.support.brokers import running_broker
 from tests.support.files_log import read_log
 from tests.support.kafka_deployment import Deployment
 from tests.support.kafka_traffic import send_records, write_traffic_to_kafka
@@ -75,7 +76,7 @@ def deployment(kafka: LocalBroker, server: EmbeddedServer, tmp_path: Path) -> De
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    with LocalBroker(tmp_path / "broker") as broker:
+    with running_broker(tmp_path / "broker") as broker:
         yield broker
 
 

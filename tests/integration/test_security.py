@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from adledger import __version__
 from adledger.loadtest.lab.broker import Listener, LocalBroker
 from adledger.loadtest.lab.clickhouse_server import ClickHouseServer
-from adledger.loadtest.lab.kafka_jars import KafkaMissing, kafka_jars
 from adledger.loadtest.traffic.ground_truth import GroundTruth
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.loadtest.verification.verify import verify
@@ -31,6 +30,7 @@ from adledger.pipeline.settings import Settings
 from adledger.schemas.migrate import migrate
 from adledger.schemas.roles import WRITER, RoleTarget
 from adledger.sinks.connection import connect
+from tests.support.brokers import running_broker
 from tests.support.certificates import Certificate, CertificateAuthority
 from tests.support.clickhouse_servers import OWN, address_of, running_server, users_xml
 from tests.support.commands import Command, adledger, started
@@ -96,10 +96,6 @@ class Secured:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    try:
-        kafka_jars()
-    except KafkaMissing as error:
-        missing("Kafka", error)
     folder = tmp_path_factory.mktemp("secured")
     (folder / "kafka-password").write_text(PASSWORD + "\n")
     (folder / "clickhouse-password").write_text(CLICKHOUSE_PASSWORD + "\n")
@@ -117,7 +113,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     client = ca.issue("worker", file="worker")
     with ExitStack() as stack:
         broker = stack.enter_context(
-            LocalBroker(folder / "kafka", listeners=listeners, format_arguments=kafka_users)
+            running_broker(folder / "kafka", listeners=listeners, format_arguments=kafka_users)
         )
         users = {"users.xml": role_users(RoleTarget("adledger"), {USER: (CLICKHOUSE_PASSWORD, WRITER)})}
         server = stack.enter_context(running_server(OWN, folder / "clickhouse", files=users, more=STRICT))

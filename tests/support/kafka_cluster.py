@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from adledger.loadtest.lab.broker import LocalBroker, Quorum
+from tests.support.brokers import need_kafka
 
 CONTROLLER = 100
 BROKER_JVM = (
@@ -46,6 +47,7 @@ def cluster(directory: Path, brokers: int = 3, **properties: str) -> Iterator[Lo
     """Start a controller and brokers; `properties` are Kafka's, with _ for a dot, and override those of a replicated
     cluster.
     """
+    need_kafka()
     copies = str(min(brokers, 3))
     common = {
         "offsets.topic.replication.factor": copies,
