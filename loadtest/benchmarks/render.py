@@ -49,7 +49,6 @@ class ContestantSummary:
     with_start_up: float
     per_second: float
     memory_bytes: float
-    server_per_cpu_second: float
     rows: int
     rows_wrong: int
     versions: str
@@ -93,13 +92,12 @@ def plot(rows: Sequence[ContestantSummary]) -> str:
 def _summary(of: Contestant, runs: Sequence[Result]) -> ContestantSummary:
     good = [run for run in runs if not run.failure]
     if not good:
-        return ContestantSummary(of, 0, (0, 0), 0, 0, 0, 0, 0, 0, "", runs[-1].failure)
+        return ContestantSummary(of, 0, (0, 0), 0, 0, 0, 0, 0, "", runs[-1].failure)
     steady = [run.steady_per_cpu_second for run in good]
-    server = [run.events / run.server_cpu_seconds for run in good if run.server_cpu_seconds]
     return ContestantSummary(
         of, median(steady), (min(steady), max(steady)), median(run.per_cpu_second for run in good),
         median(run.steady_per_second for run in good), median(run.memory_bytes for run in good),
-        median(server) if server else 0.0, good[0].rows, max(run.rows_wrong for run in good), good[0].versions,
+        good[0].rows, max(run.rows_wrong for run in good), good[0].versions,
         next((run.failure for run in runs if run.failure), ""),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ reports a change in at most ERROR_MAX of all comparisons, however the metrics de
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -105,11 +105,6 @@ def change_of(metric: Metric, a: Sequence[float | None], b: Sequence[float | Non
         low=math.expm1(difference - reach), high=math.expm1(difference + reach),
         detectable_from=max(metric.effect_min, math.expm1(reach + power_reach)), p=p,
     )  # fmt: skip
-
-
-def regressed(changes: Iterable[Change]) -> bool:
-    """Whether anything became worse."""
-    return any(change.kind is ChangeKind.WORSE for change in changes)
 
 
 def two_sided_t(error: float, degrees: float) -> float:

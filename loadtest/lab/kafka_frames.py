@@ -21,7 +21,6 @@ from adledger.loadtest.lab.tcp_proxy import Action, Side
 PRODUCE, FETCH, METADATA = 0, 1, 3
 OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
-API_VERSIONS = 18
 
 _SIZE = struct.Struct(">i")
 _REQUEST = struct.Struct(">hhi")

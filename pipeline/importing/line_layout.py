@@ -38,7 +38,6 @@ _APACHE_NAMES = {
     "X": "connection_status", "R": "handler", "L": "request_id",
     "sec:t": "sec", "msec:t": "msec_whole", "usec:t": "usec_whole", "%s:t": "sec",
 }  # fmt: skip
-_APACHE_TIME = r"\[%t\]"
 _ENCLOSED = r'[^"\\]*(?:\\.[^"\\]*)*'
 """The text between quotes; servers escape quotes in it."""
 _SEPARATORS_OF_FREE_TEXT = '"\t'

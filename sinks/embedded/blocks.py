@@ -12,9 +12,6 @@ _HEAD_BYTES = 20  # two varints
 BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
 """Field 1, no overflow rows; field 2, bucket -1; end. Precedes every block on the wire, and none in a Native file."""
 
-EMPTY_BLOCK = BLOCK_INFO + b"\x00\x00"
-
-
 Columns = tuple[tuple[bytes, bytes], ...]
 """Names and types."""
 

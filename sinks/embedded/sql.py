@@ -7,7 +7,6 @@ because an INSERT may carry any.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 _TOKEN = re.compile(
     rb"""
@@ -53,11 +52,6 @@ def quote(text: bytes) -> bytes:
 def quote_name(name: bytes) -> bytes:
     """Return an identifier in quotes."""
     return b"`" + name.replace(b"\\", b"\\\\").replace(b"`", b"\\`") + b"`"
-
-
-def first_keywords(sql: bytes, count: int) -> list[bytes]:
-    """Return the first words of a statement, in capitals."""
-    return [token.keyword for token in islice(tokens(sql), count)]
 
 
 def second_statement(sql: bytes) -> int | None:

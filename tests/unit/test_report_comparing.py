@@ -16,7 +16,6 @@ from adledger.loadtest.compare.change import (
     RUNS_MIN,
     ChangeKind,
     change_of,
-    regressed,
     two_sided_t,
 )
 from adledger.loadtest.compare.detectable import min_detectable_effects, undetectable
@@ -87,7 +86,7 @@ def test_a_reported_change_is_large_and_significant(metric, a, b):
     assert change.low <= change.change <= change.high
     reported = change.kind is not ChangeKind.SAME
     assert reported == ((change.low > 0 or change.high < 0) and abs(change.change) >= metric.effect_min)
-    assert regressed([change]) == (reported and (change.change > 0) != metric.higher_is_better)
+    assert (change.kind is ChangeKind.WORSE) == (reported and (change.change > 0) != metric.higher_is_better)
 
 
 def test_what_was_not_measured_everywhere_is_not_compared():
