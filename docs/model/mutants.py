@@ -32,7 +32,7 @@ MUTANTS = (
            "a commit carries the generation that is current when it is sent (again), as a stock client's does"),
     Mutant("no-wait", NO_WAIT, "in doubt, the deadline is not waited for"),
     Mutant("own-intent", OWN_INTENT,
-           "a worker that finds its own intent does not wait for the deadline, though the commit was answered and rows sent"),
+           "a worker that finds its own intent does not wait for the deadline, though an insert under it was not answered"),
     Mutant("no-quiesce", NO_QUIESCE, "in doubt, inserts that run on the server are not waited for"),
     Mutant("quiesce-before-wait", QUIESCE_FIRST, "running inserts are waited for first, then the deadline"),
     Mutant("no-recommit", NO_RECOMMIT, "in doubt, a new deadline is taken without committing the intent again"),

@@ -4,12 +4,12 @@ A reply is delivered together with what it answers, or never: all it does is let
 """
 
 from docs.model.mutants import (
-    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, OWN_INTENT, RESEND, TOKENS_ONLY, TORN_INSERTS,
+    ANY_MEMBER, CURRENT_GENERATION, HALF, NO_DEADLINE, RESEND, TOKENS_ONLY, TORN_INSERTS,
 )  # fmt: skip
 from docs.model.state import (
     BY0, BY1, COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, EVENTS, INSERT, LAST, LEDGER, MODE, NONE, OLD_INTENT,
-    ON_WIRE, ORPHAN_COMMIT, ORPHAN_CURRENT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0, P1, PC, QUIESCE,
-    REJUDGE, RUNNING, SEND_BY, SETTLE, START, TOKENS, TOO_SMALL, TORN, TWICE, UNWRITTEN0, VIOLATION, WAIT,
+    ON_WIRE, ORPHAN_COMMIT, ORPHAN_CURRENT, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0, P1, PC, QUIESCE, QUIET0,
+    REJUDGE, RUNNING, SEND_BY, SETTLE, START, TOKENS, TOO_SMALL, TORN, TWICE, VIOLATION, WAIT,
     WORKER_FIELDS, WORKERS, batch_of, jit, swapped,
 )  # fmt: skip
 from docs.model.steps import (
@@ -17,16 +17,16 @@ from docs.model.steps import (
     GIVEN_UP, GONE, KILLED, OLD_ARRIVES, OLD_KILLED, OLD_LOST, OLD_PUBLISHED, PUBLISHED, REBALANCE,
     RESENT, TICK, TOKEN_KNOWN, TOO_LATE, UNANSWERED, UNSYNCED, part_at, step, table_of,
 )  # fmt: skip
-from docs.model.worker import SOON, add_orphan, committed, doubt, insert_done, leave
+from docs.model.worker import SOON, add_orphan, committed, doubt, insert_done, leave, not_quiet
 
 
 @jit
-def accept(t, partition, content, send_by, unwritten):
-    """A partition stores an intent, with its deadline. `unwritten`: 1 or 2 where that worker gets no answer to it."""
+def accept(t, partition, content, send_by, worker):
+    """A partition stores an intent, with its deadline. `worker`: 1 or 2, who sent it; 0: nobody waits for it."""
     if batch_of(content) < batch_of(t[partition]):
         t[VIOLATION] = OLD_INTENT
     t[partition] = content
-    t[BY0 + partition], t[UNWRITTEN0 + partition] = send_by, unwritten
+    t[BY0 + partition], t[QUIET0 + partition] = send_by, worker
 
 
 @jit
@@ -40,7 +40,7 @@ def own_commit(s, n, out, labels, w, m):
     for partitions in range(1, 4):
         if partitions == 3 or m & HALF:
             t = step(s, n, out, labels, COMMIT_OK, w)
-            taken(t, content, partitions, s[at + SEND_BY], w + 1 if m & OWN_INTENT else 0)
+            taken(t, content, partitions, s[at + SEND_BY], w + 1)
             committed(t, at, m)
             n += 1
         if not (m & HALF) or partitions == 3:
@@ -66,12 +66,12 @@ def own_commit(s, n, out, labels, w, m):
 
 
 @jit
-def taken(t, content, partitions, send_by, unwritten):
+def taken(t, content, partitions, send_by, worker):
     """The first, the second or both partitions accept."""
     if partitions & 1:
-        accept(t, P0, content, send_by, unwritten)
+        accept(t, P0, content, send_by, worker)
     if partitions & 2:
-        accept(t, P1, content, send_by, unwritten)
+        accept(t, P1, content, send_by, worker)
 
 
 @jit
@@ -115,6 +115,7 @@ def abandon(t, at, m):
         elif m == 0:
             t[VIOLATION] = TOO_SMALL
     if t[at + INSERT]:
+        not_quiet(t, at, m)
         add_orphan(t, table_of(t[at + PC]), t[at + CONTENT], t[at + SEND_BY], t[at + INSERT], m)
     leave(t, at)
 

@@ -24,8 +24,8 @@ ORPHAN_COMMIT, ORPHAN_CURRENT = 9, 10
 ORPHANS, ORPHAN_FIELDS = 11, 4
 ORPHANS_MAX = 2
 VIOLATION = 19
-# Of each commit: its deadline, and the worker (1 A, 2 B) that got no answer to it, and so sent no row under it.
-BY0, BY1, UNWRITTEN0, UNWRITTEN1 = 20, 21, 22, 23
+# Of each commit: its deadline, and the worker (1 A, 2 B) that sent it and got OK for each insert under it.
+BY0, BY1, QUIET0, QUIET1 = 20, 21, 22, 23
 WORKERS, WORKER_FIELDS = 24, 10
 (PC, CURRENT, CONTENT, SEND_BY, LAST, INSERT, MODE, DERIVED_THERE, READ0, READ1) = range(WORKER_FIELDS)
 FIELDS = WORKERS + 2 * WORKER_FIELDS
@@ -123,7 +123,7 @@ def swap_workers(s, to):
         to[i] = s[i]
     for i in range(P0, TABLES + 6):
         to[i] = swapped(s[i])
-    for i in (UNWRITTEN0, UNWRITTEN1):
+    for i in (QUIET0, QUIET1):
         to[i] = 3 - s[i] if s[i] else 0
     to[ORPHAN_COMMIT] = swapped(s[ORPHAN_COMMIT])
     for k in range(ORPHANS_MAX):

@@ -5,14 +5,14 @@ What a worker is about to send is on the wire already: it may be as slow as it l
 
 from docs.model.mutants import (
     ANY_INTENT, BLIND, DERIVED_FIRST, FROM_MEMORY, LEDGER_FIRST, NEXT_EARLY, NO_DEADLINE, NO_INTENT,
-    NO_QUIESCE, NO_RECOMMIT, NO_WAIT, OLD_DEADLINE, PENDING_DONE, QUIESCE_FIRST, STALE_READS,
+    NO_QUIESCE, NO_RECOMMIT, NO_WAIT, OLD_DEADLINE, OWN_INTENT, PENDING_DONE, QUIESCE_FIRST, STALE_READS,
     TOKENS_ONLY,
 )  # fmt: skip
 from docs.model.state import (
     BY0, COMMIT, CONTENT, CURRENT, DELIVER, DERIVED, DERIVED_THERE, EVENTS, FIRST_DONE, IDLE, INSERT,
     INTEND, LAST, LEDGER, LOOK, LOST, MODE, NEXT, NONE, ON_WIRE, ORPHAN_FIELDS, ORPHANS, ORPHANS_MAX, P0,
-    P1, PC, QUIESCE, READ0, READ1, READ_BEYOND, READ_LEDGER, RECHECK, REJUDGE, RUNNING, SEND_BY, SETTLE,
-    START, STOPPED, TABLES, TOO_SMALL, TORN, UNWRITTEN0, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, WRITE_DERIVED,
+    P1, PC, QUIESCE, QUIET0, READ0, READ1, READ_BEYOND, READ_LEDGER, RECHECK, REJUDGE, RUNNING, SEND_BY, SETTLE,
+    START, STOPPED, TABLES, TOO_SMALL, TORN, VIOLATION, WAIT, WORKER_FIELDS, WORKERS, WRITE_DERIVED,
     WRITE_EVENTS, WRITE_LEDGER, X, Y, Z, batch_of, jit, judged_by, range_of,
 )  # fmt: skip
 from docs.model.steps import (
@@ -76,9 +76,19 @@ def write(t, at, pc):
 
 
 @jit
+def not_quiet(t, at, m):
+    """An insert of the worker has no OK: its rows may come until the deadline of the intent."""
+    w = (at - WORKERS) // WORKER_FIELDS
+    for k in range(2):
+        if t[QUIET0 + k] == w + 1 and not m & OWN_INTENT:
+            t[QUIET0 + k] = 0
+
+
+@jit
 def doubt(t, at, m):
     """The worker's insert failed, or its answer was lost."""
     t[at + INSERT] = 0
+    not_quiet(t, at, m)
     if m & TOKENS_ONLY:
         t[at + SEND_BY], t[at + INSERT] = SOON, ON_WIRE
     elif t[at + MODE] == DELIVER:
@@ -167,14 +177,14 @@ def find_start(s, n, out, labels, w, m):
 
 @jit
 def deadline_read(s, w):
-    """The deadline of the intent with the highest batch number; none of one to which this worker got no answer.
+    """The deadline of the intent with the highest batch number; none of one that this worker sent, if no insert is missing.
 
     That the worker may be dead and a new one has its name is the worst case: it skips a wait that it would not skip.
     """
     last = 0
     for k in range(2):
         highest = batch_of(s[P0 + k]) >= batch_of(s[P0 + 1 - k])
-        if highest and s[UNWRITTEN0 + k] != w + 1:
+        if highest and s[QUIET0 + k] != w + 1:
             last = max(last, s[BY0 + k])
     return last
 

@@ -48,7 +48,7 @@ def _blind_retry() -> None:
         leader_epochs: tuple[int, ...],  # noqa: ARG001
         compute: Callable[[], Awaitable[Computed]],
         *,
-        unwritten: bool = False,  # noqa: ARG001
+        quiet: bool = False,  # noqa: ARG001
     ) -> Settled:
         delivery = self._delivery
         return Settled(await delivery.write(await delivery.intend(intent), await compute()), None)

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from adledger.pipeline.errors import (
@@ -51,11 +51,25 @@ STOP_GRACE_SECONDS = 1.0
 """How long a lane that is stopped waits for an announcement under way, which takes milliseconds while brokers answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class SentIntent:
+    """The newest intent that this process sent for a lane, as committed ("": none).
+
+    `quiet`: each insert that this process sent under it was answered OK, so no row of it is on its way. While an insert is
+    not answered, and after one that failed, it is not.
+    """
+
+    text: str = ""
+    quiet: bool = True
+
+
+NO_INTENT = SentIntent()
+
+
 class Delivery:
     """Delivers one lane's batches under one assignment. Not safe for concurrent tasks.
 
-    Waits end with LaneStopped once `stopping` is set. `unwritten` is the text of an intent whose commit was sent and not
-    answered: no row was or will be sent under it.
+    Waits end with LaneStopped once `stopping` is set. `sent` is what this process last intended, perhaps in an earlier run.
     """
 
     def __init__(
@@ -64,12 +78,12 @@ class Delivery:
         assignment: Assignment,
         phase: PhaseTracker,
         stopping: asyncio.Event,
-        unwritten: str,
+        sent: SentIntent,
     ) -> None:
         self._ports, self._assignment, self._phase = ports, assignment, phase
         self._lane = assignment.lane
         self._stopping = stopping
-        self.unwritten = unwritten
+        self.sent = sent
 
     async def prepare(self, intent: Intent, computed: Computed) -> Intent:
         """Do what precedes the rows: dimension strings, the rate limit, the intent. Returns the intent as committed.
@@ -90,11 +104,11 @@ class Delivery:
         """
         now = await self._ports.sink.server_time()
         intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
-        text = self.unwritten = intent.text()
+        text = intent.text()
+        self.sent = SentIntent(text)
         await self._ports.source.commit(
             self._assignment, {r.topic: Committed(r.start, text) for r in intent.ranges}
         )
-        self.unwritten = ""
         return intent
 
     async def write(self, intent: Intent, computed: Computed) -> LedgerEntry:
@@ -158,6 +172,7 @@ class Delivery:
         """Insert the rows, if any, and report the outcome."""
         if not len(next(iter(columns.values()))):
             return
+        quiet, self.sent = self.sent, replace(self.sent, quiet=False)
         try:
             async with self._stage(table):
                 await self._ports.sink.insert(table, columns, stamp)
@@ -165,6 +180,7 @@ class Delivery:
             code = error.code if isinstance(error, InsertRefused) else 0
             self._ports.emit(InsertFailed(stamp.lane, stamp.batch_no, table, type(error).__name__, code))
             raise
+        self.sent = quiet
         self._ports.emit(InsertDone(table))
 
     async def announce(self, entry: LedgerEntry, rollup: Columns) -> None:

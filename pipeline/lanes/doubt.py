@@ -2,7 +2,8 @@
 
 1. Wait until the server's clock is past the last deadline by which any row of the batch may arrive: that of the intent,
    since rows are sent only under an intent that was committed, and later ones are refused. A count before then could miss
-   rows that arrive later.
+   rows that arrive later. Where the intent is still the one that this process sent, and each of its inserts was answered
+   OK, none can.
 2. Wait until none of the lane's inserts runs on the server: one that began in time may still end. This comes after 1,
    since an insert could otherwise begin while the deadline is waited for.
 3. Commit the same intent with a new deadline, which fences off a worker that lost the lane meanwhile.
@@ -71,17 +72,17 @@ class Settlement:
         leader_epochs: tuple[int, ...],
         compute: Callable[[], Awaitable[Computed]],
         *,
-        unwritten: bool = False,
+        quiet: bool = False,
     ) -> Settled:
         """Settle a batch. `compute` is called only if there are no rows.
 
-        `unwritten`: this process committed the intent, without an answer, and so sent no row under it; rows under earlier
-        ones were waited for before it was sent. There is no deadline to wait for then.
+        `quiet`: this process sent the intent, and no row under it is on its way; rows under earlier ones were waited for
+        before it was sent. There is no deadline to wait for then.
         `records`, and `leader_epochs` as in the intent, are the batch's as the log has them now; None: they can't be read.
         Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped; SinkError after the last try, if the policy has a last.
         """
         found, retry = intent, replace(self._ports.limits.retry, sleep=self._delivery.pause)
-        last = 0 if unwritten else await self._last_send_by(intent)
+        last = 0 if quiet else await self._last_send_by(intent)
         away: SinkError | CommitRefused | None = None
         for attempt in retry.attempts():
             self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from adledger.pipeline.errors import UnreadableBatch
 from adledger.pipeline.lanes.buffer import Batch, LaneBuffer
 from adledger.pipeline.lanes.compute import Computed, compute
-from adledger.pipeline.lanes.delivery import DOUBT, Delivery
+from adledger.pipeline.lanes.delivery import DOUBT, NO_INTENT, Delivery, SentIntent
 from adledger.pipeline.lanes.doubt import FETCH_WAIT_MS_MAX, Settlement, fetch_again
 from adledger.pipeline.lanes.evaluator_choice import EvaluatorChoice
 from adledger.pipeline.lanes.events import (
@@ -27,7 +27,7 @@ from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.snapshot import Start
-from adledger.pipeline.lanes.state import CachedState, StateKeeper
+from adledger.pipeline.lanes.state import CachedState, ComputedBatch, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
 from adledger.pipeline.retry import Attempt
@@ -38,14 +38,15 @@ from adledger.sinks.sink import LedgerEntry, OffsetRange
 PARENT_POLL_SECONDS = 1.0
 """How often a new lane checks whether its parent has reached the repartition barrier."""
 
+NOT_DONE = "This worker was interrupted before it was in the ledger, and no insert of it is on its way"
 INTENDED_BEFORE = "An earlier owner intended it, and it is not in the ledger"
 
 
 class Lane:
     """One lane in one assignment. `run` ends after `stop`, or when the lane has reached `until` (topic -> offset).
 
-    `cached` is the state from an earlier assignment; it is used if no other worker wrote a batch since. `unwritten` is as
-    in `Delivery`, from an earlier run in this process.
+    `cached` and `sent` are from an earlier run in this process: its state, used if no other worker wrote a batch since, and
+    the intent that it sent last.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Lane:
         slots: asyncio.Semaphore,
         until: Mapping[int, int] | None,
         cached: CachedState | None = None,
-        unwritten: str = "",
+        sent: SentIntent = NO_INTENT,
     ) -> None:
         self.lane = assignment.lane
         self.records = 0
@@ -71,11 +72,11 @@ class Lane:
         self._epoch = topology.epoch
         self._context = DecodeContext(self.lane, topology.partitions, topology.kinds, limits.default_currency)
         self._phase = PhaseTracker(self.lane, ports.emit)
-        self._delivery = Delivery(ports, assignment, self._phase, self._stopping, unwritten)
+        self._delivery = Delivery(ports, assignment, self._phase, self._stopping, sent)
         self._settlement = Settlement(ports, self._delivery, self._context, self._phase)
         self._keeper = StateKeeper(ports, self.lane, self._phase)
-        self._cached = cached
-        self._knows: tuple[int, int] | None = None  # the next batch and watermark that the state belongs to
+        self.cached = cached
+        """State for a later run; None while a batch is partly in it, and while it is built."""
         self._choice = EvaluatorChoice(
             self.lane, ports.rules_in_force, self._keeper.state, self._delivery.retry
         )
@@ -85,18 +86,9 @@ class Lane:
         self._stopping.set()
 
     @property
-    def cached(self) -> CachedState | None:
-        """State for a later assignment; None while a batch is partly in it, and while it is built."""
-        return (
-            self._cached
-            if self._knows is None
-            else CachedState(self._keeper.state, self._epoch, *self._knows)
-        )
-
-    @property
-    def unwritten(self) -> str:
-        """The intent whose commit was not answered, for a later run."""
-        return self._delivery.unwritten
+    def sent(self) -> SentIntent:
+        """The intent that was sent last, for a later run."""
+        return self._delivery.sent
 
     async def run(self) -> None:
         """Work. Raises CommitFenced, CommitUnknown, LaneHalted, LaneStopped, UnreadableBatch, LogError, SinkError."""
@@ -106,17 +98,15 @@ class Lane:
             return
         self._ports.source.resume(self.lane, start.positions, start.leader_epochs)
         self._epoch = start.epoch or self._epoch
-        restored, self._cached = self._keeper.restore(self._cached, start, self._epoch), None
-        if not restored:
-            await self._keeper.rebuild(start)
+        start = await self._with_state(start)
         self.starting = False
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
-            settled = await self._settle(start.pending)
+            settled = await self._settle(start, start.pending)
             if settled is not None:
                 batch_no, clock = settled.batch_no + 1, settled.clock_after
                 positions = {r.topic: r.end for r in settled.ranges}
-        self._knows = (batch_no, clock)
+        self._keep_state(batch_no, clock)
         await self._choice.begin(batch_no)
         buffer = LaneBuffer(positions, self._ports.limits.batch)
         idle_since = asyncio.get_running_loop().time()
@@ -136,7 +126,8 @@ class Lane:
                     if batch is None:
                         continue
                     entry = await self._deliver(batch, batch_no)
-            batch_no, clock = self._knows = entry.batch_no + 1, entry.clock_after
+            batch_no, clock = entry.batch_no + 1, entry.clock_after
+            self._keep_state(batch_no, clock)
             self.progressed, self.batch = True, ()
             self.records += entry.records_received
             idle_since = asyncio.get_running_loop().time()
@@ -159,13 +150,33 @@ class Lane:
             await asyncio.sleep(PARENT_POLL_SECONDS)
         return None
 
-    async def _settle(self, intent: Intent) -> LedgerEntry | None:
-        """Settle the batch that an earlier owner, or this worker before a crash, intended. None: it is to be cut again."""
-        self._ports.emit(BatchInDoubt(self.lane, INTENDED_BEFORE, intent.batch_no))
+    async def _with_state(self, found: Start) -> Start:
+        """Restore the lane's state, or rebuild it, and return where it begins then."""
+        start = self._keeper.restore(self.cached, found, self._epoch, self._delivery.sent)
+        if start is None:
+            await self._rebuild(found)
+            return found
+        if found.pending is None and start.pending is not None:
+            # It is not committed, so no row was sent under it.
+            self._delivery.sent = SentIntent(start.pending.text())
+        return start
+
+    async def _rebuild(self, start: Start) -> None:
+        self.cached = None
+        await self._keeper.rebuild(start)
+        self._keep_state(start.batch_no, start.clock)
+
+    def _keep_state(self, batch_no: int, clock: int, computed: ComputedBatch | None = None) -> None:
+        self.cached = CachedState(self._keeper.state, self._epoch, batch_no, clock, computed)
+
+    async def _settle(self, start: Start, intent: Intent) -> LedgerEntry | None:
+        """Settle the batch that an earlier owner, or this worker before, intended. None: it is to be cut again."""
+        restored, quiet = self._keeper.computed, self._delivery.sent == SentIntent(intent.text())
+        self._ports.emit(BatchInDoubt(self.lane, NOT_DONE if quiet else INTENDED_BEFORE, intent.batch_no))
         self.batch = intent.ranges
         records = await self._read_again(intent)
         leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
-        computed_now: list[Computed] = []
+        computed_now = [restored.rows] if restored is not None else []
 
         async def again() -> Computed:
             assert records is not None, "a batch is not computed of records that can't be read"
@@ -175,10 +186,13 @@ class Lane:
                 )
             return computed_now[0]
 
-        unwritten = intent.text() == self._delivery.unwritten
-        settled = await self._settlement.settle(intent, records, leader_epochs, again, unwritten=unwritten)
-        if settled.stored is not None and not computed_now:
+        settled = await self._settlement.settle(intent, records, leader_epochs, again, quiet=quiet)
+        if restored is not None and settled.entry is None:  # the state has records that the log no longer has
+            await self._rebuild(start)
+        elif restored is None and settled.stored is not None and not computed_now:
+            self.cached = None
             self._keeper.absorb(settled.stored)
+        self._keeper.computed = None
         if computed_now:
             await self._delivery.retry(lambda: self._ports.write_texts(computed_now[0].texts))
         self.progressed, self.batch = settled.entry is not None, ()
@@ -256,7 +270,7 @@ class Lane:
     async def _compute(
         self, records: OrderedRecords, batch_no: int, clock_before: int, clock_after: int
     ) -> Computed:
-        self._knows = None
+        self.cached = None
         await self._choice.before(clock_after, lambda: self._keeper.rebuild_windows(clock_before, batch_no))
         allowed_lateness_ms = self._ports.limits.allowed_lateness_ms
 
@@ -282,6 +296,7 @@ class Lane:
             event_rows=computed.event_rows, dead_rows=computed.dead_rows, malformed=computed.malformed,
             judge_version=computed.judge_version, send_by=0, leader_epochs=self._leader_epochs(batch.ranges),
         )  # fmt: skip
+        self._keep_state(batch_no, batch.clock_before, ComputedBatch(intent, computed))
         intent = await self._delivery.prepare(intent, computed)
         try:
             entry = await self._delivery.write(intent, computed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from adledger.pipeline.errors import LaneHalted, SinkError
 from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes.catch_up import CatchUp
+from adledger.pipeline.lanes.delivery import NO_INTENT, SentIntent
 from adledger.pipeline.lanes.lane import Lane
 from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.state import CachedState
@@ -15,10 +16,10 @@ from adledger.sinks.overrides import OverrideStore
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What a lane leaves to its next run in this process: its state, and `unwritten` as in `Delivery`."""
+    """What a lane leaves to its next run in this process: its state, and the intent that it sent last."""
 
     cached: CachedState | None = None
-    unwritten: str = ""
+    sent: SentIntent = NO_INTENT
 
 
 NOTHING = Remembered()
@@ -50,13 +51,13 @@ class OwnedLane:
             )
         until = catch_up.until(number) if catch_up is not None else None
         before, self.earlier = self.remembered, NOTHING
-        self.lane = Lane(ports, self.assignment, slots, until, before.cached, before.unwritten)
+        self.lane = Lane(ports, self.assignment, slots, until, before.cached, before.sent)
         return self.lane
 
     @property
     def remembered(self) -> Remembered:
         """What the last run left; before the first one, what an earlier assignment did."""
-        return self.earlier if self.lane is None else Remembered(self.lane.cached, self.lane.unwritten)
+        return self.earlier if self.lane is None else Remembered(self.lane.cached, self.lane.sent)
 
     def drop(self) -> None:
         """Forget the lane and its state: it may be wrong."""

@@ -14,7 +14,7 @@ from adledger.pipeline.lanes import diagnosis, recovery
 from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.delivery import Delivery, SentIntent
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
@@ -25,7 +25,7 @@ from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.stages import merge
 from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.ledger import ledger_columns
-from adledger.sinks.sink import LedgerEntry, Stamp
+from adledger.sinks.sink import Columns, LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
 from tests.simulation.deployment import Defect
 from tests.simulation.kafka import HALF_DONE, SimSource
@@ -84,6 +84,16 @@ async def _at_once(self: Settlement, second: int) -> None:
 
 async def _no_quiesce(self: SimSink, lane: int) -> None:
     await self.server_time()
+
+
+_REAL_INSERT = Delivery.insert
+
+
+async def _quiet_anyhow(self: Delivery, table: str, columns: Columns, stamp: Stamp) -> None:
+    try:
+        await _REAL_INSERT(self, table, columns, stamp)
+    finally:
+        self.sent = replace(self.sent, quiet=True)
 
 
 async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> LedgerEntry:
@@ -204,10 +214,12 @@ def _forget(self: StateKeeper, stored: Any) -> None:
     return
 
 
-def _trust_the_cache(self: StateKeeper, cached: CachedState | None, start: Start, epoch: str) -> bool:
+def _trust_the_cache(
+    self: StateKeeper, cached: CachedState | None, start: Start, epoch: str, sent: SentIntent
+) -> Start | None:
     if cached is not None:
         cached = replace(cached, epoch=epoch, batch_no=start.batch_no, clock=start.clock)
-    return _REAL_RESTORE(self, cached, start, epoch)
+    return _REAL_RESTORE(self, cached, start, epoch, sent)
 
 
 _REAL_RESTORE = StateKeeper.restore
@@ -333,6 +345,10 @@ MUTATIONS = (
     Mutation(
         "cut rule ignored", "a batch takes all that was fetched, though a topic lags",
         ((merge, "_cuttable", _everything),),
+    ),
+    Mutation(
+        "own intent not waited for", "its own intent's deadline is not waited for, though an insert under it was not answered",
+        ((Delivery, "insert", _quiet_anyhow),),
     ),
     Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "write", _ledger_first),)),
     Mutation(

@@ -5,31 +5,38 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
-from adledger.pipeline.errors import CommitUnknown, LaneStopped, SinkUnavailable
+from adledger.pipeline.errors import CommitUnknown, InsertUnknown, LaneStopped, SinkUnavailable
 from adledger.pipeline.lanes import delivery as delivery_module
-from adledger.pipeline.lanes.delivery import Delivery
+from adledger.pipeline.lanes.delivery import NO_INTENT, Delivery, SentIntent
 from adledger.pipeline.lanes.events import Event, RetryScheduled
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports, RolledUp
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.retry import RetryPolicy
-from adledger.sinks.sink import LedgerEntry, OffsetRange
+from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 
 ENTRY = cast("LedgerEntry", SimpleNamespace(epoch="e", lane=3, batch_no=8, clock_after=5))
+ROWS = {"offset": np.arange(3)}
 INTENT = Intent("e", 3, 8, (OffsetRange(0, 10, 20),), 0, 0, 0, 0, 5, 1, 0, 0, 0)
 
 
 @dataclass
 class Outside:
-    """Brokers that refuse the first `refusals` announcements, or never answer; and commits that are never answered."""
+    """Brokers that refuse the first `refusals` announcements, or never answer; commits, accepted or never answered; inserts."""
 
     refusals: int = 0
     silent: bool = False
+    accepts: bool = False
+    insert_fails: BaseException | None = None
+    quiet_within: list[bool] = field(default_factory=list)
+    """While each insert ran: whether its intent was quiet."""
     announced: list[int] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    made: Delivery = field(init=False)
 
     async def announce(self, batch: RolledUp) -> None:
         self.announced.append(batch.batch_no)
@@ -39,7 +46,13 @@ class Outside:
             raise SinkUnavailable("the leader moves")
 
     async def commit(self, assignment: Assignment, positions: dict[int, Committed]) -> None:
-        raise CommitUnknown("no answer")
+        if not self.accepts:
+            raise CommitUnknown("no answer")
+
+    async def insert(self, table: str, columns: Columns, stamp: Stamp) -> None:
+        self.quiet_within.append(self.made.sent.quiet)
+        if self.insert_fails is not None:
+            raise self.insert_fails
 
     async def server_time(self) -> int:
         return 100
@@ -50,7 +63,8 @@ class Outside:
             announce=self.announce, emit=self.events.append, limits=limits, source=self, sink=self
         )
         phase = PhaseTracker(3, self.events.append)
-        return Delivery(cast("Ports", ports), Assignment(3, 1, "m"), phase, stopping, "")
+        self.made = Delivery(cast("Ports", ports), Assignment(3, 1, "m"), phase, stopping, NO_INTENT)
+        return self.made
 
 
 async def test_an_announcement_is_sent_until_it_is_accepted() -> None:
@@ -92,17 +106,31 @@ async def test_an_announcement_under_way_is_completed_after_a_stop() -> None:
     assert outside.announced == [8]
 
 
-async def test_only_an_intent_without_an_answer_is_unwritten() -> None:
-    """It is remembered where its commit was not answered, and forgotten where one was."""
+async def test_an_intent_is_quiet_while_no_insert_awaits_its_answer() -> None:
+    """It is before the first insert, whether or not its commit was answered, and after each that was answered OK."""
     outside = Outside()
     delivery = outside.delivery(asyncio.Event())
     with pytest.raises(CommitUnknown):
         await delivery.intend(INTENT)
-    assert delivery.unwritten == INTENT.with_send_by(110).text()
-
-    async def accepted(*_: object) -> None:
-        """Accept it."""
-
-    outside.commit = accepted  # type: ignore[method-assign,assignment]
+    intended = SentIntent(INTENT.with_send_by(110).text())
+    assert delivery.sent == intended
+    outside.accepts = True
     await delivery.intend(INTENT)
-    assert delivery.unwritten == ""
+    assert delivery.sent == intended
+    await delivery.insert("events", ROWS, INTENT.stamp)
+    assert (delivery.sent, outside.quiet_within) == (intended, [False])
+
+
+@pytest.mark.parametrize(
+    "error", [InsertUnknown("no answer"), SinkUnavailable("away"), asyncio.CancelledError()]
+)
+async def test_an_intent_is_not_quiet_after_an_insert_without_ok(error: BaseException) -> None:
+    """Its rows may be on their way, until another intent is sent; so may those of an insert that was cancelled."""
+    outside = Outside(accepts=True, insert_fails=error)
+    delivery = outside.delivery(asyncio.Event())
+    await delivery.intend(INTENT)
+    with pytest.raises(type(error)):
+        await delivery.insert("events", ROWS, INTENT.stamp)
+    assert delivery.sent == SentIntent(INTENT.with_send_by(110).text(), quiet=False)
+    await delivery.intend(INTENT)
+    assert delivery.sent.quiet
