@@ -111,7 +111,7 @@ WAYS_OUT: Mapping[HaltReason, WayOut] = {
         "removes them, and the batch is cut again",
     ),
     HaltReason.BATCH_UNREADABLE: WayOut(
-        "a record batch is damaged, or the broker can't read it", SKIP,
+        "a record batch is damaged, or the broker can't read or return it", SKIP,
         "counts its offsets as lost", to=True, passes=True,
     ),
     HaltReason.OUT_OF_MEMORY: WayOut(

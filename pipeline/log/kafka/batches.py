@@ -18,10 +18,10 @@ import numpy as np
 
 from adledger.pipeline.errors import LogError, UnreadableBatch
 from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
+from adledger.pipeline.log.kafka.progress import whole_batch_bytes
 from adledger.pipeline.log.leader_epochs import EpochRun
 from adledger.pipeline.records.batch_format import (
     HEADER_BYTES,
-    LENGTH_FIELD_END,
     MAGIC,
     NUMBER_MAX,
     read_varint,
@@ -98,15 +98,6 @@ def decode_batches(
         next_offset = max(next_offset, header.next_offset)
         at += size
     return DecodedBatches(tuple(batches), next_offset, tuple(epochs))
-
-
-def whole_batch_bytes(data: bytes, at: int) -> int:
-    """Return the size of the batch that begins at `at`; 0 where there is none, or it is cut off."""
-    if len(data) - at < LENGTH_FIELD_END:
-        return 0
-    length = int.from_bytes(data[at + _LENGTH_AT : at + LENGTH_FIELD_END], "big")
-    size = LENGTH_FIELD_END + length
-    return size if size <= len(data) - at else 0
 
 
 def _check_whole(buffer: U8, at: int, header: BatchHeader, where: str) -> None:

@@ -15,17 +15,13 @@ from typing import TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
-    CorruptRecordException,
     KafkaError,
     LeaderNotAvailableError,
-    NoError,
     OffsetOutOfRangeError,
-    UnknownError,
-    UnknownTopicOrPartitionError,
     for_code,
 )
 
-from adledger.pipeline.errors import LaneHalted, LogError, LogRewritten, OffsetOutOfRange, UnreadableBatch
+from adledger.pipeline.errors import LaneHalted, LogRewritten, UnreadableBatch
 from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
@@ -35,13 +31,20 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_fetch,
     send_list_offsets,
 )
+from adledger.pipeline.log.kafka.answer_codes import UNREADABLE, raise_for_code
 from adledger.pipeline.log.kafka.batches import (
     DecodedBatches,
     LogTime,
     decode_batches,
-    whole_batch_bytes,
 )
 from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition, Position
+from adledger.pipeline.log.kafka.progress import (
+    brings_nothing,
+    fetch_alone,
+    nothing_brought,
+    reaches,
+    readable_from,
+)
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
 from adledger.pipeline.log.kafka_admin.metadata import topic_facts
 from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
@@ -58,12 +61,6 @@ INLINE_ROOM_BYTES_MAX = 1 << 20
 
 FROM_THE_FIRST = 0
 """The error codes of a broker that does not know the stated leader epoch: its log may be another one."""
-UNKNOWN_TOPIC_ID = (100, 103)
-"""UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: the broker does not know the topic yet, or the topic was recreated."""
-
-UNREADABLE = (CorruptRecordException, UnknownError)
-"""CORRUPT_MESSAGE, UNKNOWN_SERVER_ERROR: of a fetch, that the broker can't read what is at this offset."""
-
 T = TypeVar("T")
 
 
@@ -128,15 +125,23 @@ class KafkaReader:
         # A broker returns a batch that exceeds the limit only for the first partition with records: fetch the other
         # partitions that have records one by one.
         for i, answer in enumerate(answers):
-            if (
-                not whole_batch_bytes(answer.data, 0)
-                and positions[name := self._names[answer.topic_id]] < answer.end
-                and len(answers) > 1
-            ):
-                [node] = self._by_leader(lane, [name])
-                alone = {name: positions[name]}
-                [answers[i]] = await self._ask_brokers(lane, {node: list(alone)}, alone, bytes_max, 0)
+            name = self._names[answer.topic_id]
+            if brings_nothing(answer, positions[name]):
+                answers[i] = await self._alone(lane, name, positions[name], bytes_max)
         return answers
+
+    async def _alone(self, lane: int, name: str, position: int, bytes_max: int) -> FetchedPartition:
+        """Fetch one topic until there is progress. Raises UnreadableBatch when there is none."""
+
+        async def ask(limit: int) -> FetchedPartition:
+            by_node = self._by_leader(lane, [name])
+            [answer] = await self._ask_brokers(lane, by_node, {name: position}, limit, 0)
+            return answer
+
+        answer = await fetch_alone(ask, position, bytes_max, self._retry.policy)
+        if brings_nothing(answer, position):
+            raise await self._unreadable(lane, name, position, nothing_brought(answer, position))
+        return answer
 
     async def _ask_brokers(
         self, lane: int, by_node: Mapping[int, Sequence[str]], positions: Mapping[str, int], bytes_max: int, wait_ms: int
@@ -156,8 +161,10 @@ class KafkaReader:
                 continue
             if for_code(answer.error_code) in UNREADABLE:
                 await self._same_topics(lane)  # a topic that is being deleted is answered for alike
-                raise self._unreadable(lane, name, positions[name], answer.error_code)
-            self._check(answer.error_code, f"{name}-{lane}", positions[name])
+                kind = for_code(answer.error_code)
+                what = f"the broker can't read offset {positions[name]}: {kind.__name__} ({kind.description})"
+                raise await self._unreadable(lane, name, positions[name], what)
+            raise_for_code(answer.error_code, f"{name}-{lane}", positions[name])
             if answer.diverges_at is not None:
                 rewritten[name] = answer.diverges_at
         if rewritten:
@@ -169,11 +176,20 @@ class KafkaReader:
         self._read.pop((lane, name), None)
         await self._ask_brokers(lane, self._by_leader(lane, [name]), {name: position}, 1, 0)
 
-    def _unreadable(self, lane: int, name: str, position: int, error_code: int) -> UnreadableBatch:
-        kind = for_code(error_code)
+    async def _unreadable(self, lane: int, name: str, position: int, what: str) -> UnreadableBatch:
+        """Return the error, with the offset from which the broker returns batches again."""
+
+        async def holds(offset: int) -> bool:
+            [node] = self._by_leader(lane, [name])
+            asked = {self._ids[name]: Position(offset)}
+            [answer] = await send_fetch(self._client, node, lane, asked, 1, 0)
+            return answer.error_code == 0 and reaches(answer.data, offset)
+
+        end = await readable_from(
+            holds, position, max((await self._offsets(lane, LATEST))[name], position + 1)
+        )
         return UnreadableBatch(
-            f"{name}-{lane}: the broker can't read offset {position}: {kind.__name__} ({kind.description})",
-            topic=self._index[name], start=position, end=position + 1,
+            f"{name}-{lane}: {what}", topic=self._index[name], start=position, end=end,
             remedy="look at the broker's log and disk: another replica may be whole",
         )  # fmt: skip
 
@@ -241,7 +257,7 @@ class KafkaReader:
         )
         found = {}
         for topic, (error_code, offset) in ((t, a) for some in answers for t, a in some.items()):
-            self._check(error_code, f"{topic}-{lane}", which)
+            raise_for_code(error_code, f"{topic}-{lane}", which)
             found[topic] = offset
         return found
 
@@ -253,24 +269,6 @@ class KafkaReader:
                 raise LeaderNotAvailableError(f"{topic}-{lane} has no leader")
             by_node.setdefault(node, []).append(topic)
         return by_node
-
-    def _check(self, error_code: int, where: str, position: int) -> None:
-        """Raise the error that an answer's code stands for: KafkaError where it is transient, OffsetOutOfRange, LogError."""
-        kind = UnknownTopicOrPartitionError if error_code in UNKNOWN_TOPIC_ID else for_code(error_code)
-        if kind is NoError:
-            return
-        if kind is OffsetOutOfRangeError:
-            raise OffsetOutOfRange(
-                f"{where}: the log does not hold offset {position}",
-                remedy="Retention removed it, the log was truncated, or the topic was recreated: kafka-get-offsets.sh "
-                "shows which offsets exist. Restore it; nothing is skipped automatically.",
-            )
-        if kind.retriable:
-            raise kind(where)
-        raise LogError(
-            f"{where}: the broker refuses to read: {kind.__name__} ({kind.description})",
-            remedy="Look at the broker's log; for missing rights, adledger doctor prints the commands that grant them.",
-        )
 
     async def _refresh(self, lane: int) -> None:
         """Refresh the metadata: which broker leads what. Raises LaneHalted where a topic is not the one that the worker joined for."""
