@@ -62,16 +62,21 @@ def known_epochs(entry: LedgerEntry) -> dict[int, int]:
 async def denied_epochs(environment: LogEnvironment, entry: LedgerEntry) -> dict[int, int]:
     """Return topic -> the offset from which the broker denies that the ledger's last leader epoch reaches its end.
 
-    Raises LogError.
+    A broker answers that before it reads: what it can't read it has not denied. Raises LogError.
     """
     denied: dict[int, int] = {}
+    unreadable: set[int] = set()
     ends = {r.topic: r.end for r in entry.ranges}
-    while epochs := {t: e for t, e in known_epochs(entry).items() if t not in denied}:
+    while epochs := {t: e for t, e in known_epochs(entry).items() if t not in denied.keys() | unreadable}:
         environment.source.resume(entry.lane, ends, epochs)
         try:
             await environment.source.fetch(entry.lane, {t: ends[t] for t in epochs}, FEW_BYTES, 0)
         except LogRewritten as rewritten:
             denied |= rewritten.since
+        except UnreadableBatch as error:
+            if error.no_memory:
+                raise
+            unreadable.add(error.topic)
         else:
             break
     return denied

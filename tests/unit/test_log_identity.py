@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange
+from adledger.pipeline.errors import LogRewritten, OffsetOutOfRange, UnreadableBatch
 from adledger.pipeline.lanes import log_identity
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.log_identity import as_intended, changed_since, denied_epochs, known_epochs
@@ -48,6 +48,7 @@ class Log:
         self.first, self.end = 0, BATCHES * ROWS + 10
         self.named, self.named_at = dict[int, int](), dict[int, int]()
         self.denies_from: int | None = None
+        self.damaged_from: int | None = None
 
     def overwrite(self, since: int, *, same_times: bool) -> None:
         """Replace the records from an offset on with others, a second later or at the same times."""
@@ -67,6 +68,8 @@ class Log:
             raise LogRewritten("another past", since={topic: self.denies_from})
         if not self.first <= position <= self.end:
             raise OffsetOutOfRange("gone")
+        if self.damaged_from is not None and position >= self.damaged_from:
+            raise UnreadableBatch("damaged", topic=topic, start=position, end=position + 1)
         found = [
             self._encoded(offset, *self.records[offset])
             for offset in range(position, self.end)
@@ -195,6 +198,17 @@ async def test_where_the_records_agree_a_denied_epoch_is_no_alarm(denied):
     world.source.denies_from = denied
     assert await denied_epochs(world, entry) == {0: denied}
     assert await changed_since(world, entry, {0: denied}) == {}
+
+
+async def test_a_damaged_batch_after_the_ledger_denies_no_epoch():
+    """The lane can start behind it, so that an override gets it past it; a denied epoch is answered before damage."""
+    world = World()
+    entry = with_epochs(await world.written())
+    world.source.damaged_from = BATCHES * ROWS
+    assert await denied_epochs(world, entry) == {}
+    assert await changed_since(world, entry, {}) == {}
+    world.source.denies_from = 7
+    assert await denied_epochs(world, entry) == {0: 7}
 
 
 async def test_a_denied_epoch_is_checked_however_old():
