@@ -45,6 +45,7 @@ bench-comparison: $(READY)
 test-brokers: $(READY)
 	@$(BIN)/pytest -m "not benchmark" tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py \
 	  tests/integration/test_kafka_election_lanes.py tests/integration/test_kafka_lost_brokers.py \
+	  tests/integration/test_kafka_damaged.py tests/integration/test_kafka_pauses.py \
 	  tests/integration/test_kafka_old_versions.py tests/integration/test_kafka_rights.py $(ARGS)
 
 ## simulate: the whole pipeline under faults, in virtual time (SEEDS=5000..6999; SEEDS=1234..1234 TRACE=1 prints one run)

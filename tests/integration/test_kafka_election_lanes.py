@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from adledger.loadtest.traffic.model import TrafficModel
-from adledger.pipeline.lanes import worker as worker_module
+from adledger.pipeline.lanes import lane_runner
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.group_facts import describe_group
+from adledger.pipeline.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from adledger.schemas.classes import Class
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.integration.test_kafka_cluster import PATIENCE_SECONDS, coordinator
@@ -26,8 +27,8 @@ from tests.support.kafka_worker import WorkerHere, worker_here
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = TrafficModel(seed=41, events=1_200, partitions=PARTITIONS, duration_hours=2, duplicate_share=0.05)
-GROWS = 3
-"""The new leader's log gets this many times the records that were lost, so that it reaches beyond every position."""
+GROWN = replace(later(later(MODEL)), events=3 * MODEL.events)
+"""What the new leader gets: more records than were lost, so that its log reaches beyond every position."""
 LOOK_SECONDS = 0.1
 LONG_SESSION = {"kafka": {"session.timeout.ms": "120000", "heartbeat.interval.ms": "500"}}
 
@@ -48,7 +49,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A running worker whose log was rewritten: topic positions by lane, as both leaders had them and as the ledger has."""
+    """A running worker whose log was rewritten: topic positions by lane, as both leaders had them, as the ledger has them,
+    and where the log ends; `grown`: records that the new leader got.
+    """
 
     deployment: Deployment
     worker: WorkerHere
@@ -56,6 +59,7 @@ class Rewritten:
     kept: dict[int, dict[str, int]]
     read: dict[int, dict[str, int]]
     ends: dict[int, dict[str, int]]
+    grown: int
 
     @property
     def replaced(self) -> int:
@@ -122,14 +126,14 @@ async def rewritten(three: LocalCluster, server: EmbeddedServer, folder: Path) -
             await until_led(log, Leader(OLD, frozenset((OLD,))))
             await done(ledger, records + await write(later(MODEL)))
             read = await positions(deployment)
-            worker.source.gate.clear()
+            await worker.source.hold()
             three.brokers[OLD].kill()
             await asyncio.to_thread(three.brokers[NEW].start)
             await until_led(log, Leader(NEW, frozenset((NEW,))))
-            await write(replace(later(later(MODEL)), events=GROWS * MODEL.events))
+            grown = await write(GROWN)
             ends = await ends_of(log)
             assert all(ends[lane][t] > read[lane][t] > kept[lane][t] for lane in read for t in read[lane])
-            yield Rewritten(deployment, worker, ledger, kept, read, ends)
+            yield Rewritten(deployment, worker, ledger, kept, read, ends, grown)
 
 
 async def test_every_lane_halts_and_goes_on_by_its_override(
@@ -138,7 +142,7 @@ async def test_every_lane_halts_and_goes_on_by_its_override(
     """Each lane names what was replaced and halts. By override as many records as were replaced are of class lost, and
     everything after them is billed.
     """
-    monkeypatch.setattr(worker_module, "OVERRIDE_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(lane_runner, "OVERRIDE_POLL_SECONDS", 0.1)
     async with rewritten(three, server, tmp_path) as found:
         before = found.ledger.records()
         found.worker.source.gate.set()
@@ -156,3 +160,32 @@ async def test_every_lane_halts_and_goes_on_by_its_override(
         report = await asyncio.to_thread(checked, found.deployment)
         assert report.totals.records[Class.LOST] == found.replaced
         assert report.totals.records_received == found.in_log, "as many as were replaced were read before"
+        assert in_tables(found) == found.grown - found.replaced
+
+
+async def test_control_without_leader_epochs_the_loss_is_silent(
+    three: LocalCluster, server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: a worker that names no epoch reads on behind its positions. The records at the replaced offsets are in no
+    table, no lane halts, and the ledger has no record of class lost.
+    """
+    monkeypatch.setattr(LeaderEpochs, "before", lambda *_: NO_EPOCH)
+    async with rewritten(three, server, tmp_path) as found:
+        found.worker.source.gate.set()
+        await done(found.ledger, found.in_log)
+        assert await positions(found.deployment) == found.ends
+        assert not found.worker.reported("halted")
+        report = await asyncio.to_thread(checked, found.deployment)
+        assert report.totals.records.get(Class.LOST, 0) == 0
+        assert in_tables(found) == found.grown - found.replaced
+
+
+def in_tables(found: Rewritten) -> int:
+    """Return how many of the new leader's records are in the tables: they come after all others."""
+    since = {"since": GROWN.start_ms}
+    database = found.deployment.settings.database
+    with found.deployment.client() as client:
+        return sum(
+            client.execute(f"SELECT {of} FROM {database}.{table} WHERE toUnixTimestamp64Milli(log_time) >= %(since)s", since)[0][0]
+            for table, of in (("events", "count()"), ("dead_letters", "sum(records)"))
+        )  # fmt: skip

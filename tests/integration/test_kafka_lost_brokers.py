@@ -102,7 +102,7 @@ async def test_the_only_broker_that_a_worker_knows_dies(
                 three.brokers[node].kill()
             while worker.source.known_brokers != {only}:  # noqa: ASYNC110 - the cluster tells nobody
                 await asyncio.sleep(LOOK_SECONDS)
-            worker.source.gate.clear()  # a worker without errors asks for no metadata
+            await worker.source.hold()  # a worker without errors asks for no metadata
             await asyncio.gather(*(asyncio.to_thread(three.brokers[node].start) for node in others))
             await in_sync(three.servers, 3)
             assert worker.source.known_brokers == {only}

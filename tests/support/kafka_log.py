@@ -20,6 +20,8 @@ from tests.support.kafka_cluster import LocalCluster
 
 PARTITIONS = 4
 LOOK_SECONDS = 0.02
+KEPT = {"retention.ms": "-1"}
+"""Records may have times that are long past: a broker removes these half a minute after its start."""
 
 
 def quiet(_: str) -> None:
@@ -43,7 +45,7 @@ class KafkaLog:
 
     async def make(self, **configs: str) -> "KafkaLog":
         """Make the topics; the arguments are settings, with _ for a dot."""
-        settings = {"message.timestamp.type": "CreateTime"}
+        settings = {"message.timestamp.type": "CreateTime", **KEPT}
         settings |= {name.replace("_", "."): value for name, value in configs.items()}
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.servers)
         await admin.start()
@@ -66,7 +68,10 @@ class KafkaLog:
         try:
             copies = {p: [node] for p in range(self.partitions)}
             await admin.create_topics(
-                [NewTopic(topic, -1, -1, replica_assignments=copies) for topic in self.topics]
+                [
+                    NewTopic(topic, -1, -1, replica_assignments=copies, topic_configs=KEPT)
+                    for topic in self.topics
+                ]
             )
         finally:
             await admin.close()

@@ -12,18 +12,31 @@ from adledger.pipeline.records.encoded import Fetched
 from adledger.schemas.migrate import migrate
 from tests.support.kafka_deployment import Deployment
 
+POLL_SECONDS = 0.02
+
 
 class GatedSource(KafkaSource):
     """A source whose fetches wait while `gate` is closed; a lane that fetches is neither ended nor started again."""
 
     gate: asyncio.Event
+    fetching = 0
 
     async def fetch(
         self, lane: int, positions: Mapping[int, int], bytes_max: int, wait_ms_max: int
     ) -> Sequence[Fetched]:
         """Wait for the gate, then fetch."""
         await self.gate.wait()
-        return await super().fetch(lane, positions, bytes_max, wait_ms_max)
+        self.fetching += 1
+        try:
+            return await super().fetch(lane, positions, bytes_max, wait_ms_max)
+        finally:
+            self.fetching -= 1
+
+    async def hold(self) -> None:
+        """Close the gate, and return when no fetch is under way: its retries would meet what is done next."""
+        self.gate.clear()
+        while self.fetching:  # noqa: ASYNC110 - a fetch ends within its wait
+            await asyncio.sleep(POLL_SECONDS)
 
     @property
     def known_brokers(self) -> set[int]:
