@@ -19,26 +19,30 @@ class DigestDefinition:
     unless: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
-DEFINITIONS: Mapping[int, DigestDefinition] = {
-    1: DigestDefinition(
-        {
-            "events": (
-                "event_type_code", "event_time", "publisher_id", "site_id", "campaign_id", "creative_id",
-                "advertiser_id", "placement_id", "id_hash", "user_hash", "ua_hash", "page_hash", "impression_hash",
-                "ip_hi", "ip_lo", "price_micros", "currency_code", "country_code", "width_px", "height_px", "flags",
-                "topic", "offset", "log_time", "lane_clock", "class_code", "reasons", "money_nanos", "judge_version",
-            ),
-            "dead_letters": (
-                "topic", "offset", "log_time", "lane_clock", "reason_code", "key", "value", "records",
-            ),
-        },
-        unless={"dead_letters": ("records", 1)},
+_FIRST_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "events": (
+        "event_type_code", "event_time", "publisher_id", "site_id", "campaign_id", "creative_id", "advertiser_id",
+        "placement_id", "id_hash", "user_hash", "ua_hash", "page_hash", "impression_hash", "ip_hi", "ip_lo",
+        "price_micros", "currency_code", "country_code", "width_px", "height_px", "flags", "topic", "offset", "log_time",
+        "lane_clock", "class_code", "reasons", "money_nanos", "judge_version",
     ),
+    "dead_letters": ("topic", "offset", "log_time", "lane_clock", "reason_code", "key", "value", "records"),
 }  # fmt: skip
-"""Number, as ledger rows store it -> definition."""
+
+DEFINITIONS: Mapping[int, DigestDefinition] = {
+    1: DigestDefinition(_FIRST_COLUMNS, unless={"dead_letters": ("records", 1)}),
+    2: DigestDefinition(_FIRST_COLUMNS),
+}
+"""Number, as ledger rows store it -> definition.
+
+From 2 on, `flags` has AFTER_CLOSE exactly where the rule of adledger.schemas.periods gives it.
+"""
 
 FIRST = 1
 """The definition of ledger rows from before they named one, and of v_batch_digests, which overrides name rows by."""
+
+WITH_AFTER_CLOSE = 2
+"""The first definition whose rows are marked as after close by the rule."""
 
 CURRENT = max(DEFINITIONS)
 """The definition that this release writes. It covers every column of the tables that it covers at all."""

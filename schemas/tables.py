@@ -32,6 +32,7 @@ ROLLUP_MINUTE = {
     "event_type_code": "u1",
     "class_code": "u1",
     "currency_code": "u2",
+    "after_close": "u1",  # 1: the events came after their period had closed
     "records": "u4",
     "money_nanos": "i8",
     "clock_day": "u4",  # seconds since the epoch, start of the day of the batch's watermark: the partition

@@ -71,6 +71,7 @@ class Flag(IntEnum):
     KEYED_BY_IP = 5  # user_id was empty
     UA_TRUNCATED = 6  # user_agent had more than USER_AGENT_BYTES_MAX bytes; the rest is not stored
     PAGE_TRUNCATED = 7  # page_url had more than PAGE_URL_BYTES_MAX
+    AFTER_CLOSE = 8  # the lane's watermark was past the close of its period: adledger.schemas.periods
 
 
 def currency_code(text: str) -> int:

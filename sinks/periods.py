@@ -4,11 +4,11 @@
 
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
+from adledger.schemas.migrate import MigrationClient
 from adledger.schemas.periods import CloseDelay, CloseDelays
-from adledger.sinks.connection import Client
 
 
-def close_delays(client: Client, database: str) -> CloseDelays:
+def close_delays(client: MigrationClient, database: str) -> CloseDelays:
     """Return the delays of all periods. Raises SinkError where the first row is missing."""
     rows = client.execute(
         "SELECT toUnixTimestamp(effective_from_period), "

@@ -24,7 +24,8 @@ Bytes of the value, little-endian:
 
 The columns are those of `rollup_minute`, in this order: publisher_id u32, minute u32 (seconds since the epoch),
 event_type_code u8, class_code u8, currency_code u16, records u32, money_nanos i64; numbers as in schemas/. Rows are
-sorted by minute, then publisher, type, class, currency. A column wider than a byte is stored as byte planes: the
+sorted by minute, then publisher, type, class, currency, records, money; two rows may have the same key, where some events
+came after their period had closed. A column wider than a byte is stored as byte planes: the
 lowest byte of all n values, then the next byte of all, up to the highest; publisher_id is the difference from the row
 before (modulo 2^32, the first from 0). Both halve the size.
 """
@@ -61,6 +62,9 @@ EPOCH_BYTES_MAX: Final = 255
 VERSION: Final = 1
 ZSTD_LEVEL: Final = 1
 
+_ORDER = (
+    "minute", "publisher_id", "event_type_code", "class_code", "currency_code", "records", "money_nanos",
+)  # fmt: skip
 _MAGIC = b"ADRU"
 _HEADER = struct.Struct("<4sBBHQqHHI")
 _CLOCK_MS_MAX = 2**32 * 1000
@@ -100,12 +104,7 @@ def split(
 
     `rollup` has the columns of COLUMNS in any order of rows; other columns are ignored.
     """
-    order = np.lexsort(
-        [
-            rollup[name]
-            for name in ("currency_code", "class_code", "event_type_code", "publisher_id", "minute")
-        ]
-    )
+    order = np.lexsort([rollup[name] for name in reversed(_ORDER)])
     columns = {name: np.asarray(rollup[name], dtype)[order] for name, dtype in COLUMNS.items()}
     parts = max(1, -(-len(order) // PART_ROWS_MAX))
     return [

@@ -141,6 +141,7 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             until_caught_up=self._until_caught_up,
             emit=self.emit,
             announce=self._announcer.announce,
+            close_delays=self._server.close_delays,
         )
         background = [
             asyncio.create_task(self._server.keep_alive(WORKER.warning)),

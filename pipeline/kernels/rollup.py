@@ -1,4 +1,4 @@
-"""Grouping events by publisher, minute, type, class and currency, as a hash aggregation in one pass.
+"""Grouping events by publisher, minute, type, class, currency and book, as a hash aggregation in one pass.
 
 Publishers and minutes come from producers, so slots are secret (adledger.pipeline.kernels.slots).
 """
@@ -11,7 +11,18 @@ from adledger.pipeline.kernels.slots import slot_after, slot_of_pair
 
 @kernel
 def group(
-    table, slots, publisher, event_time, event_type, class_code, currency, money, first, records, nanos
+    table,
+    slots,
+    publisher,
+    event_time,
+    event_type,
+    class_code,
+    currency,
+    after_close,
+    money,
+    first,
+    records,
+    nanos,
 ):
     """Assign every row to its group; return the number of groups g.
 
@@ -22,7 +33,8 @@ def group(
     for i in range(len(publisher)):
         minute = event_time[i] // 60_000
         where = (np.uint64(publisher[i]) << np.uint64(32)) | np.uint64(minute)
-        what = (np.uint64(currency[i]) << np.uint64(8)) | np.uint64(event_type[i] * 16 + class_code[i])
+        kind = np.uint64(event_type[i] * 16 + class_code[i]) | np.uint64(after_close[i]) << np.uint64(24)
+        what = (np.uint64(currency[i]) << np.uint64(8)) | kind
         slot = slot_of_pair(where, what, slots)
         while True:
             g = table[slot]
@@ -40,6 +52,7 @@ def group(
                 and event_type[j] == event_type[i]
                 and class_code[j] == class_code[i]
                 and currency[j] == currency[i]
+                and after_close[j] == after_close[i]
             ):
                 records[g] += 1
                 nanos[g] += money[i]

@@ -16,9 +16,11 @@ from adledger.pipeline.stages.digest import digest
 from adledger.pipeline.stages.evaluate import Verdicts, evaluate
 from adledger.pipeline.stages.identity import identity
 from adledger.pipeline.stages.merge import DAY_MS
+from adledger.pipeline.stages.periods import mark_after_close, marks_follow
 from adledger.pipeline.stages.rollup import roll_up
 from adledger.schemas.classes import Class, Reason
-from adledger.schemas.digests import CURRENT
+from adledger.schemas.digests import CURRENT, FIRST
+from adledger.schemas.periods import CloseDelays
 from adledger.schemas.wire import (
     DEAD_LETTER_BYTES_MAX,
     NANOS_PER_MICRO_CPC,
@@ -66,10 +68,16 @@ class Computed:
 
 
 def compute(
-    refs: RecordRefs, clock: I64, state: LaneState, context: DecodeContext, allowed_lateness_ms: int
+    refs: RecordRefs,
+    clock: I64,
+    state: LaneState,
+    context: DecodeContext,
+    allowed_lateness_ms: int,
+    close_delays: CloseDelays,
 ) -> Computed:
     """Decode, dedupe and evaluate a batch's records (in the lane's order, with the watermark at each); changes `state`."""
     decoded = decode(refs, context)
+    mark_after_close(decoded.columns, clock, close_delays)
     live = decoded.status == Malformed.OK
     duplicates = state.dedupe.apply(*identity(decoded.columns), clock, live)
     hits = state.evaluator.hits(decoded, clock, duplicates.duplicate)
@@ -131,6 +139,11 @@ def stored_columns(stored: StoredEvents) -> Columns:
     }
 
 
+def definition_of(stored: StoredEvents, close_delays: CloseDelays) -> int:
+    """Return the digest definition that event rows read back follow: an older release's are not marked as after close."""
+    return CURRENT if marks_follow(stored.columns, stored.lane_clock, close_delays) else FIRST
+
+
 def rollup_rows(events: Columns, clock_after: int, secret: SlotSecret = KNOWN_SECRET) -> Columns:
     """Return the rows of `rollup_minute` that follow from a batch's event rows."""
     columns = EventColumns(**{f.name: events[f.name] for f in fields(EventColumns)})
@@ -139,8 +152,10 @@ def rollup_rows(events: Columns, clock_after: int, secret: SlotSecret = KNOWN_SE
     return {**rollup, "clock_day": np.full(len(rollup["records"]), day, np.uint32)}
 
 
-def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) -> LedgerEntry:
-    """Return the ledger entry of a batch from the rows that it wrote."""
+def ledger_row(
+    intent: Intent, events: Columns, dead: Columns, rollup: Columns, definition: int = CURRENT
+) -> LedgerEntry:
+    """Return the ledger entry of a batch from the rows that it wrote, with digests of a definition."""
     money = _money(rollup)
     counts = {int(c): int(n) for c, n in enumerate(np.bincount(events["class_code"], minlength=8)) if n}
     if malformed := int(dead["records"].sum(dtype=np.uint64)):
@@ -154,8 +169,9 @@ def ledger_row(intent: Intent, events: Columns, dead: Columns, rollup: Columns) 
         clock_before=intent.clock_before, clock_after=intent.clock_after,
         records_received=received, counts=counts, money=money,
         judge_version=intent.judge_version, rollup_rows=len(rollup["records"]),
-        events_digest=digest("events", events), dead_letters_digest=digest("dead_letters", dead),
-        leader_epochs=intent.leader_epochs, digest_definition=CURRENT,
+        events_digest=digest("events", events, definition),
+        dead_letters_digest=digest("dead_letters", dead, definition),
+        leader_epochs=intent.leader_epochs, digest_definition=definition,
     )  # fmt: skip
 
 

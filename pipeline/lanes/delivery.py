@@ -33,6 +33,7 @@ from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports, RolledUp
 from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.retry import Attempt, RetryPolicy
+from adledger.schemas.digests import CURRENT
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import Columns, LedgerEntry, Stamp
 
@@ -211,11 +212,13 @@ class Delivery:
             sending.cancel()
             stopped.cancel()
 
-    async def derive(self, intent: Intent, events: Columns, dead: Columns) -> tuple[Columns, LedgerEntry]:
+    async def derive(
+        self, intent: Intent, events: Columns, dead: Columns, definition: int = CURRENT
+    ) -> tuple[Columns, LedgerEntry]:
         """Return the rollup and the ledger entry that follow from a batch's rows."""
 
         def derive() -> tuple[Columns, LedgerEntry]:
             rollup = rollup_rows(events, intent.clock_after, self._ports.limits.slot_secret)
-            return rollup, ledger_row(intent, events, dead, rollup)
+            return rollup, ledger_row(intent, events, dead, rollup, definition)
 
         return await self._ports.run_cpu(derive)

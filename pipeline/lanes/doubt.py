@@ -25,7 +25,7 @@ import numpy as np
 
 from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneHalted, SinkError
 from adledger.pipeline.halts import HaltReason, override_command
-from adledger.pipeline.lanes.compute import Computed, dead_letters, stored_columns
+from adledger.pipeline.lanes.compute import Computed, dead_letters, definition_of, stored_columns
 from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.events import BatchCutAgain, BatchSettled, LeftoversRemoved, Phase
 from adledger.pipeline.lanes.intent import Intent
@@ -160,7 +160,8 @@ class Settlement:
             # On replicas a part may appear late: then its rows count, and so does the rule set that evaluated them.
             intent = replace(intent, judge_version=int(stored.judge_version[0]))
         dead = await self._dead_letters(intent, records, stored, there["dead_letters"])
-        rollup, entry = await self._delivery.derive(intent, events, dead)
+        definition = definition_of(stored, self._ports.limits.close_delays)
+        rollup, entry = await self._delivery.derive(intent, events, dead, definition)
         for table, columns, rows in (
             ("dead_letters", dead, intent.dead_rows),
             ("rollup_minute", rollup, entry.rollup_rows),

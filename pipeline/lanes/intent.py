@@ -11,13 +11,14 @@ from adledger.sinks.sink import OffsetRange, Stamp
 METADATA_BYTES_MAX = 4_096
 """Kafka's default limit for a commit's metadata."""
 
-VERSION = 2
+VERSION = 3
 """The metadata's version; raised when older releases can no longer settle the batch as this one would.
 
 2: the decoder accepts more than before, and gives other reasons (docs/adr/0021-wire-contract.md). An older release would
 put its own reasons into the digest of dead letters that this one had written.
+3: rollups have rows of their own for events after close. An older release would derive rollup rows without them.
 """
-READABLE_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True)

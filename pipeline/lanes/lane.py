@@ -272,13 +272,14 @@ class Lane:
     ) -> Computed:
         self.cached = None
         await self._choice.before(clock_after, lambda: self._keeper.rebuild_windows(clock_before, batch_no))
-        allowed_lateness_ms = self._ports.limits.allowed_lateness_ms
+        limits = self._ports.limits
 
         def timed() -> Computed:
             began = time.perf_counter()
             computed = compute(
-                records.refs, records.clock, self._keeper.state, self._context, allowed_lateness_ms
-            )
+                records.refs, records.clock, self._keeper.state, self._context,
+                limits.allowed_lateness_ms, limits.close_delays,
+            )  # fmt: skip
             self._ports.emit(StageTimed("compute", time.perf_counter() - began))
             self._ports.emit(RulesNotEvaluated(computed.not_evaluated))
             return computed

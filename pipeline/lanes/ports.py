@@ -11,6 +11,7 @@ from adledger.pipeline.lanes.rules_in_force import RulesInForce
 from adledger.pipeline.log.source import Source, Topology
 from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.rules.compiled import RuleEvaluator
+from adledger.schemas.periods import CLOSE_DELAY_MINUTES, CloseDelays
 from adledger.sinks.overrides import NO_OVERRIDES, Overrides
 from adledger.sinks.sink import Columns, Sink
 
@@ -75,6 +76,7 @@ class LaneLimits:
     write_deadline_seconds: int
     retry: RetryPolicy
     default_currency: int
+    close_delays: CloseDelays = field(default_factory=lambda: CloseDelays.same(CLOSE_DELAY_MINUTES))
     idle_watermark: IdleWatermark | None = None
     slot_secret: SlotSecret = KNOWN_SECRET  # of this process: decides slots in its hash tables, nothing else
 

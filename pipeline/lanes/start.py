@@ -31,6 +31,7 @@ from adledger.pipeline.rules.compiled import RuleEvaluator
 from adledger.pipeline.rules.loader import NONE, PUBLISHED, load_evaluator, load_rules, shipped_name, today
 from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.settings import Settings
+from adledger.schemas.periods import CloseDelays
 from adledger.schemas.wire import currency_code
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
 from adledger.sinks.overrides import NO_OVERRIDES
@@ -100,12 +101,13 @@ def make_worker(
     until_caught_up: bool,
     emit: Emit = ignore,
     announce: Announce = announce_to_nobody,
+    close_delays: CloseDelays | None = None,
 ) -> Worker:
-    """Return a worker with the limits of the settings."""
+    """Return a worker with the limits of the settings. `close_delays` None: the setting's, for all periods."""
     return Worker(
         source,
         sink,
-        limits(settings, until_caught_up=until_caught_up),
+        limits(settings, until_caught_up=until_caught_up, close_delays=close_delays),
         cpu_threads=settings.cpu_threads,
         inserts_per_second_max=settings.inserts_per_second_max,
         revoke_ms_max=settings.revoke_ms_max,
@@ -135,7 +137,9 @@ def _rules_in_force(settings: Settings, sink: Sink, emit: Emit) -> RulesInForce:
     )  # fmt: skip
 
 
-def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
+def limits(
+    settings: Settings, *, until_caught_up: bool, close_delays: CloseDelays | None = None
+) -> LaneLimits:
     """Return a lane's limits; a continuous worker waits for ClickHouse without limit."""
     live = isinstance(settings.source, KafkaAddress) and settings.log_time == "append"
     return LaneLimits(
@@ -148,6 +152,7 @@ def limits(settings: Settings, *, until_caught_up: bool) -> LaneLimits:
             settings.retry_attempts_max if until_caught_up else None, settings.retry_backoff_ms_max
         ),
         default_currency=currency_code(settings.currency),
+        close_delays=close_delays or CloseDelays.same(settings.period_close_delay_minutes),
         idle_watermark=IdleWatermark(
             settings.idle_watermark_interval_seconds, settings.clock_skew_seconds_max
         )
@@ -179,7 +184,9 @@ async def _run(
     emit: Emit,
 ) -> tuple[int, bool]:
     sink = make_sink(settings, server.address)
-    worker = make_worker(settings, source, sink, until_caught_up=until_caught_up, emit=emit)
+    worker = make_worker(
+        settings, source, sink, until_caught_up=until_caught_up, emit=emit, close_delays=server.close_delays
+    )
     keeper = asyncio.create_task(server.keep_alive(progress))
     try:
         caught_up = await _run_until_signal(worker)

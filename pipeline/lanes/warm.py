@@ -12,6 +12,7 @@ from adledger.pipeline.rules.rule_set import RuleSet
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.merge import DAY_MS
+from adledger.schemas.periods import CLOSE_DELAY_MINUTES, CloseDelays
 from adledger.schemas.wire import EVENT_TIME_MS_MIN, currency_code
 
 _EVENT = (
@@ -32,7 +33,9 @@ def compile_kernels(rules: RuleSet | None = None) -> None:
     evaluator = LaneEvaluator(RuleEvaluator(rules or RuleSet.none()))
     state = LaneState(DedupeState(DAY_MS), evaluator, SeenHashes.of(16), SeenHashes.of(16))
     context = DecodeContext(0, 1, (1,), currency_code("USD"))
-    computed = compute(refs, np.full(2, EVENT_TIME_MS_MIN), state, context, DAY_MS)
+    computed = compute(
+        refs, np.full(2, EVENT_TIME_MS_MIN), state, context, DAY_MS, CloseDelays.same(CLOSE_DELAY_MINUTES)
+    )
     assert computed.event_rows == computed.dead_rows == 1, "the record that warms up is an event"
     intent = Intent("", 0, 1, (), 0, 0, 0, 0, EVENT_TIME_MS_MIN, 1, 1, computed.judge_version, 0)
     ledger_row(

@@ -19,6 +19,8 @@ from adledger.pipeline.ledger.check import (
 )
 from adledger.pipeline.ledger.queries import BatchSpan, QueryClient, TableNames
 from adledger.pipeline.ledger.totals import Totals
+from adledger.schemas.periods import CloseDelays
+from adledger.sinks.periods import close_delays
 from adledger.sinks.sink import LedgerEntry
 
 DAY_MS = 86_400_000
@@ -81,7 +83,7 @@ def audit(client: QueryClient, tables: TableNames, scope: Scope, *, recount: boo
     """Check the ledger, and with `recount` the tables against it. Raises what the client raises."""
     batches, totals, problems = 0, Totals.of(()), list[Problem]()
     known = queries.lanes(client, tables)
-    gone = queries.dropped_days(client, tables) if recount else {}
+    look = _Look.of(client, tables) if recount else None
     for lane, _ in known:
         if scope.lanes and lane not in scope.lanes:
             continue
@@ -90,8 +92,8 @@ def audit(client: QueryClient, tables: TableNames, scope: Scope, *, recount: boo
             page = [row.entry for row in stored]
             problems.extend(check_continuity(page if before is None else [before, *page]))
             problems.extend(p for row in stored for p in check_entry(row))
-            if recount:
-                problems.extend(_check_page(client, tables, page, gone))
+            if look is not None:
+                problems.extend(_check_page(client, tables, page, look))
             batches, totals, before = batches + len(page), totals + Totals.of(page), page[-1]
             if len(problems) >= PROBLEMS_MAX:
                 return AuditReport(batches, totals, problems[:PROBLEMS_MAX])
@@ -122,15 +124,27 @@ def _pages(client: QueryClient, tables: TableNames, scope: Scope, lane: int) -> 
         after = page[-1].entry.batch_no
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a recount depends on besides the ledger: the days that retention dropped, by table, and when periods close."""
+
+    gone: Mapping[int, Collection[str]]
+    delays: CloseDelays
+
+    @classmethod
+    def of(cls, client: QueryClient, tables: TableNames) -> "_Look":
+        return cls(queries.dropped_days(client, tables), close_delays(client, tables.database))
+
+
 def _check_page(
-    client: QueryClient, tables: TableNames, page: Sequence[LedgerEntry], gone: Mapping[int, Collection[str]]
+    client: QueryClient, tables: TableNames, page: Sequence[LedgerEntry], look: _Look
 ) -> Iterator[Problem]:
     for part in _parts(page):
         span = BatchSpan(part[0].lane, part[0].batch_no, part[-1].batch_no)
-        found = queries.recounts(client, tables, span, part[0].digest_definition)
+        found = queries.recounts(client, tables, span, part[0].digest_definition, look.delays)
         for entry in part:
             day = entry.clock_after // DAY_MS
-            yield from check_tables(entry, found.get(entry.batch_no, NOTHING), gone.get(day, ()))
+            yield from check_tables(entry, found.get(entry.batch_no, NOTHING), look.gone.get(day, ()))
 
 
 def _parts(page: Sequence[LedgerEntry]) -> Iterator[list[LedgerEntry]]:

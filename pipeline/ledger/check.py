@@ -14,7 +14,7 @@ from typing import Literal
 from adledger.pipeline.ledger.totals import ClassMoney
 from adledger.pipeline.log.epochs import same_offsets
 from adledger.schemas.classes import CLASS_NAMES, Class
-from adledger.schemas.digests import DEFINITIONS
+from adledger.schemas.digests import DEFINITIONS, WITH_AFTER_CLOSE
 from adledger.schemas.wire import currency_text
 from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import LedgerEntry
@@ -70,6 +70,7 @@ class Recount:
     rollup_differences: int  # publisher-minutes in which events and rollup_minute disagree
     dead_letters: int  # the records that they stand for
     mispriced: int  # events whose money is not what their price makes it
+    misplaced: int  # events that are marked as after close, and were not, or the reverse
     digests: Mapping[str, int]  # table -> digest of its rows, by the definition that the ledger row names
     offsets: Sequence[OffsetCount]
     clock_first: int
@@ -85,7 +86,7 @@ class Recount:
         return bool(rows.get(table, 0))
 
 
-NOTHING = Recount({}, {}, 0, 0, 0, 0, {}, (), 0, 0)
+NOTHING = Recount({}, {}, 0, 0, 0, 0, 0, {}, (), 0, 0)
 """The recount of a batch that has no rows in any table."""
 
 
@@ -197,6 +198,11 @@ def _row_faults(entry: LedgerEntry, found: Recount) -> Iterator[tuple[str, str]]
         yield "dead_letters", f"its rows stand for {found.dead_letters} records, the ledger says {malformed}"
     if found.mispriced:
         yield "events", f"{found.mispriced} rows whose money is not what their price makes it"
+    if found.misplaced and entry.digest_definition >= WITH_AFTER_CLOSE:
+        yield (
+            "events",
+            f"{found.misplaced} rows whose AFTER_CLOSE flag is not what their period's close makes it",
+        )
     if entry.digest_definition not in DEFINITIONS:
         newest = f"this release knows up to {max(DEFINITIONS)}"
         yield (

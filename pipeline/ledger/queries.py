@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from adledger.pipeline.ledger.check import OffsetCount, Recount, StoredEntry, Unledgered
 from adledger.pipeline.ledger.totals import Totals
 from adledger.pipeline.stages import digest
+from adledger.pipeline.stages.periods import misplaced_sql
 from adledger.schemas.classes import CLASS_NAMES
 from adledger.schemas.digests import DEFINITIONS
+from adledger.schemas.periods import CloseDelays
 from adledger.schemas.tables import PROTOCOL_TABLES
-from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType
+from adledger.schemas.wire import NANOS_PER_MICRO_CPC, NANOS_PER_MICRO_CPM, EventType, Flag
 from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.queries import LEDGER_COLUMNS
 
@@ -93,7 +95,9 @@ def totals(client: QueryClient, tables: TableNames) -> Totals:
     )
 
 
-def recounts(client: QueryClient, tables: TableNames, span: BatchSpan, definition: int) -> dict[int, Recount]:
+def recounts(
+    client: QueryClient, tables: TableNames, span: BatchSpan, definition: int, delays: CloseDelays
+) -> dict[int, Recount]:
     """Return batch number -> what `events`, `rollup_minute` and `dead_letters` hold; batches without rows are absent.
 
     Digests follow a definition; there are none of one that this release does not know.
@@ -105,6 +109,7 @@ def recounts(client: QueryClient, tables: TableNames, span: BatchSpan, definitio
     covered = DEFINITIONS[definition].columns if definition in DEFINITIONS else ()
     digests = {table: _digests(client, tables, table, span, definition) for table in covered}
     mispriced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND money_nanos != {_MONEY}")
+    misplaced = _counts(client, f"FROM {tables('events')} WHERE {span.where} AND {misplaced_sql(delays)}")
     differences = _counts(client, f"FROM ({_differences(tables, span)})")
     offsets = _offsets(client, tables, span)
     batches = {*events, *rollups, *rollup_rows, *dead_letters, *offsets}
@@ -116,6 +121,7 @@ def recounts(client: QueryClient, tables: TableNames, span: BatchSpan, definitio
             rollup_differences=differences.get(batch_no, 0),
             dead_letters=dead_letters.get(batch_no, 0),
             mispriced=mispriced.get(batch_no, 0),
+            misplaced=misplaced.get(batch_no, 0),
             digests={table: found.get(batch_no, 0) for table, found in digests.items()},
             offsets=tuple(count for count, _, _ in offsets.get(batch_no, ())),
             clock_first=min((first for _, first, _ in offsets.get(batch_no, ())), default=0),
@@ -177,11 +183,11 @@ def _digests(
 
 def _differences(tables: TableNames, span: BatchSpan) -> str:
     """Return a query of the rollup's keys in which `events`, rolled up again, and `rollup_minute` disagree."""
-    key = "batch_no, publisher_id, minute, event_type_code, class_code, currency_code"
+    key = "batch_no, publisher_id, minute, event_type_code, class_code, currency_code, after_close"
     return (
         f"SELECT {key} FROM ("
         f"SELECT batch_no, publisher_id, toStartOfMinute(event_time) AS minute, event_type_code, class_code, "
-        f"currency_code, toInt64(1) AS records, toInt128(money_nanos) AS nanos "
+        f"currency_code, toUInt8(bitTest(flags, {Flag.AFTER_CLOSE:d})) AS after_close, toInt64(1) AS records, toInt128(money_nanos) AS nanos "
         f"FROM {tables('events')} WHERE {span.where} "
         f"UNION ALL SELECT {key}, -toInt64(records), -toInt128(money_nanos) "
         f"FROM {tables('rollup_minute')} WHERE {span.where}"

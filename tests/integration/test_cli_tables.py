@@ -119,7 +119,7 @@ def rollups_of(clock: int) -> dict[str, Any]:
 
     return {
         "publisher_id": np.arange(PUBLISHERS), "minute": same(clock // 60_000 * 60), "event_type_code": same(1),
-        "class_code": same(1), "currency_code": same(USD), "records": same(PER_PUBLISHER),
+        "class_code": same(1), "currency_code": same(USD), "after_close": same(0), "records": same(PER_PUBLISHER),
         "money_nanos": same(PER_PUBLISHER * 1_000), "clock_day": same(clock // 86_400_000 * 86_400),
     }  # fmt: skip
 

@@ -192,7 +192,7 @@ def test_an_older_release_refuses_what_a_newer_one_began(table: str, log: Path) 
     runs = OneByOne(log)
     runs.sink.faults = FateOf(table, 3, CRASH_AFTER, runs.sink)
     asyncio.run(runs.of_one_worker())
-    with older_release(), pytest.raises(LaneHalted, match="version 2, this release knows up to 1") as halted:
+    with older_release(), pytest.raises(LaneHalted, match="version 3, this release knows up to 1") as halted:
         asyncio.run(runs.of_one_worker())
     assert "run the release that committed it, or a newer one" in halted.value.remedy
     asyncio.run(runs.to_the_end())

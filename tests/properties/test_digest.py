@@ -15,7 +15,7 @@ from adledger.schemas.digests import CURRENT, DEFINITIONS, FIRST
 from adledger.schemas.tables import PROTOCOL_COLUMNS, STAMP_COLUMNS
 
 DIGESTED = [(number, table) for number, of in DEFINITIONS.items() for table in of.columns]
-RELEASED = {1: "6a65512eab80"}
+RELEASED = {1: "6a65512eab80", 2: "862c50831db3"}
 """Definition -> how the SHA-256 of its columns begins. Ledger rows of years ago are checked by it."""
 OLD_DIGEST = 7_221_486_269_122_555_655
 """Of two dead letters, as the release before `records` stored it."""

@@ -87,6 +87,7 @@ class Deployment:
             write_deadline_seconds=DEADLINE_SECONDS,
             retry=RetryPolicy(attempts_max=None, backoff_ms_max=1_000, draw=self.world.rng.random),
             default_currency=currency_code("USD"),
+            close_delays=expected.CLOSE_DELAYS,
             idle_watermark=self.idle_watermark,
         )
 

@@ -6,6 +6,7 @@ log and the cuts.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from adledger.pipeline.ledger.check import StoredEntry, check_continuity, check_
 from adledger.pipeline.stages.evaluate import CONTRACT_VERSION
 from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain
 from adledger.schemas.classes import Class, Reason
+from adledger.schemas.digests import CURRENT
 from adledger.schemas.event_columns import EVENT_DTYPES
+from adledger.schemas.periods import CloseDelay, CloseDelays
 from adledger.schemas.tables import PROTOCOL_COLUMNS
 from adledger.schemas.wire import EventType, Flag, Malformed, currency_code
 from adledger.sinks.blocks import Block
@@ -26,6 +29,8 @@ from tests.simulation.kafka import Broker, LogRecord, Partition
 WINDOW_MS = 18_000
 ALLOWED_LATENESS_MS = 14_000
 """The dedupe window and how late an event may be: seconds, so that a run sees both edges many times."""
+CLOSE_DELAYS = CloseDelays((CloseDelay(0, 4_000),))
+"""Periods close seconds after their end: a log begins shortly before the end of one, and some of its events are late."""
 RELEASES = 2
 
 
@@ -141,6 +146,8 @@ class _Lane:
                 continue
             verdict, reasons = self._evaluate(event, clock, release)
             money = event.price_micros * (1 if event.event_type_code == EventType.IMPRESSION else 1000)
+            late = clock > CLOSE_DELAYS.closes_at(event.event_time)
+            event = replace(event, flags=event.flags | late << Flag.AFTER_CLOSE)
             columns = tuple(getattr(event, name) for name in EVENT_DTYPES)
             events.append((*stamp, *columns, *at, int(verdict), reasons, money, entry.judge_version))
             texts["user_agents"][event.ua_hash] = event.user_agent
@@ -151,6 +158,7 @@ class _Lane:
                 event.event_type_code,
                 int(verdict),
                 event.currency_code,
+                int(late),
             )
             group = rollup.setdefault(key, [0, 0])
             group[0] += 1
@@ -169,6 +177,8 @@ class _Lane:
         self._jumps.clear()
         if entry.records_received != self._records:
             yield f"{name}: {entry.records_received} records, the log has {self._records}"
+        if entry.digest_definition != CURRENT:
+            yield f"{name}: digests of definition {entry.digest_definition}, no release wrote rows of it"
         if entry.clock_after != self._clock:
             yield f"{name}: clock {entry.clock_after}, should be {self._clock}"
         if self._last and (entry.cut_time, entry.cut_topic, entry.cut_offset) != self._last:

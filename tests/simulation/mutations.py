@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adledger.pipeline.errors import CommitFenced, CommitUnknown, LaneHalted, SinkError
+from adledger.pipeline.lanes import compute as compute_module
 from adledger.pipeline.lanes import diagnosis, recovery
 from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
@@ -373,6 +374,10 @@ MUTATIONS = (
     Mutation(
         "leader epochs not kept", "a lane that starts does not name the epoch that its ledger ends with",
         ((diagnosis, "known_epochs", lambda _: {}),), forced=True,
+    ),
+    Mutation(
+        "late events not marked", "an event that came after its period's close counts in the period",
+        ((compute_module, "mark_after_close", lambda *_: None),),
     ),
     Mutation(
         "day ignored", "a batch goes over midnight, so that its insert is two", ((merge, "DAY_MS", 1 << 60),),

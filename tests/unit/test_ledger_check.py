@@ -19,6 +19,7 @@ from adledger.pipeline.ledger.check import (
 )
 from adledger.pipeline.ledger.totals import LedgerSummary, Totals, class_rows, class_summary, money_text
 from adledger.schemas.classes import Class
+from adledger.schemas.digests import FIRST, WITH_AFTER_CLOSE
 from adledger.schemas.wire import currency_code
 from adledger.sinks.row_checksum import row_checksum
 from adledger.sinks.sink import LedgerEntry, Money, OffsetRange
@@ -79,7 +80,7 @@ def counted(entry: LedgerEntry) -> Recount:
     first, last = (entry.clock_before, entry.clock_after) if n else (0, 0)
     digests = {"events": entry.events_digest, "dead_letters": entry.dead_letters_digest}
     return Recount(
-        money, money, len(money), 0, entry.counts.get(Class.MALFORMED, 0), 0, digests, offsets, first, last
+        money, money, len(money), 0, entry.counts.get(Class.MALFORMED, 0), 0, 0, digests, offsets, first, last
     )
 
 
@@ -220,6 +221,14 @@ def test_a_table_altered_is_found_and_named(what):
     problems = list(check_tables(ENTRY, found))
     assert table in {p.table for p in problems}
     assert {(p.kind, p.lane, p.batch_no) for p in problems} == {("conservation", 3, 9)}
+
+
+def test_events_in_the_wrong_book_are_found_where_the_flag_follows_the_rule():
+    """From definition 2 on, AFTER_CLOSE is as the period's close makes it; rows from before have no such flag."""
+    found = replace(GOOD, misplaced=3)
+    (problem,) = check_tables(replace(ENTRY, digest_definition=WITH_AFTER_CLOSE), found)
+    assert (problem.table, problem.what[:7]) == ("events", "3 rows ")
+    assert not list(check_tables(replace(ENTRY, digest_definition=FIRST), found))
 
 
 def test_where_both_tables_agree_the_ledger_is_blamed():
