@@ -157,6 +157,14 @@ TAMPERED = {
     "event's user": ("events", "ALTER TABLE {db}.events UPDATE user_hash = 1 WHERE {batch} AND offset % 22 = 5"),
     "event's address": ("events", "ALTER TABLE {db}.events UPDATE ip_lo = 1 + ip_lo WHERE {batch} AND offset % 22 = 5"),
     "events all deleted": ("events", "ALTER TABLE {db}.events DELETE WHERE {batch}"),
+    "event moved to another book": (
+        "events",
+        "ALTER TABLE {db}.events UPDATE flags = bitOr(flags, 256) WHERE {batch} AND offset % 2 = 0",
+    ),
+    "rollup moved to another book": (
+        "rollup_minute",
+        "ALTER TABLE {db}.rollup_minute UPDATE after_close = 1 WHERE {batch} AND publisher_id = 2",
+    ),
     "rollup deleted": ("rollup_minute", "ALTER TABLE {db}.rollup_minute DELETE WHERE {batch} AND publisher_id = 2"),
     "rollup twice": (
         "rollup_minute",

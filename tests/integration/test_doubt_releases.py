@@ -13,6 +13,7 @@ import pytest
 from adledger.pipeline.errors import LaneHalted
 from adledger.pipeline.lanes import compute, doubt, intent
 from adledger.pipeline.lanes.buffer import BatchLimits
+from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.ledger.check import StoredEntry, check_entry
 from adledger.pipeline.log.files import FilesLogWriter, Manifest
 from adledger.pipeline.log.record_block import RecordBlock
@@ -20,6 +21,7 @@ from adledger.pipeline.records.columns import Decoded, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, bytes_at, decode
 from adledger.pipeline.stages.digest import digest
 from adledger.schemas.classes import Class
+from adledger.schemas.digests import CURRENT, FIRST
 from adledger.schemas.wire import Malformed
 from adledger.sinks.ledger import ledger_entry
 from tests.integration.test_doubt import (
@@ -116,10 +118,8 @@ def assert_tables_agree(runs: Runs) -> None:
             for table in ("events", "dead_letters")
         }
         for table, stored in (("events", entry.events_digest), ("dead_letters", entry.dead_letters_digest)):
-            assert sum(digest(table, block) for block in of_batch[table]) % 2**64 == stored, (
-                entry.batch_no,
-                table,
-            )
+            found = sum(digest(table, block, entry.digest_definition) for block in of_batch[table])
+            assert found % 2**64 == stored, (entry.batch_no, table)
         malformed = sum(len(block["offset"]) for block in of_batch["dead_letters"])
         assert entry.counts.get(int(Class.MALFORMED), 0) == malformed
         assert entry.records_received == BATCH_ROWS
@@ -207,3 +207,83 @@ def test_events_that_vanished_halt_the_lane(log: Path) -> None:
     runs.sink.tables["events"] = [row for row in runs.sink.tables["events"] if row[0].batch_no != 3]
     with pytest.raises(LaneHalted, match="events has 0 rows of the current batch, 2 were intended"):
         asyncio.run(runs.to_the_end())
+
+
+LATE_BATCH = 2
+LATE = LOG_TIME - 40 * 60_000
+"""The time of an event that came after its period had closed, and is not too late to be billed."""
+
+
+@pytest.fixture(scope="module")
+def log_with_late_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each batch has two events in time and two that are late."""
+    folder = tmp_path_factory.mktemp("late") / "log"
+    with FilesLogWriter.create(folder, Manifest.new(1)) as writer:
+        for batch in range(len(BATCHES)):
+            times = [LOG_TIME, LATE, LOG_TIME, LATE]
+            values = [record(10 * batch + n, event_time=time) for n, time in enumerate(times)]
+            writer.append(0, 0, RecordBlock.of([(LOG_TIME, b"u-14", value) for value in values]))
+    return folder
+
+
+@contextmanager
+def release_without_marks() -> Iterator[None]:
+    """Workers are of the release before AFTER_CLOSE: events are not marked, ledger rows name no definition."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "mark_after_close", lambda *_: None)
+        patch.setattr(Delivery.derive, "__defaults__", (FIRST,))
+        patch.setattr(intent, "VERSION", 2)
+        yield
+
+
+def books(runs: Runs) -> dict[int, tuple[int, list[tuple[int, int]]]]:
+    """Return batch number -> the definition of its ledger row, and (after_close, records) of its rollup rows."""
+    found = {}
+    for stamp, block in runs.sink.tables["ledger"]:
+        rollups = [b for s, b in runs.sink.tables["rollup_minute"] if s.batch_no == stamp.batch_no]
+        sums = [
+            (int(late), int(n))
+            for b in rollups
+            for late, n in zip(b["after_close"], b["records"], strict=True)
+        ]
+        found[stamp.batch_no] = int(block["digest_definition"][0]), sorted(sums)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "fate", "expected"),
+    [
+        ("events", CRASH_BEFORE, (CURRENT, [(0, 2), (1, 2)])),
+        ("events", CRASH_AFTER, (FIRST, [(0, 2), (0, 2)])),
+        ("rollup_minute", CRASH_BEFORE, (FIRST, [(0, 2), (0, 2)])),
+        ("rollup_minute", CRASH_AFTER, (FIRST, [(0, 2), (0, 2)])),
+        ("ledger", CRASH_BEFORE, (FIRST, [(0, 2), (0, 2)])),
+        ("ledger", CRASH_AFTER, (FIRST, [(0, 2), (0, 2)])),
+    ],
+)
+def test_events_that_an_older_release_did_not_mark_are_told_apart(
+    table: str, fate: str, expected: tuple[int, list[tuple[int, int]]], log_with_late_events: Path
+) -> None:
+    """Stored rows without marks stay so in every table, under definition 1; a batch without rows is marked as a new one."""
+    runs = OneByOne(log_with_late_events)
+    runs.sink.faults = FateOf(table, LATE_BATCH, fate, runs.sink)
+    with release_without_marks():
+        asyncio.run(runs.of_one_worker())
+    asyncio.run(runs.to_the_end())
+    found = books(runs)
+    assert found[1] == (FIRST, [(0, 2), (0, 2)])
+    assert found[LATE_BATCH] == expected
+    assert all(found[number] == (CURRENT, [(0, 2), (1, 2)]) for number in range(3, len(BATCHES) + 1))
+    assert_tables_agree(runs)
+
+
+@pytest.mark.parametrize("table", ["events", "rollup_minute", "ledger"])
+@pytest.mark.parametrize("fate", [CRASH_BEFORE, CRASH_AFTER, CRASH_ON_THE_WIRE])
+def test_marks_survive_doubt(table: str, fate: str, log_with_late_events: Path) -> None:
+    """Wherever a worker dies, each batch has its late events in rollup rows of their own."""
+    runs = OneByOne(log_with_late_events)
+    runs.sink.faults = FateOf(table, LATE_BATCH, fate, runs.sink)
+    asyncio.run(runs.of_one_worker())
+    asyncio.run(runs.to_the_end())
+    assert set(map(str, books(runs).values())) == {str((CURRENT, [(0, 2), (1, 2)]))}
+    assert_tables_agree(runs)

@@ -12,8 +12,10 @@ from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.cli.app import app
 from adledger.pipeline.errors import SinkError
 from adledger.pipeline.log.files import FilesLogWriter, Manifest
+from adledger.pipeline.stages.periods import after_close_plain, misplaced_sql
 from adledger.schemas.migrate import load, migrate
-from adledger.schemas.periods import CloseDelay, CloseDelays
+from adledger.schemas.periods import PERIOD_MS, CloseDelay, CloseDelays
+from adledger.schemas.wire import Flag
 from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer
 from adledger.sinks.periods import close_delays
@@ -92,6 +94,25 @@ def test_a_later_step_is_read(client: Client) -> None:
     found = close_delays(client, "steps")
     assert found == CloseDelays((CloseDelay(0, 20 * MINUTE_MS), CloseDelay(begins, 45 * MINUTE_MS)))
     assert found.latest_minutes == 45
+
+
+def test_the_server_finds_what_the_rule_does_not_give(client: Client) -> None:
+    """The check's condition is the plain rule, at every edge of a close, before and after a step of the delay."""
+    step = 1_700_000_100_000 // PERIOD_MS * PERIOD_MS
+    delays = CloseDelays((CloseDelay(0, 20 * MINUTE_MS), CloseDelay(step, 45 * MINUTE_MS)))
+    rows = [
+        (event_time, clock, flag)
+        for event_time in (step - 1, step, step + PERIOD_MS - 1, step + PERIOD_MS)
+        for clock in (delays.closes_at(event_time) + by for by in (-1, 0, 1))
+        for flag in (0, 1 << Flag.AFTER_CLOSE)
+    ]
+    found = client.execute(
+        f"SELECT {misplaced_sql(delays)} FROM (SELECT fromUnixTimestamp64Milli(row.1, 'UTC') AS event_time, "
+        f"fromUnixTimestamp64Milli(row.2, 'UTC') AS lane_clock, toUInt16(row.3) AS flags "
+        f"FROM (SELECT arrayJoin({[(int(a), int(b), c) for a, b, c in rows]}) AS row))"
+    )
+    expected = [after_close_plain(time, clock, delays) != bool(flag) for time, clock, flag in rows]
+    assert [bool(wrong) for (wrong,) in found] == expected
 
 
 @pytest.mark.parametrize("command", ["migrate", "run"])

@@ -6,7 +6,6 @@ log and the cuts.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +146,7 @@ class _Lane:
             verdict, reasons = self._evaluate(event, clock, release)
             money = event.price_micros * (1 if event.event_type_code == EventType.IMPRESSION else 1000)
             late = clock > CLOSE_DELAYS.closes_at(event.event_time)
-            event = replace(event, flags=event.flags | late << Flag.AFTER_CLOSE)
+            event = event._replace(flags=event.flags | late << Flag.AFTER_CLOSE)
             columns = tuple(getattr(event, name) for name in EVENT_DTYPES)
             events.append((*stamp, *columns, *at, int(verdict), reasons, money, entry.judge_version))
             texts["user_agents"][event.ua_hash] = event.user_agent
