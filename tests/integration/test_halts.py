@@ -346,8 +346,8 @@ def failing(error: type[Exception], offset: int) -> Callable[..., Any]:
     """Return a compute that fails on the batch with this impression of lane 1."""
     real = lane_module.compute
 
-    def compute(refs: Any, clock: Any, state: Any, context: Any, lateness: int) -> Any:
-        found = real(refs, clock, state, context, lateness)
+    def compute(refs: Any, clock: Any, state: Any, context: Any, *limits: Any) -> Any:
+        found = real(refs, clock, state, context, *limits)
         if context.lane == 1 and ((refs.topic == 0) & (refs.offset == offset)).any():
             raise error("what never happens")  # when the state has taken the batch already
         return found

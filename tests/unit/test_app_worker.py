@@ -162,10 +162,10 @@ async def test_a_lane_whose_code_fails_ends_alone(
     """The other lane goes on. A bug halts the lane at once; a lack of memory may pass, so it is tried some times."""
     real = lane_module.compute
 
-    def compute(refs: Any, clock: Any, state: Any, context: Any, lateness: int) -> Any:
+    def compute(refs: Any, clock: Any, state: Any, context: Any, *limits: Any) -> Any:
         if context.lane == 1:
             raise error
-        return real(refs, clock, state, context, lateness)
+        return real(refs, clock, state, context, *limits)
 
     monkeypatch.setattr(lane_module, "compute", compute)
     sink, watcher, lines = MemorySink(), Watcher(), list[str]()
