@@ -7,10 +7,12 @@ name, and those that iporigin has under `labels`.
 import re
 from dataclasses import dataclass
 
+from adledger.pipeline.lists.patterns import folded, folded_pattern, one_of
+
 
 @dataclass(frozen=True, slots=True)
 class Crawler:
-    """One operator. `claim`: a regular expression of what its user agents say."""
+    """One operator. `claim`: regular expressions of what its user agents say, between bars; case is ignored."""
 
     number: int
     name: str
@@ -28,7 +30,7 @@ CRAWLERS = (
     ),
     Crawler(2, "Bing", r"bingbot", ("Bingbot",)),
     Crawler(3, "Apple", r"Applebot", ("Applebot",)),
-    Crawler(4, "Yandex", r"Yandex[A-Za-z]*Bot"),
+    Crawler(4, "Yandex", r"Yandex[A-Za-z]{0,40}?Bot"),
     Crawler(5, "DuckDuckGo", r"DuckDuckBot", ("DuckDuckBot",)),
     Crawler(6, "OpenAI", r"GPTBot|OAI-SearchBot", ("GPTBot",)),
     Crawler(7, "Perplexity", r"PerplexityBot", ("PerplexityBot",)),
@@ -36,17 +38,26 @@ CRAWLERS = (
     Crawler(9, "Ahrefs", r"AhrefsBot|AhrefsSiteAudit"),
 )
 
-_CLAIM = re.compile(
-    # "like Googlebot" is how others ask to be treated the same; it claims nothing.
-    "(?<!like )(?:" + "|".join(f"({crawler.claim})" for crawler in CRAWLERS) + ")",
-    re.IGNORECASE,
-)
+_LIKE = "like "
+"""Before a claim: "like Googlebot" is how others ask to be treated the same; it claims nothing."""
+
+_CLAIMS = tuple(re.compile(folded_pattern(crawler.claim)) for crawler in CRAWLERS)
+_ANY_CLAIM = one_of(claim for crawler in CRAWLERS for claim in crawler.claim.split("|"))
 
 
 def claimed(text: str) -> int:
     """Return the number of the first crawler that a user agent claims to be; 0 for none."""
-    match = _CLAIM.search(text)
-    return 0 if match is None or match.lastindex is None else CRAWLERS[match.lastindex - 1].number
+    text = folded(text.encode()).decode()
+    at = 0
+    while match := _ANY_CLAIM.search(text, at):
+        if not text.endswith(_LIKE, 0, match.start()):
+            return next(
+                crawler.number
+                for crawler, claim in zip(CRAWLERS, _CLAIMS, strict=True)
+                if claim.fullmatch(match[0])
+            )
+        at = match.start() + 1
+    return 0
 
 
 def crawler_name(number: int) -> str:

@@ -10,8 +10,12 @@ from adledger.pipeline.lists.addresses import AddressLists
 from adledger.pipeline.lists.facts import ListFacts, ListState, content_hash
 from adledger.pipeline.lists.user_agents import UserAgentLists
 
-LOGIC_VERSION = 1
-"""Incremented with every change of code here that can change a flag: it is part of `Lists.version`."""
+LOGIC_VERSION = 2
+"""Incremented with every change of code here that can change a flag: it is part of `Lists.version`.
+
+2: a claim to be Yandex's has at most 40 letters between "Yandex" and "Bot", so that finding it takes linear time; the detectors
+see the first 256 characters of a user agent.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ BLANK = frozenset((b"", b"-"))
 
 SLOTS_DEFAULT = 1 << 16
 
+OPINION_CHARS_MAX = 256
+"""What the general detectors see of a user agent; the lists search all of it. Both detectors run Python for each
+character or word, and a producer can make each user agent new."""
+
 Opinion = Callable[[str], bool]
 """Whether a detector takes a user agent for something else than a browser."""
 
@@ -83,7 +87,7 @@ class UserAgentLists:
 
     def _no_browser(self, text: bytes) -> bool:
         """Return whether all opinions agree; the cheap ones come first, and an ordinary browser needs only those."""
-        as_text = text.decode()
+        as_text = text.decode()[:OPINION_CHARS_MAX]
         return bool(self.opinions) and all(opinion(as_text) for opinion in self.opinions)
 
     def explain(self, text: bytes) -> tuple[Evidence, ...]:

@@ -18,7 +18,7 @@ GIVT_RULES = (
     ),
     Rule(
         Reason.UA_NON_BROWSER, RuleInput.USER_AGENTS,
-        catches="HTTP libraries, command line tools and headless browsers.",
+        catches="HTTP libraries, command line tools and headless browsers. The general detectors see the first 256 characters.",
         origin="MRC, general: non-browser user agents.",
         false_positives="Apps that fetch ads with a library and its default user agent: allow them by list.",
     ),
@@ -36,7 +36,7 @@ GIVT_RULES = (
     ),
     Rule(
         Reason.CRAWLER_IMPOSTOR, RuleInput.ADDRESSES,
-        catches="A user agent that says it is a big crawler, from an address that is not that crawler's.",
+        catches="A user agent that says it is a big crawler, from an address that is not that crawler's. A Yandex bot's name counts up to 40 letters between Yandex and Bot.",
         origin="The operators' published address ranges.",
         false_positives="No visitors: nobody browses as a crawler. New ranges of a crawler, until the list has them.",
     ),

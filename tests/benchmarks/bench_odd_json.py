@@ -2,19 +2,16 @@
 
 Each kind is measured at a quarter of the largest record and at the largest: a kind whose cost a MB grows with the record
 is super-linear. (Brackets deeper than 1,024, orjson's own limit, cost more than those below it: they are measured in
-Python, in linear time.) Records over the largest size are refused without a look at their bytes. User agents are also
-classified, since a producer can make each one new.
+Python, in linear time.) Records over the largest size are refused without a look at their bytes.
 """
 
 import gc
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 
 import pytest
 
-from adledger.pipeline.lists.load import load_lists
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import decode
 from adledger.pipeline.stages.slow_path import decode_plain
@@ -136,15 +133,4 @@ def test_bench_odd_json():
         print(
             f"{kind:<26}{lane * 1e3:9.2f}{slow * 1e3:11.2f}{lane_small * 1e3:12.2f}{slow_small * 1e3:10.2f}"
             f"{lane * size:12.1f}   {size:,} bytes, {found}"
-        )
-
-
-def test_bench_odd_user_agents():
-    """Print what classifying user agents costs that are new in each record; no time is asserted."""
-    lists = load_lists(date(2026, 1, 15), age_days_max=3_650).user_agents
-    print()
-    for kind in ("ordinary", "long user agents", "browsers' words", "escaped user agents"):
-        agents = [json.loads(KINDS[kind](number, 0))["user_agent"].encode() for number in range(RECORDS)]
-        print(
-            f"{kind:<26}{best(lambda agents=agents: lists.classify(agents)) / RECORDS * 1e6:9.1f} us a user agent"
         )

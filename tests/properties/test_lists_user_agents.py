@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adledger.pipeline.kernels import lists as kernels
 from adledger.pipeline.lists.load import load_lists
-from adledger.pipeline.lists.user_agents import PatternList, UserAgentFlags, UserAgentLists
+from adledger.pipeline.lists.user_agents import OPINION_CHARS_MAX, PatternList, UserAgentFlags, UserAgentLists
 from adledger.pipeline.records.columns import RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode, user_agents
 from adledger.schemas.wire import EVENT_TIME_MS_MIN, Malformed, currency_code
@@ -117,3 +117,15 @@ def test_a_batch_of_records_is_flagged_by_its_user_agents(real_lists, rows):
         decoded.columns.ua_hash, live, lambda rows: user_agents(decoded, rows)
     )
     assert found.tolist() == [flags if sound else 0 for (_, flags), _, sound in rows]
+
+
+def test_detectors_see_the_beginning_of_a_user_agent_and_lists_all_of_it(real_lists):
+    """A program's name behind 256 characters is no detector's concern; a list's name counts wherever it is."""
+    hidden = b"x" * OPINION_CHARS_MAX
+    assert real_lists.classify(
+        [b"Ezooms/1.0 help@moz.com" + hidden, hidden + b"Ezooms/1.0 help@moz.com"]
+    ).tolist() == [
+        kernels.UA_NON_BROWSER,
+        0,
+    ]
+    assert real_lists.classify([hidden + b" bingbot"])[0] & kernels.UA_KNOWN_BOT
