@@ -26,6 +26,7 @@ from adledger.schemas.classes import Class
 from adledger.schemas.migrate import migrate
 from adledger.sinks.embedded.launch import EmbeddedServer
 from tests.integration.test_lane_overrides import MODEL, checked, lane, lane_statuses, later
+from tests.support.brokers import running_broker
 from tests.support.kafka_deployment import Deployment
 from tests.support.kafka_traffic import write_traffic_to_kafka
 from tests.support.way_out import printed_command, shows_the_way_out
@@ -58,7 +59,7 @@ DAMAGES: tuple[tuple[Callable[[bytearray], None], str], ...] = (
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    with LocalBroker(tmp_path / "broker") as broker:
+    with running_broker(tmp_path / "broker") as broker:
         yield broker
 
 

@@ -16,7 +16,7 @@ import pytest
 from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.sinks.embedded.launch import EmbeddedServer
-from tests.integration.test_kafka_cluster import coordinator, in_sync, needs_kafka
+from tests.integration.test_kafka_cluster import coordinator, in_sync
 from tests.support.kafka_cluster import LocalCluster, cluster
 from tests.support.kafka_deployment import Deployment, LedgerReader, owned_lanes
 from tests.support.kafka_traffic import write_traffic_to_kafka
@@ -47,7 +47,6 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Three brokers, each with a copy of everything."""
-    needs_kafka()
     with cluster(tmp_path_factory.mktemp("three"), **BROKER_SESSION) as running:
         yield running
 
