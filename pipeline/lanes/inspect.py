@@ -68,7 +68,7 @@ class LaneLook:
 
     @property
     def lag(self) -> int:
-        """How many offsets of the log are behind the ledger's end."""
+        """How many offsets of the log the ledger does not cover yet."""
         return sum(max(0, b.end - self.positions.get(t, b.first)) for t, b in self.bounds.items())
 
     @property
