@@ -91,5 +91,6 @@ def _print(checks: "Sequence[Check]") -> None:
                 out(textwrap.indent(f"{mark} {finding.message}", " " * 6))
                 if finding.remedy:
                     out(f"        {'better' if finding.advice else 'remedy'}: {finding.remedy}")
-    counts = [sum(check.state == state for check in checks) for state in CheckState]
-    out(", ".join(f"{count} {state}" for state, count in zip(CheckState, counts, strict=True) if count))
+    counts = {state: sum(check.state == state for check in checks) for state in CheckState}
+    plural = {CheckState.ERROR} if counts[CheckState.ERROR] > 1 else set()
+    out(", ".join(f"{n} {state}{'s' if state in plural else ''}" for state, n in counts.items() if n))

@@ -23,13 +23,16 @@ AREA = "clickhouse"
 
 @dataclass(slots=True)
 class ServerInspection:
-    """What was found. `address` is set if the server has tables; `ahead_ms` is how far its clock is ahead of ours."""
+    """What was found. `address` is set if the server has tables; `ahead_ms` is how far its clock is ahead of ours.
+
+    `rules` is None if the server can't be read.
+    """
 
     checks: list[Check] = field(default_factory=list)
     address: ServerAddress | None = None
     ahead_ms: int | None = None
     window_events: int = 0
-    rules: RulesFacts = NO_TABLES
+    rules: RulesFacts | None = NO_TABLES
 
 
 def inspect_server(client: Client, settings: Settings) -> ServerInspection:
@@ -41,6 +44,7 @@ def inspect_server(client: Client, settings: Settings) -> ServerInspection:
         if refused := too_old(version):
             not_made = "migrations, settings and clock need a newer one"
             seen.checks.append(Check(AREA, "version", refused, not_made=not_made))
+            seen.rules = None
             return seen
         recorded = migrate.recorded(client, settings.database)
         seen.checks.append(_migrations(recorded, settings))

@@ -40,7 +40,7 @@ def examine(settings: Settings, open_clickhouse: OpenClickHouse) -> list[Check]:
     except SinkError as error:
         away = Check(CLICKHOUSE, str(settings.clickhouse), [Finding(error.message, error.remedy)])
         rest = Check(CLICKHOUSE, "migrations, settings and clock", not_made="ClickHouse can't be used")
-        return _examine_rest(settings, ServerInspection([away, rest]))
+        return _examine_rest(settings, ServerInspection([away, rest], rules=None))
 
 
 def _examine_rest(settings: Settings, server: ServerInspection) -> list[Check]:

@@ -42,10 +42,15 @@ def read_tables(client: Client, database: str) -> RulesFacts:
     return RulesFacts([published_row(row) for row in rows], client.execute(publishers_sql(database)))
 
 
-def rules_checks(settings: Settings, tables: RulesFacts) -> list[Check]:
-    """Check that rules, lists and publishers can be loaded as a worker does it, and say what is then not evaluated."""
+def rules_checks(settings: Settings, tables: RulesFacts | None) -> list[Check]:
+    """Check that rules, lists and publishers can be loaded as a worker does it, and say what is then not evaluated.
+
+    Without `tables` (they can't be read), only the rule file and the lists are checked.
+    """
     if settings.rules == NONE:
         return [Check(AREA, "rules = none: every event that is no duplicate and in time is billable")]
+    if tables is None:
+        return _checks_without_tables(settings)
     try:
         publishers = snapshot(tables.publishers)
     except SinkError as error:
@@ -59,6 +64,14 @@ def rules_checks(settings: Settings, tables: RulesFacts) -> list[Check]:
     suspended = sum(PublisherStatus[s.upper()] is PublisherStatus.SUSPENDED for _, s in tables.publishers)
     checks.append(Check(AREA, f"{len(publishers):,} publishers are known, {suspended:,} of them suspended"))
     return checks
+
+
+def _checks_without_tables(settings: Settings) -> list[Check]:
+    evaluator, what, refused = _in_force(settings, (), snapshot(()))
+    unread = Check(AREA, "published rule sets and publishers", not_made="ClickHouse can't be used")
+    if evaluator is None:
+        return [Check(AREA, what, refused), unread]
+    return [unread] if evaluator.lists is None else [unread, _lists_check(evaluator.lists)]
 
 
 def _in_force(

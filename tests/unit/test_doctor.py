@@ -147,6 +147,15 @@ def test_without_tables_the_shipped_rules_are_checked(tmp_path):
     assert not any(c.findings for c in rules_checks(SETTINGS.model_copy(update={"rules": "none"}), NO_TABLES))
 
 
+def test_without_clickhouse_only_files_are_checked(tmp_path):
+    """Nothing is claimed of tables that were not read; lists are checked, and a rule file that can't be read is an error."""
+    unread, lists = rules_checks(SETTINGS, None)
+    assert unread.state is CheckState.NOT_MADE
+    assert lists.what.startswith("lists ")
+    missing = rules_checks(SETTINGS.model_copy(update={"rules": str(tmp_path / "none.toml")}), None)
+    assert [check.state for check in missing] == [CheckState.ERROR, CheckState.NOT_MADE]
+
+
 def test_a_published_set_that_is_refused_is_found():
     """The newest usable set is in force; where none is usable no worker starts; where `rules` names another, none is
     needed.
