@@ -42,5 +42,8 @@ def parse_ms(text: str) -> int | None:
 
 def _after_leap_second(seconds: int) -> bool:
     days, rest = divmod(seconds, _DAY_SECONDS)
-    after = date.fromordinal(days + _EPOCH_ORDINAL)
-    return rest == 0 and (after.month, after.day) in {(1, 1), (7, 1)}
+    ordinal = days + _EPOCH_ORDINAL
+    if rest or not 1 <= ordinal <= date.max.toordinal():  # a day before the year 1, or after 9999
+        return False
+    after = date.fromordinal(ordinal)
+    return (after.month, after.day) in {(1, 1), (7, 1)}

@@ -104,6 +104,7 @@ MALFORMED = {
     "name in capitals": (Malformed.MISSING_FIELD, GOOD.replace(b"event_id", b"Event_ID")),
     "a wrong type and a value out of range": (Malformed.WRONG_TYPE, text_of(IMPRESSION, ip="", site_id="")),
     "wrong type of a click's impression_id": (Malformed.WRONG_TYPE, text_of(CLICK, impression_id=1)),
+    "event_time in the last second of time": (Malformed.OUT_OF_RANGE, text_of(IMPRESSION, event_time="9999-12-31T23:59:60Z")),
     "event_time with a fraction": (Malformed.WRONG_TYPE, text_of(IMPRESSION, event_time=LOG_TIME + 0.5)),
     "event_time is true": (Malformed.WRONG_TYPE, text_of(IMPRESSION, event_time=True)),
     "event_time is null": (Malformed.WRONG_TYPE, text_of(IMPRESSION, event_time=None)),
