@@ -40,7 +40,7 @@ bench: $(READY)
 bench-comparison: $(READY)
 	@$(BIN)/python -m adledger.loadtest.benchmarks $(ARGS)
 
-## test-brokers: three Kafka brokers on this machine that are rolled, killed and elected uncleanly, old releases, rights; ten minutes (ARGS="-k rolled")
+## test-brokers: three Kafka brokers on this machine that are rolled, killed and elected uncleanly, old releases, rights; about fifteen minutes (ARGS="-k rolled")
 .PHONY: test-brokers
 test-brokers: $(READY)
 	@$(BIN)/pytest -m "not benchmark" tests/integration/test_kafka_cluster.py tests/integration/test_kafka_election.py \
