@@ -155,5 +155,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@echo "installing adledger into $(VENV) (once; a minute or two)" >&2
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,loadtest]' --group dev
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[embedded,loadtest]' --group dev
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # with all cores; pip uses one, for 50 s. Not every file is for this Python
 	@touch $@
