@@ -22,7 +22,7 @@ from adledger.pipeline.ledger.queries import TableNames
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer, find
 from tests.support.clickhouse_servers import SERVERS, AnyServer, address_of, running_server
-from tests.support.commands import Command, adledger, started
+from tests.support.commands import QUERY_POLL_SECONDS, Command, adledger, started
 
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
 DATABASE = "adledger"
@@ -69,7 +69,7 @@ def assert_expected(ground_truth: GroundTruth, client: Client) -> None:
 
 def wait_for_batches(command: Command, client: Client, more: int) -> None:
     before = ledger(client)[0]
-    command.until(lambda: ledger(client)[0] >= before + more)
+    command.until(lambda: ledger(client)[0] >= before + more, poll_seconds=QUERY_POLL_SECONDS)
 
 
 def unfinished(client: Client) -> int:

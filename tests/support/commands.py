@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.02
+QUERY_POLL_SECONDS = 0.2
+"""For conditions that query a server and last: 50 queries a second take a quarter of a core from what they wait for."""
 PATIENCE_SECONDS = 120
 ADLEDGER = (sys.executable, "-m", "adledger")
 
@@ -40,13 +42,13 @@ class Command:
         """Return the exit code (negative: the signal that ended it)."""
         return self.process.wait(PATIENCE_SECONDS)
 
-    def until(self, what: Callable[[], bool]) -> None:
+    def until(self, what: Callable[[], bool], *, poll_seconds: float = POLL_SECONDS) -> None:
         """Return when `what` holds; fail when the process ends first or the time is up."""
         last = time.monotonic() + PATIENCE_SECONDS
         while not what():
             assert not self.ended, f"ended with {self.process.returncode}: {self.err}"
             assert time.monotonic() < last, f"not within {PATIENCE_SECONDS} s: {self.err}"
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll_seconds)
 
 
 @contextmanager

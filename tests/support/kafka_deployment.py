@@ -25,7 +25,7 @@ from adledger.pipeline.log.kafka_admin.topics import create_topics
 from adledger.pipeline.settings import Settings
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect
 from tests.support.clickhouse_servers import AnyServer, address_of
-from tests.support.commands import Command, adledger, started
+from tests.support.commands import QUERY_POLL_SECONDS, Command, adledger, started
 
 SESSION_MS, HEARTBEAT_MS = 2_000, 200
 ON_ITS_WAY_SECONDS = 0.5
@@ -146,16 +146,20 @@ class LedgerReader:
             return {}
 
     def unfinished(self) -> list[tuple[int, int]]:
-        """Return (lane, batch_no) of those that have rows in `events` and no ledger row."""
-        return self.client.execute(
-            f"SELECT DISTINCT lane, batch_no FROM {self.database}.events "
-            f"WHERE (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {self.database}.ledger)"
-        )
+        """Return (lane, batch_no) of those that have rows in `events` and no ledger row; none while the server is away."""
+        try:
+            return self.client.execute(
+                f"SELECT DISTINCT lane, batch_no FROM {self.database}.events "
+                f"WHERE (lane, batch_no) NOT IN (SELECT lane, batch_no FROM {self.database}.ledger)"
+            )
+        except (SinkUnavailable, DriverError, *NETWORK_ERRORS):
+            self.client.disconnect()
+            return []
 
     def wait_for_batches(self, command: Command, more: int) -> None:
         """Return when this many more batches are done; `command` must live as long."""
         before = self.batches()
-        command.until(lambda: self.batches() >= before + more)
+        command.until(lambda: self.batches() >= before + more, poll_seconds=QUERY_POLL_SECONDS)
 
     def kill_in_mid_batch(self, worker: Command, lanes: set[int]) -> list[tuple[int, int]]:
         """kill -9 a worker between a batch's first insert and its last, and return such batches of its lanes."""
