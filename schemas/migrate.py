@@ -7,7 +7,7 @@ migration, or two workers that migrate at once, end with the same tables. Never 
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,9 @@ from adledger.schemas.periods import CLOSE_DELAY_MINUTES
 from adledger.schemas.statements import Target, render
 
 FOLDER = Path(__file__).parent / "migrations"
+NEW_DATABASE = Path(__file__).parent / "new_database"
+"""Tables in a form that no migration can give them where they exist, such as another order. A database without any migration
+gets them before the first, whose CREATE TABLE IF NOT EXISTS then changes nothing."""
 
 _RECORD = """
 CREATE TABLE IF NOT EXISTS {database}.schema_migrations {on_cluster}
@@ -120,8 +123,11 @@ def migrate(
     nothing. Raises SinkError as `pending` and `check_cluster` do, and what the client raises.
     """
     target = Target(database, cluster)
-    todo = pending(load() if migrations is None else migrations, recorded(client, database), database)
+    applied = recorded(client, database)
+    todo = pending(load() if migrations is None else migrations, applied, database)
     plan = [Applied(m.version, m.name, tuple(render(m.sql, target))) for m in todo]
+    if plan and not applied:
+        plan[0] = replace(plan[0], statements=(*new_tables(target), *plan[0].statements))
     if dry_run:
         return plan
     if plan:
@@ -145,6 +151,11 @@ def migrate(
 def bootstrap(target: Target) -> list[str]:
     """Return the statements that run before every migration: the database and the record of migrations."""
     return render("CREATE DATABASE IF NOT EXISTS {database} {on_cluster};" + _RECORD, target)
+
+
+def new_tables(target: Target) -> list[str]:
+    """Return the statements that only a new database gets, before its first migration."""
+    return [s for path in sorted(NEW_DATABASE.glob("*.sql")) for s in render(path.read_text("utf-8"), target)]
 
 
 def recorded(client: MigrationClient, database: str) -> list[tuple[int, str]]:

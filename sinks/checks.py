@@ -19,7 +19,8 @@ VERSION_TESTED = (26, 9)
 """The newest release that tests run on: the embedded engine's. ClickHouse's own server is tested at 26.7."""
 
 _CONSTRAINT = f"CONSTRAINT {DEADLINE_CONSTRAINT} CHECK toUnixTimestamp(nowInBlock()) <= send_by"
-_PROJECTION = "PROJECTION by_lane"
+_LANE_ORDERS = ("ORDER BY (lane, batch_no, ", "PROJECTION by_lane")
+"""Either is in the definition of `events`: its own order, or in databases from before it the order of a projection."""
 _PARTITION_KEYS = {
     "events": "toYYYYMMDD(lane_clock)",
     "dead_letters": "toYYYYMMDD(lane_clock)",
@@ -139,9 +140,9 @@ def _table_findings(facts: ServerFacts, table: str) -> Iterator[Finding]:
         yield Finding(
             f"{name} has no deadline: late inserts would be stored", f"ALTER TABLE {name} ADD {_CONSTRAINT}"
         )
-    if table == "events" and _PROJECTION not in found.create_query:
+    if table == "events" and not any(order in found.create_query for order in _LANE_ORDERS):
         yield Finding(
-            f"{name} has no projection {_PROJECTION.split()[1]}: recovery and rebuilds would read the whole table",
+            f"{name} is not ordered by lane, and has no projection by_lane: recovery and rebuilds would read the whole table",
             "it can't be added later: migrate into a database with another name",
         )
     if found.partition_key != _PARTITION_KEYS[table]:

@@ -23,9 +23,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         client = connect(ServerAddress(server.host, server.port, server.http_port))
         for statement in migrate.bootstrap(Target("adledger")):
             client.execute(statement)
-        for migration in migrate.load():
-            for statement in render(migration.sql, Target("adledger")):
-                client.execute(_with_small_granules(statement))
+        migrations = [s for m in migrate.load() for s in render(m.sql, Target("adledger"))]
+        for statement in (*migrate.new_tables(Target("adledger")), *migrations):
+            client.execute(_with_small_granules(statement))
         insert_days(client, "adledger", ROWS)
         yield client
         client.disconnect()

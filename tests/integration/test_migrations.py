@@ -10,7 +10,7 @@ from clickhouse_driver.errors import ServerException
 from adledger.pipeline.addresses import ServerAddress
 from adledger.pipeline.errors import SinkError
 from adledger.schemas.classes import CLASS_NAMES, Reason
-from adledger.schemas.migrate import bootstrap, load, migrate
+from adledger.schemas.migrate import Applied, bootstrap, load, migrate, new_tables
 from adledger.schemas.statements import Target, render
 from adledger.schemas.tables import PROTOCOL_COLUMNS, TEXT_COLUMNS
 from adledger.schemas.wire import EventType, Flag, Malformed, country_code, currency_code
@@ -174,6 +174,46 @@ def test_a_dry_run_changes_nothing(client: Client) -> None:
     assert client.execute("SELECT count() FROM system.databases WHERE name = 'dry'") == [(0,)]
 
 
+def test_a_new_database_gets_its_tables_before_the_first_migration(client: Client) -> None:
+    """Both forms of `events` have the same columns, of the same types; only order, codecs and indexes differ."""
+    client.execute("CREATE DATABASE had_tables")
+    for statement in render(load()[0].sql, Target("had_tables")):
+        client.execute(statement)
+    for database in ("had_tables", "is_new"):
+        migrate(client, database=database, release="1")
+        assert check_server(client, database) == []
+    orders = client.execute(
+        "SELECT database, sorting_key FROM system.tables WHERE name = 'events' AND database IN ('had_tables', 'is_new')"
+    )
+    assert dict(orders) == {
+        "had_tables": "publisher_id, event_time",
+        "is_new": "lane, batch_no, topic, offset",
+    }
+    had, new = (
+        client.execute(
+            "SELECT name, type, default_kind, default_expression, comment FROM system.columns "
+            f"WHERE database = '{database}' AND table = 'events' ORDER BY position"
+        )
+        for database in ("had_tables", "is_new")
+    )
+    assert had == new
+
+
+def test_a_database_that_is_there_keeps_its_tables(client: Client) -> None:
+    """Only a database without any migration gets the new form: a later run leaves the order as it is."""
+    known = load()
+    client.execute("CREATE DATABASE kept")
+    for statement in render(known[0].sql, Target("kept")):
+        client.execute(statement)
+    assert not any("by_publisher" in s for step in _after_the_first(client, "kept") for s in step.statements)
+
+
+def _after_the_first(client: Client, database: str) -> list[Applied]:
+    """Return the plan of a database in which only the first migration is recorded."""
+    migrate(client, database=database, release="1", migrations=load()[:1])
+    return migrate(client, database=database, release="1", dry_run=True)
+
+
 def test_an_edited_migration_is_refused_before_anything_runs(client: Client) -> None:
     """A new one after an edited one is not applied either."""
     known = load()
@@ -214,7 +254,7 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
     """The engine parses them; running them takes a cluster. Every table but the record is also on all shards."""
     target = Target("db", cluster="main")
     statements = bootstrap(target) + [s for m in load() for s in render(m.sql, target)]
-    for statement in statements:
+    for statement in statements + new_tables(target):
         client.execute(f"EXPLAIN AST {statement}")
     made = "\n".join(statements)
     for table in (*PROTOCOL_COLUMNS, *TEXT_COLUMNS):
