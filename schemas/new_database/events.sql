@@ -6,8 +6,8 @@
 --
 -- Ordered by lane, batch and offset: recovery, rebuild, replay and closing read a lane's batches as they were written. All
 -- columns are stored once, so an event takes half the room that two orders took (docs/adr/0023-events-in-the-lanes-order.md).
--- Analysts read by publisher through by_publisher: what v_reasons reads, in that order; _part_offset leads servers from
--- 26 on to the other columns of few rows. A granule of a lane spans little time, so by_time finds a period.
+-- Analysts read by publisher through by_publisher: what v_reasons reads, in that order; _part_offset leads newer
+-- servers (25.8 does not use it) to the other columns of few rows. A granule of a lane spans little time, so by_time finds a period.
 --
 -- Codecs: offsets and log times rise within a batch; ids of campaigns and amounts of money use few of their bits. Default is
 -- the server's: fresh parts LZ4, merged parts what its <compression> says.
