@@ -131,8 +131,8 @@ def _no_patience() -> None:
     """Give up on ClickHouse for good after a few attempts."""
     limits = start_module.limits
 
-    def few(settings: Any, *, until_caught_up: bool) -> LaneLimits:
-        found = limits(settings, until_caught_up=until_caught_up)
+    def few(settings: Any, **how: Any) -> LaneLimits:
+        found = limits(settings, **how)
         return replace(found, retry=replace(found.retry, attempts_max=TRIES_MAX))
 
     _replace(start_module, "limits", few)
