@@ -8,13 +8,15 @@ import numpy as np
 
 from adledger.pipeline.kernels import fields as f
 from adledger.pipeline.kernels import memo as m
+from adledger.pipeline.kernels.hashing import xxh64
 from adledger.pipeline.kernels.intrinsics import copy32, load8, load32, same32, store64
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
 from adledger.pipeline.kernels.skip import skip_space
-from adledger.pipeline.kernels.text import ascii_end
+from adledger.pipeline.kernels.text import any_end, ascii_end, unescape
 
 _ONE = np.uint64(1)
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE = (ord(c) for c in '",:{}')
+_NO_TEXT = np.uint64(2**64 - 1)  # bytes that no UTF-8 text has
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 
 
@@ -27,8 +29,6 @@ def bits_below(n):
 @inline_kernel
 def _number_of(name, length, memo):
     """Return the number of the field with that name, a slot's number where the name is unknown, or -1."""
-    if length > f.NAME_BYTES_MAX:
-        return -1
     inside = bits_below(length)
     for number in range(f.FIELDS_END):
         stored = memo + m.NAMES + number * f.NAME_BYTES_MAX
@@ -41,6 +41,25 @@ def _number_of(name, length, memo):
             return number
     m.put(memo, m.SLOTS_WANTING, 0, 1)
     return -1
+
+
+@kernel
+def _unusual_name(name, end, memo):
+    """Return (address, length) of a name with escapes, bytes over 127 or many bytes, and where its string ends; -1 where invalid.
+
+    A long name stands as a mark and its hash; where two have one hash, a field seems repeated, and the slow path decides.
+    """
+    stop = any_end(name, end)
+    at = memo + m.ROOM
+    size = unescape(name, stop, at, False) if stop >= 0 else np.int64(-1)  # noqa: FBT003
+    if size < 0:
+        return at, size, np.int64(-1)
+    if size > f.NAME_BYTES_MAX:
+        hashed = xxh64(at, size)
+        store64(at, _NO_TEXT)
+        store64(at + 8, hashed)
+        size = np.int64(16)
+    return at, size, stop
 
 
 @inline_kernel
@@ -70,9 +89,12 @@ def learn(p, end, state, row, memo):  # noqa: PLR0911
         if name > end or load8(name - 1) != _QUOTE:
             return 0
         p = ascii_end(name, end)
-        if p < 0:
-            return 0
-        number = _number_of(name, p - name, memo)
+        size = p - name
+        if p < 0 or size > f.NAME_BYTES_MAX:
+            name, size, p = _unusual_name(name, end, memo)
+            if p < 0:
+                return 0
+        number = _number_of(name, size, memo)
         p = skip_space(p + 1, end)
         if number < 0 or p >= end or load8(p) != _COLON:
             return 0

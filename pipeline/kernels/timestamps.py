@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps, compiled: as adledger.pipeline.stages.rfc3339, except leap seconds and very long fractions."""
+"""RFC 3339 timestamps, compiled: as adledger.pipeline.stages.rfc3339, except leap seconds."""
 
 from adledger.pipeline.kernels.intrinsics import digits16, load8, lowest_bit
 from adledger.pipeline.kernels.jit import kernel
@@ -7,7 +7,6 @@ from adledger.pipeline.kernels.numbers import number_at
 _DIGITS_OF_DATE_AND_TIME = 0b11011011_01101111  # of "2023-11-14T22:13", the first byte's bit the lowest
 _DIGITS_OF_OFFSET, _DIGITS_OF_BASIC_OFFSET = 0b11011, 0b1111  # of "01:00" and of "0100"
 _EPOCH_DAY = 719_468  # 1970-01-01, counted from 0000-03-01
-_FRACTION_DIGITS_MAX = 15
 _DASH, _COLON, _DOT, _PLUS, _T, _Z, _SPACE = (ord(c) for c in "-:.+TZ ")
 _TO_UPPER = 0xDF
 
@@ -56,12 +55,15 @@ def parse_timestamp(p, stop):  # noqa: PLR0911
     milliseconds = 0
     if load8(p) == _DOT:
         digits = lowest_bit(~digits16(p + 1))
-        if digits == 0 or digits > _FRACTION_DIGITS_MAX:
+        if digits == 0:
             return -1
         milliseconds = number_at(p + 1, min(digits, 3))
         for _ in range(digits, 3):
             milliseconds *= 10
         p += 1 + digits
+        while digits == 16:
+            digits = lowest_bit(~digits16(p))
+            p += digits
     zone = load8(p)
     if zone & _TO_UPPER == _Z:
         return seconds * 1000 + milliseconds if p + 1 == stop else -1

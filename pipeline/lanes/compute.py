@@ -104,12 +104,10 @@ def dead_letters(refs: RecordRefs, clock: I64, reason: U8) -> Columns:
 
     A null key or value is stored empty, one over DEAD_LETTER_BYTES_MAX up to there.
     """
-    addresses = zip(refs.key_addr, refs.key_len, refs.value_addr, refs.value_len, strict=True)
+    columns = (refs.key_addr, refs.key_len, refs.value_addr, refs.value_len)
+    addresses = zip(*(column.tolist() for column in columns), strict=True)
     most = DEAD_LETTER_BYTES_MAX
-    texts = [
-        (bytes_at(int(ka), min(int(kl), most)), bytes_at(int(va), min(int(vl), most)))
-        for ka, kl, va, vl in addresses
-    ]
+    texts = [(bytes_at(ka, min(kl, most)), bytes_at(va, min(vl, most))) for ka, kl, va, vl in addresses]
     return {
         "topic": refs.topic,
         "offset": refs.offset,

@@ -22,6 +22,7 @@ RECORDS = 100_000
 RUNS = 5
 START = 1_700_000_000_000
 CONTEXT = DecodeContext(lane=3, partitions=16, kinds=(1, 2), default_currency=wire.currency_code("USD"))
+LEAP_SECOND = {"event_time": "2016-12-31T23:59:60Z"}
 COMPACT, DUMPS = (",", ":"), (", ", ": ")
 
 AGENTS = (
@@ -146,10 +147,13 @@ def test_kinds_of_content():
 
 def test_one_percent_odd():
     """One record in a hundred takes the slow path."""
-    longest_name = "n" * 33
     measure(
-        "1 % unknown to the fast path",
-        change=lambda rng, event: event | {longest_name: 1} if rng.random() < 0.01 else event,
+        "1 % at leap seconds, unknown to the fast path",
+        change=lambda rng, event: event | LEAP_SECOND if rng.random() < 0.01 else event,
+    )
+    measure(
+        "1 % with long and escaped names",
+        change=lambda rng, event: event | {"n" * 33: 1, '"': 1} if rng.random() < 0.01 else event,
     )
     recipes = [recipe for recipe in MALFORMED_RECIPES if not recipe.other_topic]
 
@@ -161,7 +165,7 @@ def test_one_percent_odd():
 
 def test_slow_path():
     """Every record takes the slow path."""
-    measure("slow path alone", change=lambda _rng, event: event | {"n" * 33: 1})
+    measure("slow path alone", change=lambda _rng, event: event | LEAP_SECOND)
 
 
 def test_identity():

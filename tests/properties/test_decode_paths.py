@@ -191,6 +191,9 @@ USUAL = {
     "an offset without a colon": wt.IMPRESSION | {"event_time": "2023-11-14T22:13:20+0000"},
     "a long user agent": wt.IMPRESSION | {"user_agent": "é" * 600},
     "a long page": wt.IMPRESSION | {"page_url": "x" * 3_000},
+    "a long unknown name": wt.IMPRESSION | {"n" * 300: 1, "é" * 20: 1},
+    "names with escapes": wt.IMPRESSION | {'a "name"': 1, "日本": 2},
+    "nanoseconds and more": wt.IMPRESSION | {"event_time": "2023-11-14T22:13:20.123456789012345678901234567890123Z"},
     "unknown fields": wt.IMPRESSION | {"x": "\ud800", "y": {"\udc00": 10**400}},
 }  # fmt: skip
 
@@ -202,6 +205,38 @@ def test_what_honest_producers_send_is_fast(name):
     decoded = decode(RecordRefs.of(values, [b"u-14"] * 2, log_times=[wt.LOG_TIME] * 2), CONTEXT)
     assert decoded.status.tolist() == [0, 0]
     assert not decoded.slow_texts
+
+
+NAMES = [
+    "n" * 32,
+    "n" * 33,
+    "n" * 300,
+    "m" * 33,
+    "é" * 16,
+    "é" * 17,
+    'a"b',
+    "site\\_id",
+    "\ud800",
+    "",
+    "\uffff" * 11,
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([*NAMES, "site_id", "currency", "x"]), max_size=4), st.integers(0, 2**32))
+def test_names_of_any_spelling(names, seed):
+    """Law: both paths agree on long names, escapes in names (in those of known fields too), and repeated ones."""
+    rng = random.Random(seed)
+    members = [(name, json.dumps(value)) for name, value in wt.IMPRESSION.items()]
+    members += [(name, str(number)) for number, name in enumerate(names)]
+    rng.shuffle(members)
+
+    def spelled(name):
+        letters = (f"\\u{ord(c):04x}" if rng.random() < 0.1 else json.dumps(c)[1:-1] for c in name)
+        return '"' + "".join(letters) + '"'
+
+    records = ["{" + ",".join(f"{spelled(name)}:{value}" for name, value in members) + "}" for _ in range(3)]
+    assert_paths_agree([(record.encode(), b"u-14") for record in records], [0] * 3)
 
 
 def test_nothing_is_read_far_after_a_record():

@@ -199,7 +199,7 @@ def test_long_texts_end_with_a_character(name, last, before):
     plain = decode_one(GOOD)[1]
     for ascii_only in (True, False):
         value = json.dumps(IMPRESSION | {name: text}, ensure_ascii=ascii_only).encode()
-        for spelled in (value, value[:-1] + b', "%b": 1}' % (b"n" * 33)):  # the second on the slow path
+        for spelled in (value, value[:-1] + b', "\\ud800": 1}'):  # the second on the slow path
             found = decode_one(spelled)[1]
             assert found[name] == kept
             assert most - 3 <= len(kept) <= most
