@@ -26,6 +26,7 @@ from adledger.pipeline.rules.loader import DEFAULT, load_rules
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.dedupe import DedupeState, SeenHashes
 from adledger.pipeline.stages.merge import DAY_MS
+from adledger.schemas.periods import CLOSE_DELAY_MINUTES, CloseDelays
 from adledger.schemas.wire import PAGE_URL_BYTES_MAX, USER_AGENT_BYTES_MAX, Malformed, currency_code
 from tests.support.wire_texts import IMPRESSION, LOG_TIME
 
@@ -33,6 +34,7 @@ BATCH, BATCHES = 2_000, 4
 LARGE_BYTES = 4_096
 """Of records that are larger a batch has a twentieth."""
 CONTEXT = DecodeContext(0, 1, (0,), currency_code("USD"))
+DELAYS = CloseDelays.same(CLOSE_DELAY_MINUTES)
 SECRET = SlotSecret(0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210)
 HEX64 = 2**64
 
@@ -170,7 +172,7 @@ def seconds_of(kind: Kind, evaluator: RuleEvaluator) -> tuple[float, int, int, s
     took, events, size, outcomes = 0.0, 0, 0, set()
     for index, refs in enumerate(batches(kind)):
         began = time.thread_time()
-        computed = compute(refs, refs.log_time, state, CONTEXT, DAY_MS)
+        computed = compute(refs, refs.log_time, state, CONTEXT, DAY_MS, DELAYS)
         rollup_rows(computed.events, int(refs.log_time[-1]), SECRET)
         spent = time.thread_time() - began
         outcomes |= {Malformed(int(code)).name for code in np.unique(computed.dead_letters["reason_code"])}
