@@ -14,7 +14,8 @@ from adledger.pipeline.lanes.start import run_worker
 from adledger.pipeline.ledger.audit import Scope, audit
 from adledger.pipeline.ledger.queries import TableNames
 from adledger.pipeline.settings import Settings
-from adledger.schemas.migrate import migrate
+from adledger.schemas.migrate import load, migrate
+from adledger.schemas.statements import Target, render
 from adledger.sinks.checks import VERSION_MIN, check_server
 from adledger.sinks.connection import connect
 from tests.contracts.sink_suite import SinkContract
@@ -29,9 +30,13 @@ MODEL = TrafficModel(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAddress]:
+    """In `contract` the table `events` is an existing database's, with two orders; the worker's database is a new one."""
     with oldest_server(tmp_path_factory.mktemp("oldest")) as running:
         address = address_of(running)
         with connect(address) as client:
+            client.execute("CREATE DATABASE contract")
+            for statement in render(load()[0].sql, Target("contract")):
+                client.execute(statement)
             migrate(client, database="contract", release="test")
         yield address
 
