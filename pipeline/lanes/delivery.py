@@ -104,7 +104,7 @@ class Delivery:
         Rows are inserted only when every partition has it: otherwise the next owner finds rows that nothing explains.
         """
         now = await self._ports.sink.server_time()
-        intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds)
+        intent = intent.with_send_by(now + self._ports.limits.write_deadline_seconds, self._assignment.name)
         text = intent.text()
         self.sent = SentIntent(text)
         await self._ports.source.commit(

@@ -19,6 +19,7 @@ Leaving out any step loses or doubles a batch: docs/exactly-once.md shows the sh
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,14 +40,12 @@ from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.records.columns import U8, RecordRefs
 from adledger.pipeline.stages.decode import DecodeContext, decode
-from adledger.pipeline.stages.merge import OrderedRecords, merge_all
-from adledger.pipeline.stages.walk import walk
+from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.schemas.wire import Malformed
 from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import Columns, LedgerEntry, StoredEvents
 
 CLOCK_POLL_SECONDS_MAX = 1.0
-FETCH_WAIT_MS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +123,21 @@ class Settlement:
         """Return the second until which rows of a batch may arrive.
 
         An override has no deadline. A worker that read the clock before the override was committed may send until then, plus the
-        deadline.
+        deadline: its own, which is that of the committed intents, or this worker's.
         """
         if intent.send_by:
             return intent.send_by
-        return (
-            await self._delivery.retry(self._ports.sink.server_time)
-            + self._ports.limits.write_deadline_seconds
-        )
+        now = await self._delivery.retry(self._ports.sink.server_time)
+        return max(now + self._ports.limits.write_deadline_seconds, await self._committed_send_by())
+
+    async def _committed_send_by(self) -> int:
+        """Return the latest deadline of the committed intents, 0 if none can be read: an override may replace such a one."""
+        committed = await self._ports.source.committed(self._lane)
+        deadlines = [0]
+        for c in committed.values():
+            with suppress(LaneHalted):
+                deadlines.append(Intent.parse(c.metadata, "").send_by)
+        return max(deadlines)
 
     def _cut_again(self, intent: Intent, there: Mapping[str, int]) -> Settled:
         """Give up an intent whose records the log no longer has: it has no rows, and none can arrive."""
@@ -260,33 +266,3 @@ class Settlement:
         """Return when the server's clock is past a second."""
         while (now := await self._ports.sink.server_time()) <= second:
             await self._delivery.pause(min(CLOCK_POLL_SECONDS_MAX, second - now + 0.1))
-
-
-async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:
-    """Return the records of an intent's ranges, in the lane's order; none for an override.
-
-    Raises LaneHalted if the log ends before them, UnreadableBatch, LogError.
-    """
-    if intent.is_override:
-        return OrderedRecords.none()
-    parts: list[list[RecordRefs]] = [[] for _ in ports.topology.topics]
-    positions = {r.topic: r.start for r in intent.ranges if r.start < r.end}
-    ends = {r.topic: r.end for r in intent.ranges}
-    while positions:
-        fetched = await ports.source.fetch(
-            intent.lane, positions, ports.limits.fetch_bytes_max, FETCH_WAIT_MS_MAX
-        )
-        for f in fetched:
-            refs = walk(f)
-            parts[f.topic].append(refs.take(refs.offset < ends[f.topic]))
-            if f.drained and f.next_offset < ends[f.topic]:
-                raise LaneHalted(
-                    f"lane {intent.lane}: batch {intent.batch_no} goes up to offset {ends[f.topic]} of "
-                    f"{ports.topology.topics[f.topic]}, the log ends at {f.end_offset}",
-                    reason=HaltReason.BATCH_TRUNCATED,
-                    remedy="the log was truncated: restore it; or give up the batch, and read on where the ledger ends: "
-                    + override_command(HaltReason.BATCH_TRUNCATED, intent.lane),
-                )
-            positions[f.topic] = f.next_offset
-        positions = {t: p for t, p in positions.items() if p < ends[t]}
-    return merge_all([RecordRefs.concat(p) for p in parts], intent.clock_before)

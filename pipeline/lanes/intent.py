@@ -29,7 +29,8 @@ class Intent:
     release can tell "all" from "some" without decoding as this one does; `malformed` is how many records the rows of
     `dead_letters` cover (None, an older release's: one each). `is_override`: an operator override, which reads
     no records; its ranges are offsets given up. `leader_epochs` as in the ledger entry; none in older intents.
-    `version` is that of the metadata as committed; what this release commits has its own.
+    `version` is that of the metadata as committed; what this release commits has its own. `sender` names the assignment that
+    committed it: two workers that cut the same batch in the same second send different texts, so each knows its own.
     """
 
     epoch: str
@@ -49,15 +50,16 @@ class Intent:
     leader_epochs: tuple[int, ...] = ()
     malformed: int | None = None
     version: int = field(default=VERSION, compare=False)
+    sender: str = field(default="", compare=False)
 
     @property
     def stamp(self) -> Stamp:
         """The stamp of the batch's rows."""
         return Stamp(self.lane, self.batch_no, self.send_by)
 
-    def with_send_by(self, send_by: int) -> "Intent":
-        """Return the same intent with another deadline (server second)."""
-        return replace(self, send_by=send_by, version=VERSION)
+    def with_send_by(self, send_by: int, sender: str = "") -> "Intent":
+        """Return the same intent with another deadline (server second), as `sender` commits it."""
+        return replace(self, send_by=send_by, version=VERSION, sender=sender)
 
     def text(self) -> str:
         """Return the metadata to commit, at most METADATA_BYTES_MAX bytes."""
@@ -71,6 +73,7 @@ class Intent:
             **({"ordered": True} if self.is_override else {}),
             **({"leaders": self.leader_epochs} if self.leader_epochs else {}),
             **({"malformed": self.malformed} if self.malformed not in (None, self.dead_rows) else {}),
+            **({"by": self.sender} if self.sender else {}),
         }  # fmt: skip
         text = orjson.dumps(fields).decode()
         assert len(text) <= METADATA_BYTES_MAX, f"an intent of {len(text)} bytes"
@@ -90,7 +93,7 @@ class Intent:
                 f["epoch"], f["lane"], f["batch"], tuple(OffsetRange(*r) for r in f["ranges"]),
                 cut_time, cut_topic, cut_offset, clock_before, clock_after, event_rows, dead_rows,
                 f["judge"], f["send_by"], f.get("ordered", False), tuple(f.get("leaders", ())), f.get("malformed"),
-                f["v"],
+                f["v"], f.get("by", ""),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise LaneHalted(

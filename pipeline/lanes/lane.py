@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from adledger.pipeline.errors import UnreadableBatch
 from adledger.pipeline.lanes.buffer import Batch, LaneBuffer
 from adledger.pipeline.lanes.compute import Computed, compute
 from adledger.pipeline.lanes.delivery import DOUBT, NO_INTENT, Delivery, SentIntent
-from adledger.pipeline.lanes.doubt import FETCH_WAIT_MS_MAX, Settlement, fetch_again
+from adledger.pipeline.lanes.doubt import Settlement
 from adledger.pipeline.lanes.evaluator_choice import EvaluatorChoice
 from adledger.pipeline.lanes.events import (
     BatchDone,
@@ -17,20 +16,18 @@ from adledger.pipeline.lanes.events import (
     ParentAwaited,
     Phase,
     RecordsFetched,
-    RetryScheduled,
     RulesNotEvaluated,
     StageTimed,
 )
-from adledger.pipeline.lanes.faults import fault_policy
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.phase_tracker import PhaseTracker
 from adledger.pipeline.lanes.ports import Ports
+from adledger.pipeline.lanes.read_again import FETCH_WAIT_MS_MAX, read_again
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.snapshot import Start
 from adledger.pipeline.lanes.state import CachedState, ComputedBatch, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
-from adledger.pipeline.retry import Attempt
 from adledger.pipeline.stages.decode import DecodeContext
 from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.sink import LedgerEntry, OffsetRange
@@ -157,8 +154,8 @@ class Lane:
             await self._rebuild(found)
             return found
         if found.pending is None and start.pending is not None:
-            # It is not committed, so no row was sent under it.
-            self._delivery.sent = SentIntent(start.pending.text())
+            # It is not committed, so no row was sent under it. What was sent before may be on its way.
+            self._delivery.sent = SentIntent(start.pending.text(), self._delivery.sent.quiet)
         return start
 
     async def _rebuild(self, start: Start) -> None:
@@ -170,11 +167,18 @@ class Lane:
         self.cached = CachedState(self._keeper.state, self._epoch, batch_no, clock, computed)
 
     async def _settle(self, start: Start, intent: Intent) -> LedgerEntry | None:
-        """Settle the batch that an earlier owner, or this worker before, intended. None: it is to be cut again."""
+        """Settle the batch that an earlier owner, or this worker before, intended. None: it is to be cut again.
+
+        So is one whose commit was not accepted, and whose records the log no longer has: nothing names it, an operator's
+        override included.
+        """
         restored, quiet = self._keeper.computed, self._delivery.sent == SentIntent(intent.text())
         self._ports.emit(BatchInDoubt(self.lane, NOT_DONE if quiet else INTENDED_BEFORE, intent.batch_no))
         self.batch = intent.ranges
-        records = await self._read_again(intent)
+        records = await read_again(self._ports, self._delivery, intent, committed=start.committed)
+        if records is None and not start.committed:
+            await self._rebuild(start)
+            return None
         leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
         computed_now = [restored.rows] if restored is not None else []
 
@@ -197,27 +201,6 @@ class Lane:
             await self._delivery.retry(lambda: self._ports.write_texts(computed_now[0].texts))
         self.progressed, self.batch = settled.entry is not None, ()
         return settled.entry
-
-    async def _read_again(self, intent: Intent) -> OrderedRecords | None:
-        """Return the records of a batch in doubt, or None: they can't be read, however often it is tried.
-
-        Without memory for them the lane halts: that says nothing about the records.
-        """
-
-        def failed(error: UnreadableBatch, attempt: Attempt) -> None:
-            self._ports.emit(
-                RetryScheduled(
-                    self.lane, error.message, attempt.number, attempt.attempts_max, batch_no=intent.batch_no
-                )
-            )
-
-        policy = replace(fault_policy(self._ports.limits.retry), sleep=self._delivery.pause)
-        try:
-            return await policy.call(lambda: fetch_again(self._ports, intent), UnreadableBatch, failed)
-        except UnreadableBatch as error:
-            if error.no_memory:
-                raise
-            return None
 
     def _leader_epochs(self, ranges: Sequence[OffsetRange]) -> tuple[int, ...]:
         """Return the leader epoch before each range's end, as read; () if none is known."""

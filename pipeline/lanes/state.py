@@ -73,8 +73,8 @@ class CachedState:
         if not self.computed.pinned or {r.topic: r.start for r in intent.ranges} != start.positions:
             return None
         if start.pending is None:
-            return replace(start, pending=intent)
-        ours = sent.text == intent.with_send_by(start.pending.send_by).text()
+            return replace(start, pending=intent, committed=False)
+        ours = sent.text == intent.with_send_by(start.pending.send_by, start.pending.sender).text()
         return start if ours and start.pending.text() == sent.text else None
 
 

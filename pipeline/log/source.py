@@ -8,6 +8,7 @@ The log hands out *encoded record batches* (Kafka's v2 format, decompressed, CRC
 record; `adledger.pipeline.kernels.walk` turns them into `RecordRefs`.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -49,6 +50,11 @@ class Assignment:
     lane: int
     generation: int
     member_id: str
+
+    @property
+    def name(self) -> str:
+        """A short name that no other member and no other generation has."""
+        return hashlib.blake2b(f"{self.member_id} {self.generation}".encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

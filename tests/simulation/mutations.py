@@ -131,9 +131,9 @@ async def _settle_from_memory(
     async def finish_again(
         intent: Intent, records: OrderedRecords, stored: Mapping[str, int], computed: Any
     ) -> Settled:
-        async def derive_again(intent: Intent, events: Any, dead: Any) -> Any:
+        async def derive_again(intent: Intent, events: Any, dead: Any, *how: Any) -> Any:
             mine = await compute()
-            return await derive(intent, mine.events, dead)
+            return await derive(intent, mine.events, dead, *how)
 
         self._delivery.derive = derive_again  # type: ignore[method-assign]
         return await finish(intent, records, stored, computed)

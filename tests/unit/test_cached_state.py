@@ -19,7 +19,7 @@ INTENT = Intent(
     EPOCH, 3, BATCH, RANGES, 80, 0, 19, CLOCK, 80, 10, 0, 1, 0, leader_epochs=(4, NO_EPOCH), malformed=0
 )
 """As a lane makes it: its deadline is not known yet. The second topic has no record in it."""
-SENT = INTENT.with_send_by(1_000)
+SENT = INTENT.with_send_by(1_000, "me")
 START = Start({0: 10, 1: 5}, BATCH, CLOCK, None)
 
 
@@ -47,13 +47,19 @@ def test_a_computed_batch_goes_with_the_intent_that_was_sent_last(quiet: bool):
 
 def test_a_computed_batch_whose_intent_was_not_accepted_is_intended():
     """The state has its records already, so the batch can't be cut again."""
-    assert cached(INTENT).begin(START, EPOCH, SentIntent(SENT.text())) == replace(START, pending=INTENT)
+    begins = cached(INTENT).begin(START, EPOCH, SentIntent(SENT.text()))
+    assert begins == replace(START, pending=INTENT, committed=False)
 
 
 @pytest.mark.parametrize(
     "committed",
-    [INTENT.with_send_by(1_001), replace(SENT, cut_offset=18), replace(SENT, judge_version=2)],
-    ids=["another deadline", "another cut", "another evaluator"],
+    [
+        INTENT.with_send_by(1_001, "me"),
+        replace(SENT, cut_offset=18),
+        replace(SENT, judge_version=2),
+        replace(SENT, sender="other"),
+    ],
+    ids=["another deadline", "another cut", "another evaluator", "the same, sent by another"],
 )
 def test_another_workers_intent_drops_a_computed_batch(committed: Intent):
     """It may have written the batch otherwise, or be about to."""

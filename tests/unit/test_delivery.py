@@ -22,6 +22,8 @@ from adledger.sinks.sink import Columns, LedgerEntry, OffsetRange, Stamp
 ENTRY = cast("LedgerEntry", SimpleNamespace(epoch="e", lane=3, batch_no=8, clock_after=5))
 ROWS = {"offset": np.arange(3)}
 INTENT = Intent("e", 3, 8, (OffsetRange(0, 10, 20),), 0, 0, 0, 0, 5, 1, 0, 0, 0)
+MINE = Assignment(3, 1, "m")
+SENT = INTENT.with_send_by(110, MINE.name).text()
 
 
 @dataclass
@@ -57,13 +59,13 @@ class Outside:
     async def server_time(self) -> int:
         return 100
 
-    def delivery(self, stopping: asyncio.Event) -> Delivery:
+    def delivery(self, stopping: asyncio.Event, assignment: Assignment = MINE) -> Delivery:
         limits = SimpleNamespace(retry=RetryPolicy(None, 1), write_deadline_seconds=10)
         ports: Any = SimpleNamespace(
             announce=self.announce, emit=self.events.append, limits=limits, source=self, sink=self
         )
         phase = PhaseTracker(3, self.events.append)
-        self.made = Delivery(cast("Ports", ports), Assignment(3, 1, "m"), phase, stopping, NO_INTENT)
+        self.made = Delivery(cast("Ports", ports), assignment, phase, stopping, NO_INTENT)
         return self.made
 
 
@@ -112,7 +114,7 @@ async def test_an_intent_is_quiet_while_no_insert_awaits_its_answer() -> None:
     delivery = outside.delivery(asyncio.Event())
     with pytest.raises(CommitUnknown):
         await delivery.intend(INTENT)
-    intended = SentIntent(INTENT.with_send_by(110).text())
+    intended = SentIntent(SENT)
     assert delivery.sent == intended
     outside.accepts = True
     await delivery.intend(INTENT)
@@ -131,6 +133,18 @@ async def test_an_intent_is_not_quiet_after_an_insert_without_ok(error: BaseExce
     await delivery.intend(INTENT)
     with pytest.raises(type(error)):
         await delivery.insert("events", ROWS, INTENT.stamp)
-    assert delivery.sent == SentIntent(INTENT.with_send_by(110).text(), quiet=False)
+    assert delivery.sent == SentIntent(SENT, quiet=False)
     await delivery.intend(INTENT)
     assert delivery.sent.quiet
+
+
+@pytest.mark.parametrize(
+    "other", [Assignment(3, 2, "m"), Assignment(3, 1, "n")], ids=["generation", "member"]
+)
+async def test_two_assignments_never_send_the_same_intent(other: Assignment) -> None:
+    """Of the same batch in the same second: a worker would else take the other's for its own, whose inserts are answered."""
+    mine, theirs = Outside(accepts=True), Outside(accepts=True)
+    await mine.delivery(asyncio.Event()).intend(INTENT)
+    await theirs.delivery(asyncio.Event(), other).intend(INTENT)
+    assert mine.made.sent.text == SENT != theirs.made.sent.text
+    assert Intent.parse(SENT, "here").text() == SENT
