@@ -6,7 +6,7 @@ Add a new table or view to ACCESS together with its migration; a test fails unti
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from html import escape
 
 WRITER, BILLING, FRAUD, OPERATOR, PUBLISHER = (
     "pipeline_writer", "billing_reader", "fraud_analyst", "operator", "publisher",
@@ -211,7 +211,9 @@ def users_xml(target: RoleTarget) -> str:
 
 
 def _xml_role(role: str, target: RoleTarget) -> str:
-    queries = "".join(f"        <query>{escape(grant)}</query>\n" for grant in grants(role, target))
+    queries = "".join(
+        f"        <query>{escape(grant, quote=False)}</query>\n" for grant in grants(role, target)
+    )
     return (
         f"    <!-- {ROLES[role]} -->\n    <{role}>\n      <grants>\n{queries}      </grants>\n    </{role}>\n"
     )

@@ -147,12 +147,13 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> Non
     log = tmp_path / "log"
     ground_truth = filled(log, MODEL)
     with connect(address_of(server)) as client:
-        with started(tmp_path / "stopped", *run_arguments(log, server)) as worker:
+        patient = run_arguments(log, server, "--set", "write_deadline_seconds=10")
+        with started(tmp_path / "stopped", *patient) as worker:
             wait_for_batches(worker, client, BATCHES_BETWEEN)
             os.kill(worker.process.pid, signal.SIGTERM)
             assert worker.wait() == 0, worker.err
         assert ledger(client)[1] < ground_truth.records_received
-        next_one = adledger(tmp_path / "next", *run_arguments(log, server, "--until-caught-up"))
+        next_one = adledger(tmp_path / "next", *patient, "--until-caught-up")
         assert next_one.process.returncode == 0, next_one.err
         assert "in doubt" not in worker.err + next_one.err
         assert_expected(ground_truth, client)

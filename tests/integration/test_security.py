@@ -350,7 +350,7 @@ def test_a_server_of_its_own_speaks_tls(tmp_path: Path):
                 tls + login: "requires a client certificate",
                 tls + certified: "refuses 'default'",
                 tls.replace(str(ca.pem), str(stranger.pem)) + login: "CA that is not trusted here",
-                f"clickhouse://{HOST}:{native}/": "speaks TLS",
+                f"clickhouse://{HOST}:{native}/": "expects TLS",
                 tls.replace(str(native), str(server.port)): "does not speak TLS",
             }
             for address, words in mistakes.items():

@@ -43,7 +43,9 @@ def test_a_missing_rule_is_noticed(mutation: Mutation, record_property):
         with mutation.in_force():
             outcome = run(seed, parts=mutation.parts, forced=mutation.forced)
         if outcome.problems:
-            assert not all(map(_is_of_the_mutation, outcome.problems)), f"it no longer fits: {outcome.problems[0]}"
+            assert not all(map(_is_of_the_mutation, outcome.problems)), (
+                f"it no longer fits: {outcome.problems[0]}"
+            )
             assert run(seed, forced=mutation.forced).problems == (), "with the rule the same seed is well"
             record_property("noticed", f"seed {seed}: {outcome.problems[0][:160]}")
             return

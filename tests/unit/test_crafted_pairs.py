@@ -113,7 +113,7 @@ def test_groups_of_a_rollup_are_found_at_once():
     first, records = np.empty(N, np.int64), np.empty(N, np.uint32)
     found = rollup_kernels.group(
         table, slots, publishers, minutes * 60_000, codes, np.zeros(N, np.uint8), np.full(N, currency, np.uint16),
-        money, first, records, np.empty(N, np.int64),
+        np.zeros(N, np.uint8), money, first, records, np.empty(N, np.int64),
     )  # fmt: skip
     assert found == N
     at = np.flatnonzero(table >= 0)
