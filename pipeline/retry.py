@@ -83,9 +83,9 @@ class RetryPolicy:
             attempts += 1
         return replace(shorter, attempts_max=attempts)
 
-    async def pause(self, after: Attempt) -> None:
-        """Sleep between an attempt and the next."""
-        await self.sleep(self.pause_seconds(after.number))
+    async def pause(self, after: Attempt, seconds_min: float = 0.0) -> None:
+        """Sleep between an attempt and the next, for `seconds_min` at least: a server may say when to come back."""
+        await self.sleep(max(self.pause_seconds(after.number), seconds_min))
 
     async def call(
         self,

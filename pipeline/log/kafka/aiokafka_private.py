@@ -26,6 +26,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
 from adledger.pipeline.log.kafka.fetch_requests import FetchById, FetchedPartition, Position, partitions
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.group_facts import NOT_READY
 
 PROVED_ON = ("0.14.0",)
@@ -48,23 +49,29 @@ async def send_fetch(
     bytes_max: int,
     wait_ms: int,
 ) -> list[FetchedPartition]:
-    """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each. Raises KafkaError."""
+    """Fetch partition `lane` of topics (id -> position) from one broker, at most `bytes_max` of each.
+
+    Raises KafkaError, LogError.
+    """
     request = FetchById(lane, positions, bytes_max=bytes_max, wait_ms=wait_ms, isolation_level=READ_COMMITTED)
     response = await client.send(node, request, group=_FIRST_LANE_CONNECTION + lane)
-    return partitions(response)
+    return partitions(response, lane, positions)
 
 
 async def send_list_offsets(
     client: AIOKafkaClient, node: int, lane: int, topics: Collection[str], which: int
 ) -> dict[str, tuple[int, int]]:
-    """Return topic -> (error code, `EARLIEST` or `LATEST` stable offset) from one broker. Raises KafkaError."""
+    """Return (error code, `EARLIEST` or `LATEST` stable offset) of each topic from one broker. Raises KafkaError."""
     request = OffsetRequest(_CONSUMER, READ_COMMITTED, [(topic, [(lane, which)]) for topic in topics])
     response = await client.send(node, request)
-    return {
+    found = {
         topic: (error_code, offset)
-        for topic, partitions in response.topics
-        for _, error_code, _, offset, *_ in partitions
+        for topic, in_topic in response.topics
+        for _, error_code, _, offset, *_ in in_topic
     }
+    if missing := set(topics) - found.keys():
+        raise MissingAnswer(f"the offsets of {', '.join(sorted(missing))}, partition {lane}")
+    return found
 
 
 def leader(client: AIOKafkaClient, topic: str, lane: int) -> int | None:

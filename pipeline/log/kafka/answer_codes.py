@@ -14,8 +14,11 @@ from adledger.pipeline.errors import LogError, OffsetOutOfRange
 UNKNOWN_TOPIC_ID = (100, 103)
 """UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID: the broker does not know the topic yet, or the topic was recreated."""
 
-UNREADABLE = (CorruptRecordException, UnknownError)
-"""CORRUPT_MESSAGE, UNKNOWN_SERVER_ERROR: of a fetch, that the broker can't read what is at this offset."""
+UNREADABLE = (CorruptRecordException.errno, UnknownError.errno)
+"""CORRUPT_MESSAGE, UNKNOWN_SERVER_ERROR: of a fetch, that the broker can't read what is at this offset.
+
+Codes, not aiokafka's classes: it takes each code that it does not know, UNKNOWN_TOPIC_ID among them, for the latter.
+"""
 
 
 def raise_for_code(error_code: int, where: str, position: int) -> None:

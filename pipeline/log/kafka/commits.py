@@ -111,9 +111,10 @@ class GroupCommits:
                         why = repr(error)
                     else:
                         code = _first_error(response)
-                        if code not in PASSING:
+                        missing = set(self._topics) - {topic for topic, found, _ in response.topics if found}
+                        if code not in PASSING and (code or not missing):
                             return self._positions(where, response, code)
-                        why = error_name(code)
+                        why = error_name(code) if code else f"no answer for {', '.join(sorted(missing))}"
                     self._node = None
                     await COORDINATOR_WAIT.pause(attempt)
                 raise AssertionError(ENDLESS)

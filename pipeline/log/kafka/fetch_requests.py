@@ -22,6 +22,9 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from adledger.pipeline.log.kafka.answer_codes import raise_for_code
+from adledger.pipeline.log.kafka.offset_requests import NO_OFFSET
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.metadata import Uuid, uuid_bytes
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 
@@ -172,14 +175,14 @@ class FetchById(Request[_FetchRequestV13]):  # type: ignore[misc]
         return (self._partition, NO_EPOCH, position.offset, position.epoch, -1, self._bytes_max, {})
 
 
-def partitions(response: Any) -> list[FetchedPartition]:
-    """Return the answer for each topic."""
-    if response.error_code:  # of the request as a whole
-        return [
-            FetchedPartition(topic_id, response.error_code, -1, (), b"") for topic_id, *_ in response.topics
-        ]
-    return [
-        FetchedPartition(
+def partitions(response: Any, partition: int, topic_ids: Collection[str]) -> list[FetchedPartition]:
+    """Return the answer for each of these topics, in their order.
+
+    Raises MissingAnswer, and as `raise_for_code` does for an error of the request as a whole, which names no topics.
+    """
+    raise_for_code(response.error_code, f"fetching partition {partition}", NO_OFFSET)
+    answers = {
+        topic_id: FetchedPartition(
             topic_id,
             error,
             high if stable < 0 else stable,
@@ -187,9 +190,13 @@ def partitions(response: Any) -> list[FetchedPartition]:
             records or b"",
             _diverges_at(tags),
         )
-        for topic_id, answers, _ in response.topics
-        for _, error, high, stable, _, aborted, _, records, tags in answers
-    ]
+        for topic_id, in_topic, _ in response.topics
+        for number, error, high, stable, _, aborted, _, records, tags in in_topic
+        if number == partition
+    }
+    if missing := [topic_id for topic_id in topic_ids if topic_id not in answers]:
+        raise MissingAnswer(f"partition {partition} of topic {', '.join(missing)}", response.throttle_time_ms)
+    return [answers[topic_id] for topic_id in topic_ids]
 
 
 def _diverges_at(tags: Mapping[int, bytes]) -> int | None:

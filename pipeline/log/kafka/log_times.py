@@ -22,6 +22,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
 from adledger.pipeline.retry import RetryPolicy
 
@@ -145,4 +146,7 @@ async def _ask(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[tup
                 if error_code:
                     raise errors.for_code(error_code)
                 found.append((name, partition, timestamp))
+    asked = {at for partitions in by_leader.values() for at in partitions}
+    if missing := asked - {(name, partition) for name, partition, _ in found}:
+        raise MissingAnswer(", ".join(f"{name}-{partition}" for name, partition in sorted(missing)))
     return found

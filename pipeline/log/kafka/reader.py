@@ -159,7 +159,7 @@ class KafkaReader:
                 await self._without_epoch(lane, name, positions[name])
                 rewritten[name] = FROM_THE_FIRST
                 continue
-            if for_code(answer.error_code) in UNREADABLE:
+            if answer.error_code in UNREADABLE:
                 await self._same_topics(lane)  # a topic that is being deleted is answered for alike
                 kind = for_code(answer.error_code)
                 what = f"the broker can't read offset {positions[name]}: {kind.__name__} ({kind.description})"
@@ -183,6 +183,8 @@ class KafkaReader:
             [node] = self._by_leader(lane, [name])
             asked = {self._ids[name]: Position(offset)}
             [answer] = await send_fetch(self._client, node, lane, asked, 1, 0)
+            if answer.error_code not in UNREADABLE:
+                raise_for_code(answer.error_code, f"{name}-{lane}", offset)
             return answer.error_code == 0 and reaches(answer.data, offset)
 
         end = await readable_from(

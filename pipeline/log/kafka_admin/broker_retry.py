@@ -11,6 +11,23 @@ from adledger.pipeline.retry import RetryPolicy
 
 T = TypeVar("T")
 
+THROTTLE_MS_MAX = 10_000
+"""The longest wait that a broker's throttle time is granted: brokers ask for at most a quota's window, 10 s by default."""
+
+
+class MissingAnswer(KafkaError):  # type: ignore[misc] # noqa: N818
+    """A broker's answer leaves out what was asked for, without an error; `pause_seconds`: when to ask again, at the earliest.
+
+    Under a quota brokers answer a fetch so: with nothing but the time for which they throttle this client.
+    """
+
+    retriable = True
+
+    def __init__(self, what: str, throttle_ms: int = 0) -> None:
+        quota = f": it throttles this client for {throttle_ms} ms (a quota)" if throttle_ms > 0 else ""
+        super().__init__(f"the broker's answer leaves out {what}{quota}")
+        self.pause_seconds = min(max(throttle_ms, 0), THROTTLE_MS_MAX) / 1000
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerRetry:
@@ -33,7 +50,9 @@ class BrokerRetry:
             # Without `what`: all lanes lose the same broker, and equal lines are logged once.
             self.say(f"Kafka at {self.servers}: {last!r}; {attempt}")
             if not attempt.is_last:
-                await self.policy.pause(attempt)
+                await self.policy.pause(
+                    attempt, last.pause_seconds if isinstance(last, MissingAnswer) else 0.0
+                )
                 await before_next()
         raise LogError(
             f"{what}: Kafka at {self.servers} could not be read in {self.policy.attempts_max} tries: {last!r}",

@@ -23,6 +23,8 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
+
 _API_KEY = 3
 METADATA_VERSION = 12
 _NO_ID = bytes(16)
@@ -149,6 +151,8 @@ async def topic_facts(client: AIOKafkaClient, topics: Sequence[str]) -> list[Top
     """Return the brokers' description of these topics, in order. Raises KafkaError, NotImplementedError (old brokers)."""
     response = await client.send(client.get_random_node(), MetadataRequest(topics))
     found = {topic[1]: _facts(*topic) for topic in response.topics}
+    if missing := [name for name in topics if name not in found]:
+        raise MissingAnswer(f"topic {', '.join(missing)}", response.throttle_time_ms)
     return [found[name] for name in topics]
 
 
