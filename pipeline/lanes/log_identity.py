@@ -88,7 +88,8 @@ async def changed_since(
     """Return topic -> the first offset before the ledger's end that may hold another record than the ledger's.
 
     `entry` is the lane's last; {}: the log is the same. `denied` as `denied_epochs` found. A damaged record says nothing
-    about others: its topic counts as the same. Raises LogError, SinkError.
+    about others, so the broker's word decides: its topic counts as the same, or as changed from where the broker denies
+    its epoch. Raises LogError, SinkError.
     """
     environment.source.resume(entry.lane, {}, {})
     found = {}
@@ -98,7 +99,7 @@ async def changed_since(
         except UnreadableBatch as error:
             if error.no_memory:
                 raise
-            continue
+            since = await _denied_from(environment, entry.lane, r, denied.get(r.topic))
         if since is not None:
             found[r.topic] = since
     return found
@@ -180,6 +181,16 @@ async def _first_record(
         return None
     found = await _records(environment, lane, topic, max(denied, first), until)
     return int(found.offset[0]) if len(found) else None
+
+
+async def _denied_from(
+    environment: LogEnvironment, lane: int, r: OffsetRange, denied: int | None
+) -> int | None:
+    """Return the first offset in the log from which the epoch of the ledger's end is denied, if it is before that end."""
+    if denied is None:
+        return None
+    since = max(denied, await _first(environment, lane, r.topic))
+    return since if since < r.end else None
 
 
 async def _first(environment: LogEnvironment, lane: int, topic: int) -> int:

@@ -211,6 +211,22 @@ async def test_a_damaged_batch_after_the_ledger_denies_no_epoch():
     assert await denied_epochs(world, entry) == {0: 7}
 
 
+@pytest.mark.parametrize("denied", [0, 7, BATCHES * ROWS - 1])
+async def test_where_the_last_record_is_damaged_a_denied_epoch_decides(denied: int):
+    """The records can't be compared, so what the broker denies counts as replaced: nothing is read past it in silence."""
+    world = World()
+    entry = with_epochs(await world.written())
+    world.source.overwrite(denied, same_times=True)
+    world.source.denies_from, world.source.damaged_from = denied, BATCHES * ROWS - 1
+    assert await denied_epochs(world, entry) == {0: denied}
+    assert await changed_since(world, entry, {0: denied}) == {0: denied}
+    assert await changed_since(world, entry, {}) == {}, "damage alone says nothing"
+    world.source.first = BATCHES * ROWS - 1
+    assert await changed_since(world, entry, {0: denied}) == {0: BATCHES * ROWS - 1}, (
+        "none before the log's first"
+    )
+
+
 async def test_a_denied_epoch_is_checked_however_old():
     """A topic that was silent for more than a day is compared only where the broker denies its epoch."""
     world = World()
