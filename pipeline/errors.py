@@ -76,14 +76,16 @@ class UnreadableBatch(LogError):  # noqa: N818
     """A record batch can't be read now: offsets `start` up to (without) `end` of a topic, as far as is known.
 
     `no_memory`: for lack of memory, which says nothing about the batch. It never becomes a dead letter.
+    `end_guessed`: only the damaged header says where the batch ends.
     """
 
     def __init__(
-        self, message: str, *, topic: int, start: int, end: int, no_memory: bool = False, remedy: str = ""
-    ) -> None:
+        self, message: str, *, topic: int, start: int, end: int, no_memory: bool = False, end_guessed: bool = False,
+        remedy: str = "",
+    ) -> None:  # fmt: skip
         super().__init__(message, remedy=remedy)
         self.topic, self.start, self.end = topic, start, end
-        self.no_memory = no_memory
+        self.no_memory, self.end_guessed = no_memory, end_guessed
 
 
 class SinkError(AdledgerError):

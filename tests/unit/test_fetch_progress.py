@@ -10,6 +10,7 @@ from adledger.pipeline.log.kafka.batches import decode_batches
 from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition
 from adledger.pipeline.log.kafka.progress import (
     LIMIT_BYTES_MAX,
+    LINEAR_PROBES,
     TRIES_MAX,
     brings_nothing,
     fetch_alone,
@@ -111,7 +112,7 @@ def test_a_position_at_the_end_needs_nothing() -> None:
 
 @given(st.integers(0, 50), st.integers(1, 200), st.integers(1, 200))
 async def test_the_next_readable_offset_is_found(start: int, unreadable: int, more: int) -> None:
-    """It is the first that can be read, or the end; in about twice the logarithm of the distance."""
+    """It is the first that can be read, or the end; in about twice the logarithm of the distance beyond the first ones."""
     end, asked = start + max(unreadable, more), list[int]()
 
     async def holds(offset: int) -> bool:
@@ -120,4 +121,18 @@ async def test_the_next_readable_offset_is_found(start: int, unreadable: int, mo
         return offset >= start + unreadable
 
     assert await readable_from(holds, start, end) == min(start + unreadable, end)
-    assert len(asked) <= 2 * (end - start).bit_length()
+    assert len(asked) <= LINEAR_PROBES + 2 * (end - start).bit_length()
+
+
+@given(
+    st.integers(0, 50),
+    st.frozensets(st.integers(1, LINEAR_PROBES), min_size=1),
+    st.integers(LINEAR_PROBES, 500),
+)
+async def test_no_readable_offset_nearby_is_given_up(start: int, islands: frozenset[int], whole: int) -> None:
+    """Among the next offsets it is the first that can be read, however few can, and wherever the log is whole again."""
+
+    async def holds(offset: int) -> bool:
+        return offset - start in islands or offset >= start + whole
+
+    assert await readable_from(holds, start, start + 1_000) == start + min(islands)

@@ -16,27 +16,30 @@ from typing import Literal
 
 import numpy as np
 
-from adledger.pipeline.errors import LogError, UnreadableBatch
+from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka.codecs import U8, Arena, UndecodableError
+from adledger.pipeline.log.kafka.damage import (
+    OutOfOrder,
+    check_order,
+    checked,
+    damaged,
+    ends_before,
+    unreadable,
+)
 from adledger.pipeline.log.kafka.progress import whole_batch_bytes
 from adledger.pipeline.log.leader_epochs import EpochRun
 from adledger.pipeline.records.batch_format import (
     HEADER_BYTES,
-    MAGIC,
-    NUMBER_MAX,
     read_varint,
 )
 from adledger.pipeline.records.encoded import NO_APPEND_TIME, READ_AHEAD_BYTES, EncodedBatch
 from adledger.pipeline.records.record_batch import (
     BatchHeader,
     base_time,
-    checksum_matches,
     is_readable,
-    parse_header,
 )
 from adledger.schemas.wire import BATCH_BYTES_MAX
 
-_LENGTH_AT, _MAGIC_AT, _LAST_DELTA_AT = 8, 16, 23
 _CODEC_MASK = 0x07
 
 DECODED_BYTES_MAX = 64 << 20
@@ -72,8 +75,9 @@ def decode_batches(
 
     `aborted` are (producer id, first offset); `where` names the partition ("ad.clicks-7"). Batches beyond
     DECODED_BYTES_MAX are left for the next fetch, and so is one that can't be read. Raises UnreadableBatch where the first
-    can't: a checksum that does not match, a format older than Kafka 0.11's, an impossible header, no append time where
-    that is the log time; or there is no memory, or the batch needs more than `room_bytes_max` decompressed.
+    can't: a checksum that does not match, a format older than Kafka 0.11's, an impossible header, offsets that reach into
+    the batch after it, no append time where that is the log time; or there is no memory, or the batch needs more than
+    `room_bytes_max` decompressed.
     """
     buffer = np.frombuffer(data, np.uint8)
     transactions = _Aborted(aborted)
@@ -83,8 +87,16 @@ def decode_batches(
     at, next_offset, taken = 0, position, 0
     while taken < DECODED_BYTES_MAX and (size := whole_batch_bytes(data, at)):
         try:
-            header = _header(data, at, size, where)
-            _check_whole(buffer, at, header, where)
+            header = checked(buffer, data, at, size, where)
+        except LogError as error:
+            if next_offset > position:
+                break
+            if ends_before(buffer, data, at + size, position, where):
+                at += size
+                continue
+            raise damaged(error, buffer, data, at, size, position, where, topic) from error
+        try:
+            check_order(buffer, data, at + size, header, where)
             emptied = header.count == 0 and header.size_bytes == HEADER_BYTES  # by compaction
             if transactions.wants(header, data, at, where) and header.next_offset > position and not emptied:
                 batches.append(_encoded(buffer, at, header, arena, _append_time(header, log_time, where)))
@@ -92,44 +104,13 @@ def decode_batches(
         except (LogError, MemoryError) as error:
             if next_offset > position:
                 break
-            end = _end_of_unreadable(data, at, size, position)
-            raise _unreadable(error, where, topic, position, end) from error
+            if isinstance(error, OutOfOrder):
+                raise damaged(error, buffer, data, at, size, position, where, topic) from error
+            raise unreadable(error, where, topic, position, max(header.next_offset, position + 1)) from error
         epochs.append(EpochRun(header.base_offset, header.next_offset, header.leader_epoch))
         next_offset = max(next_offset, header.next_offset)
         at += size
     return DecodedBatches(tuple(batches), next_offset, tuple(epochs))
-
-
-def _check_whole(buffer: U8, at: int, header: BatchHeader, where: str) -> None:
-    if not checksum_matches(buffer, at, header):
-        raise LogError(
-            f"{where}: the record batch at offset {header.base_offset} is damaged: its checksum does not match",
-            remedy="check the broker's disk and the network",
-        )
-
-
-def _end_of_unreadable(data: bytes, at: int, size: int, position: int) -> int:
-    """Return the offset after a batch that can't be read: its header's, where the next batch does not contradict it."""
-    after = at + size
-    following = (
-        int.from_bytes(data[after : after + _LENGTH_AT], "big") if len(data) - after > _LENGTH_AT else 0
-    )
-    last = int.from_bytes(data[at + _LAST_DELTA_AT : at + _LAST_DELTA_AT + 4], "big", signed=True)
-    own = int.from_bytes(data[at : at + _LENGTH_AT], "big") + last + 1
-    if position < own < NUMBER_MAX and not position < following < own:
-        return own
-    return following if position < following < NUMBER_MAX else position + 1
-
-
-def _unreadable(
-    error: LogError | MemoryError, where: str, topic: int, start: int, end: int
-) -> UnreadableBatch:
-    if isinstance(error, LogError):
-        return UnreadableBatch(error.message, topic=topic, start=start, end=end, remedy=error.remedy)
-    return UnreadableBatch(
-        f"{where}: there is no memory to decode the record batch at offset {start}",
-        topic=topic, start=start, end=end, no_memory=True, remedy="give the worker more memory, or fewer lanes",
-    )  # fmt: skip
 
 
 class _Aborted:
@@ -167,21 +148,6 @@ def _is_abort(data: bytes, at: int, where: str) -> bool:
             remedy="The log is damaged; restore it from its source.",
         ) from error
     return data[at + 2 : at + 4] == _ABORT
-
-
-def _header(data: bytes, at: int, size: int, where: str) -> BatchHeader:
-    if size > _MAGIC_AT and 0 <= data[at + _MAGIC_AT] < MAGIC:
-        raise LogError(
-            f"{where}: records of message format {data[at + _MAGIC_AT]}, from before Kafka 0.11",
-            remedy="Copy the topic with a current producer (its records then have format 2), or begin after them: "
-            "kafka-consumer-groups.sh --reset-offsets.",
-        )
-    if size < HEADER_BYTES:
-        raise LogError(
-            f"{where}: a record batch of {size} bytes, less than a header's",
-            remedy="The log is damaged; restore it from its source.",
-        )
-    return parse_header(data, at, where)
 
 
 def _append_time(header: BatchHeader, log_time: LogTime, where: str) -> int:

@@ -19,6 +19,9 @@ LIMIT_BYTES_MAX = 2 * BATCH_BYTES_MAX
 TRIES_MAX = 8
 """How often a fetch that brings nothing is sent: a broker that reads from remote storage may need some tries."""
 
+LINEAR_PROBES = 64
+"""How many offsets after one that can't be read are tried one by one, before the search takes larger steps."""
+
 _LENGTH_AT, _LAST_DELTA_AT, _COUNTED_TO = 8, 23, 27
 
 
@@ -82,11 +85,17 @@ def nothing_brought(answer: FetchedPartition, position: int) -> str:
 async def readable_from(holds: Callable[[int], Awaitable[bool]], start: int, end: int) -> int:
     """Return an offset after `start` where `holds` is true and before which it is not, or `end`.
 
-    Brokers find a batch by their index, so behind a damaged one they find some again. About 2 * log2(end - start) calls.
+    Brokers find a batch by their index, so behind a damaged one they find some again. It is the first such offset among
+    the next LINEAR_PROBES; beyond those the search takes larger steps, about 2 * log2(end - start), and may miss offsets
+    that can be read between others that can't.
     """
-    bad, step = start, 1
+    near = min(start + LINEAR_PROBES, end - 1)
+    for offset in range(start + 1, near + 1):
+        if await holds(offset):
+            return offset
+    bad, step = near, 1
     while True:
-        good = min(start + step, end)
+        good = min(bad + step, end)
         if good == end or await holds(good):
             break
         bad, step = good, 2 * step

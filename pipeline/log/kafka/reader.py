@@ -9,8 +9,9 @@ follow those that were read. So each fetch states the leader epoch of the batch 
 """
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from aiokafka.client import AIOKafkaClient
@@ -21,7 +22,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from adledger.pipeline.errors import LaneHalted, LogRewritten, UnreadableBatch
+from adledger.pipeline.errors import LaneHalted, UnreadableBatch
 from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.log.kafka.aiokafka_private import (
     EARLIEST,
@@ -31,18 +32,19 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_fetch,
     send_list_offsets,
 )
-from adledger.pipeline.log.kafka.answer_codes import UNREADABLE, raise_for_code
+from adledger.pipeline.log.kafka.answer_codes import FROM_THE_FIRST, UNREADABLE, log_rewritten, raise_for_code
 from adledger.pipeline.log.kafka.batches import (
     DecodedBatches,
     LogTime,
     decode_batches,
 )
+from adledger.pipeline.log.kafka.damage import is_whole
 from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition, Position
 from adledger.pipeline.log.kafka.progress import (
+    LIMIT_BYTES_MAX,
     brings_nothing,
     fetch_alone,
     nothing_brought,
-    reaches,
     readable_from,
 )
 from adledger.pipeline.log.kafka_admin.broker_retry import BrokerRetry
@@ -59,8 +61,6 @@ INLINE_BYTES_MAX = 64 * 1024
 INLINE_ROOM_BYTES_MAX = 1 << 20
 """So are those that take no more memory than this decompressed: a few bytes may expand to many."""
 
-FROM_THE_FIRST = 0
-"""The error codes of a broker that does not know the stated leader epoch: its log may be another one."""
 T = TypeVar("T")
 
 
@@ -95,8 +95,20 @@ class KafkaReader:
         async def ask() -> list[FetchedPartition]:
             return await self._ask(lane, names, bytes_max, min(wait_ms_max, WAIT_MS_MAX))
 
-        answers = await self._retry.call(f"lane {lane}", ask, lambda: self._refresh(lane))
-        return await self._decoded(lane, names, answers)
+        answers = await self._call(lane, ask)
+        enlarged = set[str]()
+        while True:
+            try:
+                return await self._decoded(lane, names, answers)
+            except UnreadableBatch as error:
+                name = self._topology.topics[error.topic]
+                if not error.end_guessed:
+                    raise
+                if name in enlarged:
+                    error.end = await self._call(lane, partial(self._readable_from, lane, name, names[name]))
+                    raise
+            enlarged.add(name)
+            answers = await self._with_what_follows(lane, name, names[name], answers)
 
     def resume(self, lane: int, positions: Mapping[int, int], leader_epochs: Mapping[int, int]) -> None:
         """Forget what was read of a lane, except these leader epochs before these positions, by topic."""
@@ -167,8 +179,10 @@ class KafkaReader:
             raise_for_code(answer.error_code, f"{name}-{lane}", positions[name])
             if answer.diverges_at is not None:
                 rewritten[name] = answer.diverges_at
+        for name in rewritten:
+            self._read.pop((lane, name), None)
         if rewritten:
-            raise self._rewritten(lane, positions, rewritten)
+            raise log_rewritten(lane, positions, rewritten, self._index)
         return answers
 
     async def _without_epoch(self, lane: int, name: str, position: int) -> None:
@@ -178,39 +192,38 @@ class KafkaReader:
 
     async def _unreadable(self, lane: int, name: str, position: int, what: str) -> UnreadableBatch:
         """Return the error, with the offset from which the broker returns batches again."""
+        end = await self._readable_from(lane, name, position)
+        return UnreadableBatch(
+            f"{name}-{lane}: {what}", topic=self._index[name], start=position, end=end,
+            remedy="look at the broker's log and disk: another replica may be whole",
+        )  # fmt: skip
 
+    async def _readable_from(self, lane: int, name: str, position: int) -> int:
         async def holds(offset: int) -> bool:
             [node] = self._by_leader(lane, [name])
             asked = {self._ids[name]: Position(offset)}
             [answer] = await send_fetch(self._client, node, lane, asked, 1, 0)
             if answer.error_code not in UNREADABLE:
                 raise_for_code(answer.error_code, f"{name}-{lane}", offset)
-            return answer.error_code == 0 and reaches(answer.data, offset)
+            return answer.error_code == 0 and is_whole(answer.data, offset, f"{name}-{lane}")
 
-        end = await readable_from(
-            holds, position, max((await self._offsets(lane, LATEST))[name], position + 1)
-        )
-        return UnreadableBatch(
-            f"{name}-{lane}: {what}", topic=self._index[name], start=position, end=end,
-            remedy="look at the broker's log and disk: another replica may be whole",
-        )  # fmt: skip
+        end = (await self._offsets(lane, LATEST))[name]
+        return await readable_from(holds, position, max(end, position + 1))
 
-    def _rewritten(self, lane: int, positions: Mapping[str, int], since: Mapping[str, int]) -> LogRewritten:
-        """Forget what was read of these topics, and return the error."""
-        for name in since:
-            self._read.pop((lane, name), None)
-        what = (
-            f"{name}-{lane}: the log was truncated: from offset {at} on it does not hold what was read before offset "
-            f"{positions[name]}"
-            if at != FROM_THE_FIRST
-            else f"{name}-{lane}: the broker does not know the leader of what was read before offset {positions[name]}"
-            for name, at in since.items()
-        )
-        return LogRewritten(
-            "; ".join(what),
-            since={self._index[name]: at for name, at in since.items()},
-            remedy="Nothing to do yet: the lane compares the log with the ledger, and stops where they disagree.",
-        )
+    async def _call(self, lane: int, ask: Callable[[], Awaitable[T]]) -> T:
+        return await self._retry.call(f"lane {lane}", ask, lambda: self._refresh(lane))
+
+    async def _with_what_follows(
+        self, lane: int, name: str, position: int, answers: Sequence[FetchedPartition]
+    ) -> list[FetchedPartition]:
+        """Return the answers, one topic's with what follows its first batch, as far as one answer may have it."""
+
+        async def ask() -> list[FetchedPartition]:
+            by_node = self._by_leader(lane, [name])
+            return await self._ask_brokers(lane, by_node, {name: position}, LIMIT_BYTES_MAX, 0)
+
+        [larger] = await self._call(lane, ask)
+        return [larger if answer.topic_id == larger.topic_id else answer for answer in answers]
 
     def _position(self, lane: int, name: str, offset: int) -> Position:
         read = self._read.get((lane, name))
@@ -241,7 +254,8 @@ class KafkaReader:
                 self._index[name],
             )  # fmt: skip
         except UnreadableBatch as error:
-            error.end = min(error.end, max(answer.end, position + 1))
+            if error.end_guessed:
+                error.end = min(error.end, max(answer.end, position + 1))
             raise
         self._read.setdefault((lane, name), LeaderEpochs()).read(position, found.epochs)
         return Fetched(
