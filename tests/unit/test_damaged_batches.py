@@ -8,7 +8,7 @@ from adledger.pipeline.errors import UnreadableBatch
 from adledger.pipeline.log.kafka.batches import decode_batches
 from adledger.pipeline.log.kafka.fetch_requests import FetchById
 from tests.support.crafted import record, wrapped
-from tests.unit.test_kafka_answers import METADATA, Broker, Pauses, fetched, offsets, read
+from tests.support.kafka_answers import METADATA, Broker, Pauses, fetched, offsets, read
 
 FALSE_LAST = 5_000
 
