@@ -16,6 +16,9 @@ from adledger.schemas.wire import BATCH_BYTES_MAX
 LIMIT_BYTES_MAX = 2 * BATCH_BYTES_MAX
 """The largest limit of a fetch, whatever a batch says of itself: twice what a batch may have decompressed."""
 
+FOLLOWING_BYTES_MAX = 16 << 20
+"""How much is fetched to see what follows a damaged batch: 16 of the largest batches that brokers accept by default."""
+
 TRIES_MAX = 8
 """How often a fetch that brings nothing is sent: a broker that reads from remote storage may need some tries."""
 

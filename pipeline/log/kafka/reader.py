@@ -33,15 +33,11 @@ from adledger.pipeline.log.kafka.aiokafka_private import (
     send_list_offsets,
 )
 from adledger.pipeline.log.kafka.answer_codes import FROM_THE_FIRST, UNREADABLE, log_rewritten, raise_for_code
-from adledger.pipeline.log.kafka.batches import (
-    DecodedBatches,
-    LogTime,
-    decode_batches,
-)
+from adledger.pipeline.log.kafka.batches import DecodedBatches, LogTime, decode_batches
 from adledger.pipeline.log.kafka.damage import is_whole
 from adledger.pipeline.log.kafka.fetch_requests import FetchedPartition, Position
 from adledger.pipeline.log.kafka.progress import (
-    LIMIT_BYTES_MAX,
+    FOLLOWING_BYTES_MAX,
     brings_nothing,
     fetch_alone,
     nothing_brought,
@@ -216,11 +212,12 @@ class KafkaReader:
     async def _with_what_follows(
         self, lane: int, name: str, position: int, answers: Sequence[FetchedPartition]
     ) -> list[FetchedPartition]:
-        """Return the answers, one topic's with what follows its first batch, as far as one answer may have it."""
+        """Return the answers, one topic's with what follows its damaged batch, which a limit may have cut off."""
+        had = sum(len(answer.data) for answer in answers if answer.topic_id == self._ids[name])
 
         async def ask() -> list[FetchedPartition]:
             by_node = self._by_leader(lane, [name])
-            return await self._ask_brokers(lane, by_node, {name: position}, LIMIT_BYTES_MAX, 0)
+            return await self._ask_brokers(lane, by_node, {name: position}, had + FOLLOWING_BYTES_MAX, 0)
 
         [larger] = await self._call(lane, ask)
         return [larger if answer.topic_id == larger.topic_id else answer for answer in answers]
