@@ -5,6 +5,7 @@ during a rolling restart a client may know only one; when that one dies, aiokafk
 the others are back. This client then goes back to the configured servers.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -17,6 +18,11 @@ from adledger.pipeline.log.kafka_admin.failures import KAFKA_ERRORS
 BOOTSTRAP_AFTER_SECONDS = 3.0
 """How long no known broker may answer: a moving leader takes less, and the metadata names the new one."""
 
+AGAIN_AFTER_SECONDS = 1.0
+"""When metadata is requested again that no broker gave. aiokafka would wait until it is old, and a worker whose brokers
+answer everything else would count as cut off for minutes.
+"""
+
 
 class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no types
     """An AIOKafkaClient that bootstraps again. Takes the same options; `clock` is in seconds."""
@@ -25,6 +31,7 @@ class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         super().__init__(**options)
         self._options, self._clock = options, clock
         self._silent_since: float | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     @property
     def silent_seconds(self) -> float:
@@ -44,7 +51,19 @@ class ClusterClient(AIOKafkaClient):  # type: ignore[misc] # aiokafka has no typ
         ):
             self._silent_since = None
             return True
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_AFTER_SECONDS, self._request_again)
         return False
+
+    def _request_again(self) -> None:
+        self._again = None
+        self.force_metadata_update()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._again is not None:
+            self._again.cancel()
+        await super().close()
 
     async def _ask_servers(self, cluster_metadata: ClusterMetadata, topics: Collection[str]) -> bool:
         """Request the metadata from the configured servers. Returns whether one answered."""
