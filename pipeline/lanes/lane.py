@@ -25,7 +25,7 @@ from adledger.pipeline.lanes.ports import Ports
 from adledger.pipeline.lanes.read_again import FETCH_WAIT_MS_MAX, read_again
 from adledger.pipeline.lanes.recovery import find_start
 from adledger.pipeline.lanes.snapshot import Start
-from adledger.pipeline.lanes.state import CachedState, ComputedBatch, StateKeeper
+from adledger.pipeline.lanes.state import CachedState, StateKeeper
 from adledger.pipeline.log.leader_epochs import NO_EPOCH
 from adledger.pipeline.log.source import Assignment
 from adledger.pipeline.stages.decode import DecodeContext
@@ -95,11 +95,14 @@ class Lane:
             return
         self._ports.source.resume(self.lane, start.positions, start.leader_epochs)
         self._epoch = start.epoch or self._epoch
-        start = await self._with_state(start)
+        restored, self.cached = self._keeper.restore(self.cached, start, self._epoch), None
+        if not restored:
+            await self._keeper.rebuild(start)
+        self._keep_state(start.batch_no, start.clock)
         self.starting = False
         batch_no, clock, positions = start.batch_no, start.clock, start.positions
         if start.pending is not None:
-            settled = await self._settle(start, start.pending)
+            settled = await self._settle(start.pending)
             if settled is not None:
                 batch_no, clock = settled.batch_no + 1, settled.clock_after
                 positions = {r.topic: r.end for r in settled.ranges}
@@ -147,40 +150,17 @@ class Lane:
             await asyncio.sleep(PARENT_POLL_SECONDS)
         return None
 
-    async def _with_state(self, found: Start) -> Start:
-        """Restore the lane's state, or rebuild it, and return where it begins then."""
-        start = self._keeper.restore(self.cached, found, self._epoch, self._delivery.sent)
-        if start is None:
-            await self._rebuild(found)
-            return found
-        if found.pending is None and start.pending is not None:
-            # It is not committed, so no row was sent under it. What was sent before may be on its way.
-            self._delivery.sent = SentIntent(start.pending.text(), self._delivery.sent.quiet)
-        return start
+    def _keep_state(self, batch_no: int, clock: int) -> None:
+        self.cached = CachedState(self._keeper.state, self._epoch, batch_no, clock)
 
-    async def _rebuild(self, start: Start) -> None:
-        self.cached = None
-        await self._keeper.rebuild(start)
-        self._keep_state(start.batch_no, start.clock)
-
-    def _keep_state(self, batch_no: int, clock: int, computed: ComputedBatch | None = None) -> None:
-        self.cached = CachedState(self._keeper.state, self._epoch, batch_no, clock, computed)
-
-    async def _settle(self, start: Start, intent: Intent) -> LedgerEntry | None:
-        """Settle the batch that an earlier owner, or this worker before, intended. None: it is to be cut again.
-
-        So is one whose commit was not accepted, and whose records the log no longer has: nothing names it, an operator's
-        override included.
-        """
-        restored, quiet = self._keeper.computed, self._delivery.sent == SentIntent(intent.text())
+    async def _settle(self, intent: Intent) -> LedgerEntry | None:
+        """Settle the batch that an earlier owner, or this worker before, intended. None: it is to be cut again."""
+        quiet = self._delivery.sent == SentIntent(intent.text())
         self._ports.emit(BatchInDoubt(self.lane, NOT_DONE if quiet else INTENDED_BEFORE, intent.batch_no))
         self.batch = intent.ranges
-        records = await read_again(self._ports, self._delivery, intent, committed=start.committed)
-        if records is None and not start.committed:
-            await self._rebuild(start)
-            return None
+        records = await read_again(self._ports, self._delivery, intent)
         leader_epochs = () if intent.is_override else self._leader_epochs(intent.ranges)
-        computed_now = [restored.rows] if restored is not None else []
+        computed_now: list[Computed] = []
 
         async def again() -> Computed:
             assert records is not None, "a batch is not computed of records that can't be read"
@@ -191,12 +171,9 @@ class Lane:
             return computed_now[0]
 
         settled = await self._settlement.settle(intent, records, leader_epochs, again, quiet=quiet)
-        if restored is not None and settled.entry is None:  # the state has records that the log no longer has
-            await self._rebuild(start)
-        elif restored is None and settled.stored is not None and not computed_now:
+        if settled.stored is not None and not computed_now:
             self.cached = None
             self._keeper.absorb(settled.stored)
-        self._keeper.computed = None
         if computed_now:
             await self._delivery.retry(lambda: self._ports.write_texts(computed_now[0].texts))
         self.progressed, self.batch = settled.entry is not None, ()
@@ -280,7 +257,6 @@ class Lane:
             event_rows=computed.event_rows, dead_rows=computed.dead_rows, malformed=computed.malformed,
             judge_version=computed.judge_version, send_by=0, leader_epochs=self._leader_epochs(batch.ranges),
         )  # fmt: skip
-        self._keep_state(batch_no, batch.clock_before, ComputedBatch(intent, computed))
         intent = await self._delivery.prepare(intent, computed)
         try:
             entry = await self._delivery.write(intent, computed)

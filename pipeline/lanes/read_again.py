@@ -17,14 +17,11 @@ from adledger.pipeline.stages.walk import walk
 FETCH_WAIT_MS_MAX = 200
 
 
-async def read_again(
-    ports: Ports, delivery: Delivery, intent: Intent, *, committed: bool
-) -> OrderedRecords | None:
+async def read_again(ports: Ports, delivery: Delivery, intent: Intent) -> OrderedRecords | None:
     """Return the records of a batch in doubt, or None: they can't be read, however often it is tried.
 
-    Without memory for them the lane halts: that says nothing about the records. It also halts where the log ends before
-    them and the intent is committed; if not, no row was sent, and nothing names the batch that an operator could give up.
-    Raises LaneHalted, LaneStopped, UnreadableBatch, LogError.
+    Without memory for them the lane halts: that says nothing about the records. Raises LaneHalted, LaneStopped,
+    UnreadableBatch, LogError.
     """
 
     def failed(error: UnreadableBatch, attempt: Attempt) -> None:
@@ -40,10 +37,7 @@ async def read_again(
     except UnreadableBatch as error:
         if error.no_memory:
             raise
-    except LaneHalted:
-        if committed:
-            raise
-    return None
+        return None
 
 
 async def fetch_again(ports: Ports, intent: Intent) -> OrderedRecords:

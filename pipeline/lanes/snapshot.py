@@ -28,7 +28,6 @@ class Start:
 
     `epoch` None: the log's own. `awaits`: the override that repartitions a new lane, whose parent must get there first.
     `leader_epochs`: topic -> the leader epoch before its position, if the ledger has one and the log does not deny it.
-    `committed` False: the intent is this process's own, and its commit was not accepted.
     """
 
     positions: Mapping[int, int]
@@ -38,7 +37,6 @@ class Start:
     epoch: str | None = None
     awaits: LaneOverride | None = None
     leader_epochs: Mapping[int, int] = field(default_factory=dict)
-    committed: bool = True
 
     def after(self, parent: LedgerEntry) -> "Start":
         """Return the start of a new lane whose parent has reached its end: it continues at the parent's watermark."""

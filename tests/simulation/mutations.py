@@ -15,7 +15,7 @@ from adledger.pipeline.lanes import diagnosis, recovery
 from adledger.pipeline.lanes import doubt as doubt_module
 from adledger.pipeline.lanes import lane as lane_module
 from adledger.pipeline.lanes.compute import Computed
-from adledger.pipeline.lanes.delivery import Delivery, SentIntent
+from adledger.pipeline.lanes.delivery import Delivery
 from adledger.pipeline.lanes.doubt import Settled, Settlement
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.lane import Lane
@@ -215,12 +215,10 @@ def _forget(self: StateKeeper, stored: Any) -> None:
     return
 
 
-def _trust_the_cache(
-    self: StateKeeper, cached: CachedState | None, start: Start, epoch: str, sent: SentIntent
-) -> Start | None:
+def _trust_the_cache(self: StateKeeper, cached: CachedState | None, start: Start, epoch: str) -> bool:
     if cached is not None:
         cached = replace(cached, epoch=epoch, batch_no=start.batch_no, clock=start.clock)
-    return _REAL_RESTORE(self, cached, start, epoch, sent)
+    return _REAL_RESTORE(self, cached, start, epoch)
 
 
 _REAL_RESTORE = StateKeeper.restore
