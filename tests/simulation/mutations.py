@@ -26,7 +26,7 @@ from adledger.pipeline.log.source import Assignment, Committed
 from adledger.pipeline.stages import merge
 from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.sinks.ledger import ledger_columns
-from adledger.sinks.sink import Columns, LedgerEntry, Stamp
+from adledger.sinks.sink import LedgerEntry, Stamp
 from tests.simulation.clickhouse import SimSink
 from tests.simulation.deployment import Defect
 from tests.simulation.kafka import HALF_DONE, SimSource
@@ -85,16 +85,6 @@ async def _at_once(self: Settlement, second: int) -> None:
 
 async def _no_quiesce(self: SimSink, lane: int) -> None:
     await self.server_time()
-
-
-_REAL_INSERT = Delivery.insert
-
-
-async def _quiet_anyhow(self: Delivery, table: str, columns: Columns, stamp: Stamp) -> None:
-    try:
-        await _REAL_INSERT(self, table, columns, stamp)
-    finally:
-        self.sent = replace(self.sent, quiet=True)
 
 
 async def _ledger_first(self: Delivery, intent: Intent, computed: Computed) -> LedgerEntry:
@@ -344,10 +334,6 @@ MUTATIONS = (
     Mutation(
         "cut rule ignored", "a batch takes all that was fetched, though a topic lags",
         ((merge, "_cuttable", _everything),),
-    ),
-    Mutation(
-        "own intent not waited for", "its own intent's deadline is not waited for, though an insert under it was not answered",
-        ((Delivery, "insert", _quiet_anyhow),),
     ),
     Mutation("ledger row first", "the ledger row comes before the rows", ((Delivery, "write", _ledger_first),)),
     Mutation(
