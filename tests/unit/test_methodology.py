@@ -1,5 +1,6 @@
 """The description of methodology says what the rules do."""
 
+import re
 from pathlib import Path
 
 from adledger.pipeline.rules.loader import DEFAULT, load_rules
@@ -7,7 +8,8 @@ from adledger.pipeline.rules.methodology import methodology
 from adledger.pipeline.rules.registry import RULES
 from adledger.pipeline.rules.rule import Mode
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "methodology.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "methodology.md"
 
 
 def test_the_page_is_that_of_the_shipped_rule_set():
@@ -30,3 +32,11 @@ def test_every_rule_is_described_with_its_class_threshold_and_totals():
         assert rule.origin in page
         assert rule.false_positives in page
     assert "not net" not in flagged
+
+
+def test_the_readmes_comparison_counts_the_shipped_rules():
+    """The number of rules that the README states is the number of rules there are, and the shipped set has each of them."""
+    (stated,) = re.findall(
+        r"\[(\d+) rules\]\(docs/methodology\.md\)", (ROOT / "README.md").read_text("utf-8")
+    )
+    assert int(stated) == len(RULES) == len(load_rules(DEFAULT).rules)
