@@ -27,6 +27,7 @@ SESSION_SECONDS_MAX = 75
 POLL_SECONDS = 0.5
 
 _GROUP = 0  # the type of coordinator lookup
+_UNANSWERED = errors.UnknownError.errno
 _GONE = {0, errors.UnknownTopicOrPartitionError.errno, errors.GroupIdNotFound.errno}
 
 
@@ -124,7 +125,7 @@ async def _deleted(group: str, settings: Settings) -> int:
         while True:
             node = await client.coordinator_lookup(_GROUP, group)
             response = await client.send(node, DeleteGroupsRequest([group]))
-            [(_, code)] = response.results
+            code = next((code for name, code in response.results if name == group), _UNANSWERED)
             if code != errors.NonEmptyGroup.errno or time.monotonic() > last:
                 return int(code)
             await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Real brokers that are too old, or set to be: refused before a worker joins, in one sentence with what was found."""
+"""Real brokers that are old: the oldest supported release is exact; older ones are refused before a worker joins."""
 
 from pathlib import Path
 
@@ -6,11 +6,15 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from adledger.loadtest.lab.kafka_jars import KafkaMissing
+from adledger.loadtest.traffic.model import TrafficModel
 from adledger.pipeline.errors import LogError
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.rights import Role
 from adledger.pipeline.log.kafka_admin.topics import _until_there, create_topics, require_fit_topics
 from adledger.pipeline.settings import Settings
+from adledger.sinks.embedded.launch import EmbeddedServer
+from tests.support.kafka_deployment import Deployment
+from tests.support.kafka_traffic import write_traffic_to_kafka
 from tests.support.old_kafka import old_kafka
 from tests.support.services import missing
 
@@ -19,6 +23,23 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def settings(server: str) -> Settings:
     return Settings(source=f"kafka://{server}")  # type: ignore[arg-type]
+
+
+def test_kafka_3_1_is_exact(tmp_path: Path) -> None:
+    """The oldest supported release has other names for some topic settings, and a worker's tables are right."""
+    model = TrafficModel(seed=31, events=10_000, partitions=2)
+    try:
+        with (
+            old_kafka(tmp_path / "kafka", "3.1.2", group_min_session_timeout_ms="500") as server,
+            EmbeddedServer.start(tmp_path / "tables") as tables,
+        ):
+            deployment = Deployment.make(server, tables, tmp_path, partitions=model.partitions)
+            ground_truth = write_traffic_to_kafka(model, deployment.settings)
+            ended = deployment.run_to_the_end("worker")
+            assert "Traceback" not in ended.err
+            deployment.assert_expected(ground_truth)
+    except KafkaMissing as error:
+        missing("Kafka 3.1", error)
 
 
 async def create_with_stock_tools(server: str) -> None:

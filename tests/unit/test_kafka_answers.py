@@ -133,11 +133,14 @@ async def test_a_partition_without_an_answer_is_not_empty(monkeypatch: pytest.Mo
 async def test_a_topic_without_an_answer_is_not_uncommitted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its committed position is missing, it is asked for again: a lane would take it for the group's first."""
 
-    def committed(*topics: str) -> SimpleNamespace:
-        found: Callable[[str], Any] = lambda name: (name, [(LANE, 5, -1, "m", 0, {})], {})  # noqa: E731
+    def committed(*topics: str, partition: int = LANE) -> SimpleNamespace:
+        found: Callable[[str], Any] = lambda name: (name, [(partition, 5, -1, "m", 0, {})], {})  # noqa: E731
         return SimpleNamespace(error_code=0, topics=[found(name) for name in topics])
 
     monkeypatch.setattr(group_commits, "COORDINATOR_WAIT", Pauses().retry.policy)
-    broker = Broker([], [committed("a", "b"), committed("a"), committed("a", "b"), committed("a", "b")])
+    checked, all_of_it = committed("a", "b"), committed("a", "b")
+    broker = Broker(
+        [], [checked, committed("a"), checked, committed("a", "b", partition=0), checked, all_of_it]
+    )
     found = await GroupCommits(broker, "group", ("a", "b")).committed(LANE)
     assert found == {0: Committed(5, "m"), 1: Committed(5, "m")}

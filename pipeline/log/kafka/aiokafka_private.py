@@ -67,7 +67,8 @@ async def send_list_offsets(
     found = {
         topic: (error_code, offset)
         for topic, in_topic in response.topics
-        for _, error_code, _, offset, *_ in in_topic
+        for partition, error_code, _, offset, *_ in in_topic
+        if partition == lane
     }
     if missing := set(topics) - found.keys():
         raise MissingAnswer(f"the offsets of {', '.join(sorted(missing))}, partition {lane}")

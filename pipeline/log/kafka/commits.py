@@ -111,9 +111,9 @@ class GroupCommits:
                         why = repr(error)
                     else:
                         code = _first_error(response)
-                        missing = set(self._topics) - {topic for topic, found, _ in response.topics if found}
+                        missing = set(self._topics) - {topic for topic, *_ in _positions_in(response, lane)}
                         if code not in PASSING and (code or not missing):
-                            return self._positions(where, response, code)
+                            return self._positions(where, lane, response, code)
                         why = error_name(code) if code else f"no answer for {', '.join(sorted(missing))}"
                     self._node = None
                     await COORDINATOR_WAIT.pause(attempt)
@@ -191,7 +191,7 @@ class GroupCommits:
             drop_connection(self._client, node, _connection(lane))
             raise
 
-    def _positions(self, where: str, response: Any, code: int) -> dict[int, Committed]:
+    def _positions(self, where: str, lane: int, response: Any, code: int) -> dict[int, Committed]:
         if code:
             raise LogError(
                 f"{where}: the committed positions can't be read: {error_name(code)}", remedy=remedy(code)
@@ -199,15 +199,24 @@ class GroupCommits:
         index = {topic: i for i, topic in enumerate(self._topics)}
         return {
             index[topic]: Committed(offset, metadata or "")
-            for topic, partitions, _ in response.topics
-            for _, offset, _, metadata, _, _ in partitions
-            if offset != NO_OFFSET
+            for topic, offset, metadata in _positions_in(response, lane)
+            if topic in index and offset != NO_OFFSET
         }
 
 
 def _connection(lane: int) -> tuple[str, int]:
     """Return the name of a lane's connection: aiokafka's connection group may be any hashable."""
     return "offsets", lane % CONNECTIONS
+
+
+def _positions_in(response: Any, lane: int) -> list[tuple[str, int, str | None]]:
+    """Return (topic, offset, metadata) of a lane's partitions."""
+    return [
+        (topic, offset, metadata)
+        for topic, partitions, _ in response.topics
+        for partition, offset, _, metadata, _, _ in partitions
+        if partition == lane
+    ]
 
 
 def _first_error(response: Any) -> int:

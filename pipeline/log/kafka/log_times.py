@@ -138,15 +138,15 @@ async def _ask(client: AIOKafkaClient, topics: Sequence[TopicFacts]) -> list[tup
     for topic in topics:
         for partition, leader in enumerate(topic.leaders):
             by_leader[leader].append((topic.name, partition))
-    found = []
+    found = {}
     for leader, partitions in by_leader.items():
         response = await client.send(leader, _LargestTimestamps(partitions))
         for name, in_topic, _ in response.topics:
             for partition, error_code, timestamp, *_rest in in_topic:
                 if error_code:
                     raise errors.for_code(error_code)
-                found.append((name, partition, timestamp))
+                found[name, partition] = timestamp
     asked = {at for partitions in by_leader.values() for at in partitions}
-    if missing := asked - {(name, partition) for name, partition, _ in found}:
+    if missing := asked - found.keys():
         raise MissingAnswer(", ".join(f"{name}-{partition}" for name, partition in sorted(missing)))
-    return found
+    return [(name, partition, found[name, partition]) for name, partition in sorted(asked)]

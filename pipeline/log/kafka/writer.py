@@ -120,7 +120,7 @@ class KafkaLogWriter:
         checked = await require_fit_topics(settings, Role.PRODUCER)
         events = checked.topics[: len(settings.topics)]
         self._topology = topology(events)
-        self._batch_bytes_max = min(BATCH_BYTES_MAX, checked.batch_bytes_max)
+        self._batch_bytes_max = min(BATCH_BYTES_MAX, checked.batch_bytes_max or BATCH_BYTES_MAX)
         self._log_times = [NO_TIME] * self._topology.partitions
         if settings.log_time == "record":
             async with connected(options) as client:

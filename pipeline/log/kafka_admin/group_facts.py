@@ -11,6 +11,7 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct
 from aiokafka.protocol.types import Array, Boolean, Schema, String
 
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.worker_info import NO_INFO, WorkerInfo, decode_worker_info
 from adledger.pipeline.retry import RetryPolicy
 
@@ -70,15 +71,15 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
     for attempt in COORDINATOR_RETRY.attempts():
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            response = await client.send(node, DescribeGroup(group))
+            found = _described(await client.send(node, DescribeGroup(group)), group)
         except KafkaError as error:
             if not error.retriable or attempt.is_last:
                 raise
         else:
-            if response.groups[0][0] not in NOT_READY:
+            if found[0] not in NOT_READY:
                 break
         await COORDINATOR_RETRY.pause(attempt)
-    [(error_code, name, state, protocol_type, protocol, members, operations)] = response.groups
+    error_code, name, state, protocol_type, protocol, members, operations = found
     if error_code:
         raise for_code(error_code)(f"group {group}")
     return GroupFacts(
@@ -89,6 +90,14 @@ async def describe_group(client: AIOKafkaClient, group: str) -> GroupFacts:
         [GroupMember(m[1], m[2], _lanes(m[4]), _info(m[3])) for m in members],
         operations,
     )
+
+
+def _described(response: Any, group: str) -> tuple[Any, ...]:
+    """Return a group's fields. Raises MissingAnswer."""
+    fields = next((fields for fields in response.groups if fields[1] == group), None)
+    if fields is None:
+        raise MissingAnswer(f"group {group}", response.throttle_time_ms)
+    return tuple(fields)
 
 
 async def group_operations(client: AIOKafkaClient, group: str) -> int:

@@ -148,11 +148,19 @@ class TopicFacts:
 
 
 async def topic_facts(client: AIOKafkaClient, topics: Sequence[str]) -> list[TopicFacts]:
-    """Return the brokers' description of these topics, in order. Raises KafkaError, NotImplementedError (old brokers)."""
+    """Return the brokers' description of these topics, in order. Raises KafkaError, NotImplementedError (old brokers).
+
+    A partition that the answer leaves out raises MissingAnswer, as a topic does: the leaders are listed by partition.
+    """
     response = await client.send(client.get_random_node(), MetadataRequest(topics))
     found = {topic[1]: _facts(*topic) for topic in response.topics}
     if missing := [name for name in topics if name not in found]:
         raise MissingAnswer(f"topic {', '.join(missing)}", response.throttle_time_ms)
+    for _, name, _, _, partitions, *_ in response.topics:
+        if missing_numbers := set(range(len(partitions))) - {partition[1] for partition in partitions}:
+            raise MissingAnswer(
+                f"partition {min(missing_numbers)} of topic {name}", response.throttle_time_ms
+            )
     return [found[name] for name in topics]
 
 

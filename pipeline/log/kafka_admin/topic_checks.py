@@ -30,7 +30,8 @@ PROTOCOL_VERSION = "inter.broker.protocol.version"
 CREATE_TIME, APPEND_TIME = "CreateTime", "LogAppendTime"
 FOREVER = -1
 _NO_BOUND_MS = 2**62
-"""Kafka's default of message.timestamp.before.max.ms is the largest int64; values near it count as no bound."""
+"""Kafka's default bound of a record's age is the largest int64; values near it count as no bound."""
+_AGE_BOUND, _AGE_BOUND_BEFORE_3_6 = "message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,14 @@ def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> 
     config = facts.configs.get(topic.name)
     if config is None:
         return  # the missing right is a finding of its own
+    fitting = _fitting(settings)
+    if unreported := sorted(fitting.keys() - config.keys()):
+        yield Finding(
+            f"{topic.name}: the brokers don't report {', '.join(unreported)}, so that is not checked",
+            "see that the topic has " + ", ".join(f"{name}={fitting[name]}" for name in unreported),
+            advice=True,
+        )
+    config = {**fitting, **config}
     if "compact" in config["cleanup.policy"]:
         yield Finding(
             f"{topic.name} has cleanup.policy = {config['cleanup.policy']}: compaction would remove events",
@@ -145,6 +154,18 @@ def _event_topic(facts: ClusterFacts, topic: TopicFacts, settings: Settings) -> 
             _alter(facts, topic.name, "max.message.bytes", str(1024 * 1024)),
         )
     yield from _durability(facts, topic, config)
+
+
+def _fitting(settings: Settings) -> dict[str, str]:
+    """Return values that pass the checks of the settings that every broker should report of an event topic."""
+    return {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": _timestamp_type(settings),
+        "retention.ms": str(wanted_retention_ms(settings)),
+        "retention.bytes": str(FOREVER),
+        "max.message.bytes": str(1024 * 1024),
+        "min.insync.replicas": "2",
+    }
 
 
 def _retention(
@@ -168,11 +189,11 @@ def _retention(
             _alter(facts, topic, "retention.bytes", str(FOREVER)),
             advice=True,
         )
-    if settings.log_time == "record" and int(config["message.timestamp.before.max.ms"]) < _NO_BOUND_MS:
+    bound = _AGE_BOUND if _AGE_BOUND in config else _AGE_BOUND_BEFORE_3_6
+    if settings.log_time == "record" and int(config.get(bound, _NO_BOUND_MS)) < _NO_BOUND_MS:
         yield Finding(
-            f"{topic} has message.timestamp.before.max.ms = {config['message.timestamp.before.max.ms']}: "
-            "older events of an import would be refused",
-            _alter(facts, topic, "message.timestamp.before.max.ms", str(2**63 - 1)),
+            f"{topic} has {bound} = {config[bound]}: older events of an import would be refused",
+            _alter(facts, topic, bound, str(2**63 - 1)),
         )
 
 

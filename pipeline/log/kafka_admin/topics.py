@@ -13,6 +13,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from adledger.pipeline.addresses import KafkaAddress
 from adledger.pipeline.errors import LogError, UsageError
 from adledger.pipeline.findings import Finding, format_findings
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.failures import connected
 from adledger.pipeline.log.kafka_admin.group_facts import group_operations
 from adledger.pipeline.log.kafka_admin.metadata import TopicFacts, topic_facts
@@ -27,6 +28,7 @@ from adledger.pipeline.log.kafka_admin.topic_checks import (
 )
 from adledger.pipeline.log.kafka_admin.topology import IDS_REMEDY, gives_ids, protocol_without_ids
 from adledger.pipeline.log.kafka_admin.versions import require_versions
+from adledger.pipeline.retry import RetryPolicy
 from adledger.pipeline.settings import Settings
 
 PARTITIONS_DEFAULT = 16
@@ -34,6 +36,8 @@ PARTITIONS_DEFAULT = 16
 
 CREATE_SECONDS_MAX = 30
 POLL_SECONDS = 0.1
+CONTROLLER_RETRY = RetryPolicy(attempts_max=40, backoff_ms_max=250)
+"""For about the ten seconds that electing a controller may take."""
 
 _NO_TOPIC = errors.UnknownTopicOrPartitionError.errno
 _EXISTS = errors.TopicAlreadyExistsError.errno
@@ -65,7 +69,7 @@ async def check_topics(settings: Settings, role: Role = Role.VIEWER) -> Checked:
     limits = [
         int(facts.configs[topic.name]["max.message.bytes"])
         for topic in facts.topics
-        if topic.name in facts.configs
+        if "max.message.bytes" in facts.configs.get(topic.name, ())
     ]
     return Checked([*facts.topics, facts.rollups], findings(facts, settings, role), min(limits, default=0))
 
@@ -161,25 +165,32 @@ async def _create(client: AIOKafkaClient, topics: Sequence[NewTopic]) -> tuple[s
         validate_only=False,
     )
     response = await client.send(await _controller(client), request)
+    codes = {name: (code, message) for name, code, message in response.topic_errors}
     refused = [
         f"{name}: {message or errors.for_code(code).__name__}"
-        for name, code, message in response.topic_errors
+        for name, (code, message) in codes.items()
         if code not in {0, _EXISTS}
-    ]
+    ] + [f"{topic.name}: the broker's answer leaves it out" for topic in topics if topic.name not in codes]
     if refused:
         raise LogError(
             "Kafka did not create the topics: " + "; ".join(refused),
             remedy="use at most as many copies (--replication-factor) as there are brokers; grant this user Create and Alter on "
             "the cluster (kafka-acls.sh); or ask its administrators",
         )
-    return tuple(name for name, code, _ in response.topic_errors if code == 0)
+    return tuple(name for name, (code, _) in codes.items() if code == 0)
 
 
 async def _controller(client: AIOKafkaClient) -> int:
-    if client.cluster.controller is None:
+    """Return the broker that creates topics. Raises LogError where the cluster has none: it is being elected, or can't be."""
+    for attempt in CONTROLLER_RETRY.attempts():
+        if (controller := client.cluster.controller) is not None:
+            return int(controller.nodeId)
         await client.force_metadata_update()
-    assert client.cluster.controller is not None, "a cluster that answers has a controller"
-    return int(client.cluster.controller.nodeId)
+        await CONTROLLER_RETRY.pause(attempt)
+    raise LogError(
+        "the Kafka cluster has no controller, so no topic can be created",
+        remedy="look at the logs of the controllers (KRaft) or of ZooKeeper: a majority of them must be up",
+    )
 
 
 async def _until_there(client: AIOKafkaClient, topics: Sequence[str]) -> None:
@@ -224,6 +235,8 @@ async def _configs(
         resources=[(int(kind), name, None) for name in names], include_synonyms=False
     )
     response = await client.send(node, request)
+    if missing := set(names) - {name for *_, name, _ in response.resources}:
+        raise MissingAnswer(f"the settings of {', '.join(sorted(missing))}", response.throttle_time_ms)
     return {
         name: {entry[0]: entry[1] for entry in entries if entry[1] is not None}
         for code, _message, _kind, name, entries in response.resources

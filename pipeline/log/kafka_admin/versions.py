@@ -5,6 +5,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import ApiVersionRequest
 
 from adledger.pipeline.errors import LogError
+from adledger.pipeline.log.kafka_admin.broker_retry import MissingAnswer
 from adledger.pipeline.log.kafka_admin.metadata import METADATA_VERSION
 
 FETCH, METADATA = 1, 3
@@ -21,7 +22,7 @@ RELEASES = (
 
 
 async def require_versions(client: AIOKafkaClient) -> None:
-    """Check the versions of every reachable broker. Raises LogError naming those that are too old."""
+    """Check the versions of every reachable broker. Raises LogError naming those that are too old; KafkaError."""
     old = []
     for broker in client.cluster.brokers():
         try:
@@ -29,8 +30,12 @@ async def require_versions(client: AIOKafkaClient) -> None:
         except errors.KafkaError:
             continue  # away: the others serve meanwhile
         newest = {api_key: newest for api_key, _, newest, *_ in response.api_versions}
-        if newest.get(FETCH, 0) < FETCH_VERSION or newest.get(METADATA, 0) < METADATA_VERSION:
-            old.append(_spoken(f"{broker.host}:{broker.port}", newest.get(FETCH, 0)))
+        if missing := {FETCH, METADATA} - newest.keys():
+            raise MissingAnswer(
+                f"the versions that {broker.host}:{broker.port} supports of request {min(missing)}"
+            )
+        if newest[FETCH] < FETCH_VERSION or newest[METADATA] < METADATA_VERSION:
+            old.append(_spoken(f"{broker.host}:{broker.port}", newest[FETCH]))
     if old:
         raise LogError(
             f"adledger needs Kafka 3.1 or newer (Fetch {FETCH_VERSION}, which names topics by id), and found "
