@@ -37,9 +37,10 @@ READS_FILES = {
     "pipeline/rules/loader.py",
     "pipeline/rules/methodology.py",
     "pipeline/rules/schema.py",
+    "pipeline/stages/event_schema.py",
     "schemas/migrate.py",
 }
-"""Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; schema and methodology are printed."""
+"""Of the core, these read files: kernels' sources for the cache's name, rule sets, migrations; schemas and methodology are printed."""
 
 
 def modules(*packages: str) -> Iterator[Path]:
