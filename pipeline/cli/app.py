@@ -16,6 +16,7 @@ from adledger.pipeline.errors import AdledgerError
 
 COMMANDS = {
     "demo": "adledger.pipeline.cli.demo:demo",
+    "check": "adledger.pipeline.cli.check:check",
     "import": "adledger.pipeline.cli.importing:import_command",
     "run": "adledger.pipeline.cli.run:run",
     "loadtest": "adledger.pipeline.cli.loadtest:loadtest",

@@ -1,4 +1,4 @@
-"""Which imported records the pipeline will find malformed, by its own decoder, before anything is written."""
+"""Which records the pipeline will find malformed, by its own decoder, before anything is written or sent."""
 
 from collections.abc import Sequence
 
@@ -14,38 +14,43 @@ PLAIN_RECORDS_MAX = 4_096
 """Up to this many records are decoded in plain Python, which compiles no kernel; both paths have the same results."""
 
 _KINDS = (int(EventType.IMPRESSION), int(EventType.CLICK))
-_CONTEXT = DecodeContext(lane=0, partitions=1, kinds=_KINDS, default_currency=currency_code("USD"))
+
+
+class ReasonFinder:
+    """Decodes records as a worker will, whose topics are of these kinds (DecodeContext.kinds)."""
+
+    def __init__(self, kinds: Sequence[int]) -> None:
+        self._context = DecodeContext(0, 1, tuple(kinds), currency_code("USD"))
+        self._plain_left = PLAIN_RECORDS_MAX
+
+    def malformed(self, values: Sequence[bytes], topics: Sequence[int], log_time: int) -> dict[int, int]:
+        """Return index -> `Malformed` of the malformed records, in their order; `topics` are indexes of `kinds`."""
+        if len(values) <= self._plain_left:
+            self._plain_left -= len(values)
+            plain = (
+                decode_plain(value, None, self._context.kinds[topic], log_time, self._context)
+                for value, topic in zip(values, topics, strict=True)
+            )
+            return {i: int(event) for i, event in enumerate(plain) if isinstance(event, Malformed)}
+        self._plain_left = 0
+        refs = RecordRefs.of(values, [None] * len(values), topics=topics, log_times=[log_time] * len(values))
+        status = decode(refs, self._context).status
+        return {int(i): int(status[i]) for i in np.flatnonzero(status)}
 
 
 class RecordCheck:
-    """Decodes records as a worker will."""
+    """Finds the malformed among records that are to be imported."""
 
     def __init__(self, latest_ms: int) -> None:
         """Take the latest valid event time: a record with a later one is malformed."""
         self._log_time = latest_ms - FUTURE_MS_MAX
-        self._plain_left = PLAIN_RECORDS_MAX
+        self._finder = ReasonFinder(_KINDS)
 
     def checked(self, records: Sequence[ParsedRecord]) -> tuple[list[ParsedRecord], dict[int, int]]:
         """Return the records, malformed ones without an event time; and the reasons of the malformed ones, by index."""
         found = list(records)
-        malformed = self._malformed(found)
+        topics = [_KINDS.index(record.event_type) for record in found]
+        malformed = self._finder.malformed([record.value for record in found], topics, self._log_time)
         for i in malformed:
             found[i] = found[i]._replace(event_time=None)
         return found, malformed
-
-    def _malformed(self, records: list[ParsedRecord]) -> dict[int, int]:
-        if len(records) <= self._plain_left:
-            self._plain_left -= len(records)
-            plain = (
-                decode_plain(r.value, r.key, int(r.event_type), self._log_time, _CONTEXT) for r in records
-            )
-            return {i: int(event) for i, event in enumerate(plain) if isinstance(event, Malformed)}
-        self._plain_left = 0
-        refs = RecordRefs.of(
-            [record.value for record in records],
-            [record.key for record in records],
-            topics=[int(record.event_type) - 1 for record in records],
-            log_times=[self._log_time] * len(records),
-        )
-        status = decode(refs, _CONTEXT).status
-        return {int(i): int(status[i]) for i in np.flatnonzero(status)}

@@ -39,7 +39,7 @@ def guess(lines: Sequence[bytes], name: str) -> Guess | None:
     for other in FORMATS:
         if other != name and _reads_most(filled, other):
             return Guess(f"{other}: {FORMATS[other].description}", f"Add --format {other}.")
-    return _json(filled) or _access(filled, name) or _table(filled, name)
+    return guess_layout(filled) or _objects(filled) or _access(filled, name) or _table(filled, name)
 
 
 def _reads_most(lines: Sequence[bytes], name: str) -> bool:
@@ -50,7 +50,8 @@ def _reads_most(lines: Sequence[bytes], name: str) -> bool:
     return 2 * sum(not record.problem for record in records) > len(records)
 
 
-def _json(lines: Sequence[bytes]) -> Guess | None:
+def guess_layout(lines: Sequence[bytes]) -> Guess | None:
+    """Return what a file of JSON seems to be that does not have one object a line, by its first lines, none of them blank."""
     first = lines[0].strip()
     if first.startswith(b"["):
         if _ACCESS_TIME.match(first):
@@ -63,6 +64,11 @@ def _json(lines: Sequence[bytes]) -> Guess | None:
             "JSON over several lines",
             "Write one object per line: jq -c . FILE | adledger import /dev/stdin ...",
         )
+    return None
+
+
+def _objects(lines: Sequence[bytes]) -> Guess | None:
+    first = lines[0].strip()
     if _is_object(first):
         names = ", ".join(list(orjson.loads(first))[:COLUMNS_SHOWN])
         return Guess(

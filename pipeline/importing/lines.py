@@ -63,7 +63,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 def _damaged(path: Path, error: Exception) -> UsageError:
     return UsageError(
         f"{path} is a damaged compressed file: {error}",
-        remedy="Fetch or compress it again, and import it again: lines that are in the log already bill nothing.",
+        remedy="Fetch or compress it again. After an import, import it again: lines that are in the log already bill nothing.",
     )
 
 
