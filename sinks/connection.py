@@ -4,7 +4,9 @@ The driver connects, and reconnects after a failed ping, only before it sends a 
 twice. `Client` makes that moment visible: a failure before it is `SinkUnavailable`, and nothing was sent.
 """
 
+import errno
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,11 +64,21 @@ class Client(clickhouse_driver.Client):  # type: ignore[misc]
             ) from None
         except (*NETWORK_ERRORS, driver_errors.UnexpectedPacketFromServerError) as e:
             why = first_line(e) or type(e).__name__
-            raise probed(self.address, self.address.port) or SinkUnavailable(
+            raise self._cause(why) or SinkUnavailable(
                 f"no connection to ClickHouse at {self.address}: {why}",
                 remedy="check that it is running and that the address is right: host, native port (9000, not 8123), "
                 "secure=0|1",
             ) from None
+
+    def _cause(self, why: str) -> SinkUnavailable | None:
+        """Return why connecting failed, as far as a probe can tell.
+
+        Where nothing listened, plain text is not at fault, and no TLS is tried: a server that has started since and does
+        not expect it would log each waiting worker's greeting as an error, and clickhouse-local would end.
+        """
+        if not self.address.secure and os.strerror(errno.ECONNREFUSED) in why:
+            return None
+        return probed(self.address, self.address.port)
 
     def blocks(self, query: str, settings: dict[str, Any] | None = None) -> Iterator[list[AnyArray]]:
         """Yield a query's result block by block, as lists of columns: arrays of their declared dtype (numbers).
