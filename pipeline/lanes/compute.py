@@ -66,6 +66,21 @@ class Computed:
         """Records that those rows stand for."""
         return int(self.dead_letters["records"].sum(dtype=np.uint64))
 
+    @property
+    def dead_by_reason(self) -> Mapping[Malformed, int]:
+        """Malformed records by reason; the sum is `malformed`."""
+        counts = np.zeros(len(Malformed), np.uint64)
+        np.add.at(counts, self.dead_letters["reason_code"], self.dead_letters["records"].astype(np.uint64))
+        return {reason: int(counts[reason]) for reason in Malformed if counts[reason]}
+
+    @property
+    def events_by_reason(self) -> Mapping[Reason, int]:
+        """Events that have each reason, whatever their class; most events have none."""
+        found: U64 = self.events["reasons"]
+        found = found[found != 0]
+        present = int(np.bitwise_or.reduce(found))
+        return {r: int(np.count_nonzero(found & np.uint64(1 << r))) for r in Reason if present >> r & 1}
+
 
 def compute(
     refs: RecordRefs,

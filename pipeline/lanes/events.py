@@ -11,6 +11,7 @@ from enum import StrEnum
 from adledger.pipeline.halts import HaltReason
 from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement, Remediable
 from adledger.schemas.classes import Reason
+from adledger.schemas.wire import Malformed
 from adledger.sinks.sink import LedgerEntry
 
 TRIES_LOGGED, TRIES_BETWEEN_LINES = 5, 12
@@ -58,6 +59,14 @@ class RulesNotEvaluated(Measurement):
     """Rule -> on how many events of one batch it could not be evaluated; rules without a count always were."""
 
     events: Mapping[Reason, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonsCounted(Measurement):
+    """What was found in one batch: malformed records by reason, and events by reason; what did not occur is absent."""
+
+    malformed: Mapping[Malformed, int]
+    reasons: Mapping[Reason, int]
 
 
 @dataclass(frozen=True, slots=True)

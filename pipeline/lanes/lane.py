@@ -15,6 +15,7 @@ from adledger.pipeline.lanes.events import (
     BatchInDoubt,
     ParentAwaited,
     Phase,
+    ReasonsCounted,
     RecordsFetched,
     RulesNotEvaluated,
     StageTimed,
@@ -242,6 +243,7 @@ class Lane:
             )  # fmt: skip
             self._ports.emit(StageTimed("compute", time.perf_counter() - began))
             self._ports.emit(RulesNotEvaluated(computed.not_evaluated))
+            self._ports.emit(ReasonsCounted(computed.dead_by_reason, computed.events_by_reason))
             return computed
 
         return await self._ports.run_cpu(timed)

@@ -15,7 +15,13 @@ from adledger.pipeline.lanes.owned_lane import NOTHING, OwnedLane, Remembered
 from adledger.pipeline.lanes.ports import Announce, LaneLimits, Ports, T, announce_to_nobody
 from adledger.pipeline.lanes.rate_limiter import RateLimiter
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
-from adledger.pipeline.lanes.worker_events import LanesAssigned, LanesRevoked, LedgerUnreadable, RejoinFailed
+from adledger.pipeline.lanes.worker_events import (
+    LanesAssigned,
+    LanesRevoked,
+    LedgerUnreadable,
+    LogJoined,
+    RejoinFailed,
+)
 from adledger.pipeline.log.source import Assignment, Source
 from adledger.pipeline.retry import Attempt
 from adledger.pipeline.rules.compiled import RuleEvaluator
@@ -94,6 +100,7 @@ class Worker:
         """
         await self._rules_in_force.begin()
         topology = await self._source.join(self)
+        self._emit(LogJoined(topology.partitions))
         self._ports = Ports(
             self._source,
             self._sink,

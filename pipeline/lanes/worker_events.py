@@ -6,7 +6,14 @@ adledger.pipeline.lanes.events has what happens in its lanes.
 import logging
 from dataclasses import dataclass
 
-from adledger.pipeline.lanes.emit import Event, LaneTrouble
+from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class LogJoined(Measurement):
+    """The group has admitted this worker: its log has this many lanes."""
+
+    lanes: int
 
 
 @dataclass(frozen=True, slots=True)

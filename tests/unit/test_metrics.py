@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from adledger.pipeline.control.metrics import METRICS, LaneMetrics
+from adledger.pipeline.control.metric_specs import METRICS
+from adledger.pipeline.control.metrics import LaneMetrics
 from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.lanes.events import (
     BatchDone,
@@ -16,14 +17,16 @@ from adledger.pipeline.lanes.events import (
     LaneReleased,
     Phase,
     PhaseChanged,
+    ReasonsCounted,
     RecordsFetched,
     RestartScheduled,
     RetryScheduled,
     RulesNotEvaluated,
     StageTimed,
 )
-from adledger.pipeline.lanes.worker_events import AlertRaised
+from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.wire import Malformed
 from adledger.sinks.sink import LedgerEntry
 from tests.support.rollups import MINUTE, message
 
@@ -55,7 +58,8 @@ def busy():
     for event in (
         PhaseChanged(3, Phase.RUNNING), StageTimed("compute", 0.01), InsertDone("events"),
         RecordsFetched(3, "ad.clicks", 1_000, 7), RulesNotEvaluated({Reason.UA_KNOWN_BOT: 7}), AlertRaised("breach"),
-        BatchDone(entry(), 97),
+        ReasonsCounted({Malformed.NOT_JSON: 3}, {Reason.UA_BLANK: 2, Reason.MISROUTED: 1, Reason.DUPLICATE_CONFLICT: 4}),
+        LogJoined(16), BatchDone(entry(), 97),
     ):  # fmt: skip
         metrics.emit(event)
     metrics.rollup_message("sent")
@@ -88,6 +92,7 @@ def test_names_are_prometheus_names(metric):
         "outcome",
         "partition",
         "phase",
+        "reason",
         "rule",
         "stage",
         "table",
@@ -95,6 +100,14 @@ def test_names_are_prometheus_names(metric):
         "version",
     }
     assert metric.help.endswith(".")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.name)
+def test_no_label_is_a_publisher_or_a_user(metric):
+    """Labels have few values: no publisher, site, campaign, advertiser, user or address is ever one."""
+    assert not re.search(
+        "publisher|site|campaign|creative|advertiser|placement|user|ip|url|key", " ".join(metric.labels)
+    )
 
 
 @pytest.mark.skipif(not OPERATIONS.exists(), reason="docs/operations.md is not there")
@@ -121,6 +134,29 @@ def test_events_are_counted_as_the_ledger_counts_them():
     assert found["adledger_batch_rows_sum", ()] == 115
     assert found["adledger_lane_clock_timestamp_seconds", (("lane", "3"),)] == MINUTE + 0.5
     assert found["adledger_dedupe_entries", (("lane", "3"),)] == 107
+
+
+def test_reasons_are_counted_by_name():
+    """Malformed records by reason, events by rule; what is no rule has a metric of its own. Every series begins at zero."""
+    metrics = LaneMetrics()
+    found = samples(metrics)
+    assert found["adledger_malformed_total", (("reason", "wrong_type"),)] == 0
+    assert found["adledger_rule_hits_total", (("rule", "USER_VELOCITY"),)] == 0
+    for _ in range(2):
+        metrics.emit(
+            ReasonsCounted(
+                {Malformed.NOT_JSON: 3, Malformed.UNDECODABLE_BATCH: 500},
+                {Reason.UA_BLANK: 2, Reason.MISROUTED: 1, Reason.DUPLICATE_CONFLICT: 4},
+            )
+        )
+    found = samples(metrics)
+    assert {k[0] for k in found if "reason" in dict(k[1])} == {"adledger_malformed_total"}
+    assert found["adledger_malformed_total", (("reason", "not_json"),)] == 6
+    assert found["adledger_malformed_total", (("reason", "undecodable_batch"),)] == 1_000
+    assert found["adledger_rule_hits_total", (("rule", "UA_BLANK"),)] == 4
+    assert ("adledger_rule_hits_total", (("rule", "MISROUTED"),)) not in found
+    assert found["adledger_misrouted_total", ()] == 2
+    assert found["adledger_duplicate_conflicts_total", ()] == 8
 
 
 def test_a_lane_is_in_one_phase():
