@@ -52,6 +52,7 @@ class LedgerApp(faust.App):  # type: ignore[misc] # faust has no types
                 f"source = {settings.source}: the Faust app works on Kafka",
                 remedy="name brokers: --source kafka://HOST:PORT, or `source` in adledger.toml",
             )
+        self.log_format = settings.log_format
         self._web_ports = ports_to_try(settings.web_port, chosen="web_port" in settings.model_fields_set)
         pages_id = f"{settings.kafka.get('client.id', CLIENT_ID)}-pages"
         self.cluster_options = client_options(settings.source.servers, settings.kafka) | {
@@ -104,7 +105,9 @@ class LedgerWorker(faust.Worker):  # type: ignore[misc]
 
         Raises UsageError, LogError, SinkError, LaneHalted.
         """
-        logs.set_up(str(self.loglevel or "INFO"), Path(self.logfile) if self.logfile else None)
+        logs.set_up(
+            str(self.loglevel or "INFO"), Path(self.logfile) if self.logfile else None, self.app.log_format
+        )
         with self.app.lanes.recorded():
             failed, summary = self._work()
         if failed:

@@ -60,9 +60,8 @@ class Settings(BaseSettings):
 
     # where
     source: Source = Field(
-        KafkaAddress(("localhost:9092",)),
-        description="The log: files:DIR, or kafka://HOST:PORT[,HOST:PORT...].",
-    )
+        KafkaAddress(("localhost:9092",)), description="The log: files:DIR, or kafka://HOST:PORT[,HOST:PORT...]."
+    )  # fmt: skip
     clickhouse: ClickHouse = Field(
         ServerAddress("localhost", 9000, 8123),
         description="ClickHouse: clickhouse://USER@HOST:PORT/?secure=1&http_port=8443&password_file=FILE (or "
@@ -75,8 +74,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     cluster: str | None = Field(
         None, pattern=NAME,
-        description="Name of the ClickHouse cluster: tables are then Replicated, made ON CLUSTER, and an insert "
-        "waits for a quorum. None is one server.",
+        description="ClickHouse's cluster: tables are Replicated, made ON CLUSTER; an insert waits for a quorum. None: one server.",
     )  # fmt: skip
     topics: Topics = Field(
         (TOPIC_IMPRESSIONS, TOPIC_CLICKS), min_length=1, max_length=2,
@@ -240,7 +238,7 @@ class Settings(BaseSettings):
         "long as the accounts. At least as long as the other two.",
     )  # fmt: skip
 
-    # pages
+    # pages and log lines
     web_host: str = Field(
         "127.0.0.1", min_length=1, max_length=253,
         description="The address that a Kafka worker's pages listen on. The default is this machine only; probes and "
@@ -251,10 +249,12 @@ class Settings(BaseSettings):
         description="The port of a Kafka worker's pages (/livez, /readyz, /metrics, /publishers/ID/live), logged at start. "
         "Where it is not set, a second worker on a machine takes the next free one; 0 lets the system choose.",
     )  # fmt: skip
+    log_format: Literal["logfmt", "json"] = Field(
+        "logfmt", description="How a Kafka worker writes log lines: ts=... level=... logger=... msg=..., or JSON with these keys."
+    )  # fmt: skip
     event_log: Path | None = Field(
-        None,
-        description="File to which a worker appends what happens in its lanes, a JSON object a line; one a worker.",
-    )
+        None, description="File to which a worker appends what happens in its lanes, a JSON object a line; one a worker."
+    )  # fmt: skip
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - pydantic-settings' hook

@@ -24,6 +24,14 @@ LogFile = Annotated[
     Path | None,
     typer.Option("--logfile", "-f", metavar="FILE", help="Kafka: log to this file, not to stderr."),
 ]
+LogFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format",
+        metavar="FORMAT",
+        help="Kafka: log lines as logfmt (default) or as json, with the same keys.",
+    ),
+]
 WebHost = Annotated[
     str | None,
     typer.Option("--web-host", metavar="ADDRESS", help="Kafka: the address that the pages listen on."),
@@ -56,6 +64,7 @@ def run(
     ] = False,
     loglevel: LogLevel = None,
     logfile: LogFile = None,
+    log_format: LogFormat = None,
     web_host: WebHost = None,
     web_port: WebPort = None,
     with_web: WithWeb = True,
@@ -79,13 +88,13 @@ def run(
         raise UsageError(
             "--json without --until-caught-up has nothing to report", remedy="use both, or neither"
         )
-    loaded = given.load(web_host=web_host, web_port=web_port)  # fmt: skip
+    loaded = given.load(web_host=web_host, web_port=web_port, log_format=log_format)
 
     faust = {
         "loglevel": loglevel, "logfile": logfile, "with_web": with_web, "blocking_timeout": blocking_timeout,
     }  # fmt: skip
     with completed(command_flags(loaded, given.config_file)):
-        summary = _run(loaded.settings, faust, until_caught_up=until_caught_up)
+        summary = _run(loaded.settings, faust, log_format=log_format, until_caught_up=until_caught_up)
     if summary is None:
         return
     out_json(summary.as_json()) if as_json else print_summary(summary)
@@ -93,14 +102,16 @@ def run(
         raise typer.Exit(1)
 
 
-def _run(settings: "Settings", faust: dict[str, Any], *, until_caught_up: bool) -> "LedgerSummary | None":
+def _run(
+    settings: "Settings", faust: dict[str, Any], *, log_format: str | None, until_caught_up: bool
+) -> "LedgerSummary | None":
     from adledger.pipeline.addresses import FilesAddress
 
     if not isinstance(settings.source, FilesAddress):
         from adledger.pipeline.app import run_app
 
         return run_app(settings, until_caught_up=until_caught_up, **faust)
-    given = [name for name, value in faust.items() if value not in {None, True}]
+    given = [name for name, value in {**faust, "log_format": log_format}.items() if value not in {None, True}]
     if given:
         raise UsageError(
             f"{', '.join(given).replace('with_web', 'without-web').replace('_', '-')}: options of a worker on Kafka",

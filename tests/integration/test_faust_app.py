@@ -146,7 +146,7 @@ def test_missing_topics_are_an_error_with_a_remedy(deployment: Deployment):
 
 def test_fausts_own_command_line_works(deployment: Deployment):
     """`faust -A adledger.pipeline.app` lists the agent, sends to the topic, and runs the same worker; it leaves no
-    folder.
+    folder. Its log lines are JSON where a setting says so.
     """
     folder = deployment.folder / "faust"
     folder.mkdir()
@@ -162,13 +162,20 @@ def test_fausts_own_command_line_works(deployment: Deployment):
         command.until(lambda: 'outcome="unreadable"} 1.0' in page(url, "metrics")[1])
         command.process.send_signal(signal.SIGTERM)
         assert command.wait() == 0, command.err
+        assert {tuple(json.loads(line)) for line in command.err.splitlines()} == {
+            ("ts", "level", "logger", "msg")
+        }
     assert sorted(path.name for path in folder.iterdir()) == ["stderr", "stdout"]
 
 
 def faust(folder: Path, deployment: Deployment, *arguments: str) -> AbstractContextManager[Command]:
     """Start Faust's own command in a folder, with the deployment's settings from its file and the environment."""
     root = str(Path(__file__).resolve().parents[2])
-    environment = {"ADLEDGER_CONFIG": str(deployment.folder / "adledger.toml"), "ADLEDGER_WEB_PORT": "0"}
+    environment = {
+        "ADLEDGER_CONFIG": str(deployment.folder / "adledger.toml"),
+        "ADLEDGER_WEB_PORT": "0",
+        "ADLEDGER_LOG_FORMAT": "json",
+    }
     return started(
         folder, "-A", "adledger.pipeline.app", *arguments, program=(sys.executable, "-m", "faust"),
         cwd=folder, env={**os.environ, **environment, "PYTHONPATH": root},

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adledger.pipeline.control.logs import OneLine
+from adledger.pipeline.control import logs
+from adledger.pipeline.control.logs import FORMATS, OneLine
 from adledger.pipeline.control.monitor import PublisherMonitor
 from adledger.pipeline.control.readiness import STALL_SECONDS, Readiness
 from adledger.pipeline.control.rollups_message import COLUMNS, encode, split
@@ -94,6 +95,45 @@ def test_a_record_is_one_line(message: str, argument: str):
     assert json.loads(found[1]) == f"{message}: {argument}".strip()
 
 
+@given(st.text(), st.sampled_from(["adledger.worker", "aiokafka.group", "x y"]), st.booleans())
+def test_a_record_is_one_json_object(message: str, logger: str, failed: bool):
+    """With log_format = json every line parses, has the keys of logfmt in their order, and the same values."""
+    try:
+        int("x" + message)
+    except ValueError:
+        trouble = sys.exc_info() if failed else None
+    record = logging.LogRecord(logger, logging.ERROR, "f", 1, "%s", (message,), trouble)
+    line = FORMATS["json"]().format(record)
+    assert line.isascii()
+    assert len(line.splitlines()) == 1
+    found = json.loads(line)
+    plain = FORMATS["logfmt"]().format(record)
+    assert list(found) == re.findall(r"(?:^| )(ts|level|logger|msg)=", plain.partition(' msg="')[0] + " msg=")
+    assert plain == f"ts={found['ts']} level=error logger={logger} msg={json.dumps(found['msg'])}"
+    assert found["msg"].startswith(message.strip())
+
+
+def test_every_line_of_a_file_is_json(tmp_path: Path):
+    """Whatever logs, at any level, with a traceback or breaks in its text: each line is an object with the same keys."""
+    file = tmp_path / "worker.log"
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        logs.set_up("DEBUG", file, "json")
+        logging.getLogger("adledger.worker").info("lanes taken: %s;\nnow owned", "1,2")
+        logging.getLogger("somebody.else").warning("caf\u00e9 \u2028 %s", '"')
+        try:
+            int("no\nnumber")
+        except ValueError:
+            logging.getLogger("adledger.app").exception("failed")
+        logging.root.handlers[0].close()
+    finally:
+        logging.root.handlers[:], logging.root.level = before
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert [line["level"] for line in lines] == ["info", "warning", "error"]
+    assert {tuple(line) for line in lines} == {("ts", "level", "logger", "msg")}
+    assert "Traceback (most recent call last):\n" in lines[-1]["msg"]
+
+
 @given(st.one_of(st.none(), st.binary(max_size=64)))
 def test_an_unreadable_message_is_counted(message: bytes | None):
     """The agent never raises: an unreadable message is counted, and the next one is processed."""
@@ -151,7 +191,14 @@ def test_the_app_is_for_kafka(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "option", [("--without-web",), ("--loglevel", "warn"), ("--logfile", "x"), ("--blocking-timeout", "3")]
+    "option",
+    [
+        ("--without-web",),
+        ("--loglevel", "warn"),
+        ("--logfile", "x"),
+        ("--log-format", "json"),
+        ("--blocking-timeout", "3"),
+    ],
 )
 def test_options_of_a_worker_on_kafka_are_refused_on_files(tmp_path: Path, option: tuple[str, ...]):
     """No option that is given is ignored."""
