@@ -30,6 +30,12 @@ test: $(READY)
 	@$(BIN)/pytest -m "not slow and not benchmark" --numprocesses $(PROCESSES) --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
+## test-python: the unit tests on another Python, in an environment of its own (PYTHON=python3.13)
+.PHONY: test-python
+test-python:
+	@$(MAKE) --no-print-directory test PROCESSES=0 ARGS="tests/unit $(ARGS)" \
+	  VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
 ## bench: measure the stages one by one (ARGS="-k decode")
 .PHONY: bench
 bench: $(READY)
@@ -149,7 +155,7 @@ lock: $(READY)
 ## clean: remove .venv, caches and build output (never your data)
 .PHONY: clean
 clean:
-	@rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-* build dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find adledger pipeline schemas sinks loadtest tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ## help: this list
