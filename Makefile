@@ -111,7 +111,9 @@ coverage: $(READY)
 ## coverage-report: the branch coverage of the last run that measured it (make test ARGS="--cov --cov-report=")
 .PHONY: coverage-report
 coverage-report: $(READY)
-	@$(BIN)/coverage report --sort=cover | awk 'NR <= 22 || /^TOTAL/'
+	@mkdir -p build
+	@$(BIN)/coverage report --sort=cover > build/coverage.txt || { cat build/coverage.txt >&2; exit 1; }
+	@awk 'NR <= 22 || /^TOTAL/' build/coverage.txt
 
 ## wheel: build the packages, check them, install the wheel in an environment of its own, run the demo from it
 .PHONY: wheel
