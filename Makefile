@@ -30,10 +30,11 @@ test: $(READY)
 	@$(BIN)/pytest -m "not slow and not benchmark" --numprocesses $(PROCESSES) --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
-## test-python: the unit tests on another Python, in an environment of its own (PYTHON=python3.13)
+## test-python: the unit tests on another Python, in an environment of its own (PYTHON=python3.13; TESTS=tests/unit/test_app.py)
 .PHONY: test-python
+TESTS ?= tests/unit
 test-python:
-	@$(MAKE) --no-print-directory test PROCESSES=0 ARGS="tests/unit $(ARGS)" \
+	@$(MAKE) --no-print-directory test PROCESSES=0 ARGS="$(TESTS) $(ARGS)" \
 	  VENV=.venv-$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 ## bench: measure the stages one by one (ARGS="-k decode")
