@@ -101,6 +101,11 @@ methodology: $(READY)
 	@$(BIN)/python -m adledger.pipeline.rules.methodology > docs/methodology.new
 	@mv docs/methodology.new docs/methodology.md
 
+## observability: regenerate Prometheus's alert rules, Grafana's dashboards and the alert table of docs/operations.md
+.PHONY: observability
+observability: $(READY)
+	@$(BIN)/python -m docs.observability
+
 ## coverage: branch coverage of the unit, property, contract and simulation tests: the total, and the 20 least covered modules
 # ARGS="--cov-report=html" writes htmlcov/ too. Integration tests are left out: they take long, and their workers are other processes.
 .PHONY: coverage

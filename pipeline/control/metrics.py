@@ -50,6 +50,7 @@ from adledger.pipeline.control.metric_specs import (
     MetricSpec,
 )
 from adledger.pipeline.control.monitor import PublisherMonitor
+from adledger.pipeline.errors import InsertRefused
 from adledger.pipeline.lanes.emit import Event
 from adledger.pipeline.lanes.events import (
     BatchDone,
@@ -69,7 +70,9 @@ from adledger.pipeline.lanes.events import (
 from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined
 from adledger.pipeline.rules.registry import RULES
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
+from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.schemas.wire import Malformed
+from adledger.sinks.rules import AlertKind
 
 STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_ROWS = (0, 1, 10, 100, 1_000, 4_096, 16_384, 65_536, 131_072, 262_144, 524_288, 1_048_576)
@@ -88,13 +91,7 @@ class LaneMetrics:
         ProcessCollector(registry=self.registry)
         self._gauge(BUILD).labels(__version__).set(1)
         self._events, self._batches = self._counter(EVENTS), self._counter(BATCHES)
-        for of_records in Class:
-            self._events.labels(CLASS_NAMES[of_records])
         self._malformed, self._hits = self._counter(MALFORMED), self._counter(RULE_HITS)
-        for reason in list(Malformed)[1:]:
-            self._malformed.labels(reason.name.lower())
-        for rule in RULES:
-            self._hits.labels(rule.name)
         self._misrouted, self._conflicts = self._counter(MISROUTED), self._counter(CONFLICTS)
         self._not_evaluated = self._counter(NOT_EVALUATED)
         self._alerts = self._counter(ALERTS)
@@ -107,6 +104,7 @@ class LaneMetrics:
         self._dedupe = self._gauge(DEDUPE)
         self._doubts, self._retries = self._counter(DOUBTS), self._counter(RETRIES)
         self._rollup_messages = self._counter(ROLLUP_MESSAGES)
+        self._begin_at_zero()
         self._phases: dict[int, Phase] = {}
         self._in_doubt: dict[int, int] = {}  # lane -> its last batch in doubt
         self._topics: set[str] = set()
@@ -126,6 +124,20 @@ class LaneMetrics:
             LogJoined: lambda e: self._lanes.set(e.lanes),
             LaneReleased: lambda e: self._forget(e.lane),
         }
+
+    def _begin_at_zero(self) -> None:
+        """Show the series that alerts watch before they count: Prometheus sees no increase in a series that begins at 1."""
+        for of_records in Class:
+            self._events.labels(CLASS_NAMES[of_records])
+        for reason in list(Malformed)[1:]:
+            self._malformed.labels(reason.name.lower())
+        for rule in RULES:
+            self._hits.labels(rule.name)
+            self._not_evaluated.labels(rule.name)
+        for kind in (AlertKind.BREACH, AlertKind.REFUSED):
+            self._alerts.labels(kind.value)
+        for table in PROTOCOL_TABLES:
+            self._inserts.labels(table, InsertRefused.__name__)
 
     def render(self) -> bytes:
         """Return the page that Prometheus scrapes, of `content_type`."""
