@@ -69,7 +69,10 @@ class MemorySink:
             return
         task = asyncio.create_task(self._serve(table, block, stamp))
         task.add_done_callback(lambda done: done.exception())  # reported to the client, unless that has gone
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        finally:
+            del task  # it has the error, whose traceback refers to this frame: a cycle, with the rows
         await self.faults.reply(table, stamp)
 
     async def _serve(self, table: str, block: Block, stamp: Stamp) -> None:

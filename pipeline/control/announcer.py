@@ -71,8 +71,8 @@ class Announcer:
                 await asyncio.gather(*sent)
         except KAFKA_ERRORS as error:
             self._count("failed")
-            for future in sent:
-                future.cancel()
+            while sent:
+                sent.pop().cancel()  # none stays: its error's traceback refers to this frame, a cycle with the batch
             if producer is not None:
                 self._replace(producer)
             raise await self._failure(batch, error, connected=producer is not None) from error

@@ -211,6 +211,7 @@ class Delivery:
         finally:
             sending.cancel()
             stopped.cancel()
+            del sending  # it has the error, whose traceback refers to this frame: a cycle, with the rollup
 
     async def derive(
         self, intent: Intent, events: Columns, dead: Columns, definition: int = CURRENT

@@ -82,7 +82,7 @@ class Settlement:
         """
         found, retry = intent, replace(self._ports.limits.retry, sleep=self._delivery.pause)
         last = 0 if quiet else await self._last_send_by(intent)
-        away: SinkError | CommitRefused | None = None
+        away = ""  # and not the error itself: its traceback refers to this frame, and to the batch
         for attempt in retry.attempts():
             self._phase.enter(Phase.IN_DOUBT, f"batch {intent.batch_no}")
             try:
@@ -100,7 +100,7 @@ class Settlement:
                     last = intent.send_by  # the later of the two: inserts from now on may arrive until then
                 settled = await self._finish(intent, records, there, computed)
             except (SinkError, CommitRefused) as error:
-                away = error
+                away = str(error)
                 if not attempt.is_last:
                     self._delivery.note_retry(error, attempt, intent.batch_no)
                     await retry.pause(attempt)
