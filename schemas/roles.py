@@ -13,10 +13,10 @@ WRITER, BILLING, FRAUD, OPERATOR, PUBLISHER = (
 )  # fmt: skip
 
 ROLES: Mapping[str, str] = {
-    WRITER: "workers, and the retention job: writes batches and reads its own state back; creates no table",
-    BILLING: "invoices: rollups and the ledger; no users, addresses or raw events",
+    WRITER: "workers, closings, and the retention job: writes batches and finals, changes no final; creates no table",
+    BILLING: "invoices: final sums, adjustments, rollups and the ledger; no users, addresses or raw events",
     FRAUD: "investigations: reads everything, dead letters' bytes too; writes nothing",
-    OPERATOR: "lane overrides, rule sets and publishers: sees counts, positions, reasons of dead letters and digests, no raw events",
+    OPERATOR: "lane and period overrides, rule sets and publishers: sees counts, positions, reasons of dead letters and digests, no raw events",
     PUBLISHER: "one publisher's statement, by a row policy on its id; no rules and no reasons",
 }
 """Role -> what it is for."""
@@ -50,6 +50,11 @@ ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "judges": {WRITER: _WRITTEN, FRAUD: _READ, OPERATOR: _READ},
     "alerts": {WRITER: _WRITTEN, FRAUD: _READ, OPERATOR: _WRITTEN},
     "period_settings": {WRITER: _READ, **_ALL_READERS},
+    "closings": {WRITER: _WRITTEN, **_ALL_READERS},
+    "publisher_periods": {WRITER: _WRITTEN, **_ALL_READERS},
+    "adjustments": {WRITER: _WRITTEN, **_ALL_READERS},
+    "period_books": {WRITER: _WRITTEN, **_ALL_READERS},
+    "period_overrides": {WRITER: _READ, BILLING: _READ, FRAUD: _READ, OPERATOR: _WRITTEN},
     "schema_migrations": {WRITER: _READ, FRAUD: _READ, OPERATOR: _READ, BILLING: _READ},
     "v_events": {FRAUD: _READ},
     "v_events_of_ip": {FRAUD: _READ},
@@ -58,6 +63,9 @@ ACCESS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "v_reasons": {FRAUD: _READ},
     "v_duplicate_conflicts": {FRAUD: _READ},
     "v_statement": {BILLING: _READ, FRAUD: _READ, PUBLISHER: _READ},
+    "v_closings": {WRITER: _READ, **_ALL_READERS},
+    "v_publisher_periods": dict(_ALL_READERS),
+    "v_adjustments": dict(_ALL_READERS),
     "v_batch_digests": {WRITER: _READ, FRAUD: _READ, OPERATOR: _READ},
 }
 """Table or view -> role -> its privileges. With a cluster, `TABLE_all` is granted as TABLE is."""

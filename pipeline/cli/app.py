@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "adledger.pipeline.cli.status:status",
     "ledger": "adledger.pipeline.cli.ledger:ledger",
     "lane": "adledger.pipeline.cli.lane:lane",
+    "periods": "adledger.pipeline.cli.periods:periods",
     "retention": "adledger.pipeline.cli.retention:retention",
     "dead-letters": "adledger.pipeline.cli.dead_letters:dead_letters",
     "rules": "adledger.pipeline.cli.rules:rules",

@@ -32,8 +32,8 @@ def after_close_plain(event_time: int, clock: int, delays: CloseDelays) -> bool:
     return clock > delays.closes_at(event_time)
 
 
-def misplaced_sql(delays: CloseDelays) -> str:
-    """Return a condition of ClickHouse for rows of `events` whose flag is not what the rule gives."""
+def past_close_sql(delays: CloseDelays) -> str:
+    """Return a condition of ClickHouse for rows of `events` that came after their period closed, by the rule, not the flag."""
     begin = f"intDiv(toUnixTimestamp64Milli(event_time), {PERIOD_MS}) * {PERIOD_MS}"
     later = (f"{begin} >= {step.from_ms}, {step.delay_ms}" for step in reversed(delays.steps[1:]))
     delay = (
@@ -41,5 +41,9 @@ def misplaced_sql(delays: CloseDelays) -> str:
         if delays.steps[1:]
         else f"{delays.steps[0].delay_ms}"
     )
-    past = f"toUnixTimestamp64Milli(lane_clock) > {begin} + {PERIOD_MS} + {delay}"
-    return f"bitTest(flags, {Flag.AFTER_CLOSE:d}) != ({past})"
+    return f"(toUnixTimestamp64Milli(lane_clock) > {begin} + {PERIOD_MS} + {delay})"
+
+
+def misplaced_sql(delays: CloseDelays) -> str:
+    """Return a condition of ClickHouse for rows of `events` whose flag is not what the rule gives."""
+    return f"bitTest(flags, {Flag.AFTER_CLOSE:d}) != {past_close_sql(delays)}"
