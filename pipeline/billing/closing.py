@@ -52,9 +52,12 @@ class LedgerView:
 
     @classmethod
     def to_close(
-        cls, client: QueryClient, tables: TableNames, release: str, sleep: Sleep = time.sleep
+        cls, client: QueryClient, tables: TableNames, release: str, sleep: Sleep | None = time.sleep
     ) -> "LedgerView":
-        """Return the view for closing; it takes some seconds, and opens the books where they are not open."""
+        """Return the view for closing; it takes some seconds, and opens the books where they are not open.
+
+        `sleep` None: without waiting, where no override can be under way.
+        """
         delays = close_delays(client, tables.database)
         if opened_books(client, tables, server_seconds(client)) is None:
             proposal = propose(client, tables, delays)

@@ -267,9 +267,10 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
         "period_settings",
     )  # by commands, beside the record of migrations
     by_evaluators = ("judges", "alerts")  # by workers, outside the protocol
+    by_closings = ("closings", "publisher_periods", "adjustments", "period_overrides", "period_books")
     assert (
         made.count("= Replicated")
-        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(by_operators) + len(by_evaluators) + 1
+        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(by_operators) + len(by_evaluators) + len(by_closings) + 1
     )
 
 

@@ -50,11 +50,18 @@ def insert_of(table: str) -> str:
     return f"INSERT INTO adledger.{table} SELECT * FROM adledger.{table} LIMIT 0"
 
 
+FINALS = ("closings", "publisher_periods", "adjustments")
+"""What closing writes, and nobody changes."""
+
 MAY = {
-    WRITER: ("SELECT count() FROM adledger.events", "SELECT name FROM system.tables WHERE database = 'adledger'"),
+    WRITER: (
+        *(f"INSERT INTO adledger.{t} (run_id) SELECT generateUUIDv4() WHERE 0" for t in FINALS),
+        "SELECT count() FROM adledger.events", "SELECT name FROM system.tables WHERE database = 'adledger'",
+    ),
     BILLING: (
         "SELECT sum(money) FROM adledger.v_rollup_minute", "SELECT count() FROM adledger.v_ledger",
-        "SELECT sum(money) FROM adledger.v_statement",
+        "SELECT sum(money) FROM adledger.v_statement", "SELECT sum(money) FROM adledger.v_publisher_periods",
+        "SELECT sum(money) FROM adledger.v_adjustments", "SELECT count() FROM adledger.v_closings",
     ),
     FRAUD: (
         "SELECT user_agent, ip FROM adledger.v_events LIMIT 1", "SELECT value FROM adledger.dead_letters LIMIT 1",
@@ -66,6 +73,7 @@ MAY = {
         "SELECT offset, reason_code, records FROM adledger.dead_letters LIMIT 1",
         "INSERT INTO adledger.lane_orders (lane, batch_no, kind) SELECT 1, 1, 'adopt' WHERE 0",
         "INSERT INTO adledger.rules (version, text) SELECT 1, '' WHERE 0",
+        "INSERT INTO adledger.period_overrides (lane, reason) SELECT 1, '' WHERE 0",
     ),
     PUBLISHER: ("SELECT class, sum(events), sum(money) FROM adledger.v_statement GROUP BY class",),
 }  # fmt: skip
@@ -73,6 +81,9 @@ MAY_NOT = {
     WRITER: (
         "CREATE TABLE adledger.x (a UInt8) ENGINE = Memory", "DROP TABLE adledger.events", "TRUNCATE TABLE adledger.ledger",
         "ALTER TABLE adledger.ledger DELETE WHERE 1", "INSERT INTO adledger.rules (version) SELECT 1 WHERE 0",
+        "INSERT INTO adledger.period_overrides (lane) SELECT 1 WHERE 0",
+        *(f"ALTER TABLE adledger.{t} DELETE WHERE 1" for t in FINALS), *(f"TRUNCATE TABLE adledger.{t}" for t in FINALS),
+        *(f"ALTER TABLE adledger.{t} UPDATE run_id = generateUUIDv4() WHERE 1" for t in FINALS),
         "ALTER TABLE adledger.events DROP CONSTRAINT in_time", "SELECT * FROM file('/etc/passwd', 'LineAsString')",
     ),
     BILLING: (

@@ -119,7 +119,7 @@ class Closer:
 
 @st.composite
 def closings(draw) -> tuple[list[PlainBatch], Closer]:
-    """A ledger that was closed while it grew, now and then without a lane."""
+    """A ledger that was closed while it grew, sometimes without a lane."""
     ledger = draw(ledgers())
     closer = Closer(draw(delays))
     for end in range(1, len(ledger) + 1):
