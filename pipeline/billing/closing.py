@@ -176,6 +176,7 @@ def _agreed(
     """Return the summary of sums that both roads give. Raises RoadsDiffer naming publishers and batches."""
     if of is None:
         return NOTHING
+    _check_complete(client, source, plan, spans, of)
     roads = [query(road, source, plan.period, spans, of) for road in Road]
     stream, events = (_summary(client, road, columns) for road in roads)
     if stream == events:
@@ -192,6 +193,20 @@ def _agreed(
         + ", ".join(f"lane {lane} batch {batch_no}" for lane, batch_no in sorted({b[:2] for b in batches})),
         remedy="adledger ledger check --lane N --from-batch N --to-batch N shows which table was altered",
     )
+
+
+def _check_complete(
+    client: QueryClient, source: SumSource, plan: PeriodPlan, spans: Sequence[BatchSpan], of: Covered
+) -> None:
+    """Raise SinkError unless both tables have as many events of the batches as the ledger: both may have lost the same."""
+    for road in Road:
+        found = int(client.execute(sums.stored_events(road, source, spans, of))[0][0])
+        if found != of.events:
+            raise SinkError(
+                f"the period {iso(plan.period.start)} is not closed: {road} has {found} events of its batches, the ledger "
+                f"{of.events}; retention dropped days that it needs, or rows were removed",
+                remedy="adledger ledger check names the batches; raise retention_events_days before the next days are dropped",
+            )
 
 
 def _summary(client: QueryClient, query: str, columns: Sequence[str]) -> StoredSums:

@@ -26,10 +26,11 @@ class LaneEnd:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What the ledger has of some batches: watermarks (ms) of the first and last, and evaluator versions."""
+    """What the ledger has of some batches: watermarks (ms) of the first and last, events, and evaluator versions."""
 
     clock_min: int
     clock_max: int
+    events: int
     judge_versions: Sequence[int]
 
 
@@ -88,9 +89,9 @@ def covered(client: QueryClient, tables: TableNames, spans: Sequence[BatchSpan])
     """
     if not spans:
         return None
-    rows, distinct, first, last, versions = client.execute(
+    rows, distinct, first, last, events, versions = client.execute(
         "SELECT count(), uniqExact(lane, batch_no), toUnixTimestamp64Milli(min(clock_after)), "
-        "toUnixTimestamp64Milli(max(clock_after)), "
+        "toUnixTimestamp64Milli(max(clock_after)), sum(records_received - malformed), "
         "arraySort(groupUniqArrayIf(judge_version, records_received > malformed)) "
         f"FROM {tables('ledger')} WHERE {in_spans(spans)}"
     )[0]
@@ -101,7 +102,7 @@ def covered(client: QueryClient, tables: TableNames, spans: Sequence[BatchSpan])
             + ", ".join(f"lane {s.lane} batches {s.first} to {s.last}" for s in spans[:3]),
             remedy="adledger ledger check --ledger-only names the batches; nothing was closed",
         )
-    return Covered(int(first), int(last), tuple(map(int, versions)))
+    return Covered(int(first), int(last), int(events), tuple(map(int, versions)))
 
 
 def range_ends(

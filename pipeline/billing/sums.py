@@ -97,6 +97,11 @@ def late_sums(
     )
 
 
+def stored_events(road: Road, source: SumSource, spans: Sequence[BatchSpan], of: Covered) -> str:
+    """Return the query for the number of events that a table has of some batches: as many as the ledger says, or some are gone."""
+    return f"SELECT sum(n) FROM ({_rows(road, source, spans, of)})"
+
+
 def differences(first: str, second: str, columns: Sequence[str], rows_max: int) -> str:
     """Return the query for the rows in which two queries of sums disagree: keys, then both roads' records and nanos."""
     keys = ", ".join(columns[:-2])

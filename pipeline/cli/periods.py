@@ -22,6 +22,23 @@ periods = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mo
 TIME_FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%MZ"]
 EVERY_LANE = "all"
 
+Through = Annotated[
+    datetime | None,
+    typer.Option(formats=TIME_FORMATS, metavar="TIME", help="The last period to close, by its start (UTC)."),
+]
+WithoutLane = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without-lane",
+        metavar="N",
+        help="Leave out a lane that holds periods open, up to --through; `all`: each that does. Repeatable.",
+    ),
+]
+Reason = Annotated[
+    str,
+    typer.Option("--reason", metavar="TEXT", help="With --without-lane: why; stored with the override."),
+]
+
 
 @periods.callback()
 def root() -> None:
@@ -66,24 +83,9 @@ def status(given: options.Deployment, *, as_json: options.Json = False) -> None:
 def close(
     given: options.Deployment,
     *,
-    through: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=TIME_FORMATS, metavar="TIME", help="The last period to close, by its start (UTC)."
-        ),
-    ] = None,
-    without_lane: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--without-lane",
-            metavar="N",
-            help="Leave out a lane that holds periods open, up to --through; `all`: each that does. Repeatable.",
-        ),
-    ] = None,
-    reason: Annotated[
-        str,
-        typer.Option("--reason", metavar="TEXT", help="With --without-lane: why; stored with the override."),
-    ] = "",
+    through: Through = None,
+    without_lane: WithoutLane = None,
+    reason: Reason = "",
     author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
