@@ -141,7 +141,8 @@ def _attempt(
 ) -> ClosingAttempt:
     """Derive and write an attempt's rows."""
     plan, period = due.plan, due.plan.period
-    final, late = sums.final_spans(plan), sums.late_spans(plan)
+    # With the books' first period nothing earlier is in them: batches of years, perhaps dropped by now, are not read.
+    final, late = sums.final_spans(plan), [] if period.start == due.books_begin else sums.late_spans(plan)
     source = SumSource(view.tables, view.delays, due.books_begin)
     of_final = marks.covered(client, view.tables, final)
     of_late = marks.covered(client, view.tables, late)
