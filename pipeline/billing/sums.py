@@ -88,7 +88,7 @@ def late_sums(
     return (
         "SELECT cause, publisher_id, period AS charge_period_start, event_type_code, class_code, currency_code, "
         "sum(n) AS records, sum(nanos) AS money_nanos "
-        f"FROM (SELECT *, if(late, 'late_event', 'lane_left_out') AS cause FROM ({_rows(road, source, spans, of)}) AS r "
+        f"FROM (SELECT *, if(late, 'after_close', 'lane_left_out') AS cause FROM ({_rows(road, source, spans, of)}) AS r "
         f"LEFT JOIN (SELECT charge_period_start, lanes, included_batch FROM {source.tables.database}.v_closings) AS c "
         "ON r.period = c.charge_period_start "
         f"WHERE period >= toDateTime({source.books_begin // 1000}, 'UTC') "

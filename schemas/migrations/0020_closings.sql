@@ -72,7 +72,7 @@ SETTINGS
 CREATE TABLE IF NOT EXISTS {database}.adjustments {on_cluster}
 (
     adjustment_id String COMMENT '32 hexadecimal digits',
-    cause LowCardinality(String) COMMENT 'late_event: read after the period''s close; lane_left_out: in time, of a lane that an operator left out',
+    cause LowCardinality(String) COMMENT 'after_close: read after the period''s close; lane_left_out: in time, of a lane that an operator left out',
     billing_account_type Enum8('publisher' = 1, 'campaign' = 2),
     billing_account_id UInt32 COMMENT 'publisher_id or campaign_id',
     charge_period_start DateTime('UTC') COMMENT 'the period that is corrected',
