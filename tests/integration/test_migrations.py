@@ -270,7 +270,12 @@ def test_the_replicated_forms_are_sql(client: Client) -> None:
     by_closings = ("closings", "publisher_periods", "adjustments", "period_overrides", "period_books")
     assert (
         made.count("= Replicated")
-        == len(PROTOCOL_COLUMNS) + len(TEXT_COLUMNS) + len(by_operators) + len(by_evaluators) + len(by_closings) + 1
+        == len(PROTOCOL_COLUMNS)
+        + len(TEXT_COLUMNS)
+        + len(by_operators)
+        + len(by_evaluators)
+        + len(by_closings)
+        + 1
     )
 
 
