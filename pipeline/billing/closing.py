@@ -21,23 +21,15 @@ from adledger.pipeline.billing.closings import (
     write_closing,
 )
 from adledger.pipeline.billing.fence import Sleep, fenced_until
-from adledger.pipeline.billing.marks import Covered, LaneEnd
+from adledger.pipeline.billing.marks import LaneEnd
 from adledger.pipeline.billing.overrides import PeriodOverride, iso, of_period, overrides_until
 from adledger.pipeline.billing.plan import BillingPeriod, BooksSoFar, PeriodPlan, plan_period
+from adledger.pipeline.billing.roads import Summed, agreed, summary
 from adledger.pipeline.billing.sums import FINAL_COLUMNS, LATE_COLUMNS, Road, SumSource
 from adledger.pipeline.errors import SinkError
-from adledger.pipeline.ledger.queries import BatchSpan, QueryClient, TableNames, server_seconds
+from adledger.pipeline.ledger.queries import QueryClient, TableNames, server_seconds
 from adledger.schemas.periods import PERIOD_MS, CloseDelays
 from adledger.sinks.periods import close_delays
-
-DIFFERENCES_MAX = 20
-"""At most this many differing sums, and batches behind them, are named."""
-
-NOTHING = StoredSums(0, 0, 0, 0)
-
-
-class RoadsDiffer(SinkError):  # noqa: N818 - an outcome
-    """A period's sums by `rollup_minute` and by `events` are not the same; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ class LedgerView:
             if proposal is not None:
                 open_books(client, tables, proposal, release)
         ends = _ends(client, tables)  # before the fence
-        by = fenced_until(client, tables.database, sleep)
+        by = fenced_until(client, tables, sleep)
         return cls(
             tables, delays, ends, overrides_until(client, tables, by), opened_books(client, tables, by)
         )
@@ -146,14 +138,13 @@ def _attempt(
     source = SumSource(view.tables, view.delays, due.books_begin)
     of_final = marks.covered(client, view.tables, final)
     of_late = marks.covered(client, view.tables, late)
-    publishers = _agreed(client, source, plan, final, of_final, sums.final_sums, FINAL_COLUMNS)
-    adjustments = _agreed(client, source, plan, late, of_late, sums.late_sums, LATE_COLUMNS)
-    if of_final is not None and publishers.rows:
-        query = sums.final_sums(Road.STREAM, source, period, final, of_final)
-        _write_publishers(client, view.tables, period, run_id, query)
-    if of_late is not None and adjustments.rows:
-        query = sums.late_sums(Road.STREAM, source, period, late, of_late)
-        _write_adjustments(client, view.tables, period, run_id, query)
+    finals = Summed(source, period, final, of_final, sums.final_sums, FINAL_COLUMNS)
+    lates = Summed(source, period, late, of_late, sums.late_sums, LATE_COLUMNS)
+    publishers, adjustments = agreed(client, finals), agreed(client, lates)
+    if publishers.rows:
+        _write_publishers(client, view.tables, period, run_id, finals.by(Road.STREAM))
+    if adjustments.rows:
+        _write_adjustments(client, view.tables, period, run_id, lates.by(Road.STREAM))
     if stored_sums(client, view.tables, period.start, run_id) != (publishers, adjustments):
         raise SinkError(
             f"publisher_periods and adjustments don't hold what attempt {run_id} at the period {iso(period.start)} derived, "
@@ -167,53 +158,6 @@ def _attempt(
     )
 
 
-_Query = Callable[[Road, SumSource, BillingPeriod, Sequence[BatchSpan], Covered], str]
-
-
-def _agreed(
-    client: QueryClient, source: SumSource, plan: PeriodPlan, spans: Sequence[BatchSpan], of: Covered | None,
-    query: _Query, columns: Sequence[str],
-) -> StoredSums:  # fmt: skip
-    """Return the summary of sums that both roads give. Raises RoadsDiffer naming publishers and batches."""
-    if of is None:
-        return NOTHING
-    _check_complete(client, source, plan, spans, of)
-    roads = [query(road, source, plan.period, spans, of) for road in Road]
-    stream, events = (_summary(client, road, columns) for road in roads)
-    if stream == events:
-        return stream
-    keys = columns.index("publisher_id")
-    rows = client.execute(sums.differences(roads[0], roads[1], columns, DIFFERENCES_MAX))
-    publishers = sorted({int(row[keys]) for row in rows})
-    batches = client.execute(
-        sums.batch_differences(source, plan.period, spans, of, publishers, DIFFERENCES_MAX)
-    )
-    raise RoadsDiffer(
-        f"the period {iso(plan.period.start)} is not closed: rollup_minute and events differ in {len(rows)} sums"
-        f"{' or more' if len(rows) == DIFFERENCES_MAX else ''}, of publishers {', '.join(map(str, publishers))}; in "
-        + ", ".join(f"lane {lane} batch {batch_no}" for lane, batch_no in sorted({b[:2] for b in batches})),
-        remedy="adledger ledger check --lane N --from-batch N --to-batch N shows which table was altered",
-    )
-
-
-def _check_complete(
-    client: QueryClient, source: SumSource, plan: PeriodPlan, spans: Sequence[BatchSpan], of: Covered
-) -> None:
-    """Raise SinkError unless both tables have as many events of the batches as the ledger: both may have lost the same."""
-    for road in Road:
-        found = int(client.execute(sums.stored_events(road, source, spans, of))[0][0])
-        if found != of.events:
-            raise SinkError(
-                f"the period {iso(plan.period.start)} is not closed: {road} has {found} events of its batches, the ledger "
-                f"{of.events}; retention dropped days that it needs, or rows were removed",
-                remedy="adledger ledger check names the batches; raise retention_events_days before the next days are dropped",
-            )
-
-
-def _summary(client: QueryClient, query: str, columns: Sequence[str]) -> StoredSums:
-    return StoredSums(*map(int, client.execute(sums.summary(query, columns))[0]))
-
-
 def stored_sums(
     client: QueryClient, tables: TableNames, start: int, run_id: UUID
 ) -> tuple[StoredSums, StoredSums]:
@@ -224,7 +168,7 @@ def stored_sums(
         f"SELECT cause, billing_account_id AS publisher_id, {_KEY_AND_SUMS} FROM {tables.database}.adjustments "
         f"WHERE booked_period_start = {at} AND {run} AND billing_account_type = 'publisher'"
     )
-    return _summary(client, publishers, FINAL_COLUMNS), _summary(client, adjustments, LATE_COLUMNS)
+    return summary(client, publishers, FINAL_COLUMNS), summary(client, adjustments, LATE_COLUMNS)
 
 
 _KEY_AND_SUMS = "charge_period_start, event_type_code, class_code, currency_code, records, money_nanos"

@@ -4,10 +4,10 @@ So a closer that has read that clock waits FENCE_SECONDS, and until no such inse
 names an earlier time, and so does every other closer. The tables' constraints `in_time` and `soon` make the server refuse others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from adledger.pipeline.errors import SinkError
-from adledger.pipeline.ledger.queries import QueryClient, server_seconds
+from adledger.pipeline.ledger.queries import QueryClient, TableNames, server_seconds
 
 FENCE_SECONDS = 5
 """As in the constraints `soon` of period_overrides and period_books."""
@@ -20,7 +20,17 @@ POLL_SECONDS = 0.2
 Sleep = Callable[[float], None]
 
 
-def fenced_until(client: QueryClient, database: str, sleep: Sleep | None) -> int:
+def consistent(cluster: str | None) -> Mapping[str, object]:
+    """Return the settings of a closer's session: on a cluster its reads must see every row that was answered OK.
+
+    The fence compares times of the server's clock, so closers and overrides of a cluster must go through one server.
+    """
+    if cluster is None:
+        return {}
+    return {"insert_quorum": "auto", "insert_quorum_parallel": 0, "select_sequential_consistency": 1}
+
+
+def fenced_until(client: QueryClient, tables: TableNames, sleep: Sleep | None) -> int:
     """Return a second of the server's clock, now, once every row that names it or an earlier one is there.
 
     `sleep` None: without waiting, to look and not to close. Raises SinkError if an insert does not end.
@@ -30,8 +40,13 @@ def fenced_until(client: QueryClient, database: str, sleep: Sleep | None) -> int
         return now
     while server_seconds(client) <= now + FENCE_SECONDS:
         sleep(POLL_SECONDS)
-    running = f"startsWith(query_id, '{fenced_query_id(database, '')}')"
-    query = f"SELECT count() FROM system.processes WHERE {running}"  # noqa: S608 - a setting with a pattern
+    running = f"startsWith(query_id, '{fenced_query_id(tables.database, '')}')"
+    processes = (
+        "system.processes"
+        if tables.cluster is None
+        else f"clusterAllReplicas('{tables.cluster}', system.processes)"
+    )
+    query = f"SELECT count() FROM {processes} WHERE {running}"  # noqa: S608 - a setting with a pattern
     while client.execute(query)[0][0]:
         if server_seconds(client) > now + FENCE_SECONDS + RUNNING_SECONDS_MAX:
             raise SinkError(

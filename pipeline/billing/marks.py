@@ -26,12 +26,22 @@ class LaneEnd:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What the ledger has of some batches: watermarks (ms) of the first and last, events, and evaluator versions."""
+    """What the ledger has of some batches: watermarks, sums and evaluator versions.
 
+    `begin` (ms) is the lowest watermark that a batch began at: no event of them has a lower one. `clock_min` and `clock_max`
+    are the lowest and highest after a batch. `sums`: class and currency code -> records and nanos.
+    """
+
+    begin: int
     clock_min: int
     clock_max: int
-    events: int
+    sums: Mapping[tuple[int, int], tuple[int, int]]
     judge_versions: Sequence[int]
+
+    @property
+    def events(self) -> int:
+        """How many events they have."""
+        return sum(records for records, _ in self.sums.values())
 
 
 def lane_ends(
@@ -89,9 +99,9 @@ def covered(client: QueryClient, tables: TableNames, spans: Sequence[BatchSpan])
     """
     if not spans:
         return None
-    rows, distinct, first, last, events, versions = client.execute(
-        "SELECT count(), uniqExact(lane, batch_no), toUnixTimestamp64Milli(min(clock_after)), "
-        "toUnixTimestamp64Milli(max(clock_after)), sum(records_received - malformed), "
+    rows, distinct, begin, first, last, versions = client.execute(
+        "SELECT count(), uniqExact(lane, batch_no), toUnixTimestamp64Milli(min(clock_before)), "
+        "toUnixTimestamp64Milli(min(clock_after)), toUnixTimestamp64Milli(max(clock_after)), "
         "arraySort(groupUniqArrayIf(judge_version, records_received > malformed)) "
         f"FROM {tables('ledger')} WHERE {in_spans(spans)}"
     )[0]
@@ -102,7 +112,13 @@ def covered(client: QueryClient, tables: TableNames, spans: Sequence[BatchSpan])
             + ", ".join(f"lane {s.lane} batches {s.first} to {s.last}" for s in spans[:3]),
             remedy="adledger ledger check --ledger-only names the batches; nothing was closed",
         )
-    return Covered(int(first), int(last), int(events), tuple(map(int, versions)))
+    sums = client.execute(
+        "SELECT class_code, currency_code, sum(n), sum(toInt128(nanos)) "
+        f"FROM {tables('ledger')} ARRAY JOIN money.class_code AS class_code, money.currency_code AS currency_code, "
+        f"money.records AS n, money.money_nanos AS nanos WHERE {in_spans(spans)} GROUP BY class_code, currency_code"
+    )
+    by_class = {(int(code), int(currency)): (int(n), int(nanos)) for code, currency, n, nanos in sums}
+    return Covered(int(begin), int(first), int(last), by_class, tuple(map(int, versions)))
 
 
 def range_ends(

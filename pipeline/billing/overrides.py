@@ -37,17 +37,31 @@ class PeriodOverride:
 def leave_out(
     client: QueryClient, tables: TableNames, lane: int, first: BillingPeriod, last: BillingPeriod, reason: str, author: str
 ) -> PeriodOverride:  # fmt: skip
-    """Write an override. Raises AdledgerError if the lane is past the close; SinkError if the server was too slow."""
+    """Write an override. Raises SinkError if the server was too slow.
+
+    Raises AdledgerError if there is no such lane, if it is past the first period's close, or if the last period's close is not
+    past by the server's clock: what is written can't be taken back, and must not reach into the future.
+    """
     checked_at = server_seconds(client)
     ends = lane_ends(client, tables, 0, (lane,))
+    partitions = max((e.partitions for e in ends.values()), default=0)
+    if lane >= partitions and lane not in ends:
+        raise AdledgerError(
+            f"the log has no lane {lane}: the ledger knows {partitions}, from 0",
+            remedy="`adledger periods status` shows the lanes that hold periods open",
+        )
+    if checked_at * 1000 <= last.closes_at:
+        raise AdledgerError(
+            f"the period {iso(last.start)} has not reached its close, {iso(last.closes_at)}: it may still close with lane {lane}",
+            remedy="name an earlier one, and leave the lane out of later ones once they are due: an override can't be undone",
+        )
     end = ends.get(lane)
     if end is not None and end.clock > first.closes_at:
         raise AdledgerError(
             f"lane {lane} is past the close of the period {iso(first.start)}: it holds nothing open",
-            remedy="close without --without-lane",
+            remedy="`adledger periods status` shows the lanes that hold periods open",
         )
     batch_no = 0 if end is None else end.batch_no
-    partitions = max((e.partitions for e in ends.values()), default=0)
     name = f"{lane}/{first.start}/{last.start}/{batch_no}/{checked_at}/{author}/{reason}"
     override = PeriodOverride(
         hashlib.sha256(name.encode()).hexdigest()[:32], lane, first.start, last.start, batch_no, partitions, reason, author,

@@ -51,7 +51,7 @@ def periods_status(client: QueryClient, view: LedgerView) -> PeriodsStatus:
     begin = due.books_begin if due is not None else last.books_begin if last is not None else None
     if due is None:
         return PeriodsStatus(closed_end, begin, None, 0, (), 0, {})
-    until = _first_open(due.plan.period, max(end.clock for end in view.ends.values()), view)
+    until = _first_open(due.plan.period, max((end.clock for end in view.ends.values()), default=0), view)
     held = [WaitingLane(h.lane, h.clock, _written_at(client, view.tables, h.lane)) for h in due.plan.held_by]
     count = (until.start - due.plan.period.start) // (until.end - until.start)
     waiting = _waiting(client, view, due.plan.period, until) if count else {}
@@ -154,7 +154,7 @@ def _waiting(
         f"SELECT currency_code, sum(toInt128(money_nanos)) FROM {view.tables(sums.Road.STREAM)} "
         f"WHERE {marks.in_spans(spans)} AND class_code = {Class.BILLABLE:d} AND after_close = 0 "
         f"AND minute >= toDateTime({first.start // 1000}, 'UTC') AND minute < toDateTime({until.start // 1000}, 'UTC') "
-        f"AND clock_day >= toStartOfDay(toDateTime({first.first_clock // 1000}, 'UTC')) "
+        f"AND clock_day >= toDateTime({first.first_clock // sums.DAY_MS * sums.DAY_MS // 1000}, 'UTC') "
         "GROUP BY currency_code ORDER BY currency_code"
     )
     return {int(currency): int(nanos) for currency, nanos in rows}

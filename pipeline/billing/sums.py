@@ -14,7 +14,7 @@ from adledger.pipeline.billing.marks import Covered, in_spans
 from adledger.pipeline.billing.plan import BillingPeriod, PeriodPlan
 from adledger.pipeline.ledger.queries import BatchSpan, TableNames
 from adledger.pipeline.stages.periods import past_close_sql
-from adledger.schemas.periods import CloseDelays
+from adledger.schemas.periods import PERIOD_MS, CloseDelays
 
 DAY_MS = 86_400_000
 
@@ -71,7 +71,7 @@ def final_sums(
     return (
         f"SELECT publisher_id, event_type_code, class_code, currency_code, sum(n) AS records, sum(nanos) AS money_nanos "
         f"FROM ({_rows(road, source, spans, of)}) "
-        f"WHERE NOT late AND period = toDateTime({period.start // 1000}, 'UTC') "
+        f"WHERE NOT late AND period = {_time(period.start)} "
         "GROUP BY publisher_id, event_type_code, class_code, currency_code"
     )
 
@@ -89,17 +89,17 @@ def late_sums(
         "SELECT cause, publisher_id, period AS charge_period_start, event_type_code, class_code, currency_code, "
         "sum(n) AS records, sum(nanos) AS money_nanos "
         f"FROM (SELECT *, if(late, 'after_close', 'lane_left_out') AS cause FROM ({_rows(road, source, spans, of)}) AS r "
-        f"LEFT JOIN (SELECT charge_period_start, lanes, included_batch FROM {source.tables.database}.v_closings) AS c "
+        f"LEFT JOIN ({_closings(source, period, of)}) AS c "
         "ON r.period = c.charge_period_start "
-        f"WHERE period >= toDateTime({source.books_begin // 1000}, 'UTC') "
-        f"AND period < toDateTime({period.start // 1000}, 'UTC') "
+        f"WHERE period >= {_time(source.books_begin)} AND period < {_time(period.start)} "
         f"AND (late OR batch_no > included_batch[indexOf(lanes, lane)])) GROUP BY {columns}"
     )
 
 
-def stored_events(road: Road, source: SumSource, spans: Sequence[BatchSpan], of: Covered) -> str:
-    """Return the query for the number of events that a table has of some batches: as many as the ledger says, or some are gone."""
-    return f"SELECT sum(n) FROM ({_rows(road, source, spans, of)})"
+def by_class(road: Road, source: SumSource, spans: Sequence[BatchSpan], of: Covered) -> str:
+    """Return the query for class, currency, records and nanos that a table has of some batches: what the ledger says of them."""
+    key = "class_code, currency_code"
+    return f"SELECT {key}, sum(n), sum(nanos) FROM ({_rows(road, source, spans, of)}) GROUP BY {key}"
 
 
 def differences(first: str, second: str, columns: Sequence[str], rows_max: int) -> str:
@@ -125,7 +125,7 @@ def batch_differences(
 
     Of some publishers, and of events up to the period's end.
     """
-    some = f"publisher_id IN ({', '.join(map(str, publishers))}) AND period <= toDateTime({period.start // 1000}, 'UTC')"
+    some = f"publisher_id IN ({', '.join(map(str, publishers))}) AND period <= {_time(period.start)}"
     key = "lane, batch_no, publisher_id, period, event_type_code, class_code, currency_code, late"
 
     def road(which: Road) -> str:
@@ -160,19 +160,35 @@ def adjustment_id(booked: BillingPeriod) -> str:
 
 def _rows(road: Road, source: SumSource, spans: Sequence[BatchSpan], of: Covered) -> str:
     """Return the query for lane, batch_no, the key, period, late, n, nanos of some batches' rows."""
-    days = of.clock_min // DAY_MS * DAY_MS, of.clock_max // DAY_MS * DAY_MS
     keys = "lane, batch_no, publisher_id, event_type_code, class_code, currency_code"
     table = source.tables(road)
+    first_day = (
+        of.clock_min // DAY_MS * DAY_MS
+    )  # a batch is cut at midnight: its events are of its watermark's day
     if road is Road.STREAM:
         return (
             f"SELECT {keys}, toStartOfFifteenMinutes(minute) AS period, after_close = 1 AS late, records AS n, "
             f"toInt128(money_nanos) AS nanos FROM {table} WHERE {in_spans(spans)} "
-            f"AND clock_day >= toDateTime({days[0] // 1000}, 'UTC') AND clock_day <= toDateTime({days[1] // 1000}, 'UTC')"
+            f"AND clock_day >= {_time(first_day)} AND clock_day <= {_time(of.clock_max)}"
         )
     return (
         f"SELECT {keys}, toStartOfFifteenMinutes(toDateTime(event_time, 'UTC')) AS period, "
         f"{past_close_sql(source.delays)} AS late, 1 AS n, toInt128(money_nanos) AS nanos "
         f"FROM {table} WHERE {in_spans(spans)} "
-        f"AND lane_clock >= fromUnixTimestamp64Milli(toInt64({days[0]}), 'UTC') "
-        f"AND lane_clock < fromUnixTimestamp64Milli(toInt64({days[1] + DAY_MS}), 'UTC')"
+        f"AND lane_clock >= fromUnixTimestamp64Milli(toInt64({first_day}), 'UTC') "
+        f"AND lane_clock <= fromUnixTimestamp64Milli(toInt64({of.clock_max}), 'UTC')"
     )
+
+
+def _closings(source: SumSource, period: BillingPeriod, of: Covered) -> str:
+    """Return the query for the included batches of the closings that events in time of these batches may have missed."""
+    longest = max(step.delay_ms for step in source.delays.steps)
+    since = max(0, of.begin - longest - PERIOD_MS)
+    return (
+        f"SELECT charge_period_start, lanes, included_batch FROM {source.tables.database}.v_closings "
+        f"WHERE charge_period_start >= {_time(since)} AND charge_period_start < {_time(period.start)}"
+    )
+
+
+def _time(ms: int) -> str:
+    return f"toDateTime({ms // 1000}, 'UTC')"

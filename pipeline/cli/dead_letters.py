@@ -60,7 +60,7 @@ def list_(
 
     settings = given.settings
     code = None if reason is None else store.reason_code(reason)
-    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, settings.cluster)
     with connect.client(settings) as client:
         counts = store.counts(client, tables, partition)
         readable = store.may_read_bytes(client, tables)
@@ -141,7 +141,7 @@ def show(
             f"{topic} is not an event topic: the topics are {known}",
             remedy="name one of them, or set topics=...",
         )
-    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, settings.cluster)
     with connect.client(settings) as client:
         readable = store.may_read_bytes(client, tables)
         found = store.find(

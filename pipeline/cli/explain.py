@@ -65,7 +65,7 @@ def explain(
     settings = given.settings
     kind = None if event_type is None else EventType[event_type.name]
     with connect.client(settings) as client:
-        store = Store(client, TableNames(settings.database, on_cluster=settings.cluster is not None))
+        store = Store(client, TableNames(settings.database, settings.cluster))
         id_hash = _hash(event_id) if hashed else xxh64(event_id.encode())
         rows = store.find(id_hash, kind, publisher)
         if not rows:

@@ -72,7 +72,7 @@ def check(
 
     scope = Scope(tuple(lane or ()), from_batch, to_batch, _milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client:
-        tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
+        tables = TableNames(settings.database, settings.cluster)
         report = audit(client, tables, scope, recount=not ledger_only)
     _print_json(report) if as_json else _print_text(report)
     if report.problems:

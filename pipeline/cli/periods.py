@@ -1,6 +1,7 @@
 """`adledger periods`: close billing periods, and see how far they are closed and what a closing covered."""
 
 import getpass
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from adledger.pipeline.cli.output import err, out_json
 from adledger.pipeline.errors import AdledgerError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from adledger.pipeline.billing.closing import LedgerView, NextPeriod
     from adledger.pipeline.billing.plan import BillingPeriod
     from adledger.pipeline.ledger.queries import TableNames
@@ -25,18 +28,6 @@ EVERY_LANE = "all"
 Through = Annotated[
     datetime | None,
     typer.Option(formats=TIME_FORMATS, metavar="TIME", help="The last period to close, by its start (UTC)."),
-]
-WithoutLane = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--without-lane",
-        metavar="N",
-        help="Leave out a lane that holds periods open, up to --through; `all`: each that does. Repeatable.",
-    ),
-]
-Reason = Annotated[
-    str,
-    typer.Option("--reason", metavar="TEXT", help="With --without-lane: why; stored with the override."),
 ]
 
 
@@ -68,7 +59,7 @@ def status(given: options.Deployment, *, as_json: options.Json = False) -> None:
     from adledger.pipeline.billing.status import periods_status
     from adledger.pipeline.cli import periods_output as show
 
-    with connect.client(given.settings) as client:
+    with _client(given.settings) as client:
         found = periods_status(client, LedgerView.to_look(client, _tables(given.settings)))
     if as_json:
         out_json(show.status_json(found))
@@ -84,34 +75,26 @@ def close(
     given: options.Deployment,
     *,
     through: Through = None,
-    without_lane: WithoutLane = None,
-    reason: Reason = "",
-    author: options.Author = None,
     as_json: options.Json = False,
 ) -> None:
     """Close every period that may be closed, in order.
 
     Each period's sums are derived from rollup_minute and again from events; if they differ, nothing is written and the publishers and batches are named. Final sums never change. What comes later is booked as adjustments. Running it twice, or two at once, gives one result. Exit codes: 0 closed, or nothing to close; 1 a lane holds a period open, or sums differ.
 
-    With --without-lane the lane's events count up to its last batch in the ledger; what it reads later of these periods becomes adjustments. A log in a directory has no idle watermark: its last periods close only this way.
+    A lane that is halted or behind holds periods open: fix it, or let an operator leave it out (`adledger periods leave-out`).
 
     \b
     Examples:
       adledger periods close
       adledger periods close --through 2026-11-30T23:45 --json
-      adledger periods close --through 2026-11-30T12:15 --without-lane 3 --reason "broker lost, ticket 901"
     """
     from adledger import __version__
     from adledger.pipeline.billing.closing import LedgerView, NextPeriod, close_all
     from adledger.pipeline.cli import periods_output as show
 
     last = None if through is None else _period_start(through)
-    if without_lane:
-        _check_override(last, reason)
     closed, held = [], None
-    with connect.client(given.settings) as client:
-        if without_lane and last is not None:
-            _leave_out(client, given.settings, without_lane, last, (reason, author))
+    with _client(given.settings) as client:
         for done in close_all(
             client, LedgerView.to_close(client, _tables(given.settings), __version__), __version__, last
         ):
@@ -128,6 +111,60 @@ def close(
         show.print_held(closed, held)
     if stuck:
         raise typer.Exit(1)
+
+
+@periods.command("leave-out")
+@options.deployment("clickhouse", "database")
+def leave_out(
+    given: options.Deployment,
+    lanes: Annotated[
+        list[str],
+        typer.Argument(metavar="LANE...", help="Lanes that hold periods open; `all`: each that does."),
+    ],
+    *,
+    through: Annotated[
+        datetime,
+        typer.Option(
+            formats=TIME_FORMATS,
+            metavar="TIME",
+            help="The last period that they are left out of, by its start (UTC).",
+        ),
+    ],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stored with the override.")],
+    author: options.Author = None,
+) -> None:
+    """Leave lanes out of the periods that they hold open, so that these can close.
+
+    A lane's events count up to its last batch in the ledger; what it reads later of these periods becomes adjustments, once it is back. This can't be undone. It only writes the override, which takes the operator's role; the next closing counts it. A log in a directory has no idle watermark: its last periods close only this way.
+
+    \b
+    Examples:
+      adledger periods leave-out 3 --through 2026-11-30T12:15 --reason "broker lost, ticket 901"
+      adledger periods leave-out all --through 2026-11-30T23:45 --reason "the log ends here"
+    """
+    from adledger.pipeline.billing.closing import LedgerView, next_period
+    from adledger.pipeline.billing.overrides import iso, leave_out
+    from adledger.pipeline.billing.plan import BillingPeriod
+
+    last = _period_start(through)
+    if not reason.strip():
+        raise UsageError("--reason is empty", remedy="give a reason: it is stored with the override")
+    with _client(given.settings) as client:
+        view = LedgerView.to_look(client, _tables(given.settings))
+        due = next_period(client, view)
+        if due is None or due.plan.period.start > last:
+            err(f"no period up to {iso(last)} is open")
+            return
+        until = BillingPeriod.at(last, view.delays)
+        holding = [lane for lane in range(due.plan.partitions) if _holds(view, lane, until)]
+        for lane in holding if EVERY_LANE in lanes else map(_lane_number, lanes):
+            first = due.plan.period
+            while first.start < last and not _holds(view, lane, first):
+                first = BillingPeriod.at(first.end, view.delays)
+            written = leave_out(client, view.tables, lane, first, until, reason, author or getpass.getuser())
+            err(
+                f"lane {lane} is left out from {iso(first.start)} to {iso(last)}, after its batch {written.batch_no}"
+            )
 
 
 @periods.command("explain")
@@ -154,7 +191,7 @@ def explain(
 
     start = _period_start(period)
     settings = given.settings
-    with connect.client(settings) as client:
+    with _client(settings) as client:
         found = explain_period(client, _tables(settings), start)
     if found is None:
         raise AdledgerError(
@@ -169,45 +206,20 @@ def explain(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _client(settings: "Settings") -> "Iterator[Client]":
+    """Yield a connection whose reads see, on a cluster, every row that was written."""
+    from adledger.pipeline.billing.fence import consistent
+
+    with connect.client(settings) as client:
+        client.settings |= consistent(settings.cluster)
+        yield client
+
+
 def _tables(settings: "Settings") -> "TableNames":
     from adledger.pipeline.ledger.queries import TableNames
 
-    return TableNames(settings.database, on_cluster=settings.cluster is not None)
-
-
-def _check_override(last: int | None, reason: str) -> None:
-    if not reason.strip():
-        raise UsageError("--reason is missing", remedy="give a reason: it is stored with the override")
-    if last is None:
-        raise UsageError(
-            "--without-lane leaves a lane out of every period up to --through, which is missing",
-            remedy="name the last period that is closed without it: --through 2026-11-30T12:15",
-        )
-
-
-def _leave_out(
-    client: "Client", settings: "Settings", lanes: list[str], last: int, who: tuple[str, str | None]
-) -> None:
-    """Write an override for each lane, from the next period to the one that begins at `last` (ms)."""
-    from adledger.pipeline.billing.closing import LedgerView, next_period
-    from adledger.pipeline.billing.overrides import iso, leave_out
-    from adledger.pipeline.billing.plan import BillingPeriod
-
-    view = LedgerView.to_look(client, _tables(settings))
-    due = next_period(client, view)
-    if due is None or due.plan.period.start > last:
-        return
-    until = BillingPeriod.at(last, view.delays)
-    holding = [lane for lane in range(due.plan.partitions) if _holds(view, lane, until)]
-    named = holding if EVERY_LANE in lanes else [_lane_number(lane) for lane in lanes]
-    for lane in named:
-        first = due.plan.period
-        while first.start < last and not _holds(view, lane, first):
-            first = BillingPeriod.at(first.end, view.delays)
-        written = leave_out(client, view.tables, lane, first, until, who[0], who[1] or getpass.getuser())
-        err(
-            f"lane {lane} is left out from {iso(first.start)} to {iso(last)}, after its batch {written.batch_no}"
-        )
+    return TableNames(settings.database, settings.cluster)
 
 
 def _holds(view: "LedgerView", lane: int, period: "BillingPeriod") -> bool:

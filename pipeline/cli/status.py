@@ -34,7 +34,7 @@ def status(
     from adledger.pipeline.ledger.status import lane_statuses
 
     ends = _log_ends(settings)
-    tables = queries.TableNames(settings.database, on_cluster=settings.cluster is not None)
+    tables = queries.TableNames(settings.database, settings.cluster)
     with connect.client(settings) as client:
         lanes = lane_statuses(client, tables, ends)
         totals = queries.totals(client, tables)

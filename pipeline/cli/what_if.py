@@ -59,7 +59,7 @@ def what_if(
 
     span = SpanOfTime(_milliseconds(since), _milliseconds(until))
     with connect.client(settings) as client, connect.client(settings) as texts_client:
-        replay = Replay(client, texts_client, TableNames(settings.database, settings.cluster is not None))
+        replay = Replay(client, texts_client, TableNames(settings.database, settings.cluster))
         candidate = _candidate(settings, client, rules)
         evaluated_by, unknown = replay.evaluated_by(span)
         total = sum(events for _, _, events in replay.lanes(span))

@@ -35,11 +35,11 @@ class TableNames:
     """Names of the tables: on one server, or over all shards of a cluster."""
 
     database: str
-    on_cluster: bool = False
+    cluster: str | None = None
 
     def __call__(self, table: str) -> str:
         """Return a table's full name."""
-        return f"{self.database}.{table}{'_all' if self.on_cluster else ''}"
+        return f"{self.database}.{table}{'' if self.cluster is None else '_all'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def carry_out(client: QueryClient, settings: Settings, found: RetentionPlan) -> 
 
 async def planned(settings: Settings, address: ServerAddress, source: Source, lanes: int) -> RetentionPlan:
     """Return which partitions may be dropped now. `lanes` is the log's number of lanes. Raises LogError, SinkError."""
-    tables = TableNames(settings.database, on_cluster=settings.cluster is not None)
+    tables = TableNames(settings.database, settings.cluster)
 
     def read() -> tuple[dict[int, int], list[Partition]]:
         with connected(address) as client:

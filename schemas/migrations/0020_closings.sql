@@ -100,8 +100,8 @@ SETTINGS
     min_rows_to_fsync_after_merge = 1, min_compressed_bytes_to_fsync_after_merge = 1,
     min_free_disk_bytes_to_perform_insert = 268435456;
 
--- period_overrides: lanes that an operator leaves out of periods which they hold open, written by `adledger periods close
--- --without-lane`. The server refuses a row that arrives late, so that whoever waits that long has seen all that were checked
+-- period_overrides: lanes that an operator leaves out of periods which they hold open, written by `adledger periods
+-- leave-out`. The server refuses a row that arrives late, so that whoever waits that long has seen all that were checked
 -- before: docs/adr/0024-periods.md has the reasons. Of several for one lane and period the one that was checked first counts.
 CREATE TABLE IF NOT EXISTS {database}.period_overrides {on_cluster}
 (
@@ -120,6 +120,7 @@ CREATE TABLE IF NOT EXISTS {database}.period_overrides {on_cluster}
 
     CONSTRAINT in_time CHECK toUnixTimestamp(nowInBlock()) <= send_by,
     CONSTRAINT soon CHECK send_by <= checked_at + 5,
+    CONSTRAINT of_the_past CHECK toUnixTimestamp(last_period_start) + 900 < checked_at,
     CONSTRAINT whole_periods CHECK toUnixTimestamp(first_period_start) % 900 = 0 AND toUnixTimestamp(last_period_start) % 900 = 0
         AND first_period_start <= last_period_start
 )
@@ -148,10 +149,11 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- v_closings: the attempt that counts, of each closed period.
 CREATE OR REPLACE VIEW {database}.v_closings {on_cluster} AS
-SELECT *, charge_period_start + 900 AS charge_period_end, author
+SELECT *, charge_period_end, author
 FROM {database}.closings
-ORDER BY charge_period_start, closed_at, run_id
-LIMIT 1 BY charge_period_start;
+WHERE (charge_period_start, closed_at, run_id) IN (
+    SELECT charge_period_start, min(closed_at), argMin(run_id, (closed_at, run_id))
+    FROM {database}.closings GROUP BY charge_period_start);
 
 -- v_publisher_periods: final sums of closed periods. One currency a row: never add money of several.
 CREATE OR REPLACE VIEW {database}.v_publisher_periods {on_cluster} AS

@@ -56,8 +56,10 @@ def test_a_lane_behind_is_shown_and_left_out(client: Client, address: ServerAddr
     held = waiting["next_period"]["charge_period_start"].removesuffix(":00Z")
     assert "held open by 1 of 3 lanes" in run(address, database, "status").stdout
     reason = ("--reason", "a test", "--author", "mia")
-    left_out = run(address, database, "close", "--through", held, "--without-lane", "all", *reason)
+    left_out = run(address, database, "leave-out", "all", "--through", held, *reason)
     assert left_out.exit_code == 0, left_out.output
+    assert f"lane 1 is left out from {held}Z to {held}Z, after its batch" in left_out.stderr
+    assert run(address, database, "close", "--through", held).exit_code == 0
     explained = run(address, database, "explain", held, "--json")
     assert explained.exit_code == 0, explained.output
     lanes = json.loads(explained.stdout)["lanes"]
@@ -71,9 +73,10 @@ def test_what_can_not_be_is_refused_with_a_remedy(client: Client, address: Serve
     for arguments, error, said in (
         (("explain", "2031-01-01T00:00"), AdledgerError, "is not closed"),
         (("explain", "2026-01-01T00:07"), UsageError, "no period begins at"),
-        (("close", "--without-lane", "1", "--through", "2025-01-01T00:00"), UsageError, "--reason is missing"),
-        (("close", "--without-lane", "1", "--reason", "x"), UsageError, "--through, which is missing"),
-        (("close", "--without-lane", "x", "--reason", "x", "--through", "2031-01-01T00:00"), UsageError, "x is not a lane"),
+        (("leave-out", "1", "--through", "2025-01-01T23:45", "--reason", " "), UsageError, "--reason is empty"),
+        (("leave-out", "x", "--through", "2025-01-01T23:45", "--reason", "x"), UsageError, "x is not a lane"),
+        (("leave-out", "7", "--through", "2025-01-01T23:45", "--reason", "x"), AdledgerError, "the log has no lane 7"),
+        (("leave-out", "1", "--through", "2090-01-01T00:00", "--reason", "x"), AdledgerError, "has not reached its close"),
     ):  # fmt: skip
         ended = run(address, database, *arguments)
         assert isinstance(ended.exception, error), (arguments, ended.output)

@@ -152,7 +152,8 @@ def test_each_event_is_in_one_book(made):
                 continue
             late = after_close_plain(event.time, event.clock, closer.delays)
             of = closed_of(plans[start], row.lane) if start in plans else None
-            in_final = not late and of is not None and row.batch_no <= of.included
+            read = [s for s in plans[start].shares if s.closed.lane == row.lane] if start in plans else []
+            in_final = not late and any(s.final_from <= row.batch_no <= s.closed.included for s in read)
             booked = [
                 plan.period.start
                 for plan in closer.closed

@@ -18,10 +18,10 @@ from adledger.sinks.ledger import ledger_columns
 from adledger.sinks.sink import OffsetRange, Stamp
 
 MODEL = TrafficModel(
-    seed=14, events=12_000, partitions=3, duration_hours=2, publishers=60, campaigns=50, second_currency_share=0.3,
+    seed=14, start_ms=1_735_774_200_000, events=4_000, partitions=3, duration_hours=1, publishers=60, campaigns=50, second_currency_share=0.3,
     late_share=0.08, expired_share=0.01, duplicate_share=0.05, malformed_share=0.01,
 )  # fmt: skip
-"""Two hours with much that is late, in two currencies."""
+"""An hour around midnight with much that is late, in two currencies."""
 
 HOUR_MS = 3_600_000
 SEND_BY = 4_000_000_000
@@ -31,11 +31,11 @@ ADJUSTMENTS = "SELECT * EXCEPT run_id FROM {}.v_adjustments ORDER BY ALL"
 
 
 def fill(folder: Path, address: ServerAddress, database: str) -> None:
-    """Write MODEL's traffic into a log, and let a worker read it, in batches of a few hundred records."""
+    """Write MODEL's traffic into a log, and let a worker read it, in batches of a hundred records."""
     with open_log(folder / "log", MODEL.partitions) as writer:
         write_traffic(MODEL, writer, lambda _: None)
     settings = Settings(
-        source=FilesAddress(folder / "log"), clickhouse=address, database=database, batch_rows_max=200,
+        source=FilesAddress(folder / "log"), clickhouse=address, database=database, batch_rows_max=100,
     )  # fmt: skip
     assert run_worker(settings, until_caught_up=True, progress=lambda _: None) is not None
 
