@@ -139,12 +139,12 @@ def _attempt(
     of_final = marks.covered(client, view.tables, final)
     of_late = marks.covered(client, view.tables, late)
     finals = Summed(source, period, final, of_final, sums.final_sums, FINAL_COLUMNS)
-    lates = Summed(source, period, late, of_late, sums.late_sums, LATE_COLUMNS)
-    publishers, adjustments = agreed(client, finals), agreed(client, lates)
+    after_close = Summed(source, period, late, of_late, sums.late_sums, LATE_COLUMNS)
+    publishers, adjustments = agreed(client, finals), agreed(client, after_close)
     if publishers.rows:
         _write_publishers(client, view.tables, period, run_id, finals.by(Road.STREAM))
     if adjustments.rows:
-        _write_adjustments(client, view.tables, period, run_id, lates.by(Road.STREAM))
+        _write_adjustments(client, view.tables, period, run_id, after_close.by(Road.STREAM))
     if stored_sums(client, view.tables, period.start, run_id) != (publishers, adjustments):
         raise SinkError(
             f"publisher_periods and adjustments don't hold what attempt {run_id} at the period {iso(period.start)} derived, "
