@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,26 +10,14 @@ import pytest
 
 from adledger.pipeline.control.metric_specs import METRICS
 from adledger.pipeline.control.metrics import LaneMetrics
-from adledger.pipeline.errors import AdledgerError
 from docs.observability.alerts import ALERTS, RUNBOOK, AlertRule, rules_yaml
 from docs.observability.dashboards import DASHBOARDS
 from docs.observability.files import BEGIN, END, OPERATIONS, generated
-from tests.support.services import missing
+from tests.support.promtool import promtool
 
 LABELS = {metric.name: {*metric.labels, "job", "instance"} for metric in METRICS}
 TARGET = 'job="adledger", instance="w1:6066"'
 QUERIES = [(f"{d.uid}: {p.title}", query) for d in DASHBOARDS for p in d.panels for query, _ in p.queries]
-
-
-def promtool(folder: Path, *arguments: str) -> None:
-    """Run promtool, which must succeed; skip where it is missing, in CI fail."""
-    if shutil.which("promtool") is None:
-        missing(
-            "promtool",
-            AdledgerError("no promtool on the PATH", remedy="on Debian: apt-get install prometheus"),
-        )
-    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", generated(), ids=lambda path: path.name)
