@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneHalted, SinkError
+from adledger.pipeline.errors import CommitFenced, CommitRefused, LaneHalted, SinkError, SinkUnavailable
 from adledger.pipeline.halts import HaltReason, override_command
 from adledger.pipeline.lanes.compute import Computed, dead_letters, definition_of, stored_columns
 from adledger.pipeline.lanes.delivery import Delivery
@@ -154,8 +154,7 @@ class Settlement:
         """
         sink = self._ports.sink
         if there["ledger"]:
-            entry = await sink.ledger_end(self._lane)
-            assert entry is not None, "its row was counted"
+            entry = await self._own_entry(intent)
             return Settled(entry, await sink.stored_events(self._lane, intent.batch_no))
         if computed is not None:
             await self._delivery.insert("events", computed.events, intent.stamp)
@@ -179,6 +178,20 @@ class Settlement:
         await self._delivery.announce(entry, rollup)
         await self._delivery.insert("ledger", ledger_columns(entry), intent.stamp)
         return Settled(entry, stored if computed is None else None)
+
+    async def _own_entry(self, intent: Intent) -> LedgerEntry:
+        """Return the batch's ledger entry, which is the lane's last as long as this worker owns the lane.
+
+        A worker that was paused may find a later one: it would go on after that batch without its ids, and bill them twice.
+        """
+        entry = await self._ports.sink.ledger_end(self._lane)
+        if entry is None or entry.batch_no < intent.batch_no:
+            raise SinkUnavailable(
+                f"the ledger row of batch {intent.batch_no} was counted, and can't be read yet"
+            )
+        if entry.batch_no > intent.batch_no:
+            raise CommitFenced(f"the ledger has batch {entry.batch_no}, written by another worker")
+        return entry
 
     async def _find_rows(self, intent: Intent) -> Mapping[str, int]:
         """Return table -> rows of the batch, after clearing what an operator's override names."""

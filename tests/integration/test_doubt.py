@@ -15,6 +15,8 @@ from adledger.pipeline.errors import AdledgerError, CommitRefused, InsertUnknown
 from adledger.pipeline.importing.run import open_log
 from adledger.pipeline.lanes.buffer import BatchLimits
 from adledger.pipeline.lanes.doubt import Settled, Settlement
+from adledger.pipeline.lanes.emit import Emit, Event
+from adledger.pipeline.lanes.events import LaneLost
 from adledger.pipeline.lanes.intent import Intent
 from adledger.pipeline.lanes.ports import LaneLimits
 from adledger.pipeline.lanes.rules_in_force import RulesInForce
@@ -28,7 +30,7 @@ from adledger.pipeline.stages.merge import OrderedRecords
 from adledger.schemas.wire import currency_code
 from adledger.sinks.blocks import Block
 from adledger.sinks.memory import MemorySink, SinkFaults
-from adledger.sinks.sink import Columns, Stamp
+from adledger.sinks.sink import Columns, LedgerEntry, Stamp
 
 pytestmark = pytest.mark.usefixtures("without_pauses")
 
@@ -194,19 +196,34 @@ class Runs:
 
     async def of_one_worker(self) -> bool:
         """Return whether it has caught up, or has died."""
-        worker = Worker(
-            self._source(self._log, self._group), self.sink, self.limits,
-            cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=lines_to(self.lines.append),
-            rules_in_force=self.rules_in_force(),
-        )  # fmt: skip
         try:
-            assert await worker.run()
+            assert await self.worker(lines_to(self.lines.append)).run()
         except AdledgerError as error:
             if "Crash()" not in error.message:
                 raise
             self.crashes += 1
             return False
         return True
+
+    async def until_a_lane_is_lost(self) -> str:
+        """Run a worker until another one turns out to have its lane; returns how that was noticed."""
+        lost: list[LaneLost] = []
+
+        def emit(event: Event) -> None:
+            if isinstance(event, LaneLost):
+                lost.append(event)
+                worker.stop()
+
+        worker = self.worker(emit)
+        assert not await worker.run()
+        return lost[0].why
+
+    def worker(self, emit: Emit) -> Worker:
+        return Worker(
+            self._source(self._log, self._group), self.sink, self.limits,
+            cpu_threads=1, inserts_per_second_max=1_000_000, revoke_ms_max=5_000, until_caught_up=True, emit=emit,
+            rules_in_force=self.rules_in_force(),
+        )  # fmt: skip
 
     def rows(self) -> dict[str, list[tuple[str, ...]]]:
         """Return table -> its rows in a fixed order, without the deadlines, which always differ."""
@@ -279,6 +296,44 @@ def test_anything_goes_wrong(log: Path, undisturbed: Runs, fates: list[str]) -> 
     runs.sink.faults = Fates(fates, runs.sink)
     asyncio.run(runs.to_the_end())
     assert runs.crashes == sum(fate.startswith("crash") for fate in fates)
+    assert_as_undisturbed(runs, undisturbed)
+
+
+class OvertakenSink(TickingSink):
+    """Once a batch's ledger row was counted, another worker's later batch is the ledger's last."""
+
+    later: LedgerEntry | None = None
+    overtaken = False
+
+    async def batch_rows(self, lane: int, batch_no: int) -> Mapping[str, int]:
+        rows = await super().batch_rows(lane, batch_no)
+        self.overtaken = self.overtaken or bool(rows["ledger"])
+        return rows
+
+    async def ledger_end(self, lane: int) -> LedgerEntry | None:
+        return self.later if self.later and self.overtaken else await super().ledger_end(lane)
+
+
+def test_a_worker_that_finds_a_later_batch_in_the_ledger_has_lost_the_lane(
+    log: Path, undisturbed: Runs
+) -> None:
+    """A worker that was paused in doubt never goes on after another worker's batch: its state lacks that batch's ids, and
+    a later assignment would use it.
+    """
+    runs = Runs(log)
+    runs.sink = sink = OvertakenSink(clock=Clock())
+    sink.faults = FateOf("ledger", 2, UNANSWERED, sink)
+    lane = undisturbed.sink.tables["ledger"][0][0].lane
+    sink.later = asyncio.run(undisturbed.sink.ledger_end(lane))
+    assert sink.later is not None
+    assert sink.later.batch_no > 2
+    assert (
+        asyncio.run(runs.until_a_lane_is_lost())
+        == f"the ledger has batch {sink.later.batch_no}, written by another worker"
+    )
+    assert runs.batches() == [1, 2]
+    sink.later = None
+    asyncio.run(runs.to_the_end())
     assert_as_undisturbed(runs, undisturbed)
 
 
