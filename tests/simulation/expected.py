@@ -6,6 +6,7 @@ log and the cuts.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,14 @@ def _read_before(entry: LedgerEntry, topic: int, log: Partition) -> bool:
     return False
 
 
+def _rest(records: Mapping[int, LogRecord], start: int) -> LogRecord | None:
+    """Return what a record batch that can't be decoded has from `start` on: retention may delete the offsets before."""
+    base = max((offset for offset in records if offset < start), default=-1)
+    if base < 0 or base + records[base].covers <= start:
+        return None
+    return replace(records[base], offset=start, covers=base + records[base].covers - start)
+
+
 class _Lane:
     """A lane's expected tables, batch by batch."""
 
@@ -196,7 +205,8 @@ class _Lane:
             log = self._broker.logs[ids[r.topic], self._lane]
             past = self._is_of_the_past(entry, r.topic, log, range(r.start, r.end))
             for offset in range(r.start, r.end):
-                record = (log.lost if past and offset >= log.epochs[-1] else log.history).get(offset)
+                records = log.lost if past and offset >= log.epochs[-1] else log.history
+                record = records.get(offset) or (_rest(records, offset) if offset == r.start else None)
                 if record is not None:
                     clock = max(clock, record.log_time)
                     placed.append((clock, record))
