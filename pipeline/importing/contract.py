@@ -31,7 +31,9 @@ class ContractProblem(NamedTuple):
 
 
 class CheckedLines(NamedTuple):
-    """What some lines hold: `records` is how many are not blank. `bytes_done` of the file's `bytes_of` have been read (0: unknown).
+    """What some lines hold: `records` is how many are not blank. `bytes_done` of the file's `bytes_of` have been read.
+
+    `bytes_of` is 0 for a pipe, and `bytes_done` then counts what was decompressed.
 
     `problems` decides line by line, so that memory is bounded: iterate it before the next lines.
     """
@@ -81,7 +83,7 @@ def check_lines(
     `name` is the file's in errors. Log time, which an event may not be far ahead of, is `clock` in ms when the lines were
     read: a broker stamps them later. Raises UsageError if the file can't be read or is not one of lines.
     """
-    finder, size = ReasonFinder((topic_kind,)), file_bytes(path)
+    finder, size, piped = ReasonFinder((topic_kind,)), file_bytes(path), 0
     for chunk in read_chunks(path):
         log_time = clock()
         numbered = [
@@ -97,7 +99,8 @@ def check_lines(
             _problem(number, line, reason, topic_kind, log_time, chunk.cut_from)
             for number, line, reason in bad
         )
-        yield CheckedLines(len(numbered), problems, chunk.bytes_done, size)
+        piped += sum(map(len, chunk.lines)) + len(chunk.lines)
+        yield CheckedLines(len(numbered), problems, chunk.bytes_done or piped, size)
 
 
 def _problem(

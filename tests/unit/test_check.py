@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -114,17 +115,29 @@ def test_an_event_far_ahead_of_now_is_malformed(tmp_path):
     assert "allowed: at most 5 minutes after its log time" in ended.stdout
 
 
+def packed(how: str) -> bytes:
+    """Return a file with a byte order mark and both line ends, whose second line is malformed."""
+    return PACKED[how](b"\xef\xbb\xbf" + GOOD + b"\r\n" + BAD)
+
+
 @pytest.mark.parametrize("how", PACKED)
-def test_compressed_files_and_stdin_are_read(tmp_path, how):
-    """A file or a pipe, compressed as `import` reads it: the same lines, the same numbers."""
-    packed = PACKED[how](b"\xef\xbb\xbf" + GOOD + b"\r\n" + BAD)
+def test_compressed_files_are_read(tmp_path, how):
+    """Compressed as `import` reads it: the same lines, the same numbers."""
     path = tmp_path / "events"
-    path.write_bytes(packed)
-    python = [sys.executable, "-m", "adledger", "check"]
-    for argument, data, name in ((str(path), None, str(path)), ("-", packed, "stdin")):
-        ended = subprocess.run([*python, argument], input=data, capture_output=True, check=False)
-        assert ended.returncode == 1, ended.stderr
-        assert ended.stdout.startswith(f"{name}:2: wrong type: ".encode())
+    path.write_bytes(packed(how))
+    ended = run("check", str(path))
+    assert ended.exit_code == 1
+    assert ended.stdout.startswith(f"{path}:2: wrong type: ")
+
+
+@pytest.mark.parametrize("how", ["plain", "zstd"])
+def test_stdin_is_read(how):
+    """So is a pipe, compressed or not."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "adledger", "check", "-"], input=packed(how), capture_output=True, check=False
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout.startswith(b"stdin:2: wrong type: ")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +158,9 @@ def test_what_is_no_file_of_lines_ends_with_2(tmp_path, monkeypatch, capsys, dat
     assert "remedy: " in printed.err
 
 
-@pytest.mark.parametrize("stdin", [False, True], ids=["file", "stdin"])
-@pytest.mark.parametrize("option", [None, orjson.OPT_INDENT_2], ids=["array", "pretty"])
+@pytest.mark.parametrize(
+    ("option", "stdin"), [(None, False), (orjson.OPT_INDENT_2, True)], ids=["array", "pretty, from stdin"]
+)
 def test_the_printed_command_checks_the_file(tmp_path, option, stdin):
     """The remedy for another layout, run as printed, checks every event of the file, or of what is piped into it."""
     if shutil.which("jq") is None:
@@ -168,6 +182,15 @@ def test_the_printed_command_checks_the_file(tmp_path, option, stdin):
         input=data, capture_output=True, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (0, b"stdin: 2 events, 0 malformed\n"), ran.stderr
+
+
+def test_progress_of_a_pipe_counts_what_was_read(tmp_path):
+    """A pipe has no size and no position: its progress is the bytes of its lines."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([sys.executable, "-c", f"open({str(pipe)!r}, 'wb').write(b'x\\n' * 100)"]):
+        (lines,) = check_lines(pipe, "pipe", topic_kind=0, clock=lambda: wt.LOG_TIME)
+    assert (lines.records, lines.bytes_done, lines.bytes_of) == (100, 200, 0)
 
 
 def test_lines_are_checked_as_they_are_read(monkeypatch, tmp_path):
