@@ -1,7 +1,7 @@
 """The fast path: JSON records into columns in one pass, without allocating anything.
 
-It accepts only records that it understands to the last byte; any other record is marked `UNSURE`, and the slow path
-(adledger.pipeline.stages.slow_path) decides about it.
+It accepts only records that it understands to the last byte. Of any other, `refusal` names the reason where it is certain;
+the rest are marked `UNSURE`, and the slow path (adledger.pipeline.stages.slow_path) decides about them.
 
 What makes it fast: the *separator* between one value and the next (`,"site_id":`) is compared, 32 bytes at once, with the
 one that followed the same field in the previous record. It names the next field, whatever field order, white space and
@@ -19,6 +19,7 @@ from adledger.pipeline.kernels import memo as m
 from adledger.pipeline.kernels.hashing import partition_of
 from adledger.pipeline.kernels.intrinsics import load8, load64, same32
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
+from adledger.pipeline.kernels.refusal import refusal
 from adledger.pipeline.kernels.separators import bits_below, learn, unpack
 from adledger.pipeline.kernels.skip import skip_space, skip_value
 from adledger.pipeline.kernels.values import (
@@ -40,9 +41,6 @@ from adledger.schemas.wire import (
     USER_AGENT_BYTES_MAX,
     Flag,
 )
-
-UNSURE = 255
-"""Status of records that are left to the slow path; adledger.schemas.wire.Malformed uses lower numbers."""
 
 _NONE = np.uint64(0)
 _ONE = np.uint64(1)
@@ -223,24 +221,24 @@ def _flags(seen, key, key_length, lane, partitions, memo):
 
 @kernel
 def decode(records, context, memo_words, status, places, out):
-    """Decode n records: set status[i] to 0 and write row i of `places` and `out`, or set it to UNSURE.
+    """Decode n records: set status[i] to 0 and write row i of `places` and `out`, or set it to a Malformed, or UNSURE.
 
     records: `RecordColumns` of n rows; context: `Context`; memo_words: a new memo of as many topics as the context has;
     status: u8[n]; places: `Places`; out: `Columns`.
     """
     memo = np.int64(memo_words.ctypes.data)
     for i in range(len(status)):
-        status[i] = UNSURE
         if m.get(memo, m.SLOTS_WANTING, 0) != 0:
             m.forget_names(memo, len(context.kinds))
         length = np.int64(records.value_len[i])
-        if length < 2 or length > RECORD_BYTES_MAX:
-            continue
         value = records.value_addr[i]
         topic = np.int64(records.topic[i])
         separators = memo + m.SEPARATORS + topic * m.SEPARATORS_BYTES
-        seen = _read_fields(value, value + length, separators, memo)
+        seen = _NONE
+        if 2 <= length <= RECORD_BYTES_MAX:
+            seen = _read_fields(value, value + length, separators, memo)
         if not _is_acceptable(seen, context.kinds[topic], records.log_time[i], memo):
+            status[i] = refusal(value, length, context.kinds[topic], records.log_time[i], memo)
             continue
         status[i] = 0
         places.ua_at[i] = np.int64(m.get(memo, m.RAW_AT, f.USER_AGENT)) - value

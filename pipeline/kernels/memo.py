@@ -40,8 +40,11 @@ MOST = LEAST + 8 * f.INTEGERS_END
 SLOTS_WANTING = MOST + 8 * f.INTEGERS_END  # word: 1 when a name found no free slot
 NAME_LENGTHS = SLOTS_WANTING + 8  # words
 NAMES = NAME_LENGTHS + 8 * f.FIELDS_END
+# Hashes of the unknown names of a record that is examined for a refusal, words:
+UNKNOWN_MAX = 64
+UNKNOWN_HASHES = NAMES + f.NAME_BYTES_MAX * f.FIELDS_END
 # Room for two texts: one of any field, and one of user_id.
-ROOM = NAMES + f.NAME_BYTES_MAX * f.FIELDS_END
+ROOM = UNKNOWN_HASHES + 8 * UNKNOWN_MAX
 SEPARATORS = ROOM + 2 * TEXT_ROOM
 """Rows by topic and state."""
 SEPARATORS_BYTES = ROW_BYTES * f.STATES

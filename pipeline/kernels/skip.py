@@ -1,6 +1,7 @@
 r"""Skipping the values of unknown fields, which are ignored but must be JSON: of any size of number, with any `\uXXXX`.
 
-Each function returns the address after what it skipped, at most `end`, or -1 where unsure.
+Each function returns the address after what it skipped, at most `end`, or -1 where it is not JSON (or a number reaches
+`end`); `skip_value` also TOO_DEEP.
 """
 
 import numpy as np
@@ -20,6 +21,7 @@ _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _LOW40 = np.uint64(2**40 - 1)
 
 _ONE = np.uint64(1)
+TOO_DEEP = -2
 
 
 @inline_kernel
@@ -119,7 +121,7 @@ def skip_value(p, end, memo):  # noqa: PLR0911
         if byte == _OPEN_OBJECT or byte == _OPEN_ARRAY:  # noqa: PLR1714, SIM109
             depth += 1
             if depth > NESTING_DEPTH_MAX:
-                return -1
+                return TOO_DEEP
             is_object = byte == _OPEN_OBJECT
             are_objects = are_objects << _ONE | np.uint64(is_object)
             p = skip_space(p + 1, end)

@@ -1,7 +1,7 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast path (adledger.pipeline.kernels.decode) decodes plain records; the slow path (adledger.pipeline.stages.slow_path)
-handles the rest, one record at a time.
+The fast path (adledger.pipeline.kernels.decode) decodes plain records, and names the reason of common malformed ones; the
+slow path (adledger.pipeline.stages.slow_path) handles the rest, one record at a time.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import orjson
 
 from adledger.pipeline.kernels import decode as kernels
 from adledger.pipeline.kernels.memo import new_memo
+from adledger.pipeline.kernels.refusal import UNSURE
 from adledger.pipeline.records.columns import I32, I64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain, truncated
 from adledger.schemas.event_columns import EVENT_DTYPES
@@ -53,7 +54,7 @@ def decode(refs: RecordRefs, context: DecodeContext) -> Decoded:
         kernels.Columns(*(getattr(decoded.columns, name) for name in EVENT_DTYPES)),
     )
     decoded.status[refs.span != 0] = Malformed.UNDECODABLE_BATCH
-    _decode_slowly(decoded, np.flatnonzero(decoded.status == kernels.UNSURE), context)
+    _decode_slowly(decoded, np.flatnonzero(decoded.status == UNSURE), context)
     return decoded
 
 

@@ -207,6 +207,45 @@ def test_what_honest_producers_send_is_fast(name):
     assert not decoded.slow_texts
 
 
+CERTAIN = {
+    Malformed.MISSING_FIELD: [{"price_micros": ...}, {"event_type": ..., "ip": 5}, {"event_type": "click", "impression_id": ...}],
+    Malformed.WRONG_TYPE: [
+        {"price_micros": "1"}, {"price_micros": 0.5}, {"price_micros": 1e3}, {"site_id": None}, {"ip": 5, "currency": "eur"},
+        {"is_test": "true"}, {"user_agent": ["a"]}, {"event_type": "click", "impression_id": None}, {"width": {}},
+    ],
+    Malformed.OUT_OF_RANGE: [
+        {"price_micros": -1}, {"price_micros": 10**9 + 1}, {"site_id": 10**30}, {"event_time": 1_700_000_000}, {"event_time": "2023-11-14T22:13:20"},
+        {"currency": "eur"}, {"country": "DEU"}, {"ip": "unknown"}, {"event_id": ""}, {"user_id": "é" * 33}, {"page_url": "\ud800"},
+        {"event_type": "view"}, {"event_type": "click", "impression_id": "x" * 65},
+    ],
+    Malformed.WRONG_TOPIC: [{"event_type": "click", "impression_id": "i"}],
+    Malformed.FROM_THE_FUTURE: [{"event_time": wt.LOG_TIME + wire.FUTURE_MS_MAX + 1}],
+}  # fmt: skip
+"""Reason -> fields that an impression has instead; `...` stands for none."""
+TEXTS = {
+    Malformed.TOMBSTONE: [b"", None],
+    Malformed.TOO_LARGE: [b"x" * (wire.RECORD_BYTES_MAX + 1)],
+    Malformed.NOT_JSON: [b"GET / HTTP/1.1", b"2023-11-14,17,0.25", b"{", b'{"a":1,}', b'{"a":1}}', b'["a",]', b" ", b'{"a":"\xff"}'],
+    Malformed.NOT_AN_OBJECT: [b'["a"]', b' "a" '],
+    Malformed.MISSING_FIELD: [b"{}", b' {"a" : [] } '],
+}  # fmt: skip
+
+
+def test_common_faults_are_named_without_python(monkeypatch):
+    """Law: of the usual malformed records the kernel itself names the reason, the one that the slow path gives."""
+    found = [
+        (reason, json.dumps({k: v for k, v in (wt.IMPRESSION | fields).items() if v is not ...}).encode())
+        for reason, kinds in CERTAIN.items()
+        for fields in kinds
+    ] + [(reason, text) for reason, texts in TEXTS.items() for text in texts]
+    expected = [decode_plain(value, b"u-14", 1, wt.LOG_TIME, CONTEXT) for _, value in found]
+    assert expected == [reason for reason, _ in found]
+    monkeypatch.setattr("adledger.pipeline.stages.decode.decode_plain", None)
+    values, keys = [value for _, value in found], [b"u-14"] * len(found)
+    decoded = decode(RecordRefs.of(values, keys, log_times=[wt.LOG_TIME] * len(found)), CONTEXT)
+    assert decoded.status.tolist() == expected
+
+
 NAMES = [
     "n" * 32,
     "n" * 33,
