@@ -91,7 +91,7 @@ class ClickHouseSink:
         query_id = (
             f"{queries.insert_id_prefix(self._database, stamp.lane)}{stamp.batch_no}/{table}/{uuid.uuid4()}"
         )
-        settings = insert_settings() | self._durability(table, stamp)
+        settings = insert_settings() | self._durability(table, stamp) | await self._token(table, stamp)
         await self._insert(table, block, settings, query_id)
 
     async def insert_texts(self, table: str, hashes: Columns) -> None:
@@ -246,12 +246,8 @@ class ClickHouseSink:
         with _as_sink_errors():
             return await self._pool.run(call)
 
-    def _durability(self, table: str, stamp: Stamp) -> dict[str, Any]:
-        """Return the settings that make OK mean durable: fsync is the table's; replicas need a quorum.
-
-        On replicas, the token makes a repeated insert count once; it never changes for a batch. A single server gets
-        none: it logs tokens before it writes the part, and would answer OK for rows that it does not have.
-        """
+    def _durability(self, table: str, stamp: Stamp) -> dict[str, Any]:  # noqa: ARG002 - tests' sinks need them
+        """Return the settings that make OK mean durable: fsync is the table's; replicas need a quorum."""
         if self._options.cluster is None:
             return {"insert_deduplicate": 0}
         return {
@@ -259,8 +255,20 @@ class ClickHouseSink:
             "insert_quorum_parallel": 0,
             "insert_quorum_timeout": self._options.write_deadline_seconds * 1000,
             "insert_deduplicate": 1,
-            "insert_deduplication_token": f"{stamp.lane}/{stamp.batch_no}/{table}",
         }
+
+    async def _token(self, table: str, stamp: Stamp) -> dict[str, Any]:
+        """Return the settings that make a repeated insert count once on replicas.
+
+        The token of a batch changes only when an override removes the batch's rows: replicas remember tokens of removed rows
+        too, and would answer OK for others that they drop. A single server gets none: it logs tokens before it writes the
+        part, and would answer OK for rows that it does not have.
+        """
+        if self._options.cluster is None:
+            return {}
+        clears = int((await self._rows(queries.clears(self._database, stamp.lane, stamp.batch_no)))[0][0])
+        token = f"{stamp.lane}/{stamp.batch_no}/{table}"
+        return {"insert_deduplication_token": f"{token}/{clears}" if clears else token}
 
     def _consistency(self) -> dict[str, Any]:
         """Return the settings that make a read see every insert that was answered OK."""

@@ -128,6 +128,14 @@ def rule_events(database: str, lane: int, clock_from: int, before_batch_no: int)
     )
 
 
+def clears(database: str, lane: int, batch_no: int) -> str:
+    """Return the query for the number of overrides that remove the rows of a batch."""
+    return (
+        f"SELECT count() FROM {database}.lane_orders "
+        f"WHERE lane = {lane:d} AND batch_no = {batch_no:d} AND notEmpty(leftover_table)"
+    )
+
+
 def running_inserts(database: str, lane: int, cluster: str | None) -> str:
     """Return the query for the query ids of the lane's inserts that run now, on every server of a cluster."""
     processes = (

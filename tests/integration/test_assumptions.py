@@ -18,6 +18,7 @@ from adledger.schemas.migrate import migrate
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import EmbeddedServer
+from adledger.sinks.overrides import LaneOverride, Leftover, OverrideKind, insert_sql, override_row
 from adledger.sinks.queries import running_inserts
 from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import events
@@ -155,6 +156,35 @@ async def test_killed_between_token_and_part(tmp_path: Path, kind: type[ClickHou
             assert (await sink.batch_rows(LANE, 2))["events"] == 0
             await sink.insert("events", events(ROWS), Stamp(LANE, 2, FOR_EVER))  # OK, says the server
             assert (await sink.batch_rows(LANE, 2))["events"] == rows
+
+
+@pytest.mark.parametrize("is_override", [True, False], ids=["override", "control"])
+async def test_rows_that_an_override_removed_can_be_written_again(
+    tmp_path: Path, *, is_override: bool
+) -> None:
+    """The engine remembers the tokens of removed rows, so the batch gets others. Control: rows removed by hand.
+
+    With `cluster` inserts have tokens; this engine's table remembers them as a replicated one does.
+    """
+    stamp, options = Stamp(LANE, 1, FOR_EVER), SinkOptions(database="db", cluster="replicas")
+    with made(tmp_path) as server:
+        address = address_of(server)
+        ask(address, "ALTER TABLE db.events MODIFY SETTING non_replicated_deduplication_window = 100")
+        sink = ClickHouseSink(address, options)
+        await sink.insert("events", events(ROWS), stamp)
+        await sink.insert("events", events(ROWS - 1), stamp)
+        assert (await sink.batch_rows(LANE, 1))["events"] == ROWS, "a repeated insert counts once"
+        left = Leftover("events", ROWS, FOR_EVER, 0)
+        override = LaneOverride(LANE, 1, OverrideKind.CLEAR, "", (), leftovers=(left,))
+        if is_override:
+            with connect(address) as client:
+                client.execute(insert_sql("db"), [override_row(override)])
+        await sink.overrides.clear(LANE, 1, FOR_EVER)
+        assert (await sink.batch_rows(LANE, 1))["events"] == 0
+        for rows in (ROWS - 1, ROWS):
+            await sink.insert("events", events(rows), stamp)  # OK, says the server
+        assert (await sink.batch_rows(LANE, 1))["events"] == (ROWS - 1 if is_override else 0)
+        await sink.close()
 
 
 async def test_killed_after_the_part_before_the_answer(tmp_path: Path) -> None:
