@@ -1,7 +1,7 @@
 """The fast path: JSON records into columns in one pass, without allocating anything.
 
-It accepts only records that it understands to the last byte. Of any other, `refusal` names the reason where it is certain;
-the rest are marked `UNSURE`, and the slow path (adledger.pipeline.stages.slow_path) decides about them.
+It accepts only records that it understands to the last byte. Any other is read again (`second_reading`), and either accepted,
+or refused with its reason, or marked `UNSURE`: the slow path (adledger.pipeline.stages.slow_path) decides about those.
 
 What makes it fast: the *separator* between one value and the next (`,"site_id":`) is compared, 32 bytes at once, with the
 one that followed the same field in the previous record. It names the next field, whatever field order, white space and
@@ -19,7 +19,7 @@ from adledger.pipeline.kernels import memo as m
 from adledger.pipeline.kernels.hashing import partition_of
 from adledger.pipeline.kernels.intrinsics import load8, load64, same32
 from adledger.pipeline.kernels.jit import inline_kernel, kernel
-from adledger.pipeline.kernels.refusal import refusal
+from adledger.pipeline.kernels.second_reading import read_again
 from adledger.pipeline.kernels.separators import bits_below, learn, unpack
 from adledger.pipeline.kernels.skip import skip_space, skip_value
 from adledger.pipeline.kernels.values import (
@@ -238,8 +238,10 @@ def decode(records, context, memo_words, status, places, out):
         if 2 <= length <= RECORD_BYTES_MAX:
             seen = _read_fields(value, value + length, separators, memo)
         if not _is_acceptable(seen, context.kinds[topic], records.log_time[i], memo):
-            status[i] = refusal(value, length, context.kinds[topic], records.log_time[i], memo)
-            continue
+            status[i] = read_again(value, length, context.kinds[topic], records.log_time[i], memo)
+            if status[i] != 0:
+                continue
+            seen = m.get(memo, m.SEEN, 0)
         status[i] = 0
         places.ua_at[i] = np.int64(m.get(memo, m.RAW_AT, f.USER_AGENT)) - value
         places.ua_len[i] = m.get(memo, m.RAW_LENGTH, f.USER_AGENT)

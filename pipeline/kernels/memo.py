@@ -40,9 +40,10 @@ MOST = LEAST + 8 * f.INTEGERS_END
 SLOTS_WANTING = MOST + 8 * f.INTEGERS_END  # word: 1 when a name found no free slot
 NAME_LENGTHS = SLOTS_WANTING + 8  # words
 NAMES = NAME_LENGTHS + 8 * f.FIELDS_END
-# Hashes of the unknown names of a record that is examined for a refusal, words:
+# Of a second reading: the fields that have a value, one bit each; hashes of the unknown names, words:
+SEEN = NAMES + f.NAME_BYTES_MAX * f.FIELDS_END
 UNKNOWN_MAX = 64
-UNKNOWN_HASHES = NAMES + f.NAME_BYTES_MAX * f.FIELDS_END
+UNKNOWN_HASHES = SEEN + 8
 # Room for two texts: one of any field, and one of user_id.
 ROOM = UNKNOWN_HASHES + 8 * UNKNOWN_MAX
 SEPARATORS = ROOM + 2 * TEXT_ROOM

@@ -1,4 +1,4 @@
-"""RFC 3339 timestamps, compiled: as adledger.pipeline.stages.rfc3339, except leap seconds."""
+"""RFC 3339 timestamps, compiled: as adledger.pipeline.stages.rfc3339, from 1970 on."""
 
 from adledger.pipeline.kernels.intrinsics import digits16, load8, lowest_bit
 from adledger.pipeline.kernels.jit import kernel
@@ -6,6 +6,7 @@ from adledger.pipeline.kernels.numbers import number_at
 
 _DIGITS_OF_DATE_AND_TIME = 0b11011011_01101111  # of "2023-11-14T22:13", the first byte's bit the lowest
 _DIGITS_OF_OFFSET, _DIGITS_OF_BASIC_OFFSET = 0b11011, 0b1111  # of "01:00" and of "0100"
+_DAY_SECONDS = 86_400
 _EPOCH_DAY = 719_468  # 1970-01-01, counted from 0000-03-01
 _DASH, _COLON, _DOT, _PLUS, _T, _Z, _SPACE = (ord(c) for c in "-:.+TZ ")
 _TO_UPPER = 0xDF
@@ -31,8 +32,19 @@ def _days_from_civil(year, month, day):
 
 
 @kernel
+def _after_leap_second(seconds, year):
+    """Whether the second since the epoch begins a January or July, as after a leap second; `year` is that of the local time."""
+    days, rest = seconds // _DAY_SECONDS, seconds % _DAY_SECONDS
+    return rest == 0 and (
+        days == _days_from_civil(year, 1, 1)
+        or days == _days_from_civil(year, 7, 1)
+        or days == _days_from_civil(year + 1, 1, 1)
+    )
+
+
+@kernel
 def parse_timestamp(p, stop):  # noqa: PLR0911
-    """Return ms since the epoch of the timestamp [p, stop), or -1 where it isn't one, or unsure."""
+    """Return ms since the epoch of the timestamp [p, stop), or -1 where it isn't one (or is before 1970)."""
     if stop - p < 20:
         return -1
     separator = load8(p + 10)
@@ -46,9 +58,10 @@ def parse_timestamp(p, stop):  # noqa: PLR0911
         or digits16(p + 17) & 3 != 3
     ):
         return -1
-    days = _days_from_civil(number_at(p, 4), number_at(p + 5, 2), number_at(p + 8, 2))
+    year = number_at(p, 4)
+    days = _days_from_civil(year, number_at(p + 5, 2), number_at(p + 8, 2))
     hour, minute, second = number_at(p + 11, 2), number_at(p + 14, 2), number_at(p + 17, 2)
-    if days < 0 or hour > 23 or minute > 59 or second > 59:
+    if days < 0 or hour > 23 or minute > 59 or second > 60:
         return -1
     seconds = ((days * 24 + hour) * 60 + minute) * 60 + second
     p += 19
@@ -66,7 +79,9 @@ def parse_timestamp(p, stop):  # noqa: PLR0911
             p += digits
     zone = load8(p)
     if zone & _TO_UPPER == _Z:
-        return seconds * 1000 + milliseconds if p + 1 == stop else -1
+        if p + 1 != stop or (second == 60 and not _after_leap_second(seconds, year)):
+            return -1
+        return seconds * 1000 + milliseconds
     if load8(p + 3) == _COLON:
         shaped = p + 6 == stop and digits16(p + 1) & 0b11111 == _DIGITS_OF_OFFSET
         minutes = number_at(p + 4, 2)
@@ -78,4 +93,6 @@ def parse_timestamp(p, stop):  # noqa: PLR0911
         return -1
     offset = (hours * 60 + minutes) * 60
     seconds += offset if zone == _DASH else -offset
+    if second == 60 and not _after_leap_second(seconds, year):
+        return -1
     return seconds * 1000 + milliseconds

@@ -1,6 +1,6 @@
 """Decode: record bytes into columns, and each record's status.
 
-The fast path (adledger.pipeline.kernels.decode) decodes plain records, and names the reason of common malformed ones; the
+The fast path (adledger.pipeline.kernels.decode) decodes plain records, and reads most others a second time; the
 slow path (adledger.pipeline.stages.slow_path) handles the rest, one record at a time.
 """
 
@@ -12,7 +12,7 @@ import orjson
 
 from adledger.pipeline.kernels import decode as kernels
 from adledger.pipeline.kernels.memo import new_memo
-from adledger.pipeline.kernels.refusal import UNSURE
+from adledger.pipeline.kernels.second_reading import UNSURE
 from adledger.pipeline.records.columns import I32, I64, Decoded, EventColumns, RecordRefs
 from adledger.pipeline.stages.slow_path import DecodeContext, PlainEvent, decode_plain, truncated
 from adledger.schemas.event_columns import EVENT_DTYPES

@@ -5,6 +5,7 @@ Target: at most 0.25 us for ordinary records; 1 % odd ones must not double it.
 
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
@@ -22,7 +23,13 @@ RECORDS = 100_000
 RUNS = 5
 START = 1_700_000_000_000
 CONTEXT = DecodeContext(lane=3, partitions=16, kinds=(1, 2), default_currency=wire.currency_code("USD"))
-LEAP_SECOND = {"event_time": "2016-12-31T23:59:60Z"}
+
+
+def on_the_slow_path(value: bytes) -> bytes:
+    """Return the same record with an escape that only the slow path reads."""
+    return re.sub(rb'"(impression|click)"', lambda found: b'"\\u%04x%b"' % (found[1][0], found[1][1:]), value)
+
+
 COMPACT, DUMPS = (",", ":"), (", ", ": ")
 
 AGENTS = (
@@ -93,10 +100,9 @@ def measure(
         decoded = decode(refs, CONTEXT)
         seconds.append(time.process_time() - begin)
     cost = min(seconds) / RECORDS * 1e6
-    slow = len(decoded.slow_texts) + int((decoded.status > 0).sum())
     print(
         f"\n{what}: {cost:.3f} us an event ({refs.value_len.mean() / cost / 1e3:.1f} GB/s, "
-        f"{refs.value_len.mean():.0f} bytes each, {slow / RECORDS:.1%} on the slow path)"
+        f"{refs.value_len.mean():.0f} bytes each, {len(decoded.slow_texts) / RECORDS:.1%} by the slow path)"
     )
 
 
@@ -146,10 +152,10 @@ def test_kinds_of_content():
 
 
 def test_one_percent_odd():
-    """One record in a hundred takes the slow path."""
+    """One record in a hundred takes the slow path, or the second reading."""
     measure(
-        "1 % at leap seconds, unknown to the fast path",
-        change=lambda rng, event: event | LEAP_SECOND if rng.random() < 0.01 else event,
+        "1 % with an escape in its type, by the slow path",
+        spoil=lambda rng, value: on_the_slow_path(value) if rng.random() < 0.01 else value,
     )
     measure(
         "1 % with long and escaped names",
@@ -165,7 +171,7 @@ def test_one_percent_odd():
 
 def test_slow_path():
     """Every record takes the slow path."""
-    measure("slow path alone", change=lambda _rng, event: event | LEAP_SECOND)
+    measure("slow path alone", spoil=lambda _rng, value: on_the_slow_path(value))
 
 
 def test_identity():

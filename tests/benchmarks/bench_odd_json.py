@@ -7,7 +7,6 @@ Python, in linear time.) Records over the largest size are refused without a loo
 
 import gc
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -37,8 +36,8 @@ def with_unknown(literal: Callable[[int, int], str]) -> Callable[[int, int], byt
 
 
 def on_the_slow_path(record: bytes) -> bytes:
-    """Return the same record at a leap second, which only the slow path reads."""
-    return re.sub(rb'"event_time": \d+', b'"event_time": "2016-12-31T23:59:60Z"', record)
+    """Return the same record with an escape in its type, which only the slow path reads."""
+    return record.replace(b'"impression"', b'"\\u0069mpression"')
 
 
 def members(number: int, room: int) -> str:

@@ -1,7 +1,7 @@
 """What 1 % of malformed records, or of good ones that are unusual, leave of the clean rate: decode alone, and a whole batch.
 
 Each kind is measured beside the clean records of the same batch, in turns, so that the ratios are of one machine state.
-Target: 70 % of the clean rate or more for each kind (issue of cost), whatever the reason.
+Target: 70 % of the clean rate or more, of each kind that whole fleets of producers send.
 """
 
 import gc

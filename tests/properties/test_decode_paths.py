@@ -130,11 +130,22 @@ time_like = st.builds(
         ]
     ),
 )
+leap_like = st.builds(
+    "{:04}-{}T{:02}:{}:60{}".format,
+    st.integers(1999, 2100),
+    st.sampled_from(["06-30", "12-31", "07-01", "01-01", "01-31"]),
+    st.integers(0, 23),
+    st.sampled_from(["59", "29"]),
+    st.sampled_from(["Z", ".25z", "+09:00", "-0800", "+05:30", "-14:30"]),
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.tuples(ip_like, time_like | st.datetimes().map(lambda t: t.isoformat() + "Z")), max_size=20)
+    st.lists(
+        st.tuples(ip_like, time_like | leap_like | st.datetimes().map(lambda t: t.isoformat() + "Z")),
+        max_size=20,
+    )
 )
 def test_addresses_and_times(drawn):
     """Law: the compiled parsers of addresses and RFC 3339 times agree with the slow path's."""
@@ -194,6 +205,10 @@ USUAL = {
     "a long unknown name": wt.IMPRESSION | {"n" * 300: 1, "é" * 20: 1},
     "names with escapes": wt.IMPRESSION | {'a "name"': 1, "日本": 2},
     "nanoseconds and more": wt.IMPRESSION | {"event_time": "2023-11-14T22:13:20.123456789012345678901234567890123Z"},
+    "a leap second": wt.IMPRESSION | {"event_time": "2016-12-31T23:59:60.5Z"},
+    "a leap second elsewhere": wt.IMPRESSION | {"event_time": "2017-01-01T08:59:60+09:00"},
+    "forty unknown fields": wt.IMPRESSION | {f"custom_field_{n}": [n, {}] for n in range(40)},
+    "a click's field on an impression": wt.IMPRESSION | {"impression_id": 5},
     "unknown fields": wt.IMPRESSION | {"x": "\ud800", "y": {"\udc00": 10**400}},
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Why a record is malformed, where that is certain: what the fast path left is read again, member by member.
+"""The second reading: what the fast path left is read again, member by member, and accepted or refused where that is certain.
 
-The slow path decides about the rest: good records, names that repeat, brackets that are too deep, and values whose escapes
-the readers of `values` don't understand.
+The slow path decides about the rest: names that repeat, brackets that are too deep, very many fields, and values whose
+escapes the readers of `values` don't understand.
 """
 
 import numpy as np
@@ -16,6 +16,7 @@ from adledger.pipeline.kernels.skip import TOO_DEEP, skip_space, skip_value
 from adledger.pipeline.kernels.text import any_end, ascii_end, unescape
 from adledger.pipeline.kernels.values import (
     CLICK,
+    read_boolean,
     read_capitals,
     read_event_type,
     read_integer,
@@ -34,15 +35,13 @@ _BAD_NAME, _UNKNOWN = -1, -2
 """Instead of a field's number."""
 
 _ONE = np.uint64(1)
-_QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _OPEN_ARRAY, _MINUS, _DOT, _E, _SIX = (ord(c) for c in '",:{}[-.e6')
+_QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _OPEN_ARRAY, _MINUS, _DOT, _E = (ord(c) for c in '",:{}[-.e')
 _TO_LOWER = np.uint64(0x20)
 _AS_SENT, _TO_UPPER = np.uint64(0xFF), np.uint64(0xDF)
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
-_TRUE = np.uint64(int.from_bytes(b"true", "little"))
-_FALSE = np.uint64(int.from_bytes(b"fals", "little"))
-_LEAP_SECOND_AT = 17
 
-_TOMBSTONE, _TOO_LARGE, _NOT_JSON, _NOT_AN_OBJECT = (
+_OK, _TOMBSTONE, _TOO_LARGE, _NOT_JSON, _NOT_AN_OBJECT = (
+    int(Malformed.OK),
     int(Malformed.TOMBSTONE),
     int(Malformed.TOO_LARGE),
     int(Malformed.NOT_JSON),
@@ -120,17 +119,16 @@ def _string(p, end, number, memo):  # noqa: PLR0911
     if stop < 0:
         return _UNSURE  # escapes: the readers below compare bytes
     if number == f.EVENT_TIME:
-        if read_timestamp(p, end, memo) >= 0:
-            return _FITS
-        return _UNSURE if stop - p > _LEAP_SECOND_AT and load8(p + _LEAP_SECOND_AT) == _SIX else _OUT_OF_RANGE
+        return _FITS if read_timestamp(p, end, memo) >= 0 else _OUT_OF_RANGE
     if number == f.EVENT_TYPE:
         return _FITS if read_event_type(p, memo) == stop + 1 else _OUT_OF_RANGE
     if number == f.IP:
         return _FITS if read_ip(p, end, memo) >= 0 else _OUT_OF_RANGE
     if number == f.CURRENCY:
         return _FITS if read_capitals(p, 3, number, _AS_SENT, memo) == stop + 1 else _OUT_OF_RANGE
-    if stop == p:
-        return _FITS  # of a country
+    if stop == p:  # of a country
+        m.put(memo, m.FOUND, number, 0)
+        return _FITS
     return _FITS if read_capitals(p, 2, number, _TO_UPPER, memo) == stop + 1 else _OUT_OF_RANGE
 
 
@@ -139,8 +137,7 @@ def _value(p, stop, number, memo):
     """Examine the valid JSON value [p, stop) of a known field, which is not the null of an optional one."""
     byte = load8(p)
     if number >= f.INTEGERS_END and (f.QUOTED >> number) & 1 == 0:
-        word = load32(p)
-        return _FITS if word == _TRUE or word == _FALSE else _WRONG_TYPE  # noqa: PLR1714, SIM109
+        return _FITS if read_boolean(p, number, memo) == stop else _WRONG_TYPE
     if byte == _QUOTE:
         takes_string = (f.QUOTED >> number) & 1 or number == f.EVENT_TIME
         return _string(p + 1, stop, number, memo) if takes_string else _WRONG_TYPE
@@ -166,7 +163,7 @@ def _other(p, end, memo):
 
 @inline_kernel
 def _verdict(present, nulls, wrong, out_of_range, kind, log_time, memo):
-    """Return the reason of a valid object by its known fields, one bit each; UNSURE where it has none."""
+    """Return the reason of a valid object by its known fields, one bit each; OK where it has none."""
     type_bit, click_bit = _ONE << np.uint64(f.EVENT_TYPE), _ONE << np.uint64(f.IMPRESSION_ID)
     event_type = np.int64(m.get(memo, m.FOUND, f.EVENT_TYPE))
     is_click = present & ~(wrong | out_of_range) & type_bit != 0 and event_type == CLICK
@@ -184,12 +181,12 @@ def _verdict(present, nulls, wrong, out_of_range, kind, log_time, memo):
     if kind != 0 and kind != event_type:  # noqa: PLR1714
         return _WRONG_TOPIC
     late = np.int64(m.get(memo, m.FOUND, f.EVENT_TIME)) > log_time + FUTURE_MS_MAX
-    return _FROM_THE_FUTURE if late else UNSURE
+    return _FROM_THE_FUTURE if late else _OK
 
 
 @kernel
-def refusal(value, length, kind, log_time, memo):  # noqa: PLR0911
-    """Return why a record is malformed (Malformed), or UNSURE."""
+def read_again(value, length, kind, log_time, memo):  # noqa: PLR0911
+    """Return a Malformed (OK: its fields are in the memo, and one bit for each that has a value in SEEN), or UNSURE."""
     if length < 1:
         return _TOMBSTONE
     if length > RECORD_BYTES_MAX:
@@ -244,4 +241,5 @@ def refusal(value, length, kind, log_time, memo):  # noqa: PLR0911
             return _NOT_JSON
     if p != end:
         return _NOT_JSON
+    m.put(memo, m.SEEN, 0, present)
     return _verdict(present, nulls, wrong, out_of_range, kind, log_time, memo)
