@@ -1,7 +1,7 @@
 """The second reading: what the fast path left is read again, member by member, and accepted or refused where that is certain.
 
-The slow path decides about the rest: names that repeat, brackets that are too deep, very many fields, and values whose
-escapes the readers of `values` don't understand.
+The slow path decides about the rest: unknown names that repeat, brackets that are too deep, very many fields, and values
+whose escapes the readers of `values` don't understand.
 """
 
 import numpy as np
@@ -47,7 +47,8 @@ _OK, _TOMBSTONE, _TOO_LARGE, _NOT_JSON, _NOT_AN_OBJECT = (
     int(Malformed.NOT_JSON),
     int(Malformed.NOT_AN_OBJECT),
 )
-_MISSING_FIELD, _OF_WRONG_TYPE, _OF_RANGE, _WRONG_TOPIC, _FROM_THE_FUTURE = (
+_REPEATED_KEY, _MISSING_FIELD, _OF_WRONG_TYPE, _OF_RANGE, _WRONG_TOPIC, _FROM_THE_FUTURE = (
+    int(Malformed.REPEATED_KEY),
     int(Malformed.MISSING_FIELD),
     int(Malformed.WRONG_TYPE),
     int(Malformed.OUT_OF_RANGE),
@@ -197,7 +198,7 @@ def read_again(value, length, kind, log_time, memo):  # noqa: PLR0911
         return _NOT_JSON
     if load8(p) != _OPEN:
         return _other(p, end, memo)
-    present = nulls = wrong = out_of_range = np.uint64(0)
+    present = nulls = wrong = out_of_range = repeated = np.uint64(0)
     unknown = 0
     p = skip_space(p + 1, end)
     if p < end and load8(p) == _CLOSE:
@@ -217,8 +218,7 @@ def read_again(value, length, kind, log_time, memo):  # noqa: PLR0911
             unknown += 1
         else:
             bit = _ONE << np.uint64(number)
-            if (present | nulls) & bit != 0:
-                return UNSURE
+            repeated |= (present | nulls) & bit
             if (f.OPTIONAL >> number) & 1 and load32(p) == _NULL:
                 nulls |= bit
             else:
@@ -242,4 +242,6 @@ def read_again(value, length, kind, log_time, memo):  # noqa: PLR0911
     if p != end:
         return _NOT_JSON
     m.put(memo, m.SEEN, 0, present)
+    if repeated != 0:
+        return _REPEATED_KEY
     return _verdict(present, nulls, wrong, out_of_range, kind, log_time, memo)

@@ -243,6 +243,7 @@ TEXTS = {
     Malformed.NOT_JSON: [b"GET / HTTP/1.1", b"2023-11-14,17,0.25", b"{", b'{"a":1,}', b'{"a":1}}', b'["a",]', b" ", b'{"a":"\xff"}'],
     Malformed.NOT_AN_OBJECT: [b'["a"]', b' "a" '],
     Malformed.MISSING_FIELD: [b"{}", b' {"a" : [] } '],
+    Malformed.REPEATED_KEY: [b'{"ip":"1.1.1.1","ip":"1.1.1.1"}', b'{"width":null,"ip":5,"\\u0077idth":1}'],
 }  # fmt: skip
 
 
