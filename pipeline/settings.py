@@ -120,6 +120,10 @@ class Settings(BaseSettings):
         CLOSE_DELAY_MINUTES, ge=1, le=24 * 60, description="How long after its end a period of 15 minutes closes, by the "
         "lanes' watermarks. Workers must agree, so the database has it too, and another value is refused at start.",
     )  # fmt: skip
+    period_closing_enabled: bool = Field(
+        default=False, description="Whether workers close periods every minute (the owner of lane 0 does it), as "
+        "`adledger periods close` does. The first closing decides for good where the books begin.",
+    )  # fmt: skip
     rule_horizon_minutes_max: int = Field(
         60, ge=1, le=24 * 60,
         description="The longest window that a fraud rule may look back in. It bounds the rules' memory and the "
@@ -218,9 +222,8 @@ class Settings(BaseSettings):
 
     # retention, in days of the watermark, behind the lane that is furthest behind
     retention_enabled: bool = Field(
-        default=False,
-        description="Whether workers on Kafka drop old days every hour (the owner of lane 0 does it). `adledger retention` "
-        "does the same on demand.",
+        default=False, description="Whether workers on Kafka drop old days every hour (the owner of lane 0 does it). `adledger "
+        "retention` does the same on demand.",
     )  # fmt: skip
     retention_events_days: int = Field(
         90, ge=1, le=36_500,
@@ -273,9 +276,7 @@ class Settings(BaseSettings):
     def _topic_names(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
         for topic in topics:
             if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
-                raise ValueError(
-                    f"{topic!r} is not a name of a Kafka topic: letters, digits, . _ -, at most 249"
-                )
+                raise ValueError(f"{topic!r} is not a topic's name: letters, digits, . _ -, at most 249")
         if len(set(topics)) < len(topics):
             raise ValueError("both topics have the same name; name a topic that carries both kinds once")
         return topics
@@ -285,9 +286,7 @@ class Settings(BaseSettings):
     def _accepted_within_window(cls, hours: int, info: ValidationInfo) -> int:
         window = info.data.get("dedupe_window_hours", hours)
         if hours > window:
-            raise ValueError(
-                f"more than dedupe_window_hours ({window}): a retry after the window would be billed twice"
-            )
+            raise ValueError(f"more than dedupe_window_hours ({window}): a late retry would be billed twice")
         return hours
 
     @field_validator("retention_ledger_days")

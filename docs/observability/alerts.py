@@ -100,6 +100,18 @@ ALERTS: Sequence[AlertRule] = (
         "rules resume RULE`",
     ),
     AlertRule(
+        "AdledgerPeriodHeld", "a period is held back", "max by (job) (adledger_periods_waiting) > 2", "10m", WARNING,
+        "Billing periods of {{ $labels.job }} can't close: a lane holds them open",
+        "`adledger periods status`: which lanes, since when, and how much money waits. Bring the lane back, or leave it out with "
+        "`adledger periods leave-out`: what it reads later becomes adjustments",
+    ),
+    AlertRule(
+        "AdledgerClosingFailed", "closing fails", "max by (job) (adledger_period_closing_failed) == 1", "2m", CRITICAL,
+        "Billing periods of {{ $labels.job }} can't be closed",
+        "the log line `closing periods failed` has the reason. Where `rollup_minute`, `events` and the ledger differ, it names the "
+        "period, publishers and batches, and `adledger ledger check` the table that was altered. Nothing closes until they agree",
+    ),
+    AlertRule(
         "AdledgerLagNearRetention", "lag near retention", f"{_LAG} > {RETENTION_HOURS * 1800}", "", CRITICAL,
         "A lane of {{ $labels.job }} is behind by half of the topics' retention",
         f"half of {RETENTION_HOURS} h of retention: raise the topics' retention *now* (`kafka-configs.sh --alter --add-config "

@@ -117,6 +117,7 @@ def _run(
             f"{', '.join(given).replace('with_web', 'without-web').replace('_', '-')}: options of a worker on Kafka",
             remedy="remove them: a files: log has no Faust app, pages or log file",
         )
+    from adledger.pipeline.billing.timer import run_closings
     from adledger.pipeline.lanes.start import run_worker
 
-    return run_worker(settings, until_caught_up=until_caught_up, progress=err)
+    return run_worker(settings, until_caught_up=until_caught_up, progress=err, beside=run_closings)

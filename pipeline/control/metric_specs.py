@@ -1,4 +1,4 @@
-"""The metrics of a worker: names, units, labels and help. Never a publisher or a user as a label, and no money.
+"""The metrics of a worker: names, units, labels and help. Never a publisher or a user as a label, and no money but what waits for closings.
 
 `METRICS` is the whole list; docs/operations.md explains each of them.
 """
@@ -51,6 +51,25 @@ ALERTS = MetricSpec(
     "adledger_alerts_total", "counter", "alerts", ("kind",),
     "Alerts that this worker raised: breach (a guardrail demoted a rule to flag), refused (a published rule set that can't "
     "be used). `adledger rules status` shows them.",
+)  # fmt: skip
+CLOSED = MetricSpec(
+    "adledger_periods_closed_timestamp_seconds", "gauge", "seconds since the epoch", (),
+    "End of the last closed period. Like all of adledger_period*: of the owner of lane 0, 0 elsewhere, if period_closing_enabled.",
+)  # fmt: skip
+PERIODS_WAITING = MetricSpec(
+    "adledger_periods_waiting", "gauge", "periods", (), "Periods that some lane is past the close of, and that are open."
+)  # fmt: skip
+HELD = MetricSpec(
+    "adledger_period_held_timestamp_seconds", "gauge", "seconds since the epoch", ("lane",),
+    "When a lane that holds periods open completed its last batch; 0: never.",
+)  # fmt: skip
+MONEY_WAITING = MetricSpec(
+    "adledger_period_money_waiting", "gauge", "of the currency", ("currency",),
+    "Billable money of the waiting periods, rounded: `adledger periods status` has it exactly.",
+)  # fmt: skip
+CLOSING_FAILED = MetricSpec(
+    "adledger_period_closing_failed", "gauge", "1 or 0", (),
+    "1 while periods can't be closed: rollup_minute, events and ledger differ, or ClickHouse refuses.",
 )  # fmt: skip
 ROWS = MetricSpec(
     "adledger_batch_rows", "histogram", "records", (),
@@ -139,7 +158,7 @@ LIVE_PUBLISHER_MINUTES = MetricSpec(
 LIVE_BYTES = MetricSpec("adledger_live_bytes", "gauge", "bytes", (), "Memory of the live pages' tables.")
 
 METRICS = (
-    BUILD, EVENTS, MALFORMED, RULE_HITS, MISROUTED, CONFLICTS, BATCHES, NOT_EVALUATED, ALERTS, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, LANES, TAKEN, RELEASED, DEDUPE, DOUBTS,
+    BUILD, EVENTS, MALFORMED, RULE_HITS, MISROUTED, CONFLICTS, BATCHES, NOT_EVALUATED, ALERTS, CLOSED, PERIODS_WAITING, HELD, MONEY_WAITING, CLOSING_FAILED, ROWS, STAGE, INSERTS, FETCHED, LAG, CLOCK, PHASE, OWNED, LANES, TAKEN, RELEASED, DEDUPE, DOUBTS,
     RETRIES, ROLLUP_MESSAGES, LIVE_MESSAGES, LIVE_RECORDS, LIVE_GIVEN_UP, LIVE_PUBLISHER_MINUTES, LIVE_BYTES,
 )  # fmt: skip
 """adledger's own metrics. The registry also has the process's, under Prometheus's names (process_cpu_seconds_total ...)."""

@@ -22,11 +22,14 @@ from adledger.pipeline.control.metric_specs import (
     BATCHES,
     BUILD,
     CLOCK,
+    CLOSED,
+    CLOSING_FAILED,
     CONFLICTS,
     DEDUPE,
     DOUBTS,
     EVENTS,
     FETCHED,
+    HELD,
     INSERTS,
     LAG,
     LANES,
@@ -37,8 +40,10 @@ from adledger.pipeline.control.metric_specs import (
     LIVE_RECORDS,
     MALFORMED,
     MISROUTED,
+    MONEY_WAITING,
     NOT_EVALUATED,
     OWNED,
+    PERIODS_WAITING,
     PHASE,
     RELEASED,
     RETRIES,
@@ -67,7 +72,7 @@ from adledger.pipeline.lanes.events import (
     RulesNotEvaluated,
     StageTimed,
 )
-from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined
+from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined, PeriodsSeen
 from adledger.pipeline.rules.registry import RULES
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.tables import PROTOCOL_TABLES
@@ -95,6 +100,9 @@ class LaneMetrics:
         self._misrouted, self._conflicts = self._counter(MISROUTED), self._counter(CONFLICTS)
         self._not_evaluated = self._counter(NOT_EVALUATED)
         self._alerts = self._counter(ALERTS)
+        self._closed, self._periods_waiting = self._gauge(CLOSED), self._gauge(PERIODS_WAITING)
+        self._held, self._money_waiting = self._gauge(HELD), self._gauge(MONEY_WAITING)
+        self._closing_failed = self._gauge(CLOSING_FAILED)
         self._rows = self._histogram(ROWS, BATCH_ROWS)
         self._stages = self._histogram(STAGE, STAGE_SECONDS)
         self._inserts, self._fetched = self._counter(INSERTS), self._counter(FETCHED)
@@ -122,6 +130,7 @@ class LaneMetrics:
             BatchDone: self._batch,
             AlertRaised: lambda e: self._alerts.labels(e.kind).inc(),
             LogJoined: lambda e: self._lanes.set(e.lanes),
+            PeriodsSeen: self._periods,
             LaneReleased: lambda e: self._forget(e.lane),
         }
 
@@ -192,6 +201,17 @@ class LaneMetrics:
             self._events.labels(CLASS_NAMES[Class(code)]).inc(records)
         self._clock.labels(entry.lane).set(entry.clock_after / 1000)
         self._dedupe.labels(entry.lane).set(event.dedupe_entries)
+
+    def _periods(self, event: PeriodsSeen) -> None:
+        self._closed.set(event.closed_until)
+        self._periods_waiting.set(event.periods_waiting)
+        self._closing_failed.set(event.failed)
+        self._held.clear()
+        for lane, since in event.held.items():
+            self._held.labels(lane).set(since)
+        self._money_waiting.clear()
+        for currency, nanos in event.waiting.items():
+            self._money_waiting.labels(currency).set(nanos / 1e9)
 
     def _forget(self, lane: int) -> None:
         """Stop showing a lane: its next owner shows it."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from mode import Service
 
+from adledger.pipeline.billing.timer import run_closings
 from adledger.pipeline.control.announcer import Announcer
 from adledger.pipeline.control.logs import WORKER
 from adledger.pipeline.control.watch import compile_monitor
@@ -144,6 +145,11 @@ class LanesService(Service):  # type: ignore[misc] # mode has no types
             close_delays=self._server.close_delays,
         )
         background = [
+            asyncio.create_task(
+                run_closings(
+                    self._settings, self._server.address, lambda: worker.lanes_led is not None, self.emit
+                )
+            ),
             asyncio.create_task(self._server.keep_alive(WORKER.warning)),
             asyncio.create_task(
                 run_hourly(

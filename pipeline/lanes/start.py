@@ -4,8 +4,9 @@ import asyncio
 import gc
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvloop
 
@@ -42,7 +43,13 @@ HOUR_MS = 3_600_000
 GC_ALLOCATIONS = 100_000
 
 
-def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress) -> LedgerSummary | None:
+Beside = Callable[[Settings, ServerAddress, Callable[[], bool], Emit], Coroutine[Any, Any, None]]
+"""What runs beside a worker until it ends, from: settings, server, whether the worker owns lane 0, and where events go."""
+
+
+def run_worker(
+    settings: Settings, *, until_caught_up: bool, progress: Progress, beside: Beside | None = None
+) -> LedgerSummary | None:
     """Run a worker on a files: log; returns the whole ledger's totals when it has caught up, None after a signal.
 
     `progress` is given lines for people. Raises UsageError, LogError, SinkError, LaneHalted.
@@ -52,7 +59,9 @@ def run_worker(settings: Settings, *, until_caught_up: bool, progress: Progress)
         meter = Meter()
         with event_log(settings.event_log) as log:
             emit = fan_out(log, lines_to(progress))
-            records, caught_up = uvloop.run(_run(settings, source, server, until_caught_up, progress, emit))
+            records, caught_up = uvloop.run(
+                _run(settings, source, server, until_caught_up, progress, emit, beside)
+            )
         wall, cpu = meter.seconds()
         return summarize(settings, server.address, records / wall, cpu) if caught_up else None
 
@@ -182,16 +191,21 @@ async def _run(
     until_caught_up: bool,  # noqa: FBT001 - passed on
     progress: Progress,
     emit: Emit,
+    beside: Beside | None,
 ) -> tuple[int, bool]:
     sink = make_sink(settings, server.address)
     worker = make_worker(
         settings, source, sink, until_caught_up=until_caught_up, emit=emit, close_delays=server.close_delays
     )
-    keeper = asyncio.create_task(server.keep_alive(progress))
+    background = [asyncio.create_task(server.keep_alive(progress))]
+    if beside is not None:
+        more = beside(settings, server.address, lambda: worker.lanes_led is not None, emit)
+        background.append(asyncio.create_task(more))
     try:
         caught_up = await _run_until_signal(worker)
     finally:
-        keeper.cancel()
+        for task in background:
+            task.cancel()
         await sink.close()
     return worker.records, caught_up
 

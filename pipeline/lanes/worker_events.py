@@ -4,7 +4,8 @@ adledger.pipeline.lanes.events has what happens in its lanes.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from adledger.pipeline.lanes.emit import Event, LaneTrouble, Measurement
 
@@ -88,6 +89,55 @@ class AlertRaised(Event):
     """An alert is in the tables: adledger.sinks.rules.AlertKind."""
 
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodClosed(Event):
+    """A billing period was closed: its start (UTC), and the rows that were written."""
+
+    text = "period {e.period} is closed: {e.rows} final sums, {e.adjustments} adjustments booked"
+    period: str
+    rows: int
+    adjustments: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodHeld(Event):
+    """Lanes hold a billing period open that others are past; once for each period and set of lanes."""
+
+    level = logging.WARNING
+    text = "period {e.period} is held open by lanes {e.behind}: `adledger periods status` shows since when, and what waits"
+    period: str
+    lanes: tuple[int, ...]
+
+    @property
+    def behind(self) -> str:
+        """The lanes, for the line."""
+        return ",".join(map(str, self.lanes))
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingFailed(Event):
+    """Periods can't be closed: both roads differ, or ClickHouse refused. Once for each reason; tried again every minute."""
+
+    level = logging.ERROR
+    text = "closing periods failed: {e.reason}; {e.remedy}"
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodsSeen(Measurement):
+    """How far periods are closed (seconds since the epoch, 0: none is), and what waits; only the owner of lane 0 looks.
+
+    `held`: lane -> when the ledger got its last row (seconds, 0: never). `waiting`: currency -> billable nanos.
+    """
+
+    closed_until: int = 0
+    periods_waiting: int = 0
+    held: Mapping[int, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ LINES: tuple[tuple[Event, str], ...] = (
     (worker_events.LedgerUnreadable("away"), "the ledger can't be read: away"),
     (worker_events.PagesBound("http://127.0.0.1:1/"), "pages at http://127.0.0.1:1/"),
     (worker_events.AlertRaised("breach"), ""),
+    (worker_events.PeriodClosed("2026-11-30T12:15Z", 40, 3), "period 2026-11-30T12:15Z is closed: 40 final sums, 3 adjustments booked"),
+    (worker_events.PeriodHeld("2026-11-30T12:15Z", (1, 3)), "period 2026-11-30T12:15Z is held open by lanes 1,3: `adledger periods status` shows since when, and what waits"),
+    (worker_events.ClosingFailed("sums differ", "look"), "closing periods failed: sums differ; look"),
     (worker_events.RulesNoticed("new rules"), "new rules"),
     (worker_events.RulesTrouble("no rules"), "no rules"),
 )  # fmt: skip
@@ -79,7 +82,8 @@ def test_what_an_operator_must_look_at_is_a_warning_or_worse() -> None:
     urgent = {type(event) for event in EVENTS if event.level >= logging.WARNING}
     assert urgent == {
         events.BatchInDoubt, events.RetryScheduled, events.Halted, events.RestartScheduled, events.LaneCrashed,
-        worker_events.RejoinStarted, worker_events.RejoinFailed, worker_events.RulesTrouble,
+        worker_events.RejoinStarted, worker_events.RejoinFailed, worker_events.RulesTrouble, worker_events.PeriodHeld,
+        worker_events.ClosingFailed,
     }  # fmt: skip
 
 

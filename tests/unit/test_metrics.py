@@ -24,7 +24,7 @@ from adledger.pipeline.lanes.events import (
     RulesNotEvaluated,
     StageTimed,
 )
-from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined
+from adledger.pipeline.lanes.worker_events import AlertRaised, LogJoined, PeriodsSeen
 from adledger.schemas.classes import CLASS_NAMES, Class, Reason
 from adledger.schemas.wire import Malformed
 from adledger.sinks.sink import LedgerEntry
@@ -59,7 +59,7 @@ def busy():
         PhaseChanged(3, Phase.RUNNING), StageTimed("compute", 0.01), InsertDone("events"),
         RecordsFetched(3, "ad.clicks", 1_000, 7), RulesNotEvaluated({Reason.UA_KNOWN_BOT: 7}), AlertRaised("breach"),
         ReasonsCounted({Malformed.NOT_JSON: 3}, {Reason.UA_BLANK: 2, Reason.MISROUTED: 1, Reason.DUPLICATE_CONFLICT: 4}),
-        LogJoined(16), BatchDone(entry(), 97),
+        LogJoined(16), BatchDone(entry(), 97), PeriodsSeen(1_800, 3, {7: 1_700}, {"EUR": 1_500_000_000}),
     ):  # fmt: skip
         metrics.emit(event)
     metrics.rollup_message("sent")
@@ -87,6 +87,7 @@ def test_names_are_prometheus_names(metric):
     assert "_ms" not in metric.name
     assert set(metric.labels) <= {
         "class",
+        "currency",
         "kind",
         "lane",
         "outcome",
@@ -115,6 +116,24 @@ def test_every_metric_is_explained_to_operators():
     """docs/operations.md names each metric."""
     page = OPERATIONS.read_text("utf-8")
     assert [m.name for m in METRICS if m.name not in page] == []
+
+
+def test_periods_are_shown_by_the_owner_of_lane_0():
+    """What waits, since when and which lanes; a worker that looks no more shows nothing."""
+    metrics = LaneMetrics()
+    metrics.emit(PeriodsSeen(1_800, 3, {7: 1_700}, {"EUR": 1_500_000_000}, failed=True))
+    found = samples(metrics)
+    assert found["adledger_periods_closed_timestamp_seconds", ()] == 1_800
+    assert found["adledger_periods_waiting", ()] == 3
+    assert found["adledger_period_held_timestamp_seconds", (("lane", "7"),)] == 1_700
+    assert found["adledger_period_money_waiting", (("currency", "EUR"),)] == 1.5
+    assert found["adledger_period_closing_failed", ()] == 1
+    metrics.emit(PeriodsSeen())
+    assert {name: v for (name, _), v in samples(metrics).items() if name.startswith("adledger_period")} == {
+        "adledger_periods_closed_timestamp_seconds": 0,
+        "adledger_periods_waiting": 0,
+        "adledger_period_closing_failed": 0,
+    }
 
 
 def test_events_are_counted_as_the_ledger_counts_them():

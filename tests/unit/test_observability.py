@@ -102,6 +102,12 @@ STORIES: dict[str, Story] = {
     "AdledgerLanesWithoutOwner": Story(
         {f"adledger_log_lanes{{{TARGET}}}": "16x20", f"adledger_lanes_owned{{{TARGET}}}": "16x5 12x5 16x10"}, 4, 9, 13, OURS
     ),
+    "AdledgerPeriodHeld": Story(
+        {f"adledger_periods_waiting{{{TARGET}}}": "1x5 3x15 0x10"}, 4, 18, 23, OURS
+    ),
+    "AdledgerClosingFailed": Story(
+        {f"adledger_period_closing_failed{{{TARGET}}}": "0x5 1x5 0x10"}, 4, 9, 13, OURS
+    ),
     "AdledgerFallingBehind": Story(
         {f'adledger_lane_clock_timestamp_seconds{{lane="0", {TARGET}}}': "0+60x30",
          f'adledger_lane_clock_timestamp_seconds{{lane="1", {TARGET}}}': "0+60x5 300x10 960+60x15"}, 9, 13, 20, OURS,
