@@ -167,7 +167,7 @@ def test_a_whole_worker_behind_login_and_certificates(secured: Secured):
             lambda: heard.search(page("metrics")) is not None
         )  # by Faust's producer's topic and its consumer
         worker.until(lambda: '"ready":true' in page("readyz").replace(" ", ""))
-        pages = [page(name) for name in ("readyz", "livez", "metrics", "")]
+        pages = [page(name) for name in ("readyz", "livez", "lanes", "metrics", "")]
         worker.process.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, worker.err
     shows_no_secret(worker.out, worker.err, log.read_text(), *pages)
