@@ -43,6 +43,11 @@ ANSWER_GRACE_SECONDS = 5  # an insert that began in time may end after its deadl
 QUIESCE_PATIENCE_SECONDS = 2  # how long running inserts may take to end before they are killed
 QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
+KILL_POLL_SECONDS = 1
+STALLED_SECONDS = 5
+"""A server that gets no data of an insert for this long ends it, after two or three times as long as measured; KILL QUERY can't
+end it while it waits for data, and the server's default is five minutes. A sender sends a block in one go: it was paused, or
+its network is cut."""
 IDENTITY_ROWS_PER_BLOCK = 2**17
 NO_SETTINGS: Mapping[str, Any] = {}
 ROWS_PER_BLOCK_MAX = 2**30  # the driver splits larger blocks; none is
@@ -114,6 +119,7 @@ class ClickHouseSink:
                 )
             if waited > QUIESCE_PATIENCE_SECONDS:
                 await self._rows(queries.kill_inserts(*whose))
+                await asyncio.sleep(KILL_POLL_SECONDS)
             await asyncio.sleep(QUIESCE_POLL_SECONDS)
 
     async def ledger_end(self, lane: int) -> LedgerEntry | None:
@@ -289,6 +295,8 @@ def insert_settings() -> dict[str, Any]:
         "max_partitions_per_insert_block": 1,
         "throw_on_max_partitions_per_insert_block": 1,
         "materialize_skip_indexes_on_insert": 0,
+        "receive_timeout": STALLED_SECONDS,
+        "poll_interval": 1,
     }
 
 

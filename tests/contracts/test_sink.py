@@ -156,3 +156,19 @@ class TestClickHouseSink(SinkContract):
             client.execute(two_days, settings=insert_settings())
         assert refused.value.code == TOO_MANY_PARTS
         assert (await harness.sink.batch_rows(60_001, 1))["dead_letters"] == 0
+
+    async def test_quiesce_outlives_a_sender_that_stops_in_mid_insert(
+        self, harness: ClickHouseHarness
+    ) -> None:
+        """An insert whose sender was paused before its rows ends, so that the lane's next owner can settle the batch."""
+        lane = 60_002
+        with connect(harness.address) as paused:
+            paused.establish_connection(insert_settings())
+            paused.connection.send_query(
+                f"INSERT INTO {harness.database}.events (lane) VALUES",
+                query_id=f"{insert_id_prefix(harness.database, lane)}1/events/stalled",
+            )
+            paused.connection.send_external_tables([])
+            paused.receive_sample_block()
+            await harness.sink.quiesce(lane)
+        assert (await harness.sink.batch_rows(lane, 1))["events"] == 0

@@ -147,7 +147,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> Non
     log = tmp_path / "log"
     ground_truth = filled(log, MODEL)
     with connect(address_of(server)) as client:
-        patient = run_arguments(log, server, "--set", "write_deadline_seconds=10")
+        patient = run_arguments(log, server, "--set", "write_deadline_seconds=60")
         with started(tmp_path / "stopped", *patient) as worker:
             wait_for_batches(worker, client, BATCHES_BETWEEN)
             os.kill(worker.process.pid, signal.SIGTERM)
