@@ -8,8 +8,8 @@ from adledger.pipeline.errors import SinkError
 from adledger.pipeline.findings import Finding
 from adledger.schemas import roles
 from adledger.schemas.tables import DISK_FREE_BYTES_MIN, PROTOCOL_TABLES
-from adledger.sinks.clickhouse import insert_settings
 from adledger.sinks.connection import Client
+from adledger.sinks.insert_settings import insert_settings
 from adledger.sinks.outcomes import DEADLINE_CONSTRAINT
 
 VERSION_MIN = (25, 8)

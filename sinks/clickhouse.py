@@ -20,6 +20,7 @@ from adledger.schemas.tables import PROTOCOL_COLUMNS, PROTOCOL_TABLES
 from adledger.sinks import queries
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
+from adledger.sinks.insert_settings import ROWS_PER_BLOCK_MAX, insert_settings
 from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.outcomes import insert_outcome
 from adledger.sinks.overrides import ClickHouseOverrides
@@ -44,13 +45,8 @@ QUIESCE_PATIENCE_SECONDS = 2  # how long running inserts may take to end before 
 QUIESCE_SECONDS_MAX = 60
 QUIESCE_POLL_SECONDS = 0.05
 KILL_POLL_SECONDS = 1
-STALLED_SECONDS = 5
-"""A server that gets no data of an insert for this long ends it, after two or three times as long as measured; KILL QUERY can't
-end it while it waits for data, and the server's default is five minutes. A sender sends a block in one go: it was paused, or
-its network is cut."""
 IDENTITY_ROWS_PER_BLOCK = 2**17
 NO_SETTINGS: Mapping[str, Any] = {}
-ROWS_PER_BLOCK_MAX = 2**30  # the driver splits larger blocks; none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,25 +275,6 @@ class ClickHouseSink:
     def _consistency(self) -> dict[str, Any]:
         """Return the settings that make a read see every insert that was answered OK."""
         return {} if self._options.cluster is None else {"select_sequential_consistency": 1}
-
-
-def insert_settings() -> dict[str, Any]:
-    """Return the settings under which driver and server keep a block whole: it becomes one part, or is refused.
-
-    Merges build the bloom filters, which would take a quarter of an insert's CPU.
-    """
-    return {
-        "async_insert": 0,
-        "max_insert_threads": 1,
-        "max_insert_block_size": ROWS_PER_BLOCK_MAX,
-        "min_insert_block_size_rows": 0,
-        "min_insert_block_size_bytes": 0,
-        "max_partitions_per_insert_block": 1,
-        "throw_on_max_partitions_per_insert_block": 1,
-        "materialize_skip_indexes_on_insert": 0,
-        "receive_timeout": STALLED_SECONDS,
-        "poll_interval": 1,
-    }
 
 
 def _identities(arrays: list[Any]) -> Identities:

@@ -13,8 +13,9 @@ from clickhouse_driver.errors import ServerException
 from adledger.pipeline.addresses import ServerAddress
 from adledger.schemas.migrate import migrate
 from adledger.schemas.tables import PROTOCOL_COLUMNS
-from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions, insert_settings
+from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
 from adledger.sinks.connection import connect
+from adledger.sinks.insert_settings import insert_settings
 from adledger.sinks.memory import MemorySink, SinkFaults
 from adledger.sinks.outcomes import TOO_MANY_PARTS, insert_outcome
 from adledger.sinks.queries import insert_id_prefix

@@ -6,7 +6,7 @@ import pytest
 
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.checks import ServerFacts, TableFacts, findings
-from adledger.sinks.clickhouse import insert_settings
+from adledger.sinks.insert_settings import insert_settings
 
 CONSTRAINT = "CONSTRAINT in_time CHECK toUnixTimestamp(nowInBlock()) <= send_by"
 FSYNC = (
