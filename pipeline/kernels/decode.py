@@ -172,7 +172,8 @@ def _is_acceptable(seen, kind, log_time, memo):
         seen & f.REQUIRED == f.REQUIRED
         and (event_type != CLICK or _has(seen, f.IMPRESSION_ID) != 0)
         and (kind == 0 or kind == event_type)  # noqa: PLR1714
-        and np.int64(_found(memo, f.EVENT_TIME)) <= log_time + FUTURE_MS_MAX
+        # Subtracted from the event's time, since the log time may be near int64's end.
+        and np.int64(_found(memo, f.EVENT_TIME)) - FUTURE_MS_MAX <= log_time
     )
 
 

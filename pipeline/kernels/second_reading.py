@@ -181,7 +181,7 @@ def _verdict(present, nulls, wrong, out_of_range, kind, log_time, memo):
         return _OF_RANGE
     if kind != 0 and kind != event_type:  # noqa: PLR1714
         return _WRONG_TOPIC
-    late = np.int64(m.get(memo, m.FOUND, f.EVENT_TIME)) > log_time + FUTURE_MS_MAX
+    late = np.int64(m.get(memo, m.FOUND, f.EVENT_TIME)) - FUTURE_MS_MAX > log_time
     return _FROM_THE_FUTURE if late else _OK
 
 

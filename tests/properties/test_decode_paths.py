@@ -175,6 +175,19 @@ def test_a_torn_record_is_read_no_further_than_its_end(rng, length):
     assert isinstance(torn, Malformed) == (len(whole[:length].rstrip()) < len(whole.rstrip()))
 
 
+@pytest.mark.parametrize(
+    "log_time", [1 - 2**63, -1, wt.LOG_TIME - wire.FUTURE_MS_MAX, wt.LOG_TIME, 2**63 - 2]
+)
+def test_log_times_of_any_size(log_time):
+    """Law: the paths agree on what is from the future, also where `log_time = record` takes a time near int64's ends."""
+    good = json.dumps(wt.IMPRESSION).encode()
+    values = [good, good.replace(b'"site_id"', b'"site\\u005fid"').replace(b'"DE"', b'"de"')]
+    values += [json.dumps(wt.IMPRESSION | {"event_time": "2023-11-14T22:13:20.001Z"}).encode()]
+    decoded = decode(RecordRefs.of(values, [b"u-14"] * 3, log_times=[log_time] * 3), CONTEXT)
+    for row, value in enumerate(values):
+        assert plain_row(decoded, row) == decode_plain(value, b"u-14", 1, log_time, CONTEXT), value
+
+
 @settings(max_examples=200, deadline=None)
 @given(texts, texts)
 def test_strings_are_hashed_unescaped(page, agent):
