@@ -21,6 +21,7 @@ from adledger.sinks import queries
 from adledger.sinks.blocks import Block, protocol_block, row_count, text_block
 from adledger.sinks.connection import NETWORK_ERRORS, Client, connect, first_line
 from adledger.sinks.insert_settings import ROWS_PER_BLOCK_MAX, insert_settings
+from adledger.sinks.insert_tokens import insert_token
 from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.outcomes import insert_outcome
 from adledger.sinks.overrides import ClickHouseOverrides
@@ -260,17 +261,10 @@ class ClickHouseSink:
         }
 
     async def _token(self, table: str, stamp: Stamp) -> dict[str, Any]:
-        """Return the settings that make a repeated insert count once on replicas.
-
-        The token of a batch changes only when an override removes the batch's rows: replicas remember tokens of removed rows
-        too, and would answer OK for others that they drop. A single server gets none: it logs tokens before it writes the
-        part, and would answer OK for rows that it does not have.
-        """
+        """Return the settings that make a repeated insert count once on replicas. Raises SinkUnavailable, InsertRefused."""
         if self._options.cluster is None:
             return {}
-        clears = int((await self._rows(queries.clears(self._database, stamp.lane, stamp.batch_no)))[0][0])
-        token = f"{stamp.lane}/{stamp.batch_no}/{table}"
-        return {"insert_deduplication_token": f"{token}/{clears}" if clears else token}
+        return {"insert_deduplication_token": await insert_token(self._rows, self._database, table, stamp)}
 
     def _consistency(self) -> dict[str, Any]:
         """Return the settings that make a read see every insert that was answered OK."""

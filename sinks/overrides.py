@@ -5,12 +5,15 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from adledger.schemas.tables import PROTOCOL_TABLES
 from adledger.sinks.ledger import ledger_entry
 from adledger.sinks.queries import LEDGER_COLUMNS, read_column
 from adledger.sinks.sink import LedgerEntry, OffsetRange
+
+if TYPE_CHECKING:
+    from adledger.sinks.connection import Client
 
 NO_PARENT = -1
 CLEARED_TABLES = tuple(table for table in PROTOCOL_TABLES if table != "ledger")
@@ -202,13 +205,24 @@ class ClickHouseOverrides:
             )
 
 
-def insert_sql(database: str) -> str:
-    """Return the INSERT of an override, for `override_row`."""
-    return f"INSERT INTO {database}.lane_orders ({', '.join(_COLUMNS)}) VALUES"
+def write_overrides(
+    client: "Client", overrides: Sequence[LaneOverride], *, database: str, cluster: str | None
+) -> None:
+    """Insert overrides. Raises what the driver raises.
+
+    On replicas with a quorum, so that no consistent read misses an override that another has seen: a batch whose rows it
+    removed would otherwise be written with its old deduplication token, and dropped.
+    """
+    quorum = {} if cluster is None else {"insert_quorum": "auto", "insert_quorum_parallel": 0}
+    client.execute(
+        f"INSERT INTO {database}.lane_orders ({', '.join(_COLUMNS)}) VALUES",
+        [_row(override) for override in overrides],
+        settings={"async_insert": 0, **quorum},
+    )
 
 
-def override_row(override: LaneOverride) -> tuple[Any, ...]:
-    """Return the row of an override, as `insert_sql` names its columns."""
+def _row(override: LaneOverride) -> tuple[Any, ...]:
+    """Return the row of an override, as `_COLUMNS` names its columns."""
     return (
         override.lane, override.batch_no, str(override.kind), override.epoch,
         [r.topic for r in override.ranges], [r.start for r in override.ranges], [r.end for r in override.ranges],

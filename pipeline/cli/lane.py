@@ -305,11 +305,7 @@ def _override(
 
 
 def _write(settings: "Settings", overrides: Sequence["LaneOverride"]) -> None:
-    from adledger.sinks.overrides import insert_sql, override_row
+    from adledger.sinks.overrides import write_overrides
 
     with connect.client(settings) as client:
-        client.execute(
-            insert_sql(settings.database),
-            [override_row(override) for override in overrides],
-            settings={"async_insert": 0},
-        )
+        write_overrides(client, overrides, database=settings.database, cluster=settings.cluster)

@@ -18,7 +18,7 @@ from adledger.schemas.migrate import migrate
 from adledger.sinks.clickhouse import ClickHouseSink, SinkOptions
 from adledger.sinks.connection import connect
 from adledger.sinks.embedded.launch import EmbeddedServer
-from adledger.sinks.overrides import LaneOverride, Leftover, OverrideKind, insert_sql, override_row
+from adledger.sinks.overrides import LaneOverride, Leftover, OverrideKind, write_overrides
 from adledger.sinks.queries import running_inserts
 from adledger.sinks.sink import Stamp
 from tests.contracts.sink_suite import events
@@ -178,7 +178,7 @@ async def test_rows_that_an_override_removed_can_be_written_again(
         override = LaneOverride(LANE, 1, OverrideKind.CLEAR, "", (), leftovers=(left,))
         if is_override:
             with connect(address) as client:
-                client.execute(insert_sql("db"), [override_row(override)])
+                write_overrides(client, [override], database="db", cluster=None)
         await sink.overrides.clear(LANE, 1, FOR_EVER)
         assert (await sink.batch_rows(LANE, 1))["events"] == 0
         for rows in (ROWS - 1, ROWS):
