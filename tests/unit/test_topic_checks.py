@@ -51,6 +51,14 @@ def test_the_bound_of_a_records_age_has_two_names(name: str) -> None:
     assert f"--add-config {name}={UNBOUNDED}" in finding
 
 
+def test_the_older_bound_counts_beside_the_newer_one() -> None:
+    """Kafka 3.6 to 3.9 have both, and apply the older one as long as the newer has its default."""
+    [finding] = found({**reported(), SINCE_3_6: UNBOUNDED, BEFORE_3_6: DAY})
+    assert f"{BEFORE_3_6} = {DAY}" in finding
+    assert f"--add-config {BEFORE_3_6}={UNBOUNDED}" in finding
+    assert not found({**reported(), SINCE_3_6: UNBOUNDED, BEFORE_3_6: UNBOUNDED})
+
+
 @pytest.mark.parametrize("name", sorted(event_topic_configs(SETTINGS, 3)))
 def test_a_setting_that_brokers_do_not_report_is_named(name: str) -> None:
     """As some compatible services leave settings out. It is advice: the worker may start, and the rest is checked."""

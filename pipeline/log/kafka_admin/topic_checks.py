@@ -31,7 +31,8 @@ CREATE_TIME, APPEND_TIME = "CreateTime", "LogAppendTime"
 FOREVER = -1
 _NO_BOUND_MS = 2**62
 """Kafka's default bound of a record's age is the largest int64; values near it count as no bound."""
-_AGE_BOUND, _AGE_BOUND_BEFORE_3_6 = "message.timestamp.before.max.ms", "message.timestamp.difference.max.ms"
+_AGE_BOUNDS = ("message.timestamp.before.max.ms", "message.timestamp.difference.max.ms")
+"""Kafka 3.1 to 3.5 have the second alone, 4.0 the first; those between have both, and the second counts where the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,14 @@ def _retention(
             _alter(facts, topic, "retention.bytes", str(FOREVER)),
             advice=True,
         )
-    bound = _AGE_BOUND if _AGE_BOUND in config else _AGE_BOUND_BEFORE_3_6
-    if settings.log_time == "record" and int(config.get(bound, _NO_BOUND_MS)) < _NO_BOUND_MS:
-        yield Finding(
-            f"{topic} has {bound} = {config[bound]}: older events of an import would be refused",
-            _alter(facts, topic, bound, str(2**63 - 1)),
-        )
+    if settings.log_time != "record":
+        return
+    for bound in _AGE_BOUNDS:
+        if int(config.get(bound, _NO_BOUND_MS)) < _NO_BOUND_MS:
+            yield Finding(
+                f"{topic} has {bound} = {config[bound]}: older events of an import would be refused",
+                _alter(facts, topic, bound, str(2**63 - 1)),
+            )
 
 
 def _durability(facts: ClusterFacts, topic: TopicFacts, config: Mapping[str, str]) -> Iterator[Finding]:
