@@ -10,6 +10,8 @@ from adledger.pipeline.errors import UsageError
 from adledger.pipeline.importing.formats import ACCESS_LOG, FORMATS, FormatChoice, reader_of
 
 COLUMNS_SHOWN = 8
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A JSON string, or the rest of a line that ends within one."""
 _ACCESS_TIME = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]")
 COMBINED = '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"'
 """nginx's combined format, as a starting point for a custom one."""
@@ -59,7 +61,7 @@ def guess_layout(lines: Sequence[bytes]) -> Guess | None:
         return Guess(
             "one JSON array", "Write one object per line: jq -c '.[]' FILE | adledger import /dev/stdin ..."
         )
-    if first in {b"{", b"{}"} or (first.startswith(b"{") and not _is_object(first)):
+    if first == b"{" or (first.startswith(b"{") and len(lines) > 1 and _goes_on(first, lines[1].strip())):
         return Guess(
             "JSON over several lines",
             "Write one object per line: jq -c . FILE | adledger import /dev/stdin ...",
@@ -67,12 +69,20 @@ def guess_layout(lines: Sequence[bytes]) -> Guess | None:
     return None
 
 
+def _goes_on(first: bytes, following: bytes) -> bool:
+    """Whether the following line continues the object of the first one, which a torn line's successor does not."""
+    bare = _STRING.sub(b"", first)
+    if bare.count(b"{") + bare.count(b"[") <= bare.count(b"}") + bare.count(b"]"):
+        return False
+    return not following.startswith(b"{") or first.endswith(b"[")
+
+
 def _objects(lines: Sequence[bytes]) -> Guess | None:
     first = lines[0].strip()
     if _is_object(first):
         names = ", ".join(list(orjson.loads(first))[:COLUMNS_SHOWN])
         return Guess(
-            f"JSON lines with the fields {names}",
+            f"JSON lines with the fields {names}" if names else "JSON lines without fields",
             "Events need event_type, event_id, event_time, user_id, ip and the others of docs/events.md; rename the fields with "
             "jq, or name the client of an access log with --format access-log --client-field NAME.",
         )

@@ -27,7 +27,7 @@ from adledger.pipeline.importing.lines import LineChunk
 from adledger.pipeline.stages.malformed import MalformedReason
 from adledger.schemas.wire import Malformed
 from tests.support import wire_texts as wt
-from tests.support.one_record import GOOD, text_of
+from tests.support.one_record import GOOD, raw, text_of
 from tests.unit.test_cli import exit_of, run
 
 CLICK = text_of(wt.CLICK)
@@ -156,6 +156,36 @@ def test_what_is_no_file_of_lines_ends_with_2(tmp_path, monkeypatch, capsys, dat
     assert printed.out == ""
     assert message in printed.err
     assert "remedy: " in printed.err
+
+
+TORN = GOOD[:40]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [([GOOD[:-1] + b",}"], "expecting property name"), ([GOOD[:-1] + b',"x":NaN}'], "NaN is not JSON"), ([b"{}"], "missing field"),
+     ([TORN], "not json"), ([TORN, TORN], "not json"), ([GOOD[:GOOD.index(b",") + 1], GOOD[:-1]], "not json"),
+     ([GOOD + b","] * 2, "extra data"), ([raw(wt.IMPRESSION, "page_url", rb'"\ud800"')], "half of a surrogate pair"),
+     ([raw(wt.IMPRESSION, "site_id", b"1e400")], "site_id is 1e400")],
+    ids=["comma", "NaN", "empty", "torn", "all torn", "torn after a comma", "commas between", "surrogate", "no double"],
+)  # fmt: skip
+def test_a_file_whose_only_lines_are_malformed_is_one_of_lines(tmp_path, lines, found):
+    """A producer's first try, one event with one fault, is told the fault; it is no object over several lines."""
+    path = written(tmp_path, *lines)
+    ended = run("check", path)
+    assert ended.exit_code == 1
+    assert ended.stdout.startswith(f"{path}:1: ")
+    assert found in ended.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'{"events":[\n{"a":1},\n{"a":2}]}', b'{"device":{\n"a":1}}', b'{"a":"}",\n"b":1}', b'{"a":[1,\n2]}'],
+)
+def test_an_object_over_several_lines_is_recognised(tmp_path, monkeypatch, capsys, text):
+    """Wherever its lines break."""
+    assert exit_of(monkeypatch, "check", written(tmp_path, text)) == 2
+    assert "JSON over several lines" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
