@@ -64,6 +64,11 @@ def _described(name: str) -> dict[str, Any]:
     return {"description": f"{rule.allowed}; null counts as absent", "anyOf": [values, {"type": "null"}]}
 
 
+def _pattern(text: str) -> dict[str, Any]:
+    """Return the schema of strings that a pattern matches; in Python `$` also matches before a line feed at the end."""
+    return {"type": "string", "pattern": text, "not": {"pattern": "\n"}}
+
+
 def _integer(most: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": 0, "maximum": most}
 
@@ -92,7 +97,7 @@ _VALUES: Mapping[str, dict[str, Any]] = {
                 "minimum": wire.EVENT_TIME_MS_MIN,
                 "exclusiveMaximum": wire.EVENT_TIME_MS_MAX,
             },
-            {"type": "string", "pattern": _TIME_TEXT},
+            _pattern(_TIME_TEXT),
         ]
     },
     **{
@@ -100,12 +105,12 @@ _VALUES: Mapping[str, dict[str, Any]] = {
         for name in ("publisher_id", "site_id", "campaign_id", "creative_id", "advertiser_id", "placement_id")
     },
     "user_id": _text(0, wire.USER_ID_BYTES_MAX),
-    "ip": {"type": "string", "pattern": f"^({_IPV4}|{_ipv6()})$"},
+    "ip": _pattern(f"^({_IPV4}|{_ipv6()})$"),
     "user_agent": {"type": "string"},
     "page_url": {"type": "string"},
     "price_micros": _integer(wire.PRICE_MICROS_MAX),
-    "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
-    "country": {"type": "string", "pattern": "^([A-Za-z]{2})?$"},
+    "currency": _pattern("^[A-Z]{3}$"),
+    "country": _pattern("^([A-Za-z]{2})?$"),
     "width": _integer(wire.UINT16_MAX),
     "height": _integer(wire.UINT16_MAX),
     "is_prefetch": _BOOLEAN,

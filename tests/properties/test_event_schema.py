@@ -94,9 +94,31 @@ def test_it_is_a_schema_that_describes_every_field():
 def test_patterns_are_read_alike_everywhere():
     """They use what RE2, Rust, Java and ECMAScript share: no lookaround, back reference, class or flag."""
     patterns = re.findall(r'"pattern":"((?:[^"\\]|\\.)*)"', orjson.dumps(SCHEMA).decode())
-    assert len(patterns) == 4
+    assert len(patterns) == 2 * len(ENDS_WITH_A_LINE_FEED)
     for pattern in patterns:
         assert not re.search(r"\(\?|\\\\[^.]", pattern), pattern
+
+
+ENDS_WITH_A_LINE_FEED = {
+    "event_time": "2023-11-14T22:13:20Z\n",
+    "ip": "1.2.3.4\n",
+    "currency": "EUR\n",
+    "country": "DE\n",
+}
+
+
+@pytest.mark.parametrize("name", ENDS_WITH_A_LINE_FEED)
+def test_a_line_feed_at_the_end_is_refused_in_python_too(name):
+    """There `$` matches before it, as JSON Schema's `$` does not."""
+    event = wt.IMPRESSION | {name: ENDS_WITH_A_LINE_FEED[name]}
+    assert not VALIDATOR.is_valid(event)
+    assert decoded(text_of(event)) == Malformed.OUT_OF_RANGE
+    described = SCHEMA["properties"][name]
+    (texts,) = (
+        [found for found in described["anyOf"] if "pattern" in found] if "anyOf" in described else [described]
+    )
+    assert re.search(texts["pattern"], event[name])
+    assert re.search(texts["not"]["pattern"], event[name])
 
 
 @pytest.mark.parametrize("seed", range(8))
