@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from tests.support.commands import QUERY_POLL_SECONDS, Command, adledger, starte
 
 MODEL = TrafficModel(seed=5, events=150_000, partitions=4, duration_hours=30, duplicate_share=0.05)
 DATABASE = "adledger"
-QUICK = ("--set", "write_deadline_seconds=1", "--set", "batch_rows_max=4096", "--set", "rules=none")
+QUICK = ("--set", "batch_rows_max=4096", "--set", "rules=none")
+SHORT_DEADLINE = ("--set", "write_deadline_seconds=1")
 WORKER_KILLS, SERVER_KILLS = 3, 2
 BATCHES_BETWEEN = 3
 
@@ -42,9 +43,11 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyServer
         yield server
 
 
-def run_arguments(log: Path, server: AnyServer, *more: str) -> tuple[str, ...]:
+def run_arguments(
+    log: Path, server: AnyServer, *more: str, deadline: Sequence[str] = SHORT_DEADLINE
+) -> tuple[str, ...]:
     clickhouse = f"clickhouse://{server.host}:{server.port}/?http_port={server.http_port}"
-    return ("run", "--source", f"files:{log}", "--clickhouse", clickhouse, *QUICK, *more)
+    return ("run", "--source", f"files:{log}", "--clickhouse", clickhouse, *QUICK, *deadline, *more)
 
 
 def ledger(client: Client) -> tuple[int, int]:
@@ -119,7 +122,15 @@ def test_a_server_that_is_killed_under_its_worker(tmp_path: Path) -> None:
     """After two kill -9 of the worker's own embedded server it is started again, and the worker ends normally."""
     log, data = tmp_path / "log", tmp_path / "clickhouse"
     ground_truth = filled(log, MODEL)
-    arguments = ("run", "--source", f"files:{log}", "--clickhouse", f"embedded:{data}", *QUICK)
+    arguments = (
+        "run",
+        "--source",
+        f"files:{log}",
+        "--clickhouse",
+        f"embedded:{data}",
+        *QUICK,
+        *SHORT_DEADLINE,
+    )
     with started(tmp_path / "worker", *arguments, "--until-caught-up") as worker:
         killed: set[int] = set()
         for _ in range(SERVER_KILLS):
@@ -147,7 +158,7 @@ def test_a_worker_that_is_told_to_stop(tmp_path: Path, server: AnyServer) -> Non
     log = tmp_path / "log"
     ground_truth = filled(log, MODEL)
     with connect(address_of(server)) as client:
-        patient = run_arguments(log, server, "--set", "write_deadline_seconds=60")
+        patient = run_arguments(log, server, deadline=("--set", "write_deadline_seconds=60"))
         with started(tmp_path / "stopped", *patient) as worker:
             wait_for_batches(worker, client, BATCHES_BETWEEN)
             os.kill(worker.process.pid, signal.SIGTERM)
