@@ -29,7 +29,7 @@ from adledger.pipeline.settings import Settings
 from adledger.pipeline.stages.plain_hashes import partition_of
 from adledger.sinks.connection import Client, connect
 from adledger.sinks.embedded.launch import EmbeddedServer
-from tests.support.commands import adledger, started
+from tests.support.commands import PATIENCE_SECONDS, adledger, started
 from tests.support.old_clickhouse import OldServerMissing, old_server
 from tests.support.services import missing
 
@@ -217,7 +217,9 @@ def test_topics_that_a_worker_refuses_are_found(deployment: Deployment):
         await admin.close()
 
     asyncio.run(alter())
-    assert "message.timestamp.type=LogAppendTime" in deployment.found("topics")
+    last = time.monotonic() + PATIENCE_SECONDS
+    while "message.timestamp.type=LogAppendTime" not in deployment.found("topics"):
+        assert time.monotonic() < last, "brokers learn of a change some time after the controller took it"
 
     gone = deployment.changed(topics=(*deployment.settings.topics[:1], "doctor.nowhere"))
     checks = gone.examine()
